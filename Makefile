@@ -1,0 +1,48 @@
+# Everything here makes what it needs; `make` alone says what there is.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export NO_ALBUMENTATIONS_UPDATE := 1
+export DO_NOT_TRACK := 1
+
+.PHONY: help install demo test lint format bench clean
+
+help:
+	@echo "make demo     the environment, the sample images, the whole pipeline, one table"
+	@echo "make test     the environment, the linters and all tests"
+	@echo "make lint     ruff, mypy and the import contracts alone"
+	@echo "make install  the environment in $(VENV), for work of your own"
+	@echo "make bench    speed and quality, measured here"
+	@echo "make clean    removes the environment"
+
+install: $(VENV)/.done
+
+$(VENV)/.done: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Graft needs Python 3.11 or newer; name one with make PYTHON=python3.11"; exit 1; }
+	@echo "making $(VENV): some minutes and about 7 GB of disk, once"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: install
+	@test -d .git || git init --quiet
+	@test -f data/raw.dvc || $(BIN)/graft sample
+	@test -d data/raw || $(BIN)/dvc checkout --quiet data/raw.dvc
+	@$(BIN)/graft repro
+	@$(BIN)/graft summary
+
+lint: install
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+
+test: lint
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
+
+format: install
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+clean:
+	@rm -rf $(VENV)

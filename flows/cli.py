@@ -1,0 +1,250 @@
+"""The console script `graft`."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from tasks.common.errors import GraftError
+from tasks.common.paths import find_root
+
+from . import versioning
+
+app = typer.Typer(
+    name="graft",
+    help="A transfer-learning pipeline for images: frozen backbone, new head, optional fine-tuning.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Project = Annotated[Path, typer.Option("--project", "-C", help="A folder in the project; by default the current one.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+Replace = Annotated[bool, typer.Option("--replace", help="Put the images in the place of those that are there.")]
+Add = Annotated[bool, typer.Option("--add", help="Add the images to those that are there.")]
+HERE = Path()
+LOOK_NEXT = (
+    "graft ui            runs, models, lineage",
+    "dvc metrics show    all figures",
+    "graft import PATH   your own images",
+)
+
+
+def main() -> NoReturn:
+    """Runs a command; an error that the user can mend is printed without a traceback, and the exit code is 2."""
+    try:
+        app()
+    except GraftError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    sys.exit(0)
+
+
+def _show(values: dict[str, Any], as_json: bool, title: str = "") -> None:
+    if as_json:
+        print(json.dumps(values, indent=2, ensure_ascii=False))
+        return
+    table = Table(title=title or None, show_header=False, title_justify="left")
+    for key, value in values.items():
+        table.add_row(key.replace("_", " "), _text(value))
+    Console().print(table)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return "\n".join(f"{key}: {_text(inner)}" for key, inner in value.items())
+    return f"{value:,.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _how(replace: bool, add: bool) -> Any:
+    if replace and add:
+        raise GraftError("--replace and --add exclude each other")
+    return "replace" if replace else "add" if add else "new"
+
+
+@app.command()
+def sample(project: Project = HERE, replace: Replace = False, as_json: AsJson = False) -> None:
+    """Unpack the 2,000 sample images to data/raw and put them under DVC."""
+    from .importing import import_sample
+
+    _show(import_sample(find_root(project), _how(replace, False)), as_json, "data/raw")
+
+
+@app.command("import")
+def import_(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="PATH",
+            help="A folder a class; train/ val/ test/ of such; or a .csv or .parquet of path, label and more.",
+            show_default=False,
+        ),
+    ],
+    project: Project = HERE,
+    replace: Replace = False,
+    add: Add = False,
+    link: Annotated[bool, typer.Option("--link", help="Hard-link the files instead of copying them.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Bring your own images to data/raw and put them under DVC. PATH is only read."""
+    from .importing import import_images
+
+    _show(import_images(source, find_root(project), _how(replace, add), link=link), as_json, "data/raw")
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def repro(context: typer.Context, project: Project = HERE) -> None:
+    """Run `dvc repro` with this environment's DVC and Python; further words go to DVC."""
+    root = find_root(project)
+    done = subprocess.run(versioning.dvc_command("repro", *context.args), cwd=root, env=versioning.environment())
+    raise SystemExit(done.returncode)
+
+
+@app.command()
+def run(project: Project = HERE, as_json: AsJson = False) -> None:
+    """Run the flow `retrain` once, now: every stage a Prefect task, recorded in MLflow."""
+    from .servers import prepare_prefect
+
+    root = find_root(project)
+    prepare_prefect(root)
+    from .config import load_params
+
+    load_params(root / "params.yaml")  # refuse what is wrong before a server is started
+    from .retrain import retrain
+
+    result = retrain(str(root))
+    if as_json:
+        print(json.dumps(result, indent=2))
+        return
+    for stage in result["stages"]:
+        print(f"{stage['stage']:<11} {'ran' if stage['ran'] else 'reused':<7} {stage['seconds']:>7.1f} s")
+    summary(project=root, as_json=False)
+
+
+@app.command()
+def serve(
+    cron: Annotated[str, typer.Option(help='When to run: minute hour day month weekday, as in "0 2 * * *".')],
+    timezone: Annotated[str, typer.Option(help="An IANA time zone.")] = "UTC",
+    name: Annotated[str, typer.Option(help="The deployment's name.")] = "scheduled",
+    port: Annotated[int, typer.Option(help="Of the Prefect server to start if PREFECT_API_URL names none.")] = 4200,
+    project: Project = HERE,
+) -> None:
+    """Serve the flow `retrain` on a schedule, until the process is ended."""
+    from .serve import serve as serve_flow
+
+    serve_flow(find_root(project), cron, timezone, name, port)
+
+
+@app.command()
+def ui(
+    project: Project = HERE,
+    mlflow_port: Annotated[int, typer.Option(help="Of MLflow's pages.")] = 5000,
+    prefect_port: Annotated[int, typer.Option(help="Of Prefect's pages.")] = 4200,
+) -> None:
+    """Start MLflow's and Prefect's pages and print their addresses; Ctrl-C ends both."""
+    import signal
+    import threading
+
+    from .servers import mlflow_server, prefect_server, prepare_prefect
+    from .tracking import tracking_uri
+
+    root = find_root(project)
+    prepare_prefect(root)
+    ended = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: ended.set())
+    uri = tracking_uri(root)
+    with mlflow_server(root, uri, mlflow_port) as mlflow_address, prefect_server(root, prefect_port) as prefect_address:
+        print(f"MLflow:  {uri if uri.startswith('http') else mlflow_address}", flush=True)
+        print(f"Prefect: {prefect_address}\nCtrl-C ends both", flush=True)
+        try:
+            ended.wait()
+        except KeyboardInterrupt:
+            print()
+
+
+@app.command()
+def summary(project: Project = HERE, as_json: AsJson = False) -> None:
+    """Show what the last run gave."""
+    from .summary import summarise
+
+    root = find_root(project)
+    found = summarise(root)
+    if as_json:
+        print(json.dumps(found, indent=2, ensure_ascii=False))
+        return
+    _print_summary(found)
+
+
+def _print_summary(found: dict[str, Any]) -> None:
+    table = Table(show_header=False, title="Graft", title_justify="left")
+    interval = f"{found['accuracy_low']:.1%} to {found['accuracy_high']:.1%}"
+    table.add_row("test accuracy", f"{found['accuracy']:.1%}  ({interval}, {found['test_images']:,} images)")
+    table.add_row("images", f"{found['images']:,}  ({found['rejected']:,} files rejected)")
+    table.add_row("classes", f"{found['classes']:,}")
+    table.add_row("chosen", found["candidate"])
+    table.add_row("fine-tuning", found["finetune"])
+    for stage, seconds in found["seconds"].items():
+        table.add_row(stage, f"{seconds:.1f} s")
+    table.add_row("model", found["model"])
+    table.add_row(
+        "look next",
+        "\n".join([found["report"], *LOOK_NEXT]),
+    )
+    Console().print(table)
+
+
+@app.command()
+def params(
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema for editors.")] = False,
+    project: Project = HERE,
+    as_json: AsJson = False,
+) -> None:
+    """Check params.yaml and show every parameter with its value and meaning."""
+    from .config import json_schema, load_params
+
+    if schema:
+        print(json.dumps(json_schema(), indent=2))
+        return
+    sections = load_params(find_root(project) / "params.yaml")
+    if as_json:
+        print(json.dumps({name: section.model_dump() for name, section in sections.items()}, indent=2))
+        return
+    table = Table("parameter", "value", "meaning")
+    for name, section in sections.items():
+        for key, field in type(section).model_fields.items():
+            table.add_row(f"{name}.{key}", str(getattr(section, key)), " ".join((field.description or "").split()))
+    Console().print(table)
+
+
+@app.command()
+def doctor(project: Project = HERE, as_json: AsJson = False) -> None:
+    """Check the environment and the project, and say what is missing; exit code 1 if something is."""
+    from dataclasses import asdict
+
+    from .doctor import examine
+
+    findings = examine(find_root(project))
+    if as_json:
+        print(json.dumps([asdict(finding) for finding in findings], indent=2))
+    else:
+        for finding in findings:
+            print(f"{finding.state:<5} {finding.check:<10} {finding.found}")
+            if finding.todo:
+                print(f"{'':<16} -> {finding.todo}")
+    if any(finding.state == "fail" for finding in findings):
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("PYTHONUNBUFFERED", "1")
+    main()

@@ -1,0 +1,141 @@
+"""`graft doctor`: what this machine and this project have, and what is missing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from tasks.common.backbones.weights import find_weights
+from tasks.common.engine import cpu_has_fast_bf16
+from tasks.common.errors import GraftError
+from tasks.common.paths import Paths
+
+from . import versioning
+from .config import load_params
+from .tracking import tracking_uri
+
+NEEDED_GIGABYTES = 2.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One check: `ok`, `warn` or `fail`, what was found, and what to do."""
+
+    check: str
+    state: str
+    found: str
+    todo: str = ""
+
+
+def examine(root: Path) -> list[Finding]:
+    """All checks, each on its own: one that fails does not hide the next."""
+    checks: list[Callable[[Path], Finding]] = [
+        _python, _packages, _git, _dvc, _images, _params, _weights, _processor, _disk, _mlflow,
+    ]  # fmt: skip
+    return [check(root) for check in checks]
+
+
+def _python(_root: Path) -> Finding:
+    found = sys.version.split()[0]
+    first = shutil.which("python")
+    if (
+        first is None
+        or Path(first).resolve() != Path(sys.executable).resolve()
+        or Path(first).parent != Path(sys.executable).parent
+    ):
+        todo = f"activate the environment, or run DVC as `graft repro`: source {Path(sys.prefix).name}/bin/activate"
+        return Finding("python", "warn", f"{found}, but `python` in the PATH is {first}", todo)
+    return Finding("python", "ok", found)
+
+
+def _packages(_root: Path) -> Finding:
+    names = ("prefect", "dvc", "torch", "timm", "mlflow", "albumentations", "openvino")
+    missing = []
+    found = []
+    for name in names:
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            missing.append(name)
+    if missing:
+        return Finding("packages", "fail", f"missing: {', '.join(missing)}", "make install")
+    return Finding("packages", "ok", ", ".join(found))
+
+
+def _git(root: Path) -> Finding:
+    state = versioning.git_state(root)
+    if not state.commit:
+        return Finding("git", "warn", "no commit", "git init, git add, git commit: lineage needs a commit to point to")
+    return Finding("git", "ok", f"{state.branch} at {state.commit[:12]}{', with changes' if state.dirty else ''}")
+
+
+def _dvc(root: Path) -> Finding:
+    if not (root / ".dvc").is_dir():
+        return Finding("dvc", "fail", "not initialised", "dvc init")
+    remotes = versioning.dvc(root, ["remote", "list"], "listing remotes").split("\n")[0]
+    if not remotes.strip():
+        return Finding(
+            "dvc", "warn", "no remote", "dvc remote add -d NAME ADDRESS: `dvc push` then keeps images and models safe"
+        )
+    return Finding("dvc", "ok", " ".join(remotes.split()))
+
+
+def _images(root: Path) -> Finding:
+    if not Paths(root).raw.is_dir():
+        return Finding("images", "fail", "data/raw does not exist", "graft import PATH, graft sample, or dvc pull")
+    digest = versioning.raw_hash(root)
+    if not digest:
+        return Finding("images", "fail", "data/raw is not under DVC", "dvc add data/raw")
+    return Finding("images", "ok", digest)
+
+
+def _params(root: Path) -> Finding:
+    try:
+        load_params(root / "params.yaml")
+    except GraftError as error:
+        return Finding("params", "fail", error.what, error.todo)
+    return Finding("params", "ok", "params.yaml")
+
+
+def _weights(root: Path) -> Finding:
+    try:
+        features = load_params(root / "params.yaml")["features"].model_dump()
+        source = find_weights(
+            features["backbone"], features["weights"], Paths(root).weights, features["weights_sha256"]
+        )
+    except GraftError as error:
+        return Finding("weights", "fail", error.what, error.todo)
+    if source.kind == "hub":
+        return Finding(
+            "weights", "warn", f"{features['backbone']}: from timm's hub, at the first run", "needs a network once"
+        )
+    return Finding("weights", "ok", f"{features['backbone']}: {source.kind}, {source.where}")
+
+
+def _processor(_root: Path) -> Finding:
+    kind = "bf16 in tiles (AMX)" if cpu_has_fast_bf16() else "fp32"
+    return Finding("processor", "ok", f"{os.cpu_count()} cores, inference in {kind}")
+
+
+def _disk(root: Path) -> Finding:
+    free = shutil.disk_usage(root).free / 1e9
+    if free < NEEDED_GIGABYTES:
+        return Finding("disk", "warn", f"{free:.1f} GB free", "make room: features and models are kept by version")
+    return Finding("disk", "ok", f"{free:.0f} GB free")
+
+
+def _mlflow(root: Path) -> Finding:
+    uri = tracking_uri(root)
+    from .tracking import Tracker
+
+    try:
+        if not uri.startswith("sqlite:") or (root / "mlflow.db").is_file():
+            Tracker(root)
+    except GraftError as error:
+        return Finding("mlflow", "fail", str(error.got), error.todo)
+    return Finding("mlflow", "ok", uri)

@@ -1,0 +1,107 @@
+"""The Prefect flow `retrain`: every stage brought up to date, one after another, and what came of it on one page."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, get_run_logger, runtime, task
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.cache_policies import NO_CACHE
+
+from tasks.common.files import read_json
+from tasks.common.paths import Paths
+from tasks.pipeline import STAGE_TASKS, run_dvc
+
+from . import processes
+from .config import RetrainParams, load_params
+from .servers import MLFLOW_PORT
+from .stage import PARENT
+from .tracking import FLOW_RUN, FLOW_RUN_URL, Tracker
+from .versioning import raw_hash
+
+
+@task(name="sync", task_run_name="sync", cache_policy=NO_CACHE, persist_result=False)
+def sync(project: str, time_limit_minutes: float) -> str:
+    """Has DVC look at the images and remember them as they are now; returns the hash of data/raw."""
+    root = Path(project)
+    if (root / "data" / "raw.dvc").is_file():
+        run_dvc(["repro", "data/raw.dvc"], root, time_limit_minutes, {}, "sync")
+    return raw_hash(root)
+
+
+@flow(name="retrain", flow_run_name="retrain {project}", persist_result=False, log_prints=False)
+def retrain(project: str) -> dict[str, Any]:
+    """Brings every stage of a project up to date.
+
+    Args:
+        project: the folder of dvc.yaml.
+
+    Returns:
+        `parent_run_id` (MLflow's run of this execution), `stages` (one result each), `evaluate` (the test's figures).
+
+    Raises:
+        StageFailed: a stage did not end well; what ran before it stays.
+    """
+    root = Path(project).resolve()
+    params: RetrainParams = load_params(root / "params.yaml")["retrain"]  # type: ignore[assignment]
+    tracker = Tracker(root)
+    parent = tracker.new_parent(runtime.flow_run.name or "retrain", _flow_tags())
+    environment = {PARENT: parent, processes.LEASH: processes.leash(), **_flow_variables()}
+    results: list[dict[str, Any]] = []
+    status = "FAILED"
+    try:
+        sync(str(root), params.time_limit_minutes)
+        for stage_task in STAGE_TASKS:
+            patient = stage_task.with_options(retries=params.retries, retry_delay_seconds=params.retry_seconds)
+            results.append(patient(str(root), params.time_limit_minutes, environment))
+        status = "FINISHED"
+    finally:
+        tracker.close_parent(parent, status)
+        _artifacts(root, tracker, parent, results)
+    get_run_logger().info("%d of %d stages ran", sum(result["ran"] for result in results), len(results))
+    return {"parent_run_id": parent, "stages": results, "evaluate": read_json(Paths(root).metrics("evaluate"))}
+
+
+def _flow_tags() -> dict[str, str]:
+    tags = {"graft.process": processes.key(processes.me()), "prefect.flow_run_id": str(runtime.flow_run.id)}
+    return {**tags, "prefect.flow_run_url": str(runtime.flow_run.ui_url or "")}
+
+
+def _flow_variables() -> dict[str, str]:
+    return {FLOW_RUN: str(runtime.flow_run.id), FLOW_RUN_URL: str(runtime.flow_run.ui_url or "")}
+
+
+def run_link(tracker: Tracker, run_id: str) -> str:
+    """The address of a run in MLflow's pages; for a store in a file, where `graft ui` would show it."""
+    base = (
+        tracker.uri
+        if tracker.uri.startswith("http")
+        else f"http://127.0.0.1:{os.environ.get('GRAFT_MLFLOW_PORT', MLFLOW_PORT)}"
+    )
+    return f"{base.rstrip('/')}/#/experiments/{tracker.experiment_id}/runs/{run_id}"
+
+
+def _artifacts(root: Path, tracker: Tracker, parent: str, results: list[dict[str, Any]]) -> None:
+    """The stages as a table, and the whole in words with links, on the flow run's page."""
+    rows = [
+        {
+            "stage": result["stage"],
+            "": "ran" if result["ran"] else "reused",
+            "seconds": result["seconds"],
+            "MLflow run": run_link(tracker, result["run_id"]),
+        }
+        for result in results
+    ]
+    create_table_artifact(table=rows, key="stages", description="What ran, and what was reused")
+    lines = [f"[The MLflow run of this execution]({run_link(tracker, parent)})", ""]
+    lines += ["| stage | | seconds | MLflow |", "| --- | --- | ---: | --- |"]
+    lines += [f"| {row['stage']} | {row['']} | {row['seconds']} | [run]({row['MLflow run']}) |" for row in rows]
+    evaluate = Paths(root).metrics("evaluate")
+    if evaluate.is_file() and len(rows) == len(STAGE_TASKS):
+        test = read_json(evaluate)
+        lines.insert(
+            0, f"**Test accuracy {test['accuracy']:.4f}** ({test['accuracy_low']:.4f} to {test['accuracy_high']:.4f})\n"
+        )
+    create_markdown_artifact(markdown="\n".join(lines), key="summary", description="What came of it")

@@ -1,0 +1,64 @@
+"""The flow as a deployment with a schedule."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from tasks.common.errors import GraftError
+
+from .servers import PREFECT_PORT, prefect_server, prepare_prefect
+
+
+def check_schedule(cron: str, timezone: str) -> None:
+    """Asks Prefect itself whether it would take the schedule.
+
+    Raises:
+        GraftError: not a cron expression, or not a time zone.
+    """
+    from prefect.client.schemas.schedules import CronSchedule
+
+    try:
+        CronSchedule(cron=cron, timezone=timezone)
+    except ValueError as error:
+        raise GraftError(
+            "--cron or --timezone cannot be used",
+            got=f"{cron!r}, {timezone!r}: {' '.join(str(error).split())[:200]}",
+            allowed='five fields (minute hour day month weekday), as "0 2 * * *", and an IANA name, as Europe/Berlin',
+            todo="correct the option",
+        ) from None
+
+
+def serve(root: Path, cron: str, timezone: str, name: str, port: int = PREFECT_PORT) -> None:
+    """Serves `retrain` until the process is ended. Starts a Prefect server unless PREFECT_API_URL names one.
+
+    One run at a time: what becomes due meanwhile is cancelled, so that after an outage they do not all fire at once.
+    """
+    prepare_prefect(root)
+    check_schedule(cron, timezone)
+    if os.environ.get("PREFECT_API_URL"):
+        _serve(root, cron, timezone, name)
+        return
+    with prefect_server(root, port) as address:
+        os.environ["PREFECT_API_URL"] = f"{address}/api"
+        print(f"Prefect: {address}", flush=True)
+        _serve(root, cron, timezone, name)
+
+
+def _serve(root: Path, cron: str, timezone: str, name: str) -> None:
+    from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
+    from prefect.types.entrypoint import EntrypointType
+    from prefect.schedules import Cron
+
+    from .retrain import retrain
+
+    print(f"serving retrain/{name}: {cron} ({timezone}); Ctrl-C ends it", flush=True)
+    retrain.serve(
+        name=name,
+        schedule=Cron(cron, timezone=timezone),
+        parameters={"project": str(root)},
+        global_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW),
+        limit=1,
+        entrypoint_type=EntrypointType.MODULE_PATH,
+        print_starting_message=False,
+    )

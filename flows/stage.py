@@ -1,0 +1,82 @@
+"""Runs one stage: the command of every stage in dvc.yaml (`python -m flows.stage NAME`)."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tasks.common.errors import GraftError, nearest
+from tasks.common.files import write_json
+from tasks.common.params import Section
+from tasks.common.paths import STAGES, Paths
+from tasks.common.progress import say_failure
+from tasks.common.record import Record
+
+from . import config, processes, versioning
+from .recorder import Recorder
+
+PARENT = "GRAFT_PARENT_RUN_ID"
+"""The variable by which the flow tells its stages which MLflow run they belong to."""
+
+
+def main(words: list[str]) -> int:
+    """0 when the stage is done, 2 when the user can mend what is wrong."""
+    try:
+        if len(words) != 1 or words[0] not in STAGES:
+            got = " ".join(words) or "nothing"
+            raise GraftError("which stage?", got=got, allowed=", ".join(STAGES), todo=nearest(got, STAGES))
+        run_stage(words[0], Paths(Path.cwd()))
+    except GraftError as error:
+        say_failure("io" if isinstance(error.__cause__, OSError) else "user")
+        print(f"\nerror: {error}\n", file=sys.stderr)
+        return 2
+    except OSError:
+        say_failure("io")
+        raise
+    return 0
+
+
+def run_stage(stage: str, paths: Paths) -> None:
+    """Parameters, body, figures, record. A failure is recorded as one, and leaves no half-written output."""
+    processes.follow_the_flow()
+    params = config.load_params(paths.params)[stage]
+    recorder = Recorder(paths.root)
+    inputs = versioning.dep_hashes(paths.root, stage)
+    body = importlib.import_module(f"tasks.{stage}.stage")
+    with recorder:
+        me = processes.key(psutil.Process())
+        runs = recorder("start", stage, {stage: params.model_dump()}, me, os.environ.get(PARENT, ""))
+        begun = time.time()
+        extra = [versioning.raw_listing(paths.root)] if stage == "preprocess" else []
+        record: Record = body.run(params, paths, *extra)
+        _record(stage, record, begun, params, paths, recorder)
+        outputs = _hash_outputs(stage, paths)
+        write_json(paths.run(stage), {"stage": stage, **runs, "inputs": inputs, "outputs": outputs})
+        recorder("finish", inputs, outputs)
+
+
+def _record(stage: str, record: Record, begun: float, params: Section, paths: Paths, recorder: Recorder) -> None:
+    metrics: dict[str, Any] = dict(record.metrics)
+    if stage == "register":
+        registration = recorder("register", params.model_dump()["name"])
+        metrics |= {"model": registration["name"], "version": int(registration["version"])}
+    started = psutil.Process().create_time()
+    metrics |= {"seconds": round(time.time() - started, 3), "startup_seconds": round(begun - started, 3)}
+    write_json(paths.metrics(stage), metrics)
+    recorder("log", record, metrics, versioning.raw_hash(paths.root))
+
+
+def _hash_outputs(stage: str, paths: Paths) -> dict[str, str]:
+    own = paths.relative(paths.run(stage))
+    outs = versioning.stage_files(paths.root, stage).outs
+    return {out: versioning.tree_hash(paths.root / out) for out in outs if out != own}
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,42 @@
+"""`graft summary`: what the last run gave, from the files that the stages left."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tasks.common.errors import GraftError
+from tasks.common.files import read_json
+from tasks.common.paths import STAGES, Paths
+
+
+def summarise(root: Path) -> dict[str, Any]:
+    """Figures of the last run of each stage.
+
+    Raises:
+        GraftError: the pipeline has not run to its end.
+    """
+    paths = Paths(root)
+    metrics = {stage: read_json(paths.metrics(stage)) for stage in STAGES if paths.metrics(stage).is_file()}
+    missing = [stage for stage in STAGES if stage not in metrics]
+    if missing:
+        raise GraftError(
+            "the pipeline has not run to its end", got=f"no result of {', '.join(missing)}", todo="run `dvc repro`"
+        )
+    test, data = metrics["evaluate"], metrics["preprocess"]
+    registration = read_json(paths.registration) if paths.registration.is_file() else {}
+    return {
+        "accuracy": test["accuracy"],
+        "accuracy_low": test["accuracy_low"],
+        "accuracy_high": test["accuracy_high"],
+        "candidate": test["candidate"],
+        "images": data["images"],
+        "classes": data["classes"],
+        "rejected": data["rejected"],
+        "test_images": test["images"],
+        "images_per_second": metrics["features"]["images_per_second"],
+        "seconds": {stage: metrics[stage]["seconds"] for stage in STAGES},
+        "finetune": read_json(paths.finetune / "decision.json")["reason"] if paths.finetune.is_dir() else "",
+        "model": f"{registration['name']} version {registration['version']}" if registration else "",
+        "report": paths.relative(paths.report / "index.html"),
+    }

@@ -1,0 +1,271 @@
+"""What MLflow is told: one parent run a pipeline execution, one nested run a stage. Only this module and the registry
+write to MLflow, and no stage reads from it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import time
+from collections.abc import Mapping
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import psutil
+from mlflow import MlflowClient
+from mlflow.entities import DatasetInput, Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
+
+from tasks.common.errors import GraftError
+from tasks.common.files import read_json, sha256
+from tasks.common.paths import STAGES, Paths
+from tasks.common.record import Record
+
+from . import processes
+from .dataset import dataset_entity
+from .versioning import GitState, git_state
+
+FLOW_RUN, FLOW_RUN_URL = "GRAFT_FLOW_RUN_ID", "GRAFT_FLOW_RUN_URL"
+"""The variables by which the flow names itself."""
+
+INVOCATION = "graft.invocation"
+"""The tag that names the process which a parent run belongs to."""
+
+PACKAGES = ("albumentations", "dvc", "mlflow", "numpy", "openvino", "pillow", "prefect", "timm", "torch")
+
+
+def tracking_uri(root: Path) -> str:
+    """MLFLOW_TRACKING_URI, or a SQLite file inside the project."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root.resolve()}/mlflow.db"
+
+
+def experiment_name() -> str:
+    return os.environ.get("MLFLOW_EXPERIMENT_NAME", "graft")
+
+
+class Tracker:
+    """A project's place in MLflow.
+
+    Raises:
+        GraftError: the tracking server does not answer.
+    """
+
+    def __init__(self, root: Path) -> None:
+        # A run id left in the environment by someone else's program would silently be continued.
+        os.environ.pop("MLFLOW_RUN_ID", None)
+        self.paths, self.uri = Paths(root), tracking_uri(root)
+        mlflow.set_tracking_uri(self.uri)
+        self.client = MlflowClient(self.uri)
+        try:
+            self.experiment_id = self._experiment()
+        except MlflowException as error:
+            raise GraftError(
+                "MLflow cannot be reached",
+                got=f"{self.uri}: {str(error).splitlines()[0][:300]}",
+                todo="start the server, correct MLFLOW_TRACKING_URI, or unset it to record inside the project",
+            ) from error
+
+    def _experiment(self) -> str:
+        name = experiment_name()
+        found = self.client.get_experiment_by_name(name)
+        if found:
+            return str(found.experiment_id)
+        local = self.uri.startswith("sqlite:")
+        place = (self.paths.root / "mlartifacts").resolve().as_uri() if local else None
+        return str(self.client.create_experiment(name, artifact_location=place))
+
+    # Parent runs
+
+    def parent(self, process: psutil.Process) -> str:
+        """The run of the pipeline execution that `process` is; made if there is none yet."""
+        key = processes.key(process)
+        self._bury_the_dead()
+        found = self.client.search_runs([self.experiment_id], f"tags.`{INVOCATION}` = '{key}'", max_results=1)
+        if found:
+            run_id = str(found[0].info.run_id)
+            self.client.update_run(run_id, status="RUNNING")
+            return run_id
+        command = " ".join(processes.command_words(process))
+        return self.new_parent(f"{command} · {datetime.now():%Y-%m-%d %H:%M}", {INVOCATION: key})
+
+    def new_parent(self, name: str, tags: Mapping[str, str]) -> str:
+        git = git_state(self.paths.root)
+        run = self.client.create_run(self.experiment_id, tags={**self._common_tags(git), **tags}, run_name=name)
+        return str(run.info.run_id)
+
+    def _bury_the_dead(self) -> None:
+        """Runs of processes of this machine that are no more are marked as killed, not left running for ever."""
+        for run in self.client.search_runs([self.experiment_id], "attributes.status = 'RUNNING'", max_results=100):
+            key = run.data.tags.get("graft.process") or run.data.tags.get(INVOCATION, "")
+            if key and processes.key_runs(key) is False:
+                self.client.set_terminated(run.info.run_id, "KILLED")
+
+    def close_parent(self, run_id: str, status: str) -> None:
+        """Ends the parent, for now: a later stage of the same execution opens it again."""
+        lock = self.paths.root / "dvc.lock"
+        if lock.is_file():
+            self.client.set_tag(run_id, "dvc.lock.sha256", sha256(lock))
+            self.client.log_artifact(run_id, str(lock))
+        self._describe(run_id, failed=status != "FINISHED")
+        self.client.set_terminated(run_id, status)
+
+    def children(self, parent_id: str) -> dict[str, str]:
+        """Stage -> run of that stage under the parent, the newest if there are several."""
+        runs = self.client.search_runs(
+            [self.experiment_id], f"tags.`mlflow.parentRunId` = '{parent_id}'", order_by=["attributes.start_time ASC"]
+        )
+        return {run.data.tags.get("graft.stage", ""): str(run.info.run_id) for run in runs}
+
+    def _describe(self, parent_id: str, *, failed: bool) -> None:
+        """The parent's description: each stage's own run, or the earlier run whose result was reused.
+
+        After a failure, what comes later in the pipeline was not reached.
+        """
+        ran = self.children(parent_id)
+        last = max((STAGES.index(stage) for stage in ran if stage in STAGES), default=-1)
+        lines = ["| stage | run | |", "| --- | --- | --- |"]
+        for place, stage in enumerate(STAGES):
+            if stage in ran:
+                lines.append(f"| {stage} | {self.link(ran[stage], 'this run')} | ran |")
+                continue
+            before = self.paths.run(stage)
+            if before.is_file() and not (failed and place > last):
+                run_id = read_json(before)["run_id"]
+                lines.append(f"| {stage} | {self.link(run_id, run_id[:8])} | reused: nothing it depends on changed |")
+                self.client.set_tag(parent_id, f"graft.reused.{stage}", run_id)
+            else:
+                lines.append(f"| {stage} | | not reached |")
+        self.client.set_tag(parent_id, "mlflow.note.content", "\n".join(lines))
+
+    def link(self, run_id: str, text: str) -> str:
+        return f"[{text}](#/experiments/{self.experiment_id}/runs/{run_id})"
+
+    # Stage runs
+
+    def start_stage(self, stage: str, parent_id: str, params: Mapping[str, Any], process_key: str) -> str:
+        git = git_state(self.paths.root)
+        tags = {
+            **self._common_tags(git),
+            "mlflow.parentRunId": parent_id,
+            "graft.stage": stage,
+            "graft.process": process_key,
+        }
+        run_id = str(self.client.create_run(self.experiment_id, tags=tags, run_name=stage).info.run_id)
+        self.client.log_batch(run_id, params=[Param(key, str(value)[:6000]) for key, value in flatten(params).items()])
+        return run_id
+
+    def log_record(self, run_id: str, record: Record, metrics: Mapping[str, Any], data_hash: str) -> None:
+        """Figures as metrics, words as tags, curves step by step, files as artifacts, the images as dataset."""
+        now = int(time.time() * 1000)
+        flat = flatten(metrics)
+        points = [
+            Metric(_key(name), float(value), now, 0) for name, value in flat.items() if isinstance(value, int | float)
+        ]
+        points += [
+            Metric(_key(name), float(value), now, step)
+            for name, curve in record.curves.items()
+            for step, value in curve
+        ]
+        words = {name: value for name, value in flat.items() if isinstance(value, str)}
+        tags = [RunTag(_key(name), str(value)[:5000]) for name, value in {**words, **record.facts}.items()]
+        for start in range(0, len(points), 1000):
+            self.client.log_batch(run_id, metrics=points[start : start + 1000])
+        self.client.log_batch(run_id, tags=tags[:100])
+        for file in record.files:
+            self.client.log_artifact(run_id, str(file))
+        if record.dataset is not None and data_hash:
+            entity = dataset_entity(record.dataset, data_hash, git_state(self.paths.root), str(self.paths.root))
+            self.client.log_inputs(run_id, datasets=[DatasetInput(entity, [])])
+
+    def log_hashes(self, run_id: str, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> None:
+        tags = [RunTag(f"dvc.dep.{path}", digest) for path, digest in inputs.items()]
+        tags += [RunTag(f"dvc.out.{path}", digest) for path, digest in outputs.items()]
+        self.client.log_batch(run_id, tags=tags)
+
+    def end(self, run_id: str, status: str, reason: str = "") -> None:
+        if reason:
+            self.client.set_tag(run_id, "mlflow.note.content", reason)
+        self.client.set_terminated(run_id, status)
+
+    def _common_tags(self, git: GitState) -> dict[str, str]:
+        tags = {
+            "mlflow.user": os.environ.get("USER") or os.environ.get("LOGNAME") or "unknown",
+            "mlflow.source.name": "graft",
+            "mlflow.source.type": "PROJECT",
+            "mlflow.source.git.commit": git.commit,
+            "mlflow.source.git.branch": git.branch,
+            "mlflow.source.git.repoURL": git.origin,
+            "git.commit": git.commit or "none",
+            "git.dirty": str(git.dirty).lower(),
+            "python": sys.version.split()[0],
+            "machine": socket.gethostname(),
+            **{f"package.{name}": version(name) for name in PACKAGES},
+        }
+        flow_run = os.environ.get(FLOW_RUN)
+        if flow_run:
+            tags |= {"prefect.flow_run_id": flow_run, "prefect.flow_run_url": os.environ.get(FLOW_RUN_URL, "")}
+        return {key: value for key, value in tags.items() if value}
+
+
+class StageRecord:
+    """What the recorder does for one stage, call by call."""
+
+    def __init__(self, root: Path, holder: psutil.Process) -> None:
+        self._root, self._holder = root, holder
+        self._run = self._parent = ""
+
+    def start(self, stage: str, params: Mapping[str, Any], process_key: str, parent: str) -> dict[str, str]:
+        """Opens the stage's run under its parent's (the flow's, if named) and says which runs they are."""
+        self._tracker = Tracker(self._root)
+        self._parent = parent or self._tracker.parent(self._holder)
+        self._run = self._tracker.start_stage(stage, self._parent, params, process_key)
+        return {"run_id": self._run, "parent_run_id": self._parent, "experiment_id": self._tracker.experiment_id}
+
+    def register(self, name: str) -> dict[str, Any]:
+        """Registers models/package as the newest version of `name`."""
+        from .registry import register_model
+
+        return register_model(self._tracker, self._run, name)
+
+    def log(self, record: Record, metrics: Mapping[str, Any], data_hash: str) -> None:
+        self._tracker.log_record(self._run, record, metrics, data_hash)
+
+    def finish(self, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> None:
+        """The stage is done."""
+        self._tracker.log_hashes(self._run, inputs, outputs)
+        self._end("FINISHED")
+
+    def fail(self, reason: str) -> None:
+        """The stage has failed."""
+        if self._run:
+            self._end("FAILED", reason)
+
+    def abandon(self) -> None:
+        """The stage hung up; if it had not ended, it was killed."""
+        if self._run:
+            self._end("KILLED", "the stage's process was killed")
+
+    def _end(self, status: str, reason: str = "") -> None:
+        run, self._run = self._run, ""
+        self._tracker.end(run, status, reason)
+        self._tracker.close_parent(self._parent, status)
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as dotted keys; None left out."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{name}.")
+        elif value is not None:
+            flat[name] = value
+    return flat
+
+
+def _key(name: str) -> str:
+    """MLflow takes letters, digits and a few signs in a name; class names may hold others."""
+    return "".join(letter if letter.isalnum() or letter in "_-. /" else "_" for letter in name)[:250]

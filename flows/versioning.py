@@ -1,0 +1,157 @@
+"""What DVC and git know: the only module that calls them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tasks.common.errors import GraftError
+from tasks.common.files import md5
+
+
+@dataclass(frozen=True)
+class GitState:
+    """The commit that is checked out; empty strings where there is no repository or no commit yet."""
+
+    commit: str
+    branch: str
+    dirty: bool
+    origin: str
+
+    def link(self, path: str) -> str:
+        """A web address of `path` at this commit, for origins that have one; else empty."""
+        match = re.match(
+            r"^(?:https?://(?:[^@/]+@)?|git@|ssh://git@)([^/:]+)(?::\d+)?[/:](.+?)(?:\.git)?/?$", self.origin
+        )
+        if not match or not self.commit:
+            return ""
+        host, project = match.groups()
+        kind = "/-/blob/" if "gitlab" in host else "/src/" if "bitbucket" in host else "/blob/"
+        return f"https://{host}/{project}{kind}{self.commit}/{path}"
+
+
+def git_state(root: Path) -> GitState:
+    """What git says of `root`."""
+
+    def ask(*words: str) -> str:
+        done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True)
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    return GitState(
+        commit=ask("rev-parse", "HEAD"),
+        branch=ask("rev-parse", "--abbrev-ref", "HEAD"),
+        dirty=bool(ask("status", "--porcelain", "--untracked-files=no")),
+        origin=ask("config", "--get", "remote.origin.url"),
+    )
+
+
+def dvc_command(*words: str) -> list[str]:
+    """DVC of this very environment, whatever the PATH says."""
+    return [sys.executable, "-m", "dvc", *words]
+
+
+def environment() -> dict[str, str]:
+    """This process's environment with this Python first in the PATH, so that dvc.yaml's `python` is this one."""
+    folder = str(Path(sys.executable).parent)
+    return {**os.environ, "PATH": os.pathsep.join([folder, os.environ.get("PATH", "")])}
+
+
+def dvc(root: Path, words: Sequence[str], doing: str) -> str:
+    """Runs DVC to its end and returns what it printed.
+
+    Raises:
+        GraftError: it failed; with its last line.
+    """
+    done = subprocess.run(dvc_command(*words), cwd=root, env=environment(), capture_output=True, text=True)
+    if done.returncode:
+        raise GraftError(
+            f"DVC failed while {doing}",
+            got=(done.stderr.strip() or done.stdout.strip() or "no message").splitlines()[-1],
+            todo=f"run `dvc {' '.join(words)} -v` in {root} to see more",
+        )
+    return done.stdout
+
+
+def raw_hash(root: Path, tracked: str = "data/raw.dvc") -> str:
+    """The hash by which DVC knows data/raw (`<md5>.dir`); empty when it is not tracked."""
+    file = root / tracked
+    if not file.is_file():
+        return ""
+    outs = (yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("outs") or [{}]
+    return str(outs[0].get("md5", ""))
+
+
+def raw_listing(root: Path) -> dict[str, str]:
+    """Path below data/raw -> md5 of the file, from DVC's own listing in its cache; empty when DVC has none."""
+    digest = raw_hash(root)
+    if not digest.endswith(".dir"):
+        return {}
+    listing = cache_folder(root) / "files" / "md5" / digest[:2] / digest[2:]
+    if not listing.is_file():
+        return {}
+    return {entry["relpath"]: entry["md5"] for entry in json.loads(listing.read_text(encoding="utf-8"))}
+
+
+def cache_folder(root: Path) -> Path:
+    """Where DVC's cache lies, as its configuration says."""
+    from dvc.config import Config
+
+    configured = Config(str(root / ".dvc"))["cache"].get("dir")
+    return Path(configured) if configured else root / ".dvc" / "cache"
+
+
+@dataclass(frozen=True)
+class StageFiles:
+    """One stage's dependencies and outputs, as dvc.yaml names them."""
+
+    deps: list[str]
+    outs: list[str]
+
+
+def stage_files(root: Path, stage: str) -> StageFiles:
+    entry = yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"][stage]
+    return StageFiles(_names(entry.get("deps", [])), _names(entry.get("outs", [])))
+
+
+def _names(entries: Iterable[Any]) -> list[str]:
+    return [next(iter(entry)) if isinstance(entry, dict) else entry for entry in entries]
+
+
+def dep_hashes(root: Path, stage: str) -> dict[str, str]:
+    """Dependency -> hash. Outputs of other stages are looked up in dvc.lock, which is current for them by now."""
+    known = {"data/raw": raw_hash(root), **_locked_outs(root)}
+    return {
+        dep: known.get(dep) or tree_hash(root / dep) for dep in stage_files(root, stage).deps if (root / dep).exists()
+    }
+
+
+def _locked_outs(root: Path) -> dict[str, str]:
+    lock = root / "dvc.lock"
+    if not lock.is_file():
+        return {}
+    stages = (yaml.safe_load(lock.read_text(encoding="utf-8")) or {}).get("stages", {})
+    return {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", []) if "md5" in out}
+
+
+def tree_hash(path: Path) -> str:
+    """The hash that DVC gives a file, or a folder (`<md5>.dir`): of its listing, sorted by path."""
+    if path.is_file():
+        return md5(path)
+    files = sorted(
+        file for file in path.rglob("*") if file.is_file() and "__pycache__" not in file.parts and file.suffix != ".pyc"
+    )
+    listing = sorted(
+        ({"md5": md5(file), "relpath": file.relative_to(path).as_posix()} for file in files), key=lambda e: e["relpath"]
+    )
+    text = json.dumps(listing, sort_keys=True)
+    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest() + ".dir"

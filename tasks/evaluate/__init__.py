@@ -1,0 +1,1 @@
+"""Stage 5: the only stage that reads the test split."""

@@ -1,0 +1,26 @@
+"""The section `evaluate` of params.yaml."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from ..common.params import Section
+
+
+class EvaluateParams(Section):
+    """How the test is reported."""
+
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+    """Of the interval around the accuracy."""
+
+    bootstrap: int = Field(10_000, ge=100)
+    """Resamples for the interval."""
+
+    bins: int = Field(15, ge=2)
+    """Of the reliability diagram and the calibration error."""
+
+    mistakes: int = Field(24, ge=1, le=100)
+    """How many of the worst mistakes the picture shows."""
+
+    seed: int = 0
+    """Of the resampling."""

@@ -1,0 +1,74 @@
+"""The report's pictures. Figures are drawn without a display and carry no date, so that they have the same bytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from matplotlib.figure import Figure
+
+from ..common.images import decode
+
+matplotlib.use("agg")
+
+LABELLED = 40
+"""A confusion matrix of more classes than this has no room for names and numbers."""
+
+THUMBNAIL = 224
+"""Pixels of a mistake's longer side."""
+
+
+def confusion_picture(matrix_KK: npt.NDArray[np.int64], names: list[str], path: Path) -> None:
+    """True classes down, predicted across; shade by share of the true class, numbers are images."""
+    k = len(names)
+    figure = Figure(figsize=(max(5.0, min(14.0, 1.6 + 0.55 * k)),) * 2, layout="constrained")
+    axes = figure.subplots()
+    share = matrix_KK / np.maximum(matrix_KK.sum(axis=1, keepdims=True), 1)
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    axes.set(xlabel="predicted", ylabel="true", title="Confusion on the test images")
+    if k <= LABELLED:
+        axes.set_xticks(range(k), names, rotation=45, ha="right")
+        axes.set_yticks(range(k), names)
+        for (row, column), count in np.ndenumerate(matrix_KK):
+            if count:
+                colour = "white" if share[row, column] > 0.5 else "black"
+                axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=9)
+    _save(figure, path)
+
+
+def reliability_picture(rows: list[dict[str, Any]], error: float, path: Path) -> None:
+    """Accuracy against confidence, and how many images each bin holds."""
+    figure = Figure(figsize=(5, 5.6), layout="constrained")
+    top, bottom = figure.subplots(2, 1, height_ratios=(4, 1), sharex=True)
+    confidence = [row["confidence"] for row in rows]
+    top.plot([0, 1], [0, 1], color="grey", linestyle="--", linewidth=1, label="perfectly calibrated")
+    top.plot(confidence, [row["accuracy"] for row in rows], marker="o", label="this model")
+    top.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.02), title=f"Reliability (calibration error {error:.3f})")
+    top.legend(loc="upper left")
+    bottom.bar(confidence, [row["images"] for row in rows], width=0.04)
+    bottom.set(xlabel="confidence", ylabel="images")
+    _save(figure, path)
+
+
+def mistakes_picture(mistakes: pd.DataFrame, raw: Path, path: Path) -> None:
+    """A sheet of wrongly classified images, the most confident first: true class, predicted class, its probability."""
+    columns = min(6, max(1, len(mistakes)))
+    rows = max(1, -(-len(mistakes) // columns))
+    figure = Figure(figsize=(2.2 * columns, 2.6 * rows + 0.4), layout="constrained")
+    figure.suptitle("The worst mistakes on the test images" if len(mistakes) else "No mistake on the test images")
+    for axes in figure.subplots(rows, columns, squeeze=False).ravel():
+        axes.axis("off")
+    for axes, mistake in zip(figure.axes, mistakes.itertuples(), strict=False):
+        image = decode(raw / mistake.path)
+        image.thumbnail((THUMBNAIL, THUMBNAIL))
+        axes.imshow(np.asarray(image))
+        axes.set_title(f"{mistake.label}\nas {mistake.predicted} ({mistake.score:.0%})", fontsize=9)
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    figure.savefig(path, dpi=110, metadata={"Software": None})

@@ -1,0 +1,1 @@
+"""Stage 2: images through the frozen backbone."""

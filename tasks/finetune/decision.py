@@ -1,0 +1,69 @@
+"""Whether to train all layers, and whether to keep what came out. Pure: figures in, a decision in words out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from .params import FinetuneParams
+
+
+@dataclass(frozen=True)
+class Score:
+    """On the validation images."""
+
+    accuracy: float
+    log_loss: float
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What decision.json says.
+
+    Attributes:
+        ran: whether all layers were trained.
+        chosen: the candidate to go on with, `head` or `finetune`.
+        reason: one sentence.
+        validation: candidate -> its score.
+    """
+
+    mode: str
+    ran: bool
+    chosen: str
+    reason: str
+    train_images: int
+    budget_minutes: float
+    predicted_minutes: float | None
+    validation: dict[str, Score]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def whether_to_train(
+    params: FinetuneParams, train_images: int, predict_minutes: Callable[[], float]
+) -> tuple[bool, str, float | None]:
+    """(go, reason, predicted minutes); the prediction, which costs seconds, is asked for only when it matters."""
+    if params.mode == "off":
+        return False, "`finetune.mode` is off", None
+    if params.mode == "on":
+        return True, "`finetune.mode` is on", None
+    if train_images < params.min_images:
+        return False, f"{train_images} training images are fewer than `finetune.min_images`, {params.min_images}", None
+    minutes = predict_minutes()
+    spent = f"{params.epochs} epochs of {train_images} images would take {minutes:.1f} minutes here"
+    if minutes > params.budget_minutes:
+        return False, f"{spent}, more than `finetune.budget_minutes`, {params.budget_minutes:g}", minutes
+    return True, f"{spent}, within `finetune.budget_minutes`, {params.budget_minutes:g}", minutes
+
+
+def whether_to_keep(head: Score, finetuned: Score) -> tuple[str, str]:
+    """(chosen, reason): the more accurate on validation, and on a tie the one with the smaller log loss."""
+    figures = (
+        f"validation accuracy {finetuned.accuracy:.4f} against the frozen head's {head.accuracy:.4f}, "
+        f"log loss {finetuned.log_loss:.4f} against {head.log_loss:.4f}"
+    )
+    if (finetuned.accuracy, -finetuned.log_loss) > (head.accuracy, -head.log_loss):
+        return "finetune", f"fine-tuned is better: {figures}"
+    return "head", f"fine-tuned is not better: {figures}"

@@ -1,0 +1,160 @@
+"""finetune: all layers trained, if that can pay, and kept only if it did."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from ..common.backbones.graph import Spec
+from ..common.backbones.weights import same_weights
+from ..common.files import whole_folder, write_json
+from ..common.heads import LinearHead
+from ..common.images import EvalTransform, load
+from ..common.metrics import accuracy, log_loss
+from ..common.pack import Pack, read_pack
+from ..common.paths import Paths
+from ..common.progress import say
+from ..common.record import Record
+from .decision import Decision, Score, whether_to_keep, whether_to_train
+from .params import FinetuneParams
+
+if TYPE_CHECKING:
+    from .train import Course, Images, Trainer
+
+
+def run(params: FinetuneParams, paths: Paths) -> Record:
+    """Decides, trains if so decided, compares with the frozen head on validation.
+
+    Raises:
+        WeightsError: the backbone's weights are gone, or are others than the features were made with.
+        DataError: an image is gone or damaged since it was checked.
+    """
+    pack = read_pack(paths.features)
+    head = LinearHead.load(paths.head, "selected")
+    frozen = _score_of_head(head, pack)
+    train_images = len(pack.rows("train"))
+    if params.mode == "off" or (params.mode == "auto" and train_images < params.min_images):
+        _, reason, minutes = whether_to_train(params, train_images, lambda: 0.0)  # torch is not needed to say no
+        return _stay(params, paths, train_images, reason, minutes, frozen)
+
+    spec = Spec.from_dict({name: pack.fingerprint[name] for name in Spec.__dataclass_fields__})
+    trainer, train, val = _set_up(params, paths, pack, head, spec)
+    go, reason, minutes = whether_to_train(
+        params, train_images, lambda: trainer.seconds_per_image(train) * train_images * params.epochs / 60
+    )
+    if not go:
+        return _stay(params, paths, train_images, reason, minutes, frozen)
+
+    say(f"finetune: training all layers: {reason}")
+    checkpoint = paths.checkpoints / f"finetune-{_digest(params, pack, head)}.pt"
+    course = trainer.run(train, val, checkpoint, params.budget_minutes * 60 if params.mode == "auto" else None)
+    p_NK = trainer.predict_proba(val)
+    tuned = Score(accuracy(p_NK, val.y_N), log_loss(p_NK, val.y_N, val.weight_N))
+    chosen, verdict = whether_to_keep(frozen, tuned)
+    decision = Decision(
+        params.mode, True, chosen, f"{reason}; {verdict}", train_images, params.budget_minutes, minutes,
+        {"head": frozen, "finetune": tuned},
+    )  # fmt: skip
+    _write(decision, trainer, course, spec, pack.classes, paths)
+    checkpoint.unlink(missing_ok=True)
+    return _record(decision, course, paths)
+
+
+def _score_of_head(head: LinearHead, pack: Pack) -> Score:
+    val = pack.rows("val")
+    p_NK = head.predict_proba(pack.features_ND[val])
+    return Score(accuracy(p_NK, pack.labels(val)), log_loss(p_NK, pack.labels(val), pack.weights(val)))
+
+
+def _stay(
+    params: FinetuneParams, paths: Paths, train_images: int, reason: str, minutes: float | None, frozen: Score
+) -> Record:
+    say(f"finetune: the frozen head stays: {reason}")
+    decision = Decision(
+        params.mode, False, "head", reason, train_images, params.budget_minutes, minutes, {"head": frozen}
+    )
+    with whole_folder(paths.finetune) as folder:
+        write_json(folder / "decision.json", decision.to_dict())
+    return _record(decision, None, paths)
+
+
+def _set_up(
+    params: FinetuneParams, paths: Paths, pack: Pack, head: LinearHead, spec: Spec
+) -> tuple[Trainer, Images, Images]:
+    from ..common.backbones import network
+    from .augment import Augment
+    from .train import Images, Trainer
+
+    backbone = network.create(
+        spec.backbone, same_weights(spec.backbone, spec.weights, spec.weights_sha256, paths.weights)
+    )
+    trainer = Trainer(backbone, head, spec.transform, params)
+    augment = Augment(params, spec.transform)
+    train, val = pack.rows("train"), pack.rows("val")
+    files, ids = list(pack.index["path"]), list(pack.index["image_id"])
+    transform: EvalTransform = spec.transform
+    return (
+        trainer,
+        Images(
+            lambda i, epoch: augment(paths.raw / files[train[i]], ids[train[i]], epoch),
+            pack.labels(train),
+            pack.weights(train),
+        ),
+        Images(lambda i, _: load(paths.raw / files[val[i]], transform), pack.labels(val), pack.weights(val)),
+    )
+
+
+def _digest(params: FinetuneParams, pack: Pack, head: LinearHead) -> str:
+    """Names the checkpoint: another recipe, other images or another head must not go on from it."""
+    digest = hashlib.sha256(params.model_dump_json(exclude={"mode", "budget_minutes"}).encode())
+    digest.update(pack.fingerprint["digest"].encode())
+    digest.update(pack.index[["image_id", "label", "split"]].to_csv(index=False).encode())
+    digest.update(head.weight.tobytes())
+    return digest.hexdigest()[:32]
+
+
+def _write(decision: Decision, trainer: Trainer, course: Course, spec: Spec, classes: list[str], paths: Paths) -> None:
+    """decision.json; head.*; graph/ (the fine-tuned backbone, ready to infer); network.safetensors; curves.csv."""
+    from safetensors.torch import save_file
+
+    from ..common.backbones.graph import convert
+    from ..common.backbones.weights import WeightsSource
+
+    backbone = trainer.backbone.cpu().eval()
+    with whole_folder(paths.finetune) as folder:
+        write_json(folder / "decision.json", decision.to_dict())
+        trainer.head(classes).save(folder)
+        state = {name: value.contiguous() for name, value in backbone.state_dict().items()}
+        save_file(state, folder / "network.safetensors")
+        tuned = WeightsSource("finetuned", spec.weights)
+        convert(backbone, spec.transform, folder / "graph", backbone=spec.backbone, source=tuned)
+        pd.DataFrame(course.rows).to_csv(folder / "curves.csv", index=False)
+
+
+def _record(decision: Decision, course: Course | None, paths: Paths) -> Record:
+    metrics: dict[str, Any] = {
+        "ran": decision.ran,
+        "train_images": decision.train_images,
+        "predicted_minutes": decision.predicted_minutes,
+        "validation": {name: vars(score) for name, score in decision.validation.items()},
+    }
+    files = [paths.finetune / "decision.json"]
+    curves: dict[str, list[tuple[int, float]]] = {}
+    if course is not None:
+        metrics |= {
+            "epochs": len(course.rows),
+            "best_epoch": course.best_epoch,
+            "training_seconds": course.seconds,
+            "ended": course.ended,
+        }
+        metrics["images_per_second"] = decision.train_images * len(course.rows) / course.seconds
+        curves = {
+            name: [(int(row["epoch"]), row[name]) for row in course.rows]
+            for name in ("train_loss", "val_loss", "val_accuracy")
+        }
+        files.append(paths.finetune / "curves.csv")
+    return Record(
+        metrics=metrics, facts={"chosen": decision.chosen, "reason": decision.reason}, curves=curves, files=files
+    )

@@ -1,0 +1,1 @@
+"""Stage 3: a linear classifier on the frozen features."""

@@ -1,0 +1,121 @@
+"""head: a linear classifier on the frozen features, its regularisation chosen on validation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from ..common.files import whole_folder
+from ..common.heads import LinearHead
+from ..common.manifest import write_table
+from ..common.pack import Pack, read_pack
+from ..common.paths import Paths
+from ..common.progress import progress, say
+from ..common.record import Record
+from .logistic import Standardiser, Validated, fit, path, search
+from .params import HeadParams
+
+
+def run(params: HeadParams, paths: Paths) -> Record:
+    """Walks the path of strengths, chooses one on validation, and trains it again on all that may be learned from."""
+    pack = read_pack(paths.features)
+    visited, best, scale = _walk(pack, params)
+    chosen = visited[best]
+    _warn(visited, best, params)
+    selected = scale.fold(chosen.step.theta_KE, pack.classes)
+    final = _refit(pack, chosen, params) if params.refit else selected
+    _write(pack, selected, final, visited, chosen, paths)
+    return _record(visited, chosen, pack, paths)
+
+
+def _walk(pack: Pack, params: HeadParams) -> tuple[list[Validated], int, Standardiser]:
+    train, val = pack.rows("train"), pack.rows("val")
+    weight = _weights(pack, train, params.class_weight)
+    scale = Standardiser.fit(pack.features_ND[train], weight)
+    strengths = np.geomspace(params.l2_max, params.l2_min, params.strengths)
+    x_train, x_val = scale(pack.features_ND[train]), scale(pack.features_ND[val])
+    steps = path(
+        x_train, pack.labels(train), weight, len(pack.classes), strengths, params.tolerance, params.max_iterations
+    )
+    with progress("head: training", params.strengths, "strengths") as bar:
+        visited, best = search(
+            steps, x_val, pack.labels(val), pack.weights(val), params.select, params.patience, bar.add
+        )
+    return visited, best, scale
+
+
+def _weights(pack: Pack, rows: npt.NDArray[np.int64], class_weight: str) -> npt.NDArray[np.float64]:
+    weight = pack.weights(rows)
+    if class_weight == "balanced":
+        y = pack.labels(rows)
+        share = np.bincount(y, weights=weight, minlength=len(pack.classes))
+        weight = weight * (weight.sum() / (np.count_nonzero(share) * share))[y]
+    return weight
+
+
+def _refit(pack: Pack, chosen: Validated, params: HeadParams) -> LinearHead:
+    rows = pack.rows("train", "val")
+    weight = _weights(pack, rows, params.class_weight)
+    scale = Standardiser.fit(pack.features_ND[rows], weight)
+    step = fit(
+        scale(pack.features_ND[rows]),
+        pack.labels(rows),
+        weight,
+        len(pack.classes),
+        chosen.step.l2,
+        chosen.step.theta_KE,
+        params.tolerance,
+        params.max_iterations,
+    )
+    return scale.fold(step.theta_KE, pack.classes)
+
+
+def _warn(visited: list[Validated], best: int, params: HeadParams) -> None:
+    if 1 < len(visited) == best + 1:
+        say(f"head: the weakest strength tried, {params.l2_min:g}, is the best; try a smaller `head.l2_min`")
+    if best == 0 and len(visited) > 1:
+        say(f"head: the strongest strength tried, {params.l2_max:g}, is the best; try a larger `head.l2_max`")
+
+
+def _write(
+    pack: Pack, selected: LinearHead, final: LinearHead, visited: list[Validated], chosen: Validated, paths: Paths
+) -> None:
+    """head.*: the classifier; selected.*: the one trained without validation images, from which fine-tuning starts;
+    validation.parquet: the latter's probabilities on validation."""
+    val = pack.rows("val")
+    with whole_folder(paths.head) as folder:
+        final.save(folder, "head", l2=chosen.step.l2)
+        selected.save(folder, "selected", l2=chosen.step.l2)
+        p_NK = selected.predict_proba(pack.features_ND[val])
+        table = pack.index.iloc[val][["image_id", "label"]].reset_index(drop=True)
+        write_table(
+            table.assign(**{f"p_{k}": p_NK[:, k] for k in range(len(pack.classes))}), folder / "validation.parquet"
+        )
+    with whole_folder(paths.plots("head")) as folder:
+        pd.DataFrame([result.row() for result in visited]).to_csv(folder / "path.csv", index=False)
+
+
+def _record(visited: list[Validated], chosen: Validated, pack: Pack, paths: Paths) -> Record:
+    metrics: dict[str, Any] = {
+        "val_accuracy": chosen.val_accuracy,
+        "val_log_loss": chosen.val_loss,
+        "train_loss": chosen.step.train_loss,
+        "l2": chosen.step.l2,
+        "strengths_tried": len(visited),
+        "iterations": sum(result.step.iterations for result in visited),
+        "converged": all(result.step.converged for result in visited),
+        "train_images": len(pack.rows("train")),
+        "val_images": len(pack.rows("val")),
+    }
+    curves = {
+        name: [(step, result.row()[name]) for step, result in enumerate(visited)]
+        for name in ("l2", "train_loss", "val_loss", "val_accuracy")
+    }
+    return Record(
+        metrics=metrics,
+        curves={f"path_{name}": curve for name, curve in curves.items()},
+        files=[paths.head / "head.json", paths.plots("head") / "path.csv"],
+    )

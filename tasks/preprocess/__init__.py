@@ -1,0 +1,1 @@
+"""Stage 1: every file checked, every image given its split."""

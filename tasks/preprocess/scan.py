@@ -1,0 +1,168 @@
+"""Which files there are and what the data say of them: label, split, group, weight.
+
+Three forms of data/raw: a folder a class; the same under train/, val/ and test/ (or two of them); a table
+`labels.csv` with `path`, `label` and optionally `split`, `group`, `weight`.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path, PurePosixPath
+
+import pandas as pd
+
+from ..common.errors import DataError
+
+TABLE = "labels.csv"
+
+SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+    "testing": "test",
+}
+"""What people call a split -> what Graft calls it."""
+
+COLUMNS = ["path", "label", "split", "group", "weight"]
+
+
+def scan(raw: Path) -> pd.DataFrame:
+    """Every file below `raw` that could be an image, sorted by path.
+
+    Returns:
+        Columns `path` (relative, with slashes), `label`, `split` (given by the data, or null), `group` (or null),
+        `weight`. A file for which the data give no label has a null one.
+
+    Raises:
+        DataError: no file at all; a table that lacks a column or names a file twice or a file that is not there;
+            split folders without training images.
+    """
+    files = list_files(raw)
+    if not files:
+        raise DataError(f"{raw} holds no files", todo="`graft import PATH` brings images in, `graft sample` an example")
+    if TABLE in files:
+        return given_splits(_from_table(raw, files))
+    tops = {PurePosixPath(file).parts[0] for file in files if "/" in file and not hidden(file)}
+    if tops and all(top.lower() in SPLIT_NAMES for top in tops):
+        return given_splits(_from_split_folders(files))
+    return _from_class_folders(files)
+
+
+def list_files(folder: Path) -> list[str]:
+    """Relative paths of all files below `folder`, with slashes, sorted."""
+    found = []
+    for parent, _, names in os.walk(folder, followlinks=True):
+        prefix = Path(parent).relative_to(folder)
+        found += [(prefix / name).as_posix() for name in names]
+    return sorted(found)
+
+
+def hidden(file: str) -> bool:
+    """Whether a file is one that systems leave about (.DS_Store, Thumbs.db, a dot folder)."""
+    parts = PurePosixPath(file).parts
+    return any(part.startswith(".") for part in parts) or parts[-1].lower() in ("thumbs.db", "desktop.ini")
+
+
+def _rows(rows: list[tuple[str, str | None, str | None]]) -> pd.DataFrame:
+    table = pd.DataFrame(rows, columns=["path", "label", "split"], dtype=object)
+    return table.assign(group=None, weight=1.0)[COLUMNS]
+
+
+def _from_class_folders(files: list[str]) -> pd.DataFrame:
+    return _rows([(file, PurePosixPath(file).parts[0] if "/" in file else None, None) for file in files])
+
+
+def _from_split_folders(files: list[str]) -> pd.DataFrame:
+    rows: list[tuple[str, str | None, str | None]] = []
+    for file in files:
+        parts = PurePosixPath(file).parts
+        placed = len(parts) > 2
+        rows.append((file, parts[1] if placed else None, SPLIT_NAMES.get(parts[0].lower())))
+    return _rows(rows)
+
+
+def _from_table(raw: Path, files: list[str]) -> pd.DataFrame:
+    table = read_table(raw / TABLE)
+    absent = sorted(set(table["path"]) - set(files))
+    if absent:
+        raise DataError(
+            f"{raw / TABLE} names files that are not there",
+            got=f"{len(absent)} of {len(table)}, first {absent[0]}",
+            todo="add the files or take out the rows",
+        )
+    unnamed = [file for file in files if file != TABLE and file not in set(table["path"])]
+    rest = pd.DataFrame({"path": unnamed, "label": None, "split": None, "group": None, "weight": 1.0}, dtype=object)
+    parts = [part for part in (table, rest) if len(part)]
+    return pd.concat(parts).sort_values("path", ignore_index=True)[COLUMNS].astype({"weight": float})
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A CSV or Parquet table of images with the columns of `COLUMNS`, the optional ones filled in.
+
+    Raises:
+        DataError: unreadable, a column missing or unknown to Graft's rules, a path twice, an empty label, a split or
+            weight that is none.
+    """
+    try:
+        table = (
+            pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, dtype=str, keep_default_na=False)
+        )
+    except (OSError, ValueError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read as a table", got=str(error), allowed="CSV or Parquet") from error
+    missing = {"path", "label"} - set(table.columns)
+    if missing:
+        raise DataError(
+            f"{path} lacks the column {', '.join(sorted(missing))}",
+            got=", ".join(map(str, table.columns)),
+            allowed="path, label, and optionally split, group, weight",
+            todo="rename or add the column",
+        )
+    table = pd.DataFrame({name: table.get(name) for name in COLUMNS})
+    for name in ("path", "label", "split", "group"):
+        table[name] = (
+            table[name].map(lambda value: None if pd.isna(value) or str(value) == "" else str(value)).astype(object)
+        )
+    _check_table(table, path)
+    table["split"] = table["split"].map(lambda value: value and SPLIT_NAMES[value.lower()]).astype(object)
+    table["weight"] = pd.to_numeric(table["weight"].replace("", None)).fillna(1.0).astype(float)
+    return table
+
+
+def _check_table(table: pd.DataFrame, path: Path) -> None:
+    for name in ("path", "label"):
+        if table[name].isna().any():
+            raise DataError(
+                f"{path}: row {table[name].isna().argmax() + 1} has no {name}", todo="fill it in or take the row out"
+            )
+    twice = table["path"][table["path"].duplicated()]
+    if len(twice):
+        raise DataError(f"{path} names a file twice", got=twice.iloc[0], todo="take one of the rows out")
+    strange = sorted({value for value in table["split"].dropna() if value.lower() not in SPLIT_NAMES})
+    if strange:
+        raise DataError(f"{path}: unknown split", got=strange[0], allowed="train | val | test, or empty")
+    weights = pd.to_numeric(table["weight"].replace("", None), errors="coerce")
+    bad = table["weight"].notna() & (table["weight"] != "") & ~(weights > 0)
+    if bad.any():
+        raise DataError(f"{path}: a weight is not a positive number", got=table["weight"][bad].iloc[0], allowed="> 0")
+
+
+def given_splits(table: pd.DataFrame) -> pd.DataFrame:
+    """Splits that the data bring, brought to Graft's three.
+
+    With training and validation images but no test images, what is called validation is the test (as tutorials use
+    it), and a validation split is taken out of the training images. A split of all-null is left to the hash.
+    """
+    present = set(table["split"].dropna())
+    if present and "train" not in present and not table["split"].isna().any():
+        raise DataError(
+            "the data have no training images",
+            got=" and ".join(sorted(present)),
+            allowed="train with val, test or both",
+        )
+    if "val" in present and "test" not in present:
+        table = table.assign(split=table["split"].replace({"val": "test"}))
+    return table

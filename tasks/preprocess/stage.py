@@ -1,0 +1,183 @@
+"""preprocess: data/raw in, a manifest of checked and split images out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ..common.errors import DataError
+from ..common.files import md5, whole_file, whole_folder
+from ..common.manifest import COLUMNS, SPLITS, classes, counts, write_table
+from ..common.paths import Paths
+from ..common.progress import progress, say
+from ..common.record import DatasetRecord, Record
+from .check import check_files
+from .params import PreprocessParams
+from .scan import TABLE, scan
+from .splits import PIN_COLUMNS, assign
+
+
+def run(params: PreprocessParams, paths: Paths, known_hashes: Mapping[str, str]) -> Record:
+    """Scans, checks, finds duplicates, splits.
+
+    Args:
+        known_hashes: path below data/raw -> md5 of the file, as far as DVC already knows them.
+
+    Raises:
+        DataError: nothing to learn from, or more files rejected than `max_rejected`.
+    """
+    files = scan(paths.raw)
+    files = files[files["path"] != TABLE].reset_index(drop=True)
+    images, rejected = _check(files, params, paths)
+    images, rejected = _hold_out_contradictions(images, rejected)
+    _stop_if_too_many(rejected, len(files), params.max_rejected, paths.state / "rejected.csv")
+    images["image_id"] = _hashes(images["path"], paths.raw, known_hashes)
+    manifest, pins = _split(images, params, _read_pins(paths.pins))
+    _stop_if_nothing_to_learn(manifest, paths.raw)
+    _warn_of_small_classes(manifest)
+    _write(manifest, rejected, pins, paths)
+    return _record(manifest, rejected, paths)
+
+
+def _check(files: pd.DataFrame, params: PreprocessParams, paths: Paths) -> tuple[pd.DataFrame, pd.DataFrame]:
+    verdicts = check_files(paths.raw, list(files["path"]), params.min_side, params.placeholder_share)
+    table = files.assign(
+        **{name: [getattr(v, name) for v in verdicts] for name in ("reason", "width", "height", "mode", "pixels")}
+    )
+    unlabelled = (table["reason"] == "") & table["label"].isna()
+    table.loc[unlabelled, "reason"] = "no label: not in a folder of a class, nor in the table"
+    sound = table["reason"] == ""
+    return table[sound].reset_index(drop=True), table[~sound]
+
+
+def _hold_out_contradictions(images: pd.DataFrame, rejected: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The same pixels under two labels are no evidence for either; in two given splits, they would leak."""
+    reasons = pd.Series("", index=images.index)
+    for _, same in images[images["pixels"].duplicated(keep=False)].groupby("pixels"):
+        if same["label"].nunique() > 1:
+            reasons[same.index] = "same pixels under two labels: " + ", ".join(
+                f"{r.label} ({r.path})" for r in same.itertuples()
+            )
+        elif same["split"].nunique() > 1:
+            kept = max(same["split"].dropna(), key=SPLITS.index)
+            leaked = same[same["split"] != kept]
+            reasons[leaked.index] = (
+                f"same pixels as an image of {kept}: {same.loc[same['split'] == kept, 'path'].iloc[0]}"
+            )
+    out = reasons != ""
+    return images[~out].reset_index(drop=True), pd.concat([rejected, images[out].assign(reason=reasons[out])])
+
+
+def _stop_if_too_many(rejected: pd.DataFrame, total: int, limit: float, listing: Path) -> None:
+    allowed = limit * total if limit < 1 else limit
+    if len(rejected) <= allowed:
+        return
+    with whole_file(listing) as part:
+        rejected[["path", "reason"]].to_csv(part, index=False)
+    kinds = Counter(reason.split(":")[0] for reason in rejected["reason"])
+    raise DataError(
+        "more files were rejected than `preprocess.max_rejected` allows",
+        got=f"{len(rejected)} of {total}: " + ", ".join(f"{count} {kind}" for kind, count in kinds.most_common()),
+        allowed=f"{limit:g}" + (f" of all files = {allowed:.0f}" if limit < 1 else ""),
+        todo=f"see {listing.parent.name}/{listing.name}; mend or remove the files, or raise `preprocess.max_rejected`",
+    )
+
+
+def _hashes(files: pd.Series, raw: Path, known: Mapping[str, str]) -> list[str]:
+    unknown = [file for file in files if file not in known]
+    with progress("preprocess: hashing", len(unknown), "files") as bar:
+        fresh = {}
+        for file in unknown:
+            fresh[file] = md5(raw / file)
+            bar.add()
+    return [known.get(file) or fresh[file] for file in files]
+
+
+def _split(images: pd.DataFrame, params: PreprocessParams, pins: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    keyed = images.assign(key=_keys(images))
+    split, pins = assign(keyed, params.val_fraction, params.test_fraction, params.seed, pins)
+    return images.assign(split=split)[list(COLUMNS)].astype(COLUMNS).sort_values("path", ignore_index=True), pins
+
+
+def _keys(images: pd.DataFrame) -> pd.Series:
+    """What stays together: the group, or the pixels; copies across groups join their groups."""
+    keys = ("group:" + images["group"].astype("string")).fillna("pixels:" + images["pixels"].astype("string"))
+    while True:
+        joined = keys.groupby(images["pixels"]).transform("min")
+        joined = joined.groupby(keys).transform("min")
+        if joined.equals(keys):
+            return keys.astype(object)
+        keys = joined
+
+
+def _read_pins(path: Path) -> pd.DataFrame:
+    if not path.is_file():
+        return pd.DataFrame(
+            {"seed": pd.Series(dtype="int64"), "key": pd.Series(dtype=object), "split": pd.Series(dtype=object)}
+        )
+    return pd.read_csv(path, dtype={"seed": "int64", "key": object, "split": object}, usecols=PIN_COLUMNS)[PIN_COLUMNS]
+
+
+def _stop_if_nothing_to_learn(manifest: pd.DataFrame, raw: Path) -> None:
+    names = classes(manifest) if len(manifest) else []
+    if len(names) < 2:
+        raise DataError(
+            f"{raw} holds images of fewer than two classes",
+            got=", ".join(names) or "no image",
+            allowed="at least two classes of at least three images",
+            todo="check that the folders' names are the classes",
+        )
+    for split in SPLITS:
+        if not (manifest["split"] == split).any():
+            raise DataError(
+                f"no image is left for the split {split}",
+                got=f"{len(manifest)} images of {len(names)} classes",
+                allowed="at least one class of three images (or three groups)",
+                todo="add images",
+            )
+
+
+def _warn_of_small_classes(manifest: pd.DataFrame) -> None:
+    lacking = [name for name, count in counts(manifest).items() if not all(count.values())]
+    if lacking:
+        shown = ", ".join(lacking[:5]) + (f" and {len(lacking) - 5} more" if len(lacking) > 5 else "")
+        say(f"preprocess: too few images to have one in each split: {shown}")
+
+
+def _write(manifest: pd.DataFrame, rejected: pd.DataFrame, pins: pd.DataFrame, paths: Paths) -> None:
+    with whole_file(paths.pins) as part:
+        pins.to_csv(part, index=False)
+    with whole_folder(paths.manifest) as folder:
+        write_table(manifest, folder / "manifest.parquet")
+        listed = rejected[["path", "reason", "label"]].astype("string").sort_values("path", ignore_index=True)
+        write_table(listed, folder / "rejected.parquet")
+    with whole_folder(paths.plots("preprocess")) as folder:
+        balance = manifest.groupby(["label", "split"]).size().rename("images").reset_index()
+        balance.to_csv(folder / "classes.csv", index=False)
+
+
+def _record(manifest: pd.DataFrame, rejected: pd.DataFrame, paths: Paths) -> Record:
+    by_class = counts(manifest)
+    reasons = Counter(reason.split(":")[0] for reason in rejected["reason"])
+    metrics: dict[str, Any] = {
+        "images": len(manifest),
+        "classes": len(by_class),
+        "rejected": len(rejected),
+        "duplicates": int(manifest["pixels"].duplicated().sum()),
+        "by_split": {split: int((manifest["split"] == split).sum()) for split in SPLITS},
+        "by_reason": dict(sorted(reasons.items())),
+    }
+    profile = {"images": len(manifest), "classes": {name: sum(count.values()) for name, count in by_class.items()}}
+    return Record(
+        metrics=metrics,
+        files=[
+            paths.manifest / "manifest.parquet",
+            paths.manifest / "rejected.parquet",
+            paths.plots("preprocess") / "classes.csv",
+        ],
+        dataset=DatasetRecord("raw", profile),
+    )

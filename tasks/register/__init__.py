@@ -1,0 +1,1 @@
+"""Stage 6: the chosen candidate as a model that others can load."""

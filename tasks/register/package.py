@@ -1,0 +1,88 @@
+"""The package's folder: graph, head, facts, and the code that serves them."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from ..common.backbones.graph import Graph
+from ..common.files import write_json
+from ..common.heads import LinearHead
+
+MODULES = (
+    "__init__.py",
+    "common/__init__.py",
+    "common/engine.py",
+    "common/errors.py",
+    "common/files.py",
+    "common/heads.py",
+    "common/images.py",
+    "register/__init__.py",
+    "register/serving.py",
+)
+"""What a packaged model runs, relative to `tasks`."""
+
+REQUIREMENTS = ("mlflow", "numpy", "openvino", "pandas", "pillow", "safetensors")
+
+_ENTRY = '''\
+"""The entry of an MLflow model from code."""
+
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+
+from {code}.register.serving import ImageClassifier
+
+
+class Model(mlflow.pyfunc.PythonModel):
+    """Column `image` (bytes, base64 or paths) in; `label`, `score`, `probabilities` out."""
+
+    def load_context(self, context):
+        self._classifier = ImageClassifier(Path(context.artifacts["package"]))
+
+    def predict(self, context, model_input, params=None):
+        return pd.DataFrame(
+            self._classifier.predict(list(model_input["image"])), columns=["label", "score", "probabilities"]
+        )
+
+
+mlflow.models.set_model(Model())
+'''
+
+
+def write_package(folder: Path, graph: Graph, head: LinearHead, facts: dict[str, Any]) -> None:
+    """Fills `folder`:
+
+    graph.xml, graph.bin   the backbone, normalisation included
+    head.safetensors/json  the classifier
+    package.json           what it is and how to feed it
+    requirements.txt       what it needs
+    code/<name>/           the serving code under a name of its own, so that two models can be loaded at once
+    model.py               MLflow's entry
+    """
+    for name in ("graph.xml", "graph.bin"):
+        shutil.copyfile(graph.xml.with_name(name), folder / name)
+    head.save(folder)
+    write_json(folder / "package.json", facts)
+    (folder / "requirements.txt").write_text(
+        "".join(f"{name}=={version(name)}\n" for name in REQUIREMENTS), encoding="utf-8"
+    )
+    code = copy_code(folder / "code")
+    (folder / "model.py").write_text(_ENTRY.format(code=code), encoding="utf-8")
+
+
+def copy_code(target: Path) -> str:
+    """Copies the serving code below `target` and returns the package name it got there."""
+    tasks = Path(__file__).resolve().parent.parent
+    sources = {module: (tasks / module).read_bytes() for module in MODULES}
+    digest = hashlib.sha256(b"".join(sources.values())).hexdigest()[:12]
+    name = f"graft_model_{digest}"
+    for module, content in sources.items():
+        file = target / name / module
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+    return name

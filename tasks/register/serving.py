@@ -1,0 +1,82 @@
+"""The model as others run it: image bytes, base64 or paths in; label, score and probabilities out.
+
+A copy of this module and of the few that it imports travels in the package, so that a model predicts with the code that
+it was tested with. It needs OpenVINO, Pillow, NumPy and safetensors; neither torch nor timm nor MLflow.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..common.engine import Engine
+from ..common.files import read_json
+from ..common.heads import LinearHead
+from ..common.images import EvalTransform, Pixels, decode
+
+
+class ImageClassifier:
+    """A package, loaded.
+
+    Args:
+        folder: the package's, with graph.xml, head.safetensors and package.json.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        facts = read_json(folder / "package.json")
+        self._transform = EvalTransform.from_dict(facts["transform"])
+        self._engine = Engine(folder / "graph.xml", facts["precision"])
+        self._head = LinearHead.load(folder)
+
+    @property
+    def classes(self) -> list[str]:
+        return self._head.classes
+
+    def predict(self, images: Sequence[Any]) -> list[dict[str, Any]]:
+        """For each image `label`, `score` (the label's probability) and `probabilities` (class -> probability).
+
+        Args:
+            images: each a file's bytes, the same in base64 (also as a data URL), or a path.
+
+        Raises:
+            ValueError: an entry is no image; names its place.
+        """
+        if not len(images):
+            return []
+        parts = [batch for _, batch in self._engine.stream(lambda i: self._pixels(images[i], i), len(images))]
+        p_NK = self._head.predict_proba(np.concatenate(parts))
+        return [
+            {
+                "label": self.classes[int(row.argmax())],
+                "score": float(row.max()),
+                "probabilities": dict(zip(self.classes, row.tolist(), strict=True)),
+            }
+            for row in p_NK
+        ]
+
+    def _pixels(self, image: Any, place: int) -> Pixels:
+        try:
+            return self._transform(decode(_source(image)))
+        except (OSError, SyntaxError, ValueError, TypeError) as error:
+            raise ValueError(f"input {place} is not an image that can be read: {error}") from error
+
+
+def _source(image: Any) -> Path | bytes:
+    if isinstance(image, bytes | bytearray | memoryview):
+        return bytes(image)
+    if isinstance(image, Path):
+        return image
+    if not isinstance(image, str):
+        raise TypeError(f"bytes, base64 or a path is needed, got {type(image).__name__}")
+    text = image.partition(",")[2] if image.startswith("data:") else image
+    if len(text) < 1024 and Path(text).is_file():
+        return Path(text)
+    try:
+        return base64.b64decode(text, validate=True)
+    except binascii.Error:
+        raise ValueError(f"{text[:80]!r} is neither a file that exists nor base64") from None

@@ -1,0 +1,100 @@
+"""register: the chosen candidate as a package that predicts, alone, what evaluate saw."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..common.candidates import read_candidates
+from ..common.errors import GraftError
+from ..common.files import whole_folder
+from ..common.pack import read_pack
+from ..common.paths import Paths
+from ..common.progress import say
+from ..common.record import Record
+from .package import write_package
+from .params import RegisterParams
+
+TOLERANCE = {"f32": 1e-4, "bf16": 2e-2}
+"""The largest difference of a probability between the package and evaluate. In fp32 it is 0 on one machine."""
+
+
+def run(params: RegisterParams, paths: Paths) -> Record:
+    """Packs the candidate and has a fresh process, which sees nothing but the package, predict test images.
+
+    Raises:
+        GraftError: the package disagrees with evaluate.
+    """
+    pack = read_pack(paths.features)
+    candidates, chosen = read_candidates(paths)
+    graph = candidates[chosen].graph(pack, paths)
+    facts: dict[str, Any] = {
+        "name": params.name,
+        "candidate": chosen,
+        "classes": pack.classes,
+        "backbone": graph.spec.backbone,
+        "weights": graph.spec.weights,
+        "weights_sha256": graph.spec.weights_sha256,
+        "precision": pack.fingerprint["precision"],
+        "transform": asdict(graph.spec.transform),
+    }
+    with whole_folder(paths.package) as folder:
+        write_package(folder, graph, candidates[chosen].head, facts)
+        expected = pd.read_parquet(paths.report / "predictions.parquet").head(params.smoke_images)
+        seen = predict_in_fresh_process(folder, [str(paths.raw / path) for path in expected["path"]])
+        difference = _compare(seen, expected, pack.classes, TOLERANCE[facts["precision"]])
+    size = sum(file.stat().st_size for file in paths.package.rglob("*") if file.is_file())
+    say(f"register: the package agrees with evaluate on {len(expected)} images (largest difference {difference:.1e})")
+    metrics = {"smoke_images": len(expected), "largest_difference": difference, "package_megabytes": size / 1e6}
+    return Record(
+        metrics=metrics,
+        facts={"candidate": chosen, "backbone": graph.spec.backbone},
+        files=[paths.package / "package.json"],
+    )
+
+
+def predict_in_fresh_process(folder: Path, images: list[str]) -> pd.DataFrame:
+    """Predictions by the package's own code, in a process that cannot import this project."""
+    code = next(path.name for path in (folder / "code").iterdir())
+    program = (
+        "import json, sys, pathlib\n"
+        f"from {code}.register.serving import ImageClassifier\n"
+        "model = ImageClassifier(pathlib.Path(sys.argv[1]))\n"
+        "print(json.dumps(model.predict(json.load(sys.stdin))))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", program, str(folder.resolve())],
+        input=json.dumps([str(Path(image).resolve()) for image in images]),
+        capture_output=True,
+        text=True,
+        cwd=folder / "code",
+    )
+    if done.returncode:
+        raise GraftError(
+            "the packaged model does not predict in a process of its own",
+            got=(done.stderr.strip() or "no message").splitlines()[-1],
+            todo="run the stage again; if it stays so, report it with this message",
+        )
+    return pd.DataFrame(json.loads(done.stdout.splitlines()[-1]))
+
+
+def _compare(seen: pd.DataFrame, expected: pd.DataFrame, classes: list[str], tolerance: float) -> float:
+    p_seen = np.array([[row[name] for name in classes] for row in seen["probabilities"]])
+    p_expected = expected[[f"p_{name}" for name in classes]].to_numpy()
+    difference = float(np.abs(p_seen - p_expected).max())
+    if difference > tolerance:
+        worst = int(np.abs(p_seen - p_expected).max(axis=1).argmax())
+        raise GraftError(
+            "the packaged model does not predict what evaluate saw",
+            got=f"a probability that differs by {difference:.2g}, on {expected['path'].iloc[worst]}",
+            allowed=f"at most {tolerance:g}",
+            todo="run `dvc repro --force evaluate register`; if it stays so, report it",
+        )
+    return difference

@@ -1,0 +1,185 @@
+"""`dvc repro`: what changed is run again, and nothing else; what is killed leaves nothing half done."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+from projects import draw, make_project
+
+from tasks.common.paths import STAGES
+
+if TYPE_CHECKING:
+    from projects import Project
+
+SETTLED = ("data/manifest", "data/features", "models/head")
+
+
+def append_comment(file: Path) -> None:
+    file.write_text(file.read_text(encoding="utf-8") + "\n# a comment\n", encoding="utf-8")
+
+
+def would_run(project: Project) -> set[str]:
+    """The stages that DVC finds changed."""
+    import json
+
+    return set(json.loads(project.dvc("status", "--json").stdout))
+
+
+def figures(project: Project) -> dict[str, Any]:
+    """All metrics that are not times."""
+    times = ("seconds", "startup_seconds", "images_per_second", "cache_hits", "cache_misses")
+    found = {stage: project.json(f"metrics/{stage}.json") for stage in STAGES}
+    return {
+        stage: {key: value for key, value in metrics.items() if key not in times} for stage, metrics in found.items()
+    }
+
+
+def test_a_second_run_has_nothing_to_do(project: Project) -> None:
+    assert project.repro() == []
+
+
+def test_another_head_parameter_runs_the_head_and_what_follows(project: Project) -> None:
+    project.set("head", l2_max=0.5)
+
+    assert project.repro() == ["head", "finetune", "evaluate", "register"]
+
+
+def test_a_comment_in_the_heads_code_runs_the_head(project: Project) -> None:
+    append_comment(project.root / "tasks" / "head" / "logistic.py")
+
+    assert project.repro() == ["head"], "its output is the same, so nothing that follows has to run"
+
+
+def test_one_more_image_runs_all_stages_but_only_that_image_through_the_backbone(project: Project) -> None:
+    draw(project.root / "data" / "raw" / "red" / "new.png", 0, 999)
+
+    assert project.repro() == list(STAGES)
+    assert project.json("metrics/features.json")["cache_misses"] == 1
+    assert project.json("metrics/features.json")["cache_hits"] == 42
+
+
+@pytest.mark.parametrize("file", ["flows/retrain.py", "flows/stage.py", "flows/tracking.py", "tasks/pipeline.py"])
+def test_a_change_of_the_orchestration_runs_nothing(project: Project, file: str) -> None:
+    append_comment(project.root / file)
+    project.set("retrain", retries=5)
+
+    assert would_run(project) == set()
+
+
+def test_two_runs_from_scratch_give_the_same_bytes(finished: Project, tmp_path: Path) -> None:
+    again = make_project(tmp_path / "again")
+    shutil.copytree(finished.root / "data" / "raw", again.root / "data" / "raw")
+    again.dvc("add", "data/raw")
+    again.repro("evaluate")
+
+    first, second = finished.lock(), again.lock()
+    assert {out: first[out] for out in SETTLED} == {out: second[out] for out in SETTLED}
+    assert first["report"] == second["report"]
+
+
+def test_a_second_clone_pulls_everything_and_has_nothing_to_run(project: Project, tmp_path: Path) -> None:
+    project.dvc("remote", "add", "--default", "store", str(tmp_path / "store"))
+    project.git("commit", "--all", "--quiet", "--message", "remote")
+    project.dvc("push")
+    project.git("clone", "--quiet", str(project.root), str(tmp_path / "clone"))
+    clone = type(project)(tmp_path / "clone")
+
+    clone.dvc("pull")
+
+    assert clone.repro() == []
+    assert clone.git("status", "--porcelain") == ""
+    assert clone.json("metrics/evaluate.json") == project.json("metrics/evaluate.json")
+
+
+def test_a_stage_killed_in_the_middle_leaves_nothing_half_written(finished: Project, tmp_path: Path) -> None:
+    project = make_project(tmp_path / "project")
+    shutil.copytree(finished.root / "data" / "raw", project.root / "data" / "raw")
+    project.dvc("add", "data/raw")
+    for stage in ("features", "head", "register"):
+        kill_during(project, stage)
+        for out, digest in outs_there(project).items():
+            assert digest == finished.lock()[out], f"{out} is not what an undisturbed run writes"
+        assert not list(project.root.glob("data/features/*.part"))
+
+    project.repro()
+
+    assert figures(project) == {**figures(finished), "register": {**figures(finished)["register"], "version": 1}}
+    assert not list((project.root / "data").glob(".*.part"))
+
+
+def kill_during(project: Project, stage: str) -> None:
+    """Starts `dvc repro` and kills it and all its children, without warning, once the stage has begun its work."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dvc", "repro"],
+        cwd=project.root,
+        env=project.environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 120
+    while not any(running(child, stage) for child in psutil.Process(process.pid).children(recursive=True)):
+        assert process.poll() is None, f"the pipeline ended before the stage {stage} was seen"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def running(process: psutil.Process, stage: str) -> bool:
+    """Whether it is the stage's Python, far enough to have loaded its libraries."""
+    try:
+        return process.cmdline()[-2:] == ["flows.stage", stage] and process.num_threads() > 1
+    except psutil.NoSuchProcess:
+        return False
+
+
+def outs_there(project: Project) -> dict[str, str]:
+    from flows.versioning import tree_hash
+
+    settled = (*SETTLED, "report")
+    return {out: tree_hash(project.root / out) for out in settled if (project.root / out).exists()}
+
+
+def test_a_wrong_parameter_stops_before_anything_is_lost(project: Project) -> None:
+    before = project.lock()
+    project.set("head", strenghts=3)
+
+    done = project.dvc("repro", check=False)
+
+    assert done.returncode != 0
+    assert "unknown key `head.strenghts`" in done.stderr
+    assert "did you mean `strengths`?" in done.stderr
+    assert project.lock() == before
+    assert (project.root / "data" / "features" / "features.npy").is_file()
+
+
+def test_dvcs_own_commands_say_something_useful(project: Project) -> None:
+    project.set("head", l2_max=0.5)
+
+    assert "evaluate" in project.dvc("dag").stdout
+    assert "accuracy_low" in project.dvc("metrics", "show").stdout
+    assert "head.l2_max" in project.dvc("params", "diff").stdout
+    shown = project.dvc("plots", "show").stdout
+    page = Path(shown.strip().removeprefix("file://")).read_text(encoding="utf-8")
+    for title in ("Confusion on the test images", "Validation loss by L2 strength", "Images by class and split"):
+        assert title in page
+    project.repro()
+    assert "head" in project.dvc("metrics", "diff").stdout
+
+
+def test_an_experiment_with_another_head_leaves_features_alone(project: Project) -> None:
+    done = project.dvc("exp", "run", "-S", "head.strengths=5", "--name", "weaker")
+
+    assert "Running stage 'head'" in done.stdout
+    assert "Running stage 'features'" not in done.stdout
+    assert "weaker" in project.dvc("exp", "show", "--csv").stdout

@@ -1,0 +1,161 @@
+"""MLflow's record of a run: one parent, one nested run a stage, and what each of them says."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from typing import TYPE_CHECKING, Any
+
+from flows.tracking import flatten
+from flows.versioning import raw_hash
+from tasks.common.paths import STAGES
+
+if TYPE_CHECKING:
+    from projects import Project
+
+
+def stage_runs(project: Project) -> dict[str, Any]:
+    return {run.data.tags["graft.stage"]: run for run in project.runs() if "graft.stage" in run.data.tags}
+
+
+def parents(project: Project) -> list[Any]:
+    return [run for run in project.runs() if "mlflow.parentRunId" not in run.data.tags]
+
+
+def test_the_stages_of_one_repro_share_one_parent(finished: Project) -> None:
+    (parent,) = parents(finished)
+
+    assert parent.info.status == "FINISHED"
+    assert parent.info.run_name.startswith("dvc repro")
+    assert {run.data.tags["mlflow.parentRunId"] for run in stage_runs(finished).values()} == {parent.info.run_id}
+
+
+def test_each_stage_logs_its_parameters_figures_and_hashes(finished: Project) -> None:
+    runs = stage_runs(finished)
+    for stage in STAGES:
+        run = runs[stage]
+        assert run.info.status == "FINISHED"
+        assert {key.split(".")[0] for key in run.data.params} == {stage}
+        assert run.data.metrics["seconds"] > 0
+        recorded = {
+            key.removeprefix("dvc.out."): value for key, value in run.data.tags.items() if key.startswith("dvc.out.")
+        }
+        locked = finished.lock()
+        assert recorded == {out: locked[out] for out in recorded}, "MLflow and DVC name the outputs by the same hashes"
+        assert len(recorded) > 1
+
+
+def test_hashes_of_what_a_stage_read_are_dvcs(finished: Project) -> None:
+    import yaml
+
+    stages = yaml.safe_load((finished.root / "dvc.lock").read_text(encoding="utf-8"))["stages"]
+    for stage, run in stage_runs(finished).items():
+        locked = {dep["path"]: dep["md5"] for dep in stages[stage]["deps"]}
+        recorded = {
+            key.removeprefix("dvc.dep."): value for key, value in run.data.tags.items() if key.startswith("dvc.dep.")
+        }
+        assert recorded == locked
+
+
+def test_runs_name_commit_versions_and_machine(finished: Project) -> None:
+    first_commit = finished.git("rev-list", "--max-parents=0", "HEAD")
+    for run in finished.runs():
+        assert run.data.tags["git.commit"] == first_commit
+        assert run.data.tags["git.dirty"] == "false"
+        assert {"package.torch", "package.timm", "package.openvino", "python", "machine"} <= set(run.data.tags)
+
+
+def test_the_images_are_a_dataset_named_by_dvcs_hash(finished: Project) -> None:
+    run = finished.mlflow().get_run(stage_runs(finished)["preprocess"].info.run_id)
+    (used,) = run.inputs.dataset_inputs
+
+    assert used.dataset.digest == raw_hash(finished.root)
+    assert len(used.dataset.digest) == 36
+    assert json.loads(used.dataset.profile)["classes"] == {"blue": 14, "green": 14, "red": 14}
+    assert json.loads(used.dataset.source)["dvc"]["path"] == "data/raw"
+
+
+def test_the_datasets_source_can_be_read_back_through_mlflow(finished: Project) -> None:
+    import mlflow
+
+    from flows.dataset import DvcDatasetSource
+
+    run = finished.mlflow().get_run(stage_runs(finished)["preprocess"].info.run_id)
+    source = mlflow.data.get_source(run.inputs.dataset_inputs[0])
+
+    assert isinstance(source, DvcDatasetSource)
+    assert source.md5 == raw_hash(finished.root)
+
+
+def test_the_head_logs_its_path_step_by_step(finished: Project) -> None:
+    run_id = stage_runs(finished)["head"].info.run_id
+    losses = finished.mlflow().get_metric_history(run_id, "path_val_loss")
+
+    assert [point.step for point in losses] == list(range(len(losses)))
+    assert len(losses) == finished.json("metrics/head.json")["strengths_tried"]
+
+
+def test_evaluate_keeps_its_report(finished: Project) -> None:
+    files = finished.mlflow().list_artifacts(stage_runs(finished)["evaluate"].info.run_id)
+
+    assert {"index.html", "confusion.png", "mistakes.png", "predictions.parquet"} <= {file.path for file in files}
+
+
+def test_a_later_run_links_the_runs_that_it_reuses(project: Project) -> None:
+    before = {stage: run.info.run_id for stage, run in stage_runs(project).items()}
+    project.set("head", l2_max=0.5)
+    project.repro()
+
+    newest = parents(project)[-1]
+    ran = {
+        run.data.tags["graft.stage"]
+        for run in project.runs()
+        if run.data.tags.get("mlflow.parentRunId") == newest.info.run_id
+    }
+    assert ran == {"head", "finetune", "evaluate", "register"}
+    for stage in ("preprocess", "features"):
+        assert newest.data.tags[f"graft.reused.{stage}"] == before[stage]
+        assert before[stage] in newest.data.tags["mlflow.note.content"]
+
+
+def test_a_failed_stage_is_recorded_as_failed_with_its_reason(project: Project) -> None:
+    shutil.rmtree(project.root / "data" / "raw" / "green")
+    shutil.rmtree(project.root / "data" / "raw" / "blue")
+
+    done = project.dvc("repro", check=False)
+
+    assert done.returncode != 0
+    assert "fewer than two classes" in done.stderr
+    failed = stage_runs(project)["preprocess"]
+    assert failed.info.status == "FAILED"
+    assert "fewer than two classes" in failed.data.tags["mlflow.note.content"]
+    assert parents(project)[-1].info.status == "FAILED"
+    assert "not reached" in parents(project)[-1].data.tags["mlflow.note.content"]
+
+
+def test_a_run_id_leaked_into_the_environment_is_not_continued(project: Project) -> None:
+    client = project.mlflow()
+    foreign = client.create_run(client.get_experiment_by_name("graft").experiment_id).info.run_id
+    project.set("head", l2_max=0.5)
+
+    project.repro(MLFLOW_RUN_ID=foreign)
+
+    assert client.get_run(foreign).data.metrics == {}
+    assert client.get_run(foreign).data.params == {}
+
+
+def test_an_unreachable_mlflow_is_one_clear_error(project: Project) -> None:
+    project.set("head", l2_max=0.5)
+
+    done = project.dvc(
+        "repro", check=False, MLFLOW_TRACKING_URI="http://127.0.0.1:9", MLFLOW_HTTP_REQUEST_MAX_RETRIES="0"
+    )
+
+    assert done.returncode != 0
+    assert "MLflow cannot be reached" in done.stderr
+    assert "MLFLOW_TRACKING_URI" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_nested_figures_become_dotted_names() -> None:
+    assert flatten({"a": {"b": 1, "c": None}, "d": 2.0}) == {"a.b": 1, "d": 2.0}

@@ -1,0 +1,142 @@
+"""Projects of tiny images under git and DVC, and what a user types in them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parent.parent
+CODE = (".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore", "dvc.yaml", "params.yaml", "flows", "tasks")
+
+TINY = {
+    "preprocess": {"val_fraction": 0.2, "test_fraction": 0.2},
+    "features": {"backbone": "test_efficientnet", "weights": "random"},
+    "head": {"strengths": 7},
+    "finetune": {"mode": "off"},
+    "evaluate": {"bootstrap": 500},
+    "register": {"name": "graft"},
+    "retrain": {"time_limit_minutes": 5.0, "retries": 0, "retry_seconds": 0.0},
+}
+
+
+def draw(path: Path, colour: int, number: int) -> None:
+    """A noisy 32 x 32 picture in one of three colours; the same colour and number give the same bytes."""
+    pixels = np.random.default_rng([colour, number]).integers(0, 90, (32, 32, 3))
+    pixels[..., colour] += 120
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels.astype(np.uint8)).save(path)
+
+
+def draw_classes(folder: Path, each: int = 14) -> Path:
+    for colour, name in enumerate(("red", "green", "blue")):
+        for number in range(each):
+            draw(folder / name / f"{number:03}.png", colour, number)
+    return folder
+
+
+@dataclass(frozen=True)
+class Project:
+    """A project's folder, and the commands that a user would type in it."""
+
+    root: Path
+
+    def environment(self, **more: str) -> dict[str, str]:
+        kept = {
+            name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "PREFECT_", "GRAFT_"))
+        }
+        path = os.pathsep.join([str(Path(sys.executable).parent), kept["PATH"]])
+        return {**kept, "PATH": path, "GIT_CONFIG_GLOBAL": os.devnull, **more}
+
+    def call(self, *words: str, check: bool = True, **more: str) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            words, cwd=self.root, env=self.environment(**more), capture_output=True, text=True, timeout=300
+        )
+        if check and done.returncode:
+            raise AssertionError(f"{' '.join(words)} gave {done.returncode}\n{done.stdout}\n{done.stderr}")
+        return done
+
+    def dvc(self, *words: str, check: bool = True, **more: str) -> subprocess.CompletedProcess[str]:
+        return self.call(sys.executable, "-m", "dvc", *words, check=check, **more)
+
+    def graft(self, *words: str, check: bool = True, **more: str) -> subprocess.CompletedProcess[str]:
+        return self.call(sys.executable, "-m", "flows.cli", *words, check=check, **more)
+
+    def git(self, *words: str) -> str:
+        identity = ("-c", "user.name=test", "-c", "user.email=test@example.org")
+        return self.call("git", *identity, *words).stdout.strip()
+
+    def repro(self, *words: str, **more: str) -> list[str]:
+        """The stages that ran."""
+        lines = self.dvc("repro", *words, **more).stdout.splitlines()
+        return [line.split("'")[1] for line in lines if line.startswith("Running stage '") and ".dvc" not in line]
+
+    def json(self, place: str) -> Any:
+        return json.loads((self.root / place).read_text(encoding="utf-8"))
+
+    def lock(self) -> dict[str, str]:
+        """Output -> hash, as in dvc.lock."""
+        stages = yaml.safe_load((self.root / "dvc.lock").read_text(encoding="utf-8"))["stages"]
+        return {out["path"]: out["md5"] for stage in stages.values() for out in stage["outs"]}
+
+    def set(self, section: str, **values: Any) -> None:
+        file = self.root / "params.yaml"
+        params = yaml.safe_load(file.read_text(encoding="utf-8"))
+        params.setdefault(section, {}).update(values)
+        file.write_text(dump(params), encoding="utf-8")
+
+    def copy(self, target: Path) -> Project:
+        shutil.copytree(self.root, target, symlinks=True)
+        return Project(target)
+
+    def mlflow(self) -> Any:
+        from mlflow import MlflowClient
+
+        return MlflowClient(f"sqlite:///{self.root}/mlflow.db")
+
+    def runs(self) -> list[Any]:
+        """All MLflow runs, oldest first."""
+        client = self.mlflow()
+        experiment = client.get_experiment_by_name("graft")
+        return list(reversed(client.search_runs([experiment.experiment_id], order_by=["attributes.start_time DESC"])))
+
+
+def dump(params: dict[str, Any]) -> str:
+    """YAML with quoted words, so that `off` stays a word for YAML 1.1 and 1.2 alike."""
+    return yaml.safe_dump(params, default_flow_style=False)
+
+
+def make_project(root: Path, **sections: dict[str, Any]) -> Project:
+    """The code of this repository with small parameters, under git, without images."""
+    for name in CODE:
+        source, target = ROOT / name, root / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copyfile(source, target)
+    (root / "data").mkdir()
+    (root / "data" / "pins.csv").write_text("seed,key,split\n", encoding="utf-8")
+    params = {name: {**values, **sections.get(name, {})} for name, values in TINY.items()}
+    (root / "params.yaml").write_text(dump(params), encoding="utf-8")
+    project = Project(root)
+    project.git("init", "--quiet", "--initial-branch", "main")
+    project.git("add", "--all")
+    project.git("commit", "--quiet", "--message", "code")
+    return project
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

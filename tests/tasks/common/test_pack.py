@@ -1,0 +1,40 @@
+import numpy as np
+import pytest
+
+from tasks.common.errors import DataError
+from tasks.common.pack import Pack, read_pack
+
+
+def test_a_pack_that_is_not_there_names_the_stage_that_makes_it(tmp_path):
+    with pytest.raises(DataError, match="features"):
+        read_pack(tmp_path)
+
+
+def test_a_pack_has_a_row_of_features_for_each_row_of_its_index(finished_paths):
+    pack = read_pack(finished_paths.features)
+    assert pack.features_ND.shape == (len(pack.index), pack.fingerprint["dimension"])
+    assert pack.features_ND.dtype == np.float32
+
+
+def test_features_are_read_from_disk_and_not_copied_into_memory(finished_paths):
+    assert isinstance(read_pack(finished_paths.features).features_ND, np.memmap)
+
+
+def test_rows_are_those_of_the_named_splits_in_order(finished_paths):
+    pack = read_pack(finished_paths.features)
+    rows = pack.rows("train", "val")
+    assert set(pack.index["split"].iloc[rows]) == {"train", "val"}
+    assert (np.diff(rows) > 0).all()
+    assert len(rows) + len(pack.rows("test")) == len(pack.index)
+
+
+def test_labels_are_codes_among_the_classes_of_all_splits(finished_paths):
+    whole = read_pack(finished_paths.features)
+    rows = np.array([0, len(whole.index) - 1])
+    assert [whole.classes[k] for k in whole.labels(rows)] == list(whole.index["label"].iloc[rows])
+
+
+def test_weights_follow_the_rows(finished_paths):
+    pack = read_pack(finished_paths.features)
+    weighted = Pack(pack.features_ND, pack.index.assign(weight=np.arange(len(pack.index))), pack.fingerprint)
+    assert weighted.weights(np.array([3, 1])).tolist() == [3.0, 1.0]

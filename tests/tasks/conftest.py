@@ -1,0 +1,130 @@
+"""What the tests of several stages share: generated images, one tiny network, one small project on which all ran."""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tasks.common.backbones.graph import backbone_graph
+from tasks.common.backbones.weights import find_weights
+from tasks.common.paths import STAGES, Paths
+
+BACKBONE = "test_efficientnet"
+COLOURS = {"blue": (40, 60, 200), "green": (40, 180, 60), "red": (200, 50, 40)}
+SECTIONS = {
+    "preprocess": {"val_fraction": 0.25, "test_fraction": 0.25},
+    "features": {"backbone": BACKBONE, "weights": "random", "precision": "f32", "threads": 2},
+    "head": {"strengths": 7},
+    "finetune": {"mode": "off"},
+    "evaluate": {"bootstrap": 200},
+    "register": {"smoke_images": 4},
+}
+
+
+@pytest.fixture(scope="session")
+def noise():
+    """noise(width, height, seed, centre, spread) -> an RGB image that no other seed gives."""
+
+    def make(width=32, height=32, seed=0, centre=(128, 128, 128), spread=60):
+        shift = np.random.default_rng(seed).integers(-spread, spread + 1, (height, width, 3))
+        return Image.fromarray((np.array(centre) + shift).clip(0, 255).astype(np.uint8))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def photo():
+    """photo(width, height) -> an RGB image with edges, gradients and fine structure, as photographs have."""
+
+    def make(width, height):
+        y, x = np.mgrid[0:height, 0:width]
+        red = 127 + 127 * np.sin(x / 3.0 + y / 17.0)
+        green = 255 * (x + y) / (width + height)
+        blue = np.where((x // 9 + y // 7) % 2 == 0, 230, 20)
+        grain = np.random.default_rng(width * 10_000 + height).integers(-20, 21, (height, width, 3))
+        return Image.fromarray((np.dstack([red, green, blue]) + grain).clip(0, 255).astype(np.uint8))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def fill_classes(noise):
+    """fill_classes(folder, per_class) writes a folder a class of 32 x 32 images, each class of one colour."""
+
+    def fill(folder: Path, per_class=10):
+        for k, (name, colour) in enumerate(COLOURS.items()):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            for n in range(per_class):
+                noise(seed=1000 * k + n, centre=colour, spread=30).save(folder / name / f"{n:03}.png")
+
+    return fill
+
+
+@pytest.fixture(scope="session")
+def run_stage():
+    """run_stage(name, paths, key=value, ...) runs a stage's body with the tests' parameters, changed as told."""
+
+    def run(stage: str, paths: Paths, **changes):
+        module = importlib.import_module(f"tasks.{stage}.params")
+        params = getattr(module, f"{stage.capitalize()}Params")(**{**SECTIONS[stage], **changes})
+        extra = [{}] if stage == "preprocess" else []
+        return importlib.import_module(f"tasks.{stage}.stage").run(params, paths, *extra)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def random_weights():
+    return find_weights(BACKBONE, "random", Path("data/weights"))
+
+
+@pytest.fixture(scope="session")
+def tiny_graph(tmp_path_factory, random_weights):
+    """timm's smallest network with random weights, as a graph."""
+    return backbone_graph(BACKBONE, random_weights, tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def tiny_network(random_weights):
+    """The same network in torch."""
+    from tasks.common.backbones import network
+
+    return network.create(BACKBONE, random_weights)
+
+
+@pytest.fixture(scope="session")
+def finished_paths(tmp_path_factory, tiny_graph, fill_classes, run_stage):
+    """A project on which every stage has run once. For reading only: a test that changes something takes `paths`."""
+    paths = Paths(tmp_path_factory.mktemp("finished"))
+    fill_classes(paths.raw)
+    shutil.copytree(tiny_graph.xml.parent.parent, paths.cache / "graphs")
+    for stage in STAGES:
+        run_stage(stage, paths)
+    return paths
+
+
+@pytest.fixture
+def paths(finished_paths, tmp_path):
+    """A copy of the finished project, to change."""
+    return Paths(Path(shutil.copytree(finished_paths.root, tmp_path / "project")))
+
+
+@pytest.fixture(scope="session")
+def tree_bytes():
+    """tree_bytes(folder) -> path below it -> content."""
+
+    def read(folder: Path) -> dict[str, bytes]:
+        return {str(f.relative_to(folder)): f.read_bytes() for f in sorted(folder.rglob("*")) if f.is_file()}
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def repository():
+    """Where the package `tasks` lies, for processes that the tests start."""
+    return Path(importlib.import_module("tasks").__file__).parent.parent

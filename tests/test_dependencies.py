@@ -1,0 +1,60 @@
+"""DVC does not follow imports, so dvc.yaml must name them: a code change re-runs what it must, and nothing else."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import grimp
+import pytest
+import yaml
+
+from tasks.common.paths import STAGES
+
+ROOT = Path(__file__).resolve().parent.parent
+PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+
+
+@pytest.fixture(scope="session")
+def imports() -> grimp.ImportGraph:
+    return grimp.build_graph("tasks", cache_dir=None)
+
+
+def file_of(module: str) -> Path:
+    path = ROOT / module.replace(".", "/")
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+def holds_code(file: Path) -> bool:
+    """Whether a package's __init__ does more than describe it."""
+    return any(not isinstance(node, ast.Expr) for node in ast.parse(file.read_text(encoding="utf-8")).body)
+
+
+def needed(stage: str, imports: grimp.ImportGraph) -> set[str]:
+    package = f"tasks.{stage}"
+    modules = imports.find_descendants(package) | {package}
+    reached = set().union(*(imports.find_upstream_modules(module) for module in modules)) | modules
+    parents = {module.rsplit(".", n)[0] for module in reached for n in range(1, module.count(".") + 1)}
+    files = {file_of(module) for module in reached | parents if not module.startswith(package)}
+    names = {file.relative_to(ROOT).as_posix() for file in files if file.name != "__init__.py" or holds_code(file)}
+    return names | {f"tasks/{stage}"}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_depends_on_exactly_the_code_that_it_imports(stage: str, imports: grimp.ImportGraph) -> None:
+    named = {dep for dep in PIPELINE[stage]["deps"] if dep.startswith(("tasks", "flows"))}
+
+    assert named == needed(stage, imports)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_no_stage_depends_on_what_orchestrates_it(stage: str) -> None:
+    assert not [dep for dep in PIPELINE[stage]["deps"] if dep.startswith("flows") or dep == "tasks/pipeline.py"]
+
+
+def test_what_one_stage_reads_another_writes_or_the_user_brings() -> None:
+    outs = {next(iter(out)) if isinstance(out, dict) else out for entry in PIPELINE.values() for out in entry["outs"]}
+    deps = {dep for entry in PIPELINE.values() for dep in entry["deps"] if not dep.startswith("tasks")}
+
+    assert deps - outs == {"data/raw", "data/pins.csv"}
+    assert not [out for out in deps if out.startswith(("runs/", "metrics/"))], "a figure that differs from run to run"

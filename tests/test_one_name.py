@@ -1,0 +1,59 @@
+"""A stage has one name, everywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+
+from flows.config import SECTIONS
+from tasks.common.paths import STAGES
+
+if TYPE_CHECKING:
+    from projects import Project
+
+ROOT = Path(__file__).resolve().parent.parent
+NAMES = set(STAGES)
+
+
+def test_params_yaml_has_a_section_for_each_stage() -> None:
+    params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+
+    assert set(params) - {"retrain"} == NAMES
+    assert set(SECTIONS) - {"retrain"} == NAMES
+
+
+def test_dvc_yaml_has_the_stages_in_the_order_of_the_data() -> None:
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+
+    assert tuple(stages) == STAGES
+    for name, stage in stages.items():
+        assert stage["cmd"] == f"python -m flows.stage {name}"
+        assert stage["params"] == [name]
+        assert f"runs/{name}.json" in stage["outs"]
+
+
+def test_each_stage_has_a_folder_of_code_and_one_of_tests() -> None:
+    def folders(place: Path) -> set[str]:
+        return {path.name for path in place.iterdir() if path.is_dir() and path.name not in ("common", "__pycache__")}
+
+    assert folders(ROOT / "tasks") == NAMES
+    assert folders(ROOT / "tests" / "tasks") == NAMES
+
+
+def test_prefect_has_a_task_for_each_stage() -> None:
+    from tasks.pipeline import STAGE_TASKS
+
+    assert tuple(task.name for task in STAGE_TASKS) == STAGES
+
+
+def test_mlflow_has_a_run_for_each_stage(finished: Project) -> None:
+    stages = [run.info.run_name for run in finished.runs() if "mlflow.parentRunId" in run.data.tags]
+
+    assert stages == list(STAGES)
+
+
+def test_metrics_and_runs_are_files_of_the_stages(finished: Project) -> None:
+    for folder in ("metrics", "runs"):
+        assert {path.stem for path in (finished.root / folder).iterdir()} == NAMES
