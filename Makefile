@@ -5,20 +5,19 @@ BIN := $(VENV)/bin
 export NO_ALBUMENTATIONS_UPDATE := 1
 export DO_NOT_TRACK := 1
 
-.PHONY: help install demo test lint format bench clean
+.PHONY: help install demo test lint format clean
 
 help:
 	@echo "make demo     the environment, the sample images, the whole pipeline, one table"
 	@echo "make test     the environment, the linters and all tests"
 	@echo "make lint     ruff, mypy and the import contracts alone"
 	@echo "make install  the environment in $(VENV), for work of your own"
-	@echo "make bench    speed and quality, measured here"
 	@echo "make clean    removes the environment"
 
 install: $(VENV)/.done
 
 $(VENV)/.done: pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Graft needs Python 3.11 or newer; name one with make PYTHON=python3.11"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { echo "Graft needs Python 3.11 to 3.13; name one with make PYTHON=python3.11"; exit 1; }
 	@echo "making $(VENV): some minutes and about 7 GB of disk, once"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -93,7 +94,9 @@ def import_(
     project: Project = HERE,
     replace: Replace = False,
     add: Add = False,
-    link: Annotated[bool, typer.Option("--link", help="Hard-link the files instead of copying them.")] = False,
+    link: Annotated[
+        bool, typer.Option("--link", help="Hard-link the files on the way instead of copying them.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Bring your own images to data/raw and put them under DVC. PATH is only read."""
@@ -163,8 +166,9 @@ def ui(
     ended = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: ended.set())
     uri = tracking_uri(root)
-    with mlflow_server(root, uri, mlflow_port) as mlflow_address, prefect_server(root, prefect_port) as prefect_address:
-        print(f"MLflow:  {uri if uri.startswith('http') else mlflow_address}", flush=True)
+    pages = nullcontext(uri) if uri.startswith("http") else mlflow_server(root, uri, mlflow_port)
+    with pages as mlflow_address, prefect_server(root, prefect_port) as prefect_address:
+        print(f"MLflow:  {mlflow_address}", flush=True)
         print(f"Prefect: {prefect_address}\nCtrl-C ends both", flush=True)
         try:
             ended.wait()

@@ -13,7 +13,7 @@ from typing import Literal
 import pandas as pd
 
 from tasks.common.errors import DataError
-from tasks.common.files import whole_folder
+from tasks.common.files import whole_file, whole_folder
 from tasks.common.paths import Paths
 from tasks.common.progress import progress
 from tasks.preprocess.scan import SPLIT_NAMES, TABLE, given_splits, hidden, list_files, read_table
@@ -164,7 +164,21 @@ def import_images(source: Path, root: Path, how: How = "new", *, link: bool = Fa
     paths = Paths(root)
     if source == paths.raw.resolve() or paths.raw.resolve() in source.parents:
         raise DataError(f"{source} is the project's own data/raw", todo="`dvc add data/raw` after changing it by hand")
+    if link:
+        _refuse_links_that_dvc_would_lock(root, source)
     return _bring(plan_import(source), paths, how, link)
+
+
+def _refuse_links_that_dvc_would_lock(root: Path, source: Path) -> None:
+    """With a cache of links, DVC makes every file that it takes over read-only: here, the user's own."""
+    kinds = versioning.cache_types(root)
+    if {"hardlink", "symlink"} & set(kinds):
+        raise DataError(
+            f"`--link` would make the files of {source} read-only",
+            got=f"DVC's cache.type is {', '.join(kinds)}",
+            allowed="`--link` with cache.type reflink or copy",
+            todo="import without `--link`",
+        )
 
 
 def import_sample(root: Path, how: How = "new") -> dict[str, object]:
@@ -203,7 +217,8 @@ def _bring(plan: Plan, paths: Paths, how: How, link: bool) -> dict[str, object]:
                 _take(file, place, link)
                 bar.add()
         if plan.table is not None:
-            plan.table.to_csv(folder / TABLE, index=False)
+            with whole_file(folder / TABLE) as part:  # never through a hard link into the old one
+                plan.table.to_csv(part, index=False)
     versioning.dvc(paths.root, ["add", "data/raw"], "putting data/raw under version control")
     return {**plan.summary(), "dvc": versioning.raw_hash(paths.root)}
 
@@ -224,9 +239,7 @@ def _added(plan: Plan, raw: Path) -> Plan:
             raise DataError("another image of this name is there already", got=name, todo="rename the new one")
     if plan.table is None or now.table is None:
         return plan
-    table = pd.concat(
-        [now.table.assign(path=[name.removeprefix("images/images/") for name in now.table["path"]]), plan.table]
-    )
+    table = pd.concat([now.table.assign(path=[name.removeprefix("images/") for name in now.table["path"]]), plan.table])
     return Plan(plan.form, plan.files, table.drop_duplicates("path", keep="last"), plan.hidden)
 
 
@@ -239,6 +252,7 @@ def _same_file(old: str, new: str) -> None:
 
 
 def _take(file: Path, place: Path, link: bool) -> None:
+    place.unlink(missing_ok=True)
     if link:
         try:
             os.link(file, place)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from prefect import flow, get_run_logger, runtime, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
+from tasks.common.errors import GraftError
 from tasks.common.files import read_json
 from tasks.common.paths import Paths
 from tasks.pipeline import STAGE_TASKS, run_dvc
@@ -22,6 +24,19 @@ from .tracking import FLOW_RUN, FLOW_RUN_URL, Tracker
 from .versioning import raw_hash
 
 
+class _SayErrorsOnly(logging.Filter):
+    """An error that the user can mend is logged without a traceback."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info and isinstance(record.exc_info[1], GraftError):
+            record.msg, record.args, record.exc_info = "%s", (record.exc_info[1],), None
+        return True
+
+
+for _name in ("prefect.flow_runs", "prefect.task_runs"):
+    logging.getLogger(_name).addFilter(_SayErrorsOnly())
+
+
 @task(name="sync", task_run_name="sync", cache_policy=NO_CACHE, persist_result=False)
 def sync(project: str, time_limit_minutes: float) -> str:
     """Has DVC look at the images and remember them as they are now; returns the hash of data/raw."""
@@ -31,7 +46,11 @@ def sync(project: str, time_limit_minutes: float) -> str:
     return raw_hash(root)
 
 
-@flow(name="retrain", flow_run_name="retrain {project}", persist_result=False, log_prints=False)
+def _run_name() -> str:
+    return f"retrain {Path(runtime.flow_run.parameters['project']).resolve().name}"
+
+
+@flow(name="retrain", flow_run_name=_run_name, persist_result=False, log_prints=False)
 def retrain(project: str) -> dict[str, Any]:
     """Brings every stage of a project up to date.
 

@@ -47,8 +47,8 @@ def serve(root: Path, cron: str, timezone: str, name: str, port: int = PREFECT_P
 
 def _serve(root: Path, cron: str, timezone: str, name: str) -> None:
     from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
-    from prefect.types.entrypoint import EntrypointType
     from prefect.schedules import Cron
+    from prefect.types.entrypoint import EntrypointType
 
     from .retrain import retrain
 

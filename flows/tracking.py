@@ -16,7 +16,7 @@ from typing import Any
 import mlflow
 import psutil
 from mlflow import MlflowClient
-from mlflow.entities import DatasetInput, Metric, Param, RunTag
+from mlflow.entities import DatasetInput, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 
 from tasks.common.errors import GraftError
@@ -35,6 +35,9 @@ INVOCATION = "graft.invocation"
 """The tag that names the process which a parent run belongs to."""
 
 PACKAGES = ("albumentations", "dvc", "mlflow", "numpy", "openvino", "pillow", "prefect", "timm", "torch")
+
+
+_OUTCOMES = {"FINISHED": "ran", "FAILED": "failed", "KILLED": "killed", "RUNNING": "running", "SCHEDULED": "running"}
 
 
 def tracking_uri(root: Path) -> str:
@@ -82,7 +85,6 @@ class Tracker:
     def parent(self, process: psutil.Process) -> str:
         """The run of the pipeline execution that `process` is; made if there is none yet."""
         key = processes.key(process)
-        self._bury_the_dead()
         found = self.client.search_runs([self.experiment_id], f"tags.`{INVOCATION}` = '{key}'", max_results=1)
         if found:
             run_id = str(found[0].info.run_id)
@@ -92,6 +94,7 @@ class Tracker:
         return self.new_parent(f"{command} · {datetime.now():%Y-%m-%d %H:%M}", {INVOCATION: key})
 
     def new_parent(self, name: str, tags: Mapping[str, str]) -> str:
+        self._bury_the_dead()
         git = git_state(self.paths.root)
         run = self.client.create_run(self.experiment_id, tags={**self._common_tags(git), **tags}, run_name=name)
         return str(run.info.run_id)
@@ -112,12 +115,12 @@ class Tracker:
         self._describe(run_id, failed=status != "FINISHED")
         self.client.set_terminated(run_id, status)
 
-    def children(self, parent_id: str) -> dict[str, str]:
+    def children(self, parent_id: str) -> dict[str, Run]:
         """Stage -> run of that stage under the parent, the newest if there are several."""
         runs = self.client.search_runs(
             [self.experiment_id], f"tags.`mlflow.parentRunId` = '{parent_id}'", order_by=["attributes.start_time ASC"]
         )
-        return {run.data.tags.get("graft.stage", ""): str(run.info.run_id) for run in runs}
+        return {run.data.tags.get("graft.stage", ""): run for run in runs}
 
     def _describe(self, parent_id: str, *, failed: bool) -> None:
         """The parent's description: each stage's own run, or the earlier run whose result was reused.
@@ -128,11 +131,11 @@ class Tracker:
         last = max((STAGES.index(stage) for stage in ran if stage in STAGES), default=-1)
         lines = ["| stage | run | |", "| --- | --- | --- |"]
         for place, stage in enumerate(STAGES):
-            if stage in ran:
-                lines.append(f"| {stage} | {self.link(ran[stage], 'this run')} | ran |")
-                continue
             before = self.paths.run(stage)
-            if before.is_file() and not (failed and place > last):
+            if stage in ran:
+                run = ran[stage].info
+                lines.append(f"| {stage} | {self.link(run.run_id, run.run_id[:8])} | {_OUTCOMES[run.status]} |")
+            elif before.is_file() and not (failed and place > last):
                 run_id = read_json(before)["run_id"]
                 lines.append(f"| {stage} | {self.link(run_id, run_id[:8])} | reused: nothing it depends on changed |")
                 self.client.set_tag(parent_id, f"graft.reused.{stage}", run_id)

@@ -110,6 +110,13 @@ def cache_folder(root: Path) -> Path:
     return Path(configured) if configured else root / ".dvc" / "cache"
 
 
+def cache_types(root: Path) -> list[str]:
+    """How DVC gets files out of its cache: reflink, hardlink, symlink or copy, as configured."""
+    from dvc.config import Config
+
+    return list(Config(str(root / ".dvc"))["cache"].get("type") or ["reflink", "copy"])
+
+
 @dataclass(frozen=True)
 class StageFiles:
     """One stage's dependencies and outputs, as dvc.yaml names them."""

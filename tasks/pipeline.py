@@ -39,6 +39,23 @@ from .common.progress import FAILURE, MARK, PROTOCOL
 GRACE = 10.0
 """Seconds between asking a stage's processes to end and killing them."""
 
+DVC_CHATTER = (
+    "Running stage",
+    "> python -m",
+    "Updating lock",
+    "Generating lock",
+    "Use `dvc push`",
+    "To track",
+    "To enable",
+    "\tgit add",
+    "\tdvc config",
+    "Data and pipelines",
+)
+"""What DVC says at every run and nobody needs in a log."""
+
+SAY_EVERY = 5.0
+"""Seconds between two progress lines in the log; the artifact follows every second."""
+
 KEPT = 40
 """Lines of a stage's output that an error message can quote from."""
 
@@ -140,7 +157,8 @@ def run_dvc(
                 failure = line.removeprefix(FAILURE).strip()
             elif line.strip():
                 lines = [*lines[-KEPT:], line.rstrip()]
-                get_run_logger().info("%s", line.rstrip())
+                if not line.startswith(DVC_CHATTER):
+                    get_run_logger().info("%s", line.rstrip())
         code = process.wait()
     if late.is_set():
         raise StageFailed(
@@ -215,19 +233,24 @@ def _essence(lines: list[str]) -> str:
     for place, line in enumerate(lines):
         if line.startswith("error: "):
             told = [line.removeprefix("error: "), *lines[place + 1 :]]
-            return " ".join(part.strip() for part in told if not part.startswith("ERROR"))[:1000]
+            return "\n  ".join(part for part in told if not part.startswith("ERROR"))[:2000]
     return lines[-1] if lines else "no message"
 
 
 def _progress_reporter(stage: str) -> Callable[[dict[str, Any]], None]:
-    """Shows a stage's progress as a Prefect artifact; made when there is something to show."""
+    """Shows a stage's progress as a Prefect artifact, made when there is something to show; now and then as a line."""
     if TaskRunContext.get() is None:
         return lambda state: None
     artifact: list[Any] = []
+    said = time.monotonic()
 
     def report(state: dict[str, Any]) -> None:
+        nonlocal said
         percent = 100.0 * state["done"] / max(state["total"], 1)
         text = f"{state['what']}: {state['done']:,} of {state['total']:,}, {state['rate']:,.1f}/s"
+        if time.monotonic() - said >= SAY_EVERY:
+            said = time.monotonic()
+            get_run_logger().info("%s", text)
         if artifact:
             update_progress_artifact(artifact[0], progress=percent, description=text)
         else:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -140,3 +143,24 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 120.0) -> Any:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        found = condition()
+        if found:
+            return found
+        time.sleep(0.05)
+    raise AssertionError("it did not happen in time")
+
+
+def ask(prefect_api: dict[str, str], question: Callable[[Any], Any]) -> Any:
+    """An answer of the Prefect server's."""
+    from prefect.client.orchestration import PrefectClient
+
+    async def answer() -> Any:
+        async with PrefectClient(prefect_api["PREFECT_API_URL"]) as client:
+            return await question(client)
+
+    return asyncio.run(answer())

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .backbones.graph import Graph, Spec, backbone_graph, read_graph
+from .backbones.graph import Graph, Spec, backbone_graph, check_same, read_graph
 from .backbones.weights import same_weights
 from .engine import Engine, Precision
 from .files import read_json
@@ -66,4 +66,6 @@ def frozen_graph(fingerprint: dict[str, Any], paths: Paths) -> Graph:
     """
     spec = Spec.from_dict({name: fingerprint[name] for name in Spec.__dataclass_fields__})
     source = same_weights(spec.backbone, spec.weights, spec.weights_sha256, paths.weights)
-    return backbone_graph(spec.backbone, source, paths.cache)
+    graph = backbone_graph(spec.backbone, source, paths.cache)
+    check_same(spec, graph.spec.weights_sha256, source)
+    return graph

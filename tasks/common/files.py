@@ -32,7 +32,8 @@ def whole_folder(target: Path) -> Iterator[Path]:
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     for stale in target.parent.glob(f".{target.name}.*.part"):
-        if not _alive(int(stale.name.split(".")[-2])):
+        pid = int(stale.name.split(".")[-2])
+        if pid == os.getpid() or not _alive(pid):  # a number comes again, in containers at once
             shutil.rmtree(stale)
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     part.mkdir()

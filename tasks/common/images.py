@@ -32,6 +32,10 @@ _INTERPOLATIONS = {
 }
 
 
+class UnreadableImage(ValueError):
+    """Bytes that are no image, or end too soon; the cause is what PIL or one of its plugins raised."""
+
+
 def decode(source: Path | bytes) -> Image.Image:
     """A file's or a byte string's first frame as an upright RGB image of 8 bits.
 
@@ -39,17 +43,22 @@ def decode(source: Path | bytes) -> Image.Image:
     palette, grey and CMYK become RGB as PIL converts them.
 
     Raises:
-        OSError, SyntaxError, ValueError: what PIL raises for bytes that are no image or end too soon.
-        PIL.Image.DecompressionBombError: more pixels than PIL takes.
+        OSError: the file cannot be read.
+        UnreadableImage: it is no image, or a damaged one.
+        PIL.Image.DecompressionBombError: it has more pixels than PIL takes.
     """
-    with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-        image.load()
-        return _to_rgb(ImageOps.exif_transpose(image))
+    content = source if isinstance(source, bytes) else source.read_bytes()
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            image.load()
+            return _to_rgb(ImageOps.exif_transpose(image))
+    except (Image.DecompressionBombError, MemoryError):
+        raise
+    except Exception as error:  # PIL's plugins raise almost anything for damaged bytes
+        raise UnreadableImage(str(error) or type(error).__name__) from error
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB":
-        return image
     if image.mode.startswith("I") or image.mode == "F":
         return _deep_grey_to_rgb(image)
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
@@ -139,7 +148,7 @@ def load(path: Path, transform: EvalTransform) -> Pixels:
     """
     try:
         return transform(decode(path))
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, UnreadableImage) as error:
         raise DataError(
             f"{path} cannot be read, though it could when it was checked",
             got=str(error),

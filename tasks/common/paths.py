@@ -18,10 +18,9 @@ class Paths:
     root: Path
 
     def __getattr__(self, name: str) -> Path:
-        try:
-            return self.root / _PLACES[name]
-        except KeyError:
-            raise AttributeError(name) from None
+        if name not in _PLACES:
+            raise AttributeError(name)
+        return self.root / _PLACES[name]
 
     def metrics(self, stage: str) -> Path:
         return self.root / "metrics" / f"{stage}.json"

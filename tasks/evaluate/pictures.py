@@ -31,8 +31,8 @@ def confusion_picture(matrix_KK: npt.NDArray[np.int64], names: list[str], path: 
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     axes.set(xlabel="predicted", ylabel="true", title="Confusion on the test images")
     if k <= LABELLED:
-        axes.set_xticks(range(k), names, rotation=45, ha="right")
-        axes.set_yticks(range(k), names)
+        axes.set_xticks(range(k), names, rotation=45, ha="right", parse_math=False)
+        axes.set_yticks(range(k), names, parse_math=False)
         for (row, column), count in np.ndenumerate(matrix_KK):
             if count:
                 colour = "white" if share[row, column] > 0.5 else "black"
@@ -66,7 +66,7 @@ def mistakes_picture(mistakes: pd.DataFrame, raw: Path, path: Path) -> None:
         image = decode(raw / mistake.path)
         image.thumbnail((THUMBNAIL, THUMBNAIL))
         axes.imshow(np.asarray(image))
-        axes.set_title(f"{mistake.label}\nas {mistake.predicted} ({mistake.score:.0%})", fontsize=9)
+        axes.set_title(f"{mistake.label}\nas {mistake.predicted} ({mistake.score:.0%})", fontsize=9, parse_math=False)
     _save(figure, path)
 
 

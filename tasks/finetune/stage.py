@@ -87,9 +87,7 @@ def _set_up(
     from .augment import Augment
     from .train import Images, Trainer
 
-    backbone = network.create(
-        spec.backbone, same_weights(spec.backbone, spec.weights, spec.weights_sha256, paths.weights)
-    )
+    backbone = network.create_again(spec, same_weights(spec.backbone, spec.weights, spec.weights_sha256, paths.weights))
     trainer = Trainer(backbone, head, spec.transform, params)
     augment = Augment(params, spec.transform)
     train, val = pack.rows("train"), pack.rows("val")

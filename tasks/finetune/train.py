@@ -101,41 +101,43 @@ class Trainer:
         """
         course = self._resume(checkpoint)
         total = self.params.epochs * self._steps(train)
-        for epoch in range(len(course.rows), self.params.epochs):
-            started = time.perf_counter()
-            loss = self._epoch(train, epoch, total)
-            p_NK = self.predict_proba(val)
-            row = {
-                "epoch": epoch,
-                "train_loss": loss,
-                "val_loss": log_loss(p_NK, val.y_N, val.weight_N),
-                "val_accuracy": accuracy(p_NK, val.y_N),
-            }
-            course.rows.append(row)
-            if course.best_epoch < 0 or row["val_loss"] < course.rows[course.best_epoch]["val_loss"]:
-                course.best_epoch = epoch
-                course.best_state = {
-                    name: value.detach().cpu().clone() for name, value in self.network.state_dict().items()
-                }
-            spent = time.perf_counter() - started
-            course.seconds += spent
-            say(
-                f"finetune: epoch {epoch + 1} of {self.params.epochs}: validation loss {row['val_loss']:.4f}, "
-                f"accuracy {row['val_accuracy']:.4f}, {spent:.0f} s"
-            )
+        while not self._has_ended(course, deadline_seconds):
+            self._one_epoch(course, train, val, total)
             self._save(checkpoint, course)
-            if epoch - course.best_epoch >= self.params.patience:
-                course.ended = f"validation has not improved for {self.params.patience} epochs"
-                break
-            if (
-                deadline_seconds is not None
-                and course.seconds + spent > deadline_seconds
-                and epoch + 1 < self.params.epochs
-            ):
-                course.ended = "another epoch would pass the time budget"
-                break
         self.network.load_state_dict(course.best_state)
         return course
+
+    def _has_ended(self, course: Course, deadline_seconds: float | None) -> bool:
+        """Looks at nothing but what is in a checkpoint, so that a resumed run ends where an undisturbed one does."""
+        done = len(course.rows)
+        if done == 0:
+            return False
+        if done >= self.params.epochs:
+            course.ended = "all epochs done"
+        elif done - 1 - course.best_epoch >= self.params.patience:
+            course.ended = f"validation has not improved for {self.params.patience} epochs"
+        elif deadline_seconds is not None and course.seconds * (done + 1) / done > deadline_seconds:
+            course.ended = "another epoch would pass the time budget"
+        else:
+            return False
+        return True
+
+    def _one_epoch(self, course: Course, train: Images, val: Images, total: int) -> None:
+        started, epoch = time.perf_counter(), len(course.rows)
+        loss = self._epoch(train, epoch, total)
+        p_NK = self.predict_proba(val)
+        val_loss, val_accuracy = log_loss(p_NK, val.y_N, val.weight_N), accuracy(p_NK, val.y_N)
+        course.rows.append({"epoch": epoch, "train_loss": loss, "val_loss": val_loss, "val_accuracy": val_accuracy})
+        if course.best_epoch < 0 or val_loss < course.rows[course.best_epoch]["val_loss"]:
+            course.best_epoch = epoch
+            state = self.network.state_dict()
+            course.best_state = {name: value.detach().cpu().clone() for name, value in state.items()}
+        spent = time.perf_counter() - started
+        course.seconds += spent
+        say(
+            f"finetune: epoch {epoch + 1} of {self.params.epochs}: validation loss {val_loss:.4f}, "
+            f"accuracy {val_accuracy:.4f}, {spent:.0f} s"
+        )
 
     def predict_proba(self, images: Images) -> npt.NDArray[np.float64]:
         """Probabilities of shape (N, K), in evaluation mode."""
@@ -159,7 +161,7 @@ class Trainer:
         losses = []
         with progress(f"finetune: epoch {epoch + 1}", len(order)) as bar:
             for step, (rows, pixels) in enumerate(self._batches(images.load, order, epoch, drop_last=True)):
-                rate = self._rate((epoch * self._steps(images) + step) / total)
+                rate = self._rate((epoch * self._steps(images) + step + 1) / total)
                 losses.append(self._step(pixels, rows, images, rate))
                 bar.add(len(rows))
         return float(np.mean(losses))

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from ..common.images import decode
+from ..common.images import UnreadableImage, decode
 from ..common.progress import progress
 from .scan import hidden
 
@@ -54,15 +54,13 @@ def check_file(path: Path, name: str, min_side: int, placeholder_share: float) -
     if path.stat().st_size == 0:
         return Checked("empty file")
     try:
-        with Image.open(path) as image:
-            mode, colours = image.mode, _palette_shares(image)
         upright = decode(path)
-    except UnidentifiedImageError:
-        return Checked("not an image")
+    except UnreadableImage as error:
+        return Checked("not an image" if isinstance(error.__cause__, UnidentifiedImageError) else f"damaged: {error}")
     except Image.DecompressionBombError as error:
         return Checked(f"too large: {error}")
-    except (OSError, SyntaxError, ValueError) as error:
-        return Checked(f"damaged: {error}")
+    with Image.open(path) as image:
+        mode, colours = image.mode, _palette_shares(image)
     width, height = upright.size
     reason = _too_little(upright, min_side) or _placeholder(colours, placeholder_share)
     return Checked(reason, width, height, mode, _pixel_hash(upright))

@@ -28,7 +28,7 @@ class PreprocessParams(Section):
     """A palette image (GIF, PNG) of few colours, of which one covers at least this share, is rejected as a placeholder
     ("image not found"); 1 keeps all but blank ones."""
 
-    max_rejected: int | float = Field(0.05, ge=0)
+    max_rejected: float = Field(0.05, ge=0)
     """More rejected files than this stop the run: a share of all files when below 1, a number of files otherwise."""
 
     @model_validator(mode="after")

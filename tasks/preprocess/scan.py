@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path, PurePosixPath
 
+import numpy as np
 import pandas as pd
 
 from ..common.errors import DataError
@@ -104,12 +105,14 @@ def read_table(path: Path) -> pd.DataFrame:
     """A CSV or Parquet table of images with the columns of `COLUMNS`, the optional ones filled in.
 
     Raises:
-        DataError: unreadable, a column missing or unknown to Graft's rules, a path twice, an empty label, a split or
-            weight that is none.
+        DataError: unreadable, a column missing, a path twice, an empty label, a split or weight that is none. Columns
+            of other names are left out.
     """
     try:
         table = (
-            pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, dtype=str, keep_default_na=False)
+            pd.read_parquet(path)
+            if path.suffix.lower() == ".parquet"
+            else pd.read_csv(path, dtype=str, keep_default_na=False)
         )
     except (OSError, ValueError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read as a table", got=str(error), allowed="CSV or Parquet") from error
@@ -145,7 +148,7 @@ def _check_table(table: pd.DataFrame, path: Path) -> None:
     if strange:
         raise DataError(f"{path}: unknown split", got=strange[0], allowed="train | val | test, or empty")
     weights = pd.to_numeric(table["weight"].replace("", None), errors="coerce")
-    bad = table["weight"].notna() & (table["weight"] != "") & ~(weights > 0)
+    bad = table["weight"].notna() & (table["weight"] != "") & ~((weights > 0) & np.isfinite(weights))
     if bad.any():
         raise DataError(f"{path}: a weight is not a positive number", got=table["weight"][bad].iloc[0], allowed="> 0")
 
@@ -157,11 +160,12 @@ def given_splits(table: pd.DataFrame) -> pd.DataFrame:
     it), and a validation split is taken out of the training images. A split of all-null is left to the hash.
     """
     present = set(table["split"].dropna())
-    if present and "train" not in present and not table["split"].isna().any():
+    if present and not table["split"].isna().any() and ("train" not in present or present == {"train"}):
         raise DataError(
-            "the data have no training images",
-            got=" and ".join(sorted(present)),
-            allowed="train with val, test or both",
+            "the data bring a split of their own, but not one to train on and one to test on",
+            got=f"only {' and '.join(sorted(present))}",
+            allowed="train with val, test or both; or no split at all, then Graft makes it",
+            todo="add the missing images, or take the split out of the table (import the one folder itself)",
         )
     if "val" in present and "test" not in present:
         table = table.assign(split=table["split"].replace({"val": "test"}))

@@ -64,19 +64,26 @@ def _by_hash(key: str, seed: int, val_fraction: float, test_fraction: float) -> 
 def _fill_small_classes(
     images: pd.DataFrame, fixed: dict[str, str], chosen: dict[str, str], pinned: dict[str, str], seed: int
 ) -> dict[str, str]:
-    """Moves keys of `chosen` so that each class of three keys or more has one in each split; returns the moves."""
-    moves: dict[str, str] = {}
+    """Moves keys of `chosen` so that each class has one in each split, as far as its keys go: a single one trains, of
+    two one is for the test. Returns what must be remembered: the moves, and all of a class that is not complete yet.
+    """
+    memory: dict[str, str] = {}
     for _, keys in images.groupby("label", sort=True)["key"]:
         members = sorted(set(keys), key=lambda key: place(key, seed))
-        if len(members) < len(SPLITS):
-            continue
-        for wanted in ("test", "val", "train"):
+        for wanted in ("train", "test", "val")[: len(members)]:
             now = {key: fixed.get(key) or chosen[key] for key in members}
             if wanted in now.values():
                 continue
-            sizes = {name: list(now.values()).count(name) for name in SPLITS}
-            movable = [k for k in members if k in chosen and k not in pinned and k not in moves and sizes[now[k]] > 1]
-            donors = [key for key in movable if now[key] == "train"] or movable
-            if donors:
-                moves[donors[0]] = chosen[donors[0]] = wanted
-    return moves
+            donor = _donor(now, [key for key in members if key in chosen and key not in pinned and key not in memory])
+            if donor is not None:
+                memory[donor] = chosen[donor] = wanted
+        if len(members) < len(SPLITS):
+            memory |= {key: chosen[key] for key in members if key in chosen and key not in pinned}
+    return memory
+
+
+def _donor(now: dict[str, str], movable: list[str]) -> str | None:
+    """The key to move: of the largest split, that its own split can do without, or that stands where none is needed."""
+    sizes = {name: list(now.values()).count(name) for name in SPLITS}
+    spare = [key for key in movable if sizes[now[key]] > 1] or (movable if len(now) < len(SPLITS) else [])
+    return max(spare, key=lambda key: sizes[now[key]], default=None)

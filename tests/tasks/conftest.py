@@ -115,6 +115,14 @@ def paths(finished_paths, tmp_path):
 
 
 @pytest.fixture(scope="session")
+def tuned_paths(finished_paths, tmp_path_factory, run_stage):
+    """A project whose fine-tuning ran. For reading only."""
+    paths = Paths(Path(shutil.copytree(finished_paths.root, tmp_path_factory.mktemp("tuned") / "project")))
+    run_stage("finetune", paths, mode="on", epochs=2, batch_size=8, learning_rate=1e-3, precision="f32")
+    return paths
+
+
+@pytest.fixture(scope="session")
 def tree_bytes():
     """tree_bytes(folder) -> path below it -> content."""
 

@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..errors import WeightsError
 from ..files import read_json, whole_folder, write_json
 from ..images import EvalTransform
 from ..progress import say
@@ -75,6 +76,19 @@ def backbone_graph(backbone: str, source: WeightsSource, cache: Path) -> Graph:
         model = network.create(backbone, source)
         convert(model, network.eval_transform(model), folder, backbone=backbone, source=source)
     return read_graph(folder)
+
+
+def check_same(spec: Spec, weights_sha256: str, source: WeightsSource) -> None:
+    """Raises:
+    WeightsError: the weights are not those of `spec` any more.
+    """
+    if spec.weights_sha256 != weights_sha256:
+        raise WeightsError(
+            f"the weights of {spec.backbone} have changed since the features were made",
+            got=f"{source.kind}: {source.where}, {weights_sha256}",
+            allowed=spec.weights_sha256,
+            todo="restore them, or run `dvc repro --force features`",
+        )
 
 
 def read_graph(folder: Path) -> Graph:

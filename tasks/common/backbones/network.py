@@ -11,6 +11,7 @@ import torch
 
 from ..errors import ParamsError, WeightsError, nearest
 from ..images import EvalTransform
+from .graph import Spec, check_same
 from .weights import WeightsSource, fit_state, read_state
 
 
@@ -37,6 +38,18 @@ def create(backbone: str, source: WeightsSource, folder_hint: str = "data/weight
             fit_state(model, read_state(source.file), backbone)
     model.reset_classifier(0)  # type: ignore[operator]
     return model.eval()
+
+
+def create_again(spec: Spec, source: WeightsSource) -> torch.nn.Module:
+    """The network of `spec` once more.
+
+    Raises:
+        WeightsError: the source has other weights by now.
+    """
+    model = create(spec.backbone, source)
+    found = source.sha256 or state_sha256(model.state_dict().items())
+    check_same(spec, found, source)
+    return model
 
 
 def _from_hub(backbone: str, folder_hint: str) -> torch.nn.Module:

@@ -56,18 +56,26 @@ def find_weights(backbone: str, wanted: str, folder: Path, pinned: str | None = 
         WeightsError: a file or package that was asked for is not there, or is not the pinned one.
     """
     if wanted == "random":
-        return WeightsSource("random", "seed 0")
-    if wanted == "hub":
-        return WeightsSource("hub", backbone)
-    if wanted == "package":
-        found = _package(backbone)
-        if found is None:
+        found = WeightsSource("random", "seed 0")
+    elif wanted == "hub":
+        found = WeightsSource("hub", backbone)
+    elif wanted == "package":
+        packaged = _package(backbone)
+        if packaged is None:
             raise _absent(backbone, wanted, folder)
+        found = packaged
     elif wanted == "auto":
         found = _local(backbone, folder) or _package(backbone) or WeightsSource("hub", backbone)
     else:
-        found = _given(Path(wanted), backbone, folder)
-    if pinned and found.sha256 and found.sha256 != pinned.lower():
+        found = _given(wanted, backbone, folder)
+    if pinned and not found.sha256:
+        raise WeightsError(
+            "`features.weights_sha256` can be checked for a file only",
+            got=f"weights of {backbone} from {found.kind}",
+            allowed="a local file or a weights package",
+            todo=f"put the file at {_example(backbone, folder)}, or set `features.weights_sha256` to null",
+        )
+    if pinned and found.sha256 != pinned.lower():
         raise WeightsError(
             f"the weights of {backbone} from {found.where} are not the pinned ones",
             got=found.sha256,
@@ -88,10 +96,12 @@ def same_weights(backbone: str, weights: str, weights_sha256: str, folder: Path)
     return find_weights(backbone, where if kind == "file" else kind, folder, weights_sha256 if from_file else None)
 
 
-def _given(file: Path, backbone: str, folder: Path) -> WeightsSource:
+def _given(wanted: str, backbone: str, folder: Path) -> WeightsSource:
+    """A path from params.yaml starts at the project's root, from wherever it is asked for."""
+    file = folder.parent.parent / wanted
     if not file.is_file():
         raise WeightsError(
-            f"`features.weights`: {file} does not exist",
+            f"`features.weights`: {wanted} does not exist",
             allowed="auto | package | hub | random | the path of a file",
             todo=f"correct the path, or put the file at {_example(backbone, folder)} and use `auto`",
         )
@@ -102,7 +112,7 @@ def _given(file: Path, backbone: str, folder: Path) -> WeightsSource:
             allowed=", ".join(SUFFIXES),
             todo="save the weights as safetensors",
         )
-    return WeightsSource("file", file.as_posix(), file, sha256(file))
+    return WeightsSource("file", wanted, file, sha256(file))
 
 
 def _local(backbone: str, folder: Path) -> WeightsSource | None:
@@ -154,10 +164,17 @@ def read_state(file: Path) -> dict[str, torch.Tensor]:
     except Exception as error:  # torch and safetensors raise what they like for a damaged file
         raise WeightsError(
             f"{file.name} cannot be read as weights",
-            got=str(error).splitlines()[0],
+            got=(str(error) or type(error).__name__).splitlines()[0],
             allowed="safetensors, or a torch file of tensors only",
             todo="fetch the file again, or convert it to safetensors",
         ) from error
+    if not isinstance(state, dict):
+        raise WeightsError(
+            f"{file.name} holds no named tensors",
+            got=type(state).__name__,
+            allowed="tensors by name, as `model.state_dict()` gives them",
+            todo="save the state dict",
+        )
     for wrapper in ("state_dict", "model"):
         if isinstance(state.get(wrapper), dict):
             state = state[wrapper]

@@ -14,6 +14,11 @@ def dead_pid():
     return process.pid
 
 
+def write_half(path):
+    path.write_text("half")
+    raise RuntimeError
+
+
 def test_a_file_appears_when_the_block_ends_well(tmp_path):
     with whole_file(tmp_path / "a.txt") as part:
         part.write_text("whole")
@@ -25,8 +30,7 @@ def test_a_file_appears_when_the_block_ends_well(tmp_path):
 def test_a_file_stays_as_it_was_when_the_block_fails(tmp_path):
     (tmp_path / "a.txt").write_text("before")
     with pytest.raises(RuntimeError), whole_file(tmp_path / "a.txt") as part:
-        part.write_text("half")
-        raise RuntimeError
+        write_half(part)
     assert (tmp_path / "a.txt").read_text() == "before"
     assert [f.name for f in tmp_path.iterdir()] == ["a.txt"]
 
@@ -49,8 +53,7 @@ def test_a_folder_stays_as_it_was_when_the_block_fails(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "old").touch()
     with pytest.raises(RuntimeError), whole_folder(tmp_path / "out") as part:
-        (part / "new").touch()
-        raise RuntimeError
+        write_half(part / "new")
     assert [f.name for f in tmp_path.iterdir()] == ["out"]
     assert [f.name for f in (tmp_path / "out").iterdir()] == ["old"]
 

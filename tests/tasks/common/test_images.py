@@ -6,7 +6,7 @@ from PIL import Image, ImageOps
 
 from tasks.common.engine import Engine
 from tasks.common.errors import DataError
-from tasks.common.images import EvalTransform, decode, load
+from tasks.common.images import EvalTransform, UnreadableImage, decode, load
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 AWKWARD = [(31, 97), (640, 480), (225, 224), (33, 500), (500, 33), (256, 256), (224, 224), (1, 1), (223, 301), (99, 64)]
@@ -171,13 +171,13 @@ def test_bytes_and_a_path_give_the_same_image(photo, tmp_path):
 
 
 def test_bytes_that_are_no_image_are_an_error():
-    with pytest.raises(OSError, match="cannot identify"):
+    with pytest.raises(UnreadableImage, match="cannot identify"):
         decode(b"not an image")
 
 
 def test_a_truncated_image_is_an_error(photo):
     content = encoded(photo(200, 200), "JPEG")
-    with pytest.raises(OSError, match="truncated"):
+    with pytest.raises(UnreadableImage, match="truncated"):
         decode(content[: len(content) // 2])
 
 

@@ -1,0 +1,110 @@
+"""The commands as a user types them."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import urllib.request
+
+import pytest
+from projects import Project, free_port, wait_for
+
+from flows.servers import answers
+
+COMMANDS = ("sample", "import", "repro", "run", "serve", "ui", "summary", "params", "doctor")
+
+
+def test_help_names_every_command(empty_project: Project) -> None:
+    told = empty_project.graft("--help").stdout
+
+    assert all(f"  {command} " in told for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_explains_its_options(empty_project: Project, command: str) -> None:
+    told = empty_project.graft(command, "--help").stdout
+
+    assert "--project" in told
+    assert len(told.splitlines()) > 5
+
+
+def test_outside_a_project_there_is_one_clear_error(empty_project: Project, tmp_path) -> None:
+    done = empty_project.graft("summary", "--project", str(tmp_path), check=False)
+
+    assert done.returncode == 2
+    assert "is not in a Graft project" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_summary_before_the_first_run_says_what_to_do(empty_project: Project) -> None:
+    done = empty_project.graft("summary", check=False)
+
+    assert done.returncode == 2
+    assert "run `dvc repro`" in done.stderr
+
+
+def test_summary_gives_accuracy_and_seconds_as_text_and_as_json(finished: Project) -> None:
+    found = json.loads(finished.graft("summary", "--json").stdout)
+
+    assert found["accuracy"] == finished.json("metrics/evaluate.json")["accuracy"]
+    assert found["accuracy_low"] <= found["accuracy"] <= found["accuracy_high"]
+    assert set(found["seconds"]) == {"preprocess", "features", "head", "finetune", "evaluate", "register"}
+    assert f"{found['accuracy']:.1%}" in finished.graft("summary").stdout
+
+
+def test_params_shows_values_and_meanings(finished: Project) -> None:
+    assert json.loads(finished.graft("params", "--json").stdout)["head"]["strengths"] == 7
+    assert "head.strengths" in finished.graft("params").stdout
+
+
+def test_doctor_finds_a_healthy_project_healthy(finished: Project) -> None:
+    findings = {row["check"]: row for row in json.loads(finished.graft("doctor", "--json").stdout)}
+
+    assert findings["images"]["state"] == findings["packages"]["state"] == findings["mlflow"]["state"] == "ok"
+    assert findings["dvc"]["state"] == "warn", "there is no remote"
+
+
+def test_doctor_says_what_is_missing_and_what_to_do(empty_project: Project) -> None:
+    empty_project.set("features", weights="data/weights/none.safetensors")
+
+    done = empty_project.graft("doctor", "--json", check=False)
+
+    assert done.returncode == 1
+    findings = {row["check"]: row for row in json.loads(done.stdout)}
+    assert (findings["images"]["state"], findings["weights"]["state"]) == ("fail", "fail")
+    assert "graft import" in findings["images"]["todo"]
+
+
+def test_repro_passes_dvcs_words_and_exit_code_on(finished: Project) -> None:
+    assert "up to date" in finished.graft("repro").stdout
+    assert finished.graft("repro", "no-such-stage", check=False).returncode != 0
+
+
+def test_ui_serves_both_pages_and_ends_cleanly(project: Project) -> None:
+    mlflow_port, prefect_port = free_port(), free_port()
+    words = ["ui", "--mlflow-port", str(mlflow_port), "--prefect-port", str(prefect_port)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flows.cli", *words],
+        cwd=project.root,
+        env=project.environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        wait_for(lambda: answers(f"http://127.0.0.1:{prefect_port}/api/health"))
+        query = urllib.request.Request(
+            f"http://127.0.0.1:{mlflow_port}/api/2.0/mlflow/experiments/get-by-name?experiment_name=graft"
+        )
+        with urllib.request.urlopen(query) as reply:
+            assert json.load(reply)["experiment"]["name"] == "graft"
+        told = [process.stdout.readline(), process.stdout.readline()]  # type: ignore[union-attr]
+        assert str(mlflow_port) in told[0]
+        assert str(prefect_port) in told[1]
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert not answers(f"http://127.0.0.1:{mlflow_port}/health")
+    assert not answers(f"http://127.0.0.1:{prefect_port}/api/health")

@@ -1,0 +1,199 @@
+"""`graft import` and `graft sample`: what is taken, what is refused, and that the source is only read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from projects import Project, draw, draw_classes
+
+from flows.importing import import_images, import_sample, plan_import
+from flows.versioning import raw_hash
+from tasks.common.errors import DataError, GraftError
+from tasks.preprocess.scan import scan
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def snapshot(folder: Path) -> dict[str, tuple[bytes, int, int]]:
+    """Content, mode and time of change of every file."""
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    return {str(file): (file.read_bytes(), file.stat().st_mode, file.stat().st_mtime_ns) for file in files}
+
+
+@pytest.fixture
+def classes(tmp_path: Path) -> Path:
+    return draw_classes(tmp_path / "source", each=2)
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    folder = tmp_path / "listed"
+    for number in range(4):
+        draw(folder / "pictures" / f"{number}.png", number % 2, number)
+    file = folder / "list.csv"
+    rows = {"path": [f"pictures/{n}.png" for n in range(4)], "label": ["a", "b"] * 2, "group": ["x", "y"] * 2}
+    pd.DataFrame(rows).to_csv(file, index=False)
+    return file
+
+
+def test_folders_of_classes_are_copied_and_put_under_dvc(empty_project: Project, classes: Path) -> None:
+    before = snapshot(classes)
+
+    told = import_images(classes, empty_project.root)
+
+    assert told["form"] == "classes"
+    assert told["classes"] == {"blue": 2, "green": 2, "red": 2}
+    assert told["dvc"] == raw_hash(empty_project.root) != ""
+    assert snapshot(classes) == before
+    assert len(scan(empty_project.root / "data" / "raw")) == 6
+
+
+def test_hidden_files_are_left_out_and_counted(empty_project: Project, classes: Path) -> None:
+    (classes / ".DS_Store").write_bytes(b"x")
+    (classes / "red" / "Thumbs.db").write_bytes(b"x")
+
+    assert import_images(classes, empty_project.root)["hidden_left_out"] == 2
+
+
+@pytest.mark.parametrize(
+    "names", [("train", "val"), ("train", "test"), ("train", "val", "test"), ("Training", "valid")]
+)
+def test_split_folders_are_taken_as_they_are(empty_project: Project, tmp_path: Path, names: tuple[str, ...]) -> None:
+    for name in names:
+        draw_classes(tmp_path / "source" / name, each=2)
+
+    assert import_images(tmp_path / "source", empty_project.root)["form"] == "splits"
+    assert set(scan(empty_project.root / "data" / "raw")["split"]) >= {"train", "test"}
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_table_brings_its_images_and_columns(empty_project: Project, table: Path, kind: str) -> None:
+    if kind == "parquet":
+        pd.read_csv(table).to_parquet(table.with_suffix(".parquet"))
+    told = import_images(table.with_suffix(f".{kind}"), empty_project.root)
+
+    assert told["form"] == "table"
+    found = scan(empty_project.root / "data" / "raw")
+    found = found[found["label"].notna()]
+    assert list(found["label"]) == ["a", "b", "a", "b"]
+    assert list(found["group"]) == ["x", "y", "x", "y"]
+
+
+def test_tables_can_be_added_one_after_another(empty_project: Project, table: Path) -> None:
+    import_images(table, empty_project.root)
+    for extra in ("first", "second"):
+        folder = table.parent / extra
+        draw(folder / f"{extra}.png", 2, 7)
+        pd.DataFrame({"path": [f"{extra}.png"], "label": ["c"]}).to_csv(folder / "list.csv", index=False)
+        import_images(folder / "list.csv", empty_project.root, "add")
+
+    found = scan(empty_project.root / "data" / "raw")
+    assert sorted(found["label"].dropna()) == ["a", "a", "b", "b", "c", "c"]
+
+
+def test_images_are_not_overwritten_unasked(empty_project: Project, classes: Path) -> None:
+    import_images(classes, empty_project.root)
+    before = snapshot(empty_project.root / "data" / "raw")
+
+    with pytest.raises(DataError, match=r"holds images already[\s\S]*--replace"):
+        import_images(classes, empty_project.root)
+
+    assert snapshot(empty_project.root / "data" / "raw") == before
+
+
+def test_add_keeps_what_is_there_and_replace_does_not(empty_project: Project, classes: Path, tmp_path: Path) -> None:
+    import_images(classes, empty_project.root)
+    draw(tmp_path / "more" / "red" / "another.png", 0, 77)
+    raw = empty_project.root / "data" / "raw"
+
+    import_images(tmp_path / "more", empty_project.root, "add")
+    assert len(scan(raw)) == 7
+
+    import_images(tmp_path / "more", empty_project.root, "replace")
+    assert list(scan(raw)["path"]) == ["red/another.png"]
+
+
+def test_add_refuses_another_image_of_the_same_name(empty_project: Project, classes: Path, tmp_path: Path) -> None:
+    import_images(classes, empty_project.root)
+    draw(tmp_path / "more" / "red" / "000.png", 0, 500)
+
+    with pytest.raises(DataError, match="another image of this name"):
+        import_images(tmp_path / "more", empty_project.root, "add")
+
+
+def test_links_share_the_file_and_are_refused_where_dvc_would_lock_it(empty_project: Project, classes: Path) -> None:
+    before = snapshot(classes)
+    import_images(classes, empty_project.root, link=True)
+    assert snapshot(classes) == before
+
+    empty_project.dvc("config", "cache.type", "hardlink")
+    with pytest.raises(DataError, match="read-only"):
+        import_images(classes, empty_project.root, "replace", link=True)
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda folder: None, "does not exist"),
+        (lambda folder: folder.mkdir(), "no folders of images"),
+        (lambda folder: draw(folder / "loose.png", 0, 0), "no folders of images"),
+        (lambda folder: draw_classes(folder / "train", 1), "split of their own"),
+        (lambda folder: [draw_classes(folder / name, 1) for name in ("val", "test")], "split of their own"),
+        (lambda folder: [draw_classes(folder / name, 1) for name in ("train", "cats")], "mixes split folders"),
+        (lambda folder: [draw(folder / name / "x.png", 0, 0) for name in ("train", "val")], "without a class"),
+    ],
+)
+def test_what_cannot_be_taken_is_refused_before_anything_is_touched(
+    empty_project: Project, tmp_path: Path, make, told: str
+) -> None:
+    make(tmp_path / "source")
+
+    with pytest.raises(DataError, match=told):
+        import_images(tmp_path / "source", empty_project.root)
+
+    assert not (empty_project.root / "data" / "raw").exists()
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        ("path\npictures/0.png\n", "lacks the column label"),
+        ("path,label\npictures/9.png,a\n", "not there"),
+        ("path,label\npictures/0.png,a\npictures/0.png,b\n", "twice"),
+        ("path,label\npictures/0.png,\n", "has no label"),
+        ("path,label,split\npictures/0.png,a,night\n", "unknown split"),
+        ("path,label,weight\npictures/0.png,a,-1\n", "positive number"),
+        ("path,label,split\npictures/0.png,a,train\npictures/1.png,b,train\n", "split of their own"),
+    ],
+)
+def test_a_wrong_table_is_refused_with_what_is_wrong(table: Path, rows: str, told: str) -> None:
+    table.write_text(rows, encoding="utf-8")
+
+    with pytest.raises(DataError, match=told):
+        plan_import(table)
+
+
+def test_a_file_that_is_no_table_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("x", encoding="utf-8")
+
+    with pytest.raises(DataError, match="neither a folder nor a table"):
+        plan_import(tmp_path / "notes.txt")
+
+
+def test_the_projects_own_images_are_not_imported_into_themselves(empty_project: Project, classes: Path) -> None:
+    import_images(classes, empty_project.root)
+
+    with pytest.raises(GraftError, match="own data/raw"):
+        import_images(empty_project.root / "data" / "raw" / "red", empty_project.root, "replace")
+
+
+def test_the_sample_is_two_thousand_images_of_ten_classes(empty_project: Project) -> None:
+    (empty_project.root / "sample").symlink_to(ROOT / "sample")
+
+    told = import_sample(empty_project.root)
+
+    assert (told["files"], set(told["classes"].values())) == (2000, {200})
+    assert len(told["classes"]) == 10
+    assert (ROOT / "sample" / "fashion-mnist-2000.zip").stat().st_size < 2_000_000

@@ -1,0 +1,153 @@
+"""The flow under a real Prefect server: a task a stage, nothing left running, retries for input and output only."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from typing import Any
+
+import psutil
+import pytest
+from projects import Project, ask, wait_for
+
+from tasks.common.paths import STAGES
+from tasks.pipeline import StageFailed, may_be_tried_again
+
+
+def flow_run_of(project: Project, prefect_api: dict[str, str]) -> Any:
+    """The only flow run of this project."""
+    runs = ask(prefect_api, lambda client: client.read_flow_runs())
+    (run,) = [run for run in runs if run.parameters.get("project") == str(project.root)]
+    return run
+
+
+def stage_processes(project: Project) -> list[psutil.Process]:
+    """Processes of a stage, or of DVC, that work in this project."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "cwd"]):
+        words = process.info["cmdline"] or []
+        if process.info["cwd"] == str(project.root) and ("flows.stage" in words or "dvc" in words):
+            found.append(process)
+    return found
+
+
+def start_run(project: Project, prefect_api: dict[str, str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "flows.cli", "run"],
+        cwd=project.root,
+        env=project.environment(**prefect_api),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def test_graft_run_is_one_flow_run_with_a_task_a_stage(project: Project, prefect_api: dict[str, str]) -> None:
+    project.set("head", l2_max=0.5)
+
+    done = project.graft("run", "--json", **prefect_api)
+
+    import json
+
+    result = json.loads(done.stdout[done.stdout.index("{") :])
+    assert [(stage["stage"], stage["ran"]) for stage in result["stages"]] == [
+        (stage, stage not in ("preprocess", "features")) for stage in STAGES
+    ]
+    flow_run = flow_run_of(project, prefect_api)
+    assert flow_run.state_name == "Completed"
+    tasks = ask(prefect_api, lambda client: client.read_task_runs())
+    names = {task.name: task.state_name for task in tasks if task.flow_run_id == flow_run.id}
+    assert names == dict.fromkeys(("sync", *STAGES), "Completed")
+
+    parent = project.mlflow().get_run(result["parent_run_id"])
+    assert parent.data.tags["prefect.flow_run_id"] == str(flow_run.id)
+    assert parent.data.tags["graft.reused.features"]
+    assert parent.info.status == "FINISHED"
+    children = [run for run in project.runs() if run.data.tags.get("mlflow.parentRunId") == result["parent_run_id"]]
+    assert {run.info.run_name for run in children} == {"head", "finetune", "evaluate", "register"}
+    assert {run.data.tags["prefect.flow_run_id"] for run in children} == {str(flow_run.id)}
+
+    artifacts = ask(prefect_api, lambda client: client.read_artifacts())
+    mine = {artifact.key: artifact.data for artifact in artifacts if artifact.flow_run_id == flow_run.id}
+    assert result["parent_run_id"] in mine["summary"]
+    assert all(stage in mine["stages"] for stage in STAGES)
+
+
+def test_new_images_are_noticed_by_the_flow(project: Project, prefect_api: dict[str, str]) -> None:
+    from projects import draw
+
+    draw(project.root / "data" / "raw" / "red" / "new.png", 0, 999)
+
+    project.graft("run", **prefect_api)
+
+    assert project.json("metrics/preprocess.json")["images"] == 43
+    assert project.repro() == []
+
+
+def test_a_failed_stage_fails_the_run_with_the_stages_own_words(project: Project, prefect_api: dict[str, str]) -> None:
+    for name in ("green", "blue"):
+        for file in (project.root / "data" / "raw" / name).iterdir():
+            file.unlink()
+
+    done = project.graft("run", check=False, **prefect_api)
+
+    assert done.returncode == 2
+    assert "fewer than two classes" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert flow_run_of(project, prefect_api).state_name == "Failed"
+
+
+def test_the_time_limit_kills_all_processes_of_the_stage(project: Project, prefect_api: dict[str, str]) -> None:
+    project.set("head", l2_max=0.5)
+    project.set("retrain", time_limit_minutes=0.01)
+
+    done = project.graft("run", check=False, **prefect_api)
+
+    assert done.returncode == 2
+    assert "not done after 0.01 minutes" in done.stderr
+    assert stage_processes(project) == []
+
+
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGKILL])
+def test_no_stage_outlives_a_flow_that_is_ended(
+    project: Project, prefect_api: dict[str, str], sign: signal.Signals
+) -> None:
+    project.set("preprocess", seed=1)
+    flow = start_run(project, prefect_api)
+    wait_for(lambda: any("flows.stage" in process.info["cmdline"] for process in stage_processes(project)))
+
+    os.kill(flow.pid, sign)
+    flow.communicate(timeout=60)
+
+    wait_for(lambda: not stage_processes(project), seconds=30)
+    assert project.repro("evaluate")[-1] == "evaluate", "what was cut off is done by the next run"
+
+
+def test_only_input_and_output_is_tried_again() -> None:
+    from prefect.states import Failed
+
+    def failed(kind: str) -> Any:
+        return Failed(data=StageFailed("head", kind, "it broke", "mend it"))
+
+    assert may_be_tried_again(None, None, failed("io"))  # type: ignore[arg-type]
+    assert not may_be_tried_again(None, None, failed("user"))  # type: ignore[arg-type]
+    assert not may_be_tried_again(None, None, failed("time"))  # type: ignore[arg-type]
+    assert not may_be_tried_again(None, None, Failed(data=MemoryError()))  # type: ignore[arg-type]
+
+
+def test_a_failure_of_input_is_tried_again_as_often_as_asked(project: Project, prefect_api: dict[str, str]) -> None:
+    project.set("retrain", retries=1)
+    project.set("head", l2_max=0.5)
+    stage = project.root / "tasks" / "head" / "stage.py"
+    broken = (
+        'def run(params: HeadParams, paths: Paths) -> Record:\n    raise OSError(5, "Input/output error")\n\n\ndef _run'
+    )
+    stage.write_text(stage.read_text(encoding="utf-8").replace("def run", broken, 1), encoding="utf-8")
+
+    done = project.graft("run", check=False, **prefect_api)
+
+    assert done.returncode == 2
+    tries = [run for run in project.runs() if run.info.run_name == "head" and run.info.status == "FAILED"]
+    assert len(tries) == 2

@@ -1,0 +1,61 @@
+"""What DVC and git are asked."""
+
+from __future__ import annotations
+
+import yaml
+from projects import Project
+
+from flows.versioning import GitState, git_state, raw_hash, raw_listing, stage_files, tree_hash
+from tasks.common.files import md5
+
+
+def test_a_folders_hash_is_dvcs(finished: Project) -> None:
+    lock = yaml.safe_load((finished.root / "dvc.lock").read_text(encoding="utf-8"))["stages"]
+    for stage in lock.values():
+        for entry in [*stage["deps"], *stage["outs"]]:
+            assert tree_hash(finished.root / entry["path"]) == entry["md5"]
+
+
+def test_the_images_hashes_come_from_dvcs_listing(finished: Project) -> None:
+    listing = raw_listing(finished.root)
+
+    assert len(listing) == 42
+    assert listing["red/000.png"] == md5(finished.root / "data" / "raw" / "red" / "000.png")
+
+
+def test_the_listing_is_found_in_a_shared_cache(project: Project) -> None:
+    (project.root / ".dvc" / "cache").rename(project.root.parent / "shared")
+    project.dvc("cache", "dir", str(project.root.parent / "shared"))
+
+    assert len(raw_listing(project.root)) == 42
+
+
+def test_without_dvc_there_is_no_hash_and_no_listing(empty_project: Project) -> None:
+    assert raw_hash(empty_project.root) == ""
+    assert raw_listing(empty_project.root) == {}
+
+
+def test_git_is_asked_for_commit_and_changes(project: Project) -> None:
+    assert git_state(project.root).commit == project.git("rev-parse", "HEAD")
+    assert not git_state(project.root).dirty
+
+    project.set("head", strengths=3)
+
+    assert git_state(project.root).dirty
+
+
+def test_origins_become_links_to_a_file_at_the_commit() -> None:
+    def link(origin: str) -> str:
+        return GitState("abc", "main", False, origin).link("data/raw.dvc")
+
+    assert link("git@github.com:team/shop.git") == "https://github.com/team/shop/blob/abc/data/raw.dvc"
+    assert link("https://user:secret@github.com/team/shop") == "https://github.com/team/shop/blob/abc/data/raw.dvc"
+    assert link("ssh://git@gitlab.com:22/a/b/c.git") == "https://gitlab.com/a/b/c/-/blob/abc/data/raw.dvc"
+    assert link("/srv/git/shop.git") == ""
+
+
+def test_a_stages_files_are_read_from_dvc_yaml(finished: Project) -> None:
+    files = stage_files(finished.root, "head")
+
+    assert "data/features" in files.deps
+    assert files.outs == ["models/head", "plots/head", "runs/head.json", "metrics/head.json"]

@@ -1,0 +1,145 @@
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tasks.common.engine import Engine
+from tasks.common.files import read_json, write_json
+from tasks.common.heads import LinearHead
+from tasks.common.images import EvalTransform, load
+from tasks.common.pack import read_pack
+from tasks.common.paths import Paths
+
+
+def predictions(paths):
+    return pd.read_parquet(paths.report / "predictions.parquet")
+
+
+@pytest.fixture
+def often_wrong(paths):
+    """A head that is sure of the first class, surer of some images than of others."""
+    head = LinearHead.load(paths.head)
+    LinearHead(head.weight * 0.01, np.float32([2, 0, 0]), head.classes).save(paths.head)
+    return paths
+
+
+def test_only_test_images_are_predicted_and_all_of_them(finished_paths):
+    pack = read_pack(finished_paths.features)
+    assert list(predictions(finished_paths)["image_id"]) == list(pack.index["image_id"].iloc[pack.rows("test")])
+
+
+def test_a_prediction_is_the_heads(finished_paths):
+    pack, table = read_pack(finished_paths.features), predictions(finished_paths)
+    p_NK = LinearHead.load(finished_paths.head).predict_proba(pack.features_ND[pack.rows("test")])
+    assert np.allclose(table[["p_blue", "p_green", "p_red"]].to_numpy(), p_NK)
+    assert list(table["predicted"]) == [pack.classes[k] for k in p_NK.argmax(axis=1)]
+    assert np.allclose(table["score"], p_NK.max(axis=1))
+
+
+def test_the_figures_are_those_of_the_predictions(often_wrong, run_stage):
+    metrics = run_stage("evaluate", often_wrong).metrics
+    table = predictions(often_wrong)
+    right = (table["predicted"] == table["label"]).mean()
+    chosen = [row[f"p_{row['label']}"] for _, row in table.iterrows()]
+    assert metrics["accuracy"] == pytest.approx(right)
+    assert metrics["log_loss"] == pytest.approx(-np.log(chosen).mean())
+    assert metrics["per_class"]["blue"]["recall"] == 1.0
+    assert metrics["per_class"]["blue"]["precision"] == pytest.approx(right)
+    assert metrics["per_class"]["red"] == {
+        "precision": 0.0,
+        "recall": 0.0,
+        "f1": 0.0,
+        "support": int((table["label"] == "red").sum()),
+    }
+
+
+def test_the_interval_contains_the_accuracy(often_wrong, run_stage):
+    metrics = run_stage("evaluate", often_wrong).metrics
+    assert metrics["accuracy_low"] <= metrics["accuracy"] <= metrics["accuracy_high"]
+    assert metrics["accuracy_low"] < metrics["accuracy_high"]
+
+
+def test_a_second_run_gives_the_same_bytes(paths, run_stage, tree_bytes):
+    before = tree_bytes(paths.report), tree_bytes(paths.plots("evaluate"))
+    run_stage("evaluate", paths)
+    assert (tree_bytes(paths.report), tree_bytes(paths.plots("evaluate"))) == before
+
+
+def test_the_report_has_a_page_its_pictures_and_the_predictions(finished_paths):
+    names = {file.name for file in finished_paths.report.iterdir()}
+    assert names == {"index.html", "confusion.png", "reliability.png", "mistakes.png", "predictions.parquet"}
+
+
+def test_the_worst_mistakes_are_shown_most_confident_first(often_wrong, run_stage, monkeypatch):
+    shown = {}
+    monkeypatch.setattr("tasks.evaluate.stage.mistakes_picture", lambda table, raw, path: shown.update(table=table))
+    run_stage("evaluate", often_wrong, mistakes=3)
+    table = predictions(often_wrong)
+    wrong = table[table["predicted"] != table["label"]]
+    assert len(shown["table"]) == 3
+    assert list(shown["table"]["score"]) == sorted(wrong["score"], reverse=True)[:3]
+
+
+def test_the_plots_can_be_drawn_from_tables(finished_paths):
+    table = pd.read_csv(finished_paths.plots("evaluate") / "confusion.csv")
+    assert list(table["actual"]) == list(predictions(finished_paths)["label"])
+    assert len(pd.read_csv(finished_paths.plots("evaluate") / "reliability.csv")) > 0
+
+
+def test_training_and_validation_images_have_no_part_in_the_test(paths, run_stage, tree_bytes):
+    before = tree_bytes(paths.report)
+    features_ND = np.load(paths.features / "features.npy")
+    features_ND[read_pack(paths.features).rows("train", "val")] = 0
+    np.save(paths.features / "features.npy", features_ND)
+    run_stage("evaluate", paths)
+    assert tree_bytes(paths.report) == before
+
+
+@pytest.fixture
+def tuned(tuned_paths, tmp_path):
+    """A copy of the fine-tuned project, in which the fine-tuned candidate was chosen."""
+    paths = Paths(tmp_path / "project")
+    shutil.copytree(tuned_paths.root, paths.root)
+    decision = read_json(paths.finetune / "decision.json")
+    write_json(paths.finetune / "decision.json", {**decision, "chosen": "finetune"})
+    return paths
+
+
+def test_every_candidate_is_scored_and_the_report_is_about_the_chosen_one(tuned, run_stage):
+    metrics = run_stage("evaluate", tuned).metrics
+    assert set(metrics["candidates"]) == {"head", "finetune"}
+    assert metrics["candidate"] == "finetune"
+    assert metrics["log_loss"] == metrics["candidates"]["finetune"]["log_loss"]
+
+
+def test_the_fine_tuned_candidate_is_its_own_graph_and_head(tuned, run_stage):
+    run_stage("evaluate", tuned)
+    transform = read_pack(tuned.features).fingerprint["transform"]
+    table = predictions(tuned)
+    pixels = np.stack([load(tuned.raw / path, EvalTransform.from_dict(transform)) for path in table["path"]])
+    features_ND = Engine(tuned.finetune / "graph" / "graph.xml")(pixels)
+    expected = LinearHead.load(tuned.finetune).predict_proba(features_ND)
+    assert np.allclose(table[["p_blue", "p_green", "p_red"]].to_numpy(), expected, atol=1e-4)
+
+
+def test_the_choice_does_not_follow_the_test_figures(tuned, run_stage):
+    head = LinearHead.load(tuned.finetune)
+    LinearHead(-head.weight, -head.bias, head.classes).save(tuned.finetune)
+    metrics = run_stage("evaluate", tuned).metrics
+    assert metrics["candidates"]["finetune"]["accuracy"] < metrics["candidates"]["head"]["accuracy"]
+    assert metrics["candidate"] == "finetune"
+
+
+def test_evaluating_a_frozen_head_imports_no_torch(paths, repository):
+    program = (
+        "import sys, pathlib\n"
+        "from tasks.common.paths import Paths\n"
+        "from tasks.evaluate.params import EvaluateParams\n"
+        "from tasks.evaluate.stage import run\n"
+        "run(EvaluateParams(), Paths(pathlib.Path(sys.argv[1])))\n"
+        "sys.exit('torch' in sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", program, str(paths.root)], cwd=repository, check=True)

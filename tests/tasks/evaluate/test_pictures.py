@@ -1,0 +1,93 @@
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from tasks.evaluate.pictures import confusion_picture, mistakes_picture, reliability_picture
+
+BINS = [
+    {"bin": 0.75, "images": 4, "confidence": 0.7, "accuracy": 0.75},
+    {"bin": 0.95, "images": 9, "confidence": 0.93, "accuracy": 1.0},
+]
+MATRIX = np.array([[5, 1], [0, 7]])
+
+
+@pytest.fixture
+def mistakes(tmp_path, noise):
+    rows = []
+    for n in range(8):
+        noise(30 + n, 50, seed=n).save(tmp_path / f"{n}.png")
+        rows.append({"path": f"{n}.png", "label": "cat", "predicted": "dog", "score": 0.9 - n / 20})
+    return pd.DataFrame(rows)
+
+
+def pixels(path):
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def test_a_confusion_picture_is_a_picture(tmp_path):
+    confusion_picture(MATRIX, ["cat", "dog"], tmp_path / "a.png")
+    assert min(pixels(tmp_path / "a.png").shape[:2]) > 200
+
+
+def test_other_counts_are_another_picture(tmp_path):
+    confusion_picture(MATRIX, ["cat", "dog"], tmp_path / "a.png")
+    confusion_picture(MATRIX[::-1], ["cat", "dog"], tmp_path / "b.png")
+    assert not np.array_equal(pixels(tmp_path / "a.png"), pixels(tmp_path / "b.png"))
+
+
+def test_a_class_without_test_images_has_no_warning(tmp_path):
+    with warnings.catch_warnings(), np.errstate(all="raise"):
+        warnings.simplefilter("error")
+        confusion_picture(np.array([[3, 0], [0, 0]]), ["cat", "dog"], tmp_path / "a.png")
+    assert (tmp_path / "a.png").is_file()
+
+
+def test_many_classes_are_drawn_without_names(tmp_path):
+    confusion_picture(np.eye(60, dtype=int), [f"class {k}" for k in range(60)], tmp_path / "a.png")
+    assert max(pixels(tmp_path / "a.png").shape[:2]) < 2000
+
+
+@pytest.mark.parametrize("name", ["$5_$", "a$^$b", "100 % & more", "a_b^c\\d", "<x>"])
+def test_a_class_may_have_any_name(tmp_path, mistakes, name):
+    confusion_picture(MATRIX, [name, "dog"], tmp_path / "a.png")
+    mistakes_picture(mistakes.assign(label=name), tmp_path, tmp_path / "b.png")
+    assert (tmp_path / "a.png").is_file()
+    assert (tmp_path / "b.png").is_file()
+
+
+def test_a_reliability_picture_is_a_picture(tmp_path):
+    reliability_picture(BINS, 0.05, tmp_path / "a.png")
+    assert min(pixels(tmp_path / "a.png").shape[:2]) > 200
+
+
+def test_mistakes_show_their_images(tmp_path, mistakes):
+    Image.new("RGB", (50, 50), (255, 0, 255)).save(tmp_path / "0.png")
+    mistakes_picture(mistakes, tmp_path, tmp_path / "a.png")
+    assert (pixels(tmp_path / "a.png") == (255, 0, 255)).all(axis=2).sum() > 1000
+
+
+def test_a_single_mistake_has_a_picture(tmp_path, mistakes):
+    mistakes_picture(mistakes.head(1), tmp_path, tmp_path / "a.png")
+    assert (tmp_path / "a.png").is_file()
+
+
+def test_no_mistake_is_a_picture_that_says_so(tmp_path, mistakes):
+    mistakes_picture(mistakes.head(0), tmp_path, tmp_path / "none.png")
+    mistakes_picture(mistakes.head(1), tmp_path, tmp_path / "one.png")
+    assert not np.array_equal(pixels(tmp_path / "none.png"), pixels(tmp_path / "one.png"))
+
+
+@pytest.mark.parametrize("kind", ["confusion", "reliability", "mistakes"])
+def test_the_same_figures_give_the_same_bytes(tmp_path, mistakes, kind):
+    draw = {
+        "confusion": lambda path: confusion_picture(MATRIX, ["cat", "dog"], path),
+        "reliability": lambda path: reliability_picture(BINS, 0.05, path),
+        "mistakes": lambda path: mistakes_picture(mistakes, tmp_path, path),
+    }[kind]
+    draw(tmp_path / "one.png")
+    draw(tmp_path / "two.png")
+    assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()

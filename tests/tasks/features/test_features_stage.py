@@ -1,0 +1,181 @@
+import shutil
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tasks.common.cache import FeatureCache
+from tasks.common.engine import Engine
+from tasks.common.errors import DataError, ParamsError, WeightsError
+from tasks.common.files import read_json
+from tasks.common.images import load
+from tasks.common.manifest import read_manifest, write_table
+from tasks.common.pack import read_pack
+
+
+def cache_folders(paths):
+    return sorted((paths.cache / "features").iterdir())
+
+
+def segments(paths):
+    return sorted((paths.cache / "features").rglob("*.safetensors"))
+
+
+def keep(paths, condition):
+    """Writes a manifest of some of the images, as if there were no others."""
+    table = read_manifest(paths.manifest)
+    write_table(table[condition(table)], paths.manifest / "manifest.parquet")
+
+
+def test_the_pack_has_the_manifests_order(finished_paths):
+    pack = read_pack(finished_paths.features)
+    assert list(pack.index["image_id"]) == list(read_manifest(finished_paths.manifest)["image_id"])
+
+
+def test_a_row_is_what_the_engine_gives_for_its_image(finished_paths, tiny_graph):
+    pack = read_pack(finished_paths.features)
+    engine, transform = Engine(tiny_graph.xml), tiny_graph.spec.transform
+    for row in (0, 13, len(pack.index) - 1):
+        pixels = load(finished_paths.raw / pack.index["path"].iloc[row], transform)
+        expected = engine(pixels[None])[0]
+        assert np.allclose(pack.features_ND[row], expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+
+
+def test_the_fingerprint_tells_all_that_decides_what_the_features_are(finished_paths, tiny_graph):
+    fingerprint = read_json(finished_paths.features / "fingerprint.json")
+    assert fingerprint["backbone"] == "test_efficientnet"
+    assert fingerprint["weights_sha256"] == tiny_graph.spec.weights_sha256
+    assert fingerprint["precision"] == "f32"
+    assert fingerprint["transform"]["interpolation"] == "bicubic"
+    assert cache_folders(finished_paths)[0].name == fingerprint["digest"]
+
+
+def test_a_second_run_computes_nothing_and_gives_the_same_bytes(paths, run_stage, tree_bytes):
+    before = tree_bytes(paths.features)
+    metrics = run_stage("features", paths).metrics
+    assert (metrics["cache_hits"], metrics["cache_misses"]) == (30, 0)
+    assert tree_bytes(paths.features) == before
+
+
+def test_without_the_cache_the_pack_has_the_same_bytes(paths, run_stage, tree_bytes):
+    before = tree_bytes(paths.features)
+    shutil.rmtree(paths.cache / "features")
+    assert run_stage("features", paths).metrics["cache_misses"] == 30
+    assert tree_bytes(paths.features) == before
+
+
+def test_only_images_that_are_new_are_computed(paths, run_stage):
+    shutil.rmtree(paths.cache / "features")
+    everything = read_manifest(paths.manifest)
+    keep(paths, lambda t: t["label"] != "red")
+    run_stage("features", paths)
+    write_table(everything, paths.manifest / "manifest.parquet")
+    metrics = run_stage("features", paths).metrics
+    assert (metrics["cache_hits"], metrics["cache_misses"]) == (20, 10)
+    assert len(read_pack(paths.features).index) == 30
+
+
+def test_an_image_that_was_taken_out_is_not_in_the_pack(paths, run_stage):
+    keep(paths, lambda t: t["path"] != "red/000.png")
+    run_stage("features", paths)
+    assert "red/000.png" not in set(read_pack(paths.features).index["path"])
+
+
+def test_a_file_that_occurs_twice_is_computed_once(paths, run_stage):
+    shutil.rmtree(paths.cache / "features")
+    table = read_manifest(paths.manifest)
+    shutil.copy(paths.raw / "red/000.png", paths.raw / "red/copy.png")
+    twin = table[table["path"] == "red/000.png"].assign(path="red/copy.png")
+    write_table(pd.concat([table, twin]), paths.manifest / "manifest.parquet")
+    assert run_stage("features", paths).metrics["cache_misses"] == 30
+    assert np.array_equal(*(read_pack(paths.features).features_ND[row] for row in (20, 30)))
+
+
+def test_a_damaged_cache_is_mended(paths, run_stage, tree_bytes):
+    before = tree_bytes(paths.features)
+    (segment,) = segments(paths)
+    content = bytearray(segment.read_bytes())
+    content[-1] ^= 1
+    segment.write_bytes(content)
+    assert run_stage("features", paths).metrics["cache_misses"] == 30
+    assert tree_bytes(paths.features) == before
+
+
+def test_another_decoder_is_another_cache(paths, run_stage, monkeypatch):
+    monkeypatch.setattr("tasks.features.stage.EXTRACTOR", 2)
+    assert run_stage("features", paths).metrics["cache_misses"] == 30
+    assert len(cache_folders(paths)) == 2
+
+
+def test_a_run_that_fails_keeps_what_it_has_computed_and_the_earlier_pack(paths, run_stage, tree_bytes, monkeypatch):
+    shutil.rmtree(paths.cache / "features")
+    before = tree_bytes(paths.features)
+    computed = threading.Event()
+
+    def add(cache, image_id, features):
+        original(cache, image_id, features)
+        computed.set()
+
+    def load_when_others_are_done(path, transform):
+        if path.name == "009.png" and path.parent.name == "red":  # the last of all
+            assert computed.wait(timeout=60)
+            path.unlink()
+        return load(path, transform)
+
+    original = FeatureCache.add
+    monkeypatch.setattr(FeatureCache, "add", add)
+    monkeypatch.setattr("tasks.features.stage.load", load_when_others_are_done)
+    with pytest.raises(DataError, match=r"009\.png cannot be read"):
+        run_stage("features", paths)
+    (folder,) = cache_folders(paths)
+    cache = FeatureCache(folder, 256)
+    assert any(image_id in cache for image_id in read_manifest(paths.manifest)["image_id"])
+    assert tree_bytes(paths.features) == before
+
+
+@pytest.mark.parametrize("threads", [0, 1, 3])
+def test_the_number_of_threads_changes_nothing(paths, run_stage, tree_bytes, threads):
+    before = tree_bytes(paths.features)
+    shutil.rmtree(paths.cache / "features")
+    run_stage("features", paths, threads=threads)
+    assert tree_bytes(paths.features) == before
+
+
+def test_no_manifest_names_the_stage_that_makes_it(paths, run_stage):
+    shutil.rmtree(paths.manifest)
+    with pytest.raises(DataError, match="preprocess"):
+        run_stage("features", paths)
+
+
+def test_an_unknown_backbone_is_answered_with_the_nearest_one(paths, run_stage):
+    with pytest.raises(ParamsError, match="did you mean `test_efficientnet`"):
+        run_stage("features", paths, backbone="test_efficientnet_")
+
+
+def test_weights_that_are_not_the_pinned_ones_are_refused(paths, run_stage):
+    with pytest.raises(WeightsError, match="not the pinned ones"):
+        run_stage("features", paths, backbone="tf_efficientnet_lite0", weights="package", weights_sha256="0" * 64)
+
+
+def test_figures_tell_statistics_of_the_features(paths, run_stage):
+    record = run_stage("features", paths)
+    features_ND = np.asarray(read_pack(paths.features).features_ND)
+    assert record.metrics["mean"] == pytest.approx(features_ND.mean(), rel=1e-4)
+    assert record.metrics["dead_features"] == (features_ND.std(axis=0) == 0).sum()
+    assert record.facts["fingerprint"] == read_pack(paths.features).fingerprint["digest"]
+
+
+def test_a_run_for_which_all_is_known_imports_no_torch(paths, repository):
+    program = (
+        "import sys, pathlib\n"
+        "from tasks.common.paths import Paths\n"
+        "from tasks.features.params import FeaturesParams\n"
+        "from tasks.features.stage import run\n"
+        "params = FeaturesParams(backbone='test_efficientnet', weights='random', precision='f32')\n"
+        "run(params, Paths(pathlib.Path(sys.argv[1])))\n"
+        "sys.exit('torch' in sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", program, str(paths.root)], cwd=repository, check=True)

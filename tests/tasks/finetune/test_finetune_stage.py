@@ -1,0 +1,148 @@
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from tasks.common.backbones.graph import read_graph
+from tasks.common.candidates import read_candidates
+from tasks.common.engine import Engine
+from tasks.common.files import read_json
+from tasks.common.heads import LinearHead
+from tasks.common.images import load
+from tasks.common.metrics import accuracy, log_loss
+from tasks.common.pack import read_pack
+from tasks.common.paths import Paths
+
+PROGRAM = """
+import json, pathlib, sys
+from tasks.common.paths import Paths
+from tasks.finetune.params import FinetuneParams
+from tasks.finetune.stage import run
+run(FinetuneParams(**json.loads(sys.argv[2])), Paths(pathlib.Path(sys.argv[1])))
+sys.exit("torch" in sys.modules)
+"""
+
+
+@pytest.mark.parametrize(
+    ("params", "reason"),
+    [({"mode": "off"}, "`finetune.mode` is off"), ({"mode": "auto", "min_images": 500}, "fewer than")],
+    ids=["off", "auto with too few images"],
+)
+def test_saying_no_writes_only_the_decision_and_imports_no_torch(paths, repository, params, reason):
+    subprocess.run([sys.executable, "-c", PROGRAM, str(paths.root), json.dumps(params)], cwd=repository, check=True)
+    assert [file.name for file in paths.finetune.iterdir()] == ["decision.json"]
+    decision = read_json(paths.finetune / "decision.json")
+    assert (decision["ran"], decision["chosen"]) == (False, "head")
+    assert reason in decision["reason"]
+
+
+def test_the_score_of_the_frozen_head_is_that_of_the_head_that_has_not_seen_validation(finished_paths):
+    pack = read_pack(finished_paths.features)
+    val = pack.rows("val")
+    p_NK = LinearHead.load(finished_paths.head, "selected").predict_proba(pack.features_ND[val])
+    score = read_json(finished_paths.finetune / "decision.json")["validation"]["head"]
+    assert score["accuracy"] == accuracy(p_NK, pack.labels(val))
+    assert score["log_loss"] == pytest.approx(log_loss(p_NK, pack.labels(val)))
+
+
+def test_auto_measures_and_stays_with_the_head_when_it_would_take_too_long(paths, run_stage):
+    run_stage("finetune", paths, mode="auto", min_images=1, budget_minutes=1e-6, batch_size=4, precision="f32")
+    decision = read_json(paths.finetune / "decision.json")
+    assert (decision["ran"], decision["chosen"]) == (False, "head")
+    assert decision["predicted_minutes"] > 1e-6
+
+
+def test_auto_trains_when_there_is_time(paths, run_stage):
+    changes = {"min_images": 1, "budget_minutes": 60, "epochs": 1, "batch_size": 8, "precision": "f32"}
+    record = run_stage("finetune", paths, mode="auto", **changes)
+    decision = read_json(paths.finetune / "decision.json")
+    assert decision["ran"]
+    assert 0 < decision["predicted_minutes"] < 60
+    assert record.metrics["epochs"] == 1
+
+
+def test_training_writes_all_that_a_candidate_needs(tuned_paths):
+    names = {file.name for file in tuned_paths.finetune.iterdir()}
+    assert names == {"decision.json", "head.safetensors", "head.json", "graph", "network.safetensors", "curves.csv"}
+
+
+def test_the_decision_tells_both_scores_and_keeps_the_better(tuned_paths):
+    decision = read_json(tuned_paths.finetune / "decision.json")
+    head, tuned = decision["validation"]["head"], decision["validation"]["finetune"]
+    better = (tuned["accuracy"], -tuned["log_loss"]) > (head["accuracy"], -head["log_loss"])
+    assert decision["chosen"] == ("finetune" if better else "head")
+
+
+def test_the_curves_have_a_row_an_epoch(tuned_paths):
+    assert list(pd.read_csv(tuned_paths.finetune / "curves.csv")["epoch"]) == [0, 1]
+
+
+def test_the_graph_computes_what_the_trained_network_computes(tuned_paths, photo):
+    import timm
+    from safetensors.torch import load_file
+
+    model = timm.create_model("test_efficientnet", pretrained=False, num_classes=0).eval()
+    model.load_state_dict(load_file(tuned_paths.finetune / "network.safetensors"))
+    graph = read_graph(tuned_paths.finetune / "graph")
+    pixels = np.stack([graph.spec.transform(photo(60 + n, 90)) for n in range(3)])
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) * 255 for v in (graph.spec.transform.mean, graph.spec.transform.std))
+    with torch.inference_mode():
+        expected = model((torch.from_numpy(pixels).permute(0, 3, 1, 2).float() - mean) / std).numpy()
+    assert np.allclose(Engine(graph.xml)(pixels), expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
+
+
+def test_the_trained_network_is_another_than_the_frozen_one(tuned_paths, tiny_graph):
+    assert read_graph(tuned_paths.finetune / "graph").spec.weights_sha256 != tiny_graph.spec.weights_sha256
+
+
+def test_frozen_batch_norm_is_still_that_of_pretraining_after_the_stage(tuned_paths, tiny_network):
+    from safetensors.torch import load_file
+
+    tuned = load_file(tuned_paths.finetune / "network.safetensors")
+    frozen = {name: value for name, value in tiny_network.state_dict().items() if "running_" in name}
+    assert frozen
+    assert all(torch.equal(tuned[name], value) for name, value in frozen.items())
+
+
+def test_graph_and_head_have_the_validation_score_of_the_decision(tuned_paths):
+    pack = read_pack(tuned_paths.features)
+    val = pack.rows("val")
+    graph = read_graph(tuned_paths.finetune / "graph")
+    files = [tuned_paths.raw / path for path in pack.index["path"].iloc[val]]
+    features_ND = Engine(graph.xml)(np.stack([load(file, graph.spec.transform) for file in files]))
+    p_NK = LinearHead.load(tuned_paths.finetune).predict_proba(features_ND)
+    score = read_json(tuned_paths.finetune / "decision.json")["validation"]["finetune"]
+    assert accuracy(p_NK, pack.labels(val)) == score["accuracy"]
+    assert log_loss(p_NK, pack.labels(val)) == pytest.approx(score["log_loss"], rel=1e-3)
+
+
+def test_a_training_that_is_done_leaves_no_checkpoint(tuned_paths):
+    assert list(tuned_paths.checkpoints.glob("*")) == []
+
+
+def test_training_leaves_the_head_and_the_features_alone(tuned_paths, finished_paths, tree_bytes):
+    for place in ("head", "features", "manifest"):
+        assert tree_bytes(getattr(tuned_paths, place)) == tree_bytes(getattr(finished_paths, place))
+
+
+def test_both_candidates_can_be_read_after_training(tuned_paths):
+    candidates, chosen = read_candidates(tuned_paths)
+    assert set(candidates) == {"head", "finetune"}
+    assert chosen in candidates
+
+
+def test_only_the_head_is_a_candidate_without_training(finished_paths):
+    candidates, chosen = read_candidates(finished_paths)
+    assert (set(candidates), chosen) == ({"head"}, "head")
+
+
+def test_a_later_decision_against_training_removes_what_was_trained(tuned_paths, tmp_path, run_stage):
+    paths = Paths(tmp_path / "project")
+    shutil.copytree(tuned_paths.root, paths.root)
+    run_stage("finetune", paths, mode="off")
+    assert [file.name for file in paths.finetune.iterdir()] == ["decision.json"]

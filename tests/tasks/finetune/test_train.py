@@ -1,0 +1,244 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from tasks.common.heads import LinearHead
+from tasks.common.images import EvalTransform
+from tasks.common.metrics import accuracy, log_loss
+from tasks.finetune.params import FinetuneParams
+from tasks.finetune.train import Course, Images, Trainer
+
+TRANSFORM = EvalTransform(8, 8, 1.0, "center", "bilinear", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+N = 24
+
+
+@pytest.fixture
+def trainer():
+    """A trainer of a network of one filter bank, always from the same weights."""
+
+    def make(**params):
+        torch.manual_seed(0)
+        backbone = nn.Sequential(
+            nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+        )
+        head = LinearHead(np.zeros((2, 6), np.float32), np.zeros(2, np.float32), ["dark", "light"])
+        settings = {"epochs": 4, "batch_size": 8, "learning_rate": 1e-2, "patience": 9, "precision": "f32"}
+        return Trainer(backbone, head, TRANSFORM, FinetuneParams(**{**settings, **params}))
+
+    return make
+
+
+def images(load=None):
+    """Dark and light images in turn."""
+    y_N = np.arange(N) % 2
+    pixels = (60 + 80 * y_N[:, None, None, None] + np.random.default_rng(0).integers(0, 60, (N, 8, 8, 3))).astype(
+        np.uint8
+    )
+    return Images(load or (lambda i, epoch: pixels[i]), y_N, np.ones(N))
+
+
+def state(trainer):
+    return {name: value.clone() for name, value in trainer.network.state_dict().items()}
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def statistics(trainer):
+    return {name: value for name, value in state(trainer).items() if "running" in name or "batches" in name}
+
+
+def test_training_learns(trainer, tmp_path):
+    course = trainer(epochs=8).run(images(), images(), tmp_path / "c.pt", None)
+    assert course.rows[-1]["val_accuracy"] == 1.0
+    assert course.rows[-1]["train_loss"] < course.rows[0]["train_loss"]
+
+
+def test_training_starts_from_the_head_it_is_given():
+    head = LinearHead(np.float32([[1, 2, 3], [4, 5, 6]]), np.float32([7, 8]), ["a", "b"])
+    trainer = Trainer(nn.Flatten(), head, TRANSFORM, FinetuneParams())
+    again = trainer.head(["a", "b"])
+    assert np.array_equal(again.weight, head.weight)
+    assert np.array_equal(again.bias, head.bias)
+
+
+def test_all_layers_are_trained(trainer, tmp_path):
+    t = trainer()
+    before = state(t)
+    t.run(images(), images(), tmp_path / "c.pt", None)
+    assert not any(torch.equal(before[name], value) for name, value in t.network.named_parameters())
+
+
+def test_frozen_batch_norm_keeps_its_statistics_to_the_bit(trainer, tmp_path):
+    t = trainer(batch_norm="frozen")
+    before = statistics(t)
+    t.run(images(), images(), tmp_path / "c.pt", None)
+    assert same(statistics(t), before)
+
+
+def test_running_batch_norm_updates_its_statistics(trainer, tmp_path):
+    t = trainer(batch_norm="running")
+    before = statistics(t)
+    t.run(images(), images(), tmp_path / "c.pt", None)
+    assert not same(statistics(t), before)
+
+
+@pytest.mark.parametrize("batch_norm", ["frozen", "running"])
+@pytest.mark.parametrize("batch_size", [4, 24, 64])
+def test_measuring_the_speed_leaves_all_weights_unchanged(trainer, batch_norm, batch_size):
+    t = trainer(batch_norm=batch_norm, batch_size=batch_size)
+    before = state(t)
+    assert t.seconds_per_image(images()) > 0
+    assert same(state(t), before)
+
+
+def test_measuring_the_speed_leaves_the_course_unchanged(trainer, tmp_path):
+    measured, plain = trainer(), trainer()
+    measured.seconds_per_image(images())
+    rows = [t.run(images(), images(), tmp_path / f"{n}.pt", None).rows for n, t in enumerate((measured, plain))]
+    assert rows[0] == rows[1]
+
+
+def test_the_same_training_gives_the_same_weights(trainer, tmp_path):
+    states = []
+    for n in range(2):
+        t = trainer()
+        t.run(images(), images(), tmp_path / f"{n}.pt", None)
+        states.append(state(t))
+    assert same(*states)
+
+
+def interrupt_in(epoch):
+    def load(i, now):
+        if now == epoch:
+            raise KeyboardInterrupt
+        return images().load(i, now)
+
+    return load
+
+
+@pytest.mark.parametrize("batch_norm", ["frozen", "running"])
+@pytest.mark.parametrize("epoch", [1, 3])
+def test_an_interrupted_training_goes_on_as_if_undisturbed(trainer, tmp_path, epoch, batch_norm):
+    whole = trainer(batch_norm=batch_norm)
+    expected = whole.run(images(), images(), tmp_path / "whole.pt", None)
+    with pytest.raises(KeyboardInterrupt):
+        trainer(batch_norm=batch_norm).run(images(interrupt_in(epoch)), images(), tmp_path / "c.pt", None)
+    resumed = trainer(batch_norm=batch_norm)
+    course = resumed.run(images(), images(), tmp_path / "c.pt", None)
+    assert course.rows == expected.rows
+    assert course.best_epoch == expected.best_epoch
+    assert same(state(resumed), state(whole))
+
+
+def test_a_training_that_was_done_is_not_gone_on_with(trainer, tmp_path):
+    first = trainer()
+    expected = first.run(images(), images(), tmp_path / "c.pt", None)
+    again = trainer()
+    assert again.run(images(), images(), tmp_path / "c.pt", None).rows == expected.rows
+    assert same(state(again), state(first))
+
+
+def test_a_training_that_had_stopped_early_is_not_gone_on_with(trainer, tmp_path):
+    """Killed after its last epoch, before its outputs were written: the checkpoint is all there is."""
+    still = {"learning_rate": 1e-12, "patience": 1, "epochs": 9}
+    expected = trainer(**still).run(images(), images(), tmp_path / "c.pt", None)
+    again = trainer(**still).run(images(), images(), tmp_path / "c.pt", None)
+    assert again.rows == expected.rows
+    assert again.ended == expected.ended
+
+
+@pytest.mark.parametrize("patience", [1, 3])
+def test_training_ends_when_validation_has_not_improved_for_its_patience(trainer, tmp_path, patience):
+    t = trainer(learning_rate=1e-12, patience=patience, epochs=20)
+    course = t.run(images(), images(), tmp_path / "c.pt", None)
+    assert len(course.rows) == 1 + patience
+    assert course.ended == f"validation has not improved for {patience} epochs"
+
+
+def test_the_best_weights_are_restored_and_not_the_last(trainer, tmp_path):
+    t = trainer(learning_rate=3.0, warmup=0, epochs=6)
+    val = images()
+    course = t.run(images(), val, tmp_path / "c.pt", None)
+    losses = [row["val_loss"] for row in course.rows]
+    assert course.best_epoch == int(np.argmin(losses)) < len(losses) - 1
+    assert log_loss(t.predict_proba(val), val.y_N) == pytest.approx(min(losses))
+    assert same(state(t), course.best_state)
+
+
+def test_training_ends_before_it_would_pass_its_deadline(trainer, tmp_path):
+    course = trainer().run(images(), images(), tmp_path / "c.pt", 0.0)
+    assert len(course.rows) == 1
+    assert course.ended == "another epoch would pass the time budget"
+
+
+def test_training_within_its_deadline_does_all_epochs(trainer, tmp_path):
+    course = trainer().run(images(), images(), tmp_path / "c.pt", 1e6)
+    assert len(course.rows) == 4
+    assert course.ended == "all epochs done"
+
+
+def test_the_course_tells_loss_and_accuracy_on_validation(trainer, tmp_path):
+    t, val = trainer(epochs=1), images()
+    (row,) = t.run(images(), val, tmp_path / "c.pt", None).rows
+    p_NK = t.predict_proba(val)
+    assert row["val_loss"] == pytest.approx(log_loss(p_NK, val.y_N))
+    assert row["val_accuracy"] == accuracy(p_NK, val.y_N)
+
+
+def test_probabilities_do_not_depend_on_the_size_of_the_batch(trainer):
+    one, many = (trainer(batch_size=size).predict_proba(images()) for size in (2, 24))
+    assert np.allclose(one, many, atol=1e-6)
+    assert one.shape == (N, 2)
+
+
+def test_each_epoch_sees_every_image_once(trainer, tmp_path):
+    seen = []
+
+    def load(i, epoch):
+        seen.append((epoch, i))
+        return images().load(i, epoch)
+
+    trainer(epochs=2).run(images(load), images(), tmp_path / "c.pt", None)
+    assert sorted(seen) == [(epoch, i) for epoch in range(2) for i in range(N)]
+
+
+def test_fewer_images_than_a_batch_are_still_trained_on(trainer, tmp_path):
+    course = trainer(batch_size=64).run(images(), images(), tmp_path / "c.pt", None)
+    assert np.isfinite(course.rows[-1]["train_loss"])
+
+
+def test_an_error_while_loading_is_raised(trainer, tmp_path):
+    def load(i, epoch):
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        trainer().run(images(load), images(), tmp_path / "c.pt", None)
+
+
+def test_the_rate_rises_linearly_and_falls_as_a_cosine(trainer):
+    t = trainer(learning_rate=1.0, warmup=0.2)
+    assert [t._rate(at) for at in (0.1, 0.2, 0.6, 1.0)] == pytest.approx([0.5, 1.0, 0.5, 0.0])
+
+
+def test_biases_and_norms_do_not_decay(trainer):
+    decayed, free = trainer(weight_decay=0.5)._optimizer.param_groups
+    assert (decayed["weight_decay"], free["weight_decay"]) == (0.5, 0.0)
+    assert all(p.ndim > 1 for p in decayed["params"])
+    assert len(decayed["params"]) + len(free["params"]) == 6
+
+
+def test_an_image_of_no_weight_to_speak_of_has_no_effect(trainer, tmp_path):
+    plain = images()
+    wrong = Images(
+        plain.load, np.where(np.arange(N) < 6, 1 - plain.y_N, plain.y_N), np.where(np.arange(N) < 6, 1e-9, 1.0)
+    )
+    t = trainer(epochs=8)
+    t.run(wrong, plain, tmp_path / "c.pt", None)
+    assert accuracy(t.predict_proba(plain), plain.y_N) == 1.0
+
+
+def test_a_new_course_is_empty():
+    assert Course() == Course(rows=[], best_epoch=-1, best_state={}, seconds=0.0, ended="all epochs done")

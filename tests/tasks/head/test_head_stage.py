@@ -1,0 +1,163 @@
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tasks.common.errors import DataError
+from tasks.common.heads import LinearHead
+from tasks.common.manifest import write_table
+from tasks.common.pack import read_pack
+from tasks.common.paths import Paths
+
+
+@pytest.fixture
+def unbalanced(paths):
+    """A pack of features that overlap, of which one class has far more images than the others."""
+    rng = np.random.default_rng(0)
+    label = np.repeat(["a", "b", "c"], [160, 20, 20])
+    centre = {"a": 0.0, "b": 1.0, "c": -1.0}
+    features_ND = (np.array([centre[name] for name in label])[:, None] + rng.normal(size=(200, 8))).astype(np.float32)
+    index = pd.DataFrame(
+        {
+            "image_id": [f"{n:032x}" for n in range(200)],
+            "path": [f"{n}.png" for n in range(200)],
+            "label": label,
+            "split": np.tile(["train", "train", "train", "val", "test"], 40),
+            "group": None,
+            "weight": 1.0,
+        }
+    )
+    np.save(paths.features / "features.npy", features_ND)
+    write_table(index, paths.features / "index.parquet")
+    return paths
+
+
+def test_colours_that_are_clearly_apart_are_told_apart(finished_paths):
+    pack, head = read_pack(finished_paths.features), LinearHead.load(finished_paths.head)
+    rows = np.arange(len(pack.index))
+    assert (head.predict_proba(pack.features_ND).argmax(axis=1) == pack.labels(rows)).mean() > 0.9
+
+
+def test_the_classes_of_the_head_are_those_of_the_pack(finished_paths):
+    assert LinearHead.load(finished_paths.head).classes == ["blue", "green", "red"]
+
+
+def test_a_second_run_gives_the_same_bytes(paths, run_stage, tree_bytes):
+    before = tree_bytes(paths.head), tree_bytes(paths.plots("head"))
+    run_stage("head", paths)
+    assert (tree_bytes(paths.head), tree_bytes(paths.plots("head"))) == before
+
+
+def test_training_the_head_leaves_the_backbone_alone_to_the_bit(paths, run_stage, tree_bytes):
+    before = tree_bytes(paths.cache), tree_bytes(paths.features)
+    run_stage("head", paths, class_weight="balanced")
+    assert (tree_bytes(paths.cache), tree_bytes(paths.features)) == before
+
+
+def test_the_head_never_sees_a_test_image(unbalanced, run_stage, tree_bytes):
+    run_stage("head", unbalanced)
+    before = tree_bytes(unbalanced.head)
+    features_ND = np.load(unbalanced.features / "features.npy")
+    features_ND[read_pack(unbalanced.features).rows("test")] = 1e6
+    np.save(unbalanced.features / "features.npy", features_ND)
+    run_stage("head", unbalanced)
+    assert tree_bytes(unbalanced.head) == before
+
+
+def test_the_refitted_head_learns_from_validation_images_and_the_selected_one_does_not(unbalanced, run_stage):
+    run_stage("head", unbalanced, strengths=1)
+    final, selected = (LinearHead.load(unbalanced.head, name) for name in ("head", "selected"))
+    features_ND = np.load(unbalanced.features / "features.npy")
+    features_ND[read_pack(unbalanced.features).rows("val")] *= -1
+    np.save(unbalanced.features / "features.npy", features_ND)
+    run_stage("head", unbalanced, strengths=1)
+    assert np.array_equal(LinearHead.load(unbalanced.head, "selected").weight, selected.weight)
+    assert not np.allclose(LinearHead.load(unbalanced.head, "head").weight, final.weight)
+
+
+def test_without_a_refit_the_two_heads_are_one(unbalanced, run_stage):
+    run_stage("head", unbalanced, refit=False)
+    final, selected = (LinearHead.load(unbalanced.head, name) for name in ("head", "selected"))
+    assert np.array_equal(final.weight, selected.weight)
+    assert np.array_equal(final.bias, selected.bias)
+
+
+def test_balanced_classes_find_more_of_the_rare_ones(unbalanced, run_stage):
+    pack = read_pack(unbalanced.features)
+    rare = {}
+    for class_weight in ("none", "balanced"):
+        run_stage("head", unbalanced, class_weight=class_weight)
+        predicted = LinearHead.load(unbalanced.head).predict_proba(pack.features_ND).argmax(axis=1)
+        rare[class_weight] = (predicted > 0).sum()
+    assert rare["balanced"] > rare["none"]
+
+
+def test_balanced_weights_change_nothing_where_classes_are_balanced(unbalanced, run_stage):
+    index = pd.read_parquet(unbalanced.features / "index.parquet").iloc[:180]
+    index = index.assign(label=np.repeat(["a", "b", "c"], 60), split=np.tile(["train", "train", "val"], 60))
+    np.save(unbalanced.features / "features.npy", np.load(unbalanced.features / "features.npy")[:180])
+    write_table(index, unbalanced.features / "index.parquet")
+    heads = []
+    for class_weight in ("none", "balanced"):
+        run_stage("head", unbalanced, class_weight=class_weight)
+        heads.append(LinearHead.load(unbalanced.head).weight)
+    assert np.allclose(*heads, atol=1e-4)
+
+
+def test_an_images_weight_counts(unbalanced, run_stage):
+    run_stage("head", unbalanced)
+    before = LinearHead.load(unbalanced.head).bias
+    index = pd.read_parquet(unbalanced.features / "index.parquet")
+    write_table(index.assign(weight=np.where(index["label"] == "a", 0.1, 1.0)), unbalanced.features / "index.parquet")
+    run_stage("head", unbalanced)
+    after = LinearHead.load(unbalanced.head).bias
+    assert after[0] - after[1:].mean() < before[0] - before[1:].mean()
+
+
+def test_validations_probabilities_are_those_of_the_selected_head(finished_paths):
+    pack = read_pack(finished_paths.features)
+    table = pd.read_parquet(finished_paths.head / "validation.parquet")
+    val = pack.rows("val")
+    expected = LinearHead.load(finished_paths.head, "selected").predict_proba(pack.features_ND[val])
+    assert list(table["image_id"]) == list(pack.index["image_id"].iloc[val])
+    assert np.allclose(table[["p_0", "p_1", "p_2"]].to_numpy(), expected)
+
+
+def test_the_path_has_a_row_for_each_strength_tried(paths, run_stage):
+    record = run_stage("head", paths)
+    table = pd.read_csv(paths.plots("head") / "path.csv")
+    assert len(table) == record.metrics["strengths_tried"]
+    assert record.metrics["l2"] in set(table["l2"])
+    assert [value for _, value in record.curves["path_val_loss"]] == pytest.approx(list(table["val_loss"]))
+
+
+def test_the_figures_are_those_of_the_chosen_strength(paths, run_stage):
+    record = run_stage("head", paths)
+    table = pd.read_csv(paths.plots("head") / "path.csv")
+    assert record.metrics["val_log_loss"] == pytest.approx(table["val_loss"].min())
+
+
+@pytest.mark.parametrize(("bounds", "key"), [((1e-3, 1e-3), None), ((10.0, 1.0), "l2_min"), ((1e-9, 1e-12), "l2_max")])
+def test_a_best_strength_at_an_end_of_the_path_is_said(unbalanced, run_stage, capsys, bounds, key):
+    run_stage("head", unbalanced, l2_max=bounds[0], l2_min=bounds[1], strengths=1 if key is None else 3)
+    said = capsys.readouterr().err
+    assert (f"head.{key}" in said) if key else ("the best; try" not in said)
+
+
+def test_no_features_name_the_stage_that_makes_them(tmp_path, run_stage):
+    with pytest.raises(DataError, match="features"):
+        run_stage("head", Paths(tmp_path))
+
+
+def test_the_head_is_trained_without_torch(paths, repository):
+    program = (
+        "import sys, pathlib\n"
+        "from tasks.common.paths import Paths\n"
+        "from tasks.head.params import HeadParams\n"
+        "from tasks.head.stage import run\n"
+        "run(HeadParams(strengths=2), Paths(pathlib.Path(sys.argv[1])))\n"
+        "sys.exit('torch' in sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", program, str(paths.root)], cwd=repository, check=True)

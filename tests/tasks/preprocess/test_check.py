@@ -1,0 +1,158 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tasks.preprocess.check import check_file, check_files
+
+
+@pytest.fixture
+def check(tmp_path):
+    def run(content, name="a.png", min_side=16, placeholder_share=0.9):
+        path = tmp_path / name
+        if isinstance(content, bytes):
+            path.write_bytes(content)
+        else:
+            content.save(path)
+        return check_file(path, name, min_side, placeholder_share)
+
+    return run
+
+
+def encoded(image, form, **options):
+    stream = io.BytesIO()
+    image.save(stream, form, **options)
+    return stream.getvalue()
+
+
+def drawn(share, colours=4, side=40):
+    """A palette image of which one colour covers `share`, and others take turns on the rest."""
+    values = np.zeros(side * side, np.uint8)
+    rest = round(side * side * (1 - share))
+    values[:rest] = 1 + np.arange(rest) % (colours - 1)
+    image = Image.fromarray(values.reshape(side, side), "L").convert("P")
+    image.putpalette(list(range(256)) * 3)
+    return image
+
+
+def test_a_sound_image_has_no_reason_against_it(check, noise):
+    verdict = check(noise(30, 20))
+    assert (verdict.reason, verdict.width, verdict.height, verdict.mode) == ("", 30, 20, "RGB")
+
+
+def test_an_empty_file_is_rejected(check):
+    assert check(b"").reason == "empty file"
+
+
+def test_a_text_file_is_rejected_as_no_image(check):
+    assert check(b"notes about the images").reason == "not an image"
+
+
+def test_a_truncated_jpeg_is_rejected_as_damaged(check, noise):
+    content = encoded(noise(64, 64), "JPEG")
+    assert check(content[: len(content) // 2], "a.jpg").reason.startswith("damaged:")
+
+
+def test_a_png_with_a_wrong_checksum_is_rejected_as_damaged(check, noise):
+    content = bytearray(encoded(noise(64, 64), "PNG"))
+    content[60] ^= 1
+    assert check(bytes(content)).reason.startswith("damaged:")
+
+
+@pytest.mark.parametrize("name", [".DS_Store", ".hidden.png", "Thumbs.db", "desktop.ini"])
+def test_a_file_that_systems_leave_about_is_rejected_as_hidden(check, name):
+    assert check(b"whatever", name).reason == "hidden file"
+
+
+def test_a_file_in_a_hidden_folder_is_rejected_as_hidden(tmp_path, noise):
+    noise().save(tmp_path / "a.png")
+    assert check_file(tmp_path / "a.png", ".cache/a.png", 16, 0.9).reason == "hidden file"
+
+
+def test_an_image_of_one_pixel_is_rejected_as_too_small(check):
+    assert check(Image.new("RGB", (1, 1))).reason == "too small: 1 x 1 px, the shorter side needs 16"
+
+
+@pytest.mark.parametrize(("size", "sound"), [((16, 40), True), ((40, 15), False)])
+def test_the_shorter_side_decides(check, noise, size, sound):
+    assert (check(noise(*size)).reason == "") is sound
+
+
+def test_an_image_of_one_colour_is_rejected_as_blank(check):
+    assert check(Image.new("RGB", (32, 32), (9, 9, 9))).reason.startswith("blank")
+
+
+def test_a_drawn_gif_of_mostly_one_colour_is_rejected_as_a_placeholder(check):
+    reason = check(drawn(0.95), "a.gif").reason
+    assert reason == "placeholder: one of its 4 colours covers 95% of the picture"
+
+
+def test_a_drawing_without_a_colour_that_dominates_is_kept(check):
+    assert check(drawn(0.8), "a.gif").reason == ""
+
+
+def test_a_photograph_saved_with_a_palette_is_kept(check):
+    assert check(drawn(0.92, colours=100), "a.gif").reason == ""
+
+
+def test_the_share_that_makes_a_placeholder_can_be_changed(check):
+    assert check(drawn(0.8), "a.gif", placeholder_share=0.7).reason.startswith("placeholder")
+
+
+def test_width_and_height_are_those_of_the_upright_image(check, noise):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    verdict = check(encoded(noise(40, 20), "JPEG", exif=exif), "a.jpg")
+    assert (verdict.width, verdict.height) == (20, 40)
+
+
+@pytest.mark.parametrize(("form", "mode"), [("L", "L"), ("P", "P"), ("RGBA", "RGBA")])
+def test_the_mode_is_the_files_own(check, noise, form, mode):
+    assert check(noise().convert(form)).mode == mode
+
+
+def test_a_lossless_copy_in_another_format_has_the_same_pixels(check, noise):
+    assert check(noise(), "a.png").pixels == check(noise(), "a.bmp").pixels
+
+
+def test_one_changed_value_is_other_pixels(check, noise):
+    changed = noise()
+    changed.putpixel((3, 3), (0, 0, 1))
+    assert check(noise(), "a.png").pixels != check(changed, "b.png").pixels
+
+
+def test_the_same_bytes_in_another_shape_are_other_pixels(check, noise):
+    pixels = np.asarray(noise(32, 64))
+    tall, wide = Image.fromarray(pixels), Image.fromarray(pixels.reshape(32, 64, 3))
+    assert check(tall, "a.png").pixels != check(wide, "b.png").pixels
+
+
+def test_a_picture_of_too_many_pixels_is_rejected_and_not_decoded(check, noise, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 400)
+    assert check(noise(40, 40)).reason.startswith("too large")
+
+
+def test_verdicts_come_in_the_order_of_the_files(tmp_path, noise):
+    names = [f"{n}.png" for n in range(20)]
+    for n, name in enumerate(names):
+        noise(20 + n, 20).save(tmp_path / name)
+    assert [v.width for v in check_files(tmp_path, names, 16, 0.9)] == list(range(20, 40))
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF", "WEBP", "BMP", "AVIF"])
+def test_no_damage_to_a_file_stops_the_check(check, noise, form):
+    sound = encoded(noise(24, 24), form)
+    for place in range(0, min(len(sound), 400), 3):
+        content = bytearray(sound)
+        content[place] ^= 0xFF
+        check(bytes(content), f"a.{form.lower()}")
+
+
+def test_exif_data_that_make_no_sense_do_not_stop_the_check(check, noise):
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "abc"
+    content = encoded(noise(24, 24), "JPEG", exif=exif)
+    senseless = content.replace(b"\x01\x0f\x00\x02", b"\x01\x00\x00\x02")  # a width that is a word
+    assert senseless != content
+    check(senseless, "a.jpg")

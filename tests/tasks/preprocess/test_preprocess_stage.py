@@ -1,0 +1,329 @@
+import hashlib
+import shutil
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from tasks.common.errors import DataError
+from tasks.common.manifest import COLUMNS, read_manifest
+from tasks.common.paths import Paths
+from tasks.preprocess import stage as module
+from tasks.preprocess.params import PreprocessParams
+
+
+@pytest.fixture
+def fresh(tmp_path, fill_classes):
+    """A project with ten images of each of three classes."""
+    paths = Paths(tmp_path)
+    fill_classes(paths.raw)
+    return paths
+
+
+@pytest.fixture
+def preprocess(run_stage):
+    def run(paths, **changes):
+        return run_stage("preprocess", paths, **{"max_rejected": 20, **changes})
+
+    return run
+
+
+def manifest(paths):
+    return read_manifest(paths.manifest).set_index("path")
+
+
+def reasons(paths):
+    table = pd.read_parquet(paths.manifest / "rejected.parquet")
+    return dict(zip(table["path"], table["reason"], strict=True))
+
+
+def test_every_sound_image_is_in_the_manifest_with_its_label(fresh, preprocess):
+    preprocess(fresh)
+    table = manifest(fresh)
+    assert len(table) == 30
+    assert all(label == path.split("/")[0] for path, label in table["label"].items())
+
+
+def test_the_manifest_has_its_columns_and_is_sorted_by_path(fresh, preprocess):
+    preprocess(fresh)
+    table = read_manifest(fresh.manifest)
+    assert list(table.columns) == list(COLUMNS)
+    assert list(table["path"]) == sorted(table["path"])
+
+
+def test_an_image_is_known_by_the_md5_of_its_file(fresh, preprocess):
+    preprocess(fresh)
+    content = (fresh.raw / "red/000.png").read_bytes()
+    assert manifest(fresh).loc["red/000.png", "image_id"] == hashlib.md5(content).hexdigest()
+
+
+def stray_text(paths):
+    (paths.raw / "red/notes.txt").write_text("notes")
+    return "red/notes.txt", "not an image"
+
+
+def truncated_jpeg(paths):
+    with Image.open(paths.raw / "red/000.png") as image:
+        image.resize((90, 90)).save(paths.raw / "red/cut.jpg")
+    content = (paths.raw / "red/cut.jpg").read_bytes()
+    (paths.raw / "red/cut.jpg").write_bytes(content[: len(content) // 2])
+    return "red/cut.jpg", "damaged: "
+
+
+def placeholder_gif(paths):
+    image = Image.new("P", (40, 40), 0)
+    image.putpalette([255, 255, 255, 0, 0, 0])
+    image.paste(1, (10, 10, 18, 18))
+    image.save(paths.raw / "red/missing.gif")
+    return "red/missing.gif", "placeholder: "
+
+
+def one_pixel(paths):
+    Image.new("RGB", (1, 1)).save(paths.raw / "red/pixel.png")
+    return "red/pixel.png", "too small: 1 x 1 px"
+
+
+def hidden_file(paths):
+    shutil.copy(paths.raw / "red/000.png", paths.raw / "red/.000.png")
+    return "red/.000.png", "hidden file"
+
+
+def blank_image(paths):
+    Image.new("RGB", (32, 32), "white").save(paths.raw / "red/blank.png")
+    return "red/blank.png", "blank: "
+
+
+def empty_file(paths):
+    (paths.raw / "red/empty.png").touch()
+    return "red/empty.png", "empty file"
+
+
+def outside_the_classes(paths):
+    with Image.open(paths.raw / "red/000.png") as image:
+        image.rotate(90).save(paths.raw / "lost.png")
+    return "lost.png", "no label: "
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        stray_text,
+        truncated_jpeg,
+        placeholder_gif,
+        one_pixel,
+        hidden_file,
+        blank_image,
+        empty_file,
+        outside_the_classes,
+    ],
+    ids=lambda f: f.__name__,
+)
+def test_what_is_no_image_to_learn_from_is_rejected_with_its_reason(fresh, preprocess, spoil):
+    path, reason = spoil(fresh)
+    preprocess(fresh)
+    assert list(reasons(fresh)) == [path]
+    assert reasons(fresh)[path].startswith(reason)
+    assert path not in manifest(fresh).index
+    assert len(manifest(fresh)) == 30
+
+
+def test_the_same_pixels_under_two_labels_are_both_held_out(fresh, preprocess):
+    with Image.open(fresh.raw / "red/000.png") as image:
+        image.save(fresh.raw / "blue/copy.bmp")
+    preprocess(fresh)
+    reason = "same pixels under two labels: blue (blue/copy.bmp), red (red/000.png)"
+    assert reasons(fresh) == {"blue/copy.bmp": reason, "red/000.png": reason}
+
+
+def test_a_copy_under_the_same_label_stays_and_shares_its_split(fresh, preprocess):
+    for n in range(6):
+        shutil.copy(fresh.raw / f"red/{n:03}.png", fresh.raw / f"red/copy{n}.png")
+    record = preprocess(fresh)
+    table = manifest(fresh)
+    assert all(table.loc[f"red/{n:03}.png", "split"] == table.loc[f"red/copy{n}.png", "split"] for n in range(6))
+    assert record.metrics["duplicates"] == 6
+
+
+@pytest.fixture
+def given(tmp_path, fill_classes):
+    """A project whose data bring their own three splits."""
+    paths = Paths(tmp_path)
+    fill_classes(tmp_path / "all")
+    for file in sorted((tmp_path / "all").rglob("*.png")):
+        split = {"0": "val", "1": "val", "2": "test", "3": "test"}.get(file.stem[-1], "train")
+        target = paths.raw / split / file.parent.name / file.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        file.rename(target)
+    return paths
+
+
+def test_given_splits_are_kept(given, preprocess):
+    preprocess(given)
+    assert all(path.split("/")[0] == split for path, split in manifest(given)["split"].items())
+
+
+def test_an_image_of_the_test_is_taken_out_of_training(given, preprocess):
+    shutil.copy(given.raw / "test/red/002.png", given.raw / "train/red/leak.png")
+    preprocess(given)
+    assert reasons(given) == {"train/red/leak.png": "same pixels as an image of test: test/red/002.png"}
+    assert "test/red/002.png" in manifest(given).index
+
+
+def test_an_image_of_validation_is_taken_out_of_training(given, preprocess):
+    shutil.copy(given.raw / "val/red/000.png", given.raw / "train/red/leak.png")
+    preprocess(given)
+    assert reasons(given) == {"train/red/leak.png": "same pixels as an image of val: val/red/000.png"}
+
+
+def test_too_many_rejected_files_stop_the_run_and_leave_the_earlier_manifest_alone(fresh, preprocess, tree_bytes):
+    preprocess(fresh)
+    before = tree_bytes(fresh.manifest), fresh.pins.read_bytes()
+    for n in range(3):
+        (fresh.raw / f"red/{n}.txt").write_text("text")
+    with pytest.raises(DataError, match="3 of 33: 3 not an image"):
+        preprocess(fresh, max_rejected=0.05)
+    assert (tree_bytes(fresh.manifest), fresh.pins.read_bytes()) == before
+
+
+def test_the_files_that_stopped_the_run_are_listed(fresh, preprocess):
+    for n in range(3):
+        (fresh.raw / f"red/{n}.txt").write_text("text")
+    with pytest.raises(DataError, match=r"rejected\.csv"):
+        preprocess(fresh, max_rejected=2)
+    listed = pd.read_csv(fresh.state / "rejected.csv")
+    assert list(listed["path"]) == ["red/0.txt", "red/1.txt", "red/2.txt"]
+
+
+@pytest.mark.parametrize("limit", [2, 0.1])
+def test_as_many_rejected_files_as_allowed_do_not_stop_the_run(fresh, preprocess, limit):
+    for n in range(2):
+        (fresh.raw / f"red/{n}.txt").write_text("text")
+    assert preprocess(fresh, max_rejected=limit).metrics["rejected"] == 2
+
+
+def test_hashes_that_are_known_are_used_and_not_computed_again(fresh, monkeypatch):
+    known = {
+        f"{name}/{n:03}.png": f"{k:016}{n:016}" for k, name in enumerate(("blue", "green", "red")) for n in range(10)
+    }
+    del known["red/003.png"]
+    computed = []
+    monkeypatch.setattr(module, "md5", lambda path: computed.append(path.name) or "f" * 32)
+    module.run(PreprocessParams(), fresh, known)
+    table = manifest(fresh)
+    assert computed == ["003.png"]
+    assert table.loc["red/003.png", "image_id"] == "f" * 32
+    assert table.loc["green/007.png", "image_id"] == known["green/007.png"]
+
+
+def test_a_second_run_gives_the_same_bytes(fresh, preprocess, tree_bytes):
+    preprocess(fresh)
+    before = tree_bytes(fresh.manifest), tree_bytes(fresh.plots("preprocess")), fresh.pins.read_bytes()
+    preprocess(fresh)
+    assert (tree_bytes(fresh.manifest), tree_bytes(fresh.plots("preprocess")), fresh.pins.read_bytes()) == before
+
+
+def test_no_image_changes_its_split_when_images_are_added(fresh, preprocess, noise):
+    preprocess(fresh)
+    before = manifest(fresh)["split"]
+    for n in range(20):
+        noise(seed=9000 + n).save(fresh.raw / f"red/more{n}.png")
+    preprocess(fresh)
+    assert before.equals(manifest(fresh)["split"][before.index])
+
+
+@pytest.fixture
+def tabled(fresh):
+    """The same images with a table instead of folders; the table is the test's to write."""
+
+    def write(**columns):
+        files = sorted(file.relative_to(fresh.raw).as_posix() for file in fresh.raw.rglob("*.png"))
+        table = pd.DataFrame({"path": files, "label": [f.split("/")[0] for f in files]})
+        table = table.assign(**{name: make(table) for name, make in columns.items()})
+        table.to_csv(fresh.raw / "labels.csv", index=False)
+        return fresh
+
+    return write
+
+
+def test_a_table_gives_the_labels(tabled, preprocess):
+    paths = tabled(label=lambda t: ["even" if int(p[-5]) % 2 == 0 else "odd" for p in t["path"]])
+    preprocess(paths)
+    assert set(manifest(paths)["label"]) == {"even", "odd"}
+    assert "labels.csv" not in reasons(paths)
+
+
+def test_a_table_gives_the_weights(tabled, preprocess):
+    paths = tabled(weight=lambda t: [1 + int(p[-5]) for p in t["path"]])
+    preprocess(paths)
+    assert manifest(paths).loc["red/004.png", "weight"] == 5.0
+
+
+def test_a_table_gives_the_splits(tabled, preprocess):
+    paths = tabled(split=lambda t: [["train", "train", "val", "test"][int(p[-5]) % 4] for p in t["path"]])
+    preprocess(paths)
+    assert manifest(paths).loc["red/002.png", "split"] == "val"
+    assert manifest(paths).loc["red/003.png", "split"] == "test"
+    assert manifest(paths).loc["red/004.png", "split"] == "train"
+
+
+def test_images_of_one_group_share_their_split(tabled, preprocess):
+    paths = tabled(group=lambda t: [f"{p[:3]}{int(p[-5]) // 3}" for p in t["path"]])
+    preprocess(paths)
+    table = manifest(paths)
+    assert table["group"].notna().all()
+    assert (table.groupby("group")["split"].nunique() == 1).all()
+    assert table["split"].nunique() == 3
+
+
+def test_a_copy_in_another_group_joins_the_two(tabled, preprocess):
+    paths = tabled()
+    for n in (3, 6):
+        shutil.copy(paths.raw / f"red/{n - 1:03}.png", paths.raw / f"red/{n:03}.png")
+    preprocess(tabled(group=lambda t: [f"{p[:3]}{int(p[-5]) // 3}" for p in t["path"]]))
+    splits = manifest(paths)["split"]
+    assert len({splits[f"red/{n:03}.png"] for n in range(9)}) == 1
+
+
+def test_fewer_than_two_classes_are_refused(fresh, preprocess):
+    for name in ("green", "blue"):
+        shutil.rmtree(fresh.raw / name)
+    with pytest.raises(DataError, match="fewer than two classes"):
+        preprocess(fresh)
+
+
+def test_nothing_but_rejected_files_is_refused(tmp_path, preprocess):
+    paths = Paths(tmp_path)
+    (paths.raw / "a").mkdir(parents=True)
+    (paths.raw / "a/x.txt").write_text("text")
+    with pytest.raises(DataError, match="fewer than two classes"):
+        preprocess(paths)
+
+
+def test_too_few_images_for_three_splits_are_refused(tmp_path, preprocess, noise):
+    paths = Paths(tmp_path)
+    for n, name in enumerate("ab"):
+        (paths.raw / name).mkdir(parents=True)
+        noise(seed=n).save(paths.raw / name / "1.png")
+    with pytest.raises(DataError, match="no image is left for the split"):
+        preprocess(paths)
+
+
+def test_a_class_too_small_for_three_splits_is_named(fresh, preprocess, noise, capsys):
+    (fresh.raw / "rare").mkdir()
+    noise(seed=99).save(fresh.raw / "rare/1.png")
+    preprocess(fresh)
+    assert "too few images to have one in each split: rare" in capsys.readouterr().err
+
+
+def test_figures_count_images_classes_splits_and_reasons(fresh, preprocess):
+    stray_text(fresh)
+    metrics = preprocess(fresh).metrics
+    assert (metrics["images"], metrics["classes"], metrics["rejected"]) == (30, 3, 1)
+    assert sum(metrics["by_split"].values()) == 30
+    assert metrics["by_reason"] == {"not an image": 1}
+
+
+def test_the_balance_of_the_classes_is_plotted_from_a_table(fresh, preprocess):
+    preprocess(fresh)
+    table = pd.read_csv(fresh.plots("preprocess") / "classes.csv")
+    assert table.groupby("label")["images"].sum().to_dict() == {"blue": 10, "green": 10, "red": 10}

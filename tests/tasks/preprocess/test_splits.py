@@ -1,0 +1,168 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from tasks.preprocess.splits import PIN_COLUMNS, assign, place
+
+NO_PINS = pd.DataFrame(
+    {"seed": pd.Series(dtype="int64"), "key": pd.Series(dtype=object), "split": pd.Series(dtype=object)}
+)
+SEEDS = range(25)
+
+
+def random_images(seed, classes=5, most=12, least=1, repeat=0.2):
+    """Images of classes of very different sizes, some of which share their key with another of their class."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for k in range(classes):
+        for n in range(rng.integers(least, most + 1)):
+            key = f"{seed}-{k}-{n}"
+            rows += [(key, f"class{k}", None)] * (2 if rng.random() < repeat else 1)
+    return pd.DataFrame(rows, columns=["key", "label", "split"]).sample(frac=1, random_state=seed, ignore_index=True)
+
+
+def split_of(images, pins=NO_PINS, val=0.15, test=0.15, seed=0):
+    return assign(images, val, test, seed, pins)
+
+
+def by_key(images, splits):
+    return dict(zip(images["key"], splits, strict=True))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_every_class_of_three_keys_or_more_has_one_in_each_split(seed):
+    images = random_images(seed)
+    splits, _ = split_of(images, seed=seed)
+    for _, rows in images.assign(split=splits).groupby("label"):
+        if rows["key"].nunique() >= 3:
+            assert set(rows["split"]) == {"train", "val", "test"}
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_images_of_one_key_stay_together(seed):
+    images = random_images(seed, repeat=0.7)
+    splits, _ = split_of(images)
+    assert (images.assign(split=splits).groupby("key")["split"].nunique() == 1).all()
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_an_image_never_changes_its_split_when_images_are_added(seed):
+    images = random_images(seed, least=3, most=40)
+    first = images.drop_duplicates("key").groupby("label", group_keys=False).head(3)
+    before, pins = split_of(first)
+    seen = by_key(first, before)
+    for share in (0.3, 0.6, 1.0):
+        now = pd.concat([first, images.drop(first.index).head(round(share * len(images)))])
+        splits, pins = split_of(now, pins)
+        assert {key: by_key(now, splits)[key] for key in seen} == seen
+        seen = by_key(now, splits)
+
+
+def test_an_image_of_a_class_of_two_never_changes_its_split_when_the_class_grows():
+    for number in range(200):
+        images = pd.DataFrame({"key": [f"{number}-{n}" for n in range(3)], "label": "a", "split": None})
+        two = images.head(2)
+        before, pins = split_of(two)
+        after, _ = split_of(images, pins)
+        assert by_key(two, before).items() <= by_key(images, after).items()
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_split_does_not_depend_on_the_order_of_the_images(seed):
+    images = random_images(seed)
+    turned = images.iloc[::-1]
+    assert by_key(images, split_of(images)[0]) == by_key(turned, split_of(turned)[0])
+
+
+def test_another_seed_is_another_split():
+    images = random_images(1, most=60, least=50)
+    assert list(split_of(images, seed=0)[0]) != list(split_of(images, seed=1)[0])
+
+
+def test_the_same_seed_is_the_same_split():
+    images = random_images(1, most=60, least=50)
+    assert list(split_of(images, seed=4)[0]) == list(split_of(images, seed=4)[0])
+
+
+def test_shares_are_about_those_asked_for():
+    images = pd.DataFrame({"key": [str(n) for n in range(4000)], "label": "a", "split": None})
+    shares = split_of(images, val=0.2, test=0.3)[0].value_counts(normalize=True)
+    assert shares["test"] == pytest.approx(0.3, abs=0.03)
+    assert shares["val"] == pytest.approx(0.2, abs=0.03)
+
+
+def test_a_larger_validation_share_leaves_the_test_as_it_is():
+    images = random_images(2, most=60, least=50)
+    few, many = split_of(images, val=0.1)[0], split_of(images, val=0.3)[0]
+    assert list(few == "test") == list(many == "test")
+
+
+def test_a_place_lies_between_zero_and_one_and_is_spread_evenly():
+    places = np.array([place(str(n), 0) for n in range(2000)])
+    assert ((places >= 0) & (places < 1)).all()
+    assert np.histogram(places, 10, (0, 1))[0].min() > 150
+
+
+def test_a_given_test_split_is_respected():
+    images = random_images(3, least=6, most=30)
+    images["split"] = ["test" if n % 3 == 0 else "train" for n in range(len(images))]
+    images["split"] = images.groupby("key")["split"].transform("min")
+    splits, _ = split_of(images)
+    assert list(splits == "test") == list(images["split"] == "test")
+
+
+def test_validation_is_taken_out_of_training_where_only_a_test_is_given():
+    images = pd.DataFrame({"key": [str(n) for n in range(60)], "label": "a", "split": ["train"] * 40 + ["test"] * 20})
+    splits, _ = split_of(images)
+    assert set(splits[:40]) == {"train", "val"}
+    assert set(splits[40:]) == {"test"}
+
+
+def test_three_given_splits_are_kept_to_the_image():
+    images = pd.DataFrame(
+        {"key": list("abcdef"), "label": "a", "split": ["train", "train", "val", "val", "test", "test"]}
+    )
+    splits, pins = split_of(images)
+    assert list(splits) == list(images["split"])
+    assert len(pins) == 0
+
+
+def test_a_key_given_to_training_and_to_the_test_is_all_test():
+    images = pd.DataFrame({"key": ["x", "x", "y", "z"], "label": "a", "split": ["train", "test", "train", "val"]})
+    assert list(split_of(images)[0])[:2] == ["test", "test"]
+
+
+def test_a_class_that_its_hashes_split_well_needs_no_pins():
+    images = pd.DataFrame({"key": [str(n) for n in range(500)], "label": "a", "split": None})
+    assert len(split_of(images)[1]) == 0
+
+
+def test_a_move_is_written_to_the_pins():
+    keys = [key for key in map(str, range(100)) if place(key, 0) > 0.3][:3]  # all three would be trained on
+    images = pd.DataFrame({"key": keys, "label": "a", "split": None})
+    splits, pins = split_of(images)
+    assert list(pins.columns) == PIN_COLUMNS
+    assert sorted(pins["split"]) == ["test", "val"]
+    moved = by_key(images, splits)
+    assert all(moved[row.key] == row.split for row in pins.itertuples())
+
+
+def test_a_second_run_adds_no_pins():
+    images = random_images(5)
+    splits, pins = split_of(images)
+    again, more = split_of(images, pins)
+    assert list(again) == list(splits)
+    pd.testing.assert_frame_equal(more, pins)
+
+
+def test_pins_of_another_seed_have_no_effect():
+    images = random_images(6, most=30, least=20)
+    pins = pd.DataFrame({"seed": 1, "key": images["key"].unique(), "split": "val"})
+    assert list(split_of(images, pins)[0]) == list(split_of(images)[0])
+
+
+def test_a_pinned_image_stays_where_it_was_put():
+    images = random_images(6, most=30, least=20)
+    key = next(k for k, s in by_key(images, split_of(images)[0]).items() if s == "train")
+    pins = pd.DataFrame({"seed": [0], "key": [key], "split": ["test"]})
+    assert by_key(images, split_of(images, pins)[0])[key] == "test"

@@ -1,0 +1,131 @@
+import json
+import os
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import tasks
+from tasks.register.package import MODULES, REQUIREMENTS, copy_code
+
+
+def code_of(paths):
+    (folder,) = (paths.package / "code").iterdir()
+    return folder
+
+
+def run_alone(program, paths, *words):
+    """Runs a program that sees the package's code, in an empty folder, far from this project."""
+    settings = {**os.environ, "PYTHONPATH": str(paths.package / "code"), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(paths.package), *words],
+        cwd=paths.root / "data",
+        env=settings,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_the_package_holds_graph_head_facts_requirements_code_and_entry(finished_paths):
+    names = {file.name for file in finished_paths.package.iterdir()}
+    assert names == {
+        "graph.xml",
+        "graph.bin",
+        "head.safetensors",
+        "head.json",
+        "package.json",
+        "requirements.txt",
+        "code",
+        "model.py",
+    }
+
+
+def test_requirements_are_pinned_to_what_is_installed(finished_paths):
+    lines = (finished_paths.package / "requirements.txt").read_text().splitlines()
+    assert lines == [f"{name}=={version(name)}" for name in REQUIREMENTS]
+
+
+def test_the_code_is_that_of_this_project_to_the_byte(finished_paths):
+    source = Path(tasks.__file__).parent
+    code = code_of(finished_paths)
+    copied = {file.relative_to(code).as_posix(): file.read_bytes() for file in code.rglob("*") if file.is_file()}
+    assert copied == {module: (source / module).read_bytes() for module in MODULES}
+
+
+def test_the_code_brings_every_module_of_its_own_that_it_imports(finished_paths):
+    program = (
+        "import importlib, json, os, pathlib, sys\n"
+        "code = os.listdir(pathlib.Path(sys.argv[1]) / 'code')[0]\n"
+        "importlib.import_module(code + '.register.serving')\n"
+        "print(json.dumps([name for name in sys.modules if name.split('.')[0] in ('tasks', 'flows')]))\n"
+    )
+    assert run_alone(program, finished_paths) == []
+
+
+def test_the_code_needs_neither_torch_nor_timm_nor_mlflow(finished_paths):
+    program = (
+        "import importlib, json, os, pathlib, sys\n"
+        "folder = pathlib.Path(sys.argv[1])\n"
+        "code = os.listdir(folder / 'code')[0]\n"
+        "importlib.import_module(code + '.register.serving').ImageClassifier(folder).predict([sys.argv[2]])\n"
+        "print(json.dumps([name for name in ('torch', 'timm', 'mlflow', 'torchvision') if name in sys.modules]))\n"
+    )
+    assert run_alone(program, finished_paths, str(finished_paths.raw / "red/000.png")) == []
+
+
+def test_the_codes_name_is_stable(tmp_path):
+    assert copy_code(tmp_path / "one") == copy_code(tmp_path / "two")
+
+
+def test_the_codes_name_changes_with_the_code(tmp_path, monkeypatch):
+    name = copy_code(tmp_path / "one")
+    changed = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: changed(path) + (b"#" if path.name == "images.py" else b""))
+    assert copy_code(tmp_path / "two") != name
+
+
+def test_the_codes_name_can_be_imported(tmp_path):
+    assert copy_code(tmp_path).isidentifier()
+
+
+def test_the_package_holds_no_bytecode(finished_paths):
+    assert not list(finished_paths.package.rglob("__pycache__"))
+    assert not list(finished_paths.package.rglob("*.pyc"))
+
+
+def test_a_fresh_process_predicts_what_evaluate_saw_from_every_form_of_an_image(finished_paths):
+    program = (
+        "import base64, importlib, json, os, pathlib, sys\n"
+        "folder, raw = map(pathlib.Path, sys.argv[1:3])\n"
+        "code = os.listdir(folder / 'code')[0]\n"
+        "model = importlib.import_module(code + '.register.serving').ImageClassifier(folder)\n"
+        "files = [raw / path for path in json.loads(sys.argv[3])]\n"
+        "text = [base64.b64encode(f.read_bytes()).decode() for f in files]\n"
+        "forms = {'path': files, 'str': list(map(str, files)), 'bytes': [f.read_bytes() for f in files],\n"
+        "         'base64': text, 'data URL': ['data:image/png;base64,' + t for t in text]}\n"
+        "print(json.dumps({name: model.predict(images) for name, images in forms.items()}))\n"
+    )
+    seen = pd.read_parquet(finished_paths.report / "predictions.parquet")
+    answers = run_alone(program, finished_paths, str(finished_paths.raw), json.dumps(list(seen["path"])))
+    for answer in answers.values():
+        for row, (_, expected) in zip(answer, seen.iterrows(), strict=True):
+            assert row["label"] == expected["predicted"]
+            assert all(p == pytest.approx(expected[f"p_{name}"], abs=1e-6) for name, p in row["probabilities"].items())
+
+
+def test_mlflows_entry_answers_a_table_of_images(finished_paths):
+    program = (
+        "import json, pathlib, runpy, sys, types, pandas as pd\n"
+        "folder = pathlib.Path(sys.argv[1])\n"
+        "model = runpy.run_path(str(folder / 'model.py'))['Model']()\n"
+        "model.load_context(types.SimpleNamespace(artifacts={'package': str(folder)}))\n"
+        "print(model.predict(None, pd.DataFrame({'image': [sys.argv[2]] * 2})).to_json(orient='split'))\n"
+    )
+    answer = run_alone(program, finished_paths, str(finished_paths.raw / "red/000.png"))
+    assert answer["columns"] == ["label", "score", "probabilities"]
+    assert len(answer["data"]) == 2

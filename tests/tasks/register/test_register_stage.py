@@ -1,0 +1,103 @@
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tasks.common.errors import GraftError
+from tasks.common.files import read_json, write_json
+from tasks.common.heads import LinearHead
+from tasks.common.manifest import write_table
+from tasks.common.paths import Paths
+from tasks.register.stage import predict_in_fresh_process
+
+
+def test_a_second_run_gives_the_same_bytes(paths, run_stage, tree_bytes):
+    before = tree_bytes(paths.package)
+    run_stage("register", paths)
+    assert tree_bytes(paths.package) == before
+
+
+def test_the_package_agrees_with_evaluate(paths, run_stage):
+    metrics = run_stage("register", paths).metrics
+    assert metrics["largest_difference"] <= 1e-6
+    assert metrics["smoke_images"] == 4
+
+
+def test_as_many_images_are_compared_as_there_are(paths, run_stage):
+    expected = len(pd.read_parquet(paths.report / "predictions.parquet"))
+    assert run_stage("register", paths, smoke_images=1000).metrics["smoke_images"] == expected
+
+
+def test_a_head_that_is_not_the_evaluated_one_is_refused(paths, run_stage):
+    head = LinearHead.load(paths.head)
+    LinearHead(-head.weight, head.bias, head.classes).save(paths.head)
+    with pytest.raises(GraftError, match="does not predict what evaluate saw") as caught:
+        run_stage("register", paths)
+    assert "a probability that differs by" in caught.value.got
+
+
+def test_a_package_that_was_refused_does_not_replace_the_earlier_one(paths, run_stage, tree_bytes):
+    before = tree_bytes(paths.package)
+    head = LinearHead.load(paths.head)
+    LinearHead(-head.weight, head.bias, head.classes).save(paths.head)
+    with pytest.raises(GraftError):
+        run_stage("register", paths)
+    assert tree_bytes(paths.package) == before
+    assert [file.name for file in paths.package.parent.iterdir() if file.name.endswith(".part")] == []
+
+
+def test_a_difference_within_the_tolerance_is_told(paths, run_stage):
+    seen = pd.read_parquet(paths.report / "predictions.parquet")
+    write_table(seen.assign(p_red=seen["p_red"] + 5e-5), paths.report / "predictions.parquet")
+    assert run_stage("register", paths).metrics["largest_difference"] == pytest.approx(5e-5, rel=0.1)
+
+
+def test_a_package_that_cannot_predict_is_refused_with_the_reason(paths):
+    (paths.package / "head.safetensors").write_bytes(b"damaged")
+    with pytest.raises(GraftError, match="does not predict in a process of its own") as caught:
+        predict_in_fresh_process(paths.package, [str(paths.raw / "red/000.png")])
+    assert "Error" in caught.value.got
+
+
+def test_a_fresh_process_leaves_no_bytecode_in_the_package(paths, tree_bytes):
+    before = tree_bytes(paths.package)
+    predict_in_fresh_process(paths.package, [str(paths.raw / "red/000.png")])
+    assert tree_bytes(paths.package) == before
+
+
+def test_the_facts_tell_what_the_model_is(finished_paths, tiny_graph):
+    facts = read_json(finished_paths.package / "package.json")
+    assert (facts["name"], facts["candidate"]) == ("graft", "head")
+    assert facts["classes"] == ["blue", "green", "red"]
+    assert facts["weights_sha256"] == tiny_graph.spec.weights_sha256
+    assert facts["precision"] == "f32"
+
+
+def test_the_package_has_the_evaluated_head(finished_paths):
+    packed, evaluated = LinearHead.load(finished_paths.package), LinearHead.load(finished_paths.head)
+    assert np.array_equal(packed.weight, evaluated.weight)
+    assert np.array_equal(packed.bias, evaluated.bias)
+
+
+def test_a_graph_that_is_gone_from_the_cache_is_made_again(paths, run_stage):
+    shutil.rmtree(paths.cache)
+    assert run_stage("register", paths).metrics["largest_difference"] <= 1e-6
+
+
+@pytest.fixture
+def tuned(tuned_paths, tmp_path, run_stage):
+    """A copy of the fine-tuned project, in which the fine-tuned candidate was chosen and evaluated."""
+    paths = Paths(tmp_path / "project")
+    shutil.copytree(tuned_paths.root, paths.root)
+    write_json(paths.finetune / "decision.json", {**read_json(paths.finetune / "decision.json"), "chosen": "finetune"})
+    run_stage("evaluate", paths)
+    return paths
+
+
+def test_the_fine_tuned_candidate_is_packed_with_its_own_graph_and_head(tuned, run_stage):
+    record = run_stage("register", tuned)
+    assert record.facts["candidate"] == "finetune"
+    assert record.metrics["largest_difference"] <= 1e-4
+    assert (tuned.package / "graph.bin").read_bytes() == (tuned.finetune / "graph/graph.bin").read_bytes()
+    assert np.array_equal(LinearHead.load(tuned.package).weight, LinearHead.load(tuned.finetune).weight)

@@ -1,0 +1,115 @@
+import base64
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from tasks.common.pack import read_pack
+from tasks.register.serving import ImageClassifier
+
+
+@pytest.fixture(scope="module")
+def model(finished_paths):
+    return ImageClassifier(finished_paths.package)
+
+
+@pytest.fixture(scope="module")
+def file(finished_paths):
+    return finished_paths.raw / "red" / "003.png"
+
+
+def test_a_prediction_has_label_score_and_probabilities(model, file):
+    (answer,) = model.predict([file])
+    assert set(answer) == {"label", "score", "probabilities"}
+    assert answer["score"] == answer["probabilities"][answer["label"]] == max(answer["probabilities"].values())
+    assert sum(answer["probabilities"].values()) == pytest.approx(1)
+
+
+def test_the_classes_are_the_heads(model, finished_paths):
+    assert model.classes == read_pack(finished_paths.features).classes
+
+
+def test_predictions_are_those_that_evaluate_saw(model, finished_paths):
+    seen = pd.read_parquet(finished_paths.report / "predictions.parquet")
+    answers = model.predict([finished_paths.raw / path for path in seen["path"]])
+    p_NK = np.array([[answer["probabilities"][name] for name in model.classes] for answer in answers])
+    assert np.allclose(p_NK, seen[[f"p_{name}" for name in model.classes]].to_numpy(), atol=1e-6)
+    assert [answer["label"] for answer in answers] == list(seen["predicted"])
+
+
+FORMS = {
+    "str": str,
+    "bytes": lambda f: f.read_bytes(),
+    "bytearray": lambda f: bytearray(f.read_bytes()),
+    "memoryview": lambda f: memoryview(f.read_bytes()),
+    "base64": lambda f: base64.b64encode(f.read_bytes()).decode(),
+    "data URL": lambda f: "data:image/png;base64," + base64.b64encode(f.read_bytes()).decode(),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_of_an_image_is_predicted_as_its_path_is(model, file, form):
+    assert model.predict([FORMS[form](file)]) == model.predict([file])
+
+
+@pytest.mark.parametrize("form", ["PNG", "BMP"])
+def test_a_tiny_image_in_base64_is_not_taken_for_a_files_name(model, form):
+    image = Image.new("RGB", (12, 12))  # in BMP mostly zeros: more letters in a row than a file's name may have
+    image.putpixel((0, 0), (9, 9, 9))
+    stream = io.BytesIO()
+    image.save(stream, form)
+    text = base64.b64encode(stream.getvalue()).decode()
+    assert model.predict([text]) == model.predict([stream.getvalue()])
+
+
+def test_images_are_answered_in_order(model, finished_paths):
+    files = [finished_paths.raw / name / f"{n:03}.png" for n in range(10) for name in ("red", "blue", "green")]
+    together = model.predict(files)
+    alone = [model.predict([file])[0] for file in files]
+    assert [a["label"] for a in together] == [a["label"] for a in alone]
+    assert np.allclose([a["score"] for a in together], [a["score"] for a in alone], atol=1e-6)
+
+
+def test_no_image_is_answered_with_nothing(model):
+    assert model.predict([]) == []
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (b"not an image", "cannot identify"),
+        ("no/such/file.png", "neither a file that exists nor base64"),
+        (7, "bytes, base64 or a path is needed, got int"),
+        (None, "got NoneType"),
+        ("", "cannot identify"),
+        (base64.b64encode(b"not an image").decode(), "cannot identify"),
+        ("ünïcode", "input 1"),
+    ],
+    ids=["bytes", "path", "number", "nothing", "empty", "base64", "letters"],
+)
+def test_an_entry_that_is_no_image_is_refused_with_its_place(model, file, image, message):
+    with pytest.raises(ValueError, match=r"input 1 is not an image that can be read") as caught:
+        model.predict([file, image])
+    assert message in str(caught.value)
+
+
+def test_a_grey_image_and_one_with_transparency_are_predicted(model, noise):
+    for mode in ("L", "RGBA"):
+        stream = io.BytesIO()
+        noise(40, 40).convert(mode).save(stream, "PNG")
+        assert model.predict([stream.getvalue()])[0]["label"] in model.classes
+
+
+def test_an_image_on_its_side_is_predicted_as_the_upright_one(model, noise):
+    upright = noise(60, 40, centre=(40, 60, 200))
+    lying, exif = upright.transpose(Image.Transpose.ROTATE_90), Image.Exif()
+    exif[0x0112] = 6
+    contents = []
+    for image, options in ((upright, {}), (lying, {"exif": exif})):
+        stream = io.BytesIO()
+        image.save(stream, "PNG", **options)
+        contents.append(stream.getvalue())
+    one, two = model.predict(contents)
+    assert one["probabilities"] == pytest.approx(two["probabilities"], abs=1e-6)
