@@ -10,6 +10,7 @@ from typing import Any
 from prefect import flow, get_run_logger, runtime, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.settings import PREFECT_UI_URL
 
 from tasks.common.errors import GraftError
 from tasks.common.files import read_json
@@ -18,7 +19,7 @@ from tasks.pipeline import STAGE_TASKS, run_dvc
 
 from . import processes
 from .config import RetrainParams, load_params
-from .servers import MLFLOW_PORT
+from .servers import MLFLOW_PORT, PREFECT_PORT
 from .stage import PARENT
 from .tracking import FLOW_RUN, FLOW_RUN_URL, Tracker
 from .versioning import raw_hash
@@ -85,11 +86,17 @@ def retrain(project: str) -> dict[str, Any]:
 
 def _flow_tags() -> dict[str, str]:
     tags = {"graft.process": processes.key(processes.me()), "prefect.flow_run_id": str(runtime.flow_run.id)}
-    return {**tags, "prefect.flow_run_url": str(runtime.flow_run.ui_url or "")}
+    return {**tags, "prefect.flow_run_url": _flow_run_page()}
 
 
 def _flow_variables() -> dict[str, str]:
-    return {FLOW_RUN: str(runtime.flow_run.id), FLOW_RUN_URL: str(runtime.flow_run.ui_url or "")}
+    return {FLOW_RUN: str(runtime.flow_run.id), FLOW_RUN_URL: _flow_run_page()}
+
+
+def _flow_run_page() -> str:
+    """The run's page in Prefect; for a server that ends with the run, where `graft ui` would show it."""
+    known = PREFECT_UI_URL.value() if os.environ.get("PREFECT_API_URL") else None
+    return f"{(known or f'http://127.0.0.1:{PREFECT_PORT}').rstrip('/')}/runs/flow-run/{runtime.flow_run.id}"
 
 
 def run_link(tracker: Tracker, run_id: str) -> str:

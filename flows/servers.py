@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -63,12 +65,16 @@ def server(what: str, words: list[str], port: int, health: str, log: Path, root:
         _wait(what, process, address + health, log)
         yield address
     finally:
-        process.terminate()
-        try:
+        _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """The server and all that it started: MLflow's has helpers that outlive it."""
+    for sign in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, sign)
+        with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 def prefect_server(root: Path, port: int = PREFECT_PORT) -> AbstractContextManager[str]:

@@ -3,6 +3,8 @@ write to MLflow, and no stage reads from it."""
 
 from __future__ import annotations
 
+import getpass
+import hashlib
 import os
 import socket
 import sys
@@ -38,6 +40,13 @@ PACKAGES = ("albumentations", "dvc", "mlflow", "numpy", "openvino", "pillow", "p
 
 
 _OUTCOMES = {"FINISHED": "ran", "FAILED": "failed", "KILLED": "killed", "RUNNING": "running", "SCHEDULED": "running"}
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return str(os.getuid())
 
 
 def tracking_uri(root: Path) -> str:
@@ -78,7 +87,8 @@ class Tracker:
             return str(found.experiment_id)
         local = self.uri.startswith("sqlite:")
         place = (self.paths.root / "mlartifacts").resolve().as_uri() if local else None
-        return str(self.client.create_experiment(name, artifact_location=place))
+        tags = {"mlflow.experimentKind": "custom_model_development"}  # MLflow's pages for training, not for GenAI
+        return str(self.client.create_experiment(name, artifact_location=place, tags=tags))
 
     # Parent runs
 
@@ -113,6 +123,10 @@ class Tracker:
             self.client.set_tag(run_id, "dvc.lock.sha256", sha256(lock))
             self.client.log_artifact(run_id, str(lock))
         self._describe(run_id, failed=status != "FINISHED")
+        if status == "FINISHED" and self.paths.metrics("evaluate").is_file():
+            test = read_json(self.paths.metrics("evaluate"))
+            for name in ("accuracy", "accuracy_low", "accuracy_high"):
+                self.client.log_metric(run_id, f"test_{name}", test[name])
         self.client.set_terminated(run_id, status)
 
     def children(self, parent_id: str) -> dict[str, Run]:
@@ -156,7 +170,9 @@ class Tracker:
             "graft.stage": stage,
             "graft.process": process_key,
         }
-        run_id = str(self.client.create_run(self.experiment_id, tags=tags, run_name=stage).info.run_id)
+        begun = int(float(process_key.rsplit(":", 1)[1]) * 1000)
+        run = self.client.create_run(self.experiment_id, start_time=begun, tags=tags, run_name=stage)
+        run_id = str(run.info.run_id)
         self.client.log_batch(run_id, params=[Param(key, str(value)[:6000]) for key, value in flatten(params).items()])
         return run_id
 
@@ -184,9 +200,14 @@ class Tracker:
             self.client.log_inputs(run_id, datasets=[DatasetInput(entity, [])])
 
     def log_hashes(self, run_id: str, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> None:
-        tags = [RunTag(f"dvc.dep.{path}", digest) for path, digest in inputs.items()]
+        """DVC's hashes: of the data as tags, of the code as one tag, and all of them as dvc.json."""
+        data = {path: digest for path, digest in inputs.items() if not path.startswith("tasks")}
+        code = sorted((path, digest) for path, digest in inputs.items() if path not in data)
+        tags = [RunTag("dvc.code", hashlib.md5(repr(code).encode(), usedforsecurity=False).hexdigest())]
+        tags += [RunTag(f"dvc.dep.{path}", digest) for path, digest in data.items()]
         tags += [RunTag(f"dvc.out.{path}", digest) for path, digest in outputs.items()]
         self.client.log_batch(run_id, tags=tags)
+        self.client.log_dict(run_id, {"deps": dict(inputs), "outs": dict(outputs)}, "dvc.json")
 
     def end(self, run_id: str, status: str, reason: str = "") -> None:
         if reason:
@@ -195,7 +216,7 @@ class Tracker:
 
     def _common_tags(self, git: GitState) -> dict[str, str]:
         tags = {
-            "mlflow.user": os.environ.get("USER") or os.environ.get("LOGNAME") or "unknown",
+            "mlflow.user": _user(),
             "mlflow.source.name": "graft",
             "mlflow.source.type": "PROJECT",
             "mlflow.source.git.commit": git.commit,

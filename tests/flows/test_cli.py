@@ -8,6 +8,7 @@ import subprocess
 import sys
 import urllib.request
 
+import psutil
 import pytest
 from projects import Project, free_port, wait_for
 
@@ -108,3 +109,7 @@ def test_ui_serves_both_pages_and_ends_cleanly(project: Project) -> None:
     assert process.returncode == 0
     assert not answers(f"http://127.0.0.1:{mlflow_port}/health")
     assert not answers(f"http://127.0.0.1:{prefect_port}/api/health")
+    left = [
+        process.info for process in psutil.process_iter(["cwd", "cmdline"]) if process.info["cwd"] == str(project.root)
+    ]
+    assert left == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.tracking import flatten
@@ -45,16 +46,24 @@ def test_each_stage_logs_its_parameters_figures_and_hashes(finished: Project) ->
         assert len(recorded) > 1
 
 
+def test_the_parent_carries_the_tests_result(finished: Project) -> None:
+    (parent,) = parents(finished)
+
+    assert parent.data.metrics["test_accuracy"] == finished.json("metrics/evaluate.json")["accuracy"]
+
+
 def test_hashes_of_what_a_stage_read_are_dvcs(finished: Project) -> None:
     import yaml
 
     stages = yaml.safe_load((finished.root / "dvc.lock").read_text(encoding="utf-8"))["stages"]
     for stage, run in stage_runs(finished).items():
         locked = {dep["path"]: dep["md5"] for dep in stages[stage]["deps"]}
-        recorded = {
+        tagged = {
             key.removeprefix("dvc.dep."): value for key, value in run.data.tags.items() if key.startswith("dvc.dep.")
         }
-        assert recorded == locked
+        assert tagged == {path: digest for path, digest in locked.items() if not path.startswith("tasks")}
+        recorded = finished.mlflow().download_artifacts(run.info.run_id, "dvc.json")
+        assert json.loads(Path(recorded).read_text(encoding="utf-8"))["deps"] == locked
 
 
 def test_runs_name_commit_versions_and_machine(finished: Project) -> None:
