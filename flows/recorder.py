@@ -28,7 +28,7 @@ from tasks.common.paths import Paths
 from . import processes
 
 if TYPE_CHECKING:
-    from .tracking import StageRecord
+    from .stage_record import StageRecord
 
 PATIENCE = 120.0
 """Seconds within which the recorder must have opened MLflow's store; a large one may be migrating."""
@@ -129,7 +129,7 @@ def serve(root: Path, holder: psutil.Process) -> None:
         os.umask(0o077)
         write_json(desk, {"address": listener.address, "key": key.hex(), "pid": os.getpid()})
         threading.Thread(target=_end_with, args=(holder, desk), daemon=True).start()
-        from .tracking import StageRecord  # after the desk is set up: a stage may queue while MLflow is imported
+        from .stage_record import StageRecord  # after the desk is set up: a stage may queue while MLflow is imported
 
         while True:
             with listener.accept() as line:

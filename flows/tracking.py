@@ -234,50 +234,6 @@ class Tracker:
         return {key: value for key, value in tags.items() if value}
 
 
-class StageRecord:
-    """What the recorder does for one stage, call by call."""
-
-    def __init__(self, root: Path, holder: psutil.Process) -> None:
-        self._root, self._holder = root, holder
-        self._run = self._parent = ""
-
-    def start(self, stage: str, params: Mapping[str, Any], process_key: str, parent: str) -> dict[str, str]:
-        """Opens the stage's run under its parent's (the flow's, if named) and says which runs they are."""
-        self._tracker = Tracker(self._root)
-        self._parent = parent or self._tracker.parent(self._holder)
-        self._run = self._tracker.start_stage(stage, self._parent, params, process_key)
-        return {"run_id": self._run, "parent_run_id": self._parent, "experiment_id": self._tracker.experiment_id}
-
-    def register(self, name: str) -> dict[str, Any]:
-        """Registers models/package as the newest version of `name`."""
-        from .registry import register_model
-
-        return register_model(self._tracker, self._run, name)
-
-    def log(self, record: Record, metrics: Mapping[str, Any], data_hash: str) -> None:
-        self._tracker.log_record(self._run, record, metrics, data_hash)
-
-    def finish(self, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> None:
-        """The stage is done."""
-        self._tracker.log_hashes(self._run, inputs, outputs)
-        self._end("FINISHED")
-
-    def fail(self, reason: str) -> None:
-        """The stage has failed."""
-        if self._run:
-            self._end("FAILED", reason)
-
-    def abandon(self) -> None:
-        """The stage hung up; if it had not ended, it was killed."""
-        if self._run:
-            self._end("KILLED", "the stage's process was killed")
-
-    def _end(self, status: str, reason: str = "") -> None:
-        run, self._run = self._run, ""
-        self._tracker.end(run, status, reason)
-        self._tracker.close_parent(self._parent, status)
-
-
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested mappings as dotted keys; None left out."""
     flat: dict[str, Any] = {}

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .backbones.graph import Graph, Spec, backbone_graph, check_same, read_graph
+from .backbones.graph import Graph, backbone_graph, read_graph
+from .backbones.spec import Spec, check_same
 from .backbones.weights import same_weights
 from .engine import Engine, Precision
 from .files import read_json

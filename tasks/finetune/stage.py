@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from ..common.backbones.graph import Spec
+from ..common.backbones.spec import Spec
 from ..common.backbones.weights import same_weights
 from ..common.files import whole_folder, write_json
 from ..common.heads import LinearHead

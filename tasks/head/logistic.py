@@ -120,6 +120,7 @@ class Validated:
     def row(self) -> dict[str, float]:
         return {
             "l2": self.step.l2,
+            "log10_l2": float(np.log10(self.step.l2)),
             "train_loss": self.step.train_loss,
             "val_loss": self.val_loss,
             "val_accuracy": self.val_accuracy,

