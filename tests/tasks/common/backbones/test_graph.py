@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from tasks.common.backbones.graph import backbone_graph, convert, read_graph
-from tasks.common.backbones.spec import Spec
 from tasks.common.backbones.network import eval_transform, state_sha256
+from tasks.common.backbones.spec import Spec
 from tasks.common.backbones.weights import WeightsSource
 from tasks.common.engine import Engine
 from tasks.common.errors import ParamsError
