@@ -46,8 +46,11 @@ class Progress:
             self._said = now
             self._draw(now - self._start)
 
-    def close(self) -> None:
+    def close(self, *, well: bool = True) -> None:
+        """Ends the line; `well` tells a program that waits for the total that there is nothing left to do."""
         if self._drawn:
+            if self._json and well:
+                self.total = self.done
             self._draw(time.monotonic() - self._start, last=True)
 
     def _draw(self, seconds: float, *, last: bool = False) -> None:
@@ -70,8 +73,10 @@ def progress(what: str, total: int, unit: str = "images") -> Iterator[Progress]:
     bar = Progress(what, total, unit)
     try:
         yield bar
-    finally:
-        bar.close()
+    except BaseException:
+        bar.close(well=False)
+        raise
+    bar.close()
 
 
 def say(text: str) -> None:
