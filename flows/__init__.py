@@ -1,3 +1,12 @@
 """When Graft's stages run, and what is recorded of them."""
 
+import importlib.util
+import sys
+
 import tasks as tasks  # first of all: it switches telemetry off before anything can phone home
+
+if importlib.util.find_spec("mlflow") is None:  # dvc.yaml says `python`, and the first one in the PATH may be another
+    sys.exit(
+        f"\nerror: this Python has not got Graft's packages\n  got:     {sys.executable}\n"
+        "  do:      source .venv/bin/activate, or use `graft repro`; `make install` makes the environment\n"
+    )

@@ -41,6 +41,7 @@ def register_model(tracker: Tracker, run_id: str, name: str) -> dict[str, Any]:
     The first version of a name becomes `champion` as well. Writes and returns models/registration.json.
     """
     paths = tracker.paths
+    mlflow.set_tracking_uri(tracker.uri)  # the recorder's own: MLflow sets the variable as well
     info = _log_model(paths, run_id)
     version = mlflow.register_model(info.model_uri, name, await_registration_for=60)
     client = tracker.client

@@ -15,7 +15,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import psutil
 from mlflow import MlflowClient
 from mlflow.entities import DatasetInput, Metric, Param, Run, RunTag
@@ -69,7 +68,6 @@ class Tracker:
         # A run id left in the environment by someone else's program would silently be continued.
         os.environ.pop("MLFLOW_RUN_ID", None)
         self.paths, self.uri = Paths(root), tracking_uri(root)
-        mlflow.set_tracking_uri(self.uri)
         self.client = MlflowClient(self.uri)
         try:
             self.experiment_id = self._experiment()

@@ -16,6 +16,9 @@ from ..common.images import UnreadableImage, decode
 from ..common.progress import progress
 from .scan import hidden
 
+HIDDEN = "hidden file"
+"""The reason that does not count against `preprocess.max_rejected`: systems leave such files about."""
+
 FEW_COLOURS = 64
 """A drawn placeholder has few colours; a photograph saved with a palette uses most of its 256."""
 
@@ -50,7 +53,7 @@ def check_files(raw: Path, files: Sequence[str], min_side: int, placeholder_shar
 def check_file(path: Path, name: str, min_side: int, placeholder_share: float) -> Checked:
     """Decodes a file whole and judges it."""
     if hidden(name):
-        return Checked("hidden file")
+        return Checked(HIDDEN)
     if path.stat().st_size == 0:
         return Checked("empty file")
     try:

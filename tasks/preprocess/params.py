@@ -29,7 +29,8 @@ class PreprocessParams(Section):
     ("image not found"); 1 keeps all but blank ones."""
 
     max_rejected: float = Field(0.05, ge=0)
-    """More rejected files than this stop the run: a share of all files when below 1, a number of files otherwise."""
+    """More rejected files than this stop the run: a share of all files when below 1, a number of files otherwise.
+    Hidden files do not count."""
 
     @model_validator(mode="after")
     def _fractions_leave_something_to_train_on(self) -> Self:

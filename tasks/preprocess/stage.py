@@ -15,7 +15,7 @@ from ..common.manifest import COLUMNS, SPLITS, classes, counts, write_table
 from ..common.paths import Paths
 from ..common.progress import progress, say
 from ..common.record import DatasetRecord, Record
-from .check import check_files
+from .check import HIDDEN, check_files
 from .params import PreprocessParams
 from .scan import TABLE, scan
 from .splits import PIN_COLUMNS, assign
@@ -74,14 +74,15 @@ def _hold_out_contradictions(images: pd.DataFrame, rejected: pd.DataFrame) -> tu
 
 def _stop_if_too_many(rejected: pd.DataFrame, total: int, limit: float, listing: Path) -> None:
     allowed = limit * total if limit < 1 else limit
-    if len(rejected) <= allowed:
+    counted = rejected[rejected["reason"] != HIDDEN]
+    if len(counted) <= allowed:
         return
     with whole_file(listing) as part:
         rejected[["path", "reason"]].to_csv(part, index=False)
-    kinds = Counter(reason.split(":")[0] for reason in rejected["reason"])
+    kinds = Counter(reason.split(":")[0] for reason in counted["reason"])
     raise DataError(
         "more files were rejected than `preprocess.max_rejected` allows",
-        got=f"{len(rejected)} of {total}: " + ", ".join(f"{count} {kind}" for kind, count in kinds.most_common()),
+        got=f"{len(counted)} of {total}: " + ", ".join(f"{count} {kind}" for kind, count in kinds.most_common()),
         allowed=f"{limit:g}" + (f" of all files = {allowed:.0f}" if limit < 1 else ""),
         todo=f"see {listing.parent.name}/{listing.name}; mend or remove the files, or raise `preprocess.max_rejected`",
     )

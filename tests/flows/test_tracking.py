@@ -7,7 +7,9 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.tracking import flatten
+import pytest
+
+from flows.tracking import Tracker, flatten
 from flows.versioning import raw_hash
 from tasks.common.paths import STAGES
 
@@ -164,6 +166,15 @@ def test_an_unreachable_mlflow_is_one_clear_error(project: Project) -> None:
     assert "MLflow cannot be reached" in done.stderr
     assert "MLFLOW_TRACKING_URI" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_two_projects_in_one_process_have_a_store_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        Tracker(tmp_path / name).new_parent("run", {})
+
+    assert all((tmp_path / name / "mlflow.db").is_file() for name in ("one", "two"))
 
 
 def test_nested_figures_become_dotted_names() -> None:

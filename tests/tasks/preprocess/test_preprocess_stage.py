@@ -327,3 +327,10 @@ def test_the_balance_of_the_classes_is_plotted_from_a_table(fresh, preprocess):
     preprocess(fresh)
     table = pd.read_csv(fresh.plots("preprocess") / "classes.csv")
     assert table.groupby("label")["images"].sum().to_dict() == {"blue": 10, "green": 10, "red": 10}
+
+
+def test_hidden_files_are_listed_but_do_not_stop_the_run(fresh, preprocess):
+    for number in range(5):
+        (fresh.raw / f".litter{number}").write_bytes(b"x")
+    preprocess(fresh, max_rejected=0)
+    assert set(reasons(fresh).values()) == {"hidden file"}
