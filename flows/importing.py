@@ -118,7 +118,8 @@ def _plan_table(file: Path) -> Plan:
         raise DataError(
             f"{file} is neither a folder nor a table", got=file.suffix or "no suffix", allowed=".csv or .parquet"
         )
-    table = given_splits_or_none(read_table(file))
+    table = read_table(file)
+    given_splits(table)  # refuses splits that leave nothing to train or to test on
     places: list[str] = []
     files: dict[str, Path] = {}
     for name in table["path"]:
@@ -136,12 +137,6 @@ def _plan_table(file: Path) -> Plan:
             )
         places.append(place)
     return Plan("table", files, table.assign(path=places))
-
-
-def given_splits_or_none(table: pd.DataFrame) -> pd.DataFrame:
-    """The table as it is, after a check that its splits leave something to train on."""
-    given_splits(table)
-    return table
 
 
 def _inside(name: str) -> str:

@@ -124,6 +124,7 @@ def _start(root: Path, holder: psutil.Process) -> subprocess.Popen[bytes]:
 def serve(root: Path, holder: psutil.Process) -> None:
     """Answers stages until the holder is gone."""
     desk = _desk(root, holder)
+    _clear_desks(desk.parent)
     key = secrets.token_bytes(32)
     with Listener(authkey=key) as listener:
         os.umask(0o077)
@@ -134,6 +135,13 @@ def serve(root: Path, holder: psutil.Process) -> None:
         while True:
             with listener.accept() as line:
                 _answer(line, StageRecord(root, holder))
+
+
+def _clear_desks(folder: Path) -> None:
+    """Takes away what recorders left that were killed."""
+    for desk in folder.glob("*.json"):
+        if not psutil.pid_exists(read_json(desk)["pid"]):
+            desk.unlink(missing_ok=True)
 
 
 _busy = threading.Lock()

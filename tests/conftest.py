@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from projects import Project, draw_classes, free_port, make_project
+from projects import Project, draw_classes, free_port, make_project, wait_for
 
 
 @pytest.fixture
@@ -23,6 +23,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
     draw_classes(project.root / "data" / "raw")
     project.dvc("add", "data/raw")
     project.repro()
+    wait_for(lambda: not list((project.root / ".graft" / "recorders").iterdir()), seconds=20)
     project.git("add", "--all")
     project.git("commit", "--quiet", "--message", "first run")
     return project

@@ -84,6 +84,17 @@ class Project:
         lines = self.dvc("repro", *words, **more).stdout.splitlines()
         return [line.split("'")[1] for line in lines if line.startswith("Running stage '") and ".dvc" not in line]
 
+    def start_repro(self, *words: str) -> subprocess.Popen[bytes]:
+        """`dvc repro` in a process group of its own."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "dvc", "repro", *words],
+            cwd=self.root,
+            env=self.environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
     def json(self, place: str) -> Any:
         return json.loads((self.root / place).read_text(encoding="utf-8"))
 

@@ -28,16 +28,21 @@ def test_it_ends_with_the_execution_that_it_served(project: Project) -> None:
     assert list((project.root / ".graft" / "recorders").iterdir()) == []
 
 
+def test_what_a_killed_recorder_left_is_cleared_away(project: Project) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    left = project.root / ".graft" / "recorders" / "0123456789abcdef.json"
+    left.write_text(json.dumps({"address": "nowhere", "key": "00", "pid": gone.pid}), encoding="utf-8")
+    project.set("head", l2_max=0.5)
+
+    project.repro("head")
+
+    assert not left.exists()
+
+
 def test_a_killed_stage_is_marked_as_killed(project: Project) -> None:
     project.set("preprocess", seed=5)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "dvc", "repro"],
-        cwd=project.root,
-        env=project.environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    process = project.start_repro()
     wait_for(lambda: any(run.info.status == "RUNNING" and "graft.stage" in run.data.tags for run in project.runs()))
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -50,13 +55,7 @@ def test_a_killed_stage_is_marked_as_killed(project: Project) -> None:
 def test_a_recorder_that_was_killed_is_replaced(project: Project) -> None:
     project.set("head", l2_max=0.5)
     desks = project.root / ".graft" / "recorders"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "dvc", "repro", "evaluate"],
-        cwd=project.root,
-        env=project.environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    process = project.start_repro("evaluate")
     wait_for(
         lambda: [run for run in project.runs() if run.info.run_name == "head" and run.info.status == "FINISHED"][1:]
     )

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -118,14 +116,7 @@ def test_a_stage_killed_in_the_middle_leaves_nothing_half_written(finished: Proj
 
 def kill_during(project: Project, stage: str) -> None:
     """Starts `dvc repro` and kills it and all its children, without warning, once the stage has begun its work."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "dvc", "repro"],
-        cwd=project.root,
-        env=project.environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    process = project.start_repro()
     deadline = time.monotonic() + 120
     while not any(running(child, stage) for child in psutil.Process(process.pid).children(recursive=True)):
         assert process.poll() is None, f"the pipeline ended before the stage {stage} was seen"
