@@ -127,8 +127,9 @@ def serve(root: Path, holder: psutil.Process) -> None:
     _clear_desks(desk.parent)
     key = secrets.token_bytes(32)
     with Listener(authkey=key) as listener:
-        os.umask(0o077)
+        before = os.umask(0o077)  # the key is nobody else's; the store and the models are as the user wants them
         write_json(desk, {"address": listener.address, "key": key.hex(), "pid": os.getpid()})
+        os.umask(before)
         threading.Thread(target=_end_with, args=(holder, desk), daemon=True).start()
         from .stage_record import StageRecord  # after the desk is set up: a stage may queue while MLflow is imported
 

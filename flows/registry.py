@@ -66,7 +66,9 @@ def champion(tracker: Tracker, name: str) -> str | None:
     """The version that the alias `champion` points to."""
     try:
         return str(tracker.client.get_model_version_by_alias(name, CHAMPION).version)
-    except MlflowException:
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise  # a server that does not answer is no reason to promote
         return None
 
 

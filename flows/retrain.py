@@ -78,7 +78,7 @@ def retrain(project: str) -> dict[str, Any]:
             results.append(patient(str(root), params.time_limit_minutes, environment))
         status = "FINISHED"
     finally:
-        tracker.close_parent(parent, status)
+        tracker.close_parent(parent, status, tested=True)
         _artifacts(root, tracker, parent, results)
     get_run_logger().info("%d of %d stages ran", sum(result["ran"] for result in results), len(results))
     return {"parent_run_id": parent, "stages": results, "evaluate": read_json(Paths(root).metrics("evaluate"))}

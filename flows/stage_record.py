@@ -19,11 +19,11 @@ class StageRecord:
 
     def __init__(self, root: Path, holder: psutil.Process) -> None:
         self._root, self._holder = root, holder
-        self._run = self._parent = ""
+        self._run = self._parent = self._stage = ""
 
     def start(self, stage: str, params: Mapping[str, Any], process_key: str, parent: str) -> dict[str, str]:
         """Opens the stage's run under its parent's (the flow's, if named) and says which runs they are."""
-        self._tracker = Tracker(self._root)
+        self._tracker, self._stage = Tracker(self._root), stage
         self._parent = parent or self._tracker.parent(self._holder)
         self._run = self._tracker.start_stage(stage, self._parent, params, process_key)
         return {"run_id": self._run, "parent_run_id": self._parent, "experiment_id": self._tracker.experiment_id}
@@ -53,4 +53,4 @@ class StageRecord:
     def _end(self, status: str, reason: str = "") -> None:
         run, self._run = self._run, ""
         self._tracker.end(run, status, reason)
-        self._tracker.close_parent(self._parent, status)
+        self._tracker.close_parent(self._parent, status, tested=self._stage in ("evaluate", "register"))

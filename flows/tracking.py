@@ -114,14 +114,18 @@ class Tracker:
             if key and processes.key_runs(key) is False:
                 self.client.set_terminated(run.info.run_id, "KILLED")
 
-    def close_parent(self, run_id: str, status: str) -> None:
-        """Ends the parent, for now: a later stage of the same execution opens it again."""
+    def close_parent(self, run_id: str, status: str, *, tested: bool) -> None:
+        """Ends the parent, for now: a later stage of the same execution opens it again.
+
+        Args:
+            tested: whether metrics/evaluate.json is this execution's; before that it is an earlier one's.
+        """
         lock = self.paths.root / "dvc.lock"
         if lock.is_file():
             self.client.set_tag(run_id, "dvc.lock.sha256", sha256(lock))
             self.client.log_artifact(run_id, str(lock))
         self._describe(run_id, failed=status != "FINISHED")
-        if status == "FINISHED" and self.paths.metrics("evaluate").is_file():
+        if tested and status == "FINISHED" and self.paths.metrics("evaluate").is_file():
             test = read_json(self.paths.metrics("evaluate"))
             for name in ("accuracy", "accuracy_low", "accuracy_high"):
                 self.client.log_metric(run_id, f"test_{name}", test[name])

@@ -21,7 +21,10 @@ from tasks.common.files import md5
 
 @dataclass(frozen=True)
 class GitState:
-    """The commit that is checked out; empty strings where there is no repository or no commit yet."""
+    """The commit that is checked out; empty strings where there is no repository or no commit yet.
+
+    `origin` is without the user and password that an address may carry.
+    """
 
     commit: str
     branch: str
@@ -51,7 +54,7 @@ def git_state(root: Path) -> GitState:
         commit=ask("rev-parse", "HEAD"),
         branch=ask("rev-parse", "--abbrev-ref", "HEAD"),
         dirty=bool(ask("status", "--porcelain", "--untracked-files=no")),
-        origin=ask("config", "--get", "remote.origin.url"),
+        origin=re.sub(r"^(https?://)[^@/]+@", r"\1", ask("config", "--get", "remote.origin.url")),
     )
 
 

@@ -54,10 +54,12 @@ def check_file(path: Path, name: str, min_side: int, placeholder_share: float) -
     """Decodes a file whole and judges it."""
     if hidden(name):
         return Checked(HIDDEN)
-    if path.stat().st_size == 0:
-        return Checked("empty file")
     try:
+        if path.stat().st_size == 0:
+            return Checked("empty file")
         upright = decode(path)
+    except OSError as error:
+        return Checked(f"cannot be read: {error.strerror}")
     except UnreadableImage as error:
         return Checked("not an image" if isinstance(error.__cause__, UnidentifiedImageError) else f"damaged: {error}")
     except Image.DecompressionBombError as error:

@@ -144,6 +144,16 @@ def test_a_failed_stage_is_recorded_as_failed_with_its_reason(project: Project) 
     assert "not reached" in parents(project)[-1].data.tags["mlflow.note.content"]
 
 
+def test_a_run_that_fails_before_the_test_has_no_test_accuracy(project: Project) -> None:
+    project.set("preprocess", seed=3)
+    stage = project.root / "tasks" / "head" / "stage.py"
+    stage.write_text(stage.read_text(encoding="utf-8") + "\nraise OSError(5, 'Input/output error')\n", encoding="utf-8")
+
+    assert project.dvc("repro", check=False).returncode != 0
+
+    assert "test_accuracy" not in parents(project)[-1].data.metrics
+
+
 def test_a_run_id_leaked_into_the_environment_is_not_continued(project: Project) -> None:
     client = project.mlflow()
     foreign = client.create_run(client.get_experiment_by_name("graft").experiment_id).info.run_id

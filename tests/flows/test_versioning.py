@@ -44,6 +44,12 @@ def test_git_is_asked_for_commit_and_changes(project: Project) -> None:
     assert git_state(project.root).dirty
 
 
+def test_a_password_in_the_origin_is_not_kept(project: Project) -> None:
+    project.git("remote", "add", "origin", "https://user:secret@example.org/team/shop.git")
+
+    assert git_state(project.root).origin == "https://example.org/team/shop.git"
+
+
 def test_origins_become_links_to_a_file_at_the_commit() -> None:
     def link(origin: str) -> str:
         return GitState("abc", "main", False, origin).link("data/raw.dvc")

@@ -156,3 +156,8 @@ def test_exif_data_that_make_no_sense_do_not_stop_the_check(check, noise):
     senseless = content.replace(b"\x01\x0f\x00\x02", b"\x01\x00\x00\x02")  # a width that is a word
     assert senseless != content
     check(senseless, "a.jpg")
+
+
+def test_a_broken_link_is_rejected_and_does_not_stop_the_run(tmp_path):
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    assert check_file(tmp_path / "gone.png", "gone.png", 16, 0.9).reason.startswith("cannot be read")
