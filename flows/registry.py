@@ -140,8 +140,3 @@ def _log_test_metrics(tracker: Tracker, run_id: str, model_id: str) -> None:
     data = {"dataset_name": "test", "dataset_digest": digest} if digest else {}
     for key in ("accuracy", "accuracy_low", "accuracy_high", "log_loss", "calibration_error"):
         tracker.client.log_metric(run_id, f"test_{key}", test[key], model_id=model_id, **data)
-
-
-def package_of(path: Path) -> dict[str, Any]:
-    """What models/registration.json says, or nothing."""
-    return dict(read_json(path)) if path.is_file() else {}

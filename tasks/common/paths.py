@@ -38,7 +38,6 @@ class Paths:
 _PLACES = {
     "params": "params.yaml",
     "raw": "data/raw",
-    "raw_dvc": "data/raw.dvc",
     "pins": "data/pins.csv",
     "manifest": "data/manifest",
     "features": "data/features",
