@@ -53,7 +53,7 @@ def run_stage(stage: str, paths: Paths) -> None:
         me = processes.key(psutil.Process())
         runs = recorder("start", stage, {stage: params.model_dump()}, me, os.environ.get(PARENT, ""))
         begun = time.time()
-        extra = [versioning.raw_listing(paths.root)] if stage == "preprocess" else []
+        extra = [versioning.raw_hashes(paths.root)] if stage == "preprocess" else []
         record: Record = body.run(params, paths, *extra)
         _record(stage, record, begun, params, paths, recorder)
         outputs = _hash_outputs(stage, paths)

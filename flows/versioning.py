@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from tasks.common.errors import GraftError
+from tasks.common.errors import DataError, GraftError
 from tasks.common.files import md5
 
 
@@ -94,8 +94,48 @@ def raw_hash(root: Path, tracked: str = "data/raw.dvc") -> str:
     return str(outs[0].get("md5", ""))
 
 
+def raw_hashes(root: Path) -> dict[str, str]:
+    """Path below data/raw -> md5 of the file as it is now, for all files that DVC has hashed.
+
+    DVC remembers a file's hash together with its inode, time and size; one that was changed since is left out here.
+
+    Raises:
+        DataError: data/raw.dvc describes other files, so that no record could say which images were used.
+    """
+    if not (root / ".dvc").is_dir():
+        return {}
+    from dvc.fs import LocalFileSystem
+    from dvc.repo import Repo
+
+    from tasks.preprocess.scan import list_files
+
+    raw = root / "data" / "raw"
+    files = {str(raw / name): name for name in list_files(raw)}
+    with Repo(str(root)) as repo:
+        found = repo.state.get_many(list(files), LocalFileSystem(), {})
+        known = {files[path]: str(info.value) for path, _, info in found if info is not None and info.name == "md5"}
+        ignored = repo.dvcignore.is_ignored_file
+        there = [name for path, name in files.items() if not ignored(path)]
+    _refuse_what_dvc_has_not_seen(raw_listing(root), there, known)
+    return known
+
+
+def _refuse_what_dvc_has_not_seen(listed: dict[str, str], there: list[str], known: dict[str, str]) -> None:
+    if not listed:
+        return
+    new = [name for name in there if name not in listed]
+    gone = sorted({*listed}.difference(there))
+    changed = [name for name, digest in listed.items() if known.get(name, digest) != digest]
+    if new or gone or changed:
+        raise DataError(
+            "data/raw is not what data/raw.dvc says",
+            got=f"{len(new)} files added, {len(gone)} gone, {len(changed)} changed: {(new + gone + changed)[0]}",
+            todo="run `dvc add data/raw`, or `dvc repro` for the whole pipeline, which does so",
+        )
+
+
 def raw_listing(root: Path) -> dict[str, str]:
-    """Path below data/raw -> md5 of the file, from DVC's own listing in its cache; empty when DVC has none."""
+    """Path below data/raw -> md5, as data/raw.dvc says, from DVC's cache; empty when DVC has no listing there."""
     digest = raw_hash(root)
     if not digest.endswith(".dir"):
         return {}

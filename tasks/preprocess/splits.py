@@ -4,11 +4,15 @@ A class of few images may get none in a split by its hashes. Then one is moved t
 pins, a small table that is versioned with the repository: without a memory no rule can both fill every split of a
 small class and keep every image in its split when the class grows (of four images two share a split, and with any
 third they would leave one of the three empty).
+
+Copies of the same pixels in two groups would tie the groups together, and one of them would have to move when the
+second copy arrives. So groups are placed each by itself, and copies that lie in different splits are held out.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 
 import pandas as pd
 
@@ -29,31 +33,44 @@ def assign(
     """A split for every image.
 
     Args:
-        images: columns `key` (images with the same key stay together), `label`, `split` (given, or null).
+        images: columns `key` (images with the same key are placed together), `label`, `pixels`, `split` (given, or
+            null).
         val_fraction, test_fraction: shares by which hashes are cut; where the data bring a test split of their own,
             only validation is cut.
         pins: moves made earlier, columns `seed`, `key`, `split`.
 
     Returns:
-        The split of each image, and the pins with new moves appended.
+        The split of each image, and the pins with new moves appended. A given split is kept, but for training images
+        of which validation is taken where the data bring none.
     """
     brings_val, brings_test = (images["split"].eq(name).any() for name in ("val", "test"))
-    open_test = 0.0 if brings_test else test_fraction
-    open_val = 0.0 if brings_val else val_fraction
+    open_val, open_test = 0.0 if brings_val else val_fraction, 0.0 if brings_test else test_fraction
     pinned = dict(pins.loc[pins["seed"] == seed, ["key", "split"]].itertuples(index=False))
+    placed = {key: pinned.get(key) or _by_hash(key, seed, open_val, open_test) for key in images["key"].unique()}
 
-    fixed: dict[str, str] = {}
-    chosen: dict[str, str] = {}
-    for key, given in images.groupby("key", sort=True)["split"]:
-        known = [name for name in SPLITS if (given == name).any()]
-        if known and not (known == ["train"] and open_val > 0):
-            fixed[key] = known[-1]
-        else:
-            chosen[key] = pinned.get(key) or _by_hash(key, seed, open_val, 0.0 if known else open_test)
-    moves = _fill_small_classes(images, fixed, chosen, pinned, seed)
-    appended = pd.DataFrame([(seed, key, split) for key, split in moves.items()], columns=PIN_COLUMNS)
+    given = images["split"].where(images["split"].ne("train") | (open_val == 0.0))
+    wanted = [name for name, brought in (("train", False), ("test", brings_test), ("val", brings_val)) if not brought]
+    movable = _movable(images.assign(split=given if brings_test else images["split"])) - set(pinned)
+    moves = _fill_small_classes(images.assign(split=given), placed, movable, wanted, seed)
+    new = {key: split for key, split in moves.items() if key not in pinned}
+    appended = pd.DataFrame([(seed, key, split) for key, split in new.items()], columns=PIN_COLUMNS)
     all_pins = pd.concat([pins, appended], ignore_index=True) if len(appended) else pins
-    return images["key"].map({**chosen, **fixed}), all_pins
+    return _of_images(images, given, {**placed, **moves}), all_pins
+
+
+def torn(images: pd.DataFrame) -> pd.Series:
+    """Which images (columns `pixels`, `split`, and `given`: null where the hash decided) must be held out, because the
+    same pixels lie in another split too.
+
+    Where the data gave the splits, the copy nearest to the test stays. Otherwise none does: which of them was there
+    first is not known, and to keep the wrong one would be a move.
+    """
+    out = pd.Series(False, index=images.index)
+    for _, same in images[images["pixels"].duplicated(keep=False)].groupby("pixels"):
+        if same["split"].nunique() > 1:
+            kept = max(same["given"].dropna(), key=SPLITS.index, default=None)
+            out[same.index] = same["given"].ne(kept) | (kept is None)
+    return out
 
 
 def _by_hash(key: str, seed: int, val_fraction: float, test_fraction: float) -> str:
@@ -61,29 +78,46 @@ def _by_hash(key: str, seed: int, val_fraction: float, test_fraction: float) -> 
     return "test" if at < test_fraction else "val" if at < test_fraction + val_fraction else "train"
 
 
+def _of_images(images: pd.DataFrame, given: pd.Series, placed: dict[str, str]) -> pd.Series:
+    by_key = images["key"].map(placed)
+    by_key = by_key.mask(images["split"].eq("train") & by_key.eq("test"), "train")  # given for training: never tested
+    return given.where(given.notna(), by_key).astype(object)
+
+
+def _movable(images: pd.DataFrame) -> set[str]:
+    """Keys whose move concerns one class only, overrides nothing that is given and takes no copy from its likes."""
+    keys = images.groupby("key")
+    alone = (keys["label"].nunique() == 1) & (keys["split"].count() == 0)
+    keys_of_pixels = images.groupby("pixels")["key"].transform("nunique")
+    return set(alone.index[alone]) - set(images.loc[keys_of_pixels > 1, "key"])
+
+
 def _fill_small_classes(
-    images: pd.DataFrame, fixed: dict[str, str], chosen: dict[str, str], pinned: dict[str, str], seed: int
+    images: pd.DataFrame, placed: dict[str, str], movable: set[str], wanted: list[str], seed: int
 ) -> dict[str, str]:
-    """Moves keys of `chosen` so that each class has one in each split, as far as its keys go: a single one trains, of
-    two one is for the test. Returns what must be remembered: the moves, and all of a class that is not complete yet.
+    """Moves so that each class has a key in each wanted split, as far as its keys go (a single one trains, of two one
+    is for the test); keys whose split is given stay out of it.
+
+    Returns what must be remembered: the moves, and every key of a class that is not complete yet, so that whoever
+    comes later fills the gap.
     """
     memory: dict[str, str] = {}
-    for _, keys in images.groupby("label", sort=True)["key"]:
-        members = sorted(set(keys), key=lambda key: place(key, seed))
-        for wanted in ("train", "test", "val")[: len(members)]:
-            now = {key: fixed.get(key) or chosen[key] for key in members}
-            if wanted in now.values():
-                continue
-            donor = _donor(now, [key for key in members if key in chosen and key not in pinned and key not in memory])
+    for _, rows in images.groupby("label", sort=True):
+        members = sorted(set(rows.loc[rows["split"].isna(), "key"]), key=lambda key: place(key, seed))
+        now = {key: placed[key] for key in members}
+        brought = set(rows["split"].dropna())
+        lacking = [name for name in wanted[: len(members)] if name not in brought and name not in now.values()]
+        for name in lacking:
+            donor = _donor(now, [key for key in members if key in movable and key not in memory])
             if donor is not None:
-                memory[donor] = chosen[donor] = wanted
-        if len(members) < len(SPLITS):
-            memory |= {key: chosen[key] for key in members if key in chosen and key not in pinned}
+                memory[donor] = now[donor] = name
+        if not {*wanted} <= {*now.values(), *brought}:
+            memory |= now
     return memory
 
 
 def _donor(now: dict[str, str], movable: list[str]) -> str | None:
     """The key to move: of the largest split, that its own split can do without, or that stands where none is needed."""
-    sizes = {name: list(now.values()).count(name) for name in SPLITS}
+    sizes = Counter(now.values())
     spare = [key for key in movable if sizes[now[key]] > 1] or (movable if len(now) < len(SPLITS) else [])
     return max(spare, key=lambda key: sizes[now[key]], default=None)

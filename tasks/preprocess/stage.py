@@ -18,7 +18,7 @@ from ..common.record import DatasetRecord, Record
 from .check import HIDDEN, check_files
 from .params import PreprocessParams
 from .scan import TABLE, scan
-from .splits import PIN_COLUMNS, assign
+from .splits import PIN_COLUMNS, assign, torn
 
 
 def run(params: PreprocessParams, paths: Paths, known_hashes: Mapping[str, str]) -> Record:
@@ -33,12 +33,14 @@ def run(params: PreprocessParams, paths: Paths, known_hashes: Mapping[str, str])
     files = scan(paths.raw)
     files = files[files["path"] != TABLE].reset_index(drop=True)
     images, rejected = _check(files, params, paths)
-    images, rejected = _hold_out_contradictions(images, rejected)
+    images, pins = _split(images, params, _read_pins(paths.pins))
+    images, rejected = _hold_out(images, rejected)
     _stop_if_too_many(rejected, len(files), params.max_rejected, paths.state / "rejected.csv")
     images["image_id"] = _hashes(images["path"], paths.raw, known_hashes)
-    manifest, pins = _split(images, params, _read_pins(paths.pins))
+    manifest = images[list(COLUMNS)].astype(COLUMNS).sort_values("path", ignore_index=True)
     _stop_if_nothing_to_learn(manifest, paths.raw)
     _warn_of_small_classes(manifest)
+    _warn_of_torn_groups(manifest)
     _write(manifest, rejected, pins, paths)
     return _record(manifest, rejected, paths)
 
@@ -54,22 +56,33 @@ def _check(files: pd.DataFrame, params: PreprocessParams, paths: Paths) -> tuple
     return table[sound].reset_index(drop=True), table[~sound]
 
 
-def _hold_out_contradictions(images: pd.DataFrame, rejected: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The same pixels under two labels are no evidence for either; in two given splits, they would leak."""
+def _split(images: pd.DataFrame, params: PreprocessParams, pins: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Every sound image gets its `split`, those that are held out afterwards too: so that to hold one out moves none.
+
+    What stays together: the images of a group; where there is none, the copies of the same pixels.
+    """
+    keys = ("group:" + images["group"].astype("string")).fillna("pixels:" + images["pixels"].astype("string"))
+    keyed = images.assign(key=keys.astype(object))
+    split, pins = assign(keyed, params.val_fraction, params.test_fraction, params.seed, pins)
+    return images.assign(split=split, given=images["split"]), pins
+
+
+def _hold_out(images: pd.DataFrame, rejected: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The same pixels under two labels are no evidence for either; in two splits, they would leak."""
     reasons = pd.Series("", index=images.index)
-    for _, same in images[images["pixels"].duplicated(keep=False)].groupby("pixels"):
+    copies = images[images["pixels"].duplicated(keep=False)]
+    for _, same in copies.groupby("pixels"):
         if same["label"].nunique() > 1:
-            reasons[same.index] = "same pixels under two labels: " + ", ".join(
-                f"{r.label} ({r.path})" for r in same.itertuples()
-            )
-        elif same["split"].nunique() > 1:
-            kept = max(same["split"].dropna(), key=SPLITS.index)
-            leaked = same[same["split"] != kept]
-            reasons[leaked.index] = (
-                f"same pixels as an image of {kept}: {same.loc[same['split'] == kept, 'path'].iloc[0]}"
-            )
-    out = reasons != ""
-    return images[~out].reset_index(drop=True), pd.concat([rejected, images[out].assign(reason=reasons[out])])
+            named = ", ".join(f"{r.label} ({r.path})" for r in same.itertuples())
+            reasons[same.index] = f"same pixels under two labels: {named}"
+    one_label = copies[reasons[copies.index] == ""]
+    out = torn(one_label)
+    for row in one_label[out].itertuples():
+        others = one_label[(one_label["pixels"] == row.pixels) & (one_label["split"] != row.split)]
+        nearest = max(others.itertuples(), key=lambda other: SPLITS.index(other.split))
+        reasons[row.Index] = f"same pixels as an image of {nearest.split}: {nearest.path}"
+    held = reasons != ""
+    return images[~held].reset_index(drop=True), pd.concat([rejected, images[held].assign(reason=reasons[held])])
 
 
 def _stop_if_too_many(rejected: pd.DataFrame, total: int, limit: float, listing: Path) -> None:
@@ -96,23 +109,6 @@ def _hashes(files: pd.Series, raw: Path, known: Mapping[str, str]) -> list[str]:
             fresh[file] = md5(raw / file)
             bar.add()
     return [known.get(file) or fresh[file] for file in files]
-
-
-def _split(images: pd.DataFrame, params: PreprocessParams, pins: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    keyed = images.assign(key=_keys(images))
-    split, pins = assign(keyed, params.val_fraction, params.test_fraction, params.seed, pins)
-    return images.assign(split=split)[list(COLUMNS)].astype(COLUMNS).sort_values("path", ignore_index=True), pins
-
-
-def _keys(images: pd.DataFrame) -> pd.Series:
-    """What stays together: the group, or the pixels; copies across groups join their groups."""
-    keys = ("group:" + images["group"].astype("string")).fillna("pixels:" + images["pixels"].astype("string"))
-    while True:
-        joined = keys.groupby(images["pixels"]).transform("min")
-        joined = joined.groupby(keys).transform("min")
-        if joined.equals(keys):
-            return keys.astype(object)
-        keys = joined
 
 
 def _read_pins(path: Path) -> pd.DataFrame:
@@ -147,6 +143,15 @@ def _warn_of_small_classes(manifest: pd.DataFrame) -> None:
     if lacking:
         shown = ", ".join(lacking[:5]) + (f" and {len(lacking) - 5} more" if len(lacking) > 5 else "")
         say(f"preprocess: too few images to have one in each split: {shown}")
+
+
+def _warn_of_torn_groups(manifest: pd.DataFrame) -> None:
+    """Only splits that the data bring can tear a group: they are kept, but the test may then be too easy."""
+    splits = manifest.groupby("group")["split"].nunique()
+    names = [str(name) for name in splits.index[splits > 1]]
+    if names:
+        shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+        say(f"preprocess: the splits that the data bring tear groups apart: {shown}")
 
 
 def _write(manifest: pd.DataFrame, rejected: pd.DataFrame, pins: pd.DataFrame, paths: Paths) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-import yaml
-from projects import Project
+import os
 
-from flows.versioning import GitState, git_state, raw_hash, raw_listing, stage_files, tree_hash
+import pytest
+import yaml
+from projects import Project, draw
+
+from flows.versioning import GitState, git_state, raw_hash, raw_hashes, raw_listing, stage_files, tree_hash
+from tasks.common.errors import DataError
 from tasks.common.files import md5
 
 
@@ -17,10 +21,11 @@ def test_a_folders_hash_is_dvcs(finished: Project) -> None:
 
 
 def test_the_images_hashes_come_from_dvcs_listing(finished: Project) -> None:
-    listing = raw_listing(finished.root)
+    hashes = raw_hashes(finished.root)
 
-    assert len(listing) == 42
-    assert listing["red/000.png"] == md5(finished.root / "data" / "raw" / "red" / "000.png")
+    assert hashes == raw_listing(finished.root)
+    assert len(hashes) == 42
+    assert hashes["red/000.png"] == md5(finished.root / "data" / "raw" / "red" / "000.png")
 
 
 def test_the_listing_is_found_in_a_shared_cache(project: Project) -> None:
@@ -28,6 +33,39 @@ def test_the_listing_is_found_in_a_shared_cache(project: Project) -> None:
     project.dvc("cache", "dir", str(project.root.parent / "shared"))
 
     assert len(raw_listing(project.root)) == 42
+
+
+def test_a_file_replaced_behind_dvcs_back_is_noticed_even_with_its_old_size_and_time(project: Project) -> None:
+    file = project.root / "data" / "raw" / "red" / "000.png"
+    before, size = file.stat(), file.stat().st_size
+    file.unlink()
+    draw(file, 1, 77)
+    file.write_bytes(file.read_bytes()[:size].ljust(size, b" "))
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    project.dvc("status")
+
+    with pytest.raises(DataError, match=r"1 changed: red/000\.png"):
+        raw_hashes(project.root)
+
+
+def test_files_that_dvc_ignores_are_no_change(project: Project) -> None:
+    (project.root / ".dvcignore").write_text("*.txt\n", encoding="utf-8")
+    (project.root / "data" / "raw" / "red" / "notes.txt").write_text("x", encoding="utf-8")
+    project.dvc("status")
+
+    assert len(raw_hashes(project.root)) == 42
+
+
+def test_the_stage_preprocess_alone_refuses_images_that_dvc_has_not_seen(project: Project) -> None:
+    draw(project.root / "data" / "raw" / "red" / "new.png", 0, 99)
+    lock = project.lock()
+
+    done = project.dvc("repro", "-s", "preprocess", check=False)
+
+    assert done.returncode != 0
+    assert "data/raw is not what data/raw.dvc says" in done.stderr
+    assert "dvc add data/raw" in done.stderr
+    assert project.lock() == lock
 
 
 def test_without_dvc_there_is_no_hash_and_no_listing(empty_project: Project) -> None:

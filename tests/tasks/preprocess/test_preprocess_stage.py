@@ -275,13 +275,28 @@ def test_images_of_one_group_share_their_split(tabled, preprocess):
     assert table["split"].nunique() == 3
 
 
-def test_a_copy_in_another_group_joins_the_two(tabled, preprocess):
-    paths = tabled()
-    for n in (3, 6):
-        shutil.copy(paths.raw / f"red/{n - 1:03}.png", paths.raw / f"red/{n:03}.png")
-    preprocess(tabled(group=lambda t: [f"{p[:3]}{int(p[-5]) // 3}" for p in t["path"]]))
-    splits = manifest(paths)["split"]
-    assert len({splits[f"red/{n:03}.png"] for n in range(9)}) == 1
+def test_a_group_that_given_splits_tear_apart_is_named(tabled, preprocess, capsys):
+    splits = ["train", "train", "val", "test"]
+    preprocess(tabled(split=lambda t: [splits[int(p[-5]) % 4] for p in t["path"]], group=lambda t: t["label"] + "s"))
+    assert "tear groups apart: blues, greens, reds" in capsys.readouterr().err
+
+
+def test_copies_in_groups_of_other_splits_are_held_out_and_no_group_moves(tabled, preprocess):
+    def by_three(table):
+        return [f"{path[:3]}{int(path[-5]) // 3}" for path in table["path"]]
+
+    preprocess(tabled(group=by_three))
+    before = manifest(tabled(group=by_three))["split"]
+    for name in ("red", "green", "blue"):
+        first = before[f"{name}/000.png"]
+        other = next(n for n in range(9) if before[f"{name}/{n:03}.png"] != first)
+        with Image.open(tabled().raw / f"{name}/000.png") as image:
+            image.save(tabled().raw / f"{name}/{other:03}.png")
+    preprocess(tabled(group=by_three))
+    after = manifest(tabled())["split"]
+    assert after.equals(before[after.index])
+    assert len(reasons(tabled())) == 6
+    assert all(reason.startswith("same pixels as an image of ") for reason in reasons(tabled()).values())
 
 
 def test_fewer_than_two_classes_are_refused(fresh, preprocess):

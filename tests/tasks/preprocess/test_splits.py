@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.preprocess.splits import PIN_COLUMNS, assign, place
+from tasks.preprocess.splits import PIN_COLUMNS, assign, place, torn
 
 NO_PINS = pd.DataFrame(
     {"seed": pd.Series(dtype="int64"), "key": pd.Series(dtype=object), "split": pd.Series(dtype=object)}
@@ -22,7 +22,18 @@ def random_images(seed, classes=5, most=12, least=1, repeat=0.2):
 
 
 def split_of(images, pins=NO_PINS, val=0.15, test=0.15, seed=0):
-    return assign(images, val, test, seed, pins)
+    pixels = images["pixels"] if "pixels" in images else images["key"]
+    return assign(images.assign(pixels=pixels), val, test, seed, pins)
+
+
+def grouped_images(seed, classes=4, groups=12, pictures=60, each=30):
+    """Images in groups that know no class, many of them copies of a picture that other groups have too."""
+    rng = np.random.default_rng(seed)
+    rows = [
+        (f"group:{rng.integers(groups)}", f"class{rng.integers(classes)}", None, f"{rng.integers(pictures)}")
+        for _ in range(classes * each)
+    ]
+    return pd.DataFrame(rows, columns=["key", "label", "split", "pixels"])
 
 
 def by_key(images, splits):
@@ -127,9 +138,56 @@ def test_three_given_splits_are_kept_to_the_image():
     assert len(pins) == 0
 
 
-def test_a_key_given_to_training_and_to_the_test_is_all_test():
+def test_given_splits_are_kept_even_where_they_tear_a_group():
     images = pd.DataFrame({"key": ["x", "x", "y", "z"], "label": "a", "split": ["train", "test", "train", "val"]})
-    assert list(split_of(images)[0])[:2] == ["test", "test"]
+    assert list(split_of(images)[0]) == ["train", "test", "train", "val"]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_no_image_moves_when_copies_arrive_in_other_groups(seed):
+    images = grouped_images(seed)
+    pins, seen = NO_PINS, {}
+    for count in (5, 12, 30, 60, 120):
+        now = images.head(count)
+        splits, pins = split_of(now, pins)
+        assert all(splits[place] == split for place, split in seen.items())
+        assert (now.assign(split=splits).groupby("key")["split"].nunique() == 1).all()
+        seen = dict(splits)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_copies_in_other_splits_are_held_out_and_nothing_else(seed):
+    images = grouped_images(seed)
+    placed = images.assign(split=split_of(images)[0], given=None)
+    out = torn(placed)
+    splits_of_pixels = placed.groupby("pixels")["split"].transform("nunique")
+    assert list(out) == list(splits_of_pixels > 1)
+    assert 0 < out.sum() < len(out)
+
+
+def test_of_copies_in_given_splits_the_one_nearest_to_the_test_stays():
+    images = pd.DataFrame({"pixels": ["x", "x", "x", "y"], "split": ["train", "test", "val", "train"]})
+    assert list(torn(images.assign(given=images["split"]))) == [True, False, True, False]
+
+
+def test_a_copy_placed_by_hash_yields_to_one_that_is_given():
+    images = pd.DataFrame({"pixels": ["x", "x"], "split": ["train", "test"], "given": [None, "test"]})
+    assert list(torn(images)) == [True, False]
+
+
+def test_a_group_of_two_classes_is_not_moved_to_fill_a_split_of_a_new_class():
+    keys = [key for key in map(str, range(100)) if place(key, 0) > 0.3][:6]  # all would be trained on
+    images = pd.DataFrame({"key": keys, "label": ["a"] * 6, "split": None})
+    before, pins = split_of(images)
+    joined = pd.DataFrame({"key": [keys[0], keys[1], "x", "y"], "label": "b", "split": None})
+    after, _ = split_of(pd.concat([images, joined], ignore_index=True), pins)
+    assert list(after[:6]) == list(before)
+
+
+def test_a_split_that_the_data_bring_is_not_filled_from_their_training_images():
+    images = pd.DataFrame({"key": list("abcdef"), "label": ["a"] * 3 + ["b"] * 3, "split": ["train"] * 5 + ["test"]})
+    splits, _ = split_of(images)
+    assert set(splits[:3]) == {"train", "val"}
 
 
 def test_a_class_that_its_hashes_split_well_needs_no_pins():
