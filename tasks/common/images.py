@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,13 @@ Pixels = npt.NDArray[np.uint8]
 BACKGROUND = (255, 255, 255)
 """What shows through transparent pixels."""
 
+SPARE = 3
+"""A JPEG is decoded at reduced scale only if its shorter side stays so many times longer than what it is resized to.
+On 120 photographs the pixels then differed by 0.3 grey levels on average, 0.6 on the worst (at 2: 0.6 and 1.2)."""
+
+_REACH = {Image.Resampling.BICUBIC: 2, Image.Resampling.LANCZOS: 3}
+"""Half the width of a filter, in pixels of the smaller image."""
+
 _INTERPOLATIONS = {
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
@@ -39,23 +47,55 @@ class UnreadableImage(ValueError):
 def decode(source: Path | bytes) -> Image.Image:
     """A file's or a byte string's first frame as an upright RGB image of 8 bits.
 
-    EXIF orientation is applied, transparency is composited on `BACKGROUND`, 16-bit grey keeps its high byte, and
-    palette, grey and CMYK become RGB as PIL converts them.
+    EXIF orientation is applied, transparency is composited on `BACKGROUND`, 16-bit grey keeps its high byte (unless no
+    value is above 255), and palette, grey and CMYK become RGB as PIL converts them.
 
     Raises:
         OSError: the file cannot be read.
         UnreadableImage: it is no image, or a damaged one.
         PIL.Image.DecompressionBombError: it has more pixels than PIL takes.
     """
+    return _decode(source, lambda width, height: (width, height))[0]
+
+
+def pixels(source: Path | bytes, transform: EvalTransform) -> Pixels:
+    """A file or a byte string as the network sees it: uint8, shape (height, width, 3).
+
+    A JPEG many times larger than needed is decoded at a half, a quarter or an eighth of its size (see `SPARE`).
+
+    Raises:
+        OSError, UnreadableImage, PIL.Image.DecompressionBombError: as `decode`.
+    """
+    return transform(*_decode(source, transform.resized))
+
+
+def _decode(source: Path | bytes, needed: Callable[[int, int], tuple[int, int]]) -> tuple[Image.Image, tuple[int, int]]:
+    """The image, and the size that it has in full, upright; `needed` tells from that what it will be resized to."""
     content = source if isinstance(source, bytes) else source.read_bytes()
     try:
         with Image.open(io.BytesIO(content)) as image:
+            full = _reduce(image, needed)
             image.load()
-            return _to_rgb(ImageOps.exif_transpose(image))
+            ImageOps.exif_transpose(image, in_place=True)
+            turned = (full[0] > full[1]) != (image.width > image.height)
+            return _to_rgb(image), full[::-1] if turned else full
     except (Image.DecompressionBombError, MemoryError):
         raise
     except Exception as error:  # PIL's plugins raise almost anything for damaged bytes
         raise UnreadableImage(str(error) or type(error).__name__) from error
+
+
+def _reduce(image: Image.Image, needed: Callable[[int, int], tuple[int, int]]) -> tuple[int, int]:
+    """Has a JPEG decoded smaller where that changes next to nothing, and returns the size that it has in full."""
+    width, height = image.size
+    if image.format == "JPEG":
+        ways = ((width, height), (height, width))  # it may yet be turned
+        spare = min(side / small for way in ways for side, small in zip(way, needed(*way), strict=True))
+        for scale in (8, 4, 2):
+            if width % scale == height % scale == 0 and spare >= SPARE * scale:
+                image.draft(None, (width // scale, height // scale))  # type: ignore[arg-type]
+                break
+    return width, height
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -65,7 +105,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         layered = image.convert("RGBA")
         canvas = Image.new("RGBA", layered.size, (*BACKGROUND, 255))
         return Image.alpha_composite(canvas, layered).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _deep_grey_to_rgb(image: Image.Image) -> Image.Image:
@@ -100,9 +140,22 @@ class EvalTransform:
     def from_dict(cls, values: dict[str, Any]) -> EvalTransform:
         return cls(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
 
-    def __call__(self, image: Image.Image) -> Pixels:
-        """The pixels of the crop, not yet normalised: uint8 of shape (height, width, 3)."""
-        resized = image.resize(self.resized(*image.size), self.resampling)
+    def __call__(self, image: Image.Image, full: tuple[int, int] | None = None) -> Pixels:
+        """The pixels of the crop, not yet normalised: uint8 of shape (height, width, 3).
+
+        Args:
+            image: RGB.
+            full: (width, height) of the image before it was decoded at reduced scale, if it was.
+        """
+        size = self.resized(*(full or image.size))
+        if (
+            self.crop_mode == "center"
+            and self.resampling in _REACH
+            and size[0] >= self.width
+            and size[1] >= self.height
+        ):
+            return np.asarray(_resized_crop(image, size, self.width, self.height, self.resampling))
+        resized = image.resize(size, self.resampling)
         fill = tuple(round(255 * value) for value in self.mean) if self.crop_mode == "border" else (0, 0, 0)
         return np.asarray(_center_crop(resized, self.width, self.height, fill))
 
@@ -131,6 +184,62 @@ class EvalTransform:
         return int(target * width / height), target
 
 
+def _resized_crop(
+    image: Image.Image, size: tuple[int, int], width: int, height: int, resampling: Image.Resampling
+) -> Image.Image:
+    """The centre of `image` resized to `size`, computed without what the crop throws away.
+
+    A resize is two passes with rounding between them, so they are run in PIL's own order. What remains is that PIL
+    keeps a box's edges in float32: on 600 sizes the values differed in 0.01 %, by two grey levels at most.
+    """
+    across = _Span.of((size[0] - width) / 2.0, width, image.width, size[0], _REACH[resampling])
+    down = _Span.of((size[1] - height) / 2.0, height, image.height, size[1], _REACH[resampling])
+    part = image.crop((across.first, down.first, across.last, down.last))
+
+    def horizontal(part: Image.Image) -> Image.Image:
+        return part.resize((width, part.height), resampling, box=(across.start, 0, across.end, part.height))
+
+    def vertical(part: Image.Image) -> Image.Image:
+        return part.resize((part.width, height), resampling, box=(0, down.start, part.width, down.end))
+
+    lost_w, lost_h = image.width - size[0], image.height - size[1]
+    if _VERTICAL_FIRST and lost_h > max(0, 2 * lost_w):
+        return horizontal(vertical(part))
+    return vertical(horizontal(part))
+
+
+@dataclass(frozen=True)
+class _Span:
+    """Along one side, what a crop needs of the image.
+
+    Attributes:
+        first, last: the pixels that take part.
+        start, end: the crop's edges, from `first` on.
+    """
+
+    first: int
+    last: int
+    start: float
+    end: float
+
+    @classmethod
+    def of(cls, offset: float, count: int, length: int, resized: int, reach: int) -> _Span:
+        scale, left = length / resized, round(offset)
+        margin = reach * max(scale, 1.0) + 1
+        first, last = max(0, math.floor(left * scale - margin)), min(length, math.ceil((left + count) * scale + margin))
+        return cls(first, last, left * scale - first, (left + count) * scale - first)
+
+
+def _vertical_pass_comes_first() -> bool:
+    """Whether this Pillow resizes vertically first where that throws away more than twice as much (from 13.0 on)."""
+    noise = np.random.default_rng(0).integers(0, 256, (40, 8, 3)).astype(np.uint8)
+    image, bicubic = Image.fromarray(noise), Image.Resampling.BICUBIC
+    return image.resize((6, 9), bicubic).tobytes() == image.resize((8, 9), bicubic).resize((6, 9), bicubic).tobytes()
+
+
+_VERTICAL_FIRST = _vertical_pass_comes_first()
+
+
 def _center_crop(image: Image.Image, width: int, height: int, fill: tuple[int, ...]) -> Image.Image:
     if image.width < width or image.height < height:
         padded = Image.new("RGB", (max(image.width, width), max(image.height, height)), fill)
@@ -147,7 +256,7 @@ def load(path: Path, transform: EvalTransform) -> Pixels:
         DataError: the file is gone or damaged since the preprocess stage checked it.
     """
     try:
-        return transform(decode(path))
+        return pixels(path, transform)
     except (OSError, UnreadableImage) as error:
         raise DataError(
             f"{path} cannot be read, though it could when it was checked",

@@ -6,7 +6,7 @@ from PIL import Image, ImageOps
 
 from tasks.common.engine import Engine
 from tasks.common.errors import DataError
-from tasks.common.images import EvalTransform, UnreadableImage, decode, load
+from tasks.common.images import EvalTransform, UnreadableImage, decode, load, pixels
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 AWKWARD = [(31, 97), (640, 480), (225, 224), (33, 500), (500, 33), (256, 256), (224, 224), (1, 1), (223, 301), (99, 64)]
@@ -99,6 +99,52 @@ def test_a_file_becomes_the_pixels_that_timm_sees(photo, form, size):
     with Image.open(io.BytesIO(content)) as image:
         theirs = timm_pixels(image.convert("RGB"), transform)
     assert_parity(transform(decode(content)), theirs)
+
+
+def natural(width, height, seed=0):
+    """Detail at every scale, as photographs have it, and a sensor's noise."""
+    rng = np.random.default_rng(seed)
+    total = np.zeros((height, width, 3))
+    for octave in range(2, 9):
+        coarse = rng.normal(size=(2**octave, 2**octave, 3)).astype(np.float32)
+        planes = [
+            np.asarray(Image.fromarray(coarse[..., c]).resize((width, height), Image.Resampling.BICUBIC))
+            for c in range(3)
+        ]
+        total += np.stack(planes, axis=-1) * 160 / 2 ** (octave - 1)
+    total += rng.normal(scale=4, size=total.shape)
+    return Image.fromarray((128 + total).clip(0, 255).astype(np.uint8))
+
+
+@pytest.mark.parametrize("interpolation", ["bicubic", "lanczos"])
+def test_a_crop_is_what_pil_gives_for_photographs_of_any_shape(interpolation):
+    rng = np.random.default_rng(3)
+    transform = transform_of("center", 96, 96, 0.9, interpolation)
+    for number in range(40):
+        image = natural(*map(int, rng.integers(100, 420, 2)), seed=number)
+        assert_parity(transform(image), timm_pixels(image, transform))
+
+
+@pytest.mark.parametrize(("size", "decoded"), [((1280, 960), 4), ((640, 480), 2), ((320, 240), 1), ((641, 480), 1)])
+def test_a_large_jpeg_is_decoded_at_reduced_scale(monkeypatch, size, decoded):
+    seen = []
+    transform = transform_of("center", 64, 64, 0.875)
+    monkeypatch.setattr(EvalTransform, "__call__", lambda self, image, full: seen.append((image.size, full)))
+    pixels(encoded(natural(*size), "JPEG", quality=90), transform)
+    assert seen == [((size[0] // decoded, size[1] // decoded), size)]
+
+
+@pytest.mark.parametrize("mode", ["center", "squash", "border"])
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("size", [(640, 480), (1280, 960), (888, 1600)], ids=str)
+def test_reduced_decoding_stays_within_one_grey_level_on_average(size, orientation, mode):
+    transform = transform_of(mode, 64, 64, 0.875)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = encoded(natural(*size), "JPEG", quality=90, exif=exif)
+    difference = np.abs(pixels(content, transform).astype(int) - transform(decode(content)).astype(int))
+    assert difference.mean() < 1.0
+    assert difference.max() < 24
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
