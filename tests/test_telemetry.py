@@ -13,7 +13,7 @@ def refuse(*arguments, **options):
 
 socket.socket.connect = refuse
 socket.create_connection = refuse
-import tasks.common.engine, tasks.common.backbones.graph, tasks.finetune.augment, flows.tracking, flows.dataset
+import tasks.common.engine, tasks.common.backbones.graph, tasks.common.augment, flows.tracking, flows.dataset
 from openvino.tools.ovc import telemetry
 from mlflow.telemetry.utils import is_telemetry_disabled
 

@@ -37,7 +37,7 @@ class Candidate:
     ) -> npt.NDArray[np.float64]:
         """Probabilities (len(rows), K) of images of the pack; a frozen backbone's features are not computed again."""
         if self.tuned is None:
-            return self.head.predict_proba(pack.features_ND[rows])
+            return self.head.predict_proba(pack.features(rows))
         files = [paths.raw / path for path in pack.index["path"].iloc[rows]]
         transform = self.tuned.spec.transform
         with progress(f"evaluate: {self.name}", len(files)) as bar:
@@ -65,7 +65,7 @@ def frozen_graph(fingerprint: dict[str, Any], paths: Paths) -> Graph:
     Raises:
         WeightsError: the weights are gone, or are others by now.
     """
-    spec = Spec.from_dict({name: fingerprint[name] for name in Spec.__dataclass_fields__})
+    spec = Spec.from_dict(fingerprint)
     source = same_weights(spec.backbone, spec.weights, spec.weights_sha256, paths.weights)
     graph = backbone_graph(spec.backbone, source, paths.cache)
     check_same(spec, graph.spec.weights_sha256, source)

@@ -27,6 +27,10 @@ Features = npt.NDArray[np.float32]
 
 Precision = Literal["f32", "bf16"]
 
+STALLED = 5.0
+"""Seconds without a finished batch after which the requests are asked whether they failed: OpenVINO does not call back
+from one that did."""
+
 BATCH = 8
 """Images a request. Measured on two cores with lite0: 1 to 16 are within 10 % of each other, more is slower."""
 
@@ -51,12 +55,16 @@ class Engine:
     Args:
         graph: the .xml file of a model from uint8 (B, H, W, 3), normalisation included, to float32 (B, D).
         precision: `f32`, or `bf16` for machines that are faster with it.
+        compiled: a folder in which OpenVINO keeps what it compiled, to start faster the next time.
     """
 
-    def __init__(self, graph: Path, precision: Precision = "f32") -> None:
+    def __init__(self, graph: Path, precision: Precision = "f32", compiled: Path | None = None) -> None:
         self.precision = precision
         config = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": precision}
-        self._model = ov.Core().compile_model(graph, "CPU", config)
+        core = ov.Core()
+        if compiled is not None:
+            core.set_property({"CACHE_DIR": str(compiled)})
+        self._model = core.compile_model(graph, "CPU", config)
         _, self.height, self.width, _ = (dim.get_min_length() for dim in self._model.input(0).partial_shape)
         self.dimension: int = self._model.output(0).partial_shape[1].get_length()
 
@@ -101,6 +109,7 @@ class _Slot:
     start: int = 0
     size: int = 0
     missing: int = 0
+    started: bool = False
 
 
 class _Ring:
@@ -131,15 +140,27 @@ class _Ring:
                 slot = free.pop()
                 self._feed(slot, fed, min(BATCH, count - fed))
                 fed += slot.size
-            finished = self._finished.get()
-            if isinstance(finished, BaseException):
-                raise finished
+            finished = self._next()
             ready[finished.start] = finished
             while wanted in ready:
                 slot = ready.pop(wanted)
                 yield slot.start, slot.request.get_output_tensor(0).data.copy()
                 wanted += slot.size
                 free.append(slot)
+
+    def _next(self) -> _Slot:
+        while True:
+            try:
+                finished = self._finished.get(timeout=STALLED)
+            except queue.Empty:
+                for slot in self._slots:
+                    if slot.started:
+                        slot.request.wait_for(0)  # raises what the request failed with
+                continue
+            if isinstance(finished, BaseException):
+                raise finished
+            finished.started = False
+            return finished
 
     def _feed(self, slot: _Slot, start: int, size: int) -> None:
         slot.start, slot.size, slot.missing = start, size, size
@@ -157,6 +178,7 @@ class _Ring:
             if last:
                 slot.request.set_input_tensor(ov.Tensor(slot.pixels[: slot.size], shared_memory=True))
                 slot.request.start_async()
+                slot.started = True
         except BaseException as error:  # noqa: BLE001  (handed to the consumer, which raises it)
             self._finished.put(error)
 
@@ -169,16 +191,24 @@ class _Ring:
 
 
 def choose_precision(
-    graph: Path, wanted: Literal["auto", "f32", "bf16"], sample: Callable[[], Sequence[Pixels]]
+    build: Callable[[Precision], Callable[[Pixels], Features]],
+    wanted: Literal["auto", "f32", "bf16"],
+    sample: Callable[[], Sequence[Pixels]],
+    *,
+    fast: bool,
 ) -> tuple[Precision, str]:
     """The precision to extract with, and the reason in words.
 
-    `auto` takes bf16 where the processor has AMX. Whoever asked for bf16, it is compared with fp32 on `sample` first.
+    Whoever asked for bf16, it is compared with fp32 on `sample` first.
+
+    Args:
+        build: makes an engine of a precision.
+        fast: whether bf16 is faster here; `auto` takes it only then.
     """
-    if wanted == "f32" or (wanted == "auto" and not cpu_has_fast_bf16()):
+    if wanted == "f32" or (wanted == "auto" and not fast):
         return "f32", "asked for" if wanted == "f32" else "this processor has no fast bf16"
     pixels = np.stack(sample())
-    cosine = float(_cosine(Engine(graph, "bf16")(pixels), Engine(graph, "f32")(pixels)).min())
+    cosine = float(_cosine(build("bf16")(pixels), build("f32")(pixels)).min())
     if cosine < PARITY:
         return "f32", f"bf16 differs from fp32: least cosine {cosine:.6f} on {len(pixels)} images, {PARITY} needed"
     return "bf16", f"least cosine to fp32 {cosine:.6f} on {len(pixels)} images"

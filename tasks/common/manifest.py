@@ -35,8 +35,8 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
         table.to_parquet(part, index=False, engine="pyarrow", compression="zstd")
 
 
-def read_manifest(folder: Path) -> pd.DataFrame:
-    """data/manifest/manifest.parquet, sorted by path.
+def read_manifest(folder: Path, columns: list[str] | None = None) -> pd.DataFrame:
+    """data/manifest/manifest.parquet, sorted by path; all columns, or those named.
 
     Raises:
         DataError: the preprocess stage has not run.
@@ -44,7 +44,7 @@ def read_manifest(folder: Path) -> pd.DataFrame:
     path = folder / "manifest.parquet"
     if not path.is_file():
         raise DataError(f"{path} does not exist", todo="run `dvc repro`, which makes it in the stage preprocess")
-    return pd.read_parquet(path, engine="pyarrow")
+    return pd.read_parquet(path, engine="pyarrow", columns=columns)
 
 
 def classes(manifest: pd.DataFrame) -> list[str]:

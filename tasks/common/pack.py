@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -14,18 +16,26 @@ from .errors import DataError
 from .files import read_json
 from .manifest import classes, codes
 
+INDEX = ["image_id", "path", "label", "split", "group", "weight"]
+"""The columns of the manifest that travel with the features."""
+
+Floats = npt.NDArray[np.float32]
+Rows = npt.NDArray[np.int64]
+
 
 @dataclass(frozen=True)
 class Pack:
-    """Features and what they are of.
+    """Features and what they are of. N images, T of them for training, V = views * T, D features.
 
     Attributes:
-        features_ND: float32, memory-mapped, in the manifest's order.
-        index: columns `image_id`, `path`, `label`, `split`, `group`, `weight`, one row an image.
+        stored_ND: memory-mapped, float32 or float16, in the manifest's order.
+        views_VD: of augmented views: the first of every training image in order, then the second, and so on.
+        index: the columns `INDEX`, one row an image.
         fingerprint: what computed the features.
     """
 
-    features_ND: npt.NDArray[np.float32]
+    stored_ND: npt.NDArray[Any]
+    views_VD: npt.NDArray[Any]
     index: pd.DataFrame
     fingerprint: dict[str, Any]
 
@@ -33,16 +43,30 @@ class Pack:
     def classes(self) -> list[str]:
         return classes(self.index)
 
-    def rows(self, *splits: str) -> npt.NDArray[np.int64]:
+    def rows(self, *splits: str) -> Rows:
         """The rows of the named splits, in order."""
         return np.flatnonzero(self.index["split"].isin(splits))
 
-    def labels(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    def features(self, rows: Rows) -> Floats:
+        """Float32 (len(rows), D)."""
+        return self.stored_ND[rows].astype(np.float32, copy=False)
+
+    def labels(self, rows: Rows) -> npt.NDArray[np.int64]:
         """Class codes of the given rows, shape (len(rows),)."""
         return codes(self.index["label"].iloc[rows], self.classes)
 
-    def weights(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    def weights(self, rows: Rows) -> npt.NDArray[np.float64]:
         return self.index["weight"].to_numpy(np.float64)[rows]
+
+    def to_learn_from(self, *splits: str) -> tuple[Floats, Rows]:
+        """(features, rows) of the named splits, with the views of the training images after them."""
+        rows, train = self.rows(*splits), self.rows("train")
+        if "train" not in splits or not len(self.views_VD):
+            return self.features(rows), rows
+        views = self.views_VD.astype(np.float32, copy=False)
+        return np.concatenate([self.features(rows), views]), np.concatenate(
+            [rows, np.tile(train, len(views) // len(train))]
+        )
 
 
 def read_pack(folder: Path) -> Pack:
@@ -54,7 +78,66 @@ def read_pack(folder: Path) -> Pack:
     if not (folder / "fingerprint.json").is_file():
         raise DataError(f"{folder} holds no features", todo="run `dvc repro`, which makes them in the stage features")
     return Pack(
-        features_ND=np.load(folder / "features.npy", mmap_mode="r"),
+        stored_ND=np.load(folder / "features.npy", mmap_mode="r"),
+        views_VD=np.load(folder / "views.npy", mmap_mode="r" if (folder / "views.npy").stat().st_size > 128 else None),
         index=pd.read_parquet(folder / "index.parquet"),
         fingerprint=read_json(folder / "fingerprint.json"),
     )
+
+
+class RowFile:
+    """A .npy file of a known shape, written row by row in any order, with its statistics; nothing is held in memory.
+
+    Attributes:
+        mean, std, constant_columns: of what was written (std over all values; columns that never vary).
+    """
+
+    def __init__(self, path: Path, shape: tuple[int, int], dtype: npt.DTypeLike) -> None:
+        self._shape, self._dtype = shape, np.dtype(dtype)
+        self._file = path.open("wb")
+        header = {"descr": np.lib.format.dtype_to_descr(self._dtype), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(self._file, header)
+        self._begin = self._file.tell()
+        self._file.truncate(self._begin + shape[0] * shape[1] * self._dtype.itemsize)
+        self._sum = self._squares = 0.0
+        self._values = 0
+        self._least, self._most = np.full(shape[1], np.inf), np.full(shape[1], -np.inf)
+
+    def write(self, rows: Rows, block: npt.NDArray[Any]) -> None:
+        """Puts block[i] into row rows[i]; each row must be written once."""
+        if not len(rows):
+            return
+        order = np.argsort(rows)
+        rows, block = rows[order], np.ascontiguousarray(block[order], self._dtype)
+        self._count(block)
+        for run in np.split(np.arange(len(rows)), np.flatnonzero(np.diff(rows) != 1) + 1):
+            place = self._begin + int(rows[run[0]]) * self._shape[1] * self._dtype.itemsize
+            os.pwrite(self._file.fileno(), block[run[0] : run[-1] + 1].data, place)
+
+    def _count(self, block: npt.NDArray[Any]) -> None:
+        values = block.astype(np.float64)
+        self._sum += float(values.sum())
+        self._squares += float((values**2).sum())
+        self._values += values.size
+        np.minimum(self._least, values.min(axis=0), out=self._least)
+        np.maximum(self._most, values.max(axis=0), out=self._most)
+
+    @property
+    def mean(self) -> float:
+        return self._sum / max(self._values, 1)
+
+    @property
+    def std(self) -> float:
+        return float(np.sqrt(max(self._squares / max(self._values, 1) - self.mean**2, 0.0)))
+
+    @property
+    def constant_columns(self) -> int:
+        return int(np.count_nonzero(self._least == self._most))
+
+    def __enter__(self) -> RowFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()

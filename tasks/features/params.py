@@ -22,8 +22,30 @@ class FeaturesParams(Section):
     weights_sha256: str | None = Field(None, pattern=r"^[0-9a-fA-F]{64}$")
     """If given, a weights file with another SHA-256 is refused."""
 
+    engine: Literal["auto", "openvino", "torch"] = "auto"
+    """`openvino` runs on the processor, `torch` on a GPU; `auto` takes torch where there is a GPU (CUDA or MPS)."""
+
     precision: Literal["auto", "f32", "bf16"] = "auto"
-    """`auto` takes bf16 where the processor has AMX, after comparing it with fp32 on the first images."""
+    """`auto` takes bf16 where it is fast (a processor with AMX, a GPU that has it), after comparing it with fp32 on the
+    first images."""
+
+    dtype: Literal["float32", "float16"] = "float32"
+    """In which features are kept, in the cache and in data/features; half precision takes half the space."""
 
     threads: int = Field(0, ge=0)
     """Decoding threads; 0 means one a core."""
+
+    views: int = Field(0, ge=0)
+    """Augmented copies of each training image, whose features the head is trained on as well; 0 means none."""
+
+    view_crop_scale: float = Field(0.6, gt=0, le=1)
+    """The least share of an image's area that a view's random crop keeps."""
+
+    view_flip: bool = True
+    """Whether views are mirrored at random; false where left and right differ in meaning."""
+
+    view_colour: float = Field(0.2, ge=0, le=1)
+    """How far a view's brightness, contrast and saturation vary."""
+
+    view_seed: int = 0
+    """Another seed gives other views."""

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
-from dataclasses import asdict
-from importlib.metadata import version
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +12,31 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ..common.backbones.graph import Graph, backbone_graph
-from ..common.backbones.weights import find_weights
+from ..common.backbones.spec import Spec
 from ..common.cache import FeatureCache
-from ..common.engine import BATCH, Engine, Precision, choose_precision
+from ..common.engine import BATCH
+from ..common.errors import GraftError
 from ..common.files import whole_folder, write_json
-from ..common.images import load
+from ..common.images import Pixels, load
 from ..common.manifest import read_manifest, write_table
+from ..common.pack import INDEX, RowFile
 from ..common.paths import Paths
 from ..common.progress import progress, say
 from ..common.record import DatasetRecord, Record
+from .extractor import Extractor, choose_extractor
 from .params import FeaturesParams
+from .views import Items, augmentation, list_items
 
-EXTRACTOR = 1
-"""Raised whenever a change in the code makes other features of the same image."""
+ROUNDS = 3
+"""A segment that is damaged is computed again, and read again; one that is damaged every time is a broken disk."""
+
+
+@dataclass
+class Effort:
+    """What was computed: number of images and views, and seconds from the first file to the last segment on disk."""
+
+    computed: int = 0
+    seconds: float = 0.0
 
 
 def run(params: FeaturesParams, paths: Paths) -> Record:
@@ -38,100 +47,118 @@ def run(params: FeaturesParams, paths: Paths) -> Record:
         WeightsError: no weights, or another network's.
         DataError: an image is gone or damaged since it was checked.
     """
-    manifest = read_manifest(paths.manifest)
-    source = find_weights(params.backbone, params.weights, paths.weights, params.weights_sha256)
-    graph = backbone_graph(params.backbone, source, paths.cache)
-    first = manifest["path"].head(BATCH)
-    precision, why = choose_precision(
-        graph.xml, params.precision, lambda: [load(paths.raw / p, graph.spec.transform) for p in first]
-    )
-    fingerprint = _fingerprint(graph, precision)
-    digest = _digest(fingerprint)
+    manifest = read_manifest(paths.manifest, INDEX)
+    extractor = choose_extractor(params, paths, lambda spec: _first_images(manifest, spec, paths.raw))
+    fingerprint = extractor.fingerprint(params.dtype)
+    items = list_items(manifest, params)
+    cache = FeatureCache(paths.cache / "features" / fingerprint["digest"], extractor.spec.dimension, params.dtype)
+    write_json(cache.folder / "fingerprint.json", fingerprint)  # also says when it was last used
 
-    started = time.perf_counter()
-    with FeatureCache(paths.cache / "features" / digest, graph.spec.dimension) as cache:
-        missing = manifest[[image_id not in cache for image_id in manifest["image_id"]]].drop_duplicates("image_id")
-        say(f"features: {params.backbone}, {precision}; {len(missing):,} of {len(manifest):,} images are new")
-        _extract(missing, paths.raw, graph, precision, params.threads or None, cache)
-        cache.flush()
-        seconds = time.perf_counter() - started
-        features = _write(manifest, cache, {**fingerprint, "digest": digest}, paths.features)
-    return _record(
-        manifest, missing, features, seconds, paths, {"fingerprint": digest, "precision": f"{precision} ({why})"}, graph
+    effort = Effort()
+    with whole_folder(paths.features) as folder:
+        shape = (len(manifest), cache.dimension)
+        with RowFile(folder / "features.npy", shape, cache.dtype) as features, _views(folder, items, cache) as views:
+            _fill(
+                [features, views], items, cache,
+                lambda places: _extract(places, items, manifest, extractor, params, paths.raw, cache, effort),
+            )  # fmt: skip
+        write_table(manifest, folder / "index.parquet")
+        write_json(folder / "fingerprint.json", fingerprint)
+    return _record(len(manifest), items, effort, features, extractor, fingerprint["digest"], paths)
+
+
+def _first_images(manifest: pd.DataFrame, spec: Spec, raw: Path) -> Sequence[Pixels]:
+    return [load(raw / path, spec.transform) for path in manifest["path"].head(BATCH)]
+
+
+def _views(folder: Path, items: Items, cache: FeatureCache) -> RowFile:
+    return RowFile(folder / "views.npy", (items.views, cache.dimension), cache.dtype)
+
+
+def _fill(
+    files: list[RowFile], items: Items, cache: FeatureCache, extract: Callable[[npt.NDArray[np.int64]], None]
+) -> None:
+    """Every item's features out of the cache, into the file of the images or that of the views."""
+    left = np.arange(len(items))
+    for _ in range(ROUNDS):
+        absent = left[~cache.has(items.ids[left])]
+        if len(absent):
+            extract(absent[np.sort(np.unique(items.ids[absent], return_index=True)[1])])
+        read = np.zeros(len(left), np.bool_)
+        for places, block in cache.read(items.ids[left]):
+            read[places] = True
+            is_view = left[places] >= items.images
+            files[0].write(left[places][~is_view], block[~is_view])
+            files[1].write(left[places][is_view] - items.images, block[is_view])
+        left = left[~read]
+        if not len(left):
+            return
+        cache.refresh()  # what was damaged is not there any more
+    raise GraftError(
+        f"{cache.folder} does not give back what was written to it",
+        got=f"{len(left)} of {len(items)} rows were damaged {ROUNDS} times",
+        todo="check the disk, then run `dvc repro` again",
     )
 
 
 def _extract(
-    images: pd.DataFrame, raw: Path, graph: Graph, precision: Precision, threads: int | None, cache: FeatureCache
+    places: npt.NDArray[np.int64],
+    items: Items,
+    manifest: pd.DataFrame,
+    extractor: Extractor,
+    params: FeaturesParams,
+    raw: Path,
+    cache: FeatureCache,
+    effort: Effort,
 ) -> None:
-    if images.empty:
-        return
-    files, ids = list(images["path"]), list(images["image_id"])
-    engine = Engine(graph.xml, precision)
-    with progress("features: extracting", len(files)) as bar:
-        for start, batch_BD in engine.stream(lambda i: load(raw / files[i], graph.spec.transform), len(files), threads):
-            for place, row_D in enumerate(batch_BD):
-                cache.add(ids[start + place], row_D)
+    """Computes the named items and adds them to the cache."""
+    spec = extractor.spec
+    what = f"{spec.backbone}, {extractor.engine} {extractor.precision}"
+    say(f"features: {what}; {len(places):,} of {len(items):,} are new")
+    paths, image_ids = manifest["path"], manifest["image_id"]
+    augment = augmentation(params, spec.transform) if items.views else None
+
+    def load_item(i: int) -> Pixels:
+        row, view = items.rows[places[i]], items.numbers[places[i]]
+        if view == 0 or augment is None:
+            return load(raw / paths[row], spec.transform)
+        return augment(raw / paths[row], image_ids[row], int(view))
+
+    engine = extractor.build()
+    started = time.perf_counter()
+    with cache, progress("features: extracting", len(places)) as bar:
+        for start, batch_BD in engine.stream(load_item, len(places), params.threads or None):
+            cache.add(items.ids[places[start : start + len(batch_BD)]], batch_BD)
             bar.add(len(batch_BD))
-
-
-def _fingerprint(graph: Graph, precision: Precision) -> dict[str, Any]:
-    """All that decides what the features of an image are."""
-    return {
-        **asdict(graph.spec),
-        "engine": "openvino",
-        "precision": precision,
-        "decoder": f"pillow {version('pillow')}",
-        "extractor": EXTRACTOR,
-    }
-
-
-def _digest(fingerprint: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(fingerprint, sort_keys=True).encode()).hexdigest()[:32]
-
-
-def _write(
-    manifest: pd.DataFrame, cache: FeatureCache, fingerprint: dict[str, Any], target: Path
-) -> npt.NDArray[np.float32]:
-    """features.npy (float32, N x D, the manifest's order), index.parquet (what the rows are), fingerprint.json."""
-    with whole_folder(target) as folder:
-        shape = (len(manifest), cache.dimension)
-        pack_ND = np.lib.format.open_memmap(folder / "features.npy", mode="w+", dtype=np.float32, shape=shape)
-        for row, image_id in enumerate(manifest["image_id"]):
-            pack_ND[row] = cache[image_id]
-        pack_ND.flush()
-        write_table(manifest[["image_id", "path", "label", "split", "group", "weight"]], folder / "index.parquet")
-        write_json(folder / "fingerprint.json", fingerprint)
-    return np.load(target / "features.npy", mmap_mode="r")
+    cache.refresh()
+    effort.seconds += time.perf_counter() - started
+    effort.computed += len(places)
 
 
 def _record(
-    manifest: pd.DataFrame,
-    missing: pd.DataFrame,
-    features_ND: npt.NDArray[np.float32],
-    seconds: float,
-    paths: Paths,
-    facts: dict[str, str],
-    graph: Graph,
+    images: int, items: Items, effort: Effort, features: RowFile, extractor: Extractor, digest: str, paths: Paths
 ) -> Record:
-    spread_D = features_ND.std(axis=0)
+    spec = extractor.spec
     metrics: dict[str, Any] = {
-        "images": len(manifest),
-        "dimension": graph.spec.dimension,
-        "images_per_second": len(missing) / seconds if len(missing) else 0.0,
-        "cache_hits": len(manifest) - len(missing),
-        "cache_misses": len(missing),
-        "mean": float(features_ND.mean()),
-        "std": float(features_ND.std()),
-        "dead_features": int((spread_D == 0).sum()),
+        "images": images,
+        "views": items.views,
+        "dimension": spec.dimension,
+        "images_per_second": effort.computed / effort.seconds if effort.computed else 0.0,
+        "cache_hits": len(items) - effort.computed,
+        "cache_misses": effort.computed,
+        "mean": features.mean,
+        "std": features.std,
+        "dead_features": features.constant_columns,
     }
     facts = {
-        **facts,
-        "backbone": graph.spec.backbone,
-        "weights": graph.spec.weights,
-        "weights_sha256": graph.spec.weights_sha256,
+        "fingerprint": digest,
+        "engine": f"{extractor.engine} on {extractor.device}",
+        "precision": f"{extractor.precision} ({extractor.why})",
+        "backbone": spec.backbone,
+        "weights": spec.weights,
+        "weights_sha256": spec.weights_sha256,
     }
-    profile = {"images": len(manifest), "dimension": graph.spec.dimension}
+    profile = {"images": images, "dimension": spec.dimension}
     return Record(
         metrics=metrics, facts=facts, files=[paths.features / "fingerprint.json"], dataset=DatasetRecord("raw", profile)
     )

@@ -39,7 +39,7 @@ def run(params: FinetuneParams, paths: Paths) -> Record:
         _, reason, minutes = whether_to_train(params, train_images, lambda: 0.0)  # torch is not needed to say no
         return _stay(params, paths, train_images, reason, minutes, frozen)
 
-    spec = Spec.from_dict({name: pack.fingerprint[name] for name in Spec.__dataclass_fields__})
+    spec = Spec.from_dict(pack.fingerprint)
     trainer, train, val = _set_up(params, paths, pack, head, spec)
     go, reason, minutes = whether_to_train(
         params, train_images, lambda: trainer.seconds_per_image(train) * train_images * params.epochs / 60
@@ -64,7 +64,7 @@ def run(params: FinetuneParams, paths: Paths) -> Record:
 
 def _score_of_head(head: LinearHead, pack: Pack) -> Score:
     val = pack.rows("val")
-    p_NK = head.predict_proba(pack.features_ND[val])
+    p_NK = head.predict_proba(pack.features(val))
     return Score(accuracy(p_NK, pack.labels(val)), log_loss(p_NK, pack.labels(val), pack.weights(val)))
 
 
@@ -83,13 +83,15 @@ def _stay(
 def _set_up(
     params: FinetuneParams, paths: Paths, pack: Pack, head: LinearHead, spec: Spec
 ) -> tuple[Trainer, Images, Images]:
+    from ..common.augment import Augment
     from ..common.backbones import network
-    from .augment import Augment
     from .train import Images, Trainer
 
     backbone = network.create_again(spec, same_weights(spec.backbone, spec.weights, spec.weights_sha256, paths.weights))
     trainer = Trainer(backbone, head, spec.transform, params)
-    augment = Augment(params, spec.transform)
+    augment = Augment(
+        spec.transform, crop_scale=params.crop_scale, flip=params.flip, colour=params.colour, seed=params.seed
+    )
     train, val = pack.rows("train"), pack.rows("val")
     files, ids = list(pack.index["path"]), list(pack.index["image_id"])
     transform: EvalTransform = spec.transform
@@ -117,6 +119,7 @@ def _write(decision: Decision, trainer: Trainer, course: Course, spec: Spec, cla
     """decision.json; head.*; graph/ (the fine-tuned backbone, ready to infer); network.safetensors; curves.csv."""
     from safetensors.torch import save_file
 
+    from ..common.backbones import network
     from ..common.backbones.graph import convert
     from ..common.backbones.weights import WeightsSource
 
@@ -127,7 +130,7 @@ def _write(decision: Decision, trainer: Trainer, course: Course, spec: Spec, cla
         state = {name: value.contiguous() for name, value in backbone.state_dict().items()}
         save_file(state, folder / "network.safetensors")
         tuned = WeightsSource("finetuned", spec.weights)
-        convert(backbone, spec.transform, folder / "graph", backbone=spec.backbone, source=tuned)
+        convert(backbone, network.spec_of(backbone, spec.backbone, tuned), folder / "graph")
         pd.DataFrame(course.rows).to_csv(folder / "curves.csv", index=False)
 
 

@@ -32,11 +32,12 @@ def run(params: HeadParams, paths: Paths) -> Record:
 
 
 def _walk(pack: Pack, params: HeadParams) -> tuple[list[Validated], int, Standardiser]:
-    train, val = pack.rows("train"), pack.rows("val")
+    features, train = pack.to_learn_from("train")
+    val = pack.rows("val")
     weight = _weights(pack, train, params.class_weight)
-    scale = Standardiser.fit(pack.features_ND[train], weight)
+    scale = Standardiser.fit(features, weight)
     strengths = np.geomspace(params.l2_max, params.l2_min, params.strengths)
-    x_train, x_val = scale(pack.features_ND[train]), scale(pack.features_ND[val])
+    x_train, x_val = scale(features), scale(pack.features(val))
     steps = path(
         x_train, pack.labels(train), weight, len(pack.classes), strengths, params.tolerance, params.max_iterations
     )
@@ -57,11 +58,11 @@ def _weights(pack: Pack, rows: npt.NDArray[np.int64], class_weight: str) -> npt.
 
 
 def _refit(pack: Pack, chosen: Validated, params: HeadParams) -> LinearHead:
-    rows = pack.rows("train", "val")
+    features, rows = pack.to_learn_from("train", "val")
     weight = _weights(pack, rows, params.class_weight)
-    scale = Standardiser.fit(pack.features_ND[rows], weight)
+    scale = Standardiser.fit(features, weight)
     step = fit(
-        scale(pack.features_ND[rows]),
+        scale(features),
         pack.labels(rows),
         weight,
         len(pack.classes),
@@ -89,7 +90,7 @@ def _write(
     with whole_folder(paths.head) as folder:
         final.save(folder, "head", l2=chosen.step.l2)
         selected.save(folder, "selected", l2=chosen.step.l2)
-        p_NK = selected.predict_proba(pack.features_ND[val])
+        p_NK = selected.predict_proba(pack.features(val))
         table = pack.index.iloc[val][["image_id", "label"]].reset_index(drop=True)
         write_table(
             table.assign(**{f"p_{k}": p_NK[:, k] for k in range(len(pack.classes))}), folder / "validation.parquet"

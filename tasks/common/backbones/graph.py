@@ -8,14 +8,12 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..files import read_json, whole_folder, write_json
-from ..images import EvalTransform
 from ..progress import say
-from .spec import Spec
+from .spec import Spec, libraries
 from .weights import WeightsSource
 
 if TYPE_CHECKING:
@@ -41,13 +39,13 @@ def backbone_graph(backbone: str, source: WeightsSource, cache: Path) -> Graph:
         WeightsError: the weights cannot be had, or are another network's.
     """
     key = {"backbone": backbone, "weights": f"{source.kind}: {source.where}", "sha256": source.sha256}
-    folder = cache / "graphs" / _digest({**key, "converter": CONVERTER, "libraries": _libraries()})
+    folder = cache / "graphs" / _digest({**key, "converter": CONVERTER, "libraries": libraries()})
     if not (folder / "spec.json").is_file():
         from . import network
 
         say(f"features: converting {backbone} (weights from {source.kind}: {source.where}); once for these weights")
         model = network.create(backbone, source)
-        convert(model, network.eval_transform(model), folder, backbone=backbone, source=source)
+        convert(model, network.spec_of(model, backbone, source), folder)
     return read_graph(folder)
 
 
@@ -55,44 +53,30 @@ def read_graph(folder: Path) -> Graph:
     return Graph(folder / "graph.xml", Spec.from_dict(read_json(folder / "spec.json")))
 
 
-def convert(
-    model: torch.nn.Module, transform: EvalTransform, folder: Path, *, backbone: str, source: WeightsSource
-) -> None:
-    """Writes the graph of `model`: uint8 (B, H, W, 3) in, normalisation folded in, float32 (B, D) out; B is free."""
+def convert(model: torch.nn.Module, spec: Spec, folder: Path) -> None:
+    """Writes the graph of `model`, which is what `spec` says.
+
+    In: uint8 (B, H, W, 3), normalisation folded in; out: float32 (B, D). B is free.
+    """
     import warnings
 
     import openvino as ov
     import torch
     from openvino.preprocess import PrePostProcessor
 
-    from . import network
-
+    transform = spec.transform
     example = torch.zeros(1, 3, transform.height, transform.width)
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")  # tracing is deprecated in torch, and is what OpenVINO's converter does
-        dimension = int(model(example).shape[1])
         converted = ov.convert_model(model, example_input=example, input=[-1, 3, transform.height, transform.width])
     steps = PrePostProcessor(converted)
     steps.input().tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))
     steps.input().model().set_layout(ov.Layout("NCHW"))
     normalise = steps.input().preprocess().convert_element_type(ov.Type.f32)
     normalise.mean([255 * value for value in transform.mean]).scale([255 * value for value in transform.std])
-    spec = Spec(
-        backbone=backbone,
-        weights=f"{source.kind}: {source.where}",
-        weights_sha256=source.sha256 or network.state_sha256(model.state_dict().items()),
-        dimension=dimension,
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
-        transform=transform,
-        libraries=_libraries(),
-    )
     with whole_folder(folder) as part:
         ov.save_model(steps.build(), part / "graph.xml", compress_to_fp16=False)
         write_json(part / "spec.json", asdict(spec))
-
-
-def _libraries() -> dict[str, str]:
-    return {name: version(name) for name in ("torch", "timm", "openvino")}
 
 
 def _digest(content: Any) -> str:

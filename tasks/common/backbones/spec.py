@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
 from ..errors import WeightsError
@@ -34,7 +35,14 @@ class Spec:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Spec:
+        """The spec in a mapping that may hold more, such as a fingerprint."""
+        values = {name: values[name] for name in cls.__dataclass_fields__}
         return cls(**{**values, "transform": EvalTransform.from_dict(values["transform"])})
+
+
+def libraries() -> dict[str, str]:
+    """The versions that decide what a network computes."""
+    return {name: version(name) for name in ("torch", "timm", "openvino")}
 
 
 def check_same(spec: Spec, weights_sha256: str, source: WeightsSource) -> None:

@@ -138,50 +138,62 @@ def test_an_engine_can_stream_again_after_a_failure(engine, pixels):
     assert len(collect(engine.stream(lambda i: pixels[i], 5))[0][1]) == 5
 
 
-def test_fp32_that_was_asked_for_looks_at_no_image(small_graph):
-    def sample():
-        raise AssertionError
-
-    assert choose_precision(small_graph[0], "f32", sample) == ("f32", "asked for")
+def test_fp32_that_was_asked_for_looks_at_no_image():
+    assert choose_precision(unused, "f32", unused, fast=True) == ("f32", "asked for")
 
 
-def test_auto_is_fp32_on_a_processor_without_fast_bf16(small_graph, monkeypatch):
-    monkeypatch.setattr(module, "cpu_has_fast_bf16", lambda: False)
-    assert choose_precision(small_graph[0], "auto", lambda: [])[0] == "f32"
+def test_auto_is_fp32_where_bf16_is_not_fast():
+    assert choose_precision(unused, "auto", unused, fast=False)[0] == "f32"
 
 
-class OffBy:
+def unused(*_):
+    raise AssertionError
+
+
+def off_by(turn):
     """Stands for a processor on which bf16 gives other features: few have one that does."""
 
-    def __init__(self, turn):
-        self.turn = turn
-
-    def __call__(self, graph, precision):
-        angle = self.turn if precision == "bf16" else 0.0
+    def build(precision):
+        angle = turn if precision == "bf16" else 0.0
         return lambda pixels: np.tile(np.float32([np.cos(angle), np.sin(angle)]), (len(pixels), 1))
+
+    return build
 
 
 @pytest.mark.parametrize("wanted", ["auto", "bf16"])
-def test_bf16_that_differs_from_fp32_falls_back_and_says_so(small_graph, pixels, monkeypatch, wanted):
-    monkeypatch.setattr(module, "cpu_has_fast_bf16", lambda: True)
-    monkeypatch.setattr(module, "Engine", OffBy(0.1))
-    precision, why = choose_precision(small_graph[0], wanted, lambda: list(pixels[:8]))
+def test_bf16_that_differs_from_fp32_falls_back_and_says_so(pixels, wanted):
+    precision, why = choose_precision(off_by(0.1), wanted, lambda: list(pixels[:8]), fast=True)
     assert precision == "f32"
     assert "least cosine 0.995" in why
 
 
-def test_bf16_that_agrees_with_fp32_is_taken(small_graph, pixels, monkeypatch):
-    monkeypatch.setattr(module, "cpu_has_fast_bf16", lambda: True)
-    monkeypatch.setattr(module, "Engine", OffBy(0.01))
-    assert choose_precision(small_graph[0], "auto", lambda: list(pixels[:8]))[0] == "bf16"
+def test_bf16_that_agrees_with_fp32_is_taken(pixels):
+    assert choose_precision(off_by(0.01), "auto", lambda: list(pixels[:8]), fast=True)[0] == "bf16"
 
 
-def test_one_image_that_differs_is_enough_to_fall_back(small_graph, pixels, monkeypatch):
-    def make(graph, precision):
+def test_one_image_that_differs_is_enough_to_fall_back(pixels):
+    def build(precision):
         rows = np.tile(np.float32([1, 0]), (8, 1))
         if precision == "bf16":
             rows[3] = [0.9, 0.5]
         return lambda _: rows
 
-    monkeypatch.setattr(module, "Engine", make)
-    assert choose_precision(small_graph[0], "bf16", lambda: list(pixels[:8]))[0] == "f32"
+    assert choose_precision(build, "bf16", lambda: list(pixels[:8]), fast=True)[0] == "f32"
+
+
+def test_a_compiled_graph_is_kept_and_gives_the_same_features(tiny_graph, tmp_path):
+    pixels = np.random.default_rng(2).integers(0, 256, (3, 160, 160, 3), dtype=np.uint8)
+    first = Engine(tiny_graph.xml, compiled=tmp_path)(pixels)
+    kept = list(tmp_path.iterdir())
+    assert kept
+    assert np.array_equal(Engine(tiny_graph.xml, compiled=tmp_path)(pixels), first)
+    assert list(tmp_path.iterdir()) == kept
+
+
+def test_a_request_that_fails_is_an_error_and_does_not_hang(engine, pixels, monkeypatch):
+    monkeypatch.setattr(module, "STALLED", 0.2)
+    wrong = np.zeros((8, 4, 5, 3), np.uint8)  # a batch that the network cannot take
+    original = module.ov.Tensor
+    monkeypatch.setattr(module.ov, "Tensor", lambda pixels, shared_memory: original(wrong, shared_memory=True))
+    with pytest.raises(RuntimeError):
+        collect(engine.stream(lambda i: pixels[i], 33))

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tasks.common.errors import DataError
-from tasks.common.pack import Pack, read_pack
+from tasks.common.pack import Pack, RowFile, read_pack
 
 
 def test_a_pack_that_is_not_there_names_the_stage_that_makes_it(tmp_path):
@@ -12,12 +12,12 @@ def test_a_pack_that_is_not_there_names_the_stage_that_makes_it(tmp_path):
 
 def test_a_pack_has_a_row_of_features_for_each_row_of_its_index(finished_paths):
     pack = read_pack(finished_paths.features)
-    assert pack.features_ND.shape == (len(pack.index), pack.fingerprint["dimension"])
-    assert pack.features_ND.dtype == np.float32
+    assert pack.stored_ND.shape == (len(pack.index), pack.fingerprint["dimension"])
+    assert pack.stored_ND.dtype == np.float32
 
 
 def test_features_are_read_from_disk_and_not_copied_into_memory(finished_paths):
-    assert isinstance(read_pack(finished_paths.features).features_ND, np.memmap)
+    assert isinstance(read_pack(finished_paths.features).stored_ND, np.memmap)
 
 
 def test_rows_are_those_of_the_named_splits_in_order(finished_paths):
@@ -36,5 +36,27 @@ def test_labels_are_codes_among_the_classes_of_all_splits(finished_paths):
 
 def test_weights_follow_the_rows(finished_paths):
     pack = read_pack(finished_paths.features)
-    weighted = Pack(pack.features_ND, pack.index.assign(weight=np.arange(len(pack.index))), pack.fingerprint)
+    weighted = Pack(
+        pack.stored_ND, pack.views_VD, pack.index.assign(weight=np.arange(len(pack.index))), pack.fingerprint
+    )
     assert weighted.weights(np.array([3, 1])).tolist() == [3.0, 1.0]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_a_row_file_is_the_array_whatever_the_order_in_which_it_was_written(tmp_path, dtype):
+    values = np.random.default_rng(0).normal(size=(50, 7)).astype(dtype)
+    values[:, 3] = 2
+    order = np.random.default_rng(1).permutation(50)
+    with RowFile(tmp_path / "a.npy", values.shape, dtype) as file:
+        for part in np.array_split(order, 6):
+            file.write(part, values[part])
+    assert np.array_equal(np.load(tmp_path / "a.npy"), values)
+    assert file.mean == pytest.approx(values.astype(np.float64).mean())
+    assert file.std == pytest.approx(values.astype(np.float64).std())
+    assert file.constant_columns == 1
+
+
+def test_a_row_file_without_rows_is_an_empty_array(tmp_path):
+    with RowFile(tmp_path / "a.npy", (0, 7), "float32"):
+        pass
+    assert np.load(tmp_path / "a.npy").shape == (0, 7)

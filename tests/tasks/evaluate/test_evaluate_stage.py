@@ -33,7 +33,7 @@ def test_only_test_images_are_predicted_and_all_of_them(finished_paths):
 
 def test_a_prediction_is_the_heads(finished_paths):
     pack, table = read_pack(finished_paths.features), predictions(finished_paths)
-    p_NK = LinearHead.load(finished_paths.head).predict_proba(pack.features_ND[pack.rows("test")])
+    p_NK = LinearHead.load(finished_paths.head).predict_proba(pack.stored_ND[pack.rows("test")])
     assert np.allclose(table[["p_blue", "p_green", "p_red"]].to_numpy(), p_NK)
     assert list(table["predicted"]) == [pack.classes[k] for k in p_NK.argmax(axis=1)]
     assert np.allclose(table["score"], p_NK.max(axis=1))

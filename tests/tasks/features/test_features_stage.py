@@ -1,19 +1,22 @@
+import random
 import shutil
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.common.cache import FeatureCache
+from tasks.common.cache import FeatureCache, ids_of
 from tasks.common.engine import Engine
 from tasks.common.errors import DataError, ParamsError, WeightsError
 from tasks.common.files import read_json
 from tasks.common.images import load
 from tasks.common.manifest import read_manifest, write_table
 from tasks.common.pack import read_pack
+from tasks.common.paths import Paths
 
 
 def cache_folders(paths):
@@ -41,7 +44,7 @@ def test_a_row_is_what_the_engine_gives_for_its_image(finished_paths, tiny_graph
     for row in (0, 13, len(pack.index) - 1):
         pixels = load(finished_paths.raw / pack.index["path"].iloc[row], transform)
         expected = engine(pixels[None])[0]
-        assert np.allclose(pack.features_ND[row], expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+        assert np.allclose(pack.stored_ND[row], expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
 
 
 def test_the_fingerprint_tells_all_that_decides_what_the_features_are(finished_paths, tiny_graph):
@@ -91,21 +94,23 @@ def test_a_file_that_occurs_twice_is_computed_once(paths, run_stage):
     twin = table[table["path"] == "red/000.png"].assign(path="red/copy.png")
     write_table(pd.concat([table, twin]), paths.manifest / "manifest.parquet")
     assert run_stage("features", paths).metrics["cache_misses"] == 30
-    assert np.array_equal(*(read_pack(paths.features).features_ND[row] for row in (20, 30)))
+    assert np.array_equal(*(read_pack(paths.features).stored_ND[row] for row in (20, 30)))
 
 
-def test_a_damaged_cache_is_mended(paths, run_stage, tree_bytes):
+@pytest.mark.parametrize("place", [-1, 0, 9, 400])
+def test_a_damaged_cache_is_named_and_mended(paths, run_stage, tree_bytes, capsys, place):
     before = tree_bytes(paths.features)
     (segment,) = segments(paths)
     content = bytearray(segment.read_bytes())
-    content[-1] ^= 1
+    content[place] ^= 1
     segment.write_bytes(content)
     assert run_stage("features", paths).metrics["cache_misses"] == 30
+    assert segment.name in capsys.readouterr().err
     assert tree_bytes(paths.features) == before
 
 
 def test_another_decoder_is_another_cache(paths, run_stage, monkeypatch):
-    monkeypatch.setattr("tasks.features.stage.EXTRACTOR", 2)
+    monkeypatch.setattr("tasks.features.extractor.EXTRACTOR", 99)
     assert run_stage("features", paths).metrics["cache_misses"] == 30
     assert len(cache_folders(paths)) == 2
 
@@ -115,8 +120,8 @@ def test_a_run_that_fails_keeps_what_it_has_computed_and_the_earlier_pack(paths,
     before = tree_bytes(paths.features)
     computed = threading.Event()
 
-    def add(cache, image_id, features):
-        original(cache, image_id, features)
+    def add(cache, ids, features):
+        original(cache, ids, features)
         computed.set()
 
     def load_when_others_are_done(path, transform):
@@ -131,9 +136,131 @@ def test_a_run_that_fails_keeps_what_it_has_computed_and_the_earlier_pack(paths,
     with pytest.raises(DataError, match=r"009\.png cannot be read"):
         run_stage("features", paths)
     (folder,) = cache_folders(paths)
-    cache = FeatureCache(folder, 256)
-    assert any(image_id in cache for image_id in read_manifest(paths.manifest)["image_id"])
+    assert FeatureCache(folder, 256).has(ids_of(list(read_manifest(paths.manifest)["image_id"]))).any()
     assert tree_bytes(paths.features) == before
+
+
+def test_killed_at_random_moments_it_ends_with_the_same_bytes_and_loses_no_segment(paths, repository, tree_bytes):
+    program = (
+        "import pathlib, sys, time\n"
+        "import tasks.common.cache as cache, tasks.features.stage as stage\n"
+        "from tasks.common.paths import Paths\n"
+        "from tasks.features.params import FeaturesParams\n"
+        "cache.SEGMENT, original = 8, stage.load\n"
+        "stage.load = lambda *words: (time.sleep(0.02), original(*words))[1]\n"
+        "print('begun', flush=True)\n"
+        "params = FeaturesParams(backbone='test_efficientnet', weights='random', precision='f32')\n"
+        "print(stage.run(params, Paths(pathlib.Path(sys.argv[1]))).metrics['cache_misses'])\n"
+    )
+    before = tree_bytes(paths.features)
+    shutil.rmtree(paths.cache / "features")
+    chance = random.Random(5)
+    known = 0
+    for _ in range(6):
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, str(paths.root)], cwd=repository, stdout=subprocess.PIPE
+        )
+        assert process.stdout is not None
+        process.stdout.readline()
+        try:
+            process.wait(chance.uniform(0.1, 0.9))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        now = len(FeatureCache(cache_folders(paths)[0], 256)) if (paths.cache / "features").exists() else 0
+        assert now >= known
+        known = now
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(paths.root)], cwd=repository, check=True, capture_output=True, text=True
+    )
+    assert int(done.stdout.split()[-1]) == 30 - known
+    assert tree_bytes(paths.features) == before
+
+
+def test_two_extractions_at_once_in_one_cache_are_both_right(paths, repository, tree_bytes, tmp_path):
+    before = tree_bytes(paths.features)
+    shutil.rmtree(paths.cache / "features")
+    others = Paths(Path(shutil.copytree(paths.root, tmp_path / "other")))
+    shutil.rmtree(others.cache)
+    others.cache.symlink_to(paths.cache)
+    program = (
+        "import pathlib, sys\n"
+        "import tasks.common.cache as cache, tasks.features.stage as stage\n"
+        "from tasks.common.paths import Paths\n"
+        "from tasks.features.params import FeaturesParams\n"
+        "cache.SEGMENT = 8\n"
+        "params = FeaturesParams(backbone='test_efficientnet', weights='random', precision='f32')\n"
+        "stage.run(params, Paths(pathlib.Path(sys.argv[1])))\n"
+    )
+    both = [subprocess.Popen([sys.executable, "-c", program, str(p.root)], cwd=repository) for p in (paths, others)]
+    assert [process.wait(120) for process in both] == [0, 0]
+    assert tree_bytes(paths.features) == tree_bytes(others.features) == before
+
+
+def test_the_torch_engine_gives_the_same_features_under_another_fingerprint(paths, run_stage):
+    expected = read_pack(paths.features)
+    rows, old = np.arange(30), expected.features(np.arange(30)).copy()
+    record = run_stage("features", paths, engine="torch")
+    new = read_pack(paths.features)
+    assert record.facts["engine"] == f"torch on {new.fingerprint['device']}"
+    assert new.fingerprint["digest"] != expected.fingerprint["digest"]
+    assert np.allclose(new.features(rows), old, rtol=1e-3, atol=1e-4 * np.abs(old).max())
+
+
+def test_half_precision_is_kept_apart_and_close(paths, run_stage):
+    old = read_pack(paths.features).features(np.arange(30)).copy()
+    assert run_stage("features", paths, dtype="float16").metrics["cache_misses"] == 30
+    pack = read_pack(paths.features)
+    assert pack.stored_ND.dtype == np.float16
+    assert pack.features(np.arange(30)).dtype == np.float32
+    assert np.allclose(pack.features(np.arange(30)), old, rtol=2e-3, atol=1e-3)
+
+
+def test_a_precision_that_was_compared_once_is_not_compared_again(paths, run_stage, monkeypatch):
+    run_stage("features", paths, precision="bf16")
+    before = read_pack(paths.features).fingerprint["digest"]
+    monkeypatch.setattr("tasks.features.extractor.choose_precision", lambda *_, **__: pytest.fail("compared again"))
+    keep(paths, lambda t: t["label"] != "blue")  # other first images
+    run_stage("features", paths, precision="bf16")
+    assert read_pack(paths.features).fingerprint["digest"] == before
+
+
+def test_views_are_of_the_training_images_and_do_not_change_the_images_features(paths, run_stage):
+    before = read_pack(paths.features).features(np.arange(30)).copy()
+    metrics = run_stage("features", paths, views=2).metrics
+    pack = read_pack(paths.features)
+    train = len(pack.rows("train"))
+    assert (metrics["views"], metrics["cache_hits"], metrics["cache_misses"]) == (2 * train, 30, 2 * train)
+    assert np.array_equal(pack.features(np.arange(30)), before)
+    assert pack.views_VD.shape == (2 * train, 256)
+    assert not np.allclose(pack.views_VD[:train], pack.views_VD[train:])
+
+
+def test_views_are_cached_and_more_of_them_cost_only_the_new_ones(paths, run_stage):
+    run_stage("features", paths, views=1)
+    first = np.array(read_pack(paths.features).views_VD)
+    train = len(read_pack(paths.features).rows("train"))
+    assert run_stage("features", paths, views=1).metrics["cache_misses"] == 0
+    assert run_stage("features", paths, views=3).metrics["cache_misses"] == 2 * train
+    assert np.array_equal(read_pack(paths.features).views_VD[:train], first)
+
+
+@pytest.mark.parametrize("change", [{"view_seed": 1}, {"view_crop_scale": 0.9}, {"view_flip": False}])
+def test_another_augmentation_makes_other_views(paths, run_stage, change):
+    run_stage("features", paths, views=1)
+    train = len(read_pack(paths.features).rows("train"))
+    assert run_stage("features", paths, views=1, **change).metrics["cache_misses"] == train
+
+
+def test_what_the_head_learns_from_has_the_views_with_their_images_labels(paths, run_stage):
+    run_stage("features", paths, views=2)
+    pack = read_pack(paths.features)
+    x_ND, rows = pack.to_learn_from("train", "val")
+    train = pack.rows("train")
+    assert x_ND.shape == (len(rows), 256)
+    assert list(rows) == [*pack.rows("train", "val"), *train, *train]
+    assert np.array_equal(x_ND[len(pack.rows("train", "val")) :], pack.views_VD)
+    assert list(pack.to_learn_from("val")[1]) == list(pack.rows("val"))
 
 
 @pytest.mark.parametrize("threads", [0, 1, 3])
@@ -162,7 +289,7 @@ def test_weights_that_are_not_the_pinned_ones_are_refused(paths, run_stage):
 
 def test_figures_tell_statistics_of_the_features(paths, run_stage):
     record = run_stage("features", paths)
-    features_ND = np.asarray(read_pack(paths.features).features_ND)
+    features_ND = np.asarray(read_pack(paths.features).stored_ND)
     assert record.metrics["mean"] == pytest.approx(features_ND.mean(), rel=1e-4)
     assert record.metrics["dead_features"] == (features_ND.std(axis=0) == 0).sum()
     assert record.facts["fingerprint"] == read_pack(paths.features).fingerprint["digest"]

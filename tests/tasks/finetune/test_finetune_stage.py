@@ -44,7 +44,7 @@ def test_saying_no_writes_only_the_decision_and_imports_no_torch(paths, reposito
 def test_the_score_of_the_frozen_head_is_that_of_the_head_that_has_not_seen_validation(finished_paths):
     pack = read_pack(finished_paths.features)
     val = pack.rows("val")
-    p_NK = LinearHead.load(finished_paths.head, "selected").predict_proba(pack.features_ND[val])
+    p_NK = LinearHead.load(finished_paths.head, "selected").predict_proba(pack.stored_ND[val])
     score = read_json(finished_paths.finetune / "decision.json")["validation"]["head"]
     assert score["accuracy"] == accuracy(p_NK, pack.labels(val))
     assert score["log_loss"] == pytest.approx(log_loss(p_NK, pack.labels(val)))

@@ -30,6 +30,7 @@ def unbalanced(paths):
         }
     )
     np.save(paths.features / "features.npy", features_ND)
+    np.save(paths.features / "views.npy", features_ND[:0])
     write_table(index, paths.features / "index.parquet")
     return paths
 
@@ -37,7 +38,7 @@ def unbalanced(paths):
 def test_colours_that_are_clearly_apart_are_told_apart(finished_paths):
     pack, head = read_pack(finished_paths.features), LinearHead.load(finished_paths.head)
     rows = np.arange(len(pack.index))
-    assert (head.predict_proba(pack.features_ND).argmax(axis=1) == pack.labels(rows)).mean() > 0.9
+    assert (head.predict_proba(pack.stored_ND).argmax(axis=1) == pack.labels(rows)).mean() > 0.9
 
 
 def test_the_classes_of_the_head_are_those_of_the_pack(finished_paths):
@@ -89,7 +90,7 @@ def test_balanced_classes_find_more_of_the_rare_ones(unbalanced, run_stage):
     rare = {}
     for class_weight in ("none", "balanced"):
         run_stage("head", unbalanced, class_weight=class_weight)
-        predicted = LinearHead.load(unbalanced.head).predict_proba(pack.features_ND).argmax(axis=1)
+        predicted = LinearHead.load(unbalanced.head).predict_proba(pack.stored_ND).argmax(axis=1)
         rare[class_weight] = (predicted > 0).sum()
     assert rare["balanced"] > rare["none"]
 
@@ -120,7 +121,7 @@ def test_validations_probabilities_are_those_of_the_selected_head(finished_paths
     pack = read_pack(finished_paths.features)
     table = pd.read_parquet(finished_paths.head / "validation.parquet")
     val = pack.rows("val")
-    expected = LinearHead.load(finished_paths.head, "selected").predict_proba(pack.features_ND[val])
+    expected = LinearHead.load(finished_paths.head, "selected").predict_proba(pack.stored_ND[val])
     assert list(table["image_id"]) == list(pack.index["image_id"].iloc[val])
     assert np.allclose(table[["p_0", "p_1", "p_2"]].to_numpy(), expected)
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from tasks.common.backbones import network
 from tasks.common.backbones.graph import backbone_graph, convert, read_graph
 from tasks.common.backbones.network import eval_transform, state_sha256
 from tasks.common.backbones.spec import Spec
@@ -74,7 +75,7 @@ def test_other_weights_are_another_graph(tmp_path, tiny_network, tiny_graph, pix
     torch.manual_seed(3)
     other = timm.create_model("test_efficientnet", pretrained=False, num_classes=0).eval()
     source = WeightsSource("file", "x", None, "f" * 64)
-    convert(other, tiny_graph.spec.transform, tmp_path / "g", backbone="test_efficientnet", source=source)
+    convert(other, network.spec_of(other, "test_efficientnet", source), tmp_path / "g")
     graph = read_graph(tmp_path / "g")
     assert graph.spec.weights_sha256 == "f" * 64
     assert not np.allclose(Engine(graph.xml)(pixels), Engine(tiny_graph.xml)(pixels), rtol=1e-2)
@@ -82,8 +83,7 @@ def test_other_weights_are_another_graph(tmp_path, tiny_network, tiny_graph, pix
 
 def test_conversion_leaves_the_network_as_it_was(tmp_path, tiny_network, tiny_graph, random_weights):
     before = state_sha256(tiny_network.state_dict().items())
-    transform = tiny_graph.spec.transform
-    convert(tiny_network, transform, tmp_path / "g", backbone="test_efficientnet", source=random_weights)
+    convert(tiny_network, tiny_graph.spec, tmp_path / "g")
     assert state_sha256(tiny_network.state_dict().items()) == before
 
 

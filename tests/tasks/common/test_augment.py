@@ -3,9 +3,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from tasks.common.augment import Augment
 from tasks.common.images import EvalTransform
-from tasks.finetune.augment import Augment
-from tasks.finetune.params import FinetuneParams
 
 TRANSFORM = EvalTransform(48, 48, 0.9, "center", "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 IMAGE_ID = "0123456789abcdef0123456789abcdef"
@@ -17,8 +16,15 @@ def file(photo, tmp_path):
     return tmp_path / "a.png"
 
 
-def view(file, image_id=IMAGE_ID, epoch=0, transform=TRANSFORM, **params):
-    return Augment(FinetuneParams(**params), transform)(file, image_id, epoch)
+RECIPE = {"crop_scale": 0.6, "flip": True, "colour": 0.2, "seed": 0}
+
+
+def augmentation(transform=TRANSFORM, **changes):
+    return Augment(transform, **{**RECIPE, **changes})
+
+
+def view(file, image_id=IMAGE_ID, epoch=0, transform=TRANSFORM, **changes):
+    return augmentation(transform, **changes)(file, image_id, epoch)
 
 
 def test_the_same_image_epoch_and_seed_give_the_same_pixels(file):
@@ -26,7 +32,7 @@ def test_the_same_image_epoch_and_seed_give_the_same_pixels(file):
 
 
 def test_one_object_gives_the_same_pixels_again_whatever_it_was_asked_between(file):
-    augment = Augment(FinetuneParams(), TRANSFORM)
+    augment = augmentation(TRANSFORM)
     first = augment(file, IMAGE_ID, 0)
     augment(file, IMAGE_ID, 1)
     assert np.array_equal(augment(file, IMAGE_ID, 0), first)
@@ -45,7 +51,7 @@ def test_another_image_is_seen_another_way(file):
 
 
 def test_threads_change_nothing(file):
-    augment = Augment(FinetuneParams(), TRANSFORM)
+    augment = augmentation(TRANSFORM)
     with ThreadPoolExecutor(4) as pool:
         together = list(pool.map(lambda epoch: augment(file, IMAGE_ID, epoch), range(24)))
     assert all(np.array_equal(pixels, view(file, epoch=epoch)) for epoch, pixels in enumerate(together))

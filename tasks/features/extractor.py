@@ -1,0 +1,141 @@
+"""What computes features: which engine, in which precision, and the fingerprint that names its results."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol
+
+from ..common.backbones.graph import Graph, backbone_graph
+from ..common.backbones.spec import Spec
+from ..common.backbones.weights import WeightsSource, find_weights
+from ..common.engine import Engine, Features, Precision, choose_precision, cpu_has_fast_bf16
+from ..common.files import read_json, write_json
+from ..common.images import Pixels
+from ..common.paths import Paths
+from .params import FeaturesParams
+
+EXTRACTOR = 2
+"""Raised whenever a change in the code makes other features of the same image."""
+
+
+class AnyEngine(Protocol):
+    """What all engines do."""
+
+    def __call__(self, pixels: Pixels) -> Features: ...
+
+    def stream(
+        self, load: Callable[[int], Pixels], count: int, threads: int | None = None
+    ) -> Iterator[tuple[int, Features]]: ...
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """A way to compute features, not yet started.
+
+    Attributes:
+        spec: the backbone.
+        engine: `openvino` or `torch`.
+        device: `cpu`, `cuda` or `mps`.
+        precision: of the arithmetic, and `why` it was chosen.
+        build: starts the engine.
+    """
+
+    spec: Spec
+    engine: str
+    device: str
+    precision: Precision
+    why: str
+    build: Callable[[], AnyEngine]
+
+    def fingerprint(self, dtype: str) -> dict[str, Any]:
+        """All that decides what the features of an image are, and `digest`, a hash of that."""
+        facts = {
+            **asdict(self.spec),
+            "engine": self.engine,
+            "device": self.device,
+            "precision": self.precision,
+            "dtype": dtype,
+            "decoder": f"pillow {version('pillow')}",
+            "extractor": EXTRACTOR,
+        }
+        return {**facts, "digest": _digest(facts)}
+
+
+def choose_extractor(params: FeaturesParams, paths: Paths, sample: Callable[[Spec], Sequence[Pixels]]) -> Extractor:
+    """OpenVINO, or torch where there is a GPU, as `features.engine` says.
+
+    Args:
+        sample: a few images, on which a faster precision is compared with fp32.
+
+    Raises:
+        ParamsError: no such backbone.
+        WeightsError: no weights, or another network's.
+    """
+    source = find_weights(params.backbone, params.weights, paths.weights, params.weights_sha256)
+    if params.engine == "torch" or (params.engine == "auto" and _may_have_gpu()):
+        extractor = _with_torch(params, source, paths, sample)
+        if params.engine == "torch" or extractor.device != "cpu":
+            return extractor
+    return _with_openvino(params, backbone_graph(params.backbone, source, paths.cache), paths, sample)
+
+
+def _may_have_gpu() -> bool:
+    """Asked without torch, whose import takes seconds."""
+    return sys.platform == "darwin" or Path("/dev/nvidiactl").exists() or Path("/dev/dxg").exists()
+
+
+def _with_openvino(
+    params: FeaturesParams, graph: Graph, paths: Paths, sample: Callable[[Spec], Sequence[Pixels]]
+) -> Extractor:
+    def build(precision: Precision) -> Engine:
+        return Engine(graph.xml, precision, compiled=paths.cache / "compiled")
+
+    precision, why = _settle(params, graph.spec, "openvino cpu", build, cpu_has_fast_bf16(), paths, sample)
+    return Extractor(graph.spec, "openvino", "cpu", precision, why, lambda: build(precision))
+
+
+def _with_torch(
+    params: FeaturesParams, source: WeightsSource, paths: Paths, sample: Callable[[Spec], Sequence[Pixels]]
+) -> Extractor:
+    from ..common.backbones import network
+    from ..common.torch_engine import TorchEngine, best_device, has_fast_bf16
+
+    model = network.create(params.backbone, source)
+    spec = network.spec_of(model, params.backbone, source)
+    device = best_device()
+
+    def build(precision: Precision) -> TorchEngine:
+        return TorchEngine(model, spec.transform, device, precision)
+
+    precision, why = _settle(params, spec, f"torch {device}", build, has_fast_bf16(device), paths, sample)
+    return Extractor(spec, "torch", device, precision, why, lambda: build(precision))
+
+
+def _settle(
+    params: FeaturesParams,
+    spec: Spec,
+    runs_on: str,
+    build: Callable[[Precision], AnyEngine],
+    fast: bool,
+    paths: Paths,
+    sample: Callable[[Spec], Sequence[Pixels]],
+) -> tuple[Precision, str]:
+    """The precision, compared once and then remembered: another first image must not make another fingerprint."""
+    key = _digest({**asdict(spec), "runs_on": runs_on, "wanted": params.precision, "fast": fast})
+    memory = paths.cache / "precision" / f"{key}.json"
+    if memory.is_file():
+        known = read_json(memory)
+        return known["precision"], known["why"]
+    precision, why = choose_precision(build, params.precision, lambda: sample(spec), fast=fast)
+    write_json(memory, {"backbone": spec.backbone, "runs_on": runs_on, "precision": precision, "why": why})
+    return precision, why
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]

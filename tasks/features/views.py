@@ -1,0 +1,82 @@
+"""What there is to compute: every image, and of each training image so many augmented views."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from ..common.cache import Ids, ids_of
+from ..common.images import EvalTransform
+from .params import FeaturesParams
+
+if TYPE_CHECKING:
+    from ..common.augment import Augment
+
+RECIPE = 1
+"""Raised whenever a change in `common.augment` makes other views of the same number."""
+
+
+@dataclass(frozen=True)
+class Items:
+    """The images, then the views; M items in all.
+
+    Attributes:
+        ids: (M,) the key in the cache: the image's md5, or a hash of it, the view's number and the augmentation.
+        rows: (M,) the row in the manifest.
+        numbers: (M,) 0 for the image itself, else the view's number.
+    """
+
+    ids: Ids
+    rows: npt.NDArray[np.int64]
+    numbers: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def images(self) -> int:
+        return int(np.count_nonzero(self.numbers == 0))
+
+    @property
+    def views(self) -> int:
+        return len(self) - self.images
+
+
+def list_items(manifest: pd.DataFrame, params: FeaturesParams) -> Items:
+    """All images in the manifest's order; then view 1 of all training images, view 2, and so on."""
+    image_ids = list(manifest["image_id"])
+    train = np.flatnonzero(manifest["split"] == "train")
+    numbers = np.repeat(np.arange(1, params.views + 1), len(train))
+    rows = np.tile(train, params.views)
+    keys = [_view_key(image_ids[row], int(number), params) for row, number in zip(rows, numbers)]
+    return Items(
+        ids_of(image_ids + keys),
+        np.concatenate([np.arange(len(manifest)), rows]),
+        np.concatenate([np.zeros(len(manifest), np.int64), numbers]),
+    )
+
+
+def augmentation(params: FeaturesParams, transform: EvalTransform) -> Augment:
+    from ..common.augment import Augment
+
+    return Augment(transform, **_recipe(params))  # type: ignore[arg-type]
+
+
+def _recipe(params: FeaturesParams) -> dict[str, float | bool | int]:
+    return {
+        "crop_scale": params.view_crop_scale,
+        "flip": params.view_flip,
+        "colour": params.view_colour,
+        "seed": params.view_seed,
+    }
+
+
+def _view_key(image_id: str, number: int, params: FeaturesParams) -> str:
+    text = json.dumps([image_id, number, RECIPE, _recipe(params)], sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
