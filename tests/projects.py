@@ -20,7 +20,17 @@ import yaml
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
-CODE = (".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore", "dvc.yaml", "params.yaml", "flows", "tasks")
+CODE = (
+    ".dvc/config",
+    ".dvc/.gitignore",
+    ".dvcignore",
+    ".gitignore",
+    "dvc.yaml",
+    "params.yaml",
+    "flows",
+    "tasks",
+    "data/weights/README.md",
+)
 
 TINY = {
     "preprocess": {"val_fraction": 0.2, "test_fraction": 0.2},
@@ -139,7 +149,6 @@ def make_project(root: Path, **sections: dict[str, Any]) -> Project:
             shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copyfile(source, target)
-    (root / "data").mkdir()
     (root / "data" / "pins.csv").write_text("seed,key,split\n", encoding="utf-8")
     params = {name: {**values, **sections.get(name, {})} for name, values in TINY.items()}
     (root / "params.yaml").write_text(dump(params), encoding="utf-8")

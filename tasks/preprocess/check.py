@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,84 +10,74 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ..common.images import UnreadableImage, decode
-from ..common.progress import progress
-from .scan import hidden
-
-HIDDEN = "hidden file"
-"""The reason that does not count against `preprocess.max_rejected`: systems leave such files about."""
 
 FEW_COLOURS = 64
 """A drawn placeholder has few colours; a photograph saved with a palette uses most of its 256."""
 
 
 @dataclass(frozen=True)
-class Checked:
-    """A file's verdict: `reason` is empty for an image that can be used.
+class Look:
+    """What a file is, whatever the parameters say of that; a function of its bytes.
 
     Attributes:
+        fault: why it is no image; empty for one.
         width, height: in pixels, upright.
         mode: PIL's mode of the file.
         pixels: a hash of size and RGB values.
+        blank: whether every pixel has the same colour.
+        colours: of a palette image, how many it has; 0 for others.
+        largest_share: of the pixels, which the palette's most frequent colour has.
     """
 
-    reason: str = ""
+    fault: str = ""
     width: int = 0
     height: int = 0
     mode: str = ""
     pixels: str = ""
+    blank: bool = False
+    colours: int = 0
+    largest_share: float = 0.0
 
 
-def check_files(raw: Path, files: Sequence[str], min_side: int, placeholder_share: float) -> list[Checked]:
-    """One verdict a file, in the order given; a thread a core."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool, progress("preprocess: checking", len(files), "files") as bar:
-        verdicts = []
-        for verdict in pool.map(lambda file: check_file(raw / file, file, min_side, placeholder_share), files):
-            verdicts.append(verdict)
-            bar.add()
-    return verdicts
+def look(path: Path) -> Look:
+    """Decodes a file whole.
 
-
-def check_file(path: Path, name: str, min_side: int, placeholder_share: float) -> Checked:
-    """Decodes a file whole and judges it."""
-    if hidden(name):
-        return Checked(HIDDEN)
+    Raises:
+        OSError: it cannot be read.
+    """
+    if path.stat().st_size == 0:
+        return Look("empty file")
     try:
-        if path.stat().st_size == 0:
-            return Checked("empty file")
         upright = decode(path)
-    except OSError as error:
-        return Checked(f"cannot be read: {error.strerror}")
     except UnreadableImage as error:
-        return Checked("not an image" if isinstance(error.__cause__, UnidentifiedImageError) else f"damaged: {error}")
+        return Look("not an image" if isinstance(error.__cause__, UnidentifiedImageError) else f"damaged: {error}")
     except Image.DecompressionBombError as error:
-        return Checked(f"too large: {error}")
+        return Look(f"too large: {error}")
     with Image.open(path) as image:
-        mode, colours = image.mode, _palette_shares(image)
-    width, height = upright.size
-    reason = _too_little(upright, min_side) or _placeholder(colours, placeholder_share)
-    return Checked(reason, width, height, mode, _pixel_hash(upright))
+        mode, shares = image.mode, _palette_shares(image)
+    blank = all(low == high for low, high in upright.getextrema())  # type: ignore[misc]
+    return Look("", *upright.size, mode, _pixel_hash(upright), blank, len(shares), max(shares, default=0.0))
 
 
-def _too_little(image: Image.Image, min_side: int) -> str:
-    if min(image.size) < min_side:
-        return f"too small: {image.width} x {image.height} px, the shorter side needs {min_side}"
-    if all(low == high for low, high in image.getextrema()):  # type: ignore[misc]
+def judge(seen: Look, min_side: int, placeholder_share: float) -> str:
+    """Why an image is not worth learning from; empty if it is."""
+    if seen.fault:
+        return seen.fault
+    if min(seen.width, seen.height) < min_side:
+        return f"too small: {seen.width} x {seen.height} px, the shorter side needs {min_side}"
+    if seen.blank:
         return "blank: every pixel has the same colour"
+    if 0 < seen.colours <= FEW_COLOURS and seen.largest_share >= placeholder_share:
+        return f"placeholder: one of its {seen.colours} colours covers {seen.largest_share:.0%} of the picture"
     return ""
 
 
 def _palette_shares(image: Image.Image) -> list[float]:
-    """The shares of a palette image's colours, largest first; empty for other images."""
+    """The shares of a palette image's colours; empty for other images."""
     if image.mode != "P":
         return []
     counts = np.bincount(np.asarray(image).ravel(), minlength=1)
-    return sorted((counts[counts > 0] / counts.sum()).tolist(), reverse=True)
-
-
-def _placeholder(shares: list[float], limit: float) -> str:
-    if not shares or len(shares) > FEW_COLOURS or shares[0] < limit:
-        return ""
-    return f"placeholder: one of its {len(shares)} colours covers {shares[0]:.0%} of the picture"
+    return (counts[counts > 0] / counts.sum()).tolist()
 
 
 def _pixel_hash(image: Image.Image) -> str:

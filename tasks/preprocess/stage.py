@@ -15,10 +15,16 @@ from ..common.manifest import COLUMNS, SPLITS, classes, counts, write_table
 from ..common.paths import Paths
 from ..common.progress import progress, say
 from ..common.record import DatasetRecord, Record
-from .check import HIDDEN, check_files
+from .check import Look, judge, look
+from .memory import Memory
 from .params import PreprocessParams
-from .scan import TABLE, scan
+from .scan import TABLE, hidden, scan
 from .splits import PIN_COLUMNS, assign, torn
+
+HIDDEN = "hidden file"
+"""The reason that does not count against `preprocess.max_rejected`: systems leave such files about."""
+
+FACTS = ["reason", "width", "height", "mode", "pixels"]
 
 
 def run(params: PreprocessParams, paths: Paths, known_hashes: Mapping[str, str]) -> Record:
@@ -32,11 +38,11 @@ def run(params: PreprocessParams, paths: Paths, known_hashes: Mapping[str, str])
     """
     files = scan(paths.raw)
     files = files[files["path"] != TABLE].reset_index(drop=True)
+    files["image_id"] = _hashes(files["path"], paths.raw, known_hashes)
     images, rejected = _check(files, params, paths)
     images, pins = _split(images, params, _read_pins(paths.pins))
     images, rejected = _hold_out(images, rejected)
     _stop_if_too_many(rejected, len(files), params.max_rejected, paths.state / "rejected.csv")
-    images["image_id"] = _hashes(images["path"], paths.raw, known_hashes)
     manifest = images[list(COLUMNS)].astype(COLUMNS).sort_values("path", ignore_index=True)
     _stop_if_nothing_to_learn(manifest, paths.raw)
     _warn_of_small_classes(manifest)
@@ -46,14 +52,31 @@ def run(params: PreprocessParams, paths: Paths, known_hashes: Mapping[str, str])
 
 
 def _check(files: pd.DataFrame, params: PreprocessParams, paths: Paths) -> tuple[pd.DataFrame, pd.DataFrame]:
-    verdicts = check_files(paths.raw, list(files["path"]), params.min_side, params.placeholder_share)
-    table = files.assign(
-        **{name: [getattr(v, name) for v in verdicts] for name in ("reason", "width", "height", "mode", "pixels")}
+    """(images that can be used, with their facts; all other files, with a `reason`)."""
+    reasons = pd.Series("", index=files.index)
+    reasons[files["image_id"] == ""] = "cannot be read"
+    reasons[files["path"].map(hidden)] = HIDDEN
+    open_files = files[reasons == ""]
+    looks = Memory(paths.cache / "checks").looks(
+        dict(zip(open_files["image_id"], paths.raw / open_files["path"])), look
     )
-    unlabelled = (table["reason"] == "") & table["label"].isna()
-    table.loc[unlabelled, "reason"] = "no label: not in a folder of a class, nor in the table"
+    facts = pd.DataFrame(
+        [_facts(looks[md5], params) for md5 in open_files["image_id"]], index=open_files.index, columns=FACTS
+    )
+    table = files.join(facts)
+    table["reason"] = reasons.where(reasons != "", table["reason"])
+    table.loc[(table["reason"] == "") & table["label"].isna(), "reason"] = (
+        "no label: not in a folder of a class, nor in the table"
+    )
     sound = table["reason"] == ""
     return table[sound].reset_index(drop=True), table[~sound]
+
+
+def _facts(seen: Look | OSError, params: PreprocessParams) -> tuple[str, int, int, str, str]:
+    if isinstance(seen, OSError):
+        return f"cannot be read: {seen.strerror}", 0, 0, "", ""
+    reason = judge(seen, params.min_side, params.placeholder_share)
+    return reason, seen.width, seen.height, seen.mode, seen.pixels
 
 
 def _split(images: pd.DataFrame, params: PreprocessParams, pins: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -102,11 +125,15 @@ def _stop_if_too_many(rejected: pd.DataFrame, total: int, limit: float, listing:
 
 
 def _hashes(files: pd.Series, raw: Path, known: Mapping[str, str]) -> list[str]:
+    """The md5 of each file; empty for one that cannot be read."""
     unknown = [file for file in files if file not in known]
     with progress("preprocess: hashing", len(unknown), "files") as bar:
         fresh = {}
         for file in unknown:
-            fresh[file] = md5(raw / file)
+            try:
+                fresh[file] = md5(raw / file)
+            except OSError:
+                fresh[file] = ""
             bar.add()
     return [known.get(file) or fresh[file] for file in files]
 

@@ -9,6 +9,7 @@ from tasks.common.errors import DataError
 from tasks.common.manifest import COLUMNS, read_manifest
 from tasks.common.paths import Paths
 from tasks.preprocess import stage as module
+from tasks.preprocess.check import look
 from tasks.preprocess.params import PreprocessParams
 
 
@@ -213,6 +214,39 @@ def test_hashes_that_are_known_are_used_and_not_computed_again(fresh, monkeypatc
     assert computed == ["003.png"]
     assert table.loc["red/003.png", "image_id"] == "f" * 32
     assert table.loc["green/007.png", "image_id"] == known["green/007.png"]
+
+
+def test_a_second_run_decodes_only_what_is_new(fresh, preprocess, noise, monkeypatch):
+    preprocess(fresh)
+    decoded = []
+    monkeypatch.setattr(module, "look", lambda path: decoded.append(path.name) or look(path))
+    noise(seed=77).save(fresh.raw / "red/new.png")
+    preprocess(fresh)
+    assert decoded == ["new.png"]
+    assert len(manifest(fresh)) == 31
+
+
+def test_another_limit_needs_no_second_look(fresh, preprocess, monkeypatch):
+    preprocess(fresh)
+    monkeypatch.setattr(module, "look", lambda _: pytest.fail("decoded again"))
+    preprocess(fresh, min_side=32)
+    assert len(manifest(fresh)) == 30
+    with pytest.raises(DataError, match="30 too small"):
+        preprocess(fresh, min_side=33)
+
+
+@pytest.mark.parametrize("name", [".DS_Store", ".cache/a.png", "red/Thumbs.db", "red/desktop.ini"])
+def test_files_that_systems_leave_about_are_hidden(fresh, preprocess, name):
+    (fresh.raw / name).parent.mkdir(exist_ok=True)
+    (fresh.raw / name).write_bytes(b"whatever")
+    preprocess(fresh)
+    assert reasons(fresh) == {name: "hidden file"}
+
+
+def test_a_broken_link_is_rejected_and_does_not_stop_the_run(fresh, preprocess):
+    (fresh.raw / "red/gone.png").symlink_to(fresh.raw / "nowhere.png")
+    preprocess(fresh)
+    assert reasons(fresh)["red/gone.png"].startswith("cannot be read")
 
 
 def test_a_second_run_gives_the_same_bytes(fresh, preprocess, tree_bytes):
