@@ -78,8 +78,15 @@ class Bench:
 # ---------------------------------------------------------------- the peers: (a) to (d)
 
 
-def torch_peer(bench: Bench, mode: str) -> dict[str, Any]:
-    return _peer(bench, f"torch-{mode}", sys.executable, "torch_loop", "--mode", mode, "--workers", "0", "1", "2")
+def torch_peer(bench: Bench, mode: str, repetition: int) -> dict[str, Any]:
+    """With 0, 1 and 2 workers the first time, then with the number that was best."""
+    label = f"torch-{mode}"
+    last = BUILD / "peers" / bench.backbone / label / "figures.json"
+    workers = ["0", "1", "2"]
+    if repetition and last.is_file():
+        loops = json.loads(last.read_text(encoding="utf-8"))["loop_seconds"]
+        workers = [min(loops, key=loops.__getitem__)]
+    return _peer(bench, label, sys.executable, "torch_loop", "--mode", mode, "--workers", *workers)
 
 
 def keras_peer(bench: Bench) -> dict[str, Any]:
@@ -201,11 +208,11 @@ def contestants(bench: Bench) -> dict[str, Callable[[int], dict[str, dict[str, A
     }
     only = bench.settings.only
     chosen: dict[str, Callable[[int], dict[str, dict[str, Any]]]] = {
-        "a": lambda _: {"a": torch_peer(bench, "eager")},
-        "b": lambda _: {"b": torch_peer(bench, "bf16")},
+        "a": lambda repetition: {"a": torch_peer(bench, "eager", repetition)},
+        "b": lambda repetition: {"b": torch_peer(bench, "bf16", repetition)},
         "c": lambda _: {"c": keras_peer(bench)},
         "d1": lambda _: {"d1": onnx_peer(bench)},
-        "d2": lambda _: {"d2": torch_peer(bench, "compiled")},
+        "d2": lambda repetition: {"d2": torch_peer(bench, "compiled", repetition)},
         "graft": lambda repetition: {
             letter: measure(repetition) for letter, measure in graft.items() if letter in only
         },
@@ -242,6 +249,7 @@ def run(backbones: list[str], settings: Settings, source: Path) -> dict[str, Any
     """All raw figures, with the machine that they are of."""
     facts = machine()
     photos = BUILD / "photos"
+    shutil.rmtree(BUILD / "peers", ignore_errors=True)
     say("making the photographs")
     make_photos(source, photos, settings.images + settings.added * settings.repetitions)
     results: dict[str, Any] = {
@@ -275,7 +283,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--photos", type=Path, default=ROOT / "data" / "raw", help="JPEGs to cut (default: data/raw)")
     parser.add_argument("--backbone", action="append", choices=BACKBONES, help="may be repeated; default: both")
     parser.add_argument("--images", type=int, default=2000, help="photographs that Graft sees")
-    parser.add_argument("--peer-images", type=int, default=320, help="photographs that (a) to (d) see")
+    parser.add_argument("--peer-images", type=int, default=256, help="photographs that (a) to (d) see")
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--only", default="abcdefgp", help="letters, as in a,b,e; p: decode only and forward only")
     parser.add_argument("--quick", action="store_true", help="96 images, 64 for the peers, one repetition")

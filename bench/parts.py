@@ -28,6 +28,9 @@ from tasks.common.paths import Paths
 KEPT = 64
 """Decoded images that the network sees again and again."""
 
+FORWARDED = 640
+"""Images that the network sees at most: its cost an image does not depend on the number."""
+
 
 def decode_only(files: list[Path], graph: Graph, threads: int) -> float:
     """Seconds to decode, resize and crop all files."""
@@ -68,14 +71,15 @@ def main() -> None:
     graph = backbone_graph(params["backbone"], source, paths.cache)
     precision = read_json(paths.features / "fingerprint.json")["precision"]
     files = [paths.raw / name for name in read_manifest(paths.manifest)["path"]]
-    cores = os.cpu_count() or 1
+    cores, forwarded = os.cpu_count() or 1, min(len(files), FORWARDED)
     figures = {
         "images": len(files),
         "threads": cores,
         "precision": precision,
         "decode_one_thread_seconds": decode_only(files, graph, 1),
         "decode_all_threads_seconds": decode_only(files, graph, cores),
-        "forward_seconds": forward_only(files, graph, precision, len(files)),
+        "forwarded_images": forwarded,
+        "forward_seconds": forward_only(files, graph, precision, forwarded),
     }
     options.out.write_text(json.dumps(figures), encoding="utf-8")
 

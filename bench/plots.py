@@ -39,10 +39,10 @@ def _bars(panel: Any, backbone: str, found: dict[str, Any]) -> None:
     panel.bar_label(bars, fmt="{:,.0f}", padding=3)
     if "p" in found:
         roofline = found["p"]["roofline"]
-        panel.axvline(roofline, color=RED, linestyle="--", linewidth=1, label=f"roofline {roofline:,.0f}")
-        panel.legend(loc="upper right", frameon=False)
+        panel.axvline(roofline, color=RED, linestyle="--", linewidth=1)
+        panel.set_title(f"- - roofline {roofline:,.0f}", loc="right", color=RED, fontsize="small")
     panel.set_xlim(0, 1.15 * max([*rates, found.get("p", {}).get("roofline", 0)], default=1))
-    panel.set_title(backbone)
+    panel.set_title(backbone, loc="left")
     panel.set_xlabel("photographs per second, files to features")
     panel.invert_yaxis()
     panel.spines[["top", "right"]].set_visible(False)

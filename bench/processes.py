@@ -30,10 +30,18 @@ class Failed(RuntimeError):
 
 
 def environment(**more: str) -> dict[str, str]:
-    """This process's, without what would point a pipeline to another's servers; its Python first in the PATH."""
+    """This process's, without what would point a pipeline to another's servers; its Python first in the PATH.
+
+    CUDA devices are hidden: all contestants run on the same processor.
+    """
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "PREFECT_", "GRAFT_", "PYTHONPATH"))}
     path = os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", "")])
-    quiet = {"NO_ALBUMENTATIONS_UPDATE": "1", "DO_NOT_TRACK": "1", "GIT_CONFIG_GLOBAL": os.devnull}
+    quiet = {
+        "NO_ALBUMENTATIONS_UPDATE": "1",
+        "DO_NOT_TRACK": "1",
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        "CUDA_VISIBLE_DEVICES": "",
+    }
     return {**kept, "PATH": path, **quiet, **more}
 
 

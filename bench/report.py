@@ -79,7 +79,10 @@ def _median(values: Iterable[float]) -> float:
 
 def _peer(runs: list[Json], images: int) -> Json:
     """The best of a peer's variants; its whole process for `images` files is its start and so many times its loop."""
-    loops = {label: _median(run["loop_seconds"][label] for run in runs) for label in runs[0]["loop_seconds"]}
+    labels = sorted({label for run in runs for label in run["loop_seconds"]})
+    loops = {
+        label: _median(run["loop_seconds"][label] for run in runs if label in run["loop_seconds"]) for label in labels
+    }
     best = min(loops, key=loops.__getitem__)
     rate = runs[0]["images"] / loops[best]
     startup = _median(run["startup_seconds"] for run in runs)
@@ -124,10 +127,9 @@ def _added(runs: list[Json]) -> Json:
 
 def _parts(runs: list[Json]) -> Json:
     """Images per second; the roofline is that of two steps that share the same cores."""
-    images = runs[0]["images"]
+    counts = {"decode_one_thread": "images", "decode_all_threads": "images", "forward": "forwarded_images"}
     one, every, forward = (
-        images / _median(run[f"{name}_seconds"] for run in runs)
-        for name in ("decode_one_thread", "decode_all_threads", "forward")
+        runs[0][count] / _median(run[f"{name}_seconds"] for run in runs) for name, count in counts.items()
     )
     return {
         "threads": runs[0]["threads"],
@@ -189,6 +191,7 @@ def _contestants(backbone: str, found: Json, images: int) -> str:
         "Graft is faster by",
         f"seconds, whole process, {images:,} files",
         "Graft is faster by",
+        "least cosine to (e)",
     ]
     rows = [
         [
@@ -197,6 +200,7 @@ def _contestants(backbone: str, found: Json, images: int) -> str:
             _times(found[letter].get("graft_faster_loop")),
             f"{found[letter]['whole_seconds']:,.1f}",
             _times(found[letter].get("graft_faster_whole")),
+            _cosine(found[letter].get("cosine_to_graft")),
         ]
         for letter in NAMES
         if letter in found
@@ -208,11 +212,17 @@ def _name(letter: str, backbone: str, contestant: Json) -> str:
     name = NAMES[letter]
     if letter == "c":
         return f"{name}, {KERAS[backbone]}"
-    return f"{name}, {contestant['variant']} workers" if contestant.get("variant") else name
+    if contestant.get("variant"):
+        return f"{name}, {contestant['variant']} worker{'' if contestant['variant'] == '1' else 's'}"
+    return name
 
 
 def _times(ratio: float | None) -> str:
     return "" if ratio is None else f"{ratio:,.1f} x"
+
+
+def _cosine(cosine: float | None) -> str:
+    return "" if cosine is None else f"{cosine:.4f}"
 
 
 def _graft(found: Json, images: int) -> str:
@@ -264,11 +274,12 @@ def memory_text(results: Json) -> str:
         ]
         for size in results["medians"]
     ]
-    settings = results["settings"]
+    settings, first = results["settings"], results["first"]
     return (
         f"{_machine(results['machine'])}\n"
         f"{results['date']}; `{settings['backbone']}`, weights `{settings['weights']}`; "
-        f"peaks are the greatest, times the medians of {settings['repetitions']} cold runs.\n\n{table(head, rows)}"
+        f"peaks are the greatest, times the medians of {settings['repetitions']} cold runs.\n\n{table(head, rows)}\n\n"
+        f"The first run ever, which converts the network with torch: peak RSS {first['peak_mib']:,.0f} MiB."
     )
 
 

@@ -35,12 +35,11 @@ def loader(config: dict[str, Any]) -> Callable[[Path], Pixels]:
     def load(path: Path) -> Pixels:
         with Image.open(path) as image:
             rgb = image.convert("RGB")
-        scale = short / min(rgb.size)
-        size = tuple(short if length == min(rgb.size) else int(length * scale) for length in rgb.size)
-        resized = rgb.resize(size, resampling)
-        left, top = round((size[0] - side) / 2), round((size[1] - side) / 2)
-        pixels = np.asarray(resized.crop((left, top, left + side, top + side)), np.float32)
-        return ((pixels - mean) * factor).transpose(2, 0, 1)
+        width, height = (int(short * length / min(rgb.size)) for length in rgb.size)
+        left, top = round((width - side) / 2), round((height - side) / 2)
+        crop = rgb.resize((width, height), resampling).crop((left, top, left + side, top + side))
+        pixels_HWC = (np.asarray(crop, np.float32) - mean) * factor
+        return pixels_HWC.transpose(2, 0, 1).astype(np.float32, copy=False)
 
     return load
 
