@@ -34,6 +34,9 @@ BACKBONES = ("tf_efficientnet_lite0", "resnet50")
 WEIGHTS = {"tf_efficientnet_lite0": "auto"}
 """Those that can be had without a network; `random` for others, with which everything takes as long."""
 
+BUSY = 0.5
+"""The load above which there is a warning."""
+
 ADDED = 0.01
 """The share of images that contestant (g) adds."""
 
@@ -250,6 +253,8 @@ def run(backbones: list[str], settings: Settings, source: Path) -> dict[str, Any
     facts = machine()
     photos = BUILD / "photos"
     shutil.rmtree(BUILD / "peers", ignore_errors=True)
+    if facts["load_before"] > BUSY:
+        say(f"this machine is busy (load {facts['load_before']}): the figures will not mean much")
     say("making the photographs")
     make_photos(source, photos, settings.images + settings.added * settings.repetitions)
     results: dict[str, Any] = {

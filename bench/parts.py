@@ -2,7 +2,8 @@
 
     python -m bench.parts --out figures.json
 
-This is the only file of the benchmark that calls into `tasks/common`: who changes the loader or the engine changes it.
+Of the benchmark, only this file and peers/prepare.py call into `tasks/common`: who changes the loader or the engine
+changes them. All else sees Graft from outside.
 """
 
 from __future__ import annotations

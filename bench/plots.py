@@ -63,7 +63,7 @@ def plot_memory(results: dict[str, Any], target: Path) -> None:
         panel.set_xscale("log")
         panel.set_xticks(counts, [f"{count:,}" for count in counts], minor=False)
         panel.minorticks_off()
-        panel.set_ylim(bottom=0)
+        panel.set_ylim(0, 1.25 * panel.get_ylim()[1])
         panel.set_xlabel("images")
         panel.spines[["top", "right"]].set_visible(False)
     _save(figure, target)
