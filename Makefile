@@ -1,18 +1,20 @@
 # Everything here makes what it needs; `make` alone says what there is.
 PYTHON ?= python3
 VENV := .venv
+BENCH := .venv-bench
 BIN := $(VENV)/bin
 export NO_ALBUMENTATIONS_UPDATE := 1
 export DO_NOT_TRACK := 1
 
-.PHONY: help install demo test lint format clean
+.PHONY: help install demo test lint format bench bench-features bench-memory clean
 
 help:
 	@echo "make demo     the environment, the sample images, the whole pipeline, one table"
 	@echo "make test     the environment, the linters and all tests"
 	@echo "make lint     ruff, mypy and the import contracts alone"
 	@echo "make install  the environment in $(VENV), for work of your own"
-	@echo "make clean    removes the environment"
+	@echo "make bench    Graft beside its peers, about half an hour; PHOTOS=FOLDER names photographs to cut"
+	@echo "make clean    removes the environments"
 
 install: $(VENV)/.done
 
@@ -43,5 +45,20 @@ format: install
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
+# Options of bench/features.py go in ARGS; without any, the results are published in docs/benchmarks.md.
+bench: bench-features bench-memory
+
+bench-features: install $(BENCH)/.done
+	@$(BIN)/python -m bench.features $(if $(PHOTOS),--photos "$(PHOTOS)") $(or $(ARGS),--publish)
+
+bench-memory: install
+	@$(BIN)/python -m bench.memory $(if $(ARGS),$(findstring --quick,$(ARGS)),--publish)
+
+$(BENCH)/.done: bench/requirements.txt | install
+	@echo "making $(BENCH), the environment of the peers that Graft's own lacks: a minute and 2 GB of disk, once"
+	@test -x $(BENCH)/bin/python || $(BIN)/python -m venv $(BENCH)
+	@$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check --requirement bench/requirements.txt
+	@touch $@
+
 clean:
-	@rm -rf $(VENV)
+	@rm -rf $(VENV) $(BENCH)

@@ -1,0 +1,1 @@
+"""Graft's speed and memory beside others'. Nothing in tasks/ or flows/ imports this."""

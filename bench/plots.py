@@ -1,0 +1,75 @@
+"""The plots of docs/benchmarks.md."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+
+LABELS = {
+    "a": "(a) PyTorch, eager fp32",
+    "b": "(b) PyTorch, bf16 autocast",
+    "c": "(c) Keras, model.predict",
+    "d1": "(d) ONNX Runtime, threads",
+    "d2": "(d) torch.compile, bf16",
+    "e": "(e) Graft, cold",
+}
+GREY, GREEN, RED = "#9aa5b1", "#2a7f62", "#c0392b"
+DPI = 110
+
+
+def plot_features(results: dict[str, Any], target: Path) -> None:
+    """Bars: images per second of each contestant's loop, a panel a backbone, the roofline as a line."""
+    backbones = results["backbones"]
+    figure, panels = plt.subplots(1, len(backbones), figsize=(6 * len(backbones), 3.6), squeeze=False, sharey=True)
+    for panel, (backbone, found) in zip(panels[0], backbones.items(), strict=True):
+        _bars(panel, backbone, found["medians"])
+    _save(figure, target)
+
+
+def _bars(panel: Any, backbone: str, found: dict[str, Any]) -> None:
+    letters = [letter for letter in LABELS if letter in found]
+    rates = [found[letter]["images_per_second"] for letter in letters]
+    colours = [GREEN if letter == "e" else GREY for letter in letters]
+    bars = panel.barh([LABELS[letter] for letter in letters], rates, color=colours)
+    panel.bar_label(bars, fmt="{:,.0f}", padding=3)
+    if "p" in found:
+        roofline = found["p"]["roofline"]
+        panel.axvline(roofline, color=RED, linestyle="--", linewidth=1)
+        panel.set_title(f"- - roofline {roofline:,.0f}", loc="right", color=RED, fontsize="small")
+    panel.set_xlim(0, 1.15 * max([*rates, found.get("p", {}).get("roofline", 0)], default=1))
+    panel.set_title(backbone, loc="left")
+    panel.set_xlabel("photographs per second, files to features")
+    panel.invert_yaxis()
+    panel.spines[["top", "right"]].set_visible(False)
+
+
+def plot_memory(results: dict[str, Any], target: Path) -> None:
+    """Left the peak memory, right the cost of an image, by the number of images."""
+    sizes = results["medians"]
+    counts = [size["images"] for size in sizes]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6))
+    left.plot(counts, [size["peak_mib"] for size in sizes], "o-", color=GREEN, label="resident")
+    left.plot(counts, [size["peak_anonymous_mib"] for size in sizes], "o--", color=GREY, label="of it anonymous")
+    left.set_ylabel("peak of the features stage, MiB")
+    left.legend(frameon=False)
+    right.plot(counts, [size["milliseconds_an_image"] for size in sizes], "o-", color=GREEN)
+    right.set_ylabel("milliseconds an image")
+    for panel in (left, right):
+        panel.set_xscale("log")
+        panel.set_xticks(counts, [f"{count:,}" for count in counts], minor=False)
+        panel.minorticks_off()
+        panel.set_ylim(0, 1.25 * panel.get_ylim()[1])
+        panel.set_xlabel("images")
+        panel.spines[["top", "right"]].set_visible(False)
+    _save(figure, target)
+
+
+def _save(figure: Any, target: Path) -> None:
+    figure.tight_layout()
+    figure.savefig(target, dpi=DPI, metadata={"Software": ""})
+    plt.close(figure)
