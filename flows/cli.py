@@ -16,7 +16,7 @@ from rich.table import Table
 from tasks.common.errors import GraftError
 from tasks.common.paths import find_root
 
-from . import versioning
+from . import cache_commands, versioning
 
 app = typer.Typer(
     name="graft",
@@ -27,6 +27,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+app.add_typer(cache_commands.app, name="cache")
 
 Project = Annotated[Path, typer.Option("--project", "-C", help="A folder in the project; by default the current one.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]

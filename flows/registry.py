@@ -15,6 +15,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types.schema import AnyType, ColSpec, DataType, Map, Schema
 
+from tasks.common.errors import GraftError
 from tasks.common.files import read_json, write_json
 from tasks.common.paths import Paths
 
@@ -22,6 +23,9 @@ from .tracking import Tracker
 from .versioning import raw_hash
 
 CHALLENGER, CHAMPION = "challenger", "champion"
+
+FINGERPRINT = "features.fingerprint"
+"""The tag of a version that names the features its head was trained on."""
 
 SIGNATURE = ModelSignature(
     inputs=Schema([ColSpec(AnyType(), "image")]),
@@ -72,6 +76,18 @@ def champion(tracker: Tracker, name: str) -> str | None:
         return None
 
 
+def feature_fingerprints(tracker: Tracker, name: str) -> dict[str, str]:
+    """Alias of a registered model -> the fingerprint of the features that its version was trained on."""
+    try:
+        aliases = tracker.client.get_registered_model(name).aliases
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise GraftError("MLflow cannot be asked for its models", got=str(error).splitlines()[0]) from error
+        return {}
+    tags = {alias: tracker.client.get_model_version(name, version).tags for alias, version in aliases.items()}
+    return {alias: values[FINGERPRINT] for alias, values in tags.items() if FINGERPRINT in values}
+
+
 def _log_model(paths: Paths, run_id: str) -> Any:
     code = next(path for path in (paths.package / "code").iterdir() if path.is_dir())
     with mlflow.start_run(run_id=run_id), _importable(code.parent):
@@ -117,6 +133,7 @@ def _describe(tracker: Tracker, run_id: str, name: str, version: str) -> None:
         "dvc.raw": raw_hash(tracker.paths.root) or "not tracked",
         "backbone": facts["backbone"],
         "weights_sha256": facts["weights_sha256"],
+        FINGERPRINT: facts["fingerprint"],
         "candidate": facts["candidate"],
         "test_accuracy": f"{test['accuracy']:.4f}",
     }

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +38,11 @@ class Pack:
     views_VD: npt.NDArray[Any]
     index: pd.DataFrame
     fingerprint: dict[str, Any]
+
+    @property
+    def precision(self) -> Literal["f32", "bf16"]:
+        """In which OpenVINO computes like what made the pack: in fp32 if that was torch."""
+        return self.fingerprint["precision"] if self.fingerprint["engine"] == "openvino" else "f32"
 
     @property
     def classes(self) -> list[str]:

@@ -26,8 +26,7 @@ def run(params: EvaluateParams, paths: Paths) -> Record:
     candidates, chosen = read_candidates(paths)
     test = pack.rows("test")
     y_N = pack.labels(test)
-    precision = pack.fingerprint["precision"]
-    p_NK = {name: candidate.predict_proba(pack, test, paths, precision) for name, candidate in candidates.items()}
+    p_NK = {name: candidate.predict_proba(pack, test, paths, pack.precision) for name, candidate in candidates.items()}
     scores = {name: _score(p, y_N, params) for name, p in p_NK.items()}
     matrix_KK = figures.confusion(p_NK[chosen].argmax(axis=1), y_N, len(pack.classes))
     bins = figures.reliability(p_NK[chosen], y_N, params.bins)

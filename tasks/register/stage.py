@@ -42,14 +42,15 @@ def run(params: RegisterParams, paths: Paths) -> Record:
         "backbone": graph.spec.backbone,
         "weights": graph.spec.weights,
         "weights_sha256": graph.spec.weights_sha256,
-        "precision": pack.fingerprint["precision"],
+        "fingerprint": pack.fingerprint["digest"],
+        "precision": pack.precision,
         "transform": asdict(graph.spec.transform),
     }
     with whole_folder(paths.package) as folder:
         write_package(folder, graph, candidates[chosen].head, facts)
         expected = pd.read_parquet(paths.report / "predictions.parquet").head(params.smoke_images)
         seen = predict_in_fresh_process(folder, [str(paths.raw / path) for path in expected["path"]])
-        difference = _compare(seen, expected, pack.classes, TOLERANCE[facts["precision"]])
+        difference = _compare(seen, expected, pack.classes, TOLERANCE[pack.fingerprint["precision"]])
     size = sum(file.stat().st_size for file in paths.package.rglob("*") if file.is_file())
     say(f"register: the package agrees with evaluate on {len(expected)} images (largest difference {difference:.1e})")
     metrics = {"smoke_images": len(expected), "largest_difference": difference, "package_megabytes": size / 1e6}

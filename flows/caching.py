@@ -1,0 +1,153 @@
+"""`graft cache`: what the feature cache holds, whether it is sound, and how to make it smaller."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from tasks.common.cache import FeatureCache, damage
+from tasks.common.errors import GraftError
+from tasks.common.files import read_json
+from tasks.common.paths import Paths
+from tasks.common.progress import progress
+
+CURRENT = "data/features"
+"""What names the fingerprint of the project as it is now."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """The features of one fingerprint.
+
+    Attributes:
+        used_by: who would have to compute them again: `data/features`, or an alias of the registered model.
+        last_used: seconds since 1970.
+    """
+
+    digest: str
+    folder: Path
+    facts: dict[str, Any]
+    images: int
+    segments: int
+    size: int
+    last_used: float
+    used_by: tuple[str, ...]
+
+    def row(self) -> dict[str, Any]:
+        """For a table or JSON."""
+        return {
+            "fingerprint": self.digest,
+            "backbone": self.facts.get("backbone", "?"),
+            "computed_by": " ".join(str(self.facts.get(key, "?")) for key in ("engine", "device", "precision")),
+            "dtype": self.facts.get("dtype", "?"),
+            "images": self.images,
+            "segments": self.segments,
+            "megabytes": round(self.size / 1e6, 1),
+            "last_used": f"{datetime.fromtimestamp(self.last_used):%Y-%m-%d %H:%M}",
+            "used_by": list(self.used_by),
+        }
+
+
+def list_cache(root: Path, aliases: dict[str, str]) -> list[Entry]:
+    """All fingerprints, the one used last first.
+
+    Args:
+        aliases: an alias of the registered model -> the fingerprint of its features.
+    """
+    folder = Paths(root).cache / "features"
+    users: dict[str, list[str]] = {}
+    for user, digest in {**_current(root), **aliases}.items():
+        users.setdefault(digest, []).append(user)
+    entries = [_entry(place, tuple(users.get(place.name, ()))) for place in folder.glob("*") if place.is_dir()]
+    return sorted(entries, key=lambda entry: entry.last_used, reverse=True)
+
+
+def _current(root: Path) -> dict[str, str]:
+    file = Paths(root).features / "fingerprint.json"
+    return {CURRENT: read_json(file)["digest"]} if file.is_file() else {}
+
+
+def _entry(folder: Path, used_by: tuple[str, ...]) -> Entry:
+    note = folder / "fingerprint.json"
+    facts = read_json(note) if note.is_file() else {}
+    segments = list(folder.glob("*.safetensors"))
+    size = sum(file.stat().st_size for file in folder.iterdir())
+    images = len(FeatureCache(folder, facts.get("dimension", 0)))
+    used = (note if note.is_file() else folder).stat().st_mtime
+    return Entry(folder.name, folder, facts, images, len(segments), size, used, used_by)
+
+
+def verify(root: Path, *, drop: bool) -> list[dict[str, str]]:
+    """Reads every segment whole and compares it with its checksum.
+
+    Args:
+        drop: whether to remove damaged segments now; a run that needs them drops them anyway.
+
+    Returns:
+        The damaged ones: `segment` (from the project's root) and `reason`.
+    """
+    segments = sorted((Paths(root).cache / "features").glob("*/*.safetensors"))
+    found = []
+    with progress("cache: verifying", len(segments), "segments") as bar:
+        for segment in segments:
+            reason = damage(segment)
+            if reason:
+                found.append({"segment": segment.relative_to(root).as_posix(), "reason": reason})
+                if drop:
+                    segment.unlink(missing_ok=True)
+            bar.add()
+    return found
+
+
+def collect(
+    root: Path, aliases: dict[str, str], *, keep: Collection[str], gigabytes: float | None, dry_run: bool
+) -> list[Entry]:
+    """Removes fingerprints, and with them the graphs and compiled graphs that nothing needs any more.
+
+    Args:
+        keep: users whose features stay (`data/features`, `champion`, `challenger`).
+        gigabytes: remove only as much, the longest unused first, as it takes to get below; None removes all others.
+        dry_run: remove nothing.
+
+    Returns:
+        The fingerprints that were, or would be, removed.
+
+    Raises:
+        GraftError: an alias is to be kept, and no model has it or its features are not known.
+    """
+    for user in keep:
+        if user not in {CURRENT, *aliases}:
+            raise GraftError(
+                f"no registered model is `{user}`, or it was registered before Graft recorded its features",
+                got=", ".join(sorted(aliases)) or "no model",
+                todo="leave the option out, or register the model again",
+            )
+    entries = list_cache(root, aliases)
+    total = sum(entry.size for entry in entries)
+    removed = []
+    for entry in reversed(entries):
+        enough = gigabytes is not None and total <= gigabytes * 1e9
+        if enough or set(entry.used_by) & set(keep):
+            continue
+        removed.append(entry)
+        total -= entry.size
+    if not dry_run:
+        for entry in removed:
+            shutil.rmtree(entry.folder)
+        _remove_graphs(root, [entry for entry in entries if entry not in removed])
+    return removed
+
+
+def _remove_graphs(root: Path, kept: list[Entry]) -> None:
+    """Graphs of backbones whose features are gone, and what was compiled: both are made again in seconds."""
+    cache = Paths(root).cache
+    needed = {(entry.facts.get("backbone"), entry.facts.get("weights_sha256")) for entry in kept}
+    for spec in cache.glob("graphs/*/spec.json"):
+        facts = read_json(spec)
+        if (facts["backbone"], facts["weights_sha256"]) not in needed:
+            shutil.rmtree(spec.parent)
+    shutil.rmtree(cache / "compiled", ignore_errors=True)

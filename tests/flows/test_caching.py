@@ -1,0 +1,115 @@
+"""`graft cache`, on a project whose pipeline has run."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from projects import Project, wait_for
+
+CACHE = Path(".graft") / "cache"
+
+
+def ls(project: Project) -> list[dict[str, object]]:
+    return json.loads(project.graft("cache", "ls", "--json").stdout)
+
+
+def rerun(project: Project, **features: object) -> str:
+    """Another fingerprint, as the current one."""
+    project.set("features", **features)
+    project.repro("-s", "features")
+    wait_for(lambda: not list((project.root / ".graft" / "recorders").iterdir()), seconds=20)
+    return str(project.json("data/features/fingerprint.json")["digest"])
+
+
+def flip(project: Project) -> Path:
+    segment = next((project.root / CACHE).rglob("features/*/*.safetensors"))
+    content = bytearray(segment.read_bytes())
+    content[len(content) // 2] ^= 4
+    segment.write_bytes(content)
+    return segment
+
+
+def test_ls_tells_what_is_cached_and_who_uses_it(project: Project) -> None:
+    (row,) = ls(project)
+
+    assert row["fingerprint"] == project.json("data/features/fingerprint.json")["digest"]
+    assert row["backbone"] == "test_efficientnet"
+    assert (row["images"], row["segments"]) == (42, 1)
+    assert row["used_by"] == ["data/features", "challenger", "champion"]
+    assert "test_efficientnet" in project.graft("cache", "ls").stdout
+
+
+def test_ls_of_a_project_without_a_cache_says_so(empty_project: Project) -> None:
+    assert ls(empty_project) == []
+    assert "empty" in empty_project.graft("cache", "ls").stdout
+
+
+def test_verify_finds_every_segment_sound(project: Project) -> None:
+    assert "every segment is sound" in project.graft("cache", "verify").stdout
+
+
+def test_verify_names_a_segment_with_a_flipped_byte_and_the_next_run_computes_it_again(project: Project) -> None:
+    segment = flip(project)
+    before = project.lock()["data/features"]
+
+    done = project.graft("cache", "verify", check=False)
+
+    assert done.returncode == 1
+    assert segment.relative_to(project.root).as_posix() in done.stdout
+    forced = project.dvc("repro", "--force", "-s", "features")
+    assert segment.name in forced.stderr
+    assert project.json("metrics/features.json")["cache_misses"] == 42
+    assert project.lock()["data/features"] == before
+
+
+def test_verify_can_remove_what_is_damaged(project: Project) -> None:
+    segment = flip(project)
+
+    assert project.graft("cache", "verify", "--drop", check=False).returncode == 1
+    assert not segment.exists()
+    assert project.graft("cache", "verify").returncode == 0
+
+
+def test_gc_removes_what_neither_the_project_nor_the_champion_uses(project: Project) -> None:
+    first = str(ls(project)[0]["fingerprint"])
+    second = rerun(project, dtype="float16")  # the first is the champion's still
+    third = rerun(project, backbone="test_resnet")
+    assert {row["fingerprint"] for row in ls(project)} == {first, second, third}
+
+    would = json.loads(project.graft("cache", "gc", "--keep-champion", "--dry-run", "--json").stdout)
+    assert [row["fingerprint"] for row in would] == [second]
+    assert len(ls(project)) == 3
+
+    project.graft("cache", "gc", "--keep-champion")
+    assert {row["fingerprint"] for row in ls(project)} == {first, third}
+    assert len(list((project.root / CACHE / "graphs").iterdir())) == 2
+
+    project.graft("cache", "gc")
+    assert [row["fingerprint"] for row in ls(project)] == [third]
+    assert len(list((project.root / CACHE / "graphs").iterdir())) == 1
+
+
+def test_gc_below_a_size_removes_the_longest_unused_first(project: Project) -> None:
+    first = project.root / CACHE / "features" / str(ls(project)[0]["fingerprint"])
+    rerun(project, dtype="float16")
+    os.utime(first / "fingerprint.json", (1, 1))
+
+    assert "nothing to remove" in project.graft("cache", "gc", "--max-gb", "1").stdout
+    project.graft("cache", "gc", "--max-gb", "0")
+
+    assert [row["used_by"] for row in ls(project)] == [["data/features"]]
+
+
+def test_gc_does_not_go_on_when_the_champions_features_are_not_known(empty_project: Project) -> None:
+    done = empty_project.graft("cache", "gc", "--keep-champion", check=False)
+
+    assert done.returncode == 2
+    assert "no registered model is `champion`" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["ls", "verify", "gc"])
+def test_every_command_has_a_help_text(empty_project: Project, command: str) -> None:
+    assert "--json" in empty_project.graft("cache", command, "--help").stdout
