@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export NO_ALBUMENTATIONS_UPDATE := 1
 export DO_NOT_TRACK := 1
 
-.PHONY: help install demo test lint format bench bench-features bench-memory clean
+.PHONY: help install demo test lint format bench bench-features bench-memory bench-views clean
 
 help:
 	@echo "make demo     the environment, the sample images, the whole pipeline, one table"
@@ -53,6 +53,9 @@ bench-features: install $(BENCH)/.done
 
 bench-memory: install
 	@$(BIN)/python -m bench.memory $(if $(ARGS),$(findstring --quick,$(ARGS)),--publish)
+
+bench-views: install
+	@$(BIN)/python -m bench.views --photos "$(PHOTOS)" $(or $(ARGS),--publish)
 
 $(BENCH)/.done: bench/requirements.txt | install
 	@echo "making $(BENCH), the environment of the peers that Graft's own lacks: a minute and 2 GB of disk, once"

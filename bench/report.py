@@ -313,12 +313,18 @@ def write_memory(results: Json, target: Target) -> str:
     return _write("memory", results, memory_text(results), plot_memory, target)
 
 
-def _write(name: str, results: Json, text: str, plot: Any, target: Target) -> str:
+def write_text(name: str, results: Json, text: str, target: Target) -> str:
+    """JSON and page; returns the text."""
     target.results.mkdir(parents=True, exist_ok=True)
-    target.images.mkdir(parents=True, exist_ok=True)
     target.json(name).write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     page = replace_between(target.page.read_text(encoding="utf-8"), name, text)
     target.page.write_text(page, encoding="utf-8")
+    return text
+
+
+def _write(name: str, results: Json, text: str, plot: Any, target: Target) -> str:
+    write_text(name, results, text, target)
+    target.images.mkdir(parents=True, exist_ok=True)
     plot(results, target.images / f"bench-{name}.png")
     return text
 
