@@ -18,7 +18,7 @@ import numpy as np
 from ..common.engine import Engine
 from ..common.files import read_json
 from ..common.heads import LinearHead
-from ..common.images import EvalTransform, Pixels, pixels
+from ..common.images import EvalTransform, Pixels, decode
 
 
 class ImageClassifier:
@@ -62,7 +62,7 @@ class ImageClassifier:
 
     def _pixels(self, image: Any, place: int) -> Pixels:
         try:
-            return pixels(_source(image), self._transform)
+            return self._transform(decode(_source(image)))
         except (OSError, ValueError, TypeError) as error:
             raise ValueError(f"input {place} is not an image that can be read: {error}") from error
 
