@@ -21,9 +21,9 @@ def me() -> psutil.Process:
     return psutil.Process()
 
 
-def leash() -> str:
+def leash(process: psutil.Process) -> str:
     """The value of `LEASH` for processes that must end with this one."""
-    return f"{me().pid}:{me().create_time():.2f}"
+    return f"{process.pid}:{process.create_time():.2f}"
 
 
 def find(pid: int, created: float) -> psutil.Process:

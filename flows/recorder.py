@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+from multiprocessing import AuthenticationError
 from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
 from types import TracebackType
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 
 PATIENCE = 120.0
 """Seconds within which the recorder must have opened MLflow's store; a large one may be migrating."""
+
+UNUSABLE = (OSError, EOFError, AuthenticationError, ValueError, KeyError)
+"""What a desk gives whose recorder is gone: no file or socket, a half-written file, another one at its address."""
 
 
 class Recorder:
@@ -76,10 +80,10 @@ class Recorder:
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             if self._desk.is_file():
-                desk = read_json(self._desk)
                 try:
+                    desk = read_json(self._desk)
                     return Client(desk["address"], authkey=bytes.fromhex(desk["key"]))
-                except (ConnectionError, FileNotFoundError):
+                except UNUSABLE:
                     # It ended without clearing its desk: killed.
                     self._desk.unlink(missing_ok=True)
                     self._started = _start(self._root, self._holder)
@@ -134,14 +138,35 @@ def serve(root: Path, holder: psutil.Process) -> None:
         from .stage_record import StageRecord  # after the desk is set up: a stage may queue while MLflow is imported
 
         while True:
-            with listener.accept() as line:
-                _answer(line, StageRecord(root, holder))
+            line = _accept(listener)
+            if line is not None:
+                with line:
+                    _answer(line, StageRecord(root, holder))
+
+
+def _accept(listener: Listener) -> Connection | None:
+    """The next stage's line; None for a caller that has not got the key, or that hung up at once."""
+    try:
+        return listener.accept()
+    except (AuthenticationError, EOFError, OSError) as error:
+        _note(error)
+        time.sleep(0.02)
+        return None
+
+
+def _note(error: Exception) -> None:
+    """A line in the recorder's log, which is what its standard error is."""
+    print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
 
 
 def _clear_desks(folder: Path) -> None:
     """Takes away what recorders left that were killed."""
     for desk in folder.glob("*.json"):
-        if not psutil.pid_exists(read_json(desk)["pid"]):
+        try:
+            deserted = not psutil.pid_exists(read_json(desk)["pid"])
+        except UNUSABLE:
+            deserted = True
+        if deserted:
             desk.unlink(missing_ok=True)
 
 
@@ -149,19 +174,29 @@ _busy = threading.Lock()
 
 
 def _answer(line: Connection, record: StageRecord) -> None:
-    while True:
-        try:
+    """Serves one stage until it hangs up, in whatever way; no stage's end is the recorder's."""
+    try:
+        while True:
             method, values = line.recv()
-        except (EOFError, ConnectionError):
-            with _busy:
-                record.abandon()
-            return
-        with _busy:
-            try:
-                reply = (True, getattr(record, method)(*values))
-            except Exception as error:  # noqa: BLE001  (whatever it is, the stage is told)
-                reply = (False, str(error) or type(error).__name__)
-        line.send(reply)
+            line.send(_reply(record, method, values))
+    except (EOFError, OSError):
+        _hang_up(record)
+
+
+def _reply(record: StageRecord, method: str, values: tuple[Any, ...]) -> tuple[bool, Any]:
+    with _busy:
+        try:
+            return True, getattr(record, method)(*values)
+        except Exception as error:  # noqa: BLE001  (whatever it is, the stage is told)
+            return False, str(error) or type(error).__name__
+
+
+def _hang_up(record: StageRecord) -> None:
+    with _busy:
+        try:
+            record.abandon()
+        except Exception as error:  # noqa: BLE001  (MLflow may be gone; the next stage is told if it still is)
+            _note(error)
 
 
 def _end_with(holder: psutil.Process, desk: Path) -> None:

@@ -32,7 +32,7 @@ def test_a_key_tells_whether_its_process_runs() -> None:
 
 
 def test_the_holder_is_the_flow_when_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(processes.LEASH, processes.leash())
+    monkeypatch.setenv(processes.LEASH, processes.leash(processes.me()))
 
     assert processes.holder() == psutil.Process()
 
