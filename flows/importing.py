@@ -19,6 +19,7 @@ from tasks.common.progress import progress
 from tasks.preprocess.scan import SPLIT_NAMES, TABLE, given_splits, hidden, list_files, read_table
 
 from . import versioning
+from .store import store_made_meanwhile
 
 How = Literal["new", "replace", "add"]
 """What to do with images that are in the project already: refuse, replace them, or add to them."""
@@ -161,7 +162,8 @@ def import_images(source: Path, root: Path, how: How = "new", *, link: bool = Fa
         raise DataError(f"{source} is the project's own data/raw", todo="`dvc add data/raw` after changing it by hand")
     if link:
         _refuse_links_that_dvc_would_lock(root, source)
-    return _bring(plan_import(source), paths, how, link)
+    with store_made_meanwhile(root):
+        return _bring(plan_import(source), paths, how, link)
 
 
 def _refuse_links_that_dvc_would_lock(root: Path, source: Path) -> None:
@@ -187,7 +189,8 @@ def import_sample(root: Path, how: How = "new") -> dict[str, object]:
     with zipfile.ZipFile(archive) as file:
         file.extractall(folder)
     try:
-        return _bring(plan_import(folder), paths, how, link=False)
+        with store_made_meanwhile(root):
+            return _bring(plan_import(folder), paths, how, link=False)
     finally:
         shutil.rmtree(folder)
 

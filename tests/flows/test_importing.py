@@ -22,6 +22,12 @@ def snapshot(folder: Path) -> dict[str, tuple[bytes, int, int]]:
     return {str(file): (file.read_bytes(), file.stat().st_mode, file.stat().st_mtime_ns) for file in files}
 
 
+@pytest.fixture(autouse=True)
+def no_store_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow's database, which takes seconds to make, is not what these tests are about."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+
+
 @pytest.fixture
 def classes(tmp_path: Path) -> Path:
     return draw_classes(tmp_path / "source", each=2)
