@@ -7,6 +7,7 @@ or the flow). It also notices a stage that was killed, and says so in MLflow.
 
 from __future__ import annotations
 
+import _thread
 import gc
 import hashlib
 import os
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from .stage_record import StageRecord
 
 PATIENCE = 120.0
-"""Seconds within which the recorder must have opened MLflow's store; a large one may be migrating."""
+"""Seconds within which the recorder must have started to listen."""
 
 UNUSABLE = (OSError, EOFError, AuthenticationError, ValueError, KeyError)
 """What a desk gives whose recorder is gone: no file or socket, a half-written file, another one at its address."""
@@ -47,6 +48,9 @@ class Recorder:
         self._holder = processes.holder()
         self._desk = _desk(root, self._holder)
         self._started = None if self._desk.is_file() else _start(root, self._holder)
+        self._opening = threading.Thread(target=self._open)
+        self._runs: dict[str, str] = {}
+        self._refusal: GraftError | None = None
 
     def __enter__(self) -> Recorder:
         self._line = self._connect()
@@ -55,12 +59,44 @@ class Recorder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None:
-            try:
-                self("fail", f"{type(error).__name__}: {error}")
-            except GraftError as lost:
-                error.add_note(str(lost))
-        self._line.close()
+        if self._opening.ident is not None:
+            self._opening.join()
+        try:
+            if self._refusal is not None:
+                raise self._refusal from None
+            if error is not None:
+                self._fail(error)
+        finally:
+            self._line.close()
+
+    def _fail(self, error: BaseException) -> None:
+        try:
+            self("fail", f"{type(error).__name__}: {error}")
+        except GraftError as lost:
+            error.add_note(str(lost))
+
+    def begin(self, *values: Any) -> None:
+        """Has the stage's run opened while the stage works; that it cannot be opened interrupts the work."""
+        self._opening = threading.Thread(target=self._open, args=values, daemon=True)
+        self._opening.start()
+
+    def _open(self, *values: Any) -> None:
+        try:
+            self._runs = self("start", *values)
+        except GraftError as error:
+            self._refusal = error
+            _thread.interrupt_main()
+
+    def runs(self) -> dict[str, str]:
+        """The runs that `begin` opened; waits for them.
+
+        Raises:
+            GraftError: they could not be opened.
+        """
+        self._opening.join()
+        if self._refusal is not None:
+            raise self._refusal
+        return self._runs
 
     def __call__(self, method: str, *values: Any) -> Any:
         """The result of a method of `StageRecord`.

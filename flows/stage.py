@@ -55,10 +55,11 @@ def run_stage(stage: str, paths: Paths) -> None:
     body = importlib.import_module(f"tasks.{stage}.stage")
     with recorder:
         me = processes.key(psutil.Process())
-        runs = recorder("start", stage, {stage: params.model_dump()}, me, os.environ.get(PARENT, ""))
+        recorder.begin(stage, {stage: params.model_dump()}, me, os.environ.get(PARENT, ""))
         begun = time.time()
         extra = [versioning.raw_listing(paths.root)] if stage == "preprocess" else []
         record: Record = body.run(params, paths, *extra)
+        runs = recorder.runs()
         _record(stage, record, begun, params, paths, recorder)
         outputs = _hash_outputs(stage, paths)
         write_json(paths.run(stage), {"stage": stage, **runs, "inputs": inputs, "outputs": outputs})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -33,11 +34,13 @@ def store_made_meanwhile(root: Path) -> Iterator[None]:
         process.wait()
 
 
-def main() -> None:
+def make(root: Path) -> None:
+    """Makes the store, or fails at once: MLflow by itself tries for minutes to open a file that cannot be opened."""
+    sqlite3.connect(root / "mlflow.db").close()
     from .tracking import Tracker
 
-    Tracker(Path.cwd())
+    Tracker(root)
 
 
 if __name__ == "__main__":
-    main()
+    make(Path.cwd())

@@ -178,6 +178,21 @@ def test_an_unreachable_mlflow_is_one_clear_error(project: Project) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_work_that_cannot_be_recorded_is_interrupted(project: Project) -> None:
+    stage = project.root / "tasks" / "head" / "stage.py"
+    slow = "def run(params: HeadParams, paths: Paths) -> Record:\n"
+    slow += '    import threading\n    threading.Event().wait(100)\n    open("worked", "x")\n\n\ndef _run'
+    stage.write_text(stage.read_text(encoding="utf-8").replace("def run", slow, 1), encoding="utf-8")
+
+    done = project.dvc(
+        "repro", check=False, MLFLOW_TRACKING_URI="http://127.0.0.1:9", MLFLOW_HTTP_REQUEST_MAX_RETRIES="0"
+    )
+
+    assert "MLflow cannot be reached" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (project.root / "worked").exists()
+
+
 def test_two_projects_in_one_process_have_a_store_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     for name in ("one", "two"):
