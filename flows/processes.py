@@ -14,31 +14,37 @@ import psutil
 from tasks.common.errors import GraftError
 
 LEASH = "GRAFT_LEASH"
-"""The variable that names the flow's process: its number and the time at which it was created."""
+"""The variable that names the flow's process, by its key."""
 
 
 def me() -> psutil.Process:
     return psutil.Process()
 
 
-def leash(process: psutil.Process) -> str:
-    """The value of `LEASH` for processes that must end with this one."""
-    return f"{process.pid}:{process.create_time():.2f}"
-
-
-def find(pid: int, created: float) -> psutil.Process:
-    """The process of this number and age.
+def find(key: str) -> psutil.Process:
+    """The process of this key.
 
     Raises:
-        GraftError: it is gone.
+        GraftError: it is gone, or belongs to another machine.
     """
+    host, pid, birth = key.rsplit(":", 2)
     try:
-        process = psutil.Process(pid)
-        if abs(process.create_time() - created) < 0.02:
+        process = psutil.Process(int(pid))
+        if host == socket.gethostname() and _birth(process) == birth:
             return process
     except psutil.NoSuchProcess:
         pass
     raise GraftError(f"the process {pid} is gone")
+
+
+def _birth(process: psutil.Process) -> str:
+    """When a process began, in words that the setting of a clock does not change: the boot, and ticks since then."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        fields = Path(f"/proc/{process.pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except FileNotFoundError:  # no Linux; a process that is gone has no time of creation either
+        return f"{process.create_time():.2f}"
+    return f"{boot}/{int(fields[19])}"  # field 22 of the whole line
 
 
 def runs(process: psutil.Process) -> bool:
@@ -52,8 +58,7 @@ def holder() -> psutil.Process:
     """The process of the whole pipeline execution: the flow, or the DVC process above this one, or this one."""
     leashed = os.environ.get(LEASH)
     if leashed:
-        pid, created = leashed.split(":")
-        return find(int(pid), float(created))
+        return find(leashed)
     process = psutil.Process()
     for ancestor in process.parents():
         if command_words(ancestor)[:1] in (["dvc"], ["dvc.exe"]):
@@ -74,16 +79,15 @@ def command_words(process: psutil.Process) -> list[str]:
 
 def key(process: psutil.Process) -> str:
     """Names a process on this machine for all time: a number alone comes again."""
-    return f"{socket.gethostname()}:{process.pid}:{process.create_time():.2f}"
+    return f"{socket.gethostname()}:{process.pid}:{_birth(process)}"
 
 
 def key_runs(text: str) -> bool | None:
     """Whether the process of this key runs; None for one of another machine."""
-    host, pid, created = text.rsplit(":", 2)
-    if host != socket.gethostname():
+    if text.rsplit(":", 2)[0] != socket.gethostname():
         return None
     try:
-        return runs(find(int(pid), float(created)))
+        return runs(find(text))
     except GraftError:
         return False
 

@@ -7,11 +7,11 @@ or the flow). It also notices a stage that was killed, and says so in MLflow.
 
 from __future__ import annotations
 
-import _thread
 import gc
 import hashlib
 import os
 import secrets
+import signal
 import subprocess
 import sys
 import threading
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from tasks.common.errors import GraftError
+from tasks.common.errors import GraftError, TransientError, may_pass
 from tasks.common.files import read_json, write_json
 from tasks.common.paths import Paths
 
@@ -85,7 +85,7 @@ class Recorder:
             self._runs = self("start", *values)
         except GraftError as error:
             self._refusal = error
-            _thread.interrupt_main()
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)  # wakes it, whatever it waits for
 
     def runs(self) -> dict[str, str]:
         """The runs that `begin` opened; waits for them.
@@ -102,15 +102,16 @@ class Recorder:
         """The result of a method of `StageRecord`.
 
         Raises:
-            GraftError: what the method raised, or that the recorder is gone.
+            TransientError: what the method raised, if it may pass.
+            GraftError: any other error that it raised, or that the recorder is gone.
         """
         try:
             self._line.send((method, values))
-            done, result = self._line.recv()
+            kind, result = self._line.recv()
         except (EOFError, OSError) as error:
             raise self._lost(str(error)) from error
-        if not done:
-            raise GraftError(result)
+        if kind != "done":
+            raise (TransientError if kind == "transient" else GraftError)(result)
         return result
 
     def _connect(self) -> Connection:
@@ -153,7 +154,7 @@ def _start(root: Path, holder: psutil.Process) -> subprocess.Popen[bytes]:
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as file:
         return subprocess.Popen(
-            [sys.executable, "-m", "flows.recorder", str(holder.pid), f"{holder.create_time():.2f}"],
+            [sys.executable, "-m", "flows.recorder", processes.key(holder)],
             cwd=root,
             stdin=subprocess.DEVNULL,
             stdout=file,
@@ -171,7 +172,7 @@ def serve(root: Path, holder: psutil.Process) -> None:
         before = os.umask(0o077)  # the key is nobody else's; the store and the models are as the user wants them
         write_json(desk, {"address": listener.address, "key": key.hex(), "pid": os.getpid()})
         os.umask(before)
-        threading.Thread(target=_end_with, args=(holder, desk), daemon=True).start()
+        threading.Thread(target=_end_with, args=(root, holder, desk), daemon=True).start()
         record = _load()  # after the desk is set up: a stage may queue while MLflow is imported
         while True:
             line = _accept(listener)
@@ -229,12 +230,16 @@ def _answer(line: Connection, record: StageRecord) -> None:
         _hang_up(record)
 
 
-def _reply(record: StageRecord, method: str, values: tuple[Any, ...]) -> tuple[bool, Any]:
+def _reply(record: StageRecord, method: str, values: tuple[Any, ...]) -> tuple[str, Any]:
+    """`done` and the result, or of what kind an error was (`transient`, `failed`) and its words."""
+    from .tracking import server_may_recover
+
     with _busy:
         try:
-            return True, getattr(record, method)(*values)
+            return "done", getattr(record, method)(*values)
         except Exception as error:  # noqa: BLE001  (whatever it is, the stage is told)
-            return False, str(error) or type(error).__name__
+            kind = "transient" if may_pass(error) or server_may_recover(error) else "failed"
+            return kind, str(error) or type(error).__name__
 
 
 def _hang_up(record: StageRecord) -> None:
@@ -245,14 +250,26 @@ def _hang_up(record: StageRecord) -> None:
             _note(error)
 
 
-def _end_with(holder: psutil.Process, desk: Path) -> None:
+def _end_with(root: Path, holder: psutil.Process, desk: Path) -> None:
+    key = processes.key(holder)  # while it lives
     while processes.runs(holder):
         time.sleep(0.5)
     time.sleep(1.0)  # a stage that was killed with it is noticed first
     with _busy:
+        try:
+            _settle(root, key)
+        except Exception as error:  # noqa: BLE001  (nobody is left to be told)
+            _note(error)
         desk.unlink(missing_ok=True)
         os._exit(0)
 
 
+def _settle(root: Path, key: str) -> None:
+    """What is known only when the execution has ended: DVC writes dvc.lock after the last stage."""
+    from .tracking import Tracker
+
+    Tracker(root).settle(key)
+
+
 if __name__ == "__main__":
-    serve(Path.cwd(), processes.find(int(sys.argv[1]), float(sys.argv[2])))
+    serve(Path.cwd(), processes.find(sys.argv[1]))

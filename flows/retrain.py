@@ -68,7 +68,7 @@ def retrain(project: str) -> dict[str, Any]:
     params: RetrainParams = load_params(root / "params.yaml")["retrain"]  # type: ignore[assignment]
     tracker = Tracker(root)
     parent = tracker.new_parent(runtime.flow_run.name or "retrain", _flow_tags())
-    environment = {PARENT: parent, processes.LEASH: processes.leash(processes.me()), **_flow_variables()}
+    environment = {PARENT: parent, processes.LEASH: processes.key(processes.me()), **_flow_variables()}
     results: list[dict[str, Any]] = []
     status = "FAILED"
     try:

@@ -9,9 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psutil
-
-from tasks.common.errors import GraftError, nearest
+from tasks.common.errors import GraftError, may_pass, nearest
 from tasks.common.files import write_json
 from tasks.common.paths import STAGES, Paths
 from tasks.common.progress import say_failure
@@ -35,11 +33,11 @@ def main(words: list[str]) -> int:
             raise GraftError("which stage?", got=got, allowed=", ".join(STAGES), todo=nearest(got, STAGES))
         run_stage(words[0], Paths(Path.cwd()))
     except GraftError as error:
-        say_failure("io" if isinstance(error.__cause__, OSError) else "user")
+        say_failure("io" if may_pass(error) else "user")
         print(f"\nerror: {error}\n", file=sys.stderr)
         return 2
-    except OSError:
-        say_failure("io")
+    except OSError as error:
+        say_failure("io" if may_pass(error) else "other")
         raise
     return 0
 
@@ -54,8 +52,9 @@ def run_stage(stage: str, paths: Paths) -> None:
     inputs = versioning.dep_hashes(paths.root, stage)
     body = importlib.import_module(f"tasks.{stage}.stage")
     with recorder:
-        me = processes.key(psutil.Process())
-        recorder.begin(stage, {stage: params.model_dump()}, me, os.environ.get(PARENT, ""))
+        me = processes.me()
+        who = (processes.key(me), me.create_time())
+        recorder.begin(stage, {stage: params.model_dump()}, *who, os.environ.get(PARENT, ""))
         begun = time.time()
         extra = [versioning.raw_listing(paths.root)] if stage == "preprocess" else []
         record: Record = body.run(params, paths, *extra)
@@ -73,7 +72,7 @@ def _record(stage: str, record: Record, begun: float, params: Section, paths: Pa
     if stage == "register":
         registration = recorder("register", params.model_dump()["name"])
         metrics |= {"model": registration["name"], "version": int(registration["version"])}
-    started = psutil.Process().create_time()
+    started = processes.me().create_time()
     metrics |= {"seconds": round(time.time() - started, 3), "startup_seconds": round(begun - started, 3)}
     write_json(paths.metrics(stage), metrics)
     recorder("log", record, metrics, raw_hash(paths.root))

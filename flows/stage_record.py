@@ -21,11 +21,13 @@ class StageRecord:
         self._root, self._holder = root, holder
         self._run = self._parent = self._stage = ""
 
-    def start(self, stage: str, params: Mapping[str, Any], process_key: str, parent: str) -> dict[str, str]:
+    def start(
+        self, stage: str, params: Mapping[str, Any], process_key: str, begun: float, parent: str
+    ) -> dict[str, str]:
         """Opens the stage's run under its parent's (the flow's, if named) and says which runs they are."""
         self._tracker, self._stage = Tracker(self._root), stage
         self._parent = parent or self._tracker.parent(self._holder)
-        self._run = self._tracker.start_stage(stage, self._parent, params, process_key)
+        self._run = self._tracker.start_stage(stage, self._parent, params, process_key, begun)
         return {"run_id": self._run, "parent_run_id": self._parent, "experiment_id": self._tracker.experiment_id}
 
     def register(self, name: str) -> dict[str, Any]:

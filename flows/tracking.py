@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import requests
 from mlflow import MlflowClient
 from mlflow.entities import DatasetInput, Metric, Param, Run, RunTag
-from mlflow.exceptions import MlflowException
+from mlflow.exceptions import MlflowException, RestException
 
-from tasks.common.errors import GraftError
+from tasks.common.errors import GraftError, TransientError
 from tasks.common.files import read_json, sha256
 from tasks.common.paths import STAGES, Paths
 from tasks.common.record import Record
@@ -61,7 +62,8 @@ class Tracker:
     """A project's place in MLflow.
 
     Raises:
-        GraftError: the tracking server does not answer.
+        TransientError: the tracking server does not answer.
+        GraftError: it refuses.
     """
 
     def __init__(self, root: Path) -> None:
@@ -72,7 +74,8 @@ class Tracker:
         try:
             self.experiment_id = self._experiment()
         except MlflowException as error:
-            raise GraftError(
+            kind = TransientError if server_may_recover(error) else GraftError
+            raise kind(
                 "MLflow cannot be reached",
                 got=f"{self.uri}: {str(error).splitlines()[0][:300]}",
                 todo="start the server, correct MLFLOW_TRACKING_URI, or unset it to record inside the project",
@@ -93,13 +96,17 @@ class Tracker:
     def parent(self, process: psutil.Process) -> str:
         """The run of the pipeline execution that `process` is; made if there is none yet."""
         key = processes.key(process)
-        found = self.client.search_runs([self.experiment_id], f"tags.`{INVOCATION}` = '{key}'", max_results=1)
-        if found:
-            run_id = str(found[0].info.run_id)
+        run_id = self._parent_of(key)
+        if run_id:
             self.client.update_run(run_id, status="RUNNING")
             return run_id
         command = " ".join(processes.command_words(process))
         return self.new_parent(f"{command} · {datetime.now():%Y-%m-%d %H:%M}", {INVOCATION: key})
+
+    def _parent_of(self, key: str) -> str:
+        """The parent run of the process of this key; empty if there is none."""
+        found = self.client.search_runs([self.experiment_id], f"tags.`{INVOCATION}` = '{key}'", max_results=1)
+        return str(found[0].info.run_id) if found else ""
 
     def new_parent(self, name: str, tags: Mapping[str, str]) -> str:
         self._bury_the_dead()
@@ -120,16 +127,25 @@ class Tracker:
         Args:
             tested: whether metrics/evaluate.json is this execution's; before that it is an earlier one's.
         """
-        lock = self.paths.root / "dvc.lock"
-        if lock.is_file():
-            self.client.set_tag(run_id, "dvc.lock.sha256", sha256(lock))
-            self.client.log_artifact(run_id, str(lock))
+        self._log_lock(run_id)
         self._describe(run_id, failed=status != "FINISHED")
         if tested and status == "FINISHED" and self.paths.metrics("evaluate").is_file():
             test = read_json(self.paths.metrics("evaluate"))
             for name in ("accuracy", "accuracy_low", "accuracy_high"):
                 self.client.log_metric(run_id, f"test_{name}", test[name])
         self.client.set_terminated(run_id, status)
+
+    def settle(self, key: str) -> None:
+        """The lock of the execution of this process, once more: DVC has now written its last stage's entry."""
+        run_id = self._parent_of(key)
+        if run_id:
+            self._log_lock(run_id)
+
+    def _log_lock(self, run_id: str) -> None:
+        lock = self.paths.root / "dvc.lock"
+        if lock.is_file():
+            self.client.set_tag(run_id, "dvc.lock.sha256", sha256(lock))
+            self.client.log_artifact(run_id, str(lock))
 
     def children(self, parent_id: str) -> dict[str, Run]:
         """Stage -> run of that stage under the parent, the newest if there are several."""
@@ -164,7 +180,8 @@ class Tracker:
 
     # Stage runs
 
-    def start_stage(self, stage: str, parent_id: str, params: Mapping[str, Any], process_key: str) -> str:
+    def start_stage(self, stage: str, parent_id: str, params: Mapping[str, Any], process_key: str, begun: float) -> str:
+        """The stage's run; `begun` is when its process was started, in seconds since 1970."""
         git = git_state(self.paths.root)
         tags = {
             **self._common_tags(git),
@@ -172,8 +189,7 @@ class Tracker:
             "graft.stage": stage,
             "graft.process": process_key,
         }
-        begun = int(float(process_key.rsplit(":", 1)[1]) * 1000)
-        run = self.client.create_run(self.experiment_id, start_time=begun, tags=tags, run_name=stage)
+        run = self.client.create_run(self.experiment_id, start_time=int(begun * 1000), tags=tags, run_name=stage)
         run_id = str(run.info.run_id)
         self.client.log_batch(run_id, params=[Param(key, str(value)[:6000]) for key, value in flatten(params).items()])
         return run_id
@@ -234,6 +250,18 @@ class Tracker:
         if flow_run:
             tags |= {"prefect.flow_run_id": flow_run, "prefect.flow_run_url": os.environ.get(FLOW_RUN_URL, "")}
         return {key: value for key, value in tags.items() if value}
+
+
+def server_may_recover(error: BaseException) -> bool:
+    """Whether MLflow failed because its server was not reached, or was in trouble of its own (5xx)."""
+    if isinstance(error, requests.ConnectionError | requests.Timeout | requests.exceptions.RetryError):
+        return True
+    if isinstance(error, RestException) and error.get_http_status_code() >= 500:
+        return True
+    if isinstance(error, MlflowException) and "failed with error code 5" in str(error):
+        return True
+    origin = error.__cause__ or error.__context__
+    return origin is not None and server_may_recover(origin)
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -25,14 +25,14 @@ def execution(empty_project: Project, monkeypatch: pytest.MonkeyPatch) -> Iterat
     """The root of a project in which a process stands for a pipeline execution."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     holder = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    monkeypatch.setenv(processes.LEASH, processes.leash(psutil.Process(holder.pid)))
+    monkeypatch.setenv(processes.LEASH, processes.key(psutil.Process(holder.pid)))
     yield empty_project.root
     holder.communicate(b"\n")
     wait_for(lambda: not recorders(empty_project), seconds=20)
 
 
 def begin(line: Recorder) -> str:
-    return str(line("start", "head", {}, processes.key(psutil.Process()), "")["run_id"])
+    return str(line("start", "head", {}, processes.key(psutil.Process()), 0.0, "")["run_id"])
 
 
 def desk_of(root: Path) -> Path:
@@ -69,7 +69,9 @@ def test_what_a_killed_recorder_left_is_cleared_away(project: Project) -> None:
 
 
 def test_a_killed_stage_is_marked_as_killed(project: Project) -> None:
-    project.set("preprocess", seed=5)
+    stage = project.root / "tasks" / "preprocess" / "stage.py"
+    endless = "def run(*_: object) -> Record:\n    import threading\n    threading.Event().wait()\n\n\ndef _run"
+    stage.write_text(stage.read_text(encoding="utf-8").replace("def run", endless, 1), encoding="utf-8")
     process = project.start_repro()
     wait_for(lambda: any(run.info.status == "RUNNING" and "graft.stage" in run.data.tags for run in project.runs()))
     os.killpg(process.pid, signal.SIGKILL)
@@ -103,7 +105,7 @@ def test_callers_that_break_off_or_lack_the_key_do_not_end_it(execution: Path) -
     with pytest.raises((AuthenticationError, EOFError, OSError)):
         Client(desk["address"], authkey=b"another")
     rude = Client(desk["address"], authkey=bytes.fromhex(desk["key"]))
-    rude.send(("start", ("head", {}, processes.key(psutil.Process()), "")))
+    rude.send(("start", ("head", {}, processes.key(psutil.Process()), 0.0, "")))
     rude.close()
 
     with Recorder(execution) as line:
@@ -144,6 +146,6 @@ import psutil
 from flows import processes
 from flows.recorder import Recorder
 with Recorder(Path.cwd()) as line:
-    line("start", "head", {}, processes.key(psutil.Process()), "")
+    line("start", "head", {}, processes.key(psutil.Process()), 0.0, "")
 print("recorded")
 """

@@ -11,6 +11,7 @@ import pytest
 
 from flows.tracking import Tracker, flatten
 from flows.versioning import raw_hash
+from tasks.common.files import sha256
 from tasks.common.paths import STAGES
 
 if TYPE_CHECKING:
@@ -52,6 +53,14 @@ def test_the_parent_carries_the_tests_result(finished: Project) -> None:
     (parent,) = parents(finished)
 
     assert parent.data.metrics["test_accuracy"] == finished.json("metrics/evaluate.json")["accuracy"]
+
+
+def test_the_parents_lock_is_the_one_that_dvc_wrote_at_the_end(finished: Project) -> None:
+    (parent,) = parents(finished)
+    kept = Path(finished.mlflow().download_artifacts(parent.info.run_id, "dvc.lock"))
+
+    assert kept.read_bytes() == (finished.root / "dvc.lock").read_bytes()
+    assert parent.data.tags["dvc.lock.sha256"] == sha256(kept)
 
 
 def test_hashes_of_what_a_stage_read_are_dvcs(finished: Project) -> None:
@@ -169,12 +178,17 @@ def test_an_unreachable_mlflow_is_one_clear_error(project: Project) -> None:
     project.set("head", l2_max=0.5)
 
     done = project.dvc(
-        "repro", check=False, MLFLOW_TRACKING_URI="http://127.0.0.1:9", MLFLOW_HTTP_REQUEST_MAX_RETRIES="0"
+        "repro",
+        check=False,
+        GRAFT_PROGRESS="json",
+        MLFLOW_TRACKING_URI="http://127.0.0.1:9",
+        MLFLOW_HTTP_REQUEST_MAX_RETRIES="0",
     )
 
     assert done.returncode != 0
     assert "MLflow cannot be reached" in done.stderr
     assert "MLFLOW_TRACKING_URI" in done.stderr
+    assert "::failure io" in done.stderr, "a flow tries it again"
     assert "Traceback" not in done.stderr
 
 
