@@ -11,8 +11,10 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from tasks.common.environment import own_python_first
 from tasks.common.errors import GraftError
 from tasks.common.paths import find_root
 
@@ -56,7 +58,7 @@ def _show(values: dict[str, Any], as_json: bool, title: str = "") -> None:
         return
     table = Table(title=title or None, show_header=False, title_justify="left")
     for key, value in values.items():
-        table.add_row(key.replace("_", " "), _text(value))
+        table.add_row(key.replace("_", " "), escape(_text(value)))
     Console().print(table)
 
 
@@ -108,7 +110,7 @@ def import_(
 def repro(context: typer.Context, project: Project = HERE) -> None:
     """Run `dvc repro` with this environment's DVC and Python; further words go to DVC."""
     root = find_root(project)
-    done = subprocess.run(versioning.dvc_command("repro", *context.args), cwd=root, env=versioning.environment())
+    done = subprocess.run(versioning.dvc_command("repro", *context.args), cwd=root, env=own_python_first())
     raise SystemExit(done.returncode)
 
 
@@ -195,10 +197,10 @@ def _print_summary(found: dict[str, Any]) -> None:
     table.add_row("images", f"{found['images']:,}  ({found['rejected']:,} files rejected)")
     table.add_row("classes", f"{found['classes']:,}")
     table.add_row("chosen", found["candidate"])
-    table.add_row("fine-tuning", found["finetune"])
+    table.add_row("fine-tuning", escape(found["finetune"]))
     for stage, seconds in found["seconds"].items():
         table.add_row(stage, f"{seconds:.1f} s")
-    table.add_row("model", found["model"])
+    table.add_row("model", escape("\n".join(part for part in (found["model"], found["model_note"]) if part)))
     table.add_row(
         "look next",
         "\n".join([found["report"], *LOOK_NEXT]),
@@ -225,7 +227,8 @@ def params(
     table = Table("parameter", "value", "meaning")
     for name, section in sections.items():
         for key, field in type(section).model_fields.items():
-            table.add_row(f"{name}.{key}", str(getattr(section, key)), " ".join((field.description or "").split()))
+            meaning = " ".join((field.description or "").split())
+            table.add_row(f"{name}.{key}", escape(str(getattr(section, key))), escape(meaning))
     Console().print(table)
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import psutil
 
+from tasks.common.environment import LEASH, birth, process_key
 from tasks.common.errors import GraftError
 
-LEASH = "GRAFT_LEASH"
-"""The variable that names the flow's process, by its key."""
+key = process_key
 
 
 def me() -> psutil.Process:
@@ -27,24 +27,14 @@ def find(key: str) -> psutil.Process:
     Raises:
         GraftError: it is gone, or belongs to another machine.
     """
-    host, pid, birth = key.rsplit(":", 2)
+    host, pid, born = key.rsplit(":", 2)
     try:
         process = psutil.Process(int(pid))
-        if host == socket.gethostname() and _birth(process) == birth:
+        if host == socket.gethostname() and birth(process) == born:
             return process
     except psutil.NoSuchProcess:
         pass
     raise GraftError(f"the process {pid} is gone")
-
-
-def _birth(process: psutil.Process) -> str:
-    """When a process began, in words that the setting of a clock does not change: the boot, and ticks since then."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        fields = Path(f"/proc/{process.pid}/stat").read_bytes().rpartition(b")")[2].split()
-    except FileNotFoundError:  # no Linux; a process that is gone has no time of creation either
-        return f"{process.create_time():.2f}"
-    return f"{boot}/{int(fields[19])}"  # field 22 of the whole line
 
 
 def runs(process: psutil.Process) -> bool:
@@ -75,11 +65,6 @@ def command_words(process: psutil.Process) -> list[str]:
     if words and Path(words[0]).name.startswith("python"):
         words = words[2:] if words[1:2] == ["-m"] else words[1:]
     return [Path(words[0]).name, *words[1:]] if words else []
-
-
-def key(process: psutil.Process) -> str:
-    """Names a process on this machine for all time: a number alone comes again."""
-    return f"{socket.gethostname()}:{process.pid}:{_birth(process)}"
 
 
 def key_runs(text: str) -> bool | None:

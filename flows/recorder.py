@@ -266,9 +266,12 @@ def _end_with(root: Path, holder: psutil.Process, desk: Path) -> None:
 
 def _settle(root: Path, key: str) -> None:
     """What is known only when the execution has ended: DVC writes dvc.lock after the last stage."""
+    from .registry import restore_challenger
     from .tracking import Tracker
 
-    Tracker(root).settle(key)
+    tracker = Tracker(root)
+    tracker.settle(key)
+    restore_challenger(tracker)
 
 
 if __name__ == "__main__":

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tasks.common.environment import of_flow
 from tasks.common.errors import GraftError, may_pass, nearest
 from tasks.common.files import write_json
 from tasks.common.paths import STAGES, Paths
@@ -20,9 +20,6 @@ from .recorder import Recorder
 if TYPE_CHECKING:
     from tasks.common.params import Section
     from tasks.common.record import Record
-
-PARENT = "GRAFT_PARENT_RUN_ID"
-"""The variable by which the flow tells its stages which MLflow run they belong to."""
 
 
 def main(words: list[str]) -> int:
@@ -54,7 +51,7 @@ def run_stage(stage: str, paths: Paths) -> None:
     with recorder:
         me = processes.me()
         who = (processes.key(me), me.create_time())
-        recorder.begin(stage, {stage: params.model_dump()}, *who, os.environ.get(PARENT, ""))
+        recorder.begin(stage, {stage: params.model_dump()}, *who, of_flow())
         begun = time.time()
         extra = [versioning.raw_listing(paths.root)] if stage == "preprocess" else []
         record: Record = body.run(params, paths, *extra)

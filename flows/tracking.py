@@ -21,6 +21,7 @@ from mlflow import MlflowClient
 from mlflow.entities import DatasetInput, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException, RestException
 
+from tasks.common.environment import FLOW_RUN, FLOW_RUN_URL
 from tasks.common.errors import GraftError, TransientError
 from tasks.common.files import read_json, sha256
 from tasks.common.paths import STAGES, Paths
@@ -29,9 +30,6 @@ from tasks.common.record import Record
 from . import processes
 from .dataset import dataset_entity
 from .versioning import GitState, git_state
-
-FLOW_RUN, FLOW_RUN_URL = "GRAFT_FLOW_RUN_ID", "GRAFT_FLOW_RUN_URL"
-"""The variables by which the flow names itself."""
 
 INVOCATION = "graft.invocation"
 """The tag that names the process which a parent run belongs to."""
@@ -61,12 +59,17 @@ def experiment_name() -> str:
 class Tracker:
     """A project's place in MLflow.
 
+    Args:
+        root: the project's.
+        flow: what the flow has told of itself, if there is one.
+
     Raises:
         TransientError: the tracking server does not answer.
         GraftError: it refuses.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, flow: Mapping[str, str] | None = None) -> None:
+        self._flow = flow or {}
         # A run id left in the environment by someone else's program would silently be continued.
         os.environ.pop("MLFLOW_RUN_ID", None)
         self.paths, self.uri = Paths(root), tracking_uri(root)
@@ -94,7 +97,7 @@ class Tracker:
     # Parent runs
 
     def parent(self, process: psutil.Process) -> str:
-        """The run of the pipeline execution that `process` is; made if there is none yet."""
+        """The run of the flow run, or else of the pipeline execution that `process` is; made if there is none yet."""
         key = processes.key(process)
         run_id = self._parent_of(key)
         if run_id:
@@ -104,8 +107,11 @@ class Tracker:
         return self.new_parent(f"{command} · {datetime.now():%Y-%m-%d %H:%M}", {INVOCATION: key})
 
     def _parent_of(self, key: str) -> str:
-        """The parent run of the process of this key; empty if there is none."""
-        found = self.client.search_runs([self.experiment_id], f"tags.`{INVOCATION}` = '{key}'", max_results=1)
+        """The newest parent run of the process of this key, and of the flow run if there is one; empty without."""
+        query = f"tags.`{INVOCATION}` = '{key}'"
+        if FLOW_RUN in self._flow:
+            query = f"tags.`prefect.flow_run_id` = '{self._flow[FLOW_RUN]}' and tags.`{INVOCATION}` LIKE '%'"
+        found = self.client.search_runs([self.experiment_id], query, max_results=1)
         return str(found[0].info.run_id) if found else ""
 
     def new_parent(self, name: str, tags: Mapping[str, str]) -> str:
@@ -136,7 +142,8 @@ class Tracker:
         self.client.set_terminated(run_id, status)
 
     def settle(self, key: str) -> None:
-        """The lock of the execution of this process, once more: DVC has now written its last stage's entry."""
+        """The lock of the execution of this process, which is gone, once more: DVC has written its last entry now."""
+        self._bury_the_dead()
         run_id = self._parent_of(key)
         if run_id:
             self._log_lock(run_id)
@@ -246,9 +253,9 @@ class Tracker:
             "machine": socket.gethostname(),
             **{f"package.{name}": version(name) for name in PACKAGES},
         }
-        flow_run = os.environ.get(FLOW_RUN)
-        if flow_run:
-            tags |= {"prefect.flow_run_id": flow_run, "prefect.flow_run_url": os.environ.get(FLOW_RUN_URL, "")}
+        if FLOW_RUN in self._flow:
+            url = self._flow.get(FLOW_RUN_URL, "")
+            tags |= {"prefect.flow_run_id": self._flow[FLOW_RUN], "prefect.flow_run_url": url}
         return {key: value for key, value in tags.items() if value}
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from tasks.common.environment import own_python_first
 from tasks.common.errors import GraftError
 from tasks.common.files import md5
 
@@ -63,19 +63,13 @@ def dvc_command(*words: str) -> list[str]:
     return [sys.executable, "-m", "dvc", *words]
 
 
-def environment() -> dict[str, str]:
-    """This process's environment with this Python first in the PATH, so that dvc.yaml's `python` is this one."""
-    folder = str(Path(sys.executable).parent)
-    return {**os.environ, "PATH": os.pathsep.join([folder, os.environ.get("PATH", "")])}
-
-
 def dvc(root: Path, words: Sequence[str], doing: str) -> str:
     """Runs DVC to its end and returns what it printed.
 
     Raises:
         GraftError: it failed; with its last line.
     """
-    done = subprocess.run(dvc_command(*words), cwd=root, env=environment(), capture_output=True, text=True)
+    done = subprocess.run(dvc_command(*words), cwd=root, env=own_python_first(), capture_output=True, text=True)
     if done.returncode:
         raise GraftError(
             f"DVC failed while {doing}",

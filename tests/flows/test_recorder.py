@@ -32,7 +32,7 @@ def execution(empty_project: Project, monkeypatch: pytest.MonkeyPatch) -> Iterat
 
 
 def begin(line: Recorder) -> str:
-    return str(line("start", "head", {}, processes.key(psutil.Process()), 0.0, "")["run_id"])
+    return str(line("start", "head", {}, processes.key(psutil.Process()), 0.0, {})["run_id"])
 
 
 def desk_of(root: Path) -> Path:
@@ -105,7 +105,7 @@ def test_callers_that_break_off_or_lack_the_key_do_not_end_it(execution: Path) -
     with pytest.raises((AuthenticationError, EOFError, OSError)):
         Client(desk["address"], authkey=b"another")
     rude = Client(desk["address"], authkey=bytes.fromhex(desk["key"]))
-    rude.send(("start", ("head", {}, processes.key(psutil.Process()), 0.0, "")))
+    rude.send(("start", ("head", {}, processes.key(psutil.Process()), 0.0, {})))
     rude.close()
 
     with Recorder(execution) as line:
@@ -146,6 +146,6 @@ import psutil
 from flows import processes
 from flows.recorder import Recorder
 with Recorder(Path.cwd()) as line:
-    line("start", "head", {}, processes.key(psutil.Process()), 0.0, "")
+    line("start", "head", {}, processes.key(psutil.Process()), 0.0, {})
 print("recorded")
 """
