@@ -117,10 +117,11 @@ def repro(context: typer.Context, project: Project = HERE) -> None:
 @app.command()
 def run(project: Project = HERE, as_json: AsJson = False) -> None:
     """Run the flow `retrain` once, now: every stage a Prefect task, recorded in MLflow."""
-    from .servers import prepare_prefect
+    from .servers import prepare_prefect, use_own_prefect
 
     root = find_root(project)
     prepare_prefect(root)
+    use_own_prefect(root)
     from .config import load_params
 
     load_params(root / "params.yaml")  # refuse what is wrong before a server is started

@@ -23,7 +23,7 @@ from tasks.pipeline import STAGE_TASKS, run_dvc
 from . import processes
 from .config import RetrainParams, load_params
 from .registry import restore_challenger
-from .servers import MLFLOW_PORT, PREFECT_PORT
+from .servers import MLFLOW_PORT, PREFECT_PORT, own_address
 from .tracking import Tracker
 from .versioning import raw_hash
 
@@ -127,11 +127,8 @@ def _flow_run_page() -> str:
 
 def run_link(tracker: Tracker, run_id: str) -> str:
     """The address of a run in MLflow's pages; for a store in a file, where `graft ui` would show it."""
-    base = (
-        tracker.uri
-        if tracker.uri.startswith("http")
-        else f"http://127.0.0.1:{os.environ.get('GRAFT_MLFLOW_PORT', MLFLOW_PORT)}"
-    )
+    base = tracker.uri if tracker.uri.startswith("http") else own_address("MLflow", tracker.paths.root)
+    base = base or f"http://127.0.0.1:{os.environ.get('GRAFT_MLFLOW_PORT', MLFLOW_PORT)}"
     return f"{base.rstrip('/')}/#/experiments/{tracker.experiment_id}/runs/{run_id}"
 
 

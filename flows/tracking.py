@@ -217,7 +217,8 @@ class Tracker:
         tags = [RunTag(_key(name), str(value)[:5000]) for name, value in {**words, **record.facts}.items()]
         for start in range(0, len(points), 1000):
             self.client.log_batch(run_id, metrics=points[start : start + 1000])
-        self.client.log_batch(run_id, tags=tags[:100])
+        for start in range(0, len(tags), 100):
+            self.client.log_batch(run_id, tags=tags[start : start + 100])
         for file in record.files:
             self.client.log_artifact(run_id, str(file))
         if record.dataset is not None and data_hash:
@@ -284,5 +285,9 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _key(name: str) -> str:
-    """MLflow takes letters, digits and a few signs in a name; class names may hold others."""
-    return "".join(letter if letter.isalnum() or letter in "_-. /" else "_" for letter in name)[:250]
+    """MLflow takes letters, digits and a few signs in a name; class names may hold others.
+
+    What had to be changed gets a few digits of its hash, or two names could become one.
+    """
+    key = "".join(letter if letter.isalnum() or letter in "_-. /" else "_" for letter in name)[:240]
+    return key if key == name else f"{key}_{hashlib.sha256(name.encode()).hexdigest()[:8]}"

@@ -22,6 +22,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -236,11 +237,11 @@ def _group_lives(process: subprocess.Popen[str]) -> bool:
 
 
 def _essence(lines: list[str]) -> str:
-    """The error as the stage said it, or the last line."""
+    """The error as the stage said it, to the end of its indented lines, or the last line."""
     for place, line in enumerate(lines):
         if line.startswith("error: "):
-            told = [line.removeprefix("error: "), *lines[place + 1 :]]
-            return "\n  ".join(part for part in told if not part.startswith("ERROR"))[:2000]
+            told = [line.removeprefix("error: "), *takewhile(lambda more: more.startswith("  "), lines[place + 1 :])]
+            return "\n  ".join(told)[:2000]
     return lines[-1] if lines else "no message"
 
 

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from flows.tracking import Tracker, flatten
+from flows.tracking import Tracker, _key, flatten
 from flows.versioning import raw_hash
 from tasks.common.files import sha256
 from tasks.common.paths import STAGES
+from tasks.common.record import Record
 
 if TYPE_CHECKING:
     from projects import Project
@@ -218,3 +219,18 @@ def test_two_projects_in_one_process_have_a_store_each(tmp_path: Path, monkeypat
 
 def test_nested_figures_become_dotted_names() -> None:
     assert flatten({"a": {"b": 1, "c": None}, "d": 2.0}) == {"a.b": 1, "d": 2.0}
+
+
+def test_names_that_mlflow_would_not_take_stay_apart() -> None:
+    assert _key("class/a b") == "class/a b"
+    assert len({_key("a+b"), _key("a*b"), _key("x" * 300), _key("x" * 301)}) == 4
+
+
+def test_more_than_a_hundred_facts_are_all_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    tracker = Tracker(tmp_path)
+    run_id = tracker.new_parent("run", {})
+
+    tracker.log_record(run_id, Record({}, facts={f"fact.{n}": "x" for n in range(130)}), {}, "")
+
+    assert sum(key.startswith("fact.") for key in tracker.client.get_run(run_id).data.tags) == 130

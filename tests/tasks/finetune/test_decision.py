@@ -62,4 +62,4 @@ def test_a_decision_can_be_written_as_json():
     decision = Decision("auto", False, "head", "why", 10, 2.0, {"head": Score(0.5, 1.0)})
     content = json.loads(json.dumps(decision.to_dict()))
     assert content["validation"] == {"head": {"accuracy": 0.5, "log_loss": 1.0}}
-    assert (content["ran"], content["chosen"], content["predicted_minutes"]) == (False, "head", None)
+    assert (content["ran"], content["chosen"]) == (False, "head")
