@@ -34,6 +34,7 @@ Project = Annotated[Path, typer.Option("--project", "-C", help="A folder in the 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 Replace = Annotated[bool, typer.Option("--replace", help="Put the images in the place of those that are there.")]
 Add = Annotated[bool, typer.Option("--add", help="Add the images to those that are there.")]
+Force = Annotated[bool, typer.Option("--force", help="With --replace: delete also images that DVC has not got.")]
 HERE = Path()
 LOOK_NEXT = (
     "graft ui            runs, models, lineage",
@@ -75,11 +76,11 @@ def _how(replace: bool, add: bool) -> Any:
 
 
 @app.command()
-def sample(project: Project = HERE, replace: Replace = False, as_json: AsJson = False) -> None:
+def sample(project: Project = HERE, replace: Replace = False, force: Force = False, as_json: AsJson = False) -> None:
     """Unpack the 2,000 sample images to data/raw and put them under DVC."""
     from .importing import import_sample
 
-    _show(import_sample(find_root(project), _how(replace, False)), as_json, "data/raw")
+    _show(import_sample(find_root(project), _how(replace, False), force=force), as_json, "data/raw")
 
 
 @app.command("import")
@@ -94,6 +95,7 @@ def import_(
     ],
     project: Project = HERE,
     replace: Replace = False,
+    force: Force = False,
     add: Add = False,
     link: Annotated[
         bool, typer.Option("--link", help="Hard-link the files on the way instead of copying them.")
@@ -103,7 +105,8 @@ def import_(
     """Bring your own images to data/raw and put them under DVC. PATH is only read."""
     from .importing import import_images
 
-    _show(import_images(source, find_root(project), _how(replace, add), link=link), as_json, "data/raw")
+    told = import_images(source, find_root(project), _how(replace, add), link=link, force=force)
+    _show(told, as_json, "data/raw")
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

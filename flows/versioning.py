@@ -79,6 +79,21 @@ def dvc(root: Path, words: Sequence[str], doing: str) -> str:
     return done.stdout
 
 
+def dvc_add(root: Path, path: str) -> None:
+    """`dvc add`; on a terminal with DVC's own progress, for it may copy for hours.
+
+    Raises:
+        GraftError: it failed.
+    """
+    doing = f"putting {path} under version control"
+    if not sys.stderr.isatty():
+        dvc(root, ["add", path], doing)
+        return
+    done = subprocess.run(dvc_command("add", path), cwd=root, env=own_python_first(), stdout=subprocess.DEVNULL)
+    if done.returncode:
+        raise GraftError(f"DVC failed while {doing}", got="see above", todo=f"run `dvc add {path} -v` in {root}")
+
+
 def raw_hash(root: Path, tracked: str = "data/raw.dvc") -> str:
     """The hash by which DVC knows data/raw (`<md5>.dir`); empty when it is not tracked."""
     file = root / tracked
