@@ -13,7 +13,7 @@ import pytest
 from projects import Project, ask, wait_for
 
 from tasks.common.paths import STAGES
-from tasks.pipeline import StageFailed, may_be_tried_again
+from tasks.pipeline import StageFailed, _essence, may_be_tried_again
 
 
 def flow_run_of(project: Project, prefect_api: dict[str, str]) -> Any:
@@ -140,6 +140,12 @@ def test_only_input_and_output_is_tried_again() -> None:
     assert not may_be_tried_again(None, None, failed("user"))  # type: ignore[arg-type]
     assert not may_be_tried_again(None, None, failed("time"))  # type: ignore[arg-type]
     assert not may_be_tried_again(None, None, Failed(data=MemoryError()))  # type: ignore[arg-type]
+
+
+def test_a_stages_error_ends_where_its_own_lines_end() -> None:
+    lines = ["loading", "error: it is wrong", "  do:      mend it", "", "a thread said goodbye", "ERROR: failed"]
+
+    assert _essence(lines) == "it is wrong\n    do:      mend it"
 
 
 def test_a_failure_of_input_is_tried_again_as_often_as_asked(project: Project, prefect_api: dict[str, str]) -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
 
 import psutil
+import pytest
 from projects import free_port
 
 from flows import processes
-from flows.servers import own_address, server
+from flows.servers import own_address, server, use_own_prefect
 
 
 class Healthy(BaseHTTPRequestHandler):
@@ -45,7 +47,9 @@ def test_anothers_server_on_the_port_is_not_used(tmp_path: Path) -> None:
         other.shutdown()
 
 
-def test_a_copied_projects_note_of_a_server_is_not_believed(tmp_path: Path) -> None:
+def test_a_run_uses_the_projects_own_server_and_a_copied_note_is_not_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     other = HTTPServer(("127.0.0.1", 0), Healthy)
     Thread(target=other.serve_forever, daemon=True).start()
     note = tmp_path / ".graft" / "servers" / "prefect.json"
@@ -53,7 +57,10 @@ def test_a_copied_projects_note_of_a_server_is_not_believed(tmp_path: Path) -> N
     address = f"http://127.0.0.1:{other.server_port}"
     content = {"address": address, "process": processes.key(psutil.Process()), "root": str(tmp_path)}
     note.write_text(json.dumps(content), encoding="utf-8")
-    assert own_address("Prefect", tmp_path) == address
+    monkeypatch.setenv("PREFECT_API_URL", "")
+    monkeypatch.delenv("PREFECT_API_URL")
+    use_own_prefect(tmp_path)
+    assert os.environ["PREFECT_API_URL"] == f"{address}/api"
 
     note.write_text(json.dumps({**content, "root": "/another"}), encoding="utf-8")
 
