@@ -37,6 +37,7 @@ lint: install
 	@$(BIN)/ruff format --check .
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/pre-commit validate-config
 
 test: lint
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest

@@ -11,8 +11,10 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from tasks.common.environment import own_python_first
 from tasks.common.errors import GraftError
 from tasks.common.paths import find_root
 
@@ -34,6 +36,7 @@ Project = Annotated[Path, typer.Option("--project", "-C", help="A folder in the 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 Replace = Annotated[bool, typer.Option("--replace", help="Put the images in the place of those that are there.")]
 Add = Annotated[bool, typer.Option("--add", help="Add the images to those that are there.")]
+Force = Annotated[bool, typer.Option("--force", help="With --replace: delete also images that DVC has not got.")]
 HERE = Path()
 LOOK_NEXT = (
     "graft ui            runs, models, lineage",
@@ -58,7 +61,7 @@ def _show(values: dict[str, Any], as_json: bool, title: str = "") -> None:
         return
     table = Table(title=title or None, show_header=False, title_justify="left")
     for key, value in values.items():
-        table.add_row(key.replace("_", " "), _text(value))
+        table.add_row(key.replace("_", " "), escape(_text(value)))
     Console().print(table)
 
 
@@ -75,11 +78,11 @@ def _how(replace: bool, add: bool) -> Any:
 
 
 @app.command()
-def sample(project: Project = HERE, replace: Replace = False, as_json: AsJson = False) -> None:
+def sample(project: Project = HERE, replace: Replace = False, force: Force = False, as_json: AsJson = False) -> None:
     """Unpack the 2,000 sample images to data/raw and put them under DVC."""
     from .importing import import_sample
 
-    _show(import_sample(find_root(project), _how(replace, False)), as_json, "data/raw")
+    _show(import_sample(find_root(project), _how(replace, False), force=force), as_json, "data/raw")
 
 
 @app.command("import")
@@ -94,6 +97,7 @@ def import_(
     ],
     project: Project = HERE,
     replace: Replace = False,
+    force: Force = False,
     add: Add = False,
     link: Annotated[
         bool, typer.Option("--link", help="Hard-link the files on the way instead of copying them.")
@@ -103,24 +107,26 @@ def import_(
     """Bring your own images to data/raw and put them under DVC. PATH is only read."""
     from .importing import import_images
 
-    _show(import_images(source, find_root(project), _how(replace, add), link=link), as_json, "data/raw")
+    told = import_images(source, find_root(project), _how(replace, add), link=link, force=force)
+    _show(told, as_json, "data/raw")
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def repro(context: typer.Context, project: Project = HERE) -> None:
     """Run `dvc repro` with this environment's DVC and Python; further words go to DVC."""
     root = find_root(project)
-    done = subprocess.run(versioning.dvc_command("repro", *context.args), cwd=root, env=versioning.environment())
+    done = subprocess.run(versioning.dvc_command("repro", *context.args), cwd=root, env=own_python_first())
     raise SystemExit(done.returncode)
 
 
 @app.command()
 def run(project: Project = HERE, as_json: AsJson = False) -> None:
     """Run the flow `retrain` once, now: every stage a Prefect task, recorded in MLflow."""
-    from .servers import prepare_prefect
+    from .servers import prepare_prefect, use_own_prefect
 
     root = find_root(project)
     prepare_prefect(root)
+    use_own_prefect(root)
     from .config import load_params
 
     load_params(root / "params.yaml")  # refuse what is wrong before a server is started
@@ -197,10 +203,10 @@ def _print_summary(found: dict[str, Any]) -> None:
     table.add_row("images", f"{found['images']:,}  ({found['rejected']:,} files rejected)")
     table.add_row("classes", f"{found['classes']:,}")
     table.add_row("chosen", found["candidate"])
-    table.add_row("fine-tuning", found["finetune"])
+    table.add_row("fine-tuning", escape(found["finetune"]))
     for stage, seconds in found["seconds"].items():
         table.add_row(stage, f"{seconds:.1f} s")
-    table.add_row("model", found["model"])
+    table.add_row("model", escape("\n".join(part for part in (found["model"], found["model_note"]) if part)))
     table.add_row(
         "look next",
         "\n".join([found["report"], *LOOK_NEXT]),
@@ -227,7 +233,8 @@ def params(
     table = Table("parameter", "value", "meaning")
     for name, section in sections.items():
         for key, field in type(section).model_fields.items():
-            table.add_row(f"{name}.{key}", str(getattr(section, key)), " ".join((field.description or "").split()))
+            meaning = " ".join((field.description or "").split())
+            table.add_row(f"{name}.{key}", escape(str(getattr(section, key))), escape(meaning))
     Console().print(table)
 
 

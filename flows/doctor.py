@@ -10,14 +10,11 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from tasks.common.backbones.weights import find_weights
-from tasks.common.engine import cpu_has_fast_bf16
 from tasks.common.errors import GraftError
 from tasks.common.paths import Paths
 
 from . import versioning
 from .config import load_params
-from .tracking import tracking_uri
 
 NEEDED_GIGABYTES = 2.0
 
@@ -35,9 +32,19 @@ class Finding:
 def examine(root: Path) -> list[Finding]:
     """All checks, each on its own: one that fails does not hide the next."""
     checks: list[Callable[[Path], Finding]] = [
-        _python, _packages, _git, _dvc, _images, _params, _weights, _processor, _disk, _mlflow,
+        _python, _packages, _git, _dvc, _images, _params, _weights, _processor, _disk, _mlflow, _model,
     ]  # fmt: skip
-    return [check(root) for check in checks]
+    return [_safely(check, root) for check in checks]
+
+
+def _safely(check: Callable[[Path], Finding], root: Path) -> Finding:
+    """A check that breaks down, for want of a package say, is a finding as well."""
+    try:
+        return check(root)
+    except Exception as error:  # noqa: BLE001  (whatever is wrong with this machine is what is looked for)
+        what = error.what if isinstance(error, GraftError) else f"{type(error).__name__}: {error}"
+        todo = error.todo if isinstance(error, GraftError) else ""
+        return Finding(check.__name__.strip("_"), "fail", what, todo or "make install, if a package is missing")
 
 
 def _python(_root: Path) -> Finding:
@@ -103,6 +110,8 @@ def _params(root: Path) -> Finding:
 
 
 def _weights(root: Path) -> Finding:
+    from tasks.common.backbones.weights import find_weights
+
     try:
         features = load_params(root / "params.yaml")["features"].model_dump()
         source = find_weights(
@@ -118,6 +127,8 @@ def _weights(root: Path) -> Finding:
 
 
 def _processor(_root: Path) -> Finding:
+    from tasks.common.engine import cpu_has_fast_bf16
+
     kind = "bf16 in tiles (AMX)" if cpu_has_fast_bf16() else "fp32"
     return Finding("processor", "ok", f"{os.cpu_count()} cores, inference in {kind}")
 
@@ -130,12 +141,29 @@ def _disk(root: Path) -> Finding:
 
 
 def _mlflow(root: Path) -> Finding:
-    uri = tracking_uri(root)
-    from .tracking import Tracker
+    from .tracking import Tracker, tracking_uri
 
+    uri = tracking_uri(root)
     try:
-        if not uri.startswith("sqlite:") or (root / "mlflow.db").is_file():
+        if _has_store(root, uri):
             Tracker(root)
     except GraftError as error:
         return Finding("mlflow", "fail", str(error.got), error.todo)
     return Finding("mlflow", "ok", uri)
+
+
+def _has_store(root: Path, uri: str) -> bool:
+    return not uri.startswith("sqlite:") or (root / "mlflow.db").is_file()
+
+
+def _model(root: Path) -> Finding:
+    from .registry import misplaced_challenger
+    from .tracking import Tracker, tracking_uri
+
+    if not Paths(root).registration.is_file() or not _has_store(root, tracking_uri(root)):
+        return Finding("model", "ok", "none registered yet")
+    wrong = misplaced_challenger(Tracker(root))
+    if wrong:
+        todo = "`graft run` moves the alias; a version that is not there: `dvc repro --single-item --force register`"
+        return Finding("model", "warn", wrong, todo)
+    return Finding("model", "ok", "the alias `challenger` is where models/registration.json says")

@@ -6,6 +6,8 @@ import os
 import shutil
 import zipfile
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -13,12 +15,13 @@ from typing import Literal
 import pandas as pd
 
 from tasks.common.errors import DataError
-from tasks.common.files import whole_file, whole_folder
+from tasks.common.files import md5, whole_file, whole_folder
 from tasks.common.paths import Paths
 from tasks.common.progress import progress
 from tasks.preprocess.scan import SPLIT_NAMES, TABLE, given_splits, hidden, list_files, read_table
 
 from . import versioning
+from .store import store_made_meanwhile
 
 How = Literal["new", "replace", "add"]
 """What to do with images that are in the project already: refuse, replace them, or add to them."""
@@ -145,12 +148,15 @@ def _inside(name: str) -> str:
     return "images/" + "/".join(part.replace(":", "") for part in parts)
 
 
-def import_images(source: Path, root: Path, how: How = "new", *, link: bool = False) -> dict[str, object]:
+def import_images(
+    source: Path, root: Path, how: How = "new", *, link: bool = False, force: bool = False
+) -> dict[str, object]:
     """Brings `source` into data/raw and puts it under DVC; `source` itself is only read.
 
     Args:
         how: what to do if data/raw holds images already.
         link: hard links instead of copies, for sources on the same disk.
+        force: with `replace`, delete also what DVC has not got.
 
     Raises:
         DataError: nothing that Graft can take, or images are there already; data/raw is as before.
@@ -161,7 +167,8 @@ def import_images(source: Path, root: Path, how: How = "new", *, link: bool = Fa
         raise DataError(f"{source} is the project's own data/raw", todo="`dvc add data/raw` after changing it by hand")
     if link:
         _refuse_links_that_dvc_would_lock(root, source)
-    return _bring(plan_import(source), paths, how, link)
+    with store_made_meanwhile(root):
+        return _bring(plan_import(source), paths, how, link, force)
 
 
 def _refuse_links_that_dvc_would_lock(root: Path, source: Path) -> None:
@@ -176,7 +183,7 @@ def _refuse_links_that_dvc_would_lock(root: Path, source: Path) -> None:
         )
 
 
-def import_sample(root: Path, how: How = "new") -> dict[str, object]:
+def import_sample(root: Path, how: How = "new", *, force: bool = False) -> dict[str, object]:
     """The 2,000 images of sample/fashion-mnist-2000.zip."""
     paths = Paths(root)
     archive = root / "sample" / "fashion-mnist-2000.zip"
@@ -187,12 +194,13 @@ def import_sample(root: Path, how: How = "new") -> dict[str, object]:
     with zipfile.ZipFile(archive) as file:
         file.extractall(folder)
     try:
-        return _bring(plan_import(folder), paths, how, link=False)
+        with store_made_meanwhile(root):
+            return _bring(plan_import(folder), paths, how, False, force)
     finally:
         shutil.rmtree(folder)
 
 
-def _bring(plan: Plan, paths: Paths, how: How, link: bool) -> dict[str, object]:
+def _bring(plan: Plan, paths: Paths, how: How, link: bool, force: bool) -> dict[str, object]:
     there = paths.raw.is_dir() and any(paths.raw.iterdir())
     if there and how == "new":
         raise DataError(
@@ -200,22 +208,62 @@ def _bring(plan: Plan, paths: Paths, how: How, link: bool) -> dict[str, object]:
             got=f"{sum(not hidden(file) for file in list_files(paths.raw)):,} files",
             todo="`--add` adds to them, `--replace` puts the new ones in their place",
         )
+    if there and how == "replace" and not force:
+        _refuse_to_lose(paths)
     if there and how == "add":
         plan = _added(plan, paths.raw)
-    with whole_folder(paths.raw) as folder:
-        if there and how == "add":
-            shutil.copytree(paths.raw, folder, dirs_exist_ok=True, copy_function=_same_file)
-        with progress("import: copying", len(plan.files), "files") as bar:
-            for name, file in plan.files.items():
-                place = folder / name
-                place.parent.mkdir(parents=True, exist_ok=True)
-                _take(file, place, link)
-                bar.add()
-        if plan.table is not None:
-            with whole_file(folder / TABLE) as part:  # never through a hard link into the old one
-                plan.table.to_csv(part, index=False)
-    versioning.dvc(paths.root, ["add", "data/raw"], "putting data/raw under version control")
+    with _put_back_on_failure(paths.raw) as aside:
+        with whole_folder(paths.raw) as folder:
+            if there and how == "add":
+                shutil.copytree(paths.raw, folder, dirs_exist_ok=True, copy_function=_same_file)
+            _fill(folder, plan, link)
+            if paths.raw.exists():
+                paths.raw.replace(aside)
+        versioning.dvc_add(paths.root, "data/raw")
     return {**plan.summary(), "dvc": versioning.raw_hash(paths.root)}
+
+
+def _fill(folder: Path, plan: Plan, link: bool) -> None:
+    with progress("import: copying", len(plan.files), "files") as bar:
+        for name, file in plan.files.items():
+            place = folder / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            _take(file, place, link)
+            bar.add()
+    if plan.table is not None:
+        with whole_file(folder / TABLE) as part:  # never through a hard link into the old one
+            plan.table.to_csv(part, index=False)
+
+
+def _refuse_to_lose(paths: Paths) -> None:
+    """Every file that would go must be one that DVC can bring back."""
+    kept = versioning.raw_listing(paths.root)
+    files = [file for file in list_files(paths.raw) if not hidden(file)]
+    lost = [file for file in files if kept.get(file) != md5(paths.raw / file)]
+    if lost:
+        raise DataError(
+            f"{paths.raw} holds files that DVC has not got: replacing them would lose them",
+            got=f"{len(lost):,} files: {', '.join(lost[:5])}{', ...' if len(lost) > 5 else ''}",
+            todo="`dvc add data/raw` keeps them in DVC's cache; `--force` deletes them",
+        )
+
+
+@contextmanager
+def _put_back_on_failure(raw: Path) -> Iterator[Path]:
+    """Where to set the earlier images aside: they come back if the block fails, also at the next import if it is killed
+    before the new ones are there."""
+    aside = raw.with_name(f".{raw.name}.before.part")
+    if aside.exists() and not raw.exists():
+        aside.replace(raw)
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        yield aside
+    except BaseException:
+        if aside.exists():
+            shutil.rmtree(raw, ignore_errors=True)
+            aside.replace(raw)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _added(plan: Plan, raw: Path) -> Plan:

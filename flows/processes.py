@@ -11,30 +11,26 @@ from pathlib import Path
 
 import psutil
 
+from tasks.common.environment import LEASH, birth, process_key
 from tasks.common.errors import GraftError
 
-LEASH = "GRAFT_LEASH"
-"""The variable that names the flow's process: its number and the time at which it was created."""
+key = process_key
 
 
 def me() -> psutil.Process:
     return psutil.Process()
 
 
-def leash() -> str:
-    """The value of `LEASH` for processes that must end with this one."""
-    return f"{me().pid}:{me().create_time():.2f}"
-
-
-def find(pid: int, created: float) -> psutil.Process:
-    """The process of this number and age.
+def find(key: str) -> psutil.Process:
+    """The process of this key.
 
     Raises:
-        GraftError: it is gone.
+        GraftError: it is gone, or belongs to another machine.
     """
+    host, pid, born = key.rsplit(":", 2)
     try:
-        process = psutil.Process(pid)
-        if abs(process.create_time() - created) < 0.02:
+        process = psutil.Process(int(pid))
+        if host == socket.gethostname() and birth(process) == born:
             return process
     except psutil.NoSuchProcess:
         pass
@@ -52,8 +48,7 @@ def holder() -> psutil.Process:
     """The process of the whole pipeline execution: the flow, or the DVC process above this one, or this one."""
     leashed = os.environ.get(LEASH)
     if leashed:
-        pid, created = leashed.split(":")
-        return find(int(pid), float(created))
+        return find(leashed)
     process = psutil.Process()
     for ancestor in process.parents():
         if command_words(ancestor)[:1] in (["dvc"], ["dvc.exe"]):
@@ -72,18 +67,12 @@ def command_words(process: psutil.Process) -> list[str]:
     return [Path(words[0]).name, *words[1:]] if words else []
 
 
-def key(process: psutil.Process) -> str:
-    """Names a process on this machine for all time: a number alone comes again."""
-    return f"{socket.gethostname()}:{process.pid}:{process.create_time():.2f}"
-
-
 def key_runs(text: str) -> bool | None:
     """Whether the process of this key runs; None for one of another machine."""
-    host, pid, created = text.rsplit(":", 2)
-    if host != socket.gethostname():
+    if text.rsplit(":", 2)[0] != socket.gethostname():
         return None
     try:
-        return runs(find(int(pid), float(created)))
+        return runs(find(text))
     except GraftError:
         return False
 

@@ -7,13 +7,16 @@ or the flow). It also notices a stage that was killed, and says so in MLflow.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 import secrets
+import signal
 import subprocess
 import sys
 import threading
 import time
+from multiprocessing import AuthenticationError
 from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
 from types import TracebackType
@@ -21,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from tasks.common.errors import GraftError
+from tasks.common.errors import GraftError, TransientError, may_pass
 from tasks.common.files import read_json, write_json
 from tasks.common.paths import Paths
 
@@ -31,7 +34,10 @@ if TYPE_CHECKING:
     from .stage_record import StageRecord
 
 PATIENCE = 120.0
-"""Seconds within which the recorder must have opened MLflow's store; a large one may be migrating."""
+"""Seconds within which the recorder must have started to listen."""
+
+UNUSABLE = (OSError, EOFError, AuthenticationError, ValueError, KeyError)
+"""What a desk gives whose recorder is gone: no file or socket, a half-written file, another one at its address."""
 
 
 class Recorder:
@@ -42,6 +48,9 @@ class Recorder:
         self._holder = processes.holder()
         self._desk = _desk(root, self._holder)
         self._started = None if self._desk.is_file() else _start(root, self._holder)
+        self._opening = threading.Thread(target=self._open)
+        self._runs: dict[str, str] = {}
+        self._refusal: GraftError | None = None
 
     def __enter__(self) -> Recorder:
         self._line = self._connect()
@@ -50,36 +59,69 @@ class Recorder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None:
-            try:
-                self("fail", f"{type(error).__name__}: {error}")
-            except GraftError as lost:
-                error.add_note(str(lost))
-        self._line.close()
+        if self._opening.ident is not None:
+            self._opening.join()
+        try:
+            if self._refusal is not None:
+                raise self._refusal from None
+            if error is not None:
+                self._fail(error)
+        finally:
+            self._line.close()
+
+    def _fail(self, error: BaseException) -> None:
+        try:
+            self("fail", f"{type(error).__name__}: {error}")
+        except GraftError as lost:
+            error.add_note(str(lost))
+
+    def begin(self, *values: Any) -> None:
+        """Has the stage's run opened while the stage works; that it cannot be opened interrupts the work."""
+        self._opening = threading.Thread(target=self._open, args=values, daemon=True)
+        self._opening.start()
+
+    def _open(self, *values: Any) -> None:
+        try:
+            self._runs = self("start", *values)
+        except GraftError as error:
+            self._refusal = error
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)  # wakes it, whatever it waits for
+
+    def runs(self) -> dict[str, str]:
+        """The runs that `begin` opened; waits for them.
+
+        Raises:
+            GraftError: they could not be opened.
+        """
+        self._opening.join()
+        if self._refusal is not None:
+            raise self._refusal
+        return self._runs
 
     def __call__(self, method: str, *values: Any) -> Any:
         """The result of a method of `StageRecord`.
 
         Raises:
-            GraftError: what the method raised, or that the recorder is gone.
+            TransientError: what the method raised, if it may pass.
+            GraftError: any other error that it raised, or that the recorder is gone.
         """
         try:
             self._line.send((method, values))
-            done, result = self._line.recv()
+            kind, result = self._line.recv()
         except (EOFError, OSError) as error:
             raise self._lost(str(error)) from error
-        if not done:
-            raise GraftError(result)
+        if kind != "done":
+            raise (TransientError if kind == "transient" else GraftError)(result)
         return result
 
     def _connect(self) -> Connection:
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             if self._desk.is_file():
-                desk = read_json(self._desk)
                 try:
+                    desk = read_json(self._desk)
                     return Client(desk["address"], authkey=bytes.fromhex(desk["key"]))
-                except (ConnectionError, FileNotFoundError):
+                except UNUSABLE:
                     # It ended without clearing its desk: killed.
                     self._desk.unlink(missing_ok=True)
                     self._started = _start(self._root, self._holder)
@@ -112,7 +154,7 @@ def _start(root: Path, holder: psutil.Process) -> subprocess.Popen[bytes]:
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as file:
         return subprocess.Popen(
-            [sys.executable, "-m", "flows.recorder", str(holder.pid), f"{holder.create_time():.2f}"],
+            [sys.executable, "-m", "flows.recorder", processes.key(holder)],
             cwd=root,
             stdin=subprocess.DEVNULL,
             stdout=file,
@@ -130,18 +172,48 @@ def serve(root: Path, holder: psutil.Process) -> None:
         before = os.umask(0o077)  # the key is nobody else's; the store and the models are as the user wants them
         write_json(desk, {"address": listener.address, "key": key.hex(), "pid": os.getpid()})
         os.umask(before)
-        threading.Thread(target=_end_with, args=(holder, desk), daemon=True).start()
-        from .stage_record import StageRecord  # after the desk is set up: a stage may queue while MLflow is imported
-
+        threading.Thread(target=_end_with, args=(root, holder, desk), daemon=True).start()
+        record = _load()  # after the desk is set up: a stage may queue while MLflow is imported
         while True:
-            with listener.accept() as line:
-                _answer(line, StageRecord(root, holder))
+            line = _accept(listener)
+            if line is not None:
+                with line:
+                    _answer(line, record(root, holder))
+
+
+def _load() -> type[StageRecord]:
+    """MLflow; a fifth faster when the garbage collector does not look through it meanwhile."""
+    gc.disable()
+    try:
+        from .stage_record import StageRecord
+    finally:
+        gc.enable()
+    return StageRecord
+
+
+def _accept(listener: Listener) -> Connection | None:
+    """The next stage's line; None for a caller that has not got the key, or that hung up at once."""
+    try:
+        return listener.accept()
+    except (AuthenticationError, EOFError, OSError) as error:
+        _note(error)
+        time.sleep(0.02)
+        return None
+
+
+def _note(error: Exception) -> None:
+    """A line in the recorder's log, which is what its standard error is."""
+    print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
 
 
 def _clear_desks(folder: Path) -> None:
     """Takes away what recorders left that were killed."""
     for desk in folder.glob("*.json"):
-        if not psutil.pid_exists(read_json(desk)["pid"]):
+        try:
+            deserted = not psutil.pid_exists(read_json(desk)["pid"])
+        except UNUSABLE:
+            deserted = True
+        if deserted:
             desk.unlink(missing_ok=True)
 
 
@@ -149,29 +221,58 @@ _busy = threading.Lock()
 
 
 def _answer(line: Connection, record: StageRecord) -> None:
-    while True:
-        try:
+    """Serves one stage until it hangs up, in whatever way; no stage's end is the recorder's."""
+    try:
+        while True:
             method, values = line.recv()
-        except (EOFError, ConnectionError):
-            with _busy:
-                record.abandon()
-            return
-        with _busy:
-            try:
-                reply = (True, getattr(record, method)(*values))
-            except Exception as error:  # noqa: BLE001  (whatever it is, the stage is told)
-                reply = (False, str(error) or type(error).__name__)
-        line.send(reply)
+            line.send(_reply(record, method, values))
+    except (EOFError, OSError):
+        _hang_up(record)
 
 
-def _end_with(holder: psutil.Process, desk: Path) -> None:
+def _reply(record: StageRecord, method: str, values: tuple[Any, ...]) -> tuple[str, Any]:
+    """`done` and the result, or of what kind an error was (`transient`, `failed`) and its words."""
+    from .tracking import server_may_recover
+
+    with _busy:
+        try:
+            return "done", getattr(record, method)(*values)
+        except Exception as error:  # noqa: BLE001  (whatever it is, the stage is told)
+            kind = "transient" if may_pass(error) or server_may_recover(error) else "failed"
+            return kind, str(error) or type(error).__name__
+
+
+def _hang_up(record: StageRecord) -> None:
+    with _busy:
+        try:
+            record.abandon()
+        except Exception as error:  # noqa: BLE001  (MLflow may be gone; the next stage is told if it still is)
+            _note(error)
+
+
+def _end_with(root: Path, holder: psutil.Process, desk: Path) -> None:
+    key = processes.key(holder)  # while it lives
     while processes.runs(holder):
         time.sleep(0.5)
     time.sleep(1.0)  # a stage that was killed with it is noticed first
     with _busy:
+        try:
+            _settle(root, key)
+        except Exception as error:  # noqa: BLE001  (nobody is left to be told)
+            _note(error)
         desk.unlink(missing_ok=True)
         os._exit(0)
 
 
+def _settle(root: Path, key: str) -> None:
+    """What is known only when the execution has ended: DVC writes dvc.lock after the last stage."""
+    from .registry import restore_challenger
+    from .tracking import Tracker
+
+    tracker = Tracker(root)
+    tracker.settle(key)
+    restore_challenger(tracker)
+
+
 if __name__ == "__main__":
-    serve(Path.cwd(), processes.find(int(sys.argv[1]), float(sys.argv[2])))
+    serve(Path.cwd(), processes.find(sys.argv[1]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -40,20 +40,21 @@ SIGNATURE = ModelSignature(
 
 
 def register_model(tracker: Tracker, run_id: str, name: str) -> dict[str, Any]:
-    """Logs models/package under the run, registers it, and moves the alias `challenger` to it.
+    """Logs models/package under the run, tries it out, registers it, and at last moves the alias `challenger` to it.
 
     The first version of a name becomes `champion` as well. Writes and returns models/registration.json.
     """
     paths = tracker.paths
     mlflow.set_tracking_uri(tracker.uri)  # the recorder's own: MLflow sets the variable as well
     info = _log_model(paths, run_id)
+    _try_out(info.model_uri, _example(paths))
     version = mlflow.register_model(info.model_uri, name, await_registration_for=60)
-    client = tracker.client
-    client.set_registered_model_alias(name, CHALLENGER, version.version)
-    if champion(tracker, name) is None:
-        client.set_registered_model_alias(name, CHAMPION, version.version)
     _describe(tracker, run_id, name, version.version)
     _log_test_metrics(tracker, run_id, info.model_id)
+    client = tracker.client
+    client.set_registered_model_alias(name, CHALLENGER, version.version)
+    if not _version_at(tracker, name, CHAMPION):
+        client.set_registered_model_alias(name, CHAMPION, version.version)
     registration = {
         "name": name,
         "version": str(version.version),
@@ -66,10 +67,66 @@ def register_model(tracker: Tracker, run_id: str, name: str) -> dict[str, Any]:
     return registration
 
 
-def champion(tracker: Tracker, name: str) -> str | None:
-    """The version that the alias `champion` points to."""
+def _try_out(model_uri: str, example: pd.DataFrame) -> None:
+    """Loads the model as others will and has it predict, before any name points to it.
+
+    Raises:
+        GraftError: it does not load, or does not predict.
+    """
     try:
-        return str(tracker.client.get_model_version_by_alias(name, CHAMPION).version)
+        answers = mlflow.pyfunc.load_model(model_uri).predict(example)
+    except Exception as error:
+        raise GraftError(
+            "the model cannot be used as MLflow has logged it",
+            got=f"{type(error).__name__}: {error}",
+            todo="mend what it names and run the stage again; no alias has been moved",
+        ) from error
+    assert len(answers) == len(example)
+
+
+def misplaced_challenger(tracker: Tracker) -> str:
+    """What is wrong with the alias `challenger`; empty if it points to the version of models/registration.json.
+
+    `dvc checkout` and DVC's cache of runs bring an earlier version's file back, and then nothing is registered.
+    """
+    kept = _registration(tracker)
+    if not kept:
+        return ""
+    version = f"version {kept['version']} of models/registration.json"
+    if not _is_known(tracker, kept):
+        return f"{version} is not a version of `{kept['name']}` in this MLflow store"
+    there = _version_at(tracker, kept["name"], CHALLENGER)
+    return "" if there == kept["version"] else f"`{CHALLENGER}` is at version {there or 'none'}, not at {version}"
+
+
+def restore_challenger(tracker: Tracker) -> bool:
+    """Moves the alias `challenger` to the version of models/registration.json, if MLflow has it; whether it moved."""
+    kept = _registration(tracker)
+    if not kept or not misplaced_challenger(tracker) or not _is_known(tracker, kept):
+        return False
+    tracker.client.set_registered_model_alias(kept["name"], CHALLENGER, kept["version"])
+    return True
+
+
+def _registration(tracker: Tracker) -> dict[str, str]:
+    return dict(read_json(tracker.paths.registration)) if tracker.paths.registration.is_file() else {}
+
+
+def _is_known(tracker: Tracker, kept: dict[str, str]) -> bool:
+    """Whether this store's version is the very one: another store counts its own versions."""
+    found = _if_there(lambda: tracker.client.get_model_version(kept["name"], kept["version"]))
+    return found is not None and found.run_id == kept["run_id"]
+
+
+def _version_at(tracker: Tracker, name: str, alias: str) -> str:
+    """The version that an alias points to; empty when there is none."""
+    found = _if_there(lambda: tracker.client.get_model_version_by_alias(name, alias))
+    return "" if found is None else str(found.version)
+
+
+def _if_there(ask: Callable[[], Any]) -> Any:
+    try:
+        return ask()
     except MlflowException as error:
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise  # a server that does not answer is no reason to promote

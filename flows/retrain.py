@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from prefect import flow, get_run_logger, runtime, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.exceptions import CancelledRun
 from prefect.settings import PREFECT_UI_URL
 
+from tasks.common.environment import FLOW_RUN, FLOW_RUN_URL, LEASH, PARENT
 from tasks.common.errors import GraftError
 from tasks.common.files import read_json
 from tasks.common.paths import Paths
@@ -19,9 +22,9 @@ from tasks.pipeline import STAGE_TASKS, run_dvc
 
 from . import processes
 from .config import RetrainParams, load_params
-from .servers import MLFLOW_PORT, PREFECT_PORT
-from .stage import PARENT
-from .tracking import FLOW_RUN, FLOW_RUN_URL, Tracker
+from .registry import restore_challenger
+from .servers import MLFLOW_PORT, PREFECT_PORT, own_address
+from .tracking import Tracker
 from .versioning import raw_hash
 
 
@@ -68,20 +71,43 @@ def retrain(project: str) -> dict[str, Any]:
     params: RetrainParams = load_params(root / "params.yaml")["retrain"]  # type: ignore[assignment]
     tracker = Tracker(root)
     parent = tracker.new_parent(runtime.flow_run.name or "retrain", _flow_tags())
-    environment = {PARENT: parent, processes.LEASH: processes.leash(), **_flow_variables()}
+    environment = {PARENT: parent, LEASH: processes.key(processes.me()), **_flow_variables()}
     results: list[dict[str, Any]] = []
-    status = "FAILED"
     try:
         sync(str(root), params.time_limit_minutes)
         for stage_task in STAGE_TASKS:
             patient = stage_task.with_options(retries=params.retries, retry_delay_seconds=params.retry_seconds)
             results.append(patient(str(root), params.time_limit_minutes, environment))
-        status = "FINISHED"
-    finally:
-        tracker.close_parent(parent, status, tested=True)
-        _artifacts(root, tracker, parent, results)
+    except BaseException as error:
+        _wind_up(root, tracker, parent, results, _status(error))
+        raise
+    problems = _wind_up(root, tracker, parent, results, "FINISHED")
+    if problems:
+        raise problems[0]
     get_run_logger().info("%d of %d stages ran", sum(result["ran"] for result in results), len(results))
     return {"parent_run_id": parent, "stages": results, "evaluate": read_json(Paths(root).metrics("evaluate"))}
+
+
+def _status(error: BaseException) -> str:
+    """What became of a run that ended with this: Prefect cancels with signals, which are no ordinary exceptions."""
+    return "FAILED" if isinstance(error, Exception) and not isinstance(error, CancelledRun) else "KILLED"
+
+
+def _wind_up(root: Path, tracker: Tracker, parent: str, results: list[dict[str, Any]], status: str) -> list[Exception]:
+    """Closes the record and writes the page, each even if the other fails; what failed is logged and returned."""
+    steps: dict[str, Callable[[], object]] = {
+        "MLflow's run cannot be closed": lambda: tracker.close_parent(parent, status, tested=True),
+        "the alias of the model cannot be checked": lambda: status == "FINISHED" and restore_challenger(tracker),
+        "the page of the run cannot be written": lambda: _artifacts(root, tracker, parent, results),
+    }
+    problems: list[Exception] = []
+    for trouble, step in steps.items():
+        try:
+            step()
+        except Exception as error:  # noqa: BLE001  (a stage's own error must not be hidden by it)
+            get_run_logger().error("%s: %s", trouble, error)
+            problems.append(error)
+    return problems
 
 
 def _flow_tags() -> dict[str, str]:
@@ -101,11 +127,8 @@ def _flow_run_page() -> str:
 
 def run_link(tracker: Tracker, run_id: str) -> str:
     """The address of a run in MLflow's pages; for a store in a file, where `graft ui` would show it."""
-    base = (
-        tracker.uri
-        if tracker.uri.startswith("http")
-        else f"http://127.0.0.1:{os.environ.get('GRAFT_MLFLOW_PORT', MLFLOW_PORT)}"
-    )
+    base = tracker.uri if tracker.uri.startswith("http") else own_address("MLflow", tracker.paths.root)
+    base = base or f"http://127.0.0.1:{os.environ.get('GRAFT_MLFLOW_PORT', MLFLOW_PORT)}"
     return f"{base.rstrip('/')}/#/experiments/{tracker.experiment_id}/runs/{run_id}"
 
 

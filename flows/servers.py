@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,9 +15,16 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
+import psutil
+
 from tasks.common.errors import GraftError
+from tasks.common.files import read_json, write_json
+from tasks.common.paths import Paths
+
+from . import processes
 
 PREFECT_PORT, MLFLOW_PORT = 4200, 5000
+HEALTH = {"Prefect": "/api/health", "MLflow": "/health"}
 
 
 def prepare_prefect(root: Path) -> None:
@@ -38,8 +46,13 @@ def prepare_prefect(root: Path) -> None:
 
 
 @contextmanager
-def server(what: str, words: list[str], port: int, health: str, log: Path, root: Path) -> Iterator[str]:
-    """A Python server process on 127.0.0.1 for the time of the block; one that already answers there is used as it is.
+def server(what: str, words: list[str], port: int, root: Path) -> Iterator[str]:
+    """A Python server process on 127.0.0.1 for the time of the block; the project's own that runs is used as it is.
+
+    Args:
+        what: `Prefect` or `MLflow`.
+        words: its command, to which the port is added.
+        port: the wish; if something else has it, the next free one is taken.
 
     Yields:
         Its address.
@@ -47,13 +60,57 @@ def server(what: str, words: list[str], port: int, health: str, log: Path, root:
     Raises:
         GraftError: it did not start.
     """
-    address = f"http://127.0.0.1:{port}"
-    if answers(address + health):
-        yield address
+    known = own_address(what, root)
+    if known:
+        yield known
         return
+    port = _free_from(port)
+    address, log = f"http://127.0.0.1:{port}", root / ".graft" / f"{what.lower()}-server.log"
+    process = _start([*words, "--port", str(port)], root, log)
+    try:
+        key = processes.key(psutil.Process(process.pid))
+        _wait(what, process, address + HEALTH[what], log)
+        write_json(_note(what, root), {"address": address, "process": key, "root": str(root.resolve())})
+        yield address
+    finally:
+        _note(what, root).unlink(missing_ok=True)
+        _end(process)
+
+
+def own_address(what: str, root: Path) -> str:
+    """Where the project's own server answers, empty if it runs none: whatever has a port may be another project's."""
+    try:
+        note = read_json(_note(what, root))
+    except (OSError, ValueError):
+        return ""
+    own = note["root"] == str(root.resolve()) and processes.key_runs(note["process"])
+    return str(note["address"]) if own and answers(note["address"] + HEALTH[what]) else ""
+
+
+def use_own_prefect(root: Path) -> None:
+    """Has Prefect use the project's server, if one runs: two servers must not write to one database."""
+    address = own_address("Prefect", root)
+    if address:
+        os.environ.setdefault("PREFECT_API_URL", f"{address}/api")
+
+
+def _note(what: str, root: Path) -> Path:
+    return Paths(root).state / "servers" / f"{what.lower()}.json"
+
+
+def _free_from(port: int) -> int:
+    for candidate in range(port, min(port + 100, 65536)):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: one that ended is no hindrance
+            probe.bind(("127.0.0.1", candidate))
+            return candidate
+    raise GraftError("no free port", got=f"{port} and the hundred above it are in use", todo="name another port")
+
+
+def _start(words: list[str], root: Path, log: Path) -> subprocess.Popen[bytes]:
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as file:
-        process = subprocess.Popen(
+        return subprocess.Popen(
             [sys.executable, "-m", *words],
             cwd=root,
             stdin=subprocess.DEVNULL,
@@ -61,11 +118,6 @@ def server(what: str, words: list[str], port: int, health: str, log: Path, root:
             stderr=file,
             start_new_session=True,
         )
-    try:
-        _wait(what, process, address + health, log)
-        yield address
-    finally:
-        _end(process)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -78,14 +130,13 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def prefect_server(root: Path, port: int = PREFECT_PORT) -> AbstractContextManager[str]:
-    words = ["prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    return server("Prefect", words, port, "/api/health", root / ".graft" / "prefect-server.log", root)
+    return server("Prefect", ["prefect", "server", "start", "--host", "127.0.0.1"], port, root)
 
 
 def mlflow_server(root: Path, uri: str, port: int = MLFLOW_PORT) -> AbstractContextManager[str]:
-    words = ["mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    words = ["mlflow", "server", "--host", "127.0.0.1", "--workers", "1"]
     words += ["--backend-store-uri", uri, "--artifacts-destination", (root / "mlartifacts").as_uri()]
-    return server("MLflow", words, port, "/health", root / ".graft" / "mlflow-server.log", root)
+    return server("MLflow", words, port, root)
 
 
 def answers(url: str) -> bool:

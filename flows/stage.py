@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import psutil
-
-from tasks.common.errors import GraftError, nearest
+from tasks.common.environment import of_flow
+from tasks.common.errors import GraftError, may_pass, nearest
 from tasks.common.files import write_json
-from tasks.common.params import Section
 from tasks.common.paths import STAGES, Paths
 from tasks.common.progress import say_failure
-from tasks.common.record import Record
 
-from . import config, processes, versioning
+from . import processes
 from .recorder import Recorder
 
-PARENT = "GRAFT_PARENT_RUN_ID"
-"""The variable by which the flow tells its stages which MLflow run they belong to."""
+if TYPE_CHECKING:
+    from tasks.common.params import Section
+    from tasks.common.record import Record
 
 
 def main(words: list[str]) -> int:
@@ -33,28 +30,32 @@ def main(words: list[str]) -> int:
             raise GraftError("which stage?", got=got, allowed=", ".join(STAGES), todo=nearest(got, STAGES))
         run_stage(words[0], Paths(Path.cwd()))
     except GraftError as error:
-        say_failure("io" if isinstance(error.__cause__, OSError) else "user")
+        say_failure("io" if may_pass(error) else "user")
         print(f"\nerror: {error}\n", file=sys.stderr)
         return 2
-    except OSError:
-        say_failure("io")
+    except OSError as error:
+        say_failure("io" if may_pass(error) else "other")
         raise
     return 0
 
 
 def run_stage(stage: str, paths: Paths) -> None:
     """Parameters, body, figures, record. A failure is recorded as one, and leaves no half-written output."""
+    recorder = Recorder(paths.root)  # first of all: MLflow is loaded while this process loads its own
     processes.follow_the_flow()
+    from . import config, versioning
+
     params = config.load_params(paths.params)[stage]
-    recorder = Recorder(paths.root)
     inputs = versioning.dep_hashes(paths.root, stage)
     body = importlib.import_module(f"tasks.{stage}.stage")
     with recorder:
-        me = processes.key(psutil.Process())
-        runs = recorder("start", stage, {stage: params.model_dump()}, me, os.environ.get(PARENT, ""))
+        me = processes.me()
+        who = (processes.key(me), me.create_time())
+        recorder.begin(stage, {stage: params.model_dump()}, *who, of_flow())
         begun = time.time()
         extra = [versioning.raw_hashes(paths.root)] if stage == "preprocess" else []
         record: Record = body.run(params, paths, *extra)
+        runs = recorder.runs()
         _record(stage, record, begun, params, paths, recorder)
         outputs = _hash_outputs(stage, paths)
         write_json(paths.run(stage), {"stage": stage, **runs, "inputs": inputs, "outputs": outputs})
@@ -62,20 +63,23 @@ def run_stage(stage: str, paths: Paths) -> None:
 
 
 def _record(stage: str, record: Record, begun: float, params: Section, paths: Paths, recorder: Recorder) -> None:
+    from .versioning import raw_hash
+
     metrics: dict[str, Any] = dict(record.metrics)
     if stage == "register":
         registration = recorder("register", params.model_dump()["name"])
         metrics |= {"model": registration["name"], "version": int(registration["version"])}
-    started = psutil.Process().create_time()
+    started = processes.me().create_time()
     metrics |= {"seconds": round(time.time() - started, 3), "startup_seconds": round(begun - started, 3)}
     write_json(paths.metrics(stage), metrics)
-    recorder("log", record, metrics, versioning.raw_hash(paths.root))
+    recorder("log", record, metrics, raw_hash(paths.root))
 
 
 def _hash_outputs(stage: str, paths: Paths) -> dict[str, str]:
+    from .versioning import stage_files, tree_hash
+
     own = paths.relative(paths.run(stage))
-    outs = versioning.stage_files(paths.root, stage).outs
-    return {out: versioning.tree_hash(paths.root / out) for out in outs if out != own}
+    return {out: tree_hash(paths.root / out) for out in stage_files(paths.root, stage).outs if out != own}
 
 
 if __name__ == "__main__":

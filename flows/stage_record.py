@@ -8,6 +8,7 @@ from typing import Any
 
 import psutil
 
+from tasks.common.environment import FLOW_RUN, PARENT
 from tasks.common.record import Record
 
 from .registry import register_model
@@ -20,13 +21,22 @@ class StageRecord:
     def __init__(self, root: Path, holder: psutil.Process) -> None:
         self._root, self._holder = root, holder
         self._run = self._parent = self._stage = ""
+        self._flows_own = False
 
-    def start(self, stage: str, params: Mapping[str, Any], process_key: str, parent: str) -> dict[str, str]:
+    def start(
+        self, stage: str, params: Mapping[str, Any], process_key: str, begun: float, flow: Mapping[str, str]
+    ) -> dict[str, str]:
         """Opens the stage's run under its parent's (the flow's, if named) and says which runs they are."""
-        self._tracker, self._stage = Tracker(self._root), stage
-        self._parent = parent or self._tracker.parent(self._holder)
-        self._run = self._tracker.start_stage(stage, self._parent, params, process_key)
-        return {"run_id": self._run, "parent_run_id": self._parent, "experiment_id": self._tracker.experiment_id}
+        self._tracker, self._stage = Tracker(self._root, flow), stage
+        self._flows_own = PARENT in flow  # the flow opened the parent, and ends it
+        self._parent = flow.get(PARENT) or self._tracker.parent(self._holder)
+        self._run = self._tracker.start_stage(stage, self._parent, params, process_key, begun)
+        return {
+            "run_id": self._run,
+            "parent_run_id": self._parent,
+            "experiment_id": self._tracker.experiment_id,
+            "flow_run_id": flow.get(FLOW_RUN, ""),
+        }
 
     def register(self, name: str) -> dict[str, Any]:
         """Registers models/package as the newest version of `name`."""
@@ -53,4 +63,5 @@ class StageRecord:
     def _end(self, status: str, reason: str = "") -> None:
         run, self._run = self._run, ""
         self._tracker.end(run, status, reason)
-        self._tracker.close_parent(self._parent, status, tested=self._stage in ("evaluate", "register"))
+        if not self._flows_own:
+            self._tracker.close_parent(self._parent, status, tested=self._stage in ("evaluate", "register"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -38,5 +39,17 @@ def summarise(root: Path) -> dict[str, Any]:
         "seconds": {stage: metrics[stage]["seconds"] for stage in STAGES},
         "finetune": read_json(paths.finetune / "decision.json")["reason"] if paths.finetune.is_dir() else "",
         "model": f"{registration['name']} version {registration['version']}" if registration else "",
+        "model_note": _model_note(root) if registration else "",
         "report": paths.relative(paths.report / "index.html"),
     }
+
+
+def _model_note(root: Path) -> str:
+    """What `graft doctor` would say of the model's alias; only of the project's own store, which answers at once."""
+    if os.environ.get("MLFLOW_TRACKING_URI") or not (root / "mlflow.db").is_file():
+        return ""
+    from .registry import misplaced_challenger
+    from .tracking import Tracker
+
+    wrong = misplaced_challenger(Tracker(root))
+    return f"{wrong}: see `graft doctor`" if wrong else ""

@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import requests
 from mlflow import MlflowClient
 from mlflow.entities import DatasetInput, Metric, Param, Run, RunTag
-from mlflow.exceptions import MlflowException
+from mlflow.exceptions import MlflowException, RestException
 
-from tasks.common.errors import GraftError
+from tasks.common.environment import FLOW_RUN, FLOW_RUN_URL
+from tasks.common.errors import GraftError, TransientError
 from tasks.common.files import read_json, sha256
 from tasks.common.paths import STAGES, Paths
 from tasks.common.record import Record
@@ -28,9 +30,6 @@ from tasks.common.record import Record
 from . import processes
 from .dataset import dataset_entity
 from .versioning import GitState, git_state
-
-FLOW_RUN, FLOW_RUN_URL = "GRAFT_FLOW_RUN_ID", "GRAFT_FLOW_RUN_URL"
-"""The variables by which the flow names itself."""
 
 INVOCATION = "graft.invocation"
 """The tag that names the process which a parent run belongs to."""
@@ -60,11 +59,17 @@ def experiment_name() -> str:
 class Tracker:
     """A project's place in MLflow.
 
+    Args:
+        root: the project's.
+        flow: what the flow has told of itself, if there is one.
+
     Raises:
-        GraftError: the tracking server does not answer.
+        TransientError: the tracking server does not answer.
+        GraftError: it refuses.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, flow: Mapping[str, str] | None = None) -> None:
+        self._flow = flow or {}
         # A run id left in the environment by someone else's program would silently be continued.
         os.environ.pop("MLFLOW_RUN_ID", None)
         self.paths, self.uri = Paths(root), tracking_uri(root)
@@ -72,7 +77,8 @@ class Tracker:
         try:
             self.experiment_id = self._experiment()
         except MlflowException as error:
-            raise GraftError(
+            kind = TransientError if server_may_recover(error) else GraftError
+            raise kind(
                 "MLflow cannot be reached",
                 got=f"{self.uri}: {str(error).splitlines()[0][:300]}",
                 todo="start the server, correct MLFLOW_TRACKING_URI, or unset it to record inside the project",
@@ -91,15 +97,22 @@ class Tracker:
     # Parent runs
 
     def parent(self, process: psutil.Process) -> str:
-        """The run of the pipeline execution that `process` is; made if there is none yet."""
+        """The run of the flow run, or else of the pipeline execution that `process` is; made if there is none yet."""
         key = processes.key(process)
-        found = self.client.search_runs([self.experiment_id], f"tags.`{INVOCATION}` = '{key}'", max_results=1)
-        if found:
-            run_id = str(found[0].info.run_id)
+        run_id = self._parent_of(key)
+        if run_id:
             self.client.update_run(run_id, status="RUNNING")
             return run_id
         command = " ".join(processes.command_words(process))
         return self.new_parent(f"{command} · {datetime.now():%Y-%m-%d %H:%M}", {INVOCATION: key})
+
+    def _parent_of(self, key: str) -> str:
+        """The newest parent run of the process of this key, and of the flow run if there is one; empty without."""
+        query = f"tags.`{INVOCATION}` = '{key}'"
+        if FLOW_RUN in self._flow:
+            query = f"tags.`prefect.flow_run_id` = '{self._flow[FLOW_RUN]}' and tags.`{INVOCATION}` LIKE '%'"
+        found = self.client.search_runs([self.experiment_id], query, max_results=1)
+        return str(found[0].info.run_id) if found else ""
 
     def new_parent(self, name: str, tags: Mapping[str, str]) -> str:
         self._bury_the_dead()
@@ -120,16 +133,26 @@ class Tracker:
         Args:
             tested: whether metrics/evaluate.json is this execution's; before that it is an earlier one's.
         """
-        lock = self.paths.root / "dvc.lock"
-        if lock.is_file():
-            self.client.set_tag(run_id, "dvc.lock.sha256", sha256(lock))
-            self.client.log_artifact(run_id, str(lock))
+        self._log_lock(run_id)
         self._describe(run_id, failed=status != "FINISHED")
         if tested and status == "FINISHED" and self.paths.metrics("evaluate").is_file():
             test = read_json(self.paths.metrics("evaluate"))
             for name in ("accuracy", "accuracy_low", "accuracy_high"):
                 self.client.log_metric(run_id, f"test_{name}", test[name])
         self.client.set_terminated(run_id, status)
+
+    def settle(self, key: str) -> None:
+        """The lock of the execution of this process, which is gone, once more: DVC has written its last entry now."""
+        self._bury_the_dead()
+        run_id = self._parent_of(key)
+        if run_id:
+            self._log_lock(run_id)
+
+    def _log_lock(self, run_id: str) -> None:
+        lock = self.paths.root / "dvc.lock"
+        if lock.is_file():
+            self.client.set_tag(run_id, "dvc.lock.sha256", sha256(lock))
+            self.client.log_artifact(run_id, str(lock))
 
     def children(self, parent_id: str) -> dict[str, Run]:
         """Stage -> run of that stage under the parent, the newest if there are several."""
@@ -164,7 +187,8 @@ class Tracker:
 
     # Stage runs
 
-    def start_stage(self, stage: str, parent_id: str, params: Mapping[str, Any], process_key: str) -> str:
+    def start_stage(self, stage: str, parent_id: str, params: Mapping[str, Any], process_key: str, begun: float) -> str:
+        """The stage's run; `begun` is when its process was started, in seconds since 1970."""
         git = git_state(self.paths.root)
         tags = {
             **self._common_tags(git),
@@ -172,8 +196,7 @@ class Tracker:
             "graft.stage": stage,
             "graft.process": process_key,
         }
-        begun = int(float(process_key.rsplit(":", 1)[1]) * 1000)
-        run = self.client.create_run(self.experiment_id, start_time=begun, tags=tags, run_name=stage)
+        run = self.client.create_run(self.experiment_id, start_time=int(begun * 1000), tags=tags, run_name=stage)
         run_id = str(run.info.run_id)
         self.client.log_batch(run_id, params=[Param(key, str(value)[:6000]) for key, value in flatten(params).items()])
         return run_id
@@ -194,7 +217,8 @@ class Tracker:
         tags = [RunTag(_key(name), str(value)[:5000]) for name, value in {**words, **record.facts}.items()]
         for start in range(0, len(points), 1000):
             self.client.log_batch(run_id, metrics=points[start : start + 1000])
-        self.client.log_batch(run_id, tags=tags[:100])
+        for start in range(0, len(tags), 100):
+            self.client.log_batch(run_id, tags=tags[start : start + 100])
         for file in record.files:
             self.client.log_artifact(run_id, str(file))
         if record.dataset is not None and data_hash:
@@ -230,10 +254,22 @@ class Tracker:
             "machine": socket.gethostname(),
             **{f"package.{name}": version(name) for name in PACKAGES},
         }
-        flow_run = os.environ.get(FLOW_RUN)
-        if flow_run:
-            tags |= {"prefect.flow_run_id": flow_run, "prefect.flow_run_url": os.environ.get(FLOW_RUN_URL, "")}
+        if FLOW_RUN in self._flow:
+            url = self._flow.get(FLOW_RUN_URL, "")
+            tags |= {"prefect.flow_run_id": self._flow[FLOW_RUN], "prefect.flow_run_url": url}
         return {key: value for key, value in tags.items() if value}
+
+
+def server_may_recover(error: BaseException) -> bool:
+    """Whether MLflow failed because its server was not reached, or was in trouble of its own (5xx)."""
+    if isinstance(error, requests.ConnectionError | requests.Timeout | requests.exceptions.RetryError):
+        return True
+    if isinstance(error, RestException) and error.get_http_status_code() >= 500:
+        return True
+    if isinstance(error, MlflowException) and "failed with error code 5" in str(error):
+        return True
+    origin = error.__cause__ or error.__context__
+    return origin is not None and server_may_recover(origin)
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -249,5 +285,9 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _key(name: str) -> str:
-    """MLflow takes letters, digits and a few signs in a name; class names may hold others."""
-    return "".join(letter if letter.isalnum() or letter in "_-. /" else "_" for letter in name)[:250]
+    """MLflow takes letters, digits and a few signs in a name; class names may hold others.
+
+    What had to be changed gets a few digits of its hash, or two names could become one.
+    """
+    key = "".join(letter if letter.isalnum() or letter in "_-. /" else "_" for letter in name)[:240]
+    return key if key == name else f"{key}_{hashlib.sha256(name.encode()).hexdigest()[:8]}"

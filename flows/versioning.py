@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from tasks.common.environment import own_python_first
 from tasks.common.errors import DataError, GraftError
 from tasks.common.files import md5
 
@@ -63,19 +63,13 @@ def dvc_command(*words: str) -> list[str]:
     return [sys.executable, "-m", "dvc", *words]
 
 
-def environment() -> dict[str, str]:
-    """This process's environment with this Python first in the PATH, so that dvc.yaml's `python` is this one."""
-    folder = str(Path(sys.executable).parent)
-    return {**os.environ, "PATH": os.pathsep.join([folder, os.environ.get("PATH", "")])}
-
-
 def dvc(root: Path, words: Sequence[str], doing: str) -> str:
     """Runs DVC to its end and returns what it printed.
 
     Raises:
         GraftError: it failed; with its last line.
     """
-    done = subprocess.run(dvc_command(*words), cwd=root, env=environment(), capture_output=True, text=True)
+    done = subprocess.run(dvc_command(*words), cwd=root, env=own_python_first(), capture_output=True, text=True)
     if done.returncode:
         raise GraftError(
             f"DVC failed while {doing}",
@@ -83,6 +77,21 @@ def dvc(root: Path, words: Sequence[str], doing: str) -> str:
             todo=f"run `dvc {' '.join(words)} -v` in {root} to see more",
         )
     return done.stdout
+
+
+def dvc_add(root: Path, path: str) -> None:
+    """`dvc add`; on a terminal with DVC's own progress, for it may copy for hours.
+
+    Raises:
+        GraftError: it failed.
+    """
+    doing = f"putting {path} under version control"
+    if not sys.stderr.isatty():
+        dvc(root, ["add", path], doing)
+        return
+    done = subprocess.run(dvc_command("add", path), cwd=root, env=own_python_first(), stdout=subprocess.DEVNULL)
+    if done.returncode:
+        raise GraftError(f"DVC failed while {doing}", got="see above", todo=f"run `dvc add {path} -v` in {root}")
 
 
 def raw_hash(root: Path, tracked: str = "data/raw.dvc") -> str:

@@ -22,15 +22,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from prefect import Task, get_run_logger, task
+import psutil
+from prefect import Task, get_run_logger, runtime, task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import TaskRunContext
 
+from .common.environment import FLOW_RUN, LEASH, own_python_first, process_key
 from .common.errors import GraftError
 from .common.files import read_json
 from .common.paths import STAGES, Paths
@@ -117,16 +120,17 @@ STAGE_TASKS: tuple[Task[..., dict[str, Any]], ...] = (preprocess, features, head
 
 def reproduce(stage: str, root: Path, time_limit_minutes: float, environment: Mapping[str, str]) -> dict[str, Any]:
     """`dvc repro -s STAGE`, watched: its lines to the log, its progress to the page, its processes under control."""
-    before = _run_id(root, stage)
+    before = _run(root, stage)
     started = time.monotonic()
     run_dvc(["repro", "--single-item", *_targets(stage, root)], root, time_limit_minutes, environment, stage)
-    run_id = _run_id(root, stage)
-    ran = run_id != before
+    now = _run(root, stage)
+    # DVC may also have brought back an earlier run's result from its cache of runs.
+    ran = now != before and now.get("flow_run_id", "") == str(runtime.flow_run.id or "")
     if ran:
         get_run_logger().info("%s: done in %.1f s", stage, time.monotonic() - started)
     else:
-        get_run_logger().info("%s: nothing it depends on has changed", stage)
-    return {"stage": stage, "ran": ran, "seconds": round(time.monotonic() - started, 1), "run_id": run_id}
+        get_run_logger().info("%s: an earlier run's result still holds", stage)
+    return {"stage": stage, "ran": ran, "seconds": round(time.monotonic() - started, 1), "run_id": now["run_id"]}
 
 
 def _targets(stage: str, root: Path) -> list[str]:
@@ -135,9 +139,9 @@ def _targets(stage: str, root: Path) -> list[str]:
     return [images, stage] if stage == STAGES[0] and (root / images).is_file() else [stage]
 
 
-def _run_id(root: Path, stage: str) -> str:
+def _run(root: Path, stage: str) -> dict[str, str]:
     path = Paths(root).run(stage)
-    return str(read_json(path)["run_id"]) if path.is_file() else ""
+    return dict(read_json(path)) if path.is_file() else {}
 
 
 def run_dvc(
@@ -183,12 +187,10 @@ def _process_group(
     words: list[str], root: Path, environment: Mapping[str, str], seconds: float
 ) -> Iterator[tuple[subprocess.Popen[str], threading.Event]]:
     """A Python process and all that it starts; the event is set when the time is over and the group is being killed."""
-    first = str(Path(sys.executable).parent)
-    path = os.pathsep.join([first, os.environ.get("PATH", "")])
     process = subprocess.Popen(
         [sys.executable, *words],
         cwd=root,
-        env={**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1", PROTOCOL: "json", **environment},
+        env={**own_python_first(), "PYTHONUNBUFFERED": "1", PROTOCOL: "json", **_of_this_flow(), **environment},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -210,6 +212,12 @@ def _process_group(
     finally:
         timer.cancel()
         _kill_group(process)
+
+
+def _of_this_flow() -> dict[str, str]:
+    """By these a stage's processes find the flow: they end with its process, and record under its run."""
+    leash = {LEASH: process_key(psutil.Process())}
+    return {**leash, FLOW_RUN: str(runtime.flow_run.id)} if runtime.flow_run.id else leash
 
 
 def _kill_group(process: subprocess.Popen[str]) -> None:
@@ -234,11 +242,11 @@ def _group_lives(process: subprocess.Popen[str]) -> bool:
 
 
 def _essence(lines: list[str]) -> str:
-    """The error as the stage said it, or the last line."""
+    """The error as the stage said it, to the end of its indented lines, or the last line."""
     for place, line in enumerate(lines):
         if line.startswith("error: "):
-            told = [line.removeprefix("error: "), *lines[place + 1 :]]
-            return "\n  ".join(part for part in told if not part.startswith("ERROR"))[:2000]
+            told = [line.removeprefix("error: "), *takewhile(lambda more: more.startswith("  "), lines[place + 1 :])]
+            return "\n  ".join(told)[:2000]
     return lines[-1] if lines else "no message"
 
 

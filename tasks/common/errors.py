@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 
@@ -38,6 +39,36 @@ class DataError(GraftError):
 
 class WeightsError(GraftError):
     """Pre-trained weights that are missing, damaged or of another network."""
+
+
+class TransientError(GraftError):
+    """Input or output that failed and may succeed when it is tried again: a server or a disk that did not answer."""
+
+
+_PASSING = frozenset(
+    {
+        errno.EIO,
+        errno.ETIMEDOUT,
+        errno.ECONNRESET,
+        errno.ECONNREFUSED,
+        errno.ENETUNREACH,
+        errno.EHOSTUNREACH,
+        errno.ESTALE,
+        errno.EAGAIN,
+        errno.EBUSY,
+    }
+)
+
+
+def may_pass(error: BaseException | None) -> bool:
+    """Whether an error, or what it came from, may be gone at the next try; a full disk or a missing file will not."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        if isinstance(error, TransientError) or (isinstance(error, OSError) and error.errno in _PASSING):
+            return True
+        seen.add(id(error))
+        error = error.__cause__
+    return False
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,8 @@ from typing import Any
 def whole_file(target: Path) -> Iterator[Path]:
     """A temporary name beside `target` that becomes `target` if the block ends well, and vanishes if not."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    _clear_up_after_the_dead(target)
+    part = _beside(target, "part")
     try:
         yield part
         part.replace(target)
@@ -28,22 +30,48 @@ def whole_file(target: Path) -> Iterator[Path]:
 def whole_folder(target: Path) -> Iterator[Path]:
     """An empty folder beside `target` that replaces `target` when the block ends well.
 
-    Leftovers of a killed process are removed first, so that at most one part lies about.
+    Leftovers of a killed process are removed first, so that at most one part lies about; an earlier `target` that it
+    had set aside and not yet replaced is put back.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    for stale in target.parent.glob(f".{target.name}.*.part"):
-        pid = int(stale.name.split(".")[-2])
-        if pid == os.getpid() or not _alive(pid):  # a number comes again, in containers at once
-            shutil.rmtree(stale)
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    _clear_up_after_the_dead(target)
+    part = _beside(target, "part")
     part.mkdir()
     try:
         yield part
-        if target.exists():
-            shutil.rmtree(target)
-        part.replace(target)
+        _exchange(target, part)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _exchange(target: Path, part: Path) -> None:
+    """At every moment the old folder or the new one is there whole, under this name or another."""
+    old = _beside(target, "old.part")
+    if target.exists():
+        target.replace(old)
+    try:
+        part.replace(target)
+    except OSError:
+        old.replace(target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _beside(target: Path, kind: str) -> Path:
+    return target.with_name(f".{target.name}.{os.getpid()}.{kind}")
+
+
+def _clear_up_after_the_dead(target: Path) -> None:
+    for stale in target.parent.glob(f".{target.name}.*.part"):
+        number = re.fullmatch(r"(\d+)(\.old)?\.part", stale.name.removeprefix(f".{target.name}."))
+        if not number or (int(number[1]) != os.getpid() and _alive(int(number[1]))):
+            continue  # another target's, or still being written; our own number comes again, in containers at once
+        if number[2] and not target.exists():
+            stale.replace(target)
+        elif stale.is_dir():
+            shutil.rmtree(stale)
+        else:
+            stale.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: Any) -> None:

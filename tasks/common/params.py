@@ -55,11 +55,6 @@ def parse_section(model: type[S], values: object, section: str, file: str = PARA
         raise ParamsError(f"{file}: {what}", got=first["got"], allowed=first["allowed"], todo=first["todo"]) from None
 
 
-def load_section(path: Path, section: str, model: type[S]) -> S:
-    """One stage's section of params.yaml; a section that is absent means all defaults."""
-    return parse_section(model, read_params(path).get(section), section, path.name)
-
-
 def _fault(fault: Any, model: type[BaseModel], section: str) -> dict[str, Any]:
     key = ".".join([section, *(str(part) for part in fault["loc"])])
     if fault["type"] == "extra_forbidden":

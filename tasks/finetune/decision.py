@@ -19,7 +19,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Decision:
-    """What decision.json says.
+    """What decision.json says; nothing of it was measured by a clock, so that the same decision is the same file.
 
     Attributes:
         ran: whether all layers were trained.
@@ -34,7 +34,6 @@ class Decision:
     reason: str
     train_images: int
     budget_minutes: float
-    predicted_minutes: float | None
     validation: dict[str, Score]
 
     def to_dict(self) -> dict[str, Any]:
@@ -52,10 +51,10 @@ def whether_to_train(
     if train_images < params.min_images:
         return False, f"{train_images} training images are fewer than `finetune.min_images`, {params.min_images}", None
     minutes = predict_minutes()
-    spent = f"{params.epochs} epochs of {train_images} images would take {minutes:.1f} minutes here"
+    spent = f"{params.epochs} epochs of {train_images} images would take"
     if minutes > params.budget_minutes:
-        return False, f"{spent}, more than `finetune.budget_minutes`, {params.budget_minutes:g}", minutes
-    return True, f"{spent}, within `finetune.budget_minutes`, {params.budget_minutes:g}", minutes
+        return False, f"{spent} more than `finetune.budget_minutes`, {params.budget_minutes:g}, here", minutes
+    return True, f"{spent} less than `finetune.budget_minutes`, {params.budget_minutes:g}, here", minutes
 
 
 def whether_to_keep(head: Score, finetuned: Score) -> tuple[str, str]:

@@ -47,19 +47,19 @@ def run(params: FinetuneParams, paths: Paths) -> Record:
     if not go:
         return _stay(params, paths, train_images, reason, minutes, frozen)
 
-    say(f"finetune: training all layers: {reason}")
+    say(f"finetune: training all layers: {_with(reason, minutes)}")
     checkpoint = paths.checkpoints / f"finetune-{_digest(params, pack, head)}.pt"
     course = trainer.run(train, val, checkpoint, params.budget_minutes * 60 if params.mode == "auto" else None)
     p_NK = trainer.predict_proba(val)
     tuned = Score(accuracy(p_NK, val.y_N), log_loss(p_NK, val.y_N, val.weight_N))
     chosen, verdict = whether_to_keep(frozen, tuned)
     decision = Decision(
-        params.mode, True, chosen, f"{reason}; {verdict}", train_images, params.budget_minutes, minutes,
+        params.mode, True, chosen, f"{reason}; {verdict}", train_images, params.budget_minutes,
         {"head": frozen, "finetune": tuned},
     )  # fmt: skip
     _write(decision, trainer, course, spec, pack.classes, paths)
     checkpoint.unlink(missing_ok=True)
-    return _record(decision, course, paths)
+    return _record(decision, minutes, course, paths)
 
 
 def _score_of_head(head: LinearHead, pack: Pack) -> Score:
@@ -71,13 +71,16 @@ def _score_of_head(head: LinearHead, pack: Pack) -> Score:
 def _stay(
     params: FinetuneParams, paths: Paths, train_images: int, reason: str, minutes: float | None, frozen: Score
 ) -> Record:
-    say(f"finetune: the frozen head stays: {reason}")
-    decision = Decision(
-        params.mode, False, "head", reason, train_images, params.budget_minutes, minutes, {"head": frozen}
-    )
+    say(f"finetune: the frozen head stays: {_with(reason, minutes)}")
+    decision = Decision(params.mode, False, "head", reason, train_images, params.budget_minutes, {"head": frozen})
     with whole_folder(paths.finetune) as folder:
         write_json(folder / "decision.json", decision.to_dict())
-    return _record(decision, None, paths)
+    return _record(decision, minutes, None, paths)
+
+
+def _with(reason: str, minutes: float | None) -> str:
+    """The reason with what was measured, for people and for the record; decision.json must not differ with it."""
+    return reason if minutes is None else f"{reason} ({minutes:.1f} minutes predicted)"
 
 
 def _set_up(
@@ -134,11 +137,11 @@ def _write(decision: Decision, trainer: Trainer, course: Course, spec: Spec, cla
         pd.DataFrame(course.rows).to_csv(folder / "curves.csv", index=False)
 
 
-def _record(decision: Decision, course: Course | None, paths: Paths) -> Record:
+def _record(decision: Decision, minutes: float | None, course: Course | None, paths: Paths) -> Record:
     metrics: dict[str, Any] = {
         "ran": decision.ran,
         "train_images": decision.train_images,
-        "predicted_minutes": decision.predicted_minutes,
+        "predicted_minutes": minutes,
         "validation": {name: vars(score) for name, score in decision.validation.items()},
     }
     files = [paths.finetune / "decision.json"]
@@ -157,5 +160,8 @@ def _record(decision: Decision, course: Course | None, paths: Paths) -> Record:
         }
         files.append(paths.finetune / "curves.csv")
     return Record(
-        metrics=metrics, facts={"chosen": decision.chosen, "reason": decision.reason}, curves=curves, files=files
+        metrics=metrics,
+        facts={"chosen": decision.chosen, "reason": _with(decision.reason, minutes)},
+        curves=curves,
+        files=files,
     )

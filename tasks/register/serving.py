@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from ..common.engine import Engine
 from ..common.files import read_json
@@ -63,7 +64,7 @@ class ImageClassifier:
     def _pixels(self, image: Any, place: int) -> Pixels:
         try:
             return self._transform(decode(_source(image)))
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError, Image.DecompressionBombError) as error:
             raise ValueError(f"input {place} is not an image that can be read: {error}") from error
 
 

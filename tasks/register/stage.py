@@ -66,6 +66,7 @@ def predict_in_fresh_process(folder: Path, images: list[str]) -> pd.DataFrame:
     code = next(path.name for path in (folder / "code").iterdir())
     program = (
         "import json, sys, pathlib\n"
+        "sys.modules |= {'tasks': None, 'flows': None}\n"  # an editable install would have them found
         f"from {code}.register.serving import ImageClassifier\n"
         "model = ImageClassifier(pathlib.Path(sys.argv[1]))\n"
         "print(json.dumps(model.predict(json.load(sys.stdin))))\n"

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
 import urllib.request
+from pathlib import Path
 
 import psutil
 import pytest
-from projects import Project, free_port, wait_for
+from projects import Project, draw_classes, free_port, wait_for
 
 from flows.servers import answers
 
@@ -76,6 +78,28 @@ def test_doctor_says_what_is_missing_and_what_to_do(empty_project: Project) -> N
     findings = {row["check"]: row for row in json.loads(done.stdout)}
     assert (findings["images"]["state"], findings["weights"]["state"]) == ("fail", "fail")
     assert "graft import" in findings["images"]["todo"]
+
+
+def test_a_check_that_breaks_down_does_not_hide_the_next(empty_project: Project) -> None:
+    (empty_project.root / "flows" / "registry.py").write_text("import no_such_package\n", encoding="utf-8")
+    shutil.rmtree(empty_project.root / ".dvc")
+    (empty_project.root / ".dvc").write_text("a file", encoding="utf-8")
+    (empty_project.root / "models").mkdir()
+    (empty_project.root / "models" / "registration.json").write_text("{", encoding="utf-8")
+    (empty_project.root / "mlflow.db").touch()
+
+    done = empty_project.graft("doctor", "--json", check=False)
+
+    findings = {row["check"]: row for row in json.loads(done.stdout)}
+    assert "no_such_package" in findings["model"]["found"]
+    assert findings["disk"]["state"] == "ok"
+
+
+def test_names_in_square_brackets_are_shown_as_they_are(empty_project: Project, tmp_path: Path) -> None:
+    draw_classes(tmp_path / "source", each=1)
+    (tmp_path / "source" / "red").rename(tmp_path / "source" / "[red]")
+
+    assert "[red]: 1" in empty_project.graft("import", str(tmp_path / "source")).stdout
 
 
 def test_repro_passes_dvcs_words_and_exit_code_on(finished: Project) -> None:

@@ -22,6 +22,12 @@ def snapshot(folder: Path) -> dict[str, tuple[bytes, int, int]]:
     return {str(file): (file.read_bytes(), file.stat().st_mode, file.stat().st_mtime_ns) for file in files}
 
 
+@pytest.fixture(autouse=True)
+def no_store_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow's database, which takes seconds to make, is not what these tests are about."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+
+
 @pytest.fixture
 def classes(tmp_path: Path) -> Path:
     return draw_classes(tmp_path / "source", each=2)
@@ -113,6 +119,33 @@ def test_add_keeps_what_is_there_and_replace_does_not(empty_project: Project, cl
 
     import_images(tmp_path / "more", empty_project.root, "replace")
     assert list(scan(raw)["path"]) == ["red/another.png"]
+
+
+def test_replace_refuses_to_delete_what_dvc_has_not_got(empty_project: Project, classes: Path, tmp_path: Path) -> None:
+    import_images(classes, empty_project.root)
+    raw = empty_project.root / "data" / "raw"
+    draw(raw / "red" / "unsaved.png", 0, 5)
+    draw(raw / "red" / "000.png", 0, 6)
+
+    with pytest.raises(DataError, match=r"2 files: red/000.png, red/unsaved.png[\s\S]*--force"):
+        import_images(classes, empty_project.root, "replace")
+
+    import_images(classes, empty_project.root, "replace", force=True)
+    assert not (raw / "red" / "unsaved.png").exists()
+
+
+def test_images_that_dvc_does_not_take_leave_the_earlier_ones(empty_project: Project, classes: Path) -> None:
+    import_images(classes, empty_project.root)
+    raw = empty_project.root / "data" / "raw"
+    before = snapshot(raw)
+    (empty_project.root / ".dvc" / "config").write_text("[nonsense", encoding="utf-8")
+    draw_classes(classes, each=3)
+
+    with pytest.raises(GraftError, match="DVC failed"):
+        import_images(classes, empty_project.root, "replace", force=True)
+
+    assert snapshot(raw) == before
+    assert not list(raw.parent.glob(".*.part"))
 
 
 def test_add_refuses_another_image_of_the_same_name(empty_project: Project, classes: Path, tmp_path: Path) -> None:

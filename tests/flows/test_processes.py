@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import psutil
 import pytest
@@ -15,9 +16,18 @@ from tasks.common.errors import GraftError
 def test_a_process_is_found_by_number_and_age_only() -> None:
     me = psutil.Process()
 
-    assert processes.find(me.pid, me.create_time()) == me
+    key = processes.key(me)
+    assert processes.find(key) == me
     with pytest.raises(GraftError):
-        processes.find(me.pid, me.create_time() - 100)
+        processes.find(f"{key}0")
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux's /proc")
+def test_the_clock_does_not_change_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = processes.key(psutil.Process())
+    monkeypatch.setattr(psutil.Process, "create_time", lambda self: 1.0)
+
+    assert processes.key(psutil.Process()) == before
 
 
 def test_a_key_tells_whether_its_process_runs() -> None:
@@ -32,7 +42,7 @@ def test_a_key_tells_whether_its_process_runs() -> None:
 
 
 def test_the_holder_is_the_flow_when_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(processes.LEASH, processes.leash())
+    monkeypatch.setenv(processes.LEASH, processes.key(processes.me()))
 
     assert processes.holder() == psutil.Process()
 

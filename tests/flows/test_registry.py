@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pandas as pd
+from projects import wait_for
 
 if TYPE_CHECKING:
     from projects import Project
@@ -68,6 +69,45 @@ def test_a_second_version_becomes_challenger_and_the_champion_stays(project: Pro
     assert str(client.get_model_version_by_alias("graft", "challenger").version) == "2"
     assert str(client.get_model_version_by_alias("graft", "champion").version) == "1"
     assert project.json("models/registration.json")["version"] == "2"
+
+
+def test_an_earlier_result_that_is_checked_out_takes_the_alias_back_with_it(
+    project: Project, prefect_api: dict[str, str]
+) -> None:
+    challenger = lambda: str(project.mlflow().get_model_version_by_alias("graft", "challenger").version)  # noqa: E731
+    before = project.json("runs/register.json")["run_id"]
+    project.set("head", l2_max=0.5)
+    project.repro()
+    wait_for(lambda: not list((project.root / ".graft" / "recorders").iterdir()), seconds=20)
+    project.git("checkout", "--quiet", ".")
+    project.dvc("checkout")
+    assert (project.json("models/registration.json")["version"], challenger()) == ("1", "2")
+
+    findings = {row["check"]: row for row in json.loads(project.graft("doctor", "--json").stdout)}
+    assert findings["model"]["state"] == "warn"
+    assert "graft run" in findings["model"]["todo"]
+    assert "at version 2, not at version 1" in json.loads(project.graft("summary", "--json").stdout)["model_note"]
+
+    told = project.graft("run", "--json", **prefect_api).stdout
+    result = json.loads(told[told.index("{") :])
+    assert challenger() == "1"
+    assert [(stage["ran"], stage["run_id"]) for stage in result["stages"]][-1] == (False, before)
+
+
+def test_a_model_that_cannot_be_used_gets_no_alias(project: Project) -> None:
+    serving = project.root / "tasks" / "register" / "package.py"
+    broken = serving.read_text(encoding="utf-8").replace("def load_context(self, context):", RAISES)
+    serving.write_text(broken, encoding="utf-8")
+
+    done = project.dvc("repro", check=False)
+
+    assert "cannot be used as MLflow has logged it" in done.stderr
+    assert str(project.mlflow().get_model_version_by_alias("graft", "challenger").version) == "1"
+
+
+RAISES = """def load_context(self, context):
+        raise RuntimeError("it does not load")
+"""
 
 
 def test_the_test_figures_are_tied_to_the_logged_model(finished: Project) -> None:

@@ -13,7 +13,7 @@ import pytest
 from projects import Project, ask, wait_for
 
 from tasks.common.paths import STAGES
-from tasks.pipeline import StageFailed, may_be_tried_again
+from tasks.pipeline import StageFailed, _essence, may_be_tried_again
 
 
 def flow_run_of(project: Project, prefect_api: dict[str, str]) -> Any:
@@ -31,6 +31,10 @@ def stage_processes(project: Project) -> list[psutil.Process]:
         if process.info["cwd"] == str(project.root) and ("flows.stage" in words or "dvc" in words):
             found.append(process)
     return found
+
+
+def newest_parent(project: Project) -> Any:
+    return [run for run in project.runs() if "mlflow.parentRunId" not in run.data.tags][-1]
 
 
 def start_run(project: Project, prefect_api: dict[str, str]) -> subprocess.Popen[str]:
@@ -123,6 +127,7 @@ def test_no_stage_outlives_a_flow_that_is_ended(
 
     wait_for(lambda: not stage_processes(project), seconds=30)
     assert project.repro("evaluate")[-1] == "evaluate", "what was cut off is done by the next run"
+    assert {run.info.status for run in project.runs() if run.info.run_name.startswith("retrain")} == {"KILLED"}
 
 
 def test_only_input_and_output_is_tried_again() -> None:
@@ -137,17 +142,83 @@ def test_only_input_and_output_is_tried_again() -> None:
     assert not may_be_tried_again(None, None, Failed(data=MemoryError()))  # type: ignore[arg-type]
 
 
+def test_a_stages_error_ends_where_its_own_lines_end() -> None:
+    lines = ["loading", "error: it is wrong", "  do:      mend it", "", "a thread said goodbye", "ERROR: failed"]
+
+    assert _essence(lines) == "it is wrong\n    do:      mend it"
+
+
 def test_a_failure_of_input_is_tried_again_as_often_as_asked(project: Project, prefect_api: dict[str, str]) -> None:
     project.set("retrain", retries=1)
     project.set("head", l2_max=0.5)
-    stage = project.root / "tasks" / "head" / "stage.py"
-    broken = (
-        'def run(params: HeadParams, paths: Paths) -> Record:\n    raise OSError(5, "Input/output error")\n\n\ndef _run'
-    )
-    stage.write_text(stage.read_text(encoding="utf-8").replace("def run", broken, 1), encoding="utf-8")
+    spoil(project, "head", 'raise OSError(5, "Input/output error")')
 
     done = project.graft("run", check=False, **prefect_api)
 
     assert done.returncode == 2
     tries = [run for run in project.runs() if run.info.run_name == "head" and run.info.status == "FAILED"]
     assert len(tries) == 2
+
+
+def test_trouble_with_the_record_hides_no_stages_error(project: Project, prefect_api: dict[str, str]) -> None:
+    spoil(project, "head", 'open("runs/preprocess.json", "w").write("{")\n    raise RuntimeError("the true reason")')
+
+    done = project.graft("run", check=False, **prefect_api)
+
+    assert "the true reason" in done.stderr
+    assert "JSONDecodeError" not in done.stderr
+
+
+def spoil(project: Project, stage: str, line: str) -> None:
+    """Puts a body of one line in the place of the stage's own."""
+    file = project.root / "tasks" / stage / "stage.py"
+    body = f"def run(*_: object) -> Record:\n    {line}\n\n\ndef _run"
+    file.write_text(file.read_text(encoding="utf-8").replace("def run", body, 1), encoding="utf-8")
+
+
+OWN_FLOW = """
+import sys
+from prefect import flow
+from tasks.pipeline import features, head, preprocess
+
+@flow
+def mine(project: str) -> list:
+    return [preprocess(project), features(project), head(project, environment={"X": "1"})]
+
+print([result["ran"] for result in mine(sys.argv[1])])
+"""
+
+
+def start_own_flow(project: Project, prefect_api: dict[str, str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", OWN_FLOW, str(project.root)],
+        cwd=project.root,
+        env=project.environment(**prefect_api),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_the_tasks_of_someones_own_flow_share_one_parent(project: Project, prefect_api: dict[str, str]) -> None:
+    project.set("preprocess", seed=9)
+
+    told, _ = start_own_flow(project, prefect_api).communicate(timeout=120)
+
+    assert "[True, True, True]" in told
+    parent = newest_parent(project)
+    children = [run for run in project.runs() if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    assert [run.info.run_name for run in children] == ["preprocess", "features", "head"]
+    assert {run.data.tags["prefect.flow_run_id"] for run in [parent, *children]} == {
+        str(flow_run_of(project, prefect_api).id)
+    }
+
+
+def test_no_stage_outlives_someones_own_flow(project: Project, prefect_api: dict[str, str]) -> None:
+    spoil(project, "preprocess", "import threading; threading.Event().wait()")
+    flow = start_own_flow(project, prefect_api)
+    wait_for(lambda: any("flows.stage" in process.info["cmdline"] for process in stage_processes(project)))
+
+    flow.kill()
+    flow.communicate(timeout=60)
+
+    wait_for(lambda: not stage_processes(project), seconds=30)

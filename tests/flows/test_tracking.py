@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from flows.tracking import Tracker, flatten
+from flows.tracking import Tracker, _key, flatten
 from flows.versioning import raw_hash
+from tasks.common.files import sha256
 from tasks.common.paths import STAGES
+from tasks.common.record import Record
 
 if TYPE_CHECKING:
     from projects import Project
@@ -52,6 +54,14 @@ def test_the_parent_carries_the_tests_result(finished: Project) -> None:
     (parent,) = parents(finished)
 
     assert parent.data.metrics["test_accuracy"] == finished.json("metrics/evaluate.json")["accuracy"]
+
+
+def test_the_parents_lock_is_the_one_that_dvc_wrote_at_the_end(finished: Project) -> None:
+    (parent,) = parents(finished)
+    kept = Path(finished.mlflow().download_artifacts(parent.info.run_id, "dvc.lock"))
+
+    assert kept.read_bytes() == (finished.root / "dvc.lock").read_bytes()
+    assert parent.data.tags["dvc.lock.sha256"] == sha256(kept)
 
 
 def test_hashes_of_what_a_stage_read_are_dvcs(finished: Project) -> None:
@@ -169,13 +179,33 @@ def test_an_unreachable_mlflow_is_one_clear_error(project: Project) -> None:
     project.set("head", l2_max=0.5)
 
     done = project.dvc(
-        "repro", check=False, MLFLOW_TRACKING_URI="http://127.0.0.1:9", MLFLOW_HTTP_REQUEST_MAX_RETRIES="0"
+        "repro",
+        check=False,
+        GRAFT_PROGRESS="json",
+        MLFLOW_TRACKING_URI="http://127.0.0.1:9",
+        MLFLOW_HTTP_REQUEST_MAX_RETRIES="0",
     )
 
     assert done.returncode != 0
     assert "MLflow cannot be reached" in done.stderr
     assert "MLFLOW_TRACKING_URI" in done.stderr
+    assert "::failure io" in done.stderr, "a flow tries it again"
     assert "Traceback" not in done.stderr
+
+
+def test_work_that_cannot_be_recorded_is_interrupted(project: Project) -> None:
+    stage = project.root / "tasks" / "head" / "stage.py"
+    slow = "def run(params: HeadParams, paths: Paths) -> Record:\n"
+    slow += '    import threading\n    threading.Event().wait(100)\n    open("worked", "x")\n\n\ndef _run'
+    stage.write_text(stage.read_text(encoding="utf-8").replace("def run", slow, 1), encoding="utf-8")
+
+    done = project.dvc(
+        "repro", check=False, MLFLOW_TRACKING_URI="http://127.0.0.1:9", MLFLOW_HTTP_REQUEST_MAX_RETRIES="0"
+    )
+
+    assert "MLflow cannot be reached" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (project.root / "worked").exists()
 
 
 def test_two_projects_in_one_process_have_a_store_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,3 +219,18 @@ def test_two_projects_in_one_process_have_a_store_each(tmp_path: Path, monkeypat
 
 def test_nested_figures_become_dotted_names() -> None:
     assert flatten({"a": {"b": 1, "c": None}, "d": 2.0}) == {"a.b": 1, "d": 2.0}
+
+
+def test_names_that_mlflow_would_not_take_stay_apart() -> None:
+    assert _key("class/a b") == "class/a b"
+    assert len({_key("a+b"), _key("a*b"), _key("x" * 300), _key("x" * 301)}) == 4
+
+
+def test_more_than_a_hundred_facts_are_all_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    tracker = Tracker(tmp_path)
+    run_id = tracker.new_parent("run", {})
+
+    tracker.log_record(run_id, Record({}, facts={f"fact.{n}": "x" for n in range(130)}), {}, "")
+
+    assert sum(key.startswith("fact.") for key in tracker.client.get_run(run_id).data.tags) == 130

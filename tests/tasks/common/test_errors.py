@@ -1,6 +1,8 @@
+import errno
+
 import pytest
 
-from tasks.common.errors import DataError, GraftError, ParamsError, WeightsError, nearest
+from tasks.common.errors import DataError, GraftError, ParamsError, TransientError, WeightsError, may_pass, nearest
 
 
 def test_the_message_says_what_was_wrong_what_was_got_what_is_allowed_and_what_to_do():
@@ -32,3 +34,22 @@ def test_a_misspelt_name_is_answered_with_the_nearest_known_one():
 
 def test_a_name_like_no_other_is_answered_with_nothing():
     assert nearest("zzz", ["backbone", "weights"]) == ""
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ETIMEDOUT, errno.ECONNRESET, errno.ESTALE, errno.EBUSY])
+def test_a_disk_or_a_network_that_did_not_answer_may_pass(number):
+    assert may_pass(OSError(number, "it broke"))
+    assert may_pass(TransientError("it broke"))
+
+
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.EACCES, errno.ENOSPC, errno.EDQUOT])
+def test_a_missing_file_or_a_full_disk_does_not_pass(number):
+    assert not may_pass(OSError(number, "it broke"))
+    assert not may_pass(GraftError("it is wrong"))
+
+
+def test_what_an_error_came_from_decides():
+    error = GraftError("cannot be read")
+    error.__cause__ = OSError(errno.EIO, "it broke")
+
+    assert may_pass(error)

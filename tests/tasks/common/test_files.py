@@ -65,6 +65,32 @@ def test_what_a_killed_process_left_of_a_folder_is_removed(tmp_path, dead_pid):
     assert [f.name for f in tmp_path.iterdir()] == ["out"]
 
 
+def test_a_folder_that_a_killed_process_had_set_aside_is_put_back(tmp_path, dead_pid):
+    old = tmp_path / f".out.{dead_pid}.old.part"
+    old.mkdir()
+    (old / "kept").touch()
+    with pytest.raises(RuntimeError), whole_folder(tmp_path / "out"):
+        raise RuntimeError
+    assert [f.name for f in tmp_path.iterdir()] == ["out"]
+    assert [f.name for f in (tmp_path / "out").iterdir()] == ["kept"]
+
+
+def test_a_folder_set_aside_is_removed_once_its_successor_is_there(tmp_path, dead_pid):
+    (tmp_path / f".out.{dead_pid}.old.part").mkdir()
+    (tmp_path / "out").mkdir()
+    with whole_folder(tmp_path / "out"):
+        pass
+    assert [f.name for f in tmp_path.iterdir()] == ["out"]
+
+
+def test_what_a_killed_process_left_of_a_file_is_removed(tmp_path, dead_pid):
+    (tmp_path / f".a.txt.{dead_pid}.part").touch()
+    (tmp_path / f".a.txt.b.{dead_pid}.part").touch()
+    with whole_file(tmp_path / "a.txt") as part:
+        part.touch()
+    assert sorted(f.name for f in tmp_path.iterdir()) == [f".a.txt.b.{dead_pid}.part", "a.txt"]
+
+
 def test_what_a_living_process_is_writing_is_left_alone(tmp_path):
     other = tmp_path / f".out.{os.getppid()}.part"
     other.mkdir()

@@ -2,7 +2,7 @@ import pytest
 from pydantic import Field, ValidationError
 
 from tasks.common.errors import ParamsError
-from tasks.common.params import Section, load_section, parse_section, read_params
+from tasks.common.params import Section, parse_section, read_params
 from tasks.finetune.params import FinetuneParams
 from tasks.head.params import HeadParams
 from tasks.preprocess.params import PreprocessParams
@@ -52,16 +52,14 @@ def test_an_empty_file_is_refused(params_file):
         read_params(params_file(""))
 
 
-def test_a_section_that_is_absent_means_all_defaults(params_file):
-    assert load_section(params_file("other: {}\n"), "example", Example) == Example()
-
-
-def test_a_section_without_content_means_all_defaults(params_file):
-    assert load_section(params_file("example:\n"), "example", Example) == Example()
+@pytest.mark.parametrize("values", [None, {}])
+def test_a_section_without_content_means_all_defaults(values):
+    assert parse_section(Example, values, "example") == Example()
 
 
 def test_a_value_from_the_file_replaces_the_default(params_file):
-    assert load_section(params_file("example:\n  rate: 0.25\n"), "example", Example).rate == 0.25
+    values = read_params(params_file("example:\n  rate: 0.25\n"))["example"]
+    assert parse_section(Example, values, "example").rate == 0.25
 
 
 def test_an_unknown_key_is_answered_with_the_nearest_valid_one():

@@ -51,10 +51,21 @@ def test_the_score_of_the_frozen_head_is_that_of_the_head_that_has_not_seen_vali
 
 
 def test_auto_measures_and_stays_with_the_head_when_it_would_take_too_long(paths, run_stage):
-    run_stage("finetune", paths, mode="auto", min_images=1, budget_minutes=1e-6, batch_size=4, precision="f32")
+    changes = {"min_images": 1, "budget_minutes": 1e-6, "batch_size": 4, "precision": "f32"}
+    record = run_stage("finetune", paths, mode="auto", **changes)
     decision = read_json(paths.finetune / "decision.json")
     assert (decision["ran"], decision["chosen"]) == (False, "head")
-    assert decision["predicted_minutes"] > 1e-6
+    assert record.metrics["predicted_minutes"] > 1e-6
+    assert "minutes predicted" in record.facts["reason"]
+
+
+def test_what_a_clock_measured_does_not_change_the_decision(paths, run_stage):
+    changes = {"mode": "auto", "min_images": 1, "budget_minutes": 1e-6, "batch_size": 4, "precision": "f32"}
+    contents = []
+    for _ in range(2):
+        run_stage("finetune", paths, **changes)
+        contents.append((paths.finetune / "decision.json").read_bytes())
+    assert contents[0] == contents[1]
 
 
 def test_auto_trains_when_there_is_time(paths, run_stage):
@@ -62,7 +73,7 @@ def test_auto_trains_when_there_is_time(paths, run_stage):
     record = run_stage("finetune", paths, mode="auto", **changes)
     decision = read_json(paths.finetune / "decision.json")
     assert decision["ran"]
-    assert 0 < decision["predicted_minutes"] < 60
+    assert 0 < record.metrics["predicted_minutes"] < 60
     assert record.metrics["epochs"] == 1
 
 

@@ -101,3 +101,13 @@ def test_the_fine_tuned_candidate_is_packed_with_its_own_graph_and_head(tuned, r
     assert record.metrics["largest_difference"] <= 1e-4
     assert (tuned.package / "graph.bin").read_bytes() == (tuned.finetune / "graph/graph.bin").read_bytes()
     assert np.array_equal(LinearHead.load(tuned.package).weight, LinearHead.load(tuned.finetune).weight)
+
+
+@pytest.mark.parametrize("package", ["tasks", "flows"])
+def test_the_fresh_process_cannot_import_the_project(tmp_path, package):
+    module = tmp_path / "code" / "model" / "register" / "serving.py"
+    module.parent.mkdir(parents=True)
+    module.write_text(f"import {package}\n", encoding="utf-8")
+
+    with pytest.raises(GraftError, match=f"import of {package} halted"):
+        predict_in_fresh_process(tmp_path, [])

@@ -113,3 +113,11 @@ def test_an_image_on_its_side_is_predicted_as_the_upright_one(model, noise):
         contents.append(stream.getvalue())
     one, two = model.predict(contents)
     assert one["probabilities"] == pytest.approx(two["probabilities"], abs=1e-6)
+
+
+def test_an_image_too_large_to_open_is_refused_with_its_place(model, file, noise, monkeypatch):
+    stream = io.BytesIO()
+    noise(60, 60).save(stream, "PNG")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1700)
+    with pytest.raises(ValueError, match=r"input 1 is not an image that can be read.*decompression bomb"):
+        model.predict([file, stream.getvalue()])
