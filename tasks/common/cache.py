@@ -23,7 +23,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from .files import whole_file
+from .files import write_shared
 from .progress import say
 
 SEGMENT = 1024
@@ -106,8 +106,7 @@ class FeatureCache:
                     "features": np.concatenate([part for _, part in self._new]).astype(self.dtype, copy=False),
                 }
             )
-            with whole_file(self.folder / f"{_digest(content)}.safetensors") as part:
-                part.write_bytes(content)
+            write_shared(self.folder / f"{_digest(content)}.safetensors", content)
         self._new = []
         self._written = time.monotonic()
 

@@ -6,11 +6,16 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+ABANDONED = 3600.0
+"""Seconds after which a half-written shared file is taken for a killed process's."""
 
 
 @contextmanager
@@ -72,6 +77,24 @@ def _clear_up_after_the_dead(target: Path) -> None:
             shutil.rmtree(stale)
         else:
             stale.unlink(missing_ok=True)
+
+
+def write_shared(target: Path, content: bytes) -> None:
+    """A file in a folder into which other processes, perhaps of other machines or containers, write at the same time.
+
+    What a killed process left there is removed after an hour.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for stale in target.parent.glob(".*.shared"):
+        with suppress(FileNotFoundError):
+            if time.time() - stale.stat().st_mtime > ABANDONED:
+                stale.unlink()
+    part = target.with_name(f".{secrets.token_hex(8)}.shared")
+    try:
+        part.write_bytes(content)
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..common.files import whole_file
+from ..common.files import write_shared
 from ..common.progress import progress, say
 from .check import Look
 
@@ -67,8 +67,7 @@ class Memory:
         buffer = io.BytesIO()
         pq.write_table(pa.Table.from_pylist(rows), buffer, compression="zstd")
         content = buffer.getvalue()
-        with whole_file(self._folder / f"{_digest(content)}.parquet") as part:
-            part.write_bytes(content)
+        write_shared(self._folder / f"{_digest(content)}.parquet", content)
         self._known |= fresh
 
     def _read(self, file: Path) -> None:

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from tasks.common.files import md5, read_json, sha256, whole_file, whole_folder, write_json
+from tasks.common.files import md5, read_json, sha256, whole_file, whole_folder, write_json, write_shared
 
 
 @pytest.fixture
@@ -124,3 +124,18 @@ def test_the_hashes_are_those_of_the_standard(tmp_path):
     (tmp_path / "a").write_bytes(b"abc")
     assert md5(tmp_path / "a") == "900150983cd24fb0d6963f7d28e17f72"
     assert sha256(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_a_shared_file_is_whole_and_leaves_nothing_beside_it(tmp_path):
+    write_shared(tmp_path / "folder" / "a", b"content")
+    assert (tmp_path / "folder" / "a").read_bytes() == b"content"
+    assert [file.name for file in (tmp_path / "folder").iterdir()] == ["a"]
+
+
+def test_what_another_process_is_writing_is_left_alone_until_it_is_old(tmp_path):
+    young, old = tmp_path / ".1.shared", tmp_path / ".2.shared"
+    young.touch()
+    old.touch()
+    os.utime(old, (1, 1))
+    write_shared(tmp_path / "a", b"content")
+    assert sorted(file.name for file in tmp_path.iterdir()) == [".1.shared", "a"]
