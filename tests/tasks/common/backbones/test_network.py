@@ -10,7 +10,7 @@ from safetensors.torch import save
 
 from tasks.common.backbones import network
 from tasks.common.backbones.weights import WeightsSource
-from tasks.common.errors import ParamsError, WeightsError
+from tasks.common.errors import ParamsError, WeightsError, may_pass
 
 TINY = "test_efficientnet"
 RANDOM = WeightsSource("random", "seed 0")
@@ -149,6 +149,14 @@ def test_a_hub_that_cannot_be_reached_is_answered_with_the_three_ways_to_get_wei
     assert "with a network" in answer
 
 
-def test_a_hub_that_does_not_answer_may_be_tried_again(ask_hub):
-    assert ask_hub("http://127.0.0.1:9").splitlines()[-1].endswith("may pass: True")
+def test_a_hub_that_does_not_answer_may_be_tried_again(monkeypatch):
+    import httpx
+
+    monkeypatch.setattr(network.timm, "create_model", lambda *_, **__: httpx.get("http://127.0.0.1:9"))
+    with pytest.raises(WeightsError) as refused:
+        network.create("test_efficientnet", WeightsSource("hub", "test_efficientnet"))
+    assert may_pass(refused.value)
+
+
+def test_a_hub_that_must_not_be_asked_is_not_tried_again(ask_hub):
     assert ask_hub("http://127.0.0.1:9", HF_HUB_OFFLINE="1").splitlines()[-1].endswith("may pass: False")
