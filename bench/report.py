@@ -62,10 +62,7 @@ def medians(raw: dict[str, list[Json]], images: int) -> Json:
         found["e"] = _cold(raw["e"])
         for letter in found:
             _compare(found[letter], found["e"])
-    if "f" in raw:
-        found["f"] = {"whole_seconds": _median(run["whole_seconds"] for run in raw["f"])}
-    if "g" in raw:
-        found["g"] = _added(raw["g"])
+    found |= {letter: _in_repro(raw[letter]) for letter in ("f", "g") if letter in raw}
     if "p" in raw:
         found["p"] = _parts(raw["p"])
         if "e" in found:
@@ -113,16 +110,9 @@ def _compare(contestant: Json, cold: Json) -> None:
     contestant["graft_faster_whole"] = round(contestant["whole_seconds"] / cold["whole_seconds"], 2)
 
 
-def _added(runs: list[Json]) -> Json:
-    preprocess = _median(run["preprocess"]["whole_seconds"] for run in runs)
-    features = _median(run["features"]["whole_seconds"] for run in runs)
-    return {
-        "images": runs[0]["images"],
-        "dvc_add_seconds": _median(run["dvc_add_seconds"] for run in runs),
-        "preprocess_seconds": preprocess,
-        "features_seconds": features,
-        "whole_seconds": round(preprocess + features, 3),
-    }
+def _in_repro(runs: list[Json]) -> Json:
+    clocks = ("whole_seconds", "preprocess_seconds", "features_seconds")
+    return {"images": runs[0]["images"], **{clock: _median(run[clock] for run in runs) for clock in clocks}}
 
 
 def _parts(runs: list[Json]) -> Json:
@@ -228,22 +218,23 @@ def _cosine(cosine: float | None) -> str:
 def _graft(found: Json, images: int) -> str:
     middle, first = found["medians"], found["raw"]["first"][0]
     rows = [
-        ("first run ever: preprocess", first["preprocess"]["whole_seconds"]),
-        ("first run ever: features, with conversion and compilation", first["features"]["whole_seconds"]),
+        ("first run ever: `preprocess`", first["preprocess"]["whole_seconds"]),
+        ("first run ever: `features`, with conversion and compilation", first["features"]["whole_seconds"]),
     ]
     if "e" in middle:
-        rows.append(("(e) cold: features, the graph is there, no feature is", middle["e"]["whole_seconds"]))
-    if "f" in middle:
-        rows.append(("(f) warm: features, nothing is new", middle["f"]["whole_seconds"]))
-    if "g" in middle:
-        added = middle["g"]
-        rows += [
-            (f"(g) {added['images']:,} images added: preprocess", added["preprocess_seconds"]),
-            (f"(g) {added['images']:,} images added: features", added["features_seconds"]),
-            ("(g) both", added["whole_seconds"]),
-            ("before (g), by the user: `dvc add data/raw`", added["dvc_add_seconds"]),
-        ]
-    return table([f"Graft, {images:,} photographs", "seconds, whole process"], [[name, f"{s:.2f}"] for name, s in rows])
+        rows.append(("(e) cold: `features`, the graph is there, no feature is", middle["e"]["whole_seconds"]))
+    names = {
+        "f": "(f) warm, nothing is new",
+        "g": f"(g) {middle['g']['images']:,} images added" if "g" in middle else "",
+    }
+    for letter, name in names.items():
+        if letter in middle:
+            rows += [
+                (f"{name}: `features`", middle[letter]["features_seconds"]),
+                (f"{name}: `preprocess`", middle[letter]["preprocess_seconds"]),
+                (f"{name}: `dvc repro features` as a whole", middle[letter]["whole_seconds"]),
+            ]
+    return table([f"Graft, {images:,} photographs", "seconds"], [[name, f"{s:.2f}"] for name, s in rows])
 
 
 def _parts_table(found: Json) -> str:

@@ -19,7 +19,7 @@ def stage(images: int, loop: float, whole: float) -> dict[str, Any]:
 
 @pytest.fixture
 def raw() -> dict[str, list[dict[str, Any]]]:
-    added = {"images": 10, "dvc_add_seconds": 1.0, "preprocess": {"whole_seconds": 2.0}}
+    repro = {"whole_seconds": 6.0, "preprocess_seconds": 2.0}
     parts = {
         "images": 1000,
         "forwarded_images": 500,
@@ -32,8 +32,8 @@ def raw() -> dict[str, list[dict[str, Any]]]:
     return {
         "a": [peer(zero=8.0, one=6.0), peer(one=5.0), peer(one=20.0)],
         "e": [stage(1000, 4.0, 9.0), stage(1000, 5.0, 10.0), stage(1000, 50.0, 90.0)],
-        "f": [stage(0, 0.0, 1.0)],
-        "g": [{**added, "features": {"whole_seconds": 3.0}}],
+        "f": [{**repro, "images": 0, "features_seconds": 1.0}],
+        "g": [{**repro, "images": 10, "features_seconds": seconds} for seconds in (3.0, 1.5, 9.0)],
         "p": [parts],
         "first": [{"preprocess": {"whole_seconds": 7.0}, "features": {"whole_seconds": 12.0}}],
     }
@@ -75,7 +75,8 @@ def test_the_table_shows_the_medians(raw: dict[str, Any]) -> None:
     text = features_text(results)
 
     assert "| **(e) Graft, cold** | 200.0 | 1.0 x | 10.0 | 1.0 x |" in text
-    assert "| (g) both | 5.00 |" in text
+    assert "| (g) 10 images added: `features` | 3.00 |" in text
+    assert "| (f) warm, nothing is new: `dvc repro features` as a whole | 6.00 |" in text
 
 
 def test_only_what_is_between_the_markers_is_replaced() -> None:
