@@ -103,6 +103,9 @@ def gc(
 def _aliases(root: Path) -> dict[str, str]:
     from .config import load_params
     from .registry import feature_fingerprints
-    from .tracking import Tracker
+    from .tracking import Tracker, has_store, tracking_uri
+
+    if not has_store(root, tracking_uri(root)):
+        return {}
 
     return feature_fingerprints(Tracker(root), load_params(root / "params.yaml")["register"].model_dump()["name"])

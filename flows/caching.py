@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from tasks.common.cache import FeatureCache, damage
+from tasks.common.cache import count_images, damage
 from tasks.common.errors import GraftError
 from tasks.common.files import read_json
 from tasks.common.paths import Paths
@@ -73,12 +73,22 @@ def _current(root: Path) -> dict[str, str]:
 
 def _entry(folder: Path, used_by: tuple[str, ...]) -> Entry:
     note = folder / "fingerprint.json"
-    facts = read_json(note) if note.is_file() else {}
+    try:
+        facts = read_json(note)
+    except (FileNotFoundError, ValueError):  # cut short by a crash
+        facts = {}
     segments = list(folder.glob("*.safetensors"))
-    size = sum(file.stat().st_size for file in folder.iterdir())
-    images = len(FeatureCache(folder, facts.get("dimension", 0)))
+    size = sum(_size(file) for file in folder.iterdir())
+    images = count_images(folder)
     used = (note if note.is_file() else folder).stat().st_mtime
     return Entry(folder.name, folder, facts, images, len(segments), size, used, used_by)
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:  # a run beside this one has just renamed it
+        return 0
 
 
 def verify(root: Path, *, drop: bool) -> list[dict[str, str]]:
@@ -108,6 +118,8 @@ def collect(
 ) -> list[Entry]:
     """Removes fingerprints, and with them the graphs and compiled graphs that nothing needs any more.
 
+    The fingerprint that was used last always stays: a run that is going on has no data/features yet.
+
     Args:
         keep: users whose features stay (`data/features`, `champion`, `challenger`).
         gigabytes: remove only as much, the longest unused first, as it takes to get below; None removes all others.
@@ -131,11 +143,11 @@ def collect(
     removed = []
     for entry in reversed(entries):
         enough = gigabytes is not None and total <= gigabytes * 1e9
-        if enough or set(entry.used_by) & set(keep):
+        if enough or entry is entries[0] or set(entry.used_by) & set(keep):
             continue
         removed.append(entry)
         total -= entry.size
-    if not dry_run:
+    if removed and not dry_run:
         for entry in removed:
             shutil.rmtree(entry.folder)
         _remove_graphs(root, [entry for entry in entries if entry not in removed])

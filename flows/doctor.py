@@ -141,26 +141,22 @@ def _disk(root: Path) -> Finding:
 
 
 def _mlflow(root: Path) -> Finding:
-    from .tracking import Tracker, tracking_uri
+    from .tracking import Tracker, has_store, tracking_uri
 
     uri = tracking_uri(root)
     try:
-        if _has_store(root, uri):
+        if has_store(root, uri):
             Tracker(root)
     except GraftError as error:
         return Finding("mlflow", "fail", str(error.got), error.todo)
     return Finding("mlflow", "ok", uri)
 
 
-def _has_store(root: Path, uri: str) -> bool:
-    return not uri.startswith("sqlite:") or (root / "mlflow.db").is_file()
-
-
 def _model(root: Path) -> Finding:
     from .registry import misplaced_challenger
-    from .tracking import Tracker, tracking_uri
+    from .tracking import Tracker, has_store, tracking_uri
 
-    if not Paths(root).registration.is_file() or not _has_store(root, tracking_uri(root)):
+    if not Paths(root).registration.is_file() or not has_store(root, tracking_uri(root)):
         return Finding("model", "ok", "none registered yet")
     wrong = misplaced_challenger(Tracker(root))
     if wrong:

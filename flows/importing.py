@@ -201,6 +201,7 @@ def import_sample(root: Path, how: How = "new", *, force: bool = False) -> dict[
 
 
 def _bring(plan: Plan, paths: Paths, how: How, link: bool, force: bool) -> dict[str, object]:
+    _put_back(paths.raw)
     there = paths.raw.is_dir() and any(paths.raw.iterdir())
     if there and how == "new":
         raise DataError(
@@ -248,13 +249,20 @@ def _refuse_to_lose(paths: Paths) -> None:
         )
 
 
+def _aside(raw: Path) -> Path:
+    return raw.with_name(f".{raw.name}.before.part")
+
+
+def _put_back(raw: Path) -> None:
+    """The earlier images, if an import was killed before the new ones were there."""
+    if _aside(raw).exists() and not raw.exists():
+        _aside(raw).replace(raw)
+
+
 @contextmanager
 def _put_back_on_failure(raw: Path) -> Iterator[Path]:
-    """Where to set the earlier images aside: they come back if the block fails, also at the next import if it is killed
-    before the new ones are there."""
-    aside = raw.with_name(f".{raw.name}.before.part")
-    if aside.exists() and not raw.exists():
-        aside.replace(raw)
+    """Where to set the earlier images aside: they come back if the block fails."""
+    aside = _aside(raw)
     shutil.rmtree(aside, ignore_errors=True)
     try:
         yield aside

@@ -11,6 +11,7 @@ import gc
 import hashlib
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -172,7 +173,8 @@ def serve(root: Path, holder: psutil.Process) -> None:
         before = os.umask(0o077)  # the key is nobody else's; the store and the models are as the user wants them
         write_json(desk, {"address": listener.address, "key": key.hex(), "pid": os.getpid()})
         os.umask(before)
-        threading.Thread(target=_end_with, args=(root, holder, desk), daemon=True).start()
+        socket = Path(listener.address) if isinstance(listener.address, str) else None
+        threading.Thread(target=_end_with, args=(root, holder, desk, socket), daemon=True).start()
         record = _load()  # after the desk is set up: a stage may queue while MLflow is imported
         while True:
             line = _accept(listener)
@@ -250,7 +252,7 @@ def _hang_up(record: StageRecord) -> None:
             _note(error)
 
 
-def _end_with(root: Path, holder: psutil.Process, desk: Path) -> None:
+def _end_with(root: Path, holder: psutil.Process, desk: Path, socket: Path | None) -> None:
     key = processes.key(holder)  # while it lives
     while processes.runs(holder):
         time.sleep(0.5)
@@ -261,6 +263,8 @@ def _end_with(root: Path, holder: psutil.Process, desk: Path) -> None:
         except Exception as error:  # noqa: BLE001  (nobody is left to be told)
             _note(error)
         desk.unlink(missing_ok=True)
+        if socket is not None and socket.parent.name.startswith("pymp-"):
+            shutil.rmtree(socket.parent, ignore_errors=True)  # multiprocessing made it, and is not asked any more
         os._exit(0)
 
 

@@ -135,12 +135,8 @@ def _if_there(ask: Callable[[], Any]) -> Any:
 
 def feature_fingerprints(tracker: Tracker, name: str) -> dict[str, str]:
     """Alias of a registered model -> the fingerprint of the features that its version was trained on."""
-    try:
-        aliases = tracker.client.get_registered_model(name).aliases
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise GraftError("MLflow cannot be asked for its models", got=str(error).splitlines()[0]) from error
-        return {}
+    model = _if_there(lambda: tracker.client.get_registered_model(name))
+    aliases = {} if model is None else model.aliases
     tags = {alias: tracker.client.get_model_version(name, version).tags for alias, version in aliases.items()}
     return {alias: values[FINGERPRINT] for alias, values in tags.items() if FINGERPRINT in values}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
 import time
 from pathlib import Path
@@ -41,6 +42,7 @@ def main(words: list[str]) -> int:
 
 def run_stage(stage: str, paths: Paths) -> None:
     """Parameters, body, figures, record. A failure is recorded as one, and leaves no half-written output."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits to ignore it
     recorder = Recorder(paths.root)  # first of all: MLflow is loaded while this process loads its own
     processes.follow_the_flow()
     from . import config, versioning

@@ -52,6 +52,11 @@ def tracking_uri(root: Path) -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root.resolve()}/mlflow.db"
 
 
+def has_store(root: Path, uri: str) -> bool:
+    """Whether there is something to ask, so that to ask does not make it."""
+    return not uri.startswith("sqlite:") or (root / "mlflow.db").is_file()
+
+
 def experiment_name() -> str:
     return os.environ.get("MLFLOW_EXPERIMENT_NAME", "graft")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import albumentations as A
 import numpy as np
 
-from .images import EvalTransform, Pixels, decode
+from .images import EvalTransform, Pixels, decode, still_readable
 
 
 class Augment:
@@ -43,10 +43,15 @@ class Augment:
         return A.Compose(steps)
 
     def __call__(self, path: Path, image_id: str, number: int) -> Pixels:
-        """View `number` of an image (in training, its epoch): uint8 of shape (H, W, 3)."""
+        """View `number` of an image (in training, its epoch): uint8 of shape (H, W, 3).
+
+        Raises:
+            DataError: the file is gone or damaged.
+        """
         if not hasattr(self._thread, "recipe"):
             self._thread.recipe = self.recipe()
-        image = decode(path)
+        with still_readable(path):
+            image = decode(path)
         resized = image.resize(self._transform.resized(*image.size), self._transform.resampling)
         key = f"{self._seed}:{number}:{image_id}".encode()
         self._thread.recipe.set_random_seed(int.from_bytes(hashlib.blake2b(key, digest_size=4).digest(), "big"))

@@ -9,7 +9,6 @@ Only ids are held in memory, 24 bytes an image; features are read segment by seg
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import time
@@ -23,7 +22,8 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from .files import write_shared
+from .errors import GraftError
+from .files import digest, write_shared
 from .progress import say
 
 SEGMENT = 1024
@@ -61,7 +61,7 @@ class FeatureCache:
 
     def __init__(self, folder: Path, dimension: int, dtype: Dtype = "float32") -> None:
         self.folder, self.dimension, self.dtype = folder, dimension, np.dtype(dtype)
-        self._new: list[tuple[Ids, Features]] = []
+        self._new: list[tuple[Ids, npt.NDArray[Any]]] = []
         self._written = time.monotonic()
         self.refresh()
 
@@ -92,8 +92,20 @@ class FeatureCache:
                     yield places[part], features[self._row_of[entry[places[part]]]]
 
     def add(self, ids: Ids, features: Features) -> None:
-        """Keeps features (N, D); they are on disk when the segment is full, and at the latest when the block ends."""
-        self._new.append((ids, features))
+        """Keeps features (N, D); they are on disk when the segment is full, and at the latest when the block ends.
+
+        Raises:
+            GraftError: some are no numbers, or too large for half precision.
+        """
+        with np.errstate(over="ignore"):
+            kept = features.astype(self.dtype, copy=False)
+        if not np.isfinite(kept).all():
+            raise GraftError(
+                "the backbone gave features that cannot be kept",
+                got=f"{np.count_nonzero(~np.isfinite(kept))} values that are not finite as {self.dtype}",
+                todo="use `features.dtype: float32` and `features.precision: f32`, or another backbone",
+            )
+        self._new.append((ids, kept))
         if sum(len(part) for part, _ in self._new) >= SEGMENT or time.monotonic() - self._written >= SEGMENT_SECONDS:
             self.flush()
 
@@ -103,10 +115,10 @@ class FeatureCache:
             content = save(
                 {
                     "ids": np.concatenate([part for part, _ in self._new]).view(np.uint8).reshape(-1, 16),
-                    "features": np.concatenate([part for _, part in self._new]).astype(self.dtype, copy=False),
+                    "features": np.concatenate([part for _, part in self._new]),
                 }
             )
-            write_shared(self.folder / f"{_digest(content)}.safetensors", content)
+            write_shared(self.folder / f"{digest(content)}.safetensors", content)
         self._new = []
         self._written = time.monotonic()
 
@@ -152,6 +164,12 @@ class FeatureCache:
         self.flush()
 
 
+def count_images(folder: Path) -> int:
+    """Distinct images in a fingerprint's folder; only looks."""
+    parts = [ids for segment in folder.glob("*.safetensors") if (ids := _read_ids(segment)) is not None]
+    return len(np.unique(np.concatenate(parts))) if parts else 0
+
+
 def damage(segment: Path) -> str:
     """What is wrong with a segment; empty if nothing is."""
     return _verified(segment)[0]
@@ -163,7 +181,7 @@ def _verified(segment: Path) -> tuple[str, npt.NDArray[Any] | None]:
         content = segment.read_bytes()
     except FileNotFoundError:
         return "", None
-    if _digest(content) != segment.stem:
+    if digest(content) != segment.stem:
         return "its checksum does not agree with its content", None
     try:
         return "", load(content)["features"]
@@ -193,7 +211,3 @@ def _read_ids(segment: Path) -> Ids | None:
 def _drop(segment: Path, reason: str) -> None:
     say(f"features: cache segment {segment.name} is damaged ({reason}); its images are computed again")
     segment.unlink(missing_ok=True)
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:32]

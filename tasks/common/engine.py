@@ -12,6 +12,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -123,15 +124,16 @@ class _Ring:
     ) -> None:
         self._pool, self._load = pool, load
         self._lock = threading.Lock()
-        self._finished: queue.Queue[_Slot | BaseException] = queue.Queue()
+        self._finished: queue.Queue[int | BaseException] = queue.Queue()
         self._cancelled = False
         requests = int(model.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
-        self._slots = [self._slot(model, height, width) for _ in range(2 * requests + 1)]
+        self._slots = [self._slot(model, height, width, number) for number in range(2 * requests + 1)]
 
-    def _slot(self, model: ov.CompiledModel, height: int, width: int) -> _Slot:
-        slot = _Slot(model.create_infer_request(), np.empty((BATCH, height, width, 3), np.uint8))
-        slot.request.set_callback(lambda _: self._finished.put(slot), None)
-        return slot
+    def _slot(self, model: ov.CompiledModel, height: int, width: int, number: int) -> _Slot:
+        request = model.create_infer_request()
+        # The request keeps its callback where Python's garbage collector cannot look: so it must not hold the request.
+        request.set_callback(self._finished.put, number)
+        return _Slot(request, np.empty((BATCH, height, width, 3), np.uint8))
 
     def run(self, count: int) -> Iterator[tuple[int, Features]]:
         free, ready, fed, wanted = list(self._slots), {}, 0, 0
@@ -159,8 +161,8 @@ class _Ring:
                 continue
             if isinstance(finished, BaseException):
                 raise finished
-            finished.started = False
-            return finished
+            self._slots[finished].started = False
+            return self._slots[finished]
 
     def _feed(self, slot: _Slot, start: int, size: int) -> None:
         slot.start, slot.size, slot.missing = start, size, size
@@ -187,7 +189,8 @@ class _Ring:
         self._cancelled = True
         self._pool.shutdown(wait=True, cancel_futures=True)
         for slot in self._slots:
-            slot.request.wait()
+            with suppress(RuntimeError):  # one that failed has said so; the others are still to be waited for
+                slot.request.wait()
 
 
 def choose_precision(
@@ -209,7 +212,7 @@ def choose_precision(
         return "f32", "asked for" if wanted == "f32" else "this processor has no fast bf16"
     pixels = np.stack(sample())
     cosine = float(_cosine(build("bf16")(pixels), build("f32")(pixels)).min())
-    if cosine < PARITY:
+    if not cosine >= PARITY:  # no number is no agreement
         return "f32", f"bf16 differs from fp32: least cosine {cosine:.6f} on {len(pixels)} images, {PARITY} needed"
     return "bf16", f"least cosine to fp32 {cosine:.6f} on {len(pixels)} images"
 
@@ -217,4 +220,6 @@ def choose_precision(
 def _cosine(a_ND: npt.NDArray[Any], b_ND: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     a, b = a_ND.astype(np.float64), b_ND.astype(np.float64)
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    return np.divide((a * b).sum(axis=1), norms, out=np.ones(len(a)), where=norms > 0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        cosine: npt.NDArray[np.float64] = np.asarray((a * b).sum(axis=1) / norms)
+    return np.where(~a.any(axis=1) & ~b.any(axis=1), 1.0, cosine)  # two that are nothing are alike

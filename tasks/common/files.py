@@ -57,7 +57,8 @@ def _exchange(target: Path, part: Path) -> None:
     try:
         part.replace(target)
     except OSError:
-        old.replace(target)
+        if old.exists():
+            old.replace(target)
         raise
     shutil.rmtree(old, ignore_errors=True)
 
@@ -84,17 +85,42 @@ def write_shared(target: Path, content: bytes) -> None:
 
     What a killed process left there is removed after an hour.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    for stale in target.parent.glob(".*.shared"):
-        with suppress(FileNotFoundError):
-            if time.time() - stale.stat().st_mtime > ABANDONED:
-                stale.unlink()
-    part = target.with_name(f".{secrets.token_hex(8)}.shared")
+    part = _shared_part(target)
     try:
         part.write_bytes(content)
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)
+
+
+def write_shared_json(target: Path, content: Any) -> None:
+    """`content` as readable JSON, see `write_shared`."""
+    write_shared(target, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+@contextmanager
+def shared_folder(target: Path) -> Iterator[Path]:
+    """The same for a folder whose content is the same whoever makes it: the first that is whole stays."""
+    part = _shared_part(target)
+    part.mkdir()
+    try:
+        yield part
+        try:
+            part.rename(target)
+        except OSError:
+            if not target.is_dir():
+                raise
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _shared_part(target: Path) -> Path:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for stale in target.parent.glob(".*.shared"):
+        with suppress(FileNotFoundError):
+            if time.time() - stale.stat().st_mtime > ABANDONED:
+                shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
+    return target.with_name(f".{secrets.token_hex(8)}.shared")
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -105,6 +131,16 @@ def write_json(path: Path, content: Any) -> None:
 
 def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def digest(content: bytes) -> str:
+    """The first half of the SHA-256, in 32 hexadecimal digits."""
+    return hashlib.sha256(content).hexdigest()[:32]
+
+
+def json_digest(content: Any) -> str:
+    """`digest` of anything that JSON can hold, whatever the order of its keys."""
+    return digest(json.dumps(content, sort_keys=True).encode())
 
 
 def sha256(path: Path) -> str:

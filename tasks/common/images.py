@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -214,8 +216,17 @@ def load(path: Path, transform: EvalTransform) -> Pixels:
     Raises:
         DataError: the file is gone or damaged since the preprocess stage checked it.
     """
-    try:
+    with still_readable(path):
         return transform(decode(path))
+
+
+@contextmanager
+def still_readable(path: Path) -> Iterator[None]:
+    """Raises:
+    DataError: the block could not read `path`.
+    """
+    try:
+        yield
     except (OSError, UnreadableImage) as error:
         raise DataError(
             f"{path} cannot be read, though it could when it was checked",

@@ -117,7 +117,7 @@ class RowFile:
         self._count(block)
         for run in np.split(np.arange(len(rows)), np.flatnonzero(np.diff(rows) != 1) + 1):
             place = self._begin + int(rows[run[0]]) * self._shape[1] * self._dtype.itemsize
-            os.pwrite(self._file.fileno(), block[run[0] : run[-1] + 1].data, place)
+            _write_whole(self._file.fileno(), block[run[0] : run[-1] + 1].tobytes(), place)
 
     def _count(self, block: npt.NDArray[Any]) -> None:
         values = block.astype(np.float64)
@@ -146,3 +146,10 @@ class RowFile:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._file.close()
+
+
+def _write_whole(file: int, content: bytes, place: int) -> None:
+    """The system may take less at a time than it is given; at the end of the disk it says so the next time."""
+    while content:
+        written = os.pwrite(file, content, place)
+        content, place = content[written:], place + written

@@ -43,6 +43,8 @@ class TorchEngine:
     def __init__(
         self, network: torch.nn.Module, transform: EvalTransform, device: str, precision: Precision = "f32"
     ) -> None:
+        if precision == "f32":
+            torch.backends.cudnn.allow_tf32 = False  # its ten bits of mantissa are not fp32
         self.precision, self._device = precision, device
         self._size = (transform.height, transform.width)
         self._network = network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]

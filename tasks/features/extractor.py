@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -15,7 +14,7 @@ from ..common.backbones.graph import Graph, backbone_graph
 from ..common.backbones.spec import Spec
 from ..common.backbones.weights import WeightsSource, find_weights
 from ..common.engine import Engine, Features, Precision, choose_precision, cpu_has_fast_bf16
-from ..common.files import read_json, write_json
+from ..common.files import json_digest, read_json, write_shared_json
 from ..common.images import Pixels
 from ..common.paths import Paths
 from .params import FeaturesParams
@@ -64,7 +63,7 @@ class Extractor:
             "decoder": f"pillow {version('pillow')}",
             "extractor": EXTRACTOR,
         }
-        return {**facts, "digest": _digest(facts)}
+        return {**facts, "digest": json_digest(facts)}
 
 
 def choose_extractor(params: FeaturesParams, paths: Paths, sample: Callable[[Spec], Sequence[Pixels]]) -> Extractor:
@@ -78,16 +77,19 @@ def choose_extractor(params: FeaturesParams, paths: Paths, sample: Callable[[Spe
         WeightsError: no weights, or another network's.
     """
     source = find_weights(params.backbone, params.weights, paths.weights, params.weights_sha256)
-    if params.engine == "torch" or (params.engine == "auto" and _may_have_gpu()):
-        extractor = _with_torch(params, source, paths, sample)
-        if params.engine == "torch" or extractor.device != "cpu":
-            return extractor
+    if params.engine == "torch" or (params.engine == "auto" and _has_gpu()):
+        return _with_torch(params, source, paths, sample)
     return _with_openvino(params, backbone_graph(params.backbone, source, paths.cache), paths, sample)
 
 
-def _may_have_gpu() -> bool:
-    """Asked without torch, whose import takes seconds."""
-    return sys.platform == "darwin" or Path("/dev/nvidiactl").exists() or Path("/dev/dxg").exists()
+def _has_gpu() -> bool:
+    """torch, whose import takes seconds, is asked only where there may be one: NVIDIA, WSL, AMD or Apple."""
+    devices = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
+    if sys.platform != "darwin" and not any(Path(device).exists() for device in devices):
+        return False
+    from ..common.torch_engine import best_device
+
+    return best_device() != "cpu"
 
 
 def _with_openvino(
@@ -127,15 +129,11 @@ def _settle(
     sample: Callable[[Spec], Sequence[Pixels]],
 ) -> tuple[Precision, str]:
     """The precision, compared once and then remembered: another first image must not make another fingerprint."""
-    key = _digest({**asdict(spec), "runs_on": runs_on, "wanted": params.precision, "fast": fast})
+    key = json_digest({**asdict(spec), "runs_on": runs_on, "wanted": params.precision, "fast": fast})
     memory = paths.cache / "precision" / f"{key}.json"
-    if memory.is_file():
+    with suppress(FileNotFoundError, ValueError):  # none yet, or cut short by a crash
         known = read_json(memory)
         return known["precision"], known["why"]
     precision, why = choose_precision(build, params.precision, lambda: sample(spec), fast=fast)
-    write_json(memory, {"backbone": spec.backbone, "runs_on": runs_on, "precision": precision, "why": why})
+    write_shared_json(memory, {"backbone": spec.backbone, "runs_on": runs_on, "precision": precision, "why": why})
     return precision, why
-
-
-def _digest(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]

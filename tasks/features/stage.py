@@ -15,7 +15,7 @@ import pandas as pd
 from ..common.backbones.spec import Spec
 from ..common.cache import FeatureCache
 from ..common.errors import GraftError
-from ..common.files import whole_folder, write_json
+from ..common.files import whole_folder, write_json, write_shared_json
 from ..common.images import Pixels, load
 from ..common.manifest import read_manifest, write_table
 from ..common.pack import INDEX, RowFile
@@ -53,7 +53,7 @@ def run(params: FeaturesParams, paths: Paths) -> Record:
     fingerprint = extractor.fingerprint(params.dtype)
     items = list_items(manifest, params)
     cache = FeatureCache(paths.cache / "features" / fingerprint["digest"], extractor.spec.dimension, params.dtype)
-    write_json(cache.folder / "fingerprint.json", fingerprint)  # also says when it was last used
+    write_shared_json(cache.folder / "fingerprint.json", fingerprint)  # also says when it was last used
 
     effort = Effort()
     with whole_folder(paths.features) as folder:

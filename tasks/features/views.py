@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -78,5 +79,5 @@ def _recipe(params: FeaturesParams) -> dict[str, float | bool | int]:
 
 
 def _view_key(image_id: str, number: int, params: FeaturesParams) -> str:
-    text = json.dumps([image_id, number, RECIPE, _recipe(params)], sort_keys=True)
+    text = json.dumps([image_id, number, RECIPE, version("albumentations"), _recipe(params)], sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

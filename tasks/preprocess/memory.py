@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 from collections.abc import Callable, Mapping
@@ -14,7 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..common.files import write_shared
+from ..common.files import digest, write_shared
 from ..common.progress import progress, say
 from .check import Look
 
@@ -45,19 +44,17 @@ class Memory:
         """
         found: dict[str, Look | OSError] = {md5: self._known[md5] for md5 in files if md5 in self._known}
         new = [md5 for md5 in files if md5 not in self._known]
-        fresh: dict[str, Look] = {}
         with ThreadPoolExecutor(os.cpu_count()) as pool, progress("preprocess: checking", len(new), "files") as bar:
-            try:
-                for md5, seen in zip(new, pool.map(_or_error(look), (files[md5] for md5 in new))):
-                    found[md5] = seen
-                    if isinstance(seen, Look):
-                        fresh[md5] = seen
-                    if len(fresh) >= KEPT_TOGETHER:
-                        self._write(fresh)
-                        fresh = {}
-                    bar.add()
-            finally:
-                self._write(fresh)
+            for start in range(0, len(new), KEPT_TOGETHER):
+                part, fresh = new[start : start + KEPT_TOGETHER], dict[str, Look]()
+                try:
+                    for md5, seen in zip(part, pool.map(_or_error(look), (files[md5] for md5 in part))):
+                        found[md5] = seen
+                        if isinstance(seen, Look):
+                            fresh[md5] = seen
+                        bar.add()
+                finally:
+                    self._write(fresh)
         return found
 
     def _write(self, fresh: dict[str, Look]) -> None:
@@ -67,21 +64,17 @@ class Memory:
         buffer = io.BytesIO()
         pq.write_table(pa.Table.from_pylist(rows), buffer, compression="zstd")
         content = buffer.getvalue()
-        write_shared(self._folder / f"{_digest(content)}.parquet", content)
+        write_shared(self._folder / f"{digest(content)}.parquet", content)
         self._known |= fresh
 
     def _read(self, file: Path) -> None:
         content = file.read_bytes()
-        if _digest(content) == file.stem:
+        if digest(content) == file.stem:
             rows = pq.read_table(io.BytesIO(content)).to_pylist()
             self._known |= {row.pop("md5"): Look(**row) for row in rows}
         else:
             say(f"preprocess: what {file.name} remembers is damaged; its images are checked again")
             file.unlink(missing_ok=True)
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:32]
 
 
 def _or_error(look: Callable[[Path], Look]) -> Callable[[Path], Look | OSError]:

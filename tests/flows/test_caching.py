@@ -98,9 +98,25 @@ def test_gc_below_a_size_removes_the_longest_unused_first(project: Project) -> N
     os.utime(first / "fingerprint.json", (1, 1))
 
     assert "nothing to remove" in project.graft("cache", "gc", "--max-gb", "1").stdout
+    assert any((project.root / CACHE / "compiled").iterdir())
     project.graft("cache", "gc", "--max-gb", "0")
 
     assert [row["used_by"] for row in ls(project)] == [["data/features"]]
+
+
+def test_gc_beside_a_run_that_has_no_features_yet_keeps_what_it_computes(project: Project) -> None:
+    first = ls(project)[0]["fingerprint"]
+    (project.root / "data" / "features").rename(project.root / "elsewhere")
+
+    project.graft("cache", "gc")
+
+    assert [row["fingerprint"] for row in ls(project)] == [first]
+
+
+def test_ls_makes_no_store(empty_project: Project) -> None:
+    ls(empty_project)
+
+    assert not (empty_project.root / "mlflow.db").exists()
 
 
 def test_gc_does_not_go_on_when_the_champions_features_are_not_known(empty_project: Project) -> None:

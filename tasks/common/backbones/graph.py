@@ -5,13 +5,12 @@ A graph's folder is named by all that decides what it computes, and holds `graph
 
 from __future__ import annotations
 
-import hashlib
-import json
+import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ..files import read_json, whole_folder, write_json
+from ..files import json_digest, read_json, shared_folder, write_json
 from ..progress import say
 from .spec import Spec, libraries
 from .weights import WeightsSource
@@ -39,13 +38,15 @@ def backbone_graph(backbone: str, source: WeightsSource, cache: Path) -> Graph:
         WeightsError: the weights cannot be had, or are another network's.
     """
     key = {"backbone": backbone, "weights": f"{source.kind}: {source.where}", "sha256": source.sha256}
-    folder = cache / "graphs" / _digest({**key, "converter": CONVERTER, "libraries": libraries()})
+    folder = cache / "graphs" / json_digest({**key, "converter": CONVERTER, "libraries": libraries()})
     if not (folder / "spec.json").is_file():
         from . import network
 
-        say(f"features: converting {backbone} (weights from {source.kind}: {source.where}); once for these weights")
+        shutil.rmtree(folder, ignore_errors=True)  # damaged: a whole one has its spec
+        say(f"converting {backbone} (weights from {source.kind}: {source.where}); once for these weights")
         model = network.create(backbone, source)
-        convert(model, network.spec_of(model, backbone, source), folder)
+        with shared_folder(folder) as part:
+            convert(model, network.spec_of(model, backbone, source), part)
     return read_graph(folder)
 
 
@@ -54,7 +55,7 @@ def read_graph(folder: Path) -> Graph:
 
 
 def convert(model: torch.nn.Module, spec: Spec, folder: Path) -> None:
-    """Writes the graph of `model`, which is what `spec` says.
+    """Writes the graph of `model`, which is what `spec` says, into `folder`.
 
     In: uint8 (B, H, W, 3), normalisation folded in; out: float32 (B, D). B is free.
     """
@@ -74,10 +75,6 @@ def convert(model: torch.nn.Module, spec: Spec, folder: Path) -> None:
     steps.input().model().set_layout(ov.Layout("NCHW"))
     normalise = steps.input().preprocess().convert_element_type(ov.Type.f32)
     normalise.mean([255 * value for value in transform.mean]).scale([255 * value for value in transform.std])
-    with whole_folder(folder) as part:
-        ov.save_model(steps.build(), part / "graph.xml", compress_to_fp16=False)
-        write_json(part / "spec.json", asdict(spec))
-
-
-def _digest(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
+    folder.mkdir(parents=True, exist_ok=True)
+    ov.save_model(steps.build(), folder / "graph.xml", compress_to_fp16=False)
+    write_json(folder / "spec.json", asdict(spec))

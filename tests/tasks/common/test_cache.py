@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from tasks.common import cache as module
-from tasks.common.cache import FeatureCache, damage, ids_of
+from tasks.common.cache import FeatureCache, count_images, damage, ids_of
+from tasks.common.errors import GraftError
 
 D = 6
 
@@ -114,17 +115,59 @@ def flip(segment, place):
     segment.write_bytes(content)
 
 
-@pytest.mark.parametrize("place", range(0, 300, 23))
-def test_a_segment_with_a_flipped_byte_is_never_used_but_named_and_dropped(tmp_path, capsys, place):
+def place_of(segment, what):
+    """A byte in the segment's header, features or ids."""
+    content = segment.read_bytes()
+    if what == "header":
+        return 12
+    return content.index(ids([1]).tobytes() if what == "ids" else features([1]).tobytes())
+
+
+@pytest.mark.parametrize("what", ["header", "features"])
+def test_a_segment_with_a_flipped_byte_is_named_and_dropped(tmp_path, capsys, what):
+    fill(tmp_path, [1])
+    (damaged,) = segments(tmp_path)
+    flip(damaged, place_of(damaged, what))
+    fill(tmp_path, [2])
+    assert list(read(tmp_path, [1, 2])) == [2]
+    assert damaged.name in capsys.readouterr().err
+    assert not damaged.exists()
+
+
+def test_an_id_with_a_flipped_byte_finds_nothing_and_spoils_what_is_beside_it(tmp_path, capsys):
+    fill(tmp_path, [1, 2])
+    (damaged,) = segments(tmp_path)
+    flip(damaged, place_of(damaged, "ids"))
+    assert read(tmp_path, [1]) == {}
+    assert damage(damaged)
+    assert read(tmp_path, [2]) == {}
+    assert damaged.name in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", range(0, 200, 7))
+def test_every_flipped_byte_is_damage(tmp_path, place):
     fill(tmp_path, [1])
     (damaged,) = segments(tmp_path)
     flip(damaged, place % damaged.stat().st_size)
     assert damage(damaged)
-    fill(tmp_path, [2])
-    assert list(read(tmp_path, [1, 2])) == [2] or damaged.exists()  # an id that was hit is not asked for
-    assert read(tmp_path, [1]) == {}
-    if not damaged.exists():
-        assert damaged.name in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("value", "dtype"), [(np.nan, "float32"), (np.inf, "float32"), (1e6, "float16")])
+def test_features_that_are_no_numbers_are_refused(tmp_path, value, dtype):
+    with pytest.raises(GraftError, match="not finite"), FeatureCache(tmp_path, D, dtype) as cache:
+        cache.add(ids([1]), np.full((1, D), value, np.float32))
+    assert segments(tmp_path) == []
+
+
+def test_counting_looks_and_drops_nothing(tmp_path, capsys):
+    fill(tmp_path, [1, 2])
+    fill(tmp_path, [2, 3])
+    cut = segments(tmp_path)[0]
+    assert count_images(tmp_path) == 3
+    cut.write_bytes(cut.read_bytes()[:40])
+    assert count_images(tmp_path) == 2
+    assert cut.exists()
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("length", [0, 7, 60, 150])

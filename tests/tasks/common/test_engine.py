@@ -1,4 +1,6 @@
+import gc
 import threading
+import weakref
 
 import numpy as np
 import openvino as ov
@@ -179,6 +181,26 @@ def test_one_image_that_differs_is_enough_to_fall_back(pixels):
         return lambda _: rows
 
     assert choose_precision(build, "bf16", lambda: list(pixels[:8]), fast=True)[0] == "f32"
+
+
+@pytest.mark.parametrize("broken", [np.nan, np.inf, 0.0])
+def test_bf16_that_gives_no_numbers_or_nothing_is_not_taken(pixels, broken):
+    def build(precision):
+        return lambda pixels: np.full((len(pixels), 2), broken if precision == "bf16" else 1.0, np.float32)
+
+    assert choose_precision(build, "bf16", lambda: list(pixels[:8]), fast=True)[0] == "f32"
+
+
+def test_a_stream_that_has_ended_leaves_nothing_in_memory(engine, pixels, monkeypatch):
+    rings = []
+    original = module._Ring.__init__
+    monkeypatch.setattr(
+        module._Ring, "__init__", lambda self, *words: (rings.append(weakref.ref(self)), original(self, *words))[1]
+    )
+    collect(engine.stream(lambda i: pixels[i], 33))
+    gc.collect()
+    assert rings
+    assert rings[0]() is None
 
 
 def test_a_compiled_graph_is_kept_and_gives_the_same_features(tiny_graph, tmp_path):

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from tasks.common.files import md5, read_json, sha256, whole_file, whole_folder, write_json, write_shared
+from tasks.common.files import md5, read_json, sha256, shared_folder, whole_file, whole_folder, write_json, write_shared
 
 
 @pytest.fixture
@@ -130,6 +130,20 @@ def test_a_shared_file_is_whole_and_leaves_nothing_beside_it(tmp_path):
     write_shared(tmp_path / "folder" / "a", b"content")
     assert (tmp_path / "folder" / "a").read_bytes() == b"content"
     assert [file.name for file in (tmp_path / "folder").iterdir()] == ["a"]
+
+
+def test_of_two_who_make_the_same_shared_folder_the_first_stays(tmp_path):
+    with shared_folder(tmp_path / "a") as first, shared_folder(tmp_path / "a") as second:
+        (first / "x").write_text("first")
+        (second / "x").write_text("second")
+    assert (tmp_path / "a" / "x").read_text() == "second"  # the inner block ended first
+    assert [file.name for file in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_shared_folder_whose_block_fails_is_not_there(tmp_path):
+    with pytest.raises(RuntimeError), shared_folder(tmp_path / "a") as part:
+        write_half(part / "x")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_another_process_is_writing_is_left_alone_until_it_is_old(tmp_path):

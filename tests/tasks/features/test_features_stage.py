@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from tasks.common.cache import FeatureCache, ids_of
-from tasks.common.engine import Engine
+from tasks.common.engine import BATCH, Engine
 from tasks.common.errors import DataError, ParamsError, WeightsError
 from tasks.common.files import read_json
 from tasks.common.images import load
@@ -140,61 +140,79 @@ def test_a_run_that_fails_keeps_what_it_has_computed_and_the_earlier_pack(paths,
     assert tree_bytes(paths.features) == before
 
 
-def test_killed_at_random_moments_it_ends_with_the_same_bytes_and_loses_no_segment(paths, repository, tree_bytes):
-    program = (
-        "import pathlib, sys, time\n"
-        "import tasks.common.cache as cache, tasks.features.stage as stage\n"
-        "from tasks.common.paths import Paths\n"
-        "from tasks.features.params import FeaturesParams\n"
-        "cache.SEGMENT, original = 8, stage.load\n"
-        "stage.load = lambda *words: (time.sleep(0.02), original(*words))[1]\n"
-        "print('begun', flush=True)\n"
-        "params = FeaturesParams(backbone='test_efficientnet', weights='random', precision='f32')\n"
-        "print(stage.run(params, Paths(pathlib.Path(sys.argv[1]))).metrics['cache_misses'])\n"
-    )
+PROGRAM = """
+import pathlib, sys, time
+import tasks.common.cache as cache, tasks.features.stage as stage
+from tasks.common.paths import Paths
+from tasks.features.params import FeaturesParams
+
+class Counting(cache.FeatureCache):
+    def add(self, ids, features):
+        with open(sys.argv[2], "a") as log:
+            log.write("x" * len(ids))
+        super().add(ids, features)
+
+root, cache.SEGMENT, stage.FeatureCache, original = pathlib.Path(sys.argv[1]), 5, Counting, stage.load
+stage.load = lambda *words: (time.sleep(0.02), original(*words))[1]
+print("begun", flush=True)
+while not (root.parent / "go").exists():
+    time.sleep(0.001)
+params = FeaturesParams(backbone="test_efficientnet", weights="random", precision="f32")
+print(stage.run(params, Paths(root)).metrics["cache_misses"])
+"""
+
+
+def start(paths, repository, log):
+    """The stage in a process of its own, which waits for the file `go`; segments of 5 images, slow decoding."""
+    words = [sys.executable, "-c", PROGRAM, str(paths.root), str(log)]
+    process = subprocess.Popen(words, cwd=repository, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "begun\n"
+    return process
+
+
+def test_killed_at_random_moments_it_loses_one_segment_at_most_and_ends_with_the_same_bytes(
+    paths, repository, tree_bytes, tmp_path
+):
     before = tree_bytes(paths.features)
     shutil.rmtree(paths.cache / "features")
-    chance = random.Random(5)
-    known = 0
+    (paths.root.parent / "go").touch()
+    log, chance = tmp_path / "log", random.Random(5)
     for _ in range(6):
-        process = subprocess.Popen(
-            [sys.executable, "-c", program, str(paths.root)], cwd=repository, stdout=subprocess.PIPE
-        )
-        assert process.stdout is not None
-        process.stdout.readline()
+        process = start(paths, repository, log)
         try:
-            process.wait(chance.uniform(0.1, 0.9))
+            process.wait(chance.uniform(0.1, 0.6))
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-        now = len(FeatureCache(cache_folders(paths)[0], 256)) if (paths.cache / "features").exists() else 0
-        assert now >= known
-        known = now
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(paths.root)], cwd=repository, check=True, capture_output=True, text=True
-    )
-    assert int(done.stdout.split()[-1]) == 30 - known
+    computed = len(log.read_text()) if log.exists() else 0
+    kept = sum(len(FeatureCache(folder, 256)) for folder in cache_folders(paths))
+    assert computed - kept <= 6 * (5 + BATCH)  # a segment that was being filled, and the batch that came on top
+    assert 0 < kept <= 30
+    process = start(paths, repository, log)
+    assert process.communicate()[0] == f"{30 - kept}\n"
     assert tree_bytes(paths.features) == before
 
 
-def test_two_extractions_at_once_in_one_cache_are_both_right(paths, repository, tree_bytes, tmp_path):
+def test_two_extractions_at_once_in_one_empty_cache_are_both_right(paths, repository, tree_bytes, tmp_path):
     before = tree_bytes(paths.features)
-    shutil.rmtree(paths.cache / "features")
+    shutil.rmtree(paths.cache)
+    paths.cache.mkdir()
     others = Paths(Path(shutil.copytree(paths.root, tmp_path / "other")))
-    shutil.rmtree(others.cache)
+    others.cache.rmdir()
     others.cache.symlink_to(paths.cache)
-    program = (
-        "import pathlib, sys\n"
-        "import tasks.common.cache as cache, tasks.features.stage as stage\n"
-        "from tasks.common.paths import Paths\n"
-        "from tasks.features.params import FeaturesParams\n"
-        "cache.SEGMENT = 8\n"
-        "params = FeaturesParams(backbone='test_efficientnet', weights='random', precision='f32')\n"
-        "stage.run(params, Paths(pathlib.Path(sys.argv[1])))\n"
-    )
-    both = [subprocess.Popen([sys.executable, "-c", program, str(p.root)], cwd=repository) for p in (paths, others)]
-    assert [process.wait(120) for process in both] == [0, 0]
+    both = [start(p, repository, tmp_path / f"log{n}") for n, p in enumerate((paths, others))]
+    (tmp_path / "go").touch()
+    computed = [int(process.communicate()[0]) for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert sum(computed) > 30  # neither waited for the other
     assert tree_bytes(paths.features) == tree_bytes(others.features) == before
+
+
+def test_a_view_of_an_image_that_is_gone_is_an_error_for_the_user(paths, run_stage):
+    path = read_pack(paths.features).index.query("split == 'train'")["path"].iloc[0]
+    (paths.raw / path).unlink()
+    with pytest.raises(DataError, match="cannot be read"):
+        run_stage("features", paths, views=1)
 
 
 def test_the_torch_engine_gives_the_same_features_under_another_fingerprint(paths, run_stage):

@@ -170,6 +170,11 @@ def test_of_copies_in_given_splits_the_one_nearest_to_the_test_stays():
     assert list(torn(images.assign(given=images["split"]))) == [True, False, True, False]
 
 
+def test_copies_given_for_training_of_which_the_hash_takes_one_for_validation_are_both_held_out():
+    images = pd.DataFrame({"pixels": ["x", "x"], "split": ["train", "val"], "given": ["train", "train"]})
+    assert list(torn(images)) == [True, True]
+
+
 def test_a_copy_placed_by_hash_yields_to_one_that_is_given():
     images = pd.DataFrame({"pixels": ["x", "x"], "split": ["train", "test"], "given": [None, "test"]})
     assert list(torn(images)) == [True, False]

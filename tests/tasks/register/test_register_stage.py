@@ -24,6 +24,15 @@ def test_the_package_agrees_with_evaluate(paths, run_stage):
     assert metrics["smoke_images"] == 4
 
 
+@pytest.mark.parametrize("change", [{"dtype": "float16"}, {"engine": "torch"}], ids=str)
+def test_features_kept_or_computed_in_another_way_are_packaged_too(paths, run_stage, change):
+    run_stage("features", paths, **change)
+    for stage in ("head", "finetune", "evaluate"):
+        run_stage(stage, paths)
+    assert run_stage("register", paths).metrics["largest_difference"] < 1e-2
+    assert read_json(paths.package / "package.json")["precision"] == "f32"
+
+
 def test_as_many_images_are_compared_as_there_are(paths, run_stage):
     expected = len(pd.read_parquet(paths.report / "predictions.parquet"))
     assert run_stage("register", paths, smoke_images=1000).metrics["smoke_images"] == expected
