@@ -8,12 +8,12 @@ OpenVINO both release the interpreter lock, so no worker process is needed. torc
 from __future__ import annotations
 
 import os
-import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,10 +27,6 @@ Features = npt.NDArray[np.float32]
 """float32, shape (N, D)."""
 
 Precision = Literal["f32", "bf16"]
-
-STALLED = 5.0
-"""Seconds without a finished batch after which the requests are asked whether they failed: OpenVINO does not call back
-from one that did."""
 
 BATCH = 8
 """Images a request. Measured on two cores with lite0: 1 to 16 are within 10 % of each other, more is slower."""
@@ -103,17 +99,21 @@ class Engine:
 
 @dataclass
 class _Slot:
-    """One request, its input buffer, and how far it is."""
+    """One request and its input buffer, the images in it, and how many of them are not decoded yet."""
 
     request: ov.InferRequest
     pixels: Pixels
     start: int = 0
     size: int = 0
     missing: int = 0
-    started: bool = False
+    error: BaseException | None = None
+    settled: threading.Event = field(default_factory=threading.Event)
 
 
 class _Ring:
+    """Batches are waited for in their order, so that no callback is needed: OpenVINO's threads would need Python's lock
+    for one, and whoever ends them may be holding it."""
+
     def __init__(
         self,
         model: ov.CompiledModel,
@@ -124,50 +124,32 @@ class _Ring:
     ) -> None:
         self._pool, self._load = pool, load
         self._lock = threading.Lock()
-        self._finished: queue.Queue[int | BaseException] = queue.Queue()
         self._cancelled = False
         requests = int(model.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
-        self._slots = [self._slot(model, height, width, number) for number in range(2 * requests + 1)]
-
-    def _slot(self, model: ov.CompiledModel, height: int, width: int, number: int) -> _Slot:
-        request = model.create_infer_request()
-        # The request keeps its callback where Python's garbage collector cannot look: so it must not hold the request.
-        request.set_callback(self._finished.put, number)
-        return _Slot(request, np.empty((BATCH, height, width, 3), np.uint8))
+        shape = (BATCH, height, width, 3)
+        self._free = [_Slot(model.create_infer_request(), np.empty(shape, np.uint8)) for _ in range(2 * requests + 1)]
+        self._under_way: deque[_Slot] = deque()
 
     def run(self, count: int) -> Iterator[tuple[int, Features]]:
-        free, ready, fed, wanted = list(self._slots), {}, 0, 0
-        while wanted < count:
-            while free and fed < count:
-                slot = free.pop()
-                self._feed(slot, fed, min(BATCH, count - fed))
-                fed += slot.size
-            finished = self._next()
-            ready[finished.start] = finished
-            while wanted in ready:
-                slot = ready.pop(wanted)
-                yield slot.start, slot.request.get_output_tensor(0).data.copy()
-                wanted += slot.size
-                free.append(slot)
+        fed = 0
+        while fed < count or self._under_way:
+            while self._free and fed < count:
+                fed += self._feed(self._free.pop(), fed, min(BATCH, count - fed))
+            slot = self._under_way.popleft()
+            slot.settled.wait()
+            if slot.error is not None:
+                raise slot.error
+            slot.request.wait()
+            yield slot.start, slot.request.get_output_tensor(0).data.copy()
+            self._free.append(slot)
 
-    def _next(self) -> _Slot:
-        while True:
-            try:
-                finished = self._finished.get(timeout=STALLED)
-            except queue.Empty:
-                for slot in self._slots:
-                    if slot.started:
-                        slot.request.wait_for(0)  # raises what the request failed with
-                continue
-            if isinstance(finished, BaseException):
-                raise finished
-            self._slots[finished].started = False
-            return self._slots[finished]
-
-    def _feed(self, slot: _Slot, start: int, size: int) -> None:
-        slot.start, slot.size, slot.missing = start, size, size
+    def _feed(self, slot: _Slot, start: int, size: int) -> int:
+        slot.start, slot.size, slot.missing, slot.error = start, size, size, None
+        slot.settled.clear()
+        self._under_way.append(slot)
         for place in range(size):
             self._pool.submit(self._decode, slot, place)
+        return size
 
     def _decode(self, slot: _Slot, place: int) -> None:
         if self._cancelled:
@@ -180,17 +162,19 @@ class _Ring:
             if last:
                 slot.request.set_input_tensor(ov.Tensor(slot.pixels[: slot.size], shared_memory=True))
                 slot.request.start_async()
-                slot.started = True
+                slot.settled.set()
         except BaseException as error:  # noqa: BLE001  (handed to the consumer, which raises it)
-            self._finished.put(error)
+            slot.error = error
+            slot.settled.set()
 
     def abandon(self) -> None:
         """No new work; what runs already is waited for, so that no request outlives its buffer."""
         self._cancelled = True
         self._pool.shutdown(wait=True, cancel_futures=True)
-        for slot in self._slots:
-            with suppress(RuntimeError):  # one that failed has said so; the others are still to be waited for
-                slot.request.wait()
+        for slot in self._under_way:
+            if slot.settled.is_set() and slot.error is None:
+                with suppress(RuntimeError):  # whoever consumes has another error, or wants no more
+                    slot.request.wait()
 
 
 def choose_precision(

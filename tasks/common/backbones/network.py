@@ -74,7 +74,9 @@ def _transport_failed(error: BaseException | None) -> bool:
         return False
     while error is not None:
         library = type(error).__module__.split(".")[0]
-        if library in ("httpx", "httpcore", "requests", "urllib3") or isinstance(error, ConnectionError | TimeoutError):
+        if library in ("httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3") or isinstance(
+            error, ConnectionError | TimeoutError
+        ):
             return True
         error = error.__cause__ or error.__context__
     return False

@@ -203,6 +203,14 @@ def test_a_stream_that_has_ended_leaves_nothing_in_memory(engine, pixels, monkey
     assert rings[0]() is None
 
 
+def test_an_engine_can_be_thrown_away_right_after_its_last_batch(tiny_graph):
+    pixels = np.random.default_rng(2).integers(0, 256, (160, 160, 3), dtype=np.uint8)
+    for _ in range(12):
+        engine = Engine(tiny_graph.xml)
+        assert len(collect(engine.stream(lambda i: pixels, 17))) == 3
+        del engine
+
+
 def test_a_compiled_graph_is_kept_and_gives_the_same_features(tiny_graph, tmp_path):
     pixels = np.random.default_rng(2).integers(0, 256, (3, 160, 160, 3), dtype=np.uint8)
     first = Engine(tiny_graph.xml, compiled=tmp_path)(pixels)
@@ -213,7 +221,6 @@ def test_a_compiled_graph_is_kept_and_gives_the_same_features(tiny_graph, tmp_pa
 
 
 def test_a_request_that_fails_is_an_error_and_does_not_hang(engine, pixels, monkeypatch):
-    monkeypatch.setattr(module, "STALLED", 0.2)
     wrong = np.zeros((8, 4, 5, 3), np.uint8)  # a batch that the network cannot take
     original = module.ov.Tensor
     monkeypatch.setattr(module.ov, "Tensor", lambda pixels, shared_memory: original(wrong, shared_memory=True))

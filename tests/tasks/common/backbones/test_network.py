@@ -150,9 +150,9 @@ def test_a_hub_that_cannot_be_reached_is_answered_with_the_three_ways_to_get_wei
 
 
 def test_a_hub_that_does_not_answer_may_be_tried_again(monkeypatch):
-    import httpx
+    import httpx2
 
-    monkeypatch.setattr(network.timm, "create_model", lambda *_, **__: httpx.get("http://127.0.0.1:9"))
+    monkeypatch.setattr(network.timm, "create_model", lambda *_, **__: httpx2.get("http://127.0.0.1:9"))
     with pytest.raises(WeightsError) as refused:
         network.create("test_efficientnet", WeightsSource("hub", "test_efficientnet"))
     assert may_pass(refused.value)
