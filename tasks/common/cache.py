@@ -29,7 +29,7 @@ from .progress import say
 SEGMENT = 1024
 """Images a segment: what a crash can lose at most."""
 
-SEGMENT_SECONDS = 30.0
+SEGMENT_SECONDS = 5.0
 """A slow backbone's segment is written after this time, full or not."""
 
 Dtype = Literal["float32", "float16"]
