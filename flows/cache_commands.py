@@ -12,16 +12,9 @@ from tasks.common.errors import GraftError
 from tasks.common.paths import find_root
 from tasks.common.progress import say
 
-app = typer.Typer(
-    help="What the feature cache holds, whether it is sound, and how to make it smaller.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+from .options import HERE, SETTINGS, AsJson, Project
 
-Project = Annotated[Path, typer.Option("--project", "-C", help="A folder in the project; by default the current one.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
-HERE = Path()
+app = typer.Typer(help="What the feature cache holds, whether it is sound, and how to make it smaller.", **SETTINGS)
 
 
 @app.command("ls")
@@ -87,8 +80,6 @@ def gc(
     root = find_root(project)
     aliases = _aliases(root) if keep_champion else {}
     keep = [CURRENT, "champion"] if keep_champion else [CURRENT]
-    if not (root / CURRENT / "fingerprint.json").is_file():
-        keep.remove(CURRENT)
     removed = [entry.row() for entry in collect(root, aliases, keep=keep, gigabytes=max_gb, dry_run=dry_run)]
     if as_json:
         print(json.dumps(removed, indent=2))
@@ -101,11 +92,12 @@ def gc(
 
 
 def _aliases(root: Path) -> dict[str, str]:
+    from .store import has_store
+
+    if not has_store(root):
+        return {}
     from .config import load_params
     from .registry import feature_fingerprints
-    from .tracking import Tracker, has_store, tracking_uri
-
-    if not has_store(root, tracking_uri(root)):
-        return {}
+    from .tracking import Tracker
 
     return feature_fingerprints(Tracker(root), load_params(root / "params.yaml")["register"].model_dump()["name"])

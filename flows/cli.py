@@ -19,25 +19,21 @@ from tasks.common.errors import GraftError
 from tasks.common.paths import find_root
 
 from . import cache_commands, versioning
+from .options import HERE, SETTINGS, AsJson, Project
 
 app = typer.Typer(
     name="graft",
     help="A transfer-learning pipeline for images: frozen backbone, new head, optional fine-tuning.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    **SETTINGS,
 )
 
 app.add_typer(cache_commands.app, name="cache")
 
-Project = Annotated[Path, typer.Option("--project", "-C", help="A folder in the project; by default the current one.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 Replace = Annotated[bool, typer.Option("--replace", help="Put the images in the place of those that are there.")]
 Add = Annotated[bool, typer.Option("--add", help="Add the images to those that are there.")]
 Force = Annotated[bool, typer.Option("--force", help="With --replace: delete also images that DVC has not got.")]
-HERE = Path()
 LOOK_NEXT = (
     "graft ui            runs, models, lineage",
     "dvc metrics show    all figures",
@@ -166,7 +162,7 @@ def ui(
     import threading
 
     from .servers import mlflow_server, prefect_server, prepare_prefect
-    from .tracking import tracking_uri
+    from .store import tracking_uri
 
     root = find_root(project)
     prepare_prefect(root)

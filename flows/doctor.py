@@ -141,11 +141,12 @@ def _disk(root: Path) -> Finding:
 
 
 def _mlflow(root: Path) -> Finding:
-    from .tracking import Tracker, has_store, tracking_uri
+    from .store import has_store, tracking_uri
+    from .tracking import Tracker
 
     uri = tracking_uri(root)
     try:
-        if has_store(root, uri):
+        if has_store(root):
             Tracker(root)
     except GraftError as error:
         return Finding("mlflow", "fail", str(error.got), error.todo)
@@ -154,9 +155,10 @@ def _mlflow(root: Path) -> Finding:
 
 def _model(root: Path) -> Finding:
     from .registry import misplaced_challenger
-    from .tracking import Tracker, has_store, tracking_uri
+    from .store import has_store
+    from .tracking import Tracker
 
-    if not Paths(root).registration.is_file() or not has_store(root, tracking_uri(root)):
+    if not Paths(root).registration.is_file() or not has_store(root):
         return Finding("model", "ok", "none registered yet")
     wrong = misplaced_challenger(Tracker(root))
     if wrong:

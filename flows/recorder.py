@@ -49,7 +49,7 @@ class Recorder:
         self._holder = processes.holder()
         self._desk = _desk(root, self._holder)
         self._started = None if self._desk.is_file() else _start(root, self._holder)
-        self._opening = threading.Thread(target=self._open)
+        self._opening: threading.Thread | None = None
         self._runs: dict[str, str] = {}
         self._refusal: GraftError | None = None
 
@@ -60,8 +60,7 @@ class Recorder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._opening.ident is not None:
-            self._opening.join()
+        self._wait()
         try:
             if self._refusal is not None:
                 raise self._refusal from None
@@ -94,10 +93,14 @@ class Recorder:
         Raises:
             GraftError: they could not be opened.
         """
-        self._opening.join()
+        self._wait()
         if self._refusal is not None:
             raise self._refusal
         return self._runs
+
+    def _wait(self) -> None:
+        if self._opening is not None:
+            self._opening.join()
 
     def __call__(self, method: str, *values: Any) -> Any:
         """The result of a method of `StageRecord`.

@@ -87,7 +87,7 @@ def _try_out(model_uri: str, example: pd.DataFrame) -> None:
 def misplaced_challenger(tracker: Tracker) -> str:
     """What is wrong with the alias `challenger`; empty if it points to the version of models/registration.json.
 
-    `dvc checkout` and DVC's cache of runs bring an earlier version's file back, and then nothing is registered.
+    `dvc checkout` brings an earlier version's file back, and then nothing is registered.
     """
     kept = _registration(tracker)
     if not kept:

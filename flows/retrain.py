@@ -14,7 +14,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.exceptions import CancelledRun
 from prefect.settings import PREFECT_UI_URL
 
-from tasks.common.environment import FLOW_RUN, FLOW_RUN_URL, LEASH, PARENT
+from tasks.common.environment import FLOW_RUN_URL, PARENT
 from tasks.common.errors import GraftError
 from tasks.common.files import read_json
 from tasks.common.paths import Paths
@@ -71,7 +71,7 @@ def retrain(project: str) -> dict[str, Any]:
     params: RetrainParams = load_params(root / "params.yaml")["retrain"]  # type: ignore[assignment]
     tracker = Tracker(root)
     parent = tracker.new_parent(runtime.flow_run.name or "retrain", _flow_tags())
-    environment = {PARENT: parent, LEASH: processes.key(processes.me()), **_flow_variables()}
+    environment = {PARENT: parent, FLOW_RUN_URL: _flow_run_page()}
     results: list[dict[str, Any]] = []
     try:
         sync(str(root), params.time_limit_minutes)
@@ -113,10 +113,6 @@ def _wind_up(root: Path, tracker: Tracker, parent: str, results: list[dict[str, 
 def _flow_tags() -> dict[str, str]:
     tags = {"graft.process": processes.key(processes.me()), "prefect.flow_run_id": str(runtime.flow_run.id)}
     return {**tags, "prefect.flow_run_url": _flow_run_page()}
-
-
-def _flow_variables() -> dict[str, str]:
-    return {FLOW_RUN: str(runtime.flow_run.id), FLOW_RUN_URL: _flow_run_page()}
 
 
 def _flow_run_page() -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 from tasks.common.errors import GraftError
 from tasks.common.files import read_json
 from tasks.common.paths import STAGES, Paths
+
+from .store import own_store
 
 
 def summarise(root: Path) -> dict[str, Any]:
@@ -46,7 +47,8 @@ def summarise(root: Path) -> dict[str, Any]:
 
 def _model_note(root: Path) -> str:
     """What `graft doctor` would say of the model's alias; only of the project's own store, which answers at once."""
-    if os.environ.get("MLFLOW_TRACKING_URI") or not (root / "mlflow.db").is_file():
+    own = own_store(root)
+    if own is None or not own.is_file():
         return ""
     from .registry import misplaced_challenger
     from .tracking import Tracker

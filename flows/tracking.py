@@ -29,6 +29,7 @@ from tasks.common.record import Record
 
 from . import processes
 from .dataset import dataset_entity
+from .store import tracking_uri
 from .versioning import GitState, git_state
 
 INVOCATION = "graft.invocation"
@@ -45,16 +46,6 @@ def _user() -> str:
         return getpass.getuser()
     except (KeyError, OSError):  # a container's user without a name
         return str(os.getuid())
-
-
-def tracking_uri(root: Path) -> str:
-    """MLFLOW_TRACKING_URI, or a SQLite file inside the project."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root.resolve()}/mlflow.db"
-
-
-def has_store(root: Path, uri: str) -> bool:
-    """Whether there is something to ask, so that to ask does not make it."""
-    return not uri.startswith("sqlite:") or (root / "mlflow.db").is_file()
 
 
 def experiment_name() -> str:

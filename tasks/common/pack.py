@@ -84,10 +84,17 @@ def read_pack(folder: Path) -> Pack:
         raise DataError(f"{folder} holds no features", todo="run `dvc repro`, which makes them in the stage features")
     return Pack(
         stored_ND=np.load(folder / "features.npy", mmap_mode="r"),
-        views_VD=np.load(folder / "views.npy", mmap_mode="r" if (folder / "views.npy").stat().st_size > 128 else None),
+        views_VD=_load_views(folder / "views.npy"),
         index=pd.read_parquet(folder / "index.parquet"),
         fingerprint=read_json(folder / "fingerprint.json"),
     )
+
+
+def _load_views(path: Path) -> npt.NDArray[Any]:
+    try:
+        return np.load(path, mmap_mode="r")
+    except ValueError:  # there are none, and a file without rows cannot be mapped
+        return np.load(path)
 
 
 class RowFile:

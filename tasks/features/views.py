@@ -55,7 +55,8 @@ def list_items(manifest: pd.DataFrame, params: FeaturesParams) -> Items:
     train = np.flatnonzero(manifest["split"] == "train")
     numbers = np.repeat(np.arange(1, params.views + 1), len(train))
     rows = np.tile(train, params.views)
-    keys = [_view_key(image_ids[row], int(number), params) for row, number in zip(rows, numbers)]
+    recipe = json.dumps([RECIPE, version("albumentations"), _recipe(params)], sort_keys=True)
+    keys = [_view_key(image_ids[row], int(number), recipe) for row, number in zip(rows, numbers)]
     return Items(
         ids_of(image_ids + keys),
         np.concatenate([np.arange(len(manifest)), rows]),
@@ -78,6 +79,5 @@ def _recipe(params: FeaturesParams) -> dict[str, float | bool | int]:
     }
 
 
-def _view_key(image_id: str, number: int, params: FeaturesParams) -> str:
-    text = json.dumps([image_id, number, RECIPE, version("albumentations"), _recipe(params)], sort_keys=True)
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+def _view_key(image_id: str, number: int, recipe: str) -> str:
+    return hashlib.blake2b(f"{image_id} {number} {recipe}".encode(), digest_size=16).hexdigest()

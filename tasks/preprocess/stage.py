@@ -100,10 +100,11 @@ def _hold_out(images: pd.DataFrame, rejected: pd.DataFrame) -> tuple[pd.DataFram
             reasons[same.index] = f"same pixels under two labels: {named}"
     one_label = copies[reasons[copies.index] == ""]
     out = torn(one_label)
-    for row in one_label[out].itertuples():
-        others = one_label[(one_label["pixels"] == row.pixels) & (one_label["split"] != row.split)]
-        nearest = max(others.itertuples(), key=lambda other: SPLITS.index(other.split))
-        reasons[row.Index] = f"same pixels as an image of {nearest.split}: {nearest.path}"
+    for _, same in one_label[one_label["pixels"].isin(one_label.loc[out, "pixels"])].groupby("pixels"):
+        first_of = same.groupby("split")["path"].first()
+        for row in same[out[same.index]].itertuples():
+            nearest = max((split for split in first_of.index if split != row.split), key=SPLITS.index)
+            reasons[row.Index] = f"same pixels as an image of {nearest}: {first_of[nearest]}"
     held = reasons != ""
     return images[~held].reset_index(drop=True), pd.concat([rejected, images[held].assign(reason=reasons[held])])
 
@@ -168,8 +169,7 @@ def _stop_if_nothing_to_learn(manifest: pd.DataFrame, raw: Path) -> None:
 def _warn_of_small_classes(manifest: pd.DataFrame) -> None:
     lacking = [name for name, count in counts(manifest).items() if not all(count.values())]
     if lacking:
-        shown = ", ".join(lacking[:5]) + (f" and {len(lacking) - 5} more" if len(lacking) > 5 else "")
-        say(f"preprocess: too few images to have one in each split: {shown}")
+        say(f"preprocess: too few images to have one in each split: {_some(lacking)}")
 
 
 def _warn_of_torn_groups(manifest: pd.DataFrame) -> None:
@@ -177,8 +177,11 @@ def _warn_of_torn_groups(manifest: pd.DataFrame) -> None:
     splits = manifest.groupby("group")["split"].nunique()
     names = [str(name) for name in splits.index[splits > 1]]
     if names:
-        shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-        say(f"preprocess: the splits that the data bring tear groups apart: {shown}")
+        say(f"preprocess: the splits that the data bring tear groups apart: {_some(names)}")
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def _write(manifest: pd.DataFrame, rejected: pd.DataFrame, pins: pd.DataFrame, paths: Paths) -> None:

@@ -15,6 +15,9 @@ from ..images import EvalTransform
 from .spec import Spec, check_same, libraries
 from .weights import WeightsSource, fit_state, read_state
 
+BROKEN_CONNECTIONS = {"ConnectionError", "Timeout", "TimeoutError", "TransportError"}
+"""What errors of connections are called in Python, requests and httpx."""
+
 
 def create(backbone: str, source: WeightsSource, folder_hint: str = "data/weights") -> torch.nn.Module:
     """The network in evaluation mode; its output is the pooled feature vector, float32 (B, D).
@@ -69,14 +72,12 @@ def _from_hub(backbone: str, folder_hint: str) -> torch.nn.Module:
 
 
 def _transport_failed(error: BaseException | None) -> bool:
-    """Whether a connection broke somewhere on the way; each library of the hub's client has errors of its own."""
+    """Whether a connection broke somewhere on the way; each library of the hub's client has errors of its own. That the
+    hub has no such file is an answer."""
     if huggingface_hub.constants.HF_HUB_OFFLINE:
         return False
     while error is not None:
-        library = type(error).__module__.split(".")[0]
-        if library in ("httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3") or isinstance(
-            error, ConnectionError | TimeoutError
-        ):
+        if BROKEN_CONNECTIONS & {kind.__name__ for kind in type(error).__mro__}:
             return True
         error = error.__cause__ or error.__context__
     return False

@@ -158,5 +158,17 @@ def test_a_hub_that_does_not_answer_may_be_tried_again(monkeypatch):
     assert may_pass(refused.value)
 
 
+def test_that_the_hub_has_no_such_weights_is_an_answer(hub, monkeypatch):
+    import httpx2
+
+    address, _ = hub
+    monkeypatch.setattr(
+        network.timm, "create_model", lambda *_, **__: httpx2.get(f"{address}/nothing").raise_for_status()
+    )
+    with pytest.raises(WeightsError, match="404") as refused:
+        network.create("test_efficientnet", WeightsSource("hub", "test_efficientnet"))
+    assert not may_pass(refused.value)
+
+
 def test_a_hub_that_must_not_be_asked_is_not_tried_again(ask_hub):
     assert ask_hub("http://127.0.0.1:9", HF_HUB_OFFLINE="1").splitlines()[-1].endswith("may pass: False")
