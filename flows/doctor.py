@@ -110,13 +110,13 @@ def _params(root: Path) -> Finding:
 
 
 def _weights(root: Path) -> Finding:
+    from tasks.common.backbones.catalogue import timm_name
     from tasks.common.backbones.weights import find_weights
 
     try:
         features = load_params(root / "params.yaml")["features"].model_dump()
-        source = find_weights(
-            features["backbone"], features["weights"], Paths(root).weights, features["weights_sha256"]
-        )
+        backbone = timm_name(features["backbone"], features["weights"])
+        source = find_weights(backbone, features["weights"], Paths(root).weights, features["weights_sha256"])
     except GraftError as error:
         return Finding("weights", "fail", error.what, error.todo)
     if source.kind == "hub":

@@ -67,6 +67,6 @@ def frozen_graph(fingerprint: dict[str, Any], paths: Paths) -> Graph:
     """
     spec = Spec.from_dict(fingerprint)
     source = same_weights(spec.backbone, spec.weights, spec.weights_sha256, paths.weights)
-    graph = backbone_graph(spec.backbone, source, paths.cache)
+    graph = backbone_graph(spec.backbone, source, paths.cache, spec.form)
     check_same(spec, graph.spec.weights_sha256, source)
     return graph

@@ -10,8 +10,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
+from ..common.backbones.catalogue import timm_name
 from ..common.backbones.graph import Graph, backbone_graph
-from ..common.backbones.spec import Spec
+from ..common.backbones.spec import Form, Spec
 from ..common.backbones.weights import WeightsSource, find_weights
 from ..common.engine import Engine, Features, Precision, choose_precision, cpu_has_fast_bf16
 from ..common.files import json_digest, read_json, write_shared_json
@@ -76,10 +77,11 @@ def choose_extractor(params: FeaturesParams, paths: Paths, sample: Callable[[Spe
         ParamsError: no such backbone.
         WeightsError: no weights, or another network's.
     """
-    source = find_weights(params.backbone, params.weights, paths.weights, params.weights_sha256)
+    backbone, form = timm_name(params.backbone, params.weights), Form(params.output)
+    source = find_weights(backbone, params.weights, paths.weights, params.weights_sha256)
     if params.engine == "torch" or (params.engine == "auto" and _has_gpu()):
-        return _with_torch(params, source, paths, sample)
-    return _with_openvino(params, backbone_graph(params.backbone, source, paths.cache), paths, sample)
+        return _with_torch(params, backbone, form, source, paths, sample)
+    return _with_openvino(params, backbone_graph(backbone, source, paths.cache, form), paths, sample)
 
 
 def _has_gpu() -> bool:
@@ -103,13 +105,18 @@ def _with_openvino(
 
 
 def _with_torch(
-    params: FeaturesParams, source: WeightsSource, paths: Paths, sample: Callable[[Spec], Sequence[Pixels]]
+    params: FeaturesParams,
+    backbone: str,
+    form: Form,
+    source: WeightsSource,
+    paths: Paths,
+    sample: Callable[[Spec], Sequence[Pixels]],
 ) -> Extractor:
     from ..common.backbones import network
     from ..common.torch_engine import TorchEngine, best_device, has_fast_bf16
 
-    model = network.create(params.backbone, source)
-    spec = network.spec_of(model, params.backbone, source)
+    model = network.create(backbone, source, form)
+    spec = network.spec_of(model, backbone, source, form)
     device = best_device()
 
     def build(precision: Precision) -> TorchEngine:

@@ -13,7 +13,7 @@ class FeaturesParams(Section):
     """Which frozen network sees the images, and on what it runs."""
 
     backbone: str = "tf_efficientnet_lite0"
-    """Any timm model name, with or without a tag."""
+    """A name of the Keras table (`ResNet50`) or any timm model name, with or without a tag; see `graft models`."""
 
     weights: str = "auto"
     """`auto` takes the first of: data/weights/<backbone>.safetensors (or .pth, .pt, .bin), an installed weights
@@ -21,6 +21,10 @@ class FeaturesParams(Section):
 
     weights_sha256: str | None = Field(None, pattern=r"^[0-9a-fA-F]{64}$")
     """If given, a weights file with another SHA-256 is refused."""
+
+    output: Literal["pre_logits", "pooled"] = "pre_logits"
+    """`pre_logits` is what the pre-trained classifier sees; `pooled` the mean of the last feature maps, before any
+    hidden layer of the classifier (VGG: 512 features instead of 4,096)."""
 
     engine: Literal["auto", "openvino", "torch"] = "auto"
     """`openvino` runs on the processor, `torch` on a GPU; `auto` takes torch where there is a GPU (CUDA or MPS)."""

@@ -133,7 +133,7 @@ def _write(decision: Decision, trainer: Trainer, course: Course, spec: Spec, cla
         state = {name: value.contiguous() for name, value in backbone.state_dict().items()}
         save_file(state, folder / "network.safetensors")
         tuned = WeightsSource("finetuned", spec.weights)
-        convert(backbone, network.spec_of(backbone, spec.backbone, tuned), folder / "graph")
+        convert(backbone, network.spec_of(backbone, spec.backbone, tuned, spec.form), folder / "graph")
         pd.DataFrame(course.rows).to_csv(folder / "curves.csv", index=False)
 
 

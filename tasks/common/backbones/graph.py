@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from ..files import json_digest, read_json, shared_folder, write_json
 from ..progress import say
-from .spec import Spec, libraries
+from .spec import AS_TRAINED, Form, Spec, libraries
 from .weights import WeightsSource
 
 if TYPE_CHECKING:
@@ -30,23 +30,23 @@ class Graph:
     spec: Spec
 
 
-def backbone_graph(backbone: str, source: WeightsSource, cache: Path) -> Graph:
+def backbone_graph(backbone: str, source: WeightsSource, cache: Path, form: Form = AS_TRAINED) -> Graph:
     """The graph of a pre-trained backbone, from the cache or newly converted (which takes some seconds).
 
     Raises:
         ParamsError: timm knows no such model.
         WeightsError: the weights cannot be had, or are another network's.
     """
-    key = {"backbone": backbone, "weights": f"{source.kind}: {source.where}", "sha256": source.sha256}
+    key = {"backbone": backbone, "weights": f"{source.kind}: {source.where}", "sha256": source.sha256, **asdict(form)}
     folder = cache / "graphs" / json_digest({**key, "converter": CONVERTER, "libraries": libraries()})
     if not (folder / "spec.json").is_file():
         from . import network
 
         shutil.rmtree(folder, ignore_errors=True)  # damaged: a whole one has its spec
         say(f"converting {backbone} (weights from {source.kind}: {source.where}); once for these weights")
-        model = network.create(backbone, source)
+        model = network.create(backbone, source, form)
         with shared_folder(folder) as part:
-            convert(model, network.spec_of(model, backbone, source), part)
+            convert(model, network.spec_of(model, backbone, source, form), part)
     return read_graph(folder)
 
 

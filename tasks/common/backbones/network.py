@@ -12,15 +12,15 @@ import torch
 
 from ..errors import ParamsError, WeightsError, WeightsUnreachable, nearest
 from ..images import EvalTransform
-from .spec import Spec, check_same, libraries
+from .spec import AS_TRAINED, Form, Spec, check_same, libraries
 from .weights import WeightsSource, fit_state, read_state
 
 BROKEN_CONNECTIONS = {"ConnectionError", "Timeout", "TimeoutError", "TransportError"}
 """What errors of connections are called in Python, requests and httpx."""
 
 
-def create(backbone: str, source: WeightsSource, folder_hint: str = "data/weights") -> torch.nn.Module:
-    """The network in evaluation mode; its output is the pooled feature vector, float32 (B, D).
+def create(backbone: str, source: WeightsSource, form: Form = AS_TRAINED) -> torch.nn.Module:
+    """The network in evaluation mode; its output is the feature vector, float32 (B, D).
 
     Raises:
         ParamsError: timm knows no such model.
@@ -35,13 +35,29 @@ def create(backbone: str, source: WeightsSource, folder_hint: str = "data/weight
         )
     torch.manual_seed(0)
     if source.kind == "hub":
-        model = _from_hub(backbone, folder_hint)
+        model = _from_hub(backbone, "data/weights")
     else:
         model = timm.create_model(backbone, pretrained=False)
         if source.file is not None:
             fit_state(model, read_state(source.file), backbone)
     model.reset_classifier(0)  # type: ignore[operator]
-    return model.eval()
+    return (Pooled(model) if form.output == "pooled" else model).eval()
+
+
+class Pooled(torch.nn.Module):
+    """The mean over places of a convolutional network's last feature maps."""
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    @property
+    def pretrained_cfg(self) -> Any:
+        return self.network.pretrained_cfg
+
+    def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+        maps_BDHW: torch.Tensor = self.network.forward_features(x_BCHW)  # type: ignore[operator]
+        return maps_BDHW.mean((2, 3))
 
 
 def create_again(spec: Spec, source: WeightsSource) -> torch.nn.Module:
@@ -50,7 +66,7 @@ def create_again(spec: Spec, source: WeightsSource) -> torch.nn.Module:
     Raises:
         WeightsError: the source has other weights by now.
     """
-    model = create(spec.backbone, source)
+    model = create(spec.backbone, source, spec.form)
     found = source.sha256 or state_sha256(model.state_dict().items())
     check_same(spec, found, source)
     return model
@@ -83,7 +99,7 @@ def _transport_failed(error: BaseException | None) -> bool:
     return False
 
 
-def spec_of(model: torch.nn.Module, backbone: str, source: WeightsSource) -> Spec:
+def spec_of(model: torch.nn.Module, backbone: str, source: WeightsSource, form: Form = AS_TRAINED) -> Spec:
     """What `model`, as `create` gave it, is."""
     transform = eval_transform(model)
     with torch.inference_mode():
@@ -94,6 +110,7 @@ def spec_of(model: torch.nn.Module, backbone: str, source: WeightsSource) -> Spe
         weights_sha256=source.sha256 or state_sha256(model.state_dict().items()),
         dimension=dimension,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
+        form=form,
         transform=transform,
         libraries=libraries(),
     )

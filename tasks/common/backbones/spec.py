@@ -4,11 +4,32 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Literal
 
 from ..errors import WeightsError
 from ..images import EvalTransform
 from .weights import WeightsSource
+
+Output = Literal["pre_logits", "pooled"]
+
+
+@dataclass(frozen=True)
+class Form:
+    """What is asked of a network beyond its name and weights.
+
+    Attributes:
+        output: `pre_logits` is what its classifier sees; `pooled` the mean of its last feature maps, before any hidden
+            layer of the classifier (VGG: 512 features instead of 4,096).
+        channels: C, of an image.
+        image_size: (height, width) of the input; None as in pre-training.
+    """
+
+    output: Output = "pre_logits"
+    channels: int = 3
+    image_size: tuple[int, int] | None = None
+
+
+AS_TRAINED = Form()
 
 
 @dataclass(frozen=True)
@@ -21,6 +42,7 @@ class Spec:
         weights_sha256: of the weights' file; of the tensors where there was no file.
         dimension: D, the length of a feature vector.
         parameters: of the backbone without its classifier.
+        form: what was asked for.
         transform: the evaluation geometry.
         libraries: the versions that made the graph.
     """
@@ -30,6 +52,7 @@ class Spec:
     weights_sha256: str
     dimension: int
     parameters: int
+    form: Form
     transform: EvalTransform
     libraries: dict[str, str]
 
@@ -37,7 +60,9 @@ class Spec:
     def from_dict(cls, values: dict[str, Any]) -> Spec:
         """The spec in a mapping that may hold more, such as a fingerprint."""
         values = {name: values[name] for name in cls.__dataclass_fields__}
-        return cls(**{**values, "transform": EvalTransform.from_dict(values["transform"])})
+        size = values["form"]["image_size"]
+        form = Form(**{**values["form"], "image_size": tuple(size) if size else None})
+        return cls(**{**values, "form": form, "transform": EvalTransform.from_dict(values["transform"])})
 
 
 def libraries() -> dict[str, str]:
