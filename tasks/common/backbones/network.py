@@ -12,6 +12,8 @@ import torch
 
 from ..errors import ParamsError, WeightsError, WeightsUnreachable, nearest
 from ..images import EvalTransform
+from . import keras, nasnet  # noqa: F401  (timm then knows nasnetamobile)
+from .catalogue import entry_of
 from .spec import AS_TRAINED, Form, Spec, check_same, libraries
 from .weights import WeightsSource, fit_state, read_state
 
@@ -34,7 +36,10 @@ def create(backbone: str, source: WeightsSource, form: Form = AS_TRAINED) -> tor
             todo=nearest(backbone, timm.list_models(pretrained=False)) or "look the name up",
         )
     torch.manual_seed(0)
-    if source.kind == "hub":
+    entry = entry_of(backbone)
+    if source.kind == "keras" and entry is not None and source.file is not None:
+        model = keras.create(entry, source.file, form.output)
+    elif source.kind == "hub":
         model = _from_hub(backbone, "data/weights")
     else:
         model = timm.create_model(backbone, pretrained=False)
