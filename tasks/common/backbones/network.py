@@ -1,4 +1,4 @@
-"""A timm network with its weights, without its classifier. Imports torch and timm, which takes seconds."""
+"""A timm network with its weights, as a rule without its classifier. Imports torch and timm, which takes seconds."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ BROKEN_CONNECTIONS = {"ConnectionError", "Timeout", "TimeoutError", "TransportEr
 
 
 def create(backbone: str, source: WeightsSource, form: Form = AS_TRAINED) -> torch.nn.Module:
-    """The network in evaluation mode; its output is the feature vector, float32 (B, D).
+    """The network in evaluation mode; its output is the feature vector, or the logits, float32 (B, D).
 
     Raises:
         ParamsError: timm knows no such model.
-        WeightsError: the weights cannot be had, or are another network's.
+        WeightsError: the weights cannot be had, or are another network's; or have no classifier for `logits`.
     """
-    if not timm.is_model(backbone):
+    if not is_known(backbone):
         raise ParamsError(
             "params.yaml: `features.backbone` is not a timm model",
             got=backbone,
             allowed="any name that `timm.list_models()` gives",
-            todo=nearest(backbone, timm.list_models(pretrained=False)) or "look the name up",
+            todo=nearest(backbone, [*timm.list_models(), *timm.list_pretrained()]) or "look the name up: graft models",
         )
     torch.manual_seed(0)
     entry = entry_of(backbone)
@@ -44,9 +44,37 @@ def create(backbone: str, source: WeightsSource, form: Form = AS_TRAINED) -> tor
     else:
         model = timm.create_model(backbone, pretrained=False)
         if source.file is not None:
-            fit_state(model, read_state(source.file), backbone)
+            state = read_state(source.file)
+            if form.output == "logits":
+                _refuse_without_classifier(model, set(state), source)
+            fit_state(model, state, backbone)
+    if form.output == "logits":
+        return model.eval()
     model.reset_classifier(0)  # type: ignore[operator]
     return (Pooled(model) if form.output == "pooled" else model).eval()
+
+
+def is_known(backbone: str) -> bool:
+    """Whether timm has the architecture, and the tag if there is one."""
+    try:
+        return timm.is_model(backbone) and timm.get_pretrained_cfg(backbone) is not None
+    except RuntimeError:  # what timm raises for a tag that it does not know
+        return False
+
+
+def _refuse_without_classifier(model: torch.nn.Module, names: set[str], source: WeightsSource) -> None:
+    """Files with another library's names are left to `fit_state`, which counts."""
+    known: Any = model.pretrained_cfg
+    parts = known["classifier"] or ()
+    last = tuple(f"{part}." for part in ([parts] if isinstance(parts, str) else parts))
+    missing = set(model.state_dict()) - names
+    if missing and all(name.startswith(last) for name in missing):
+        raise WeightsError(
+            f"the weights from {source.where} are without the classifier, so there are no labels to give",
+            got=f"no {', '.join(sorted(missing))}",
+            allowed="weights with the classifier of their pre-training",
+            todo="take the whole file, or use this one for features only",
+        )
 
 
 class Pooled(torch.nn.Module):

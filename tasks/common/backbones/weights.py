@@ -85,6 +85,25 @@ def find_weights(backbone: str, wanted: str, folder: Path, pinned: str | None = 
     return found
 
 
+def at_hand(backbone: str, folder: Path) -> WeightsSource | None:
+    """What `auto` would take, if it is on this machine already: a file, a package, or the hub's copy of a tagged name.
+
+    The file is not read, so `sha256` is empty.
+    """
+    local = next((file for suffix in SUFFIXES if (file := folder / f"{backbone}{suffix}").is_file()), None)
+    if local is not None:
+        return WeightsSource("file", f"{folder.parent.name}/{folder.name}/{local.name}", local)
+    package, pattern = PACKAGES.get(backbone.split(".")[0], ("", ""))
+    spec = importlib.util.find_spec(package) if package else None
+    places = spec.submodule_search_locations if spec is not None else None
+    if places and any(Path(places[0]).glob(pattern)):
+        return WeightsSource("package", package)
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    copies = Path(HF_HUB_CACHE).glob(f"models--timm--{backbone}/snapshots/*/*.*")
+    return WeightsSource("hub", backbone) if any(copy.suffix in SUFFIXES for copy in copies) else None
+
+
 def same_weights(backbone: str, weights: str, weights_sha256: str, folder: Path) -> WeightsSource:
     """The source of a `Spec` once more: its `weights` is "kind: where".
 

@@ -1,0 +1,200 @@
+"""`graft models`: the Keras table's networks, any network of timm, and what is on this machine of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from tasks.common.backbones.catalogue import CATALOGUE, Entry, entry_of
+from tasks.common.backbones.weights import at_hand
+from tasks.common.errors import ParamsError, WeightsError, nearest
+from tasks.common.files import read_json, write_shared_json
+
+from . import measuring
+from .places import Place
+
+Row = dict[str, Any]
+"""One network for a table or JSON; a figure that is not known is None."""
+
+
+def rows_of(names: Sequence[str], place: Place) -> list[Row]:
+    """A row for each name of Keras or timm; without names, for the whole Keras table.
+
+    Raises:
+        ParamsError: neither Keras nor timm knows a name.
+    """
+    entries = [(entry_of(name), timm_name_of(name)) for name in names] or [(e, e.pretrained) for e in CATALOGUE]
+    facts = _facts([timm for _, timm in entries], place.cache)
+    speeds = measuring.measured(place.cache)
+    return [_row(entry, timm, facts.get(timm), speeds.get(timm), place) for entry, timm in entries]
+
+
+def timm_name_of(name: str) -> str:
+    """timm's name, with the tag for frozen features where `name` is one of Keras'.
+
+    Raises:
+        ParamsError: neither Keras nor timm knows the name.
+    """
+    entry = entry_of(name)
+    if entry is not None and name.lower() == entry.name.lower():
+        return entry.pretrained
+    if entry is not None and name in (entry.timm, entry.pretrained, f"{entry.timm}.{entry.tuned}"):
+        return name
+    import timm
+
+    from tasks.common.backbones.network import is_known
+
+    if is_known(name):
+        return name
+    known = [*(e.name for e in CATALOGUE), *timm.list_models(), *timm.list_pretrained()]
+    raise ParamsError(
+        "no such network",
+        got=name,
+        allowed="a name of the Keras table (`graft models`) or of timm (`graft models WORD --all`)",
+        todo=nearest(name, known) or f"search for a part of it: graft models {name[:4]} --all",
+    )
+
+
+def _row(entry: Entry | None, timm: str, facts: Row | None, speed: Row | None, place: Place) -> Row:
+    found = at_hand(timm, place.weights)
+    tag = (facts or {}).get("tag") or timm.partition(".")[2]
+    published = entry.published if entry else {}
+    here, tuned = published.get(tag, (None, None)), published.get(entry.tuned if entry else "", (None, None))
+    return {
+        "name": entry.name if entry else None,
+        "timm": timm,
+        "tag": tag or None,
+        "tuned": f"{entry.timm}.{entry.tuned}" if entry and entry.tuned else None,
+        "megabytes": entry.megabytes if entry else None,
+        "top1": entry.top1 if entry else None,
+        "top5": entry.top5 if entry else None,
+        "parameters_millions": entry.parameters if entry else None,
+        "depth": entry.depth if entry else None,
+        "timm_top1": here[0],
+        "timm_top5": here[1],
+        "tuned_top1": tuned[0],
+        "tuned_top5": tuned[1],
+        **{key: (facts or {}).get(key) for key in ("parameters", "features", "labels", "input", "licence")},
+        "at_hand": f"{found.kind}: {found.where}" if found else None,
+        "images_per_second": speed["openvino"] if speed else None,
+        "precision": speed["precision"] if speed else None,
+        "torch_images_per_second": speed["torch"] if speed else None,
+    }
+
+
+def _facts(names: Iterable[str], cache: Path) -> dict[str, Row]:
+    """What timm says of networks, remembered: importing it takes seconds."""
+    memory, key = cache / "models.json", {"timm": version("timm"), "form": 1}
+    try:
+        kept = read_json(memory)
+    except (FileNotFoundError, ValueError):  # none yet, or cut short by a crash
+        kept = {}
+    facts: dict[str, Row] = kept["facts"] if kept.get("key") == key else {}
+    missing = [name for name in names if name not in facts]
+    if missing:
+        from tasks.common.backbones.anatomy import facts_of
+        from tasks.common.backbones.network import is_known
+
+        new = {name: facts_of(name) for name in missing if is_known(name)}
+        facts = {**facts, **new}
+        write_shared_json(memory, {"key": key, "facts": facts})
+    return facts
+
+
+def measure(names: Sequence[str], place: Place) -> None:
+    """Measures networks by their names; without names those of the Keras table whose weights are at hand.
+
+    Raises:
+        ParamsError: neither Keras nor timm knows a name.
+        WeightsError: none was named and there are no weights.
+    """
+    chosen = [timm_name_of(name) for name in names]
+    chosen = chosen or [entry.pretrained for entry in CATALOGUE if at_hand(entry.pretrained, place.weights)]
+    if not chosen:
+        raise WeightsError(
+            "no weights of the table's networks are on this machine",
+            allowed="names: they are measured with random weights, which takes as long",
+            todo="graft models ResNet50 MobileNetV2 --measure",
+        )
+    measuring.measure(chosen, place)
+
+
+def search(query: str, place: Place) -> list[Row]:
+    """All weights of timm whose name has `query` in it, or fits it where it has wildcards (* ? [); architectures without
+    weights too.
+
+    Raises:
+        ParamsError: there are none.
+    """
+    import timm
+
+    tagged = timm.list_pretrained()
+    bare = set(timm.list_models()) - {name.partition(".")[0] for name in tagged}
+    pattern = query.lower() if set(query) & set("*?[") else f"*{query.lower()}*"
+    found = [name for name in sorted([*tagged, *bare]) if fnmatchcase(name.lower(), pattern)]
+    if not found:
+        raise ParamsError(
+            "timm has no network of such a name",
+            got=query,
+            allowed="a part of a name, or a pattern with * and ?",
+            todo=nearest(query, timm.list_models()) or "try a shorter part: resnet, convnext, vit",
+        )
+    return [_found(name, timm.get_pretrained_cfg(name), place) for name in found]
+
+
+def _found(name: str, config: Any, place: Place) -> Row:
+    """What is known of weights without building the network."""
+    entry, hand = entry_of(name), at_hand(name, place.weights)
+    return {
+        "timm": name,
+        "name": entry.name if entry else None,
+        "pretrained": bool(config.url or config.hf_hub_id),
+        "labels": config.num_classes,
+        "input": list(config.input_size[1:]),
+        "licence": config.license or None,
+        "at_hand": f"{hand.kind}: {hand.where}" if hand else None,
+    }
+
+
+def describe(name: str, place: Place) -> Row:
+    """One network whole: the row of the table, how images reach it, its layers, and what Graft does with them.
+
+    Raises:
+        ParamsError: neither Keras nor timm knows the name.
+    """
+    row = rows_of([name], place)[0]
+    facts = _facts([row["timm"]], place.cache).get(row["timm"])
+    if facts is None:
+        return row
+    from tasks.common.backbones.anatomy import dissect
+
+    parts = dissect(row["timm"])
+    last = {layer: list(shape) for layer, shape in parts.classifier.items()}
+    return {
+        **row,
+        **{key: facts[key] for key in ("crop", "interpolation", "mean", "std")},
+        "pooled_features": parts.pooled,
+        "stages": [
+            {"first": s.first, "last": s.last, "output": list(s.output), "parameters": s.parameters}
+            for s in parts.stages
+        ],
+        "parameters_outside_layers": parts.own,
+        "replaced": last,
+        "replaced_parameters": parts.classifier_parameters,
+        "hidden_layers_of_the_classifier": parts.hidden,
+        "params": _lines(row, name, parts.pooled, bool(parts.hidden)),
+    }
+
+
+def _lines(row: Row, name: str, pooled: int | None, hidden: bool) -> list[str]:
+    """What to put into params.yaml."""
+    frozen = row["name"] if row["name"] and row["name"].lower() == name.lower() else row["timm"]
+    lines = ["features:", f"  backbone: {frozen}"]
+    if row["tuned"] and row["tuned"] != row["timm"]:
+        lines[1] += f"   # to fine-tune: {row['tuned']}"
+    if hidden and pooled:
+        lines.append(f"  output: pre_logits   # or pooled: {pooled:,} features")
+    return lines
