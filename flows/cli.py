@@ -254,6 +254,39 @@ def models(
 
 
 @app.command()
+def classify(
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Pictures, or folders of them.")],
+    backbone: Annotated[
+        str | None, typer.Option(help="A name of Keras or timm; by default the project's, or tf_efficientnet_lite0.")
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="As `features.weights`; by default the project's, or auto.")
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="How many labels a picture.")] = 5,
+    project: Project = HERE,
+    as_json: AsJson = False,
+) -> None:
+    """Say what is in pictures, by a network's own classifier (ImageNet); exit code 2 if one cannot be read."""
+    from .classify import classifier_for, files_of
+    from .places import place_of
+
+    files = files_of(paths)
+    seen = []
+    for found in classifier_for(backbone, weights, place_of(project)).look(files, top):
+        seen.append(found)
+        if found.error:
+            print(f"error: {found.file}: {found.error}", file=sys.stderr, flush=True)
+        elif not as_json:
+            print(found.file)
+            for _, label, probability in found.guesses:
+                print(f"  {probability:6.1%}  {label}", flush=True)
+    if as_json:
+        print(json.dumps([found.row() for found in seen], indent=2, ensure_ascii=False))
+    if any(found.error for found in seen):
+        raise SystemExit(2)
+
+
+@app.command()
 def params(
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema for editors.")] = False,
     project: Project = HERE,

@@ -123,8 +123,7 @@ def measure(names: Sequence[str], place: Place) -> None:
 
 
 def search(query: str, place: Place) -> list[Row]:
-    """All weights of timm whose name has `query` in it, or fits it where it has wildcards (* ? [); architectures without
-    weights too.
+    """All weights and untrained architectures of timm whose name has `query` in it, or fits its wildcards (* ? [).
 
     Raises:
         ParamsError: there are none.

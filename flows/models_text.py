@@ -78,7 +78,7 @@ TABLE = (
     Column("img/s", _plain("images_per_second", "{:.0f}"), 6),
     Column("timm\ntop-5", _plain("timm_top5", "{:.1f}")),
     Column("timm weights,\nto fine-tune", _plain("tuned"), left=True),
-    Column("timm\ntop-1", _plain("tuned_top1", "{:.1f}")),
+    Column("their\ntop-1", _plain("tuned_top1", "{:.1f}")),
     Column("timm's\nparameters", _plain("parameters", "{:,}")),
     Column("torch\nimg/s", _plain("torch_images_per_second", "{:.0f}")),
     Column("licence", _plain("licence"), left=True),
@@ -132,7 +132,7 @@ def _room() -> int:
 
 def markdown(columns: Sequence[Column], rows: Sequence[Row]) -> str:
     """All columns that hold something."""
-    told = [column for column in columns if any(column.show(row) != "-" for row in rows)]
+    told = [column for column in columns if any(column.show(row) not in ("-", "no") for row in rows)]
     lines = ["| " + " | ".join(column.title.replace("-\n", "").replace("\n", " ") for column in told) + " |"]
     lines.append("| " + " | ".join("---" if column.left else "---:" for column in told) + " |")
     lines += ["| " + " | ".join(column.show(row).replace("|", "\\|") for column in told) + " |" for row in rows]
