@@ -251,6 +251,8 @@ def models(
         print(models_text.markdown(columns, found))
     else:
         models_text.print_table(columns, found, wide=wide)
+        if not asked:
+            print("\n".join(["", *models_text.CAPTION]))
 
 
 @app.command()

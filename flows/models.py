@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tasks.common.backbones.catalogue import CATALOGUE, Entry, entry_of
 from tasks.common.backbones.weights import at_hand
@@ -15,6 +15,9 @@ from tasks.common.files import read_json, write_shared_json
 
 from . import measuring
 from .places import Place
+
+FORM = 1
+"""Raised when `tasks.common.backbones.anatomy` says other things, so that what is remembered is not used."""
 
 Row = dict[str, Any]
 """One network for a table or JSON; a figure that is not known is None."""
@@ -27,7 +30,7 @@ def rows_of(names: Sequence[str], place: Place) -> list[Row]:
         ParamsError: neither Keras nor timm knows a name.
     """
     entries = [(entry_of(name), timm_name_of(name)) for name in names] or [(e, e.pretrained) for e in CATALOGUE]
-    facts = _facts([timm for _, timm in entries], place.cache)
+    facts = _remembered("facts_of", [timm for _, timm in entries], place.cache)
     speeds = measuring.measured(place.cache)
     return [_row(entry, timm, facts.get(timm), speeds.get(timm), place) for entry, timm in entries]
 
@@ -49,11 +52,13 @@ def timm_name_of(name: str) -> str:
 
     if is_known(name):
         return name
-    known = [*(e.name for e in CATALOGUE), *timm.list_models(), *timm.list_pretrained()]
+    architecture = name.partition(".")[0]
+    tags = timm.list_pretrained(f"{architecture}.*") if timm.is_model(architecture) else []
+    known = tags or [*(e.name for e in CATALOGUE), *timm.list_models()]
     raise ParamsError(
         "no such network",
         got=name,
-        allowed="a name of the Keras table (`graft models`) or of timm (`graft models WORD --all`)",
+        allowed=", ".join(tags) or "a name of the Keras table (`graft models`) or of timm (`graft models WORD --all`)",
         todo=nearest(name, known) or f"search for a part of it: graft models {name[:4]} --all",
     )
 
@@ -85,23 +90,23 @@ def _row(entry: Entry | None, timm: str, facts: Row | None, speed: Row | None, p
     }
 
 
-def _facts(names: Iterable[str], cache: Path) -> dict[str, Row]:
-    """What timm says of networks, remembered: importing it takes seconds."""
-    memory, key = cache / "models.json", {"timm": version("timm"), "form": 1}
+def _remembered(what: Literal["facts_of", "dissect"], names: Iterable[str], cache: Path) -> dict[str, Row]:
+    """What a function of `anatomy` says of networks, by name; kept, because importing timm takes seconds."""
+    memory, key = cache / "models" / f"{what}.json", {"timm": version("timm"), "form": FORM}
     try:
         kept = read_json(memory)
     except (FileNotFoundError, ValueError):  # none yet, or cut short by a crash
         kept = {}
-    facts: dict[str, Row] = kept["facts"] if kept.get("key") == key else {}
-    missing = [name for name in names if name not in facts]
+    known: dict[str, Row] = kept["networks"] if kept.get("key") == key else {}
+    missing = [name for name in names if name not in known]
     if missing:
-        from tasks.common.backbones.anatomy import facts_of
+        from tasks.common.backbones import anatomy
         from tasks.common.backbones.network import is_known
 
-        new = {name: facts_of(name) for name in missing if is_known(name)}
-        facts = {**facts, **new}
-        write_shared_json(memory, {"key": key, "facts": facts})
-    return facts
+        found = {name: getattr(anatomy, what)(name) for name in missing if is_known(name)}
+        known = {**known, **found}
+        write_shared_json(memory, {"key": key, "networks": known})
+    return known
 
 
 def measure(names: Sequence[str], place: Place) -> None:
@@ -165,27 +170,12 @@ def describe(name: str, place: Place) -> Row:
         ParamsError: neither Keras nor timm knows the name.
     """
     row = rows_of([name], place)[0]
-    facts = _facts([row["timm"]], place.cache).get(row["timm"])
+    facts = _remembered("facts_of", [row["timm"]], place.cache).get(row["timm"])
     if facts is None:
         return row
-    from tasks.common.backbones.anatomy import dissect
-
-    parts = dissect(row["timm"])
-    last = {layer: list(shape) for layer, shape in parts.classifier.items()}
-    return {
-        **row,
-        **{key: facts[key] for key in ("crop", "interpolation", "mean", "std")},
-        "pooled_features": parts.pooled,
-        "stages": [
-            {"first": s.first, "last": s.last, "output": list(s.output), "parameters": s.parameters}
-            for s in parts.stages
-        ],
-        "parameters_outside_layers": parts.own,
-        "replaced": last,
-        "replaced_parameters": parts.classifier_parameters,
-        "hidden_layers_of_the_classifier": parts.hidden,
-        "params": _lines(row, name, parts.pooled, bool(parts.hidden)),
-    }
+    parts = _remembered("dissect", [row["timm"]], place.cache)[row["timm"]]
+    geometry = {key: facts[key] for key in ("crop", "interpolation", "mean", "std")}
+    return {**row, **geometry, **parts, "params": _lines(row, name, parts["pooled"], bool(parts["hidden"]))}
 
 
 def _lines(row: Row, name: str, pooled: int | None, hidden: bool) -> list[str]:

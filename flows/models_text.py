@@ -14,6 +14,11 @@ from rich.table import Table
 
 from .models import Row
 
+CAPTION = (
+    "MB, top-1, top-5, params and depth are the Keras table's; timm top-1 is timm's own for these weights and input.",
+    "graft models NAME shows one whole; graft models WORD --all searches timm.",
+)
+
 PIPE = 100
 """Columns of text where there is no terminal to ask."""
 
@@ -59,6 +64,10 @@ def _parameters(row: Row) -> str:
     return "-" if row["parameters"] is None else f"{row['parameters'] / 1e6:.1f}"
 
 
+def _rate(key: str) -> Callable[[Row], str]:
+    return lambda row: "-" if row[key] is None else f"{row[key]:.0f}" if row[key] >= 10 else f"{row[key]:.1f}"
+
+
 def _here(row: Row) -> str:
     return row["at_hand"].partition(":")[0] if row["at_hand"] else "no"
 
@@ -75,12 +84,12 @@ TABLE = (
     Column("feat-\nures", _plain("features"), 3),
     Column("input\npx", _input, 5),
     Column("here", _here, 4, left=True),
-    Column("img/s", _plain("images_per_second", "{:.0f}"), 6),
+    Column("img/s", _rate("images_per_second"), 6),
     Column("timm\ntop-5", _plain("timm_top5", "{:.1f}")),
     Column("timm weights,\nto fine-tune", _plain("tuned"), left=True),
     Column("their\ntop-1", _plain("tuned_top1", "{:.1f}")),
     Column("timm's\nparameters", _plain("parameters", "{:,}")),
-    Column("torch\nimg/s", _plain("torch_images_per_second", "{:.0f}")),
+    Column("torch\nimg/s", _rate("torch_images_per_second")),
     Column("licence", _plain("licence"), left=True),
 )
 
@@ -204,8 +213,8 @@ def _geometry(found: Row) -> list[tuple[str, str]]:
 
 def _use(found: Row) -> list[tuple[str, str]]:
     """What the pipeline does with the network's parts."""
-    body = found["parameters"] - found["replaced_parameters"]
-    replaced = ", ".join(f"{layer} ({' x '.join(map(str, shape))})" for layer, shape in found["replaced"].items())
+    body = found["parameters"] - found["classifier_parameters"]
+    replaced = ", ".join(f"{layer} ({' x '.join(map(str, shape))})" for layer, shape in found["classifier"].items())
     lines = [
         ("parameters", f"{found['parameters']:,} with its classifier"),
         ("features", f"{found['features']:,} (output: pre_logits)"),
@@ -213,12 +222,12 @@ def _use(found: Row) -> list[tuple[str, str]]:
         ("stage features", f"all of it is frozen: {body:,} parameters, and batch-norm statistics"),
         ("stage finetune", "trains all of them and the head; batch-norm statistics as `finetune.batch_norm` says"),
     ]
-    hidden = found["hidden_layers_of_the_classifier"]
-    if hidden and found["pooled_features"]:
+    hidden = found["hidden"]
+    if hidden and found["pooled"]:
         lines[2:2] = [
             (
                 "",
-                f"{found['pooled_features']:,} (output: pooled), without {', '.join(hidden)} "
+                f"{found['pooled']:,} (output: pooled), without {', '.join(hidden)} "
                 f"({sum(hidden.values()):,} parameters)",
             )
         ]
@@ -233,6 +242,6 @@ def _stage_table(found: Row) -> Table:
         layers = stage["first"] if stage["first"] == stage["last"] else f"{stage['first']} to {stage['last']}"
         output = " x ".join(str(length) for length in stage["output"])
         table.add_row(escape(layers), output, f"{stage['parameters']:,}")
-    if found["parameters_outside_layers"]:
-        table.add_row("tokens and positions", "", f"{found['parameters_outside_layers']:,}")
+    if found["outside"]:
+        table.add_row("outside these layers", "", f"{found['parameters_outside_layers']:,}")
     return table

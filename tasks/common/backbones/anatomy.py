@@ -6,7 +6,6 @@ Networks are built on torch's meta device, where tensors have a shape and no num
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -17,44 +16,6 @@ from .network import eval_transform
 
 Shape = tuple[int, ...]
 """Of one image's tensor: C x H x W, or tokens x C."""
-
-
-@dataclass(frozen=True)
-class Stage:
-    """Layers in a row whose outputs have the same height and width.
-
-    Attributes:
-        first, last: names of modules.
-        output: of the last one.
-        parameters: of all of them together.
-    """
-
-    first: str
-    last: str
-    output: Shape
-    parameters: int
-
-
-@dataclass(frozen=True)
-class Anatomy:
-    """A network's parts.
-
-    Attributes:
-        stages: in the order in which data move, with the classifier.
-        own: parameters that belong to no layer (class tokens, positions).
-        classifier: the last layer's name -> the shape of its weight, (classes, features). Distilled networks have two,
-            networks without a classifier none.
-        classifier_parameters: of these layers.
-        hidden: the classifier's layers with parameters before the last one -> their numbers of parameters.
-        pooled: the features of `features.output: pooled`; None where the last output is not a map of places.
-    """
-
-    stages: tuple[Stage, ...]
-    own: int
-    classifier: dict[str, Shape]
-    classifier_parameters: int
-    hidden: dict[str, int]
-    pooled: int | None
 
 
 def build(name: str) -> torch.nn.Module:
@@ -86,26 +47,33 @@ def facts_of(name: str) -> dict[str, Any]:
     }
 
 
-def dissect(name: str) -> Anatomy:
-    """The parts of a network, found by sending an image without numbers through it."""
+def dissect(name: str) -> dict[str, Any]:
+    """The parts of a network, found by sending an image without numbers through it; for JSON.
+
+    `stages`: layers in a row whose outputs have the same height and width, in the order in which data move, with the
+    classifier; each with its `first` and `last` module, the `output` of the last, and the `parameters` of all.
+    `outside`: parameters that belong to no layer (class tokens, positions).
+    `classifier`: the last layer's name -> the shape of its weight, (classes, features). Distilled networks have two,
+    networks without a classifier none. `classifier_parameters`: of these layers.
+    `hidden`: the classifier's layers with parameters before the last one -> their numbers of parameters.
+    `pooled`: the features of `features.output: pooled`; null where the last output is not a map of places.
+    """
     model = build(name)
     transform = eval_transform(model)
     image = torch.empty(1, 3, transform.height, transform.width, device="meta")
     before, maps = _trace(model, partial(model.forward_features, image))  # type: ignore[arg-type,operator,misc]
     outputs, _ = _trace(model, partial(model, image))
     names = model.pretrained_cfg["classifier"] if model.num_classes else ()  # type: ignore[index]
-    classifier: dict[str, torch.nn.Module] = {
-        part: model.get_submodule(part) for part in ([names] if isinstance(names, str) else names)
+    last = {part: model.get_submodule(part) for part in ([names] if isinstance(names, str) else names)}
+    stages = _stages(model, outputs)
+    return {
+        "stages": stages,
+        "outside": _parameters(model) - sum(stage["parameters"] for stage in stages),
+        "classifier": {part: list(layer.weight.shape) for part, layer in last.items()},  # type: ignore[arg-type]
+        "classifier_parameters": sum(map(_parameters, last.values())),
+        "hidden": _hidden(model, set(outputs) - set(before) - set(last)),
+        "pooled": _channels(model, maps),
     }
-    convolutional = maps.ndim == 4 and _is_channels_first(model)
-    return Anatomy(
-        stages=tuple(_stages(model, outputs)),
-        own=sum(parameter.numel() for parameter in model.parameters(recurse=False)),
-        classifier={part: tuple(layer.weight.shape) for part, layer in classifier.items()},  # type: ignore[arg-type]
-        classifier_parameters=sum(map(_parameters, classifier.values())),
-        hidden=_hidden(model, set(outputs) - set(before) - set(classifier)),
-        pooled=int(maps.shape[1]) if convolutional else None,
-    )
 
 
 def _trace(model: torch.nn.Module, run: Callable[[], torch.Tensor]) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
@@ -130,20 +98,28 @@ def _hidden(model: torch.nn.Module, called: set[str]) -> dict[str, int]:
     return {name: sum(value.numel() for value in values) for name, values in own.items() if values}
 
 
-def _stages(model: torch.nn.Module, outputs: dict[str, torch.Tensor]) -> Iterator[Stage]:
-    stage: Stage | None = None
-    places: Shape = ()
+def _channels(model: torch.nn.Module, maps: torch.Tensor | list[torch.Tensor]) -> int | None:
+    """Of maps of places; networks of two branches give a list."""
+    mapped = isinstance(maps, torch.Tensor) and maps.ndim == 4 and _is_channels_first(model)
+    return int(maps.shape[1]) if mapped else None  # type: ignore[union-attr]
+
+
+def _stages(model: torch.nn.Module, outputs: dict[str, torch.Tensor]) -> list[dict[str, Any]]:
+    stages: list[dict[str, Any]] = []
+    places: Shape | None = None
+    counted: set[torch.nn.Parameter] = set()  # layers may share some
     for name, module in _units(model, "", outputs):
-        output, count = outputs[name], _parameters(module)
-        here = _places(model, output)
-        if stage is not None and here == places:
-            stage = Stage(stage.first, name, tuple(output.shape[1:]), stage.parameters + count)
-            continue
-        if stage is not None:
-            yield stage
-        stage, places = Stage(name, name, tuple(output.shape[1:]), count), here
-    if stage is not None:
-        yield stage
+        if _places(model, outputs[name]) != places:
+            places = _places(model, outputs[name])
+            stages.append({"first": name, "parameters": 0})
+        new = set(module.parameters()) - counted
+        counted |= new
+        stages[-1] |= {
+            "last": name,
+            "output": list(outputs[name].shape[1:]),
+            "parameters": stages[-1]["parameters"] + sum(parameter.numel() for parameter in new),
+        }
+    return stages
 
 
 def _units(
@@ -153,13 +129,12 @@ def _units(
     parent = model.get_submodule(prefix)
     for part, module in parent.named_children():
         name = f"{prefix}.{part}" if prefix else part
-        inner = {f"{name}.{child}" for child, _ in module.named_children()} & set(outputs)
-        is_container = isinstance(module, (torch.nn.Sequential, torch.nn.ModuleList))
-        sizes = {_places(model, outputs[child]) for child in inner}
-        if inner and (name not in outputs or (is_container and len(sizes) > 1)):
-            yield from _units(model, name, outputs)
-        elif name in outputs:
+        children = {f"{name}.{child}" for child, _ in module.named_children()} & set(outputs)
+        sizes = {_places(model, outputs[child]) for child in children}
+        if name in outputs and not (isinstance(module, torch.nn.Sequential) and len(sizes) > 1):
             yield name, module
+        else:
+            yield from _units(model, name, outputs)
 
 
 def _places(model: torch.nn.Module, output: torch.Tensor) -> Shape:

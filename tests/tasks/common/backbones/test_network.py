@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save
 
 from tasks.common.backbones import network
+from tasks.common.backbones.spec import Form
 from tasks.common.backbones.weights import WeightsSource
 from tasks.common.errors import ParamsError, WeightsError, may_pass
 
@@ -67,6 +68,7 @@ def test_a_hash_of_tensors_changes_with_names_values_and_number(other):
 
 PROGRAM = """
 from tasks.common.backbones import network
+from tasks.common.backbones.spec import Form
 from tasks.common.backbones.weights import WeightsSource
 from tasks.common.errors import WeightsError, may_pass
 try:
@@ -172,3 +174,25 @@ def test_that_the_hub_has_no_such_weights_is_an_answer(hub, monkeypatch):
 
 def test_a_hub_that_must_not_be_asked_is_not_tried_again(ask_hub):
     assert ask_hub("http://127.0.0.1:9", HF_HUB_OFFLINE="1").splitlines()[-1].endswith("may pass: False")
+
+
+def test_a_network_with_its_classifier_gives_its_logits():
+    model = network.create(TINY, RANDOM, Form(output="logits"))
+    with torch.inference_mode():
+        assert model(torch.zeros(2, 3, 160, 160)).shape == (2, 1000)
+    assert network.spec_of(model, TINY, RANDOM, Form(output="logits")).dimension == 1000
+
+
+def test_weights_without_the_classifier_have_no_logits_to_give(tmp_path):
+    from safetensors.torch import save_file
+
+    state = network.create(TINY, RANDOM).state_dict()
+    save_file(state, tmp_path / "x.safetensors")
+    with pytest.raises(WeightsError, match="without the classifier") as refused:
+        network.create(TINY, WeightsSource("file", "x", tmp_path / "x.safetensors"), Form(output="logits"))
+    assert "classifier.weight" in refused.value.got
+
+
+def test_an_unknown_tag_is_no_model():
+    with pytest.raises(ParamsError, match="not a timm model"):
+        network.create("resnet50.no_such_tag", RANDOM)

@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import save_file
 
 from tasks.common.backbones import network
-from tasks.common.backbones.weights import WeightsSource, find_weights, fit_state, read_state, same_weights
+from tasks.common.backbones.weights import WeightsSource, at_hand, find_weights, fit_state, read_state, same_weights
 from tasks.common.errors import WeightsError
 
 LITE0 = "tf_efficientnet_lite0"
@@ -260,3 +260,19 @@ def test_the_real_weights_of_lite0_load(folder):
     first = next(iter(source.values()))
     assert torch.equal(model.state_dict()["conv_stem.weight"], first)
     assert model.num_features == 1280
+
+
+def test_what_is_at_hand_is_what_auto_would_take(folder):
+    put(folder, f"{TINY}.safetensors")
+    for name in (LITE0, TINY):
+        here, taken = at_hand(name, folder), find_weights(name, "auto", folder)
+        assert (here.kind, here.where) == (taken.kind, taken.where)
+
+
+def test_the_hubs_weights_are_at_hand_once_they_have_been_fetched(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    assert at_hand("resnet50.tv_in1k", folder) is None
+    copy = tmp_path / "hub" / "models--timm--resnet50.tv_in1k" / "snapshots" / "abc" / "model.safetensors"
+    copy.parent.mkdir(parents=True)
+    copy.touch()
+    assert at_hand("resnet50.tv_in1k", folder).kind == "hub"
