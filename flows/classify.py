@@ -165,7 +165,7 @@ def _labels_from_timm(name: str) -> Labels:
     if subset is None:
         raise ParamsError(
             f"the labels of {name} are not known",
-            got=f"{classes:,} labels" if classes else "weights without a classifier",
+            got=f"{classes:,} outputs" if classes else "weights without a classifier",
             allowed="a network that was trained on ImageNet (1,000 labels and timm's larger sets)",
             todo="name another with --backbone, such as tf_efficientnet_lite0 or ResNet50",
         )
