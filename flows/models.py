@@ -8,16 +8,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
+from tasks.common import backbones
 from tasks.common.backbones.catalogue import CATALOGUE, Entry, entry_of
 from tasks.common.backbones.weights import at_hand
 from tasks.common.errors import ParamsError, WeightsError, nearest
-from tasks.common.files import read_json, write_shared_json
+from tasks.common.files import json_digest, read_json, sha256, write_shared_json
 
 from . import measuring
 from .places import Place
-
-FORM = 1
-"""Raised when `tasks.common.backbones.anatomy` says other things, so that what is remembered is not used."""
 
 Row = dict[str, Any]
 """One network for a table or JSON; a figure that is not known is None."""
@@ -32,7 +30,7 @@ def rows_of(names: Sequence[str], place: Place) -> list[Row]:
     entries = [(entry_of(name), timm_name_of(name)) for name in names] or [(e, e.pretrained) for e in CATALOGUE]
     facts = _remembered("facts_of", [timm for _, timm in entries], place.cache)
     speeds = measuring.measured(place.cache)
-    return [_row(entry, timm, facts.get(timm), speeds.get(timm), place) for entry, timm in entries]
+    return [_row(entry, timm, facts[timm], speeds.get(timm), place) for entry, timm in entries]
 
 
 def timm_name_of(name: str) -> str:
@@ -90,23 +88,28 @@ def _row(entry: Entry | None, timm: str, facts: Row | None, speed: Row | None, p
     }
 
 
-def _remembered(what: Literal["facts_of", "dissect"], names: Iterable[str], cache: Path) -> dict[str, Row]:
-    """What a function of `anatomy` says of networks, by name; kept, because importing timm takes seconds."""
-    memory, key = cache / "models" / f"{what}.json", {"timm": version("timm"), "form": FORM}
+def _remembered(what: Literal["facts_of", "dissect"], names: Iterable[str], cache: Path) -> dict[str, Row | None]:
+    """What a function of `anatomy` says of networks, None for those that are not in timm; kept, because importing timm
+    takes seconds, until timm or our own code is another."""
+    memory, key = cache / "models" / f"{what}.json", {"timm": version("timm"), "code": _code()}
     try:
         kept = read_json(memory)
     except (FileNotFoundError, ValueError):  # none yet, or cut short by a crash
         kept = {}
-    known: dict[str, Row] = kept["networks"] if kept.get("key") == key else {}
+    known: dict[str, Row | None] = kept["networks"] if kept.get("key") == key else {}
     missing = [name for name in names if name not in known]
     if missing:
         from tasks.common.backbones import anatomy
         from tasks.common.backbones.network import is_known
 
-        found = {name: getattr(anatomy, what)(name) for name in missing if is_known(name)}
-        known = {**known, **found}
+        known |= {name: getattr(anatomy, what)(name) if is_known(name) else None for name in missing}
         write_shared_json(memory, {"key": key, "networks": known})
     return known
+
+
+def _code() -> str:
+    """A hash of the modules that build networks and look at them."""
+    return json_digest({file.name: sha256(file) for file in Path(backbones.__path__[0]).glob("*.py")})
 
 
 def measure(names: Sequence[str], place: Place) -> None:
@@ -170,10 +173,10 @@ def describe(name: str, place: Place) -> Row:
         ParamsError: neither Keras nor timm knows the name.
     """
     row = rows_of([name], place)[0]
-    facts = _remembered("facts_of", [row["timm"]], place.cache).get(row["timm"])
-    if facts is None:
-        return row
+    facts = _remembered("facts_of", [row["timm"]], place.cache)[row["timm"]]
     parts = _remembered("dissect", [row["timm"]], place.cache)[row["timm"]]
+    if facts is None or parts is None:
+        return row
     geometry = {key: facts[key] for key in ("crop", "interpolation", "mean", "std")}
     return {**row, **geometry, **parts, "params": _lines(row, name, parts["pooled"], bool(parts["hidden"]))}
 

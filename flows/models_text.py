@@ -243,5 +243,5 @@ def _stage_table(found: Row) -> Table:
         output = " x ".join(str(length) for length in stage["output"])
         table.add_row(escape(layers), output, f"{stage['parameters']:,}")
     if found["outside"]:
-        table.add_row("outside these layers", "", f"{found['parameters_outside_layers']:,}")
+        table.add_row("outside these layers", "", f"{found['outside']:,}")
     return table

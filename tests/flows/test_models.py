@@ -129,6 +129,16 @@ def test_any_network_of_timm_can_be_shown(place: Place) -> None:
     assert found["params"] == ["features:", f"  backbone: {TINY}"]
 
 
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "vit_small_patch14_dinov2.lvd142m", "NASNetLarge"])
+def test_networks_of_all_kinds_can_be_printed(place: Place, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    found = models.describe(name, place)
+    models_text.print_network(found)
+
+    told = capsys.readouterr().out
+    assert "the head replaces" in told
+    assert all(f"{stage['parameters']:,}" in told for stage in found["stages"])
+
+
 def test_an_unknown_name_is_answered_with_the_nearest(place: Place) -> None:
     with pytest.raises(ParamsError, match="did you mean `VGG16`"):
         models.describe("VGG-16", place)
