@@ -160,6 +160,8 @@ def _labels_from_timm(name: str) -> Labels:
     import timm
     from timm.data import ImageNetInfo, infer_imagenet_subset
 
+    from tasks.common.backbones import network  # noqa: F401  (timm then knows our own as well)
+
     classes = timm.get_pretrained_cfg(name).num_classes
     subset = infer_imagenet_subset({"num_classes": classes})
     if subset is None:

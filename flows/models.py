@@ -138,6 +138,8 @@ def search(query: str, place: Place) -> list[Row]:
     """
     import timm
 
+    from tasks.common.backbones import network  # noqa: F401  (timm then knows our own as well)
+
     tagged = timm.list_pretrained()
     bare = set(timm.list_models()) - {name.partition(".")[0] for name in tagged}
     pattern = query.lower() if set(query) & set("*?[") else f"*{query.lower()}*"
@@ -177,16 +179,21 @@ def describe(name: str, place: Place) -> Row:
     parts = _remembered("dissect", [row["timm"]], place.cache)[row["timm"]]
     if facts is None or parts is None:
         return row
+    entry = entry_of(row["timm"]) if row["name"] else None
+    files = {"keras_file": entry.keras.path, "keras_notop_file": entry.keras_notop.path} if entry else {}
     geometry = {key: facts[key] for key in ("crop", "interpolation", "mean", "std")}
-    return {**row, **geometry, **parts, "params": _lines(row, name, parts["pooled"], bool(parts["hidden"]))}
+    return {**row, **files, **geometry, **parts, "params": _lines(row, name, parts["pooled"], bool(parts["hidden"]))}
 
 
 def _lines(row: Row, name: str, pooled: int | None, hidden: bool) -> list[str]:
     """What to put into params.yaml."""
+    entry = entry_of(row["timm"])
     frozen = row["name"] if row["name"] and row["name"].lower() == name.lower() else row["timm"]
     lines = ["features:", f"  backbone: {frozen}"]
     if row["tuned"] and row["tuned"] != row["timm"]:
         lines[1] += f"   # to fine-tune: {row['tuned']}"
+    if entry is not None and not entry.frozen:
+        lines.append("  weights: keras   # timm has none")
     if hidden and pooled:
         lines.append(f"  output: pre_logits   # or pooled: {pooled:,} features")
     return lines

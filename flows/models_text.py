@@ -183,6 +183,8 @@ def facts_lines(found: Row) -> list[tuple[str, str]]:
     lines.append(("timm", weights + _accuracy(found["timm_top1"], found["timm_top5"])))
     if found["tuned"] and found["tuned"] != found["timm"]:
         lines.append(("to fine-tune", found["tuned"] + _accuracy(found["tuned_top1"], found["tuned_top5"])))
+    if "keras_file" in found:
+        lines.append(("Keras' weights", f"{found['keras_file']}; without its classifier {found['keras_notop_file']}"))
     lines.append(("licence", found["licence"] or "not said"))
     lines.append(("weights here", found["at_hand"] or "no"))
     if found["images_per_second"]:

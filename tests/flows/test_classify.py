@@ -129,7 +129,7 @@ def test_weights_without_a_classifier_are_refused(nowhere: Place, tmp_path: Path
     state = network.create(TINY, find_weights(TINY, "random", place.weights)).state_dict()
     save_file(state, tmp_path / "body.safetensors")
 
-    with pytest.raises(WeightsError, match="without the classifier"):
+    with pytest.raises(WeightsError, match="without a classifier"):
         classifier_for(TINY, "body.safetensors", place)
 
 

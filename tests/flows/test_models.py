@@ -122,6 +122,13 @@ def test_one_network_is_shown_whole(remembered: Place) -> None:
     assert told["stage features"].startswith("all of it is frozen: 134,260,544 parameters")
 
 
+def test_a_network_of_which_timm_has_no_weights_takes_those_of_keras(place: Place) -> None:
+    found = models.describe("NASNetMobile", place)
+
+    assert found["params"] == ["features:", "  backbone: NASNetMobile", "  weights: keras   # timm has none"]
+    assert dict(models_text.facts_lines(found))["Keras' weights"].startswith("nasnet/NASNet-mobile.h5")
+
+
 def test_any_network_of_timm_can_be_shown(place: Place) -> None:
     found = models.describe(TINY, place)
 
@@ -156,8 +163,9 @@ def test_an_unknown_tag_is_answered_with_the_tags(place: Place) -> None:
         ("densenet121", "densenet121.ra_in1k", "densenet169.tv_in1k"),
         ("DenseNet*.tv_*", "densenet169.tv_in1k", "densenet121.ra_in1k"),
         ("resnetv2_152", "resnetv2_152", "resnetv2_101.a1h_in1k"),
+        ("nasnet", "nasnetamobile", "pnasnet5"),
     ],
-    ids=["a part of a name", "a pattern", "an architecture without weights"],
+    ids=["a part of a name", "a pattern", "an architecture without weights", "a network of our own"],
 )
 def test_all_of_timm_is_searched(place: Place, query: str, inside: str, outside: str) -> None:
     found = {row["timm"]: row for row in models.search(query, place)}

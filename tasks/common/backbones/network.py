@@ -45,10 +45,12 @@ def create(backbone: str, source: WeightsSource, form: Form = AS_TRAINED) -> tor
         model = timm.create_model(backbone, pretrained=False)
         if source.file is not None:
             state = read_state(source.file)
-            if form.output == "logits":
-                _refuse_without_classifier(model, set(state), source)
+            if form.output == "logits" and _lacks_classifier(model, set(state)):
+                raise _without_classifier(backbone, source)
             fit_state(model, state, backbone)
     if form.output == "logits":
+        if not model.num_classes:
+            raise _without_classifier(backbone, source)
         return model.eval()
     model.reset_classifier(0)  # type: ignore[operator]
     return (Pooled(model) if form.output == "pooled" else model).eval()
@@ -62,19 +64,22 @@ def is_known(backbone: str) -> bool:
         return False
 
 
-def _refuse_without_classifier(model: torch.nn.Module, names: set[str], source: WeightsSource) -> None:
-    """Files with another library's names are left to `fit_state`, which counts."""
+def _lacks_classifier(model: torch.nn.Module, names: set[str]) -> bool:
+    """Whether the classifier is all that a file has not got; names of another library are left to `fit_state`."""
     known: Any = model.pretrained_cfg
     parts = known["classifier"] or ()
     last = tuple(f"{part}." for part in ([parts] if isinstance(parts, str) else parts))
     missing = set(model.state_dict()) - names
-    if missing and all(name.startswith(last) for name in missing):
-        raise WeightsError(
-            f"the weights from {source.where} are without the classifier, so there are no labels to give",
-            got=f"no {', '.join(sorted(missing))}",
-            allowed="weights with the classifier of their pre-training",
-            todo="take the whole file, or use this one for features only",
-        )
+    return bool(missing) and all(name.startswith(last) for name in missing)
+
+
+def _without_classifier(backbone: str, source: WeightsSource) -> WeightsError:
+    return WeightsError(
+        f"these weights of {backbone} are without a classifier, so they have no labels to give",
+        got=f"{source.kind}: {source.where}",
+        allowed="weights with the classifier of their pre-training",
+        todo="take the whole file, or use this one for features only",
+    )
 
 
 class Pooled(torch.nn.Module):

@@ -8,10 +8,11 @@ import torch
 
 from bench.backbones import PLACES, RECORDED, SEED, SMALL, difference, keras_shapes, normalised, outputs
 from bench.peers import keras_recipe
-from tasks.common.backbones import keras
+from tasks.common.backbones import keras, network
 from tasks.common.backbones.catalogue import CATALOGUE, entry_of
 from tasks.common.backbones.graph import backbone_graph
 from tasks.common.backbones.keras_layers import keras_network
+from tasks.common.backbones.spec import Form
 from tasks.common.backbones.weights import WeightsSource
 from tasks.common.engine import Engine
 from tasks.common.errors import WeightsError
@@ -239,3 +240,14 @@ def test_a_graph_of_keras_weights_computes_what_keras_computes(few_file, tmp_pat
     assert difference(found[:, ::PLACES], recorded["features"]) < 1e-4
     assert graph.spec.weights == "keras: weights.h5"
     assert graph.spec.transform.mean == (0.5, 0.5, 0.5)
+
+
+def test_a_whole_file_gives_logits_and_one_without_a_top_has_none_to_give(few, few_file, tmp_path):
+    logits, timm_name = Form(output="logits"), entry_of(FEW).timm
+    model = network.create(timm_name, WeightsSource("keras", "whole", few_file), logits)
+    with torch.inference_mode():
+        assert model(torch.zeros(1, 3, 64, 64)).shape == (1, 1000)
+
+    keras_recipe.write(tmp_path / "notop.h5", without_top(few))
+    with pytest.raises(WeightsError, match="without a classifier"):
+        network.create(timm_name, WeightsSource("keras", "notop", tmp_path / "notop.h5"), logits)

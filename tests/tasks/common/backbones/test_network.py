@@ -188,9 +188,14 @@ def test_weights_without_the_classifier_have_no_logits_to_give(tmp_path):
 
     state = network.create(TINY, RANDOM).state_dict()
     save_file(state, tmp_path / "x.safetensors")
-    with pytest.raises(WeightsError, match="without the classifier") as refused:
+    with pytest.raises(WeightsError, match="without a classifier") as refused:
         network.create(TINY, WeightsSource("file", "x", tmp_path / "x.safetensors"), Form(output="logits"))
-    assert "classifier.weight" in refused.value.got
+    assert refused.value.got == "file: x"
+
+
+def test_a_network_that_never_had_a_classifier_has_no_logits_either():
+    with pytest.raises(WeightsError, match="without a classifier"):
+        network.create("vit_small_patch14_dinov2.lvd142m", RANDOM, Form(output="logits"))
 
 
 def test_an_unknown_tag_is_no_model():
