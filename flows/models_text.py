@@ -15,8 +15,8 @@ from rich.table import Table
 from .models import Row
 
 CAPTION = (
-    "MB, top-1, top-5, params and depth are the Keras table's; timm top-1 is timm's own for these weights and input.",
-    "graft models NAME shows one whole; graft models WORD --all searches timm.",
+    "MB, top-1, top-5, params, depth: Keras' table. timm top-1: timm's, for these weights and input.",
+    "graft models NAME shows one network whole; graft models WORD --all searches timm.",
 )
 
 PIPE = 100

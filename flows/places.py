@@ -29,7 +29,7 @@ def place_of(project: Path) -> Place:
     """The project at or above `project`. Without one, if none was named, the user's cache and ./data/weights.
 
     Raises:
-        GraftError: a project was named, and is none.
+        GraftError: a project was named, and is none; or the user's cache cannot be made.
     """
     try:
         paths = Paths(find_root(project))
@@ -41,5 +41,18 @@ def place_of(project: Path) -> Place:
 
 
 def user_cache() -> Path:
-    """$XDG_CACHE_HOME/graft, by default ~/.cache/graft."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "graft"
+    """$XDG_CACHE_HOME/graft, by default ~/.cache/graft; made if it is not there.
+
+    Raises:
+        GraftError: it cannot be made.
+    """
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "graft"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise GraftError(
+            f"{folder} cannot be used as a cache",
+            got=error.strerror,
+            todo="name another folder in XDG_CACHE_HOME, or work in a project",
+        ) from error
+    return folder
