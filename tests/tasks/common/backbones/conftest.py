@@ -1,10 +1,12 @@
-"""A stand-in for the servers that have weights, and empty caches to fetch into."""
+"""Stand-ins for the servers that have weights, and empty caches to fetch into."""
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import pytest
 
@@ -101,3 +103,40 @@ def own_caches(tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def tiny_weights():
+    """tiny_weights(seed) -> the tensors of a whole tiny network, with its classifier."""
+
+    def make(seed):
+        import timm
+        import torch
+
+        torch.manual_seed(seed)
+        return timm.create_model("test_efficientnet", pretrained=False).state_dict()
+
+    return make
+
+
+@pytest.fixture
+def hub(server, tiny_weights, monkeypatch):
+    """A stand-in for timm's hub, which has the tiny network's weights of seed 11: `server`, `path`, `content`."""
+    from huggingface_hub import constants
+    from safetensors.torch import save
+
+    path, content = "/timm/test_efficientnet.r160_in1k/resolve/main/model.safetensors", save(tiny_weights(11))
+    server.files[path] = content
+    server.etags[path] = f'"{hashlib.sha256(content).hexdigest()}"'
+    template = server.address + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "ENDPOINT", server.address)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    return SimpleNamespace(server=server, path=path, content=content)
+
+
+@pytest.fixture
+def no_hub(monkeypatch):
+    """The hub must not be asked."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
