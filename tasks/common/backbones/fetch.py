@@ -9,7 +9,7 @@ from pathlib import Path
 from ..errors import WeightsError, WeightsUnreachable
 from ..files import sha256
 from . import caches
-from .catalogue import KERAS_FILES, entry_of
+from .catalogue import KERAS_FILES, KerasFile, entry_of
 from .download import Remote, download
 from .weights import WeightsSource, check_pinned, ways
 
@@ -40,21 +40,42 @@ def fetched(backbone: str, source: WeightsSource) -> WeightsSource:
     return found
 
 
-def _from_keras(backbone: str, name: str) -> tuple[Path, bool]:
-    """Into Keras' own cache, so that Keras finds it as well."""
+def address(backbone: str, source: WeightsSource) -> str:
+    """Where `fetched` would fetch from what is not here yet; empty if nobody has such weights.
+
+    Raises:
+        WeightsError: timm knows the network, but not the tag.
+    """
+    from huggingface_hub import constants
+
+    if source.kind == "keras":
+        return f"{KERAS_FILES}{_keras_file(backbone, source.where).path}"
+    place = caches.origin(backbone)
+    return f"{constants.ENDPOINT}/{place.repository}" if place.repository else place.url
+
+
+def _keras_file(backbone: str, name: str) -> KerasFile:
     entry = entry_of(backbone)
     files = {file.name: file for file in (entry.keras, entry.keras_notop)} if entry else {}
     if name not in files:
         raise WeightsError(
-            f"Keras has no such weights of {backbone}", got=name, allowed=", ".join(files) or "none", todo="restore it"
+            f"Keras has no such weights of {backbone}",
+            got=name,
+            allowed=", ".join(files) or "none",
+            todo="use other weights, or give the file's path: `features.weights: keras:<path>.h5`",
         )
-    target = caches.keras_cache() / name
+    return files[name]
+
+
+def _from_keras(backbone: str, name: str) -> tuple[Path, bool]:
+    """Into Keras' own cache, so that Keras finds it as well."""
+    target, file = caches.keras_cache() / name, _keras_file(backbone, name)
     remote = Remote(
-        url=f"{KERAS_FILES}{files[name].path}",
-        what=f"{name} (Keras' weights of {backbone})",
+        url=f"{KERAS_FILES}{file.path}",
+        what=f"Keras' weights of {backbone}",
         ways=ways(backbone, "keras"),
         algorithm="md5",
-        digest=files[name].md5,
+        digest=file.md5,
     )
     return target, download(remote, target)
 
