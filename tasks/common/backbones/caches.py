@@ -94,7 +94,11 @@ def _in_hub_cache(repository: str, revision: str | None, names: tuple[str, ...])
 
 
 def hub_file(backbone: str) -> Path | None:
-    """timm's file of `backbone`, if it has been fetched before; timm is asked only where there is something to find."""
+    """timm's file of `backbone`, if it has been fetched before; timm is asked only where there is something to find.
+
+    Raises:
+        WeightsError: timm knows the network, but not the tag.
+    """
     if "." in backbone:
         found = _in_hub_cache(f"timm/{backbone}", None, HUB_NAMES)
         if found:

@@ -184,7 +184,7 @@ def _append(file: BinaryIO, remote: Remote, answer: requests.Response, have: int
         for block in answer.iter_content(1 << 18):
             file.write(block)
             came += len(block)
-            bar.add(came // MB - bar.done)
+            bar.add(math.ceil(came / MB) - bar.done)
     file.flush()
     if size is not None and have + came != size:
         raise requests.ConnectionError(f"{have + came:,} of {size:,} bytes came")

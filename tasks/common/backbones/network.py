@@ -100,7 +100,7 @@ def _as_timm_does(backbone: str, file: Path) -> torch.nn.Module:
             allowed=f"the tensors of timm's {backbone}",
             todo="remove the file and run again with a network, so that it is fetched anew",
         ) from error
-    del model.pretrained_cfg["state_dict"]
+    model.pretrained_cfg.pop("state_dict")  # or it would keep all tensors twice
     return model
 
 

@@ -146,8 +146,8 @@ def at_hand(backbone: str, folder: Path) -> WeightsSource | None:
 
 def _given(wanted: str, backbone: str, folder: Path) -> WeightsSource:
     """A path from params.yaml starts at the project's root, from wherever it is asked for."""
-    path = wanted.removeprefix("keras:").strip()
-    kind, suffixes = ("file", SUFFIXES) if path == wanted else ("keras", (".h5",))
+    kind, suffixes = ("keras", (".h5",)) if wanted.startswith("keras:") else ("file", SUFFIXES)
+    path = wanted.removeprefix("keras:")
     file = folder.parent.parent / path
     if not file.is_file():
         raise WeightsError(

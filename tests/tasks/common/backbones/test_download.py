@@ -68,7 +68,7 @@ def test_progress_is_shown_in_megabytes_for_a_program_to_read(remote, target, ca
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("::progress ")]
     shown = [json.loads(line.removeprefix("::progress ")) for line in lines]
     assert {state["what"] for state in shown} == {"fetching weights of X"}
-    assert (shown[0]["total"], shown[-1]["done"]) == (4, 3)
+    assert (shown[0]["total"], shown[-1]["done"]) == (4, 4)
     assert [state["done"] for state in shown] == sorted(state["done"] for state in shown)
 
 

@@ -141,10 +141,11 @@ def test_a_graph_of_other_weights_than_the_pinned_ones_is_refused(converted, tin
     assert str(converted) in refused.value.what
 
 
-def test_a_graph_from_the_hub_records_the_hash_of_the_hubs_file(hub, tmp_path):
+def test_a_graph_from_the_hub_records_the_hash_of_the_hubs_file_and_needs_it_once(hub, own_caches, tmp_path):
     graph = backbone_graph("test_efficientnet", HUB, tmp_path)
     assert graph.spec.weights_sha256 == hashlib.sha256(hub.content).hexdigest()
     assert graph.spec.weights == "hub: test_efficientnet"
+    shutil.rmtree(own_caches / "hub")
     assert backbone_graph("test_efficientnet", HUB, tmp_path) == graph
     assert len(hub.server.served) == 1
 

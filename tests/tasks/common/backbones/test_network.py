@@ -92,10 +92,9 @@ def test_the_hash_of_a_file_from_the_hub_is_recorded(hub):
     assert network.spec_of(network.create(TINY, source), TINY, source).weights_sha256 == sha256
 
 
-def test_what_the_hub_has_sent_is_not_fetched_again_nor_the_hub_asked(hub, no_hub, monkeypatch):
+def test_what_the_hub_has_sent_is_not_fetched_again_nor_the_hub_asked(hub, monkeypatch):
     from huggingface_hub import constants
 
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     first = network.fetched(TINY, HUB)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert network.fetched(TINY, HUB) == first
