@@ -85,6 +85,11 @@ def find_weights(backbone: str, wanted: str, folder: Path, pinned: str | None = 
     return found
 
 
+def at_hand(backbone: str, folder: Path) -> WeightsSource | None:
+    """What `auto` would take if it is on this machine already; asks no network."""
+    return _local(backbone, folder) or _package(backbone)
+
+
 def same_weights(backbone: str, weights: str, weights_sha256: str, folder: Path) -> WeightsSource:
     """The source of a `Spec` once more: its `weights` is "kind: where".
 
