@@ -62,7 +62,10 @@ def advice(found: dict[str, Any]) -> Iterator[str]:
     """What to put into params.yaml for the most accurate, and for the fastest that is as good; nothing is changed."""
     best, quick = found["most_accurate"], found["fastest_as_good"]
     rows = {row["backbone"]: row for row in found["candidates"]}
-    yield f"The most accurate is {best['backbone']} ({rows[best['backbone']]['accuracy']:.1%})."
+    accuracy = rows[best["backbone"]]["accuracy"]
+    equals = sum(row["accuracy"] == accuracy for row in rows.values()) - 1
+    others = f", and of {equals + 1} such the one of the least log loss" if equals else ""
+    yield f"The most accurate is {best['backbone']} ({accuracy:.1%}{others})."
     yield from _lines(best["params"])
     if quick["backbone"] == best["backbone"]:
         if len(rows) > 1:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
 from .ranking import Standing
@@ -23,7 +26,7 @@ OFFSETS = [
     (x, y) for reach in (1.0, 2.2, 3.6, 5.0) for x, y in ((9 * reach, 6 * reach), (9 * reach, -6 * reach),
     (-9 * reach, 6 * reach), (-9 * reach, -6 * reach))
 ]  # fmt: skip
-"""Where a name may stand, in points from its mark; the first place that is free is taken."""
+"""Where a name may stand, in points from its mark; of places that are as good, the first is taken."""
 
 
 def ranking_picture(standings: Sequence[Standing], confidence: float, images: int, path: Path) -> None:
@@ -32,21 +35,24 @@ def ranking_picture(standings: Sequence[Standing], confidence: float, images: in
     axes = figure.subplots()
     for one in standings:
         _mark(axes, one)
-    ahead = sorted((one.probed.images_per_second, one.probed.accuracy) for one in standings if one.on_front)
-    axes.plot(*zip(*ahead, strict=True), color=GREEN, linewidth=1.2, zorder=1, label="Pareto front")
+    axes.plot(*zip(*_ahead(standings), strict=True), color=GREEN, linewidth=1.2, zorder=1)
     _scale(axes, [one.probed.images_per_second for one in standings])
     axes.set(
         ylabel=f"accuracy on {images:,} validation images, {confidence:.0%} interval",
-        title="Backbones: accuracy against speed",
+        title="Accuracy against speed; the line is the Pareto front",
     )
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
     axes.yaxis.set_major_locator(MaxNLocator(7))
     axes.grid(color="#e4e7eb", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="lower left", frameon=False)
     _name(figure, axes, standings)
     figure.savefig(path, dpi=110, metadata={"Software": None})
+
+
+def _ahead(standings: Sequence[Standing]) -> list[tuple[float, float]]:
+    """The front's points, the slowest first."""
+    return sorted((one.probed.images_per_second, one.probed.accuracy) for one in standings if one.on_front)
 
 
 def _mark(axes: Axes, one: Standing) -> None:
@@ -62,31 +68,44 @@ def _scale(axes: Axes, speeds: list[float]) -> None:
     axes.set_xlabel("images per second, files to features")
     if max(speeds) > WIDE * min(speeds):
         axes.set_xscale("log")
-        axes.xaxis.set_major_locator(MaxNLocator(6))
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_minor_formatter(NullFormatter())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.4g}"))
     axes.margins(x=0.22, y=0.12)
 
 
 def _name(figure: Figure, axes: Axes, standings: Sequence[Standing]) -> None:
-    """Each name beside its mark, where it covers neither a mark nor another name, if there is such a place."""
+    """Each name beside its mark, where it covers least."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # the places that are found stay where they are
     points = [(one.probed.images_per_second, one.probed.accuracy) for one in standings]
     marks = [(float(x), float(y)) for x, y in axes.transData.transform(points)]
-    taken = [Bbox([[x - 7, y - 7], [x + 7, y + 7]]) for x, y in marks]
+    taken, lines = [_around(mark, 7) for mark in marks], _lines(axes, standings)
     for one, point, mark in zip(standings, points, marks, strict=True):
         text = axes.annotate(
-            one.probed.name, point, xytext=OFFSETS[0],
-            textcoords="offset points", fontsize=9, va="center", color="black", parse_math=False, zorder=3,
+            one.probed.name, point, xytext=OFFSETS[0], textcoords="offset points", fontsize=9, va="center",
+            parse_math=False, zorder=3, path_effects=[withStroke(linewidth=2.5, foreground="white")],
         )  # fmt: skip
-        box = text.get_window_extent()
-        size, scale = (box.width, box.height), figure.dpi / 72
-        free = [offset for offset in OFFSETS if not _covers(_box(mark, offset, size, scale), taken, axes)]
-        chosen = (free or OFFSETS)[0]
+        size, scale = text.get_window_extent().size, figure.dpi / 72
+        boxes = {offset: _box(mark, offset, (size[0], size[1]), scale) for offset in OFFSETS}
+        chosen = min(OFFSETS, key=lambda offset: _cost(boxes[offset], taken, lines, axes.bbox) + abs(offset[0]))
         text.set_position(chosen)
         text.set_horizontalalignment("left" if chosen[0] > 0 else "right")
-        taken.append(_box(mark, chosen, size, scale))
+        taken.append(boxes[chosen])
+
+
+def _lines(axes: Axes, standings: Sequence[Standing]) -> list[Bbox]:
+    """Small boxes along the intervals and the front, in pixels."""
+    found = [one.probed for one in standings]
+    ends = [((f.images_per_second, f.low), (f.images_per_second, f.high)) for f in found]
+    ahead = _ahead(standings)
+    ends += list(pairwise(ahead))
+    pixels = [axes.transData.transform(pair) for pair in ends]
+    return [_around(a + (b - a) * share, 2) for a, b in pixels for share in np.linspace(0, 1, 60)]
+
+
+def _around(point: Sequence[float], reach: float) -> Bbox:
+    return Bbox([[point[0] - reach, point[1] - reach], [point[0] + reach, point[1] + reach]])
 
 
 def _box(mark: tuple[float, float], offset: tuple[float, float], size: tuple[float, float], scale: float) -> Bbox:
@@ -96,7 +115,7 @@ def _box(mark: tuple[float, float], offset: tuple[float, float], size: tuple[flo
     return Bbox([[left, y - size[1] / 2], [left + size[0], y + size[1] / 2]])
 
 
-def _covers(box: Bbox, taken: list[Bbox], axes: Axes) -> bool:
-    frame = axes.bbox
+def _cost(box: Bbox, taken: list[Bbox], lines: list[Bbox], frame: Bbox) -> int:
+    """Most of all what makes a name unreadable: marks and names that it covers, or the frame's edge; then lines."""
     inside = box.x0 >= frame.x0 and box.x1 <= frame.x1 and box.y0 >= frame.y0 and box.y1 <= frame.y1
-    return not inside or any(box.overlaps(other) for other in taken)
+    return 1000 * (box.count_overlaps(taken) + (not inside)) + box.count_overlaps(lines)
