@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -83,10 +82,10 @@ def advice(found: dict[str, Any]) -> Iterator[str]:
 
 
 def _lines(params: dict[str, Any]) -> Iterator[str]:
-    """Of YAML; JSON's words are YAML's too, where quotes are needed."""
+    """Of YAML."""
     if not params:
         yield "params.yaml names it already.\n"
         return
     yield "To use it, put into params.yaml:\n\nfeatures:"
-    yield from (f"  {key}: {value if value is not None else json.dumps(None)}" for key, value in params.items())
+    yield from (f"  {key}: {'null' if value is None else value}" for key, value in params.items())
     yield ""
