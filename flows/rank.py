@@ -172,7 +172,11 @@ def bring_manifest_up_to_date(root: Path) -> None:
     words = versioning.dvc_command("--wait-for-lock", "repro", "--quiet", "preprocess")
     done = subprocess.run(words, cwd=root, env=own_python_first(), stdout=sys.stderr.fileno())
     if done.returncode:
-        raise GraftError("the list of images could not be brought up to date", got="see above", todo="mend it")
+        raise GraftError(
+            "`dvc repro preprocess`, which lists the images, failed",
+            got="see above",
+            todo="mend what it names, then run `graft rank` again",
+        )
 
 
 def read_images(paths: Paths) -> Images:

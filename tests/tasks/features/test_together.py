@@ -76,6 +76,17 @@ def test_it_gives_what_the_stage_has_computed(job, finished_paths, files, ids):
     assert np.allclose(read(mine, ids, files)[places], pack.stored_ND, rtol=1e-4, atol=1e-6)
 
 
+def test_engines_of_both_kinds_take_part_in_one_pass(job, finished_paths, tmp_path, files, ids, decoded):
+    params = FeaturesParams(backbone=BACKBONES[0], weights="random", engine="torch", precision="f32")
+    extractor = choose_extractor(params, finished_paths, lambda spec: [])
+    with_torch = Job(extractor, FeatureCache(tmp_path / "torch", extractor.spec.dimension))
+    with_openvino = job()
+    extract([with_torch, with_openvino], ids, files)
+    assert decoded == Counter(files)
+    a_ND, b_ND = (read(one, ids, files) for one in (with_torch, with_openvino))
+    assert np.allclose(a_ND, b_ND, rtol=1e-3, atol=1e-4 * np.abs(a_ND).max())
+
+
 def test_what_a_cache_holds_is_not_computed_again(job, files, ids, decoded):
     extract([job()], ids[:20], files[:20])
     decoded.clear()
