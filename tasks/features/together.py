@@ -220,6 +220,7 @@ def _start(job: Job) -> AnyEngine:
     """The engine, warm: the first batch of all is slower, and would be counted."""
     engine, transform = job.extractor.build(), job.extractor.spec.transform
     engine(np.zeros((BATCH, transform.height, transform.width, 3), np.uint8))
+    engine.rest()
     return engine
 
 
@@ -266,6 +267,7 @@ def _compute(part: _Part, engine: AnyEngine, block: _Block, bar: Progress) -> No
     for start, batch_BD in engine.stream(lambda i: pixels[rows[i]], len(rows), 1):
         part.keep(block.places[rows[start : start + len(batch_BD)]], batch_BD)
         bar.add(len(batch_BD))
+    engine.rest()
     effort = part.job.effort
     effort.network += time.perf_counter() - started
     effort.reading += block.seconds_of(rows, part.geometry)
