@@ -289,6 +289,34 @@ def classify(
 
 
 @app.command()
+def rank(
+    backbones: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[BACKBONE]...",
+            help="Names of Keras or timm; by default all whose weights are on this machine.",
+            show_default=False,
+        ),
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(help="Of the named backbones: auto, package, hub, keras or random.", show_default=False),
+    ] = None,
+    project: Project = HERE,
+    as_json: AsJson = False,
+) -> None:
+    """Compare backbones on your images: accuracy on validation, speed, size. Changes nothing."""
+    from .rank import rank_backbones
+    from .rank_text import print_ranking
+
+    found = rank_backbones(find_root(project), backbones or [], weights)
+    if as_json:
+        print(json.dumps(found, indent=2, ensure_ascii=False))
+        return
+    print_ranking(found)
+
+
+@app.command()
 def params(
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema for editors.")] = False,
     project: Project = HERE,

@@ -185,14 +185,18 @@ class Tracker:
 
     def start_stage(self, stage: str, parent_id: str, params: Mapping[str, Any], process_key: str, begun: float) -> str:
         """The stage's run; `begun` is when its process was started, in seconds since 1970."""
-        git = git_state(self.paths.root)
-        tags = {
-            **self._common_tags(git),
-            "mlflow.parentRunId": parent_id,
-            "graft.stage": stage,
-            "graft.process": process_key,
-        }
-        run = self.client.create_run(self.experiment_id, start_time=int(begun * 1000), tags=tags, run_name=stage)
+        return self._child(stage, parent_id, params, {"graft.stage": stage, "graft.process": process_key}, begun)
+
+    def start_candidate(self, name: str, parent_id: str, params: Mapping[str, Any], process_key: str) -> str:
+        """The run of one backbone of `graft rank`."""
+        tags = {"graft.candidate": name, "graft.process": process_key}
+        return self._child(name, parent_id, params, tags, time.time())
+
+    def _child(
+        self, name: str, parent_id: str, params: Mapping[str, Any], tags: Mapping[str, str], begun: float
+    ) -> str:
+        tags = {**self._common_tags(git_state(self.paths.root)), "mlflow.parentRunId": parent_id, **tags}
+        run = self.client.create_run(self.experiment_id, start_time=int(begun * 1000), tags=tags, run_name=name)
         run_id = str(run.info.run_id)
         self.client.log_batch(run_id, params=[Param(key, str(value)[:6000]) for key, value in flatten(params).items()])
         return run_id

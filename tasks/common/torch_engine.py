@@ -90,6 +90,9 @@ class TorchEngine:
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
 
+    def rest(self) -> None:
+        """Nothing to give back: all networks of a process share what torch keeps to compute."""
+
     def _buffer(self) -> torch.Tensor:
         return torch.empty((BATCH, *self._size, 3), dtype=torch.uint8, pin_memory=self._device == "cuda")
 

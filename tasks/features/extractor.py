@@ -33,6 +33,8 @@ class AnyEngine(Protocol):
         self, load: Callable[[int], Pixels], count: int, threads: int | None = None
     ) -> Iterator[tuple[int, Features]]: ...
 
+    def rest(self) -> None: ...
+
 
 @dataclass(frozen=True)
 class Extractor:

@@ -22,7 +22,7 @@ from .params import HeadParams
 def run(params: HeadParams, paths: Paths) -> Record:
     """Walks the path of strengths, chooses one on validation, and trains it again on all that may be learned from."""
     pack = read_pack(paths.features)
-    visited, best, scale = _walk(pack, params)
+    visited, best, scale = walk(pack, params)
     chosen = visited[best]
     _warn(visited, best, params)
     selected = scale.fold(chosen.step.theta_KE, pack.classes)
@@ -31,7 +31,8 @@ def run(params: HeadParams, paths: Paths) -> Record:
     return _record(visited, chosen, pack, paths)
 
 
-def _walk(pack: Pack, params: HeadParams) -> tuple[list[Validated], int, Standardiser]:
+def walk(pack: Pack, params: HeadParams) -> tuple[list[Validated], int, Standardiser]:
+    """The strengths that were tried, the place of the one that validation chose, and what standardised the features."""
     features, train = pack.to_learn_from("train")
     val = pack.rows("val")
     weight = _weights(pack, train, params.class_weight)

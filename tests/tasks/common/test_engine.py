@@ -63,6 +63,13 @@ def test_a_real_networks_features_do_not_depend_on_the_batch(tiny_graph):
     assert np.allclose(streamed, alone, rtol=1e-4, atol=1e-5 * np.abs(alone).max())
 
 
+def test_an_engine_that_has_rested_gives_the_same(tiny_graph):
+    engine, pixels = Engine(tiny_graph.xml), np.full((8, 160, 160, 3), 77, np.uint8)
+    before = engine(pixels)
+    engine.rest()
+    assert np.array_equal(engine(pixels), before)
+
+
 def test_features_come_in_order_when_the_first_image_is_decoded_last(engine, pixels):
     others = threading.Barrier(9)  # image 0 waits until eight others have been asked for
 

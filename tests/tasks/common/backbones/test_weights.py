@@ -10,7 +10,15 @@ from safetensors.torch import save_file
 
 from tasks.common.backbones import network
 from tasks.common.backbones.caches import torch_cache
-from tasks.common.backbones.weights import WeightsSource, at_hand, find_weights, fit_state, read_state, same_weights
+from tasks.common.backbones.weights import (
+    PACKAGES,
+    WeightsSource,
+    at_hand,
+    find_weights,
+    fit_state,
+    read_state,
+    same_weights,
+)
 from tasks.common.errors import WeightsError
 
 LITE0 = "tf_efficientnet_lite0"
@@ -480,3 +488,13 @@ def test_the_real_weights_of_lite0_load(folder):
     first = next(iter(source.values()))
     assert torch.equal(model.state_dict()["conv_stem.weight"], first)
     assert model.num_features == 1280
+
+
+@pytest.mark.parametrize("backbone", PACKAGES)
+def test_the_weights_of_every_package_that_is_installed_fit_their_network(folder, backbone):
+    package, _ = PACKAGES[backbone]
+    pytest.importorskip(package)
+    found = find_weights(backbone, "auto", folder)
+    assert (found.kind, found.where) == ("package", package)
+    first = next(iter(read_state(found.file).values()))
+    assert torch.equal(network.create(backbone, found).state_dict()["conv_stem.weight"], first)

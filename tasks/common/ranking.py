@@ -1,0 +1,92 @@
+"""Backbones compared on the same validation images. N images, M candidates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import bdtr
+
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Probed:
+    """A candidate and what was measured of it.
+
+    Attributes:
+        name: as the user knows it.
+        correct_N: which validation images its head got right.
+        accuracy, low, high: of `correct_N`, with its interval.
+        log_loss: on validation.
+        l2: the strength that validation chose.
+        images_per_second: from files to features.
+        measured: on how many images, and when.
+        megabytes: of the parameters without the classifier, in float32.
+        dimension: D, the length of a feature vector.
+    """
+
+    name: str
+    correct_N: Mask
+    accuracy: float
+    low: float
+    high: float
+    log_loss: float
+    l2: float
+    images_per_second: float
+    measured: str
+    megabytes: float
+    dimension: int
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A candidate among the others.
+
+    Attributes:
+        p: of the exact McNemar test against the most accurate one; 1 for that itself.
+        on_front: whether no other is at least as accurate and as fast, and better in one of the two.
+    """
+
+    probed: Probed
+    p: float
+    on_front: bool
+
+
+def rank(candidates: Sequence[Probed]) -> list[Standing]:
+    """The most accurate first; of equally accurate ones that of the lower log loss."""
+    ordered = sorted(candidates, key=lambda one: (-one.accuracy, one.log_loss))
+    on_front = front([(one.accuracy, one.images_per_second) for one in ordered])
+    return [
+        Standing(one, mcnemar(ordered[0].correct_N, one.correct_N), ahead)
+        for one, ahead in zip(ordered, on_front, strict=True)
+    ]
+
+
+def fastest_as_good(standings: Sequence[Standing], significance: float) -> Standing:
+    """The fastest of those that are not significantly worse than the most accurate one."""
+    as_good = [one for one in standings if one.p >= significance]
+    return max(as_good, key=lambda one: one.probed.images_per_second)
+
+
+def mcnemar(a_N: Mask, b_N: Mask) -> float:
+    """Two-sided p of the exact test (McNemar 1947) that two classifiers are right equally often on the same images.
+
+    Only images that exactly one of the two gets right tell them apart; were the two equally good, each of these would
+    be won by either with probability 1/2: twice the lower tail of a binomial.
+    """
+    a_alone, b_alone = int(np.count_nonzero(a_N & ~b_N)), int(np.count_nonzero(~a_N & b_N))
+    if a_alone + b_alone == 0:
+        return 1.0
+    return min(1.0, 2.0 * float(bdtr(min(a_alone, b_alone), a_alone + b_alone, 0.5)))
+
+
+def front(points: Sequence[tuple[float, float]]) -> list[bool]:
+    """Which of M points no other point dominates; in both directions more is better."""
+    return [not any(_dominates(other, point) for other in points) for point in points]
+
+
+def _dominates(a: tuple[float, float], b: tuple[float, float]) -> bool:
+    return a[0] >= b[0] and a[1] >= b[1] and a != b
