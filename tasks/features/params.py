@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from ..common.params import Section
+
+Side = Annotated[int, Field(ge=1, le=4096)]
+
+
+def _both_sides(value: Any) -> Any:
+    return (value, value) if isinstance(value, int) else value
 
 
 class FeaturesParams(Section):
@@ -25,6 +31,11 @@ class FeaturesParams(Section):
     output: Literal["pre_logits", "pooled"] = "pre_logits"
     """`pre_logits` is what the pre-trained classifier sees; `pooled` the mean of the last feature maps, before any
     hidden layer of the classifier (VGG: 512 features instead of 4,096)."""
+
+    image_size: Annotated[
+        tuple[Side, Side] | None, BeforeValidator(_both_sides, json_schema_input_type=Side | tuple[Side, Side] | None)
+    ] = None
+    """Of the network's input, in pixels: one number, or [height, width]; null as in pre-training."""
 
     engine: Literal["auto", "openvino", "torch"] = "auto"
     """`openvino` runs on the processor, `torch` on a GPU; `auto` takes torch where there is a GPU (CUDA or MPS)."""

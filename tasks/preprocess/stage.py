@@ -43,6 +43,7 @@ def run(params: PreprocessParams, paths: Paths, known_hashes: Mapping[str, str])
     images, pins = _split(images, params, _read_pins(paths.pins))
     images, rejected = _hold_out(images, rejected)
     _stop_if_too_many(rejected, len(files), params.max_rejected, paths.state / "rejected.csv")
+    images["channels"] = params.channels
     manifest = images[list(COLUMNS)].astype(COLUMNS).sort_values("path", ignore_index=True)
     _stop_if_nothing_to_learn(manifest, paths.raw)
     _warn_of_small_classes(manifest)
@@ -57,8 +58,8 @@ def _check(files: pd.DataFrame, params: PreprocessParams, paths: Paths) -> tuple
     reasons[files["image_id"] == ""] = "cannot be read"
     reasons[files["path"].map(hidden)] = HIDDEN
     open_files = files[reasons == ""]
-    looks = Memory(paths.cache / "checks").looks(
-        dict(zip(open_files["image_id"], paths.raw / open_files["path"])), look
+    looks = Memory(paths.cache / "checks", params.channels).looks(
+        dict(zip(open_files["image_id"], paths.raw / open_files["path"])), lambda path: look(path, params.channels)
     )
     facts = pd.DataFrame(
         [_facts(looks[md5], params) for md5 in open_files["image_id"]], index=open_files.index, columns=FACTS

@@ -219,7 +219,7 @@ def test_hashes_that_are_known_are_used_and_not_computed_again(fresh, monkeypatc
 def test_a_second_run_decodes_only_what_is_new(fresh, preprocess, noise, monkeypatch):
     preprocess(fresh)
     decoded = []
-    monkeypatch.setattr(module, "look", lambda path: decoded.append(path.name) or look(path))
+    monkeypatch.setattr(module, "look", lambda path, _: decoded.append(path.name) or look(path))
     noise(seed=77).save(fresh.raw / "red/new.png")
     preprocess(fresh)
     assert decoded == ["new.png"]

@@ -1,0 +1,143 @@
+"""A network with its weights, made to take images of another size or number of channels than in its pre-training.
+
+Imports torch and timm, which takes seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import cycle, islice
+from typing import Any
+
+import torch
+from timm.models import adapt_input_conv
+
+from ..errors import ParamsError
+from .spec import Form
+
+RGB = 3
+
+
+def adapt(model: torch.nn.Module, backbone: str, form: Form) -> None:
+    """Changes a timm network, which has its weights and takes RGB images of the size of its pre-training.
+
+    Raises:
+        ParamsError: the architecture does not take images of `form`.
+    """
+    if form.channels != RGB:
+        _adapt_channels(model, backbone, form.channels)
+    if form.image_size is not None and _config(model).get("fixed_input_size"):
+        _adapt_size(model, backbone, form.image_size)
+
+
+def over_channels(values: Sequence[float], channels: int) -> tuple[float, ...]:
+    """Figures of red, green and blue (means, standard deviations) for images of another number of channels.
+
+    For grey, whose weights are the sums of those of the three, their mean. For more, repeated as the weights are: red,
+    green, blue, red, ...
+    """
+    if channels == 1:
+        return (sum(values) / len(values),)
+    return tuple(islice(cycle(values), channels))
+
+
+def _adapt_channels(model: torch.nn.Module, backbone: str, channels: int) -> None:
+    """The first convolutions' weights as timm's `in_chans` makes them: summed for one channel, so that grey does what
+    equal red, green and blue do; otherwise repeated in order and scaled by 3 / channels."""
+    names = _config(model).get("first_conv") or ()
+    if not names:
+        raise _channels_refused(backbone, channels, "timm does not say which convolution sees the image")
+    try:
+        for name in [names] if isinstance(names, str) else names:
+            conv = model.get_submodule(name)
+            with torch.no_grad():
+                weight = adapt_input_conv(channels, conv.weight)
+            conv.weight = torch.nn.Parameter(weight)
+            conv.in_channels = weight.shape[1]  # type: ignore[assignment]
+    except (AttributeError, AssertionError, NotImplementedError) as error:
+        raise _channels_refused(backbone, channels, f"timm cannot change its first convolution {name}") from error
+    if hasattr(model, "in_chans"):
+        model.in_chans = channels  # type: ignore[assignment]
+
+
+def _adapt_size(model: torch.nn.Module, backbone: str, size: tuple[int, int]) -> None:
+    """Position embeddings and windows as timm's own `set_input_size` makes them."""
+    if not hasattr(model, "set_input_size"):
+        raise _size_refused(backbone, size, "timm cannot change its size", f"{_named(_own_size(model))} or null")
+    try:
+        model.set_input_size(img_size=size)  # type: ignore[operator]
+    except Exception as error:  # each architecture has its own conditions, most of them assertions
+        raise _size_refused(backbone, size, _line(error), _sizes_like(model)) from error
+
+
+def check_input(model: torch.nn.Module, backbone: str, form: Form) -> None:
+    """Tries whether a network that was adapted works, on an image of zeros.
+
+    Raises:
+        ParamsError: it does not; says the least size with which it does, where there is one.
+    """
+    if form.channels == RGB and form.image_size is None:
+        return
+    fault = _fault(model, form.channels, form.image_size or _own_size(model))
+    if fault and form.image_size is None:
+        raise _channels_refused(backbone, form.channels, fault)
+    if fault and form.image_size is not None:
+        raise _size_refused(backbone, form.image_size, fault, _sizes_like(model, form.channels))
+
+
+def _fault(model: torch.nn.Module, channels: int, size: tuple[int, int]) -> str:
+    try:
+        with torch.inference_mode():
+            model(torch.zeros(1, channels, *size))
+    except Exception as error:  # noqa: BLE001  (each layer has its own way to refuse a shape)
+        return _line(error)
+    return ""
+
+
+def _sizes_like(model: torch.nn.Module, channels: int = RGB) -> str:
+    own = _own_size(model)
+    if _config(model).get("fixed_input_size"):
+        return f"{_named(own)} as in pre-training, or another size with which its windows or patches come out even"
+    least, enough = 1, min(own)
+    while least < enough:  # a convolutional network that works with a size works with every larger one
+        middle = (least + enough) // 2
+        least, enough = (middle + 1, enough) if _fault(model, channels, (middle, middle)) else (least, middle)
+    return f"at least {_named((least, least))}; {_named(own)} in pre-training"
+
+
+def _config(model: torch.nn.Module) -> dict[str, Any]:
+    """What timm says of the network's pre-training."""
+    config: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
+    return config
+
+
+def _own_size(model: torch.nn.Module) -> tuple[int, int]:
+    """(height, width) of the network's pre-training."""
+    _, height, width = _config(model)["input_size"]
+    return height, width
+
+
+def _named(size: Iterable[int]) -> str:
+    return " x ".join(map(str, size))
+
+
+def _line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0][:300]
+
+
+def _channels_refused(backbone: str, channels: int, reason: str) -> ParamsError:
+    return ParamsError(
+        f"params.yaml: the backbone {backbone} cannot take images of `preprocess.channels`: {reason}",
+        got=channels,
+        allowed="3 with this backbone",
+        todo="name another one in `features.backbone`, or change `preprocess.channels`",
+    )
+
+
+def _size_refused(backbone: str, size: tuple[int, int], reason: str, allowed: str) -> ParamsError:
+    return ParamsError(
+        f"params.yaml: the backbone {backbone} cannot take images of `features.image_size`: {reason}",
+        got=f"{_named(size)} (height x width)",
+        allowed=allowed,
+        todo="change `features.image_size`, or name another backbone in `features.backbone`",
+    )
