@@ -101,7 +101,7 @@ def _bands(image: Image.Image, channels: int) -> Picture:
         return (_to_grey(image),)
     if image.mode in _RAW_MODES and len(image.getbands()) == channels:
         return image.split()
-    raise WrongForm(f"{image.mode}, bands {len(image.getbands())}, where `preprocess.channels` is {channels}")
+    raise WrongForm(f"{len(image.getbands())} bands ({image.mode}), needed {channels}")
 
 
 def is_array(path: Path) -> bool:
@@ -118,9 +118,9 @@ def _array_bands(content: bytes, channels: int) -> Picture:
     if values.ndim == 2:
         values = values[..., None]
     if values.dtype != np.uint8 or values.ndim != 3 or not values.size:
-        raise WrongForm(f"an array of {values.dtype}, shape {values.shape}, where uint8 (H, W, C) is needed")
+        raise WrongForm(f"array of {values.dtype}, shape {values.shape}, needed uint8 (H, W, C)")
     if values.shape[2] != channels:
-        raise WrongForm(f"an array, bands {values.shape[2]}, where `preprocess.channels` is {channels}")
+        raise WrongForm(f"{values.shape[2]} bands (array), needed {channels}")
     if channels == 3:
         return (Image.fromarray(np.ascontiguousarray(values)),)
     return tuple(Image.fromarray(np.ascontiguousarray(values[..., c])) for c in range(channels))

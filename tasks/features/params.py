@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
+from pydantic_core import PydanticCustomError
 
 from ..common.params import Section
 
-Side = Annotated[int, Field(ge=1, le=4096)]
+LARGEST_SIDE = 4096
+"""Pixels; an activation of a network on a larger image has gigabytes."""
+
+Side = Annotated[int, Field(ge=1, le=LARGEST_SIDE)]
 
 
-def _both_sides(value: Any) -> Any:
-    return (value, value) if isinstance(value, int) else value
+def _sides(value: object) -> object:
+    """[height, width] of one number or of two; a fault is told once, not once a side."""
+    sides = value if isinstance(value, list | tuple) else [value, value]
+    if value is None or (len(sides) == 2 and all(type(side) is int and 1 <= side <= LARGEST_SIDE for side in sides)):
+        return value and tuple(sides)
+    raise PydanticCustomError("image_size", f"must be a number from 1 to {LARGEST_SIDE}, [height, width], or null")
 
 
 class FeaturesParams(Section):
@@ -33,7 +41,7 @@ class FeaturesParams(Section):
     hidden layer of the classifier (VGG: 512 features instead of 4,096)."""
 
     image_size: Annotated[
-        tuple[Side, Side] | None, BeforeValidator(_both_sides, json_schema_input_type=Side | tuple[Side, Side] | None)
+        tuple[Side, Side] | None, BeforeValidator(_sides, json_schema_input_type=Side | tuple[Side, Side] | None)
     ] = None
     """Of the network's input, in pixels: one number, or [height, width]; null as in pre-training."""
 

@@ -9,7 +9,9 @@ from collections.abc import Iterable, Sequence
 from itertools import cycle, islice
 from typing import Any
 
+import timm
 import torch
+from timm.layers import ScaledStdConv2d, ScaledStdConv2dSame
 from timm.models import adapt_input_conv
 
 from ..errors import ParamsError
@@ -18,16 +20,17 @@ from .spec import Form
 RGB = 3
 
 
-def adapt(model: torch.nn.Module, backbone: str, form: Form) -> None:
-    """Changes a timm network, which has its weights and takes RGB images of the size of its pre-training.
+def adapt(model: torch.nn.Module, backbone: str, form: Form) -> torch.nn.Module:
+    """A timm network, which has its weights and takes RGB images of the size of its pre-training, for images of `form`.
 
     Raises:
-        ParamsError: the architecture does not take images of `form`.
+        ParamsError: the architecture does not take such images.
     """
+    if form.image_size is not None and _config(model).get("fixed_input_size"):
+        model = _of_size(model, backbone, form.image_size)
     if form.channels != RGB:
         _adapt_channels(model, backbone, form.channels)
-    if form.image_size is not None and _config(model).get("fixed_input_size"):
-        _adapt_size(model, backbone, form.image_size)
+    return model
 
 
 def over_channels(values: Sequence[float], channels: int) -> tuple[float, ...]:
@@ -49,25 +52,34 @@ def _adapt_channels(model: torch.nn.Module, backbone: str, channels: int) -> Non
         raise _channels_refused(backbone, channels, "timm does not say which convolution sees the image")
     try:
         for name in [names] if isinstance(names, str) else names:
-            conv = model.get_submodule(name)
-            with torch.no_grad():
-                weight = adapt_input_conv(channels, conv.weight)
-            conv.weight = torch.nn.Parameter(weight)
-            conv.in_channels = weight.shape[1]  # type: ignore[assignment]
+            _widen(model.get_submodule(name), channels)
     except (AttributeError, AssertionError, NotImplementedError) as error:
         raise _channels_refused(backbone, channels, f"timm cannot change its first convolution {name}") from error
     if hasattr(model, "in_chans"):
         model.in_chans = channels  # type: ignore[assignment]
 
 
-def _adapt_size(model: torch.nn.Module, backbone: str, size: tuple[int, int]) -> None:
-    """Position embeddings and windows as timm's own `set_input_size` makes them."""
-    if not hasattr(model, "set_input_size"):
-        raise _size_refused(backbone, size, "timm cannot change its size", f"{_named(_own_size(model))} or null")
+def _widen(conv: Any, channels: int) -> None:
+    with torch.no_grad():
+        weight = adapt_input_conv(channels, conv.weight)
+    if isinstance(conv, ScaledStdConv2d | ScaledStdConv2dSame):  # whose scale is 1 / sqrt(inputs of an output)
+        conv.scale *= (conv.weight[0].numel() / weight[0].numel()) ** 0.5
+    conv.weight = torch.nn.Parameter(weight)
+    conv.in_channels = weight.shape[1]
+
+
+def _of_size(model: torch.nn.Module, backbone: str, size: tuple[int, int]) -> torch.nn.Module:
+    """The network created for images of `size`; timm's loader brings the weights over, and interpolates position
+    embeddings where it knows how to."""
+    weights = {"state_dict": model.state_dict()}
     try:
-        model.set_input_size(img_size=size)  # type: ignore[operator]
-    except Exception as error:  # each architecture has its own conditions, most of them assertions
+        other: torch.nn.Module = timm.create_model(
+            backbone, pretrained=True, img_size=size, pretrained_cfg_overlay=weights
+        )
+    except Exception as error:  # an architecture without this argument, or with conditions of its own
         raise _size_refused(backbone, size, _line(error), _sizes_like(model)) from error
+    other.pretrained_cfg = model.pretrained_cfg  # which does not hold the weights a second time
+    return other
 
 
 def check_input(model: torch.nn.Module, backbone: str, form: Form) -> None:
@@ -97,7 +109,7 @@ def _fault(model: torch.nn.Module, channels: int, size: tuple[int, int]) -> str:
 def _sizes_like(model: torch.nn.Module, channels: int = RGB) -> str:
     own = _own_size(model)
     if _config(model).get("fixed_input_size"):
-        return f"{_named(own)} as in pre-training, or another size with which its windows or patches come out even"
+        return f"{_named(own)} as in pre-training, or another size that timm can make this architecture for"
     least, enough = 1, min(own)
     while least < enough:  # a convolutional network that works with a size works with every larger one
         middle = (least + enough) // 2
@@ -122,7 +134,7 @@ def _named(size: Iterable[int]) -> str:
 
 
 def _line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0][:300]
+    return " ".join((str(error) or type(error).__name__).split())[:300]
 
 
 def _channels_refused(backbone: str, channels: int, reason: str) -> ParamsError:

@@ -41,8 +41,8 @@ def create(backbone: str, source: WeightsSource, form: Form = AS_TRAINED) -> tor
         model = timm.create_model(backbone, pretrained=False)
         if source.file is not None:
             fit_state(model, read_state(source.file), backbone)
+    model = adapt(model, backbone, form)
     model.reset_classifier(0)  # type: ignore[operator]
-    adapt(model, backbone, form)
     model = (Pooled(model) if form.output == "pooled" else model).eval()
     check_input(model, backbone, form)
     return model
