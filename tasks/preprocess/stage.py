@@ -43,7 +43,7 @@ def run(params: PreprocessParams, paths: Paths, known_hashes: Mapping[str, str])
     images, pins = _split(images, params, _read_pins(paths.pins))
     images, rejected = _hold_out(images, rejected)
     _stop_if_too_many(rejected, len(files), params.max_rejected, paths.state / "rejected.csv")
-    images["channels"] = params.channels
+    images = images.assign(channels=params.channels)
     manifest = images[list(COLUMNS)].astype(COLUMNS).sort_values("path", ignore_index=True)
     _stop_if_nothing_to_learn(manifest, paths.raw)
     _warn_of_small_classes(manifest)

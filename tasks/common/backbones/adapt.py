@@ -78,7 +78,7 @@ def _of_size(model: torch.nn.Module, backbone: str, size: tuple[int, int]) -> to
         )
     except Exception as error:  # an architecture without this argument, or with conditions of its own
         raise _size_refused(backbone, size, _line(error), _sizes_like(model)) from error
-    other.pretrained_cfg = model.pretrained_cfg  # which does not hold the weights a second time
+    other.pretrained_cfg = other.default_cfg = model.pretrained_cfg  # which do not hold the weights a second time
     return other
 
 
