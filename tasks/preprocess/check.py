@@ -14,6 +14,9 @@ from ..common.images import Picture, UnreadableImage, WrongForm, decode_bands, i
 FEW_COLOURS = 64
 """A drawn placeholder has few colours; a photograph saved with a palette uses most of its 256."""
 
+WRONG_FORM = "wrong form"
+"""How the reason begins against images of other bands than `preprocess.channels` asks for."""
+
 
 @dataclass(frozen=True)
 class Look:
@@ -50,7 +53,7 @@ def look(path: Path, channels: int = 3) -> Look:
     try:
         upright = decode_bands(path, channels)
     except WrongForm as error:
-        return Look(f"wrong form: {error}")
+        return Look(f"{WRONG_FORM}: {error}")
     except UnreadableImage as error:
         return Look("not an image" if isinstance(error.__cause__, UnidentifiedImageError) else f"damaged: {error}")
     except Image.DecompressionBombError as error:

@@ -15,7 +15,7 @@ from ..common.manifest import COLUMNS, SPLITS, classes, counts, write_table
 from ..common.paths import Paths
 from ..common.progress import progress, say
 from ..common.record import DatasetRecord, Record
-from .check import Look, judge, look
+from .check import WRONG_FORM, Look, judge, look
 from .memory import Memory
 from .params import PreprocessParams
 from .scan import TABLE, hidden, scan
@@ -118,11 +118,13 @@ def _stop_if_too_many(rejected: pd.DataFrame, total: int, limit: float, listing:
     with whole_file(listing) as part:
         rejected[["path", "reason"]].to_csv(part, index=False)
     kinds = Counter(reason.split(":")[0] for reason in counted["reason"])
+    bands = ", set `preprocess.channels` to the bands that the images have" if kinds[WRONG_FORM] else ""
     raise DataError(
         "more files were rejected than `preprocess.max_rejected` allows",
         got=f"{len(counted)} of {total}: " + ", ".join(f"{count} {kind}" for kind, count in kinds.most_common()),
         allowed=f"{limit:g}" + (f" of all files = {allowed:.0f}" if limit < 1 else ""),
-        todo=f"see {listing.parent.name}/{listing.name}; mend or remove the files, or raise `preprocess.max_rejected`",
+        todo=f"see {listing.parent.name}/{listing.name}; mend or remove the files{bands}, "
+        "or raise `preprocess.max_rejected`",
     )
 
 

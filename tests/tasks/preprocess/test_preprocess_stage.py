@@ -401,4 +401,5 @@ def test_a_number_of_channels_that_no_image_has_stops_the_run_and_leaves_no_mani
     with pytest.raises(DataError, match="max_rejected") as stopped:
         preprocess(fresh, channels=5, max_rejected=0.05)
     assert stopped.value.got == "30 of 30: 30 wrong form"
+    assert "set `preprocess.channels`" in stopped.value.todo
     assert not fresh.manifest.exists()
