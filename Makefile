@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export NO_ALBUMENTATIONS_UPDATE := 1
 export DO_NOT_TRACK := 1
 
-.PHONY: help install demo test lint format bench bench-features bench-memory bench-views clean
+.PHONY: help install demo test lint format bench bench-features bench-memory bench-views bench-backbones clean
 
 help:
 	@echo "make demo     the environment, the sample images, the whole pipeline, one table"
@@ -57,6 +57,9 @@ bench-memory: install
 
 bench-views: install
 	@$(BIN)/python -m bench.views --photos "$(PHOTOS)" $(or $(ARGS),--publish)
+
+bench-backbones: install $(BENCH)/.done
+	@$(BIN)/python -m bench.backbones $(or $(ARGS),--publish)
 
 $(BENCH)/.done: bench/requirements.txt | install
 	@echo "making $(BENCH), the environment of the peers that Graft's own lacks: a minute and 2 GB of disk, once"

@@ -110,20 +110,25 @@ def _params(root: Path) -> Finding:
 
 
 def _weights(root: Path) -> Finding:
+    from tasks.common.backbones import fetch
+    from tasks.common.backbones.caches import hub_file
     from tasks.common.backbones.catalogue import timm_name
-    from tasks.common.backbones.weights import find_weights
+    from tasks.common.backbones.weights import find_weights, ways
 
     try:
         features = load_params(root / "params.yaml")["features"].model_dump()
         backbone = timm_name(features["backbone"], features["weights"])
         source = find_weights(backbone, features["weights"], Paths(root).weights, features["weights_sha256"])
+        file = hub_file(backbone) if source.kind == "hub" else source.file
+        found = f"{features['backbone']}: {source.kind}, {source.where}"
+        if file is not None or source.kind == "random":
+            return Finding("weights", "ok", f"{found}, in {file}" if file else found)
+        origin = fetch.address(backbone, source)
     except GraftError as error:
         return Finding("weights", "fail", error.what, error.todo)
-    if source.kind == "hub":
-        return Finding(
-            "weights", "warn", f"{features['backbone']}: from timm's hub, at the first run", "needs a network once"
-        )
-    return Finding("weights", "ok", f"{features['backbone']}: {source.kind}, {source.where}")
+    if not origin:
+        return Finding("weights", "fail", f"{found}, which has none", ways(backbone, source.kind))
+    return Finding("weights", "warn", f"{found}; fetched at the first run from {origin}", ways(backbone, source.kind))
 
 
 def _processor(_root: Path) -> Finding:

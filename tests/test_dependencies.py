@@ -36,6 +36,9 @@ def needed(stage: str, imports: grimp.ImportGraph) -> set[str]:
     reached = set().union(*(imports.find_upstream_modules(module) for module in modules)) | modules
     parents = {module.rsplit(".", n)[0] for module in reached for n in range(1, module.count(".") + 1)}
     files = {file_of(module) for module in reached | parents if not module.startswith(package)}
+    files |= {
+        data for file in files for data in file.parent.glob(f"{file.stem}.*") if data.suffix not in (".py", ".pyc")
+    }
     names = {file.relative_to(ROOT).as_posix() for file in files if file.name != "__init__.py" or holds_code(file)}
     return names | {f"tasks/{stage}"}
 

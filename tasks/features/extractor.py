@@ -119,6 +119,7 @@ def _with_torch(
     from ..common.backbones import network
     from ..common.torch_engine import TorchEngine, best_device, has_fast_bf16
 
+    source = network.fetched(backbone, source)
     model = network.create(backbone, source, form)
     spec = network.spec_of(model, backbone, source, form)
     device = best_device()

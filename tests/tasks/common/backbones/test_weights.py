@@ -1,17 +1,28 @@
 import hashlib
+import os
 import pickle
+import subprocess
+import sys
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from tasks.common.backbones import network
-from tasks.common.backbones.weights import WeightsSource, find_weights, fit_state, read_state, same_weights
+from tasks.common.backbones.caches import torch_cache
+from tasks.common.backbones.weights import WeightsSource, at_hand, find_weights, fit_state, read_state, same_weights
 from tasks.common.errors import WeightsError
 
 LITE0 = "tf_efficientnet_lite0"
 LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 TINY = "test_efficientnet"
+RESNET = "resnet50"
+KERAS_RESNET = "resnet50_weights_tf_dim_ordering_tf_kernels.h5"
+WITHOUT_TIMM = [
+    ("resnetv2_152", "resnet152v2_weights_tf_dim_ordering_tf_kernels.h5"),
+    ("nasnetamobile", "NASNet-mobile.h5"),
+]
+"""The networks of which timm has no weights, and the names of Keras' files."""
 
 
 @pytest.fixture
@@ -35,6 +46,24 @@ def tiny_state():
 def put(folder, name=f"{LITE0}.safetensors", value=1.0):
     save_file({"a": torch.full((2,), value)}, folder / name)
     return folder / name
+
+
+def put_keras(folder, name, content=b"keras weights"):
+    """A file of that name; what is in it is the reader's business."""
+    (folder / name).write_bytes(content)
+    return folder / name
+
+
+def hash_of(file):
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+@pytest.fixture
+def keras_models(own_caches):
+    """Keras' own cache."""
+    place = own_caches / "keras" / "models"
+    place.mkdir()
+    return place
 
 
 def test_auto_takes_a_local_file_first(folder):
@@ -88,9 +117,100 @@ def test_a_file_that_is_not_there_is_refused_with_what_is_allowed(folder):
 
 
 def test_a_file_of_a_strange_kind_is_refused(folder):
-    (folder / "mine.h5").touch()
+    (folder / "mine.onnx").touch()
     with pytest.raises(WeightsError, match="does not read"):
-        find_weights(LITE0, "data/weights/mine.h5", folder)
+        find_weights(LITE0, "data/weights/mine.onnx", folder)
+
+
+def test_a_keras_file_is_refused_with_the_word_to_put_before_it(folder):
+    (folder / "mine.h5").touch()
+    with pytest.raises(WeightsError, match="does not read") as refused:
+        find_weights(RESNET, "data/weights/mine.h5", folder)
+    assert "`keras:data/weights/mine.h5`" in refused.value.todo
+
+
+def test_auto_takes_a_file_of_the_architecture_for_a_name_with_a_tag(folder):
+    file = put(folder, "resnet50.safetensors")
+    assert find_weights("resnet50.tv_in1k", "auto", folder).file == file
+
+
+def test_auto_takes_a_file_by_its_keras_name(folder):
+    file = put(folder, "ResNet50.safetensors")
+    assert find_weights("resnet50.tv_in1k", "auto", folder).file == file
+
+
+def test_auto_prefers_the_file_of_the_tag(folder):
+    put(folder, "resnet50.safetensors")
+    file = put(folder, "resnet50.tv_in1k.safetensors", 2.0)
+    assert find_weights("resnet50.tv_in1k", "auto", folder).file == file
+
+
+def test_auto_does_not_take_keras_weights_of_a_network_that_timm_has_weights_of(folder):
+    (folder / KERAS_RESNET).touch()
+    assert find_weights("resnet50.tv_in1k", "auto", folder).kind == "hub"
+
+
+@pytest.mark.parametrize(("backbone", "name"), WITHOUT_TIMM)
+def test_auto_takes_keras_weights_where_timm_has_none(folder, backbone, name):
+    assert find_weights(backbone, "auto", folder) == WeightsSource("keras", name)
+
+
+@pytest.mark.parametrize(("backbone", "name"), WITHOUT_TIMM)
+def test_auto_finds_keras_weights_in_data_weights_where_timm_has_none(folder, backbone, name):
+    file = put_keras(folder, name)
+    assert find_weights(backbone, "auto", folder) == WeightsSource("keras", name, file, hash_of(file))
+
+
+def test_auto_takes_a_file_of_timms_before_keras_weights(folder):
+    put_keras(folder, "NASNet-mobile.h5")
+    file = put(folder, "nasnetamobile.safetensors")
+    assert find_weights("nasnetamobile", "auto", folder).file == file
+
+
+def test_keras_weights_are_found_in_data_weights_before_keras_own_cache(folder, keras_models):
+    put_keras(keras_models, KERAS_RESNET, b"theirs")
+    file = put_keras(folder, KERAS_RESNET)
+    assert find_weights(RESNET, "keras", folder) == WeightsSource("keras", KERAS_RESNET, file, hash_of(file))
+
+
+def test_keras_weights_are_found_in_keras_own_cache(folder, keras_models):
+    file = put_keras(keras_models, KERAS_RESNET)
+    assert find_weights(RESNET, "keras", folder).file == file
+
+
+def test_keras_weights_without_the_classifier_will_do(folder, keras_models):
+    name = KERAS_RESNET.replace(".h5", "_notop.h5")
+    file = put_keras(keras_models, name)
+    found = find_weights(RESNET, "keras", folder)
+    assert (found.where, found.file) == (name, file)
+
+
+def test_keras_weights_that_are_not_here_have_to_be_fetched(folder):
+    assert find_weights(RESNET, "keras", folder) == WeightsSource("keras", KERAS_RESNET)
+
+
+def test_keras_has_no_weights_of_other_networks(folder):
+    with pytest.raises(WeightsError, match="Keras has no weights") as refused:
+        find_weights(LITE0, "keras", folder)
+    assert "NASNetMobile" in refused.value.allowed
+
+
+def test_a_keras_file_may_be_named_by_its_path(folder):
+    file = put_keras(folder.parent, "mine.h5")
+    found = find_weights(RESNET, "keras:data/mine.h5", folder)
+    assert found == WeightsSource("keras", "data/mine.h5", file, hash_of(file))
+
+
+def test_a_keras_file_that_is_not_there_is_refused(folder):
+    with pytest.raises(WeightsError, match=r"mine\.h5 does not exist"):
+        find_weights(RESNET, "keras:data/mine.h5", folder)
+
+
+def test_what_is_no_h5_is_no_keras_file(folder):
+    put(folder, "mine.safetensors")
+    with pytest.raises(WeightsError, match="does not read") as refused:
+        find_weights(RESNET, "keras:data/weights/mine.safetensors", folder)
+    assert refused.value.allowed == ".h5"
 
 
 def test_a_package_that_is_not_installed_is_refused_with_three_ways_out(folder):
@@ -153,6 +273,106 @@ def test_a_file_that_is_gone_since_is_not_replaced_by_another_source(folder):
     file.unlink()
     with pytest.raises(WeightsError, match="does not exist"):
         same_weights(LITE0, f"{source.kind}: {source.where}", source.sha256, folder)
+
+
+@pytest.mark.parametrize("wanted", ["hub", "keras"])
+def test_a_pin_goes_with_weights_that_have_to_be_fetched(folder, wanted):
+    assert find_weights(RESNET, wanted, folder, "A" * 64).pinned == "a" * 64
+
+
+def test_keras_weights_that_are_here_and_not_the_pinned_ones_are_refused(folder, keras_models):
+    file = put_keras(keras_models, KERAS_RESNET)
+    with pytest.raises(WeightsError, match="not the pinned ones") as refused:
+        find_weights(RESNET, "keras", folder, "0" * 64)
+    assert (refused.value.got, refused.value.allowed) == (hash_of(file), "0" * 64)
+    assert str(file) in refused.value.what
+
+
+def test_random_weights_cannot_be_pinned(folder):
+    with pytest.raises(WeightsError, match="for a file only"):
+        find_weights(RESNET, "random", folder, "0" * 64)
+
+
+@pytest.mark.parametrize("name", [KERAS_RESNET, KERAS_RESNET.replace(".h5", "_notop.h5")])
+def test_keras_weights_are_found_again_from_what_a_spec_says_of_them(folder, keras_models, name):
+    put_keras(keras_models, name)
+    source = find_weights(RESNET, "keras", folder)
+    put_keras(keras_models, KERAS_RESNET)  # which is preferred, but not what the spec says
+    assert same_weights(RESNET, f"keras: {name}", source.sha256, folder) == source
+
+
+def test_a_keras_file_is_found_again_from_what_a_spec_says_of_it(folder):
+    put_keras(folder, "mine.h5")
+    source = find_weights(RESNET, "keras:data/weights/mine.h5", folder)
+    assert same_weights(RESNET, "keras: data/weights/mine.h5", source.sha256, folder) == source
+
+
+def test_keras_weights_that_have_changed_since_are_refused(folder, keras_models):
+    put_keras(keras_models, KERAS_RESNET)
+    source = find_weights(RESNET, "keras", folder)
+    put_keras(keras_models, KERAS_RESNET, b"others")
+    with pytest.raises(WeightsError, match="not the pinned ones"):
+        same_weights(RESNET, f"keras: {KERAS_RESNET}", source.sha256, folder)
+
+
+def test_keras_weights_that_are_gone_since_are_to_be_the_same_when_they_are_fetched(folder):
+    found = same_weights(RESNET, f"keras: {KERAS_RESNET}", "a" * 64, folder)
+    assert found == WeightsSource("keras", KERAS_RESNET, pinned="a" * 64)
+
+
+def test_a_local_file_is_at_hand(folder):
+    file = put(folder)
+    assert at_hand(LITE0, folder).file == file
+
+
+def test_a_package_is_at_hand(folder):
+    assert at_hand(LITE0, folder).kind == "package"
+
+
+def test_keras_weights_are_at_hand_where_timm_has_none(folder, keras_models):
+    file = put_keras(keras_models, "NASNet-mobile.h5")
+    assert at_hand("nasnetamobile", folder).file == file
+    assert at_hand("resnetv2_152", folder) is None
+
+
+@pytest.mark.parametrize("backbone", [TINY, f"{TINY}.r160_in1k"])
+def test_what_the_hub_has_sent_is_at_hand(folder, hub, backbone):
+    source = network.fetched(TINY, WeightsSource("hub", TINY))
+    found = at_hand(backbone, folder)
+    assert (found.kind, found.where, found.file) == ("hub", backbone, source.file)
+
+
+def test_other_weights_of_the_same_network_are_not_at_hand(folder, hub):
+    network.fetched(TINY, WeightsSource("hub", TINY))
+    assert at_hand("test_efficientnet_gn", folder) is None
+    assert at_hand("resnet50.tv_in1k", folder) is None
+
+
+def test_what_torch_has_fetched_by_its_address_is_at_hand(folder, own_caches):
+    file = own_caches / "torch" / "hub" / "checkpoints" / "xception-43020ad28.pth"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"weights")
+    assert at_hand("legacy_xception.tf_in1k", folder).file == file
+    assert at_hand("legacy_seresnet18.in1k", folder) is None
+
+
+def test_torchs_cache_is_where_torch_has_it(own_caches):
+    assert str(torch_cache()) == f"{torch.hub.get_dir()}/checkpoints"
+
+
+def test_to_say_what_is_at_hand_takes_neither_torch_nor_timm(folder, repository):
+    program = f"""if True:
+        import sys
+        from pathlib import Path
+        from tasks.common.backbones.weights import at_hand
+        print([at_hand(name, Path("{folder}")) for name in ("resnet50.tv_in1k", "vgg16", "nasnetamobile")])
+        print(sorted({{"torch", "timm"}} & set(sys.modules)))
+    """
+    caches = {"HF_HUB_CACHE": str(folder / "hub"), "KERAS_HOME": str(folder), "TORCH_HOME": str(folder)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=repository, env={**os.environ, **caches}, capture_output=True, text=True
+    )
+    assert done.stdout.splitlines() == ["[None, None, None]", "[]"], done.stderr
 
 
 def test_safetensors_and_torch_files_read_the_same(tmp_path):

@@ -1,0 +1,241 @@
+"""Files of Keras in networks of timm: outputs beside those that `keras.applications` gave for the same weights."""
+
+import h5py
+import numpy as np
+import pytest
+import timm
+import torch
+
+from bench.backbones import PLACES, RECORDED, SEED, SMALL, difference, keras_shapes, normalised, outputs
+from bench.peers import keras_recipe
+from tasks.common.backbones import keras
+from tasks.common.backbones.catalogue import CATALOGUE, entry_of
+from tasks.common.backbones.graph import backbone_graph
+from tasks.common.backbones.keras_layers import keras_network
+from tasks.common.backbones.weights import WeightsSource
+from tasks.common.engine import Engine
+from tasks.common.errors import WeightsError
+
+FEW = "MobileNetV2"
+"""The network with the fewest weights."""
+
+NAMES = [entry.name for entry in CATALOGUE]
+
+
+def on_meta(name):
+    with torch.device("meta"):
+        return timm.create_model(entry_of(name).timm, pretrained=False)
+
+
+def layers_of(name):
+    return list(keras_recipe.weights(keras_shapes(name, on_meta(name)), SEED))
+
+
+def without_top(layers):
+    return [layer for layer in layers if layer[0] not in keras.TOP]
+
+
+@pytest.fixture(scope="session")
+def few():
+    return layers_of(FEW)
+
+
+@pytest.fixture(scope="session")
+def few_file(few, tmp_path_factory):
+    file = tmp_path_factory.mktemp("keras") / "weights.h5"
+    keras_recipe.write(file, few)
+    return file
+
+
+@pytest.fixture(scope="session")
+def few_state(few_file):
+    return keras.create(entry_of(FEW), few_file).state_dict()
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_features_and_logits_are_those_of_keras(name, tmp_path):
+    recorded = np.load(RECORDED / f"{name}.npz")
+    pixels, layers = keras_recipe.images(int(recorded["side"])), layers_of(name)
+    keras_recipe.write(tmp_path / "whole.h5", layers)
+    keras_recipe.write(tmp_path / "notop.h5", without_top(layers))
+
+    found = outputs(entry_of(name), tmp_path / "whole.h5", "pre_logits", pixels)
+    found |= outputs(entry_of(name), tmp_path / "notop.h5", "pooled", pixels)
+
+    for kind in ("features", "logits", "notop"):
+        assert difference(found[kind][:, ::PLACES], recorded[kind]) < 1e-4, kind
+
+
+# Parameters
+
+
+def lacks_bias(module):
+    return getattr(module, "bias", 0) is None
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_all_parameters_of_keras_are_accounted_for(name):
+    network, entry = on_meta(name), entry_of(name)
+    modules = keras.modules_of(name, network)
+    learned = sum(parameter.numel() for parameter in network.parameters())
+    norms = [m for m in network.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
+    moving = sum(norm.running_mean.numel() + norm.running_var.numel() for norm in norms)
+    shapes = dict(keras_shapes(name, network))
+    gammas = sum(layer[0][0] for layer in shapes.values() if len(layer) == 3 and len(layer[0]) == 1)
+    biases = sum(
+        layer[-1][0]
+        for place, layer in shapes.items()
+        if len(layer[0]) > 1 and len(layer[-1]) == 1 and lacks_bias(network.get_submodule(modules[place]))
+    )
+
+    in_keras = learned + moving + biases - gammas
+
+    assert in_keras == keras_network(name).parameters
+    assert round(in_keras / 1e6, 1) == entry.parameters
+    assert len(keras_network(name).layers) == entry.depth
+
+
+def test_nasnet_mobile_has_the_trainable_parameters_of_keras():
+    assert sum(parameter.numel() for parameter in on_meta("NASNetMobile").parameters()) == 5_289_978
+
+
+def test_all_modules_with_weights_are_layers_of_keras():
+    for name in NAMES:
+        network = on_meta(name)
+        holders = {
+            path for path, module in network.named_modules() if getattr(module, "weight", None) is not None
+        }  # of a separable convolution its parts
+        filled = set()
+        for path in keras.modules_of(name, network).values():
+            filled |= {h for h in holders if h == path or h.startswith(f"{path}.")}
+        assert filled == holders, name
+
+
+# Layouts
+
+
+def write_keras3(file, layers, network):
+    """As Keras 3 writes `.weights.h5`: a group a layer, by class and number."""
+    modules, counts = keras.modules_of(FEW, network), {}
+    with h5py.File(file, "w") as content:
+        content.create_group("layers/re_lu/vars")
+        for name, arrays in layers:
+            kind = keras._kind(name, network.get_submodule(modules[name]))
+            number = counts[kind] = counts.get(kind, -1) + 1
+            for place, array in enumerate(arrays):
+                content[f"layers/{kind}{f'_{number}' if number else ''}/vars/{place}"] = array
+
+
+def test_keras_3_files_are_read(few, few_state, tmp_path):
+    write_keras3(tmp_path / "x.weights.h5", few, on_meta(FEW))
+    state = keras.create(entry_of(FEW), tmp_path / "x.weights.h5").state_dict()
+    assert all(torch.equal(state[key], few_state[key]) for key in few_state)
+
+
+def test_keras_3_files_without_a_top_are_read(few, few_state, tmp_path):
+    write_keras3(tmp_path / "x.weights.h5", without_top(few), on_meta(FEW))
+    state = keras.create(entry_of(FEW), tmp_path / "x.weights.h5").state_dict()
+    assert set(few_state) - set(state) == {"classifier.weight", "classifier.bias"}
+    assert all(torch.equal(state[key], few_state[key]) for key in state)
+
+
+def test_whole_models_in_the_older_layout_are_read(few, few_state, few_file, tmp_path):
+    with h5py.File(tmp_path / "model.h5", "w") as target, h5py.File(few_file) as source:
+        target.copy(source, "model_weights")
+    with h5py.File(tmp_path / "model.h5", "a") as target, h5py.File(few_file) as source:
+        target["model_weights"].attrs.update(source.attrs)
+    state = keras.create(entry_of(FEW), tmp_path / "model.h5").state_dict()
+    assert all(torch.equal(state[key], few_state[key]) for key in few_state)
+
+
+def test_layers_without_weights_in_the_older_layout_are_passed_over(few, few_state, tmp_path):
+    keras_recipe.write(tmp_path / "x.h5", [*few[:1], ("pad", []), *few[1:]])
+    state = keras.create(entry_of(FEW), tmp_path / "x.h5").state_dict()
+    assert all(torch.equal(state[key], few_state[key]) for key in few_state)
+
+
+def test_other_names_of_layers_in_the_older_layout_do_not_matter(few, few_state, tmp_path):
+    keras_recipe.write(tmp_path / "x.h5", [(f"layer/{n}", arrays) for n, (_, arrays) in enumerate(few)])
+    state = keras.create(entry_of(FEW), tmp_path / "x.h5").state_dict()
+    assert all(torch.equal(state[key], few_state[key]) for key in few_state)
+
+
+def test_a_classifier_of_other_classes_is_kept(few, tmp_path):
+    kernel = np.ones((1280, 7), np.float32)
+    keras_recipe.write(tmp_path / "x.h5", [*few[:-1], ("predictions", [kernel, np.arange(7, dtype=np.float32)])])
+    network = keras.create(entry_of(FEW), tmp_path / "x.h5")
+    assert network.classifier.weight.shape == (7, 1280)
+    assert network.classifier.bias.tolist() == list(range(7))
+
+
+# What goes wrong
+
+
+def test_another_networks_file_is_refused(few_file):
+    with pytest.raises(WeightsError, match="does not hold the weights of ResNet50") as refused:
+        keras.create(entry_of("ResNet50"), few_file)
+    assert refused.value.got == "105 layers with weights"
+
+
+def test_layers_of_another_shape_are_refused_by_name(few, tmp_path):
+    name, arrays = few[4]
+    keras_recipe.write(tmp_path / "x.h5", [*few[:4], (name, [arrays[0][:, :, :, :3]]), *few[5:]])
+    with pytest.raises(WeightsError, match=f"the layer {name} is of another network"):
+        keras.create(entry_of(FEW), tmp_path / "x.h5")
+
+
+def test_too_few_arrays_in_a_layer_are_refused_by_name(few, tmp_path):
+    name, arrays = few[1]
+    keras_recipe.write(tmp_path / "x.h5", [few[0], (name, arrays[:2]), *few[2:]])
+    with pytest.raises(WeightsError, match=f"the layer {name} is of another network"):
+        keras.create(entry_of(FEW), tmp_path / "x.h5")
+
+
+@pytest.mark.parametrize("content", [b"", b"not weights at all"])
+def test_a_damaged_file_is_refused(content, tmp_path):
+    (tmp_path / "x.h5").write_bytes(content)
+    with pytest.raises(WeightsError, match="cannot be read as weights of Keras"):
+        keras.create(entry_of(FEW), tmp_path / "x.h5")
+
+
+def test_a_file_that_is_cut_short_is_refused(few_file, tmp_path):
+    (tmp_path / "x.h5").write_bytes(few_file.read_bytes()[:-100_000])
+    with pytest.raises(WeightsError, match="cannot be read as weights of Keras"):
+        keras.create(entry_of(FEW), tmp_path / "x.h5")
+
+
+def test_an_h5_file_of_something_else_is_refused(tmp_path):
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["spectrum"] = np.ones(3)
+    with pytest.raises(WeightsError, match="cannot be read as weights of Keras") as refused:
+        keras.create(entry_of(FEW), tmp_path / "x.h5")
+    assert "spectrum" in refused.value.got
+
+
+def test_vgg_without_its_top_gives_pooled_features_only(tmp_path):
+    """512 features; the hidden layers of 4,096 are in the top."""
+    keras_recipe.write(tmp_path / "x.h5", without_top(_vgg_without_top()))
+    with pytest.raises(WeightsError, match="has no fc1 and fc2") as refused:
+        keras.create(entry_of("VGG16"), tmp_path / "x.h5")
+    assert "features.output: pooled" in refused.value.todo
+    network = keras.create(entry_of("VGG16"), tmp_path / "x.h5", "pooled")
+    x = normalised(network, keras_recipe.images(64))
+    with torch.inference_mode():
+        assert network.forward_features(x).shape == (4, 512, 2, 2)
+
+
+def _vgg_without_top():
+    shapes = [layer for layer in keras_shapes("VGG16", on_meta("VGG16")) if layer[0] not in keras.TOP]
+    return list(keras_recipe.weights(shapes, SEED))
+
+
+# In Graft
+
+
+def test_a_graph_of_keras_weights_computes_what_keras_computes(few_file, tmp_path):
+    recorded = np.load(RECORDED / f"{FEW}.npz")
+    graph = backbone_graph(entry_of(FEW).timm, WeightsSource("keras", "weights.h5", few_file, "0" * 64), tmp_path)
+    found = Engine(graph.xml)(keras_recipe.images(int(recorded["side"])))
+    assert difference(found[:, ::PLACES], recorded["features"]) < 1e-4
+    assert graph.spec.weights == "keras: weights.h5"
+    assert graph.spec.transform.mean == (0.5, 0.5, 0.5)
