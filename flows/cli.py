@@ -211,6 +211,84 @@ def _print_summary(found: dict[str, Any]) -> None:
 
 
 @app.command()
+def models(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME]...", help="Names of Keras or timm: one is shown whole. With --all, a part of a name."
+        ),
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Search all of timm for NAME.")] = False,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Measure images a second here: of NAMEs, or of what has its weights here.")
+    ] = False,
+    wide: Annotated[bool, typer.Option("--wide", help="Every column, however long the lines.")] = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
+    project: Project = HERE,
+    as_json: AsJson = False,
+) -> None:
+    """Show the networks of the Keras table, any network of timm, and what is here of them. Needs no project."""
+    from . import models, models_text
+    from .places import place_of
+
+    place, asked = place_of(project), names or []
+    if everything:
+        if measure or len(asked) > 1:
+            raise GraftError("`--all` takes one NAME at most, and not together with `--measure`")
+        found = models.search(asked[0] if asked else "", place)
+    else:
+        if measure:
+            models.measure(asked, place)
+        if len(asked) == 1 and not (measure or as_markdown):
+            whole = models.describe(asked[0], place)
+            print(json.dumps(whole, indent=2, ensure_ascii=False)) if as_json else models_text.print_network(whole)
+            return
+        found = models.rows_of(asked, place)
+    columns = models_text.FOUND if everything else models_text.TABLE
+    if as_json:
+        print(json.dumps(found, indent=2, ensure_ascii=False))
+    elif as_markdown:
+        print(models_text.markdown(columns, found))
+    else:
+        models_text.print_table(columns, found, wide=wide)
+        if not asked:
+            print("\n".join(["", *models_text.CAPTION]))
+
+
+@app.command()
+def classify(
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Pictures, or folders of them.")],
+    backbone: Annotated[
+        str | None, typer.Option(help="A name of Keras or timm; by default the project's, or tf_efficientnet_lite0.")
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="As `features.weights`; by default the project's, or auto.")
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="How many labels a picture.")] = 5,
+    project: Project = HERE,
+    as_json: AsJson = False,
+) -> None:
+    """Say what is in pictures, by a network's own classifier (ImageNet); exit code 2 if one cannot be read."""
+    from .classify import classifier_for, files_of
+    from .places import place_of
+
+    files = files_of(paths)
+    seen = []
+    for found in classifier_for(backbone, weights, place_of(project)).look(files, top):
+        seen.append(found)
+        if found.error:
+            print(f"error: {found.file}: {found.error}", file=sys.stderr, flush=True)
+        elif not as_json:
+            print(found.file)
+            for _, label, probability in found.guesses:
+                print(f"  {probability:6.1%}  {label}", flush=True)
+    if as_json:
+        print(json.dumps([found.row() for found in seen], indent=2, ensure_ascii=False))
+    if any(found.error for found in seen):
+        raise SystemExit(2)
+
+
+@app.command()
 def params(
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema for editors.")] = False,
     project: Project = HERE,

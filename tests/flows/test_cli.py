@@ -16,7 +16,7 @@ from projects import Project, draw_classes, free_port, wait_for
 
 from flows.servers import answers
 
-COMMANDS = ("sample", "import", "repro", "run", "serve", "ui", "summary", "params", "doctor")
+COMMANDS = ("sample", "import", "repro", "run", "serve", "ui", "summary", "models", "classify", "params", "doctor")
 
 
 def test_help_names_every_command(empty_project: Project) -> None:

@@ -1,4 +1,4 @@
-"""A timm network with its weights, without its classifier. Imports torch and timm, which takes seconds."""
+"""A timm network with its weights, as a rule without its classifier. Imports torch and timm, which takes seconds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 from ..errors import ParamsError, WeightsError, nearest
 from ..images import EvalTransform
-from . import fetch, keras
+from . import caches, fetch, keras
 from .adapt import adapt, check_input, over_channels
 from .catalogue import entry_of
 from .spec import AS_TRAINED, Form, Spec, check_same, libraries
@@ -20,16 +20,19 @@ from .weights import WeightsSource, fit_state, read_checkpoint, read_state
 
 
 def create(backbone: str, source: WeightsSource, form: Form = AS_TRAINED) -> torch.nn.Module:
-    """The network in evaluation mode; its output is the feature vector, float32 (B, D).
+    """The network in evaluation mode; its output is the feature vector, or the logits, float32 (B, D).
 
     Raises:
         ParamsError: timm knows no such model, or it does not take images of this size or number of channels.
-        WeightsError: the weights cannot be had, or are another network's.
+        WeightsError: the weights cannot be had, or are another network's; or have no classifier for `logits`.
     """
     source = fetched(backbone, source)
     torch.manual_seed(0)
     model = adapt(_with_weights(backbone, source, form), backbone, form)
-    model.reset_classifier(0)  # type: ignore[operator]
+    if form.output != "logits":
+        model.reset_classifier(0)  # type: ignore[operator]
+    elif not model.num_classes:
+        raise _without_classifier(backbone, source)
     model = (Pooled(model) if form.output == "pooled" else model).eval()
     check_input(model, backbone, form)
     return model
@@ -44,7 +47,10 @@ def _with_weights(backbone: str, source: WeightsSource, form: Form) -> torch.nn.
     if source.kind == "hub":
         return _as_timm_does(backbone, source.file)
     model: torch.nn.Module = timm.create_model(backbone, pretrained=False)
-    fit_state(model, read_state(source.file), backbone)
+    state = read_state(source.file)
+    if form.output == "logits" and _lacks_classifier(model, set(state)):
+        raise _without_classifier(backbone, source)
+    fit_state(model, state, backbone)
     return model
 
 
@@ -53,16 +59,43 @@ def fetched(backbone: str, source: WeightsSource) -> WeightsSource:
 
     Raises:
         ParamsError: timm knows no such model.
-        WeightsError: the weights cannot be had.
+        WeightsError: timm knows no such tag, or the weights cannot be had.
     """
     if not timm.is_model(backbone):
         raise ParamsError(
             "params.yaml: `features.backbone` is not a timm model",
             got=backbone,
             allowed="any name that `timm.list_models()` gives",
-            todo=nearest(backbone, timm.list_models(pretrained=False)) or "look the name up",
+            todo=nearest(backbone, timm.list_models(pretrained=False)) or "look the name up: graft models WORD --all",
         )
+    caches.origin(backbone)  # refuses a tag that timm does not know, wherever the weights come from
     return fetch.fetched(backbone, source)
+
+
+def is_known(backbone: str) -> bool:
+    """Whether timm has the architecture, and the tag if there is one."""
+    try:
+        return timm.is_model(backbone) and timm.get_pretrained_cfg(backbone) is not None
+    except RuntimeError:  # what timm raises for a tag that it does not know
+        return False
+
+
+def _lacks_classifier(model: torch.nn.Module, names: set[str]) -> bool:
+    """Whether the classifier is all that a file has not got; names of another library are left to `fit_state`."""
+    known: Any = model.pretrained_cfg
+    parts = known["classifier"] or ()
+    last = tuple(f"{part}." for part in ([parts] if isinstance(parts, str) else parts))
+    missing = set(model.state_dict()) - names
+    return bool(missing) and all(name.startswith(last) for name in missing)
+
+
+def _without_classifier(backbone: str, source: WeightsSource) -> WeightsError:
+    return WeightsError(
+        f"these weights of {backbone} are without a classifier, so they have no labels to give",
+        got=f"{source.kind}: {source.where}",
+        allowed="weights with the classifier of their pre-training",
+        todo="take the whole file, or use this one for features only",
+    )
 
 
 class Pooled(torch.nn.Module):

@@ -10,7 +10,7 @@ from ..errors import WeightsError
 from ..images import EvalTransform
 from .weights import WeightsSource
 
-Output = Literal["pre_logits", "pooled"]
+Output = Literal["pre_logits", "pooled", "logits"]
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Form:
 
     Attributes:
         output: `pre_logits` is what its classifier sees; `pooled` the mean of its last feature maps, before any hidden
-            layer of the classifier (VGG: 512 features instead of 4,096).
+            layer of the classifier (VGG: 512 features instead of 4,096); `logits` what the classifier gives.
         channels: C, of an image.
         image_size: (height, width) of the input; None as in pre-training.
     """

@@ -263,3 +263,14 @@ def test_every_network_of_keras_takes_five_channels(name):
         maps = model.forward_features(torch.zeros(1, 3, side, side))
         adapted = adapt(model, entry.timm, Form(channels=5))
         assert adapted.forward_features(torch.zeros(1, 5, side, side)).shape == maps.shape
+
+
+def test_a_whole_file_gives_logits_and_one_without_a_top_has_none_to_give(few, few_file, tmp_path):
+    logits, timm_name = Form(output="logits"), entry_of(FEW).timm
+    model = network.create(timm_name, WeightsSource("keras", "whole", few_file, "0"), logits)
+    with torch.inference_mode():
+        assert model(torch.zeros(1, 3, 64, 64)).shape == (1, 1000)
+
+    keras_recipe.write(tmp_path / "notop.h5", without_top(few))
+    with pytest.raises(WeightsError, match="without a classifier"):
+        network.create(timm_name, WeightsSource("keras", "notop", tmp_path / "notop.h5", "0"), logits)

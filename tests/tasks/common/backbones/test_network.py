@@ -10,6 +10,7 @@ from safetensors.torch import save
 
 from tasks.common.backbones import fetch, network
 from tasks.common.backbones.catalogue import entry_of
+from tasks.common.backbones.spec import Form
 from tasks.common.backbones.weights import WeightsSource, find_weights
 from tasks.common.errors import ParamsError, WeightsError, WeightsUnreachable, may_pass
 
@@ -252,9 +253,10 @@ def test_a_network_of_which_timm_has_no_weights_is_answered_with_the_ways_to_get
     assert "data/weights/resnetv2_152.safetensors" in refused.value.todo
 
 
-def test_a_tag_that_timm_does_not_know_is_answered_with_those_that_it_knows():
+@pytest.mark.parametrize("source", [RANDOM, WeightsSource("hub", "resnet50.nonsense")], ids=["random", "hub"])
+def test_a_tag_that_timm_does_not_know_is_answered_with_those_that_it_knows(source):
     with pytest.raises(WeightsError, match="no such weights") as refused:
-        network.create("resnet50.nonsense", WeightsSource("hub", "resnet50.nonsense"))
+        network.create("resnet50.nonsense", source)
     assert "resnet50.tv_in1k" in refused.value.allowed
 
 
@@ -308,3 +310,23 @@ def test_keras_server_that_is_not_there_is_answered_with_name_address_and_places
     assert "data/weights/NASNet-mobile.h5" in refused.value.todo
     assert str(own_caches / "keras" / "models") in refused.value.todo
     assert "with a network" in refused.value.todo
+
+
+def test_a_network_with_its_classifier_gives_its_logits():
+    model = network.create(TINY, RANDOM, Form(output="logits"))
+    with torch.inference_mode():
+        assert model(torch.zeros(2, 3, 160, 160)).shape == (2, 1000)
+    assert network.spec_of(model, TINY, RANDOM, Form(output="logits")).dimension == 1000
+
+
+def test_weights_without_the_classifier_have_no_logits_to_give(tmp_path):
+    state = network.create(TINY, RANDOM).state_dict()
+    (tmp_path / "x.safetensors").write_bytes(save(state))
+    with pytest.raises(WeightsError, match="without a classifier") as refused:
+        network.create(TINY, WeightsSource("file", "x", tmp_path / "x.safetensors"), Form(output="logits"))
+    assert refused.value.got == "file: x"
+
+
+def test_a_network_that_never_had_a_classifier_has_no_logits_either():
+    with pytest.raises(WeightsError, match="without a classifier"):
+        network.create("vit_small_patch14_dinov2.lvd142m", RANDOM, Form(output="logits"))
