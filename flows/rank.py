@@ -22,7 +22,7 @@ from tasks.common.environment import own_python_first
 from tasks.common.errors import DataError, GraftError, ParamsError
 from tasks.common.files import whole_folder, write_json, write_shared_json
 from tasks.common.images import Pixels, load
-from tasks.common.manifest import read_manifest
+from tasks.common.manifest import read_channels, read_manifest
 from tasks.common.pack import INDEX, Pack
 from tasks.common.paths import Paths
 from tasks.common.progress import say
@@ -73,11 +73,13 @@ class Images:
         index: their rows of the manifest.
         ids: (N,) their keys in the feature cache.
         files: their places on disk.
+        channels: C, of each image.
     """
 
     index: pd.DataFrame
     ids: Ids
     files: list[Path]
+    channels: int
 
     def counts(self) -> dict[str, int]:
         return {split: int((self.index["split"] == split).sum()) for split in ("train", "val")}
@@ -185,7 +187,12 @@ def read_images(paths: Paths) -> Images:
     """
     manifest = read_manifest(paths.manifest, INDEX)
     index = manifest[manifest["split"].isin(["train", "val"])].reset_index(drop=True)
-    images = Images(index, ids_of(list(index["image_id"])), [paths.raw / path for path in index["path"]])
+    images = Images(
+        index,
+        ids_of(list(index["image_id"])),
+        [paths.raw / path for path in index["path"]],
+        read_channels(paths.manifest),
+    )
     if not all(images.counts().values()):
         raise DataError(
             "a ranking needs training and validation images",
@@ -230,7 +237,7 @@ def _enter(params: FeaturesParams, images: Images, paths: Paths) -> Entrant:
     def sample(spec: Spec) -> list[Pixels]:
         return [load(file, spec.transform) for file in images.spread()]
 
-    extractor = choose_extractor(params, paths, sample)
+    extractor = choose_extractor(params, images.channels, paths, sample)
     fingerprint = extractor.fingerprint(params.dtype)
     cache = FeatureCache(paths.cache / "features" / fingerprint["digest"], extractor.spec.dimension, params.dtype)
     write_shared_json(cache.folder / "fingerprint.json", fingerprint)

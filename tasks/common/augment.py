@@ -7,9 +7,8 @@ import threading
 from pathlib import Path
 
 import albumentations as A
-import numpy as np
 
-from .images import EvalTransform, Pixels, decode, still_readable
+from .images import EvalTransform, Pixels, decode_bands, pixels_of, still_readable
 
 
 class Augment:
@@ -21,7 +20,7 @@ class Augment:
         transform: the geometry of evaluation.
         crop_scale: the least share of the area that a random crop keeps.
         flip: whether to mirror at random.
-        colour: how far brightness, contrast and saturation vary.
+        colour: how far brightness, contrast and saturation vary; of images of one or three channels only.
         seed: another seed gives other views.
     """
 
@@ -36,14 +35,14 @@ class Augment:
         steps: list[A.BasicTransform] = [A.RandomResizedCrop(size, scale=(self._crop_scale, 1.0), interpolation=2)]
         if self._flip:
             steps.append(A.HorizontalFlip(p=0.5))
-        if c:
+        if c and self._transform.channels in (1, 3):
             steps.append(
                 A.ColorJitter(brightness=(1 - c, 1 + c), contrast=(1 - c, 1 + c), saturation=(1 - c, 1 + c), hue=0)
             )
         return A.Compose(steps)
 
     def __call__(self, path: Path, image_id: str, number: int) -> Pixels:
-        """View `number` of an image (in training, its epoch): uint8 of shape (H, W, 3).
+        """View `number` of an image (in training, its epoch): uint8 of shape (H, W, C).
 
         Raises:
             DataError: the file is gone or damaged.
@@ -51,9 +50,10 @@ class Augment:
         if not hasattr(self._thread, "recipe"):
             self._thread.recipe = self.recipe()
         with still_readable(path):
-            image = decode(path)
-        resized = image.resize(self._transform.resized(*image.size), self._transform.resampling)
+            picture = decode_bands(path, self._transform.channels)
+        size = self._transform.resized(*picture[0].size)
+        resized = pixels_of([image.resize(size, self._transform.resampling) for image in picture])
         key = f"{self._seed}:{number}:{image_id}".encode()
         self._thread.recipe.set_random_seed(int.from_bytes(hashlib.blake2b(key, digest_size=4).digest(), "big"))
-        view: Pixels = self._thread.recipe(image=np.asarray(resized))["image"]
+        view: Pixels = self._thread.recipe(image=resized)["image"]
         return view

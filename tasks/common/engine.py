@@ -50,7 +50,7 @@ class Engine:
     """A backbone, compiled.
 
     Args:
-        graph: the .xml file of a model from uint8 (B, H, W, 3), normalisation included, to float32 (B, D).
+        graph: the .xml file of a model from uint8 (B, H, W, C), normalisation included, to float32 (B, D).
         precision: `f32`, or `bf16` for machines that are faster with it.
         compiled: a folder in which OpenVINO keeps what it compiled, to start faster the next time.
     """
@@ -62,11 +62,12 @@ class Engine:
         if compiled is not None:
             core.set_property({"CACHE_DIR": str(compiled)})
         self._model = core.compile_model(graph, "CPU", config)
-        _, self.height, self.width, _ = (dim.get_min_length() for dim in self._model.input(0).partial_shape)
+        _, *shape = (dim.get_min_length() for dim in self._model.input(0).partial_shape)
+        self.height, self.width, self.channels = shape
         self.dimension: int = self._model.output(0).partial_shape[1].get_length()
 
     def __call__(self, pixels: Pixels) -> Features:
-        """Features (B, D) of pixels (B, H, W, 3)."""
+        """Features (B, D) of pixels (B, H, W, C)."""
         request = self._model.create_infer_request()
         request.set_input_tensor(ov.Tensor(np.ascontiguousarray(pixels)))
         request.infer()
@@ -78,7 +79,7 @@ class Engine:
         """Features of images 0 to count - 1, batch by batch, in order.
 
         Args:
-            load: gives image i as uint8 (H, W, 3); called from several threads.
+            load: gives image i as uint8 (H, W, C); called from several threads.
             count: the number of images.
             threads: decoding threads; by default one a core.
 
@@ -90,7 +91,7 @@ class Engine:
         """
         workers = threads or os.cpu_count() or 1
         with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
-            ring = _Ring(self._model, self.height, self.width, pool, load)
+            ring = _Ring(self._model, (self.height, self.width, self.channels), pool, load)
             try:
                 yield from ring.run(count)
             finally:
@@ -121,8 +122,7 @@ class _Ring:
     def __init__(
         self,
         model: ov.CompiledModel,
-        height: int,
-        width: int,
+        image_shape: tuple[int, int, int],
         pool: ThreadPoolExecutor,
         load: Callable[[int], Pixels],
     ) -> None:
@@ -130,7 +130,7 @@ class _Ring:
         self._lock = threading.Lock()
         self._cancelled = False
         requests = int(model.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
-        shape = (BATCH, height, width, 3)
+        shape = (BATCH, *image_shape)
         self._free = [_Slot(model.create_infer_request(), np.empty(shape, np.uint8)) for _ in range(2 * requests + 1)]
         self._under_way: deque[_Slot] = deque()
 

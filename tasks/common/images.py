@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,13 +21,22 @@ from PIL import Image, ImageOps
 from .errors import DataError
 
 Pixels = npt.NDArray[np.uint8]
-"""uint8, shape (H, W, 3), RGB."""
+"""uint8, shape (H, W, C); RGB where C is 3."""
+
+Picture = tuple[Image.Image, ...]
+"""An upright image of 8 bits: one RGB image for three channels, otherwise a grey image a channel."""
 
 BACKGROUND = (255, 255, 255)
 """What shows through transparent pixels."""
 
 _REACH = {Image.Resampling.BICUBIC: 2, Image.Resampling.LANCZOS: 3}
 """Half the width of a filter, in pixels of the smaller image."""
+
+_RAW_MODES = ("LA", "RGBA", "RGBX", "CMYK")
+"""PIL's modes whose bands may be taken as they are: none is an index into a palette, none multiplied by another."""
+
+_ARRAY = b"\x93NUMPY"
+"""How a .npy file begins."""
 
 _INTERPOLATIONS = {
     "bilinear": Image.Resampling.BILINEAR,
@@ -41,6 +50,10 @@ class UnreadableImage(ValueError):
     """Bytes that are no image, or end too soon; the cause is what PIL or one of its plugins raised."""
 
 
+class WrongForm(UnreadableImage):
+    """A sound image whose bands are not those that are asked for, or an array that is no image."""
+
+
 def decode(source: Path | bytes) -> Image.Image:
     """A file's or a byte string's first frame as an upright RGB image of 8 bits.
 
@@ -52,16 +65,76 @@ def decode(source: Path | bytes) -> Image.Image:
         UnreadableImage: it is no image, or a damaged one.
         PIL.Image.DecompressionBombError: it has more pixels than PIL takes.
     """
+    return decode_bands(source, 3)[0]
+
+
+def decode_bands(source: Path | bytes, channels: int) -> Picture:
+    """A file or a byte string as an image of so many channels.
+
+    For one channel everything becomes grey, for three RGB, as `decode` says. For any other number the bands are taken
+    as they are, without mixing or compositing, from PIL's modes of two and four bands or from an array. An array is a
+    .npy file of uint8, shape (H, W, C) or (H, W), and must have exactly so many channels.
+
+    Raises:
+        OSError: the file cannot be read.
+        UnreadableImage: it is no image, or a damaged one; as its child `WrongForm`, one of other bands.
+        PIL.Image.DecompressionBombError: it has more pixels than PIL takes.
+    """
     content = source if isinstance(source, bytes) else source.read_bytes()
+    if content.startswith(_ARRAY):
+        return _array_bands(content, channels)
     try:
         with Image.open(io.BytesIO(content)) as image:
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
-            return _to_rgb(image)
-    except (Image.DecompressionBombError, MemoryError):
+            return _bands(image, channels)
+    except (WrongForm, Image.DecompressionBombError, MemoryError):
         raise
     except Exception as error:  # PIL's plugins raise almost anything for damaged bytes
         raise UnreadableImage(str(error) or type(error).__name__) from error
+
+
+def _bands(image: Image.Image, channels: int) -> Picture:
+    if channels == 3:
+        return (_to_rgb(image),)
+    if channels == 1:
+        return (_to_grey(image),)
+    if image.mode in _RAW_MODES and len(image.getbands()) == channels:
+        return image.split()
+    raise WrongForm(f"{len(image.getbands())} bands ({image.mode}), needed {channels}")
+
+
+def is_array(path: Path) -> bool:
+    """Whether a file is a .npy array, whatever its name."""
+    with path.open("rb") as file:
+        return file.read(len(_ARRAY)) == _ARRAY
+
+
+def _array_bands(content: bytes, channels: int) -> Picture:
+    try:
+        values = np.load(io.BytesIO(content), allow_pickle=False)
+    except Exception as error:  # numpy parses the header as Python, and raises whatever that gives
+        raise UnreadableImage(str(error) or type(error).__name__) from error
+    if values.ndim == 2:
+        values = values[..., None]
+    if values.dtype != np.uint8 or values.ndim != 3 or not values.size:
+        raise WrongForm(f"array of {values.dtype}, shape {values.shape}, needed uint8 (H, W, C)")
+    if values.shape[2] != channels:
+        raise WrongForm(f"{values.shape[2]} bands (array), needed {channels}")
+    if channels == 3:
+        return (Image.fromarray(np.ascontiguousarray(values)),)
+    return tuple(Image.fromarray(np.ascontiguousarray(values[..., c])) for c in range(channels))
+
+
+def pixels_of(picture: Sequence[Image.Image]) -> Pixels:
+    """The values of an RGB image, or of a grey image a channel."""
+    planes = [np.asarray(image) for image in picture]
+    return planes[0] if planes[0].ndim == 3 else np.dstack(planes)
+
+
+def _to_grey(image: Image.Image) -> Image.Image:
+    plain = image.mode == "L" and "transparency" not in image.info
+    return image if plain else _to_rgb(image).convert("L")
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -91,7 +164,7 @@ class EvalTransform:
         crop_pct: the share of the resized image that the crop keeps.
         crop_mode: `center` keeps the aspect and crops, `squash` does not keep it, `border` pads.
         interpolation: `bilinear`, `bicubic`, `lanczos` or `nearest`, antialiased when it makes smaller.
-        mean, std: of the channels, on a scale from 0 to 1.
+        mean, std: of each of the C channels, on a scale from 0 to 1.
     """
 
     height: int
@@ -99,15 +172,30 @@ class EvalTransform:
     crop_pct: float
     crop_mode: str
     interpolation: str
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> EvalTransform:
         return cls(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
 
-    def __call__(self, image: Image.Image) -> Pixels:
-        """The pixels of the crop, not yet normalised: uint8 of shape (height, width, 3)."""
+    @property
+    def channels(self) -> int:
+        return len(self.mean)
+
+    def __call__(self, *picture: Image.Image) -> Pixels:
+        """The pixels of the crop, not yet normalised: uint8 of shape (height, width, C).
+
+        Args:
+            picture: an RGB image, or a grey one a channel, each of which is resized by itself: PIL would multiply the
+                bands of an RGBA image by the last one.
+        """
+        fill = [round(255 * value) if self.crop_mode == "border" else 0 for value in self.mean]
+        if len(picture) == 1:
+            return pixels_of([self._crop(picture[0], tuple(fill))])
+        return pixels_of([self._crop(band, (value,)) for band, value in zip(picture, fill, strict=True)])
+
+    def _crop(self, image: Image.Image, fill: tuple[int, ...]) -> Image.Image:
         size = self.resized(*image.size)
         if (
             self.crop_mode == "center"
@@ -115,10 +203,8 @@ class EvalTransform:
             and size[0] >= self.width
             and size[1] >= self.height
         ):
-            return np.asarray(_resized_crop(image, size, self.width, self.height, self.resampling))
-        resized = image.resize(size, self.resampling)
-        fill = tuple(round(255 * value) for value in self.mean) if self.crop_mode == "border" else (0, 0, 0)
-        return np.asarray(_center_crop(resized, self.width, self.height, fill))
+            return _resized_crop(image, size, self.width, self.height, self.resampling)
+        return _center_crop(image.resize(size, self.resampling), self.width, self.height, fill)
 
     @property
     def resampling(self) -> Image.Resampling:
@@ -203,7 +289,7 @@ _VERTICAL_FIRST = _vertical_pass_comes_first()
 
 def _center_crop(image: Image.Image, width: int, height: int, fill: tuple[int, ...]) -> Image.Image:
     if image.width < width or image.height < height:
-        padded = Image.new("RGB", (max(image.width, width), max(image.height, height)), fill)
+        padded = Image.new(image.mode, (max(image.width, width), max(image.height, height)), fill)
         padded.paste(image, ((padded.width - image.width) // 2, (padded.height - image.height) // 2))
         image = padded
     left, top = round((image.width - width) / 2.0), round((image.height - height) / 2.0)
@@ -211,13 +297,13 @@ def _center_crop(image: Image.Image, width: int, height: int, fill: tuple[int, .
 
 
 def load(path: Path, transform: EvalTransform) -> Pixels:
-    """A file as the network sees it: uint8, shape (height, width, 3).
+    """A file as the network sees it: uint8, shape (height, width, C).
 
     Raises:
         DataError: the file is gone or damaged since the preprocess stage checked it.
     """
     with still_readable(path):
-        return transform(decode(path))
+        return transform(*decode_bands(path, transform.channels))
 
 
 @contextmanager

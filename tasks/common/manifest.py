@@ -23,10 +23,12 @@ COLUMNS = {
     "width": "int32",
     "height": "int32",
     "mode": "string",
+    "channels": "int32",
     "pixels": "string",
 }
 """Columns and dtypes. `image_id` is the md5 of the file, `path` is relative to data/raw, `group` may be null, `mode` is
-PIL's, `pixels` is a hash of the decoded RGB values: the same for a file and its lossless copy."""
+PIL's (or `array`), `channels` as how many every image is read (one number for all), `pixels` is a hash of the decoded
+values: the same for a file and its lossless copy."""
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
@@ -45,6 +47,11 @@ def read_manifest(folder: Path, columns: list[str] | None = None) -> pd.DataFram
     if not path.is_file():
         raise DataError(f"{path} does not exist", todo="run `dvc repro`, which makes it in the stage preprocess")
     return pd.read_parquet(path, engine="pyarrow", columns=columns)
+
+
+def read_channels(folder: Path) -> int:
+    """As how many channels the images of the manifest in `folder` are read."""
+    return int(read_manifest(folder, ["channels"])["channels"].iloc[0])
 
 
 def classes(manifest: pd.DataFrame) -> list[str]:

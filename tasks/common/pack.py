@@ -45,6 +45,11 @@ class Pack:
         return self.fingerprint["precision"] if self.fingerprint["engine"] == "openvino" else "f32"
 
     @property
+    def channels(self) -> int:
+        """As how many the images were read."""
+        return int(self.fingerprint["form"]["channels"])
+
+    @property
     def classes(self) -> list[str]:
         return classes(self.index)
 

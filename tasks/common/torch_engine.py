@@ -34,7 +34,7 @@ class TorchEngine:
     """A backbone on a device, in channels-last memory.
 
     Args:
-        network: in evaluation mode, from normalised float32 (B, 3, H, W) to (B, D).
+        network: in evaluation mode, from normalised float32 (B, C, H, W) to (B, D).
         transform: what `network` was trained to be fed with.
         device: `cuda`, `mps` or `cpu`.
         precision: `f32`, or `bf16` for autocast.
@@ -46,15 +46,15 @@ class TorchEngine:
         if precision == "f32":
             torch.backends.cudnn.allow_tf32 = False  # its ten bits of mantissa are not fp32
         self.precision, self._device = precision, device
-        self._size = (transform.height, transform.width)
+        self._shape = (transform.height, transform.width, transform.channels)
         self._network = network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._mean, self._std = (
-            torch.tensor([255 * value for value in values], device=device).view(1, 3, 1, 1)
+            torch.tensor([255 * value for value in values], device=device).view(1, -1, 1, 1)
             for values in (transform.mean, transform.std)
         )
 
     def __call__(self, pixels: Pixels) -> Features:
-        """Features (B, D) of pixels (B, H, W, 3)."""
+        """Features (B, D) of pixels (B, H, W, C)."""
         return self._forward(torch.from_numpy(np.ascontiguousarray(pixels)))
 
     def _forward(self, pixels_BHWC: torch.Tensor) -> Features:
@@ -94,7 +94,7 @@ class TorchEngine:
         """Nothing to give back: all networks of a process share what torch keeps to compute."""
 
     def _buffer(self) -> torch.Tensor:
-        return torch.empty((BATCH, *self._size, 3), dtype=torch.uint8, pin_memory=self._device == "cuda")
+        return torch.empty((BATCH, *self._shape), dtype=torch.uint8, pin_memory=self._device == "cuda")
 
 
 def _fill(buffer: Pixels, place: int, load: Callable[[int], Pixels], number: int) -> None:

@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from matplotlib.figure import Figure
+from PIL import Image
 
-from ..common.images import decode
+from ..common.images import Picture, decode_bands
 
 matplotlib.use("agg")
 
@@ -54,8 +55,12 @@ def reliability_picture(rows: list[dict[str, Any]], error: float, path: Path) ->
     _save(figure, path)
 
 
-def mistakes_picture(mistakes: pd.DataFrame, raw: Path, path: Path) -> None:
-    """A sheet of wrongly classified images, the most confident first: true class, predicted class, its probability."""
+def mistakes_picture(mistakes: pd.DataFrame, raw: Path, path: Path, channels: int = 3) -> None:
+    """A sheet of wrongly classified images, the most confident first: true class, predicted class, its probability.
+
+    Args:
+        channels: as how many the images were read.
+    """
     columns = min(6, max(1, len(mistakes)))
     rows = max(1, -(-len(mistakes) // columns))
     figure = Figure(figsize=(2.2 * columns, 2.6 * rows + 0.4), layout="constrained")
@@ -63,11 +68,18 @@ def mistakes_picture(mistakes: pd.DataFrame, raw: Path, path: Path) -> None:
     for axes in figure.subplots(rows, columns, squeeze=False).ravel():
         axes.axis("off")
     for axes, mistake in zip(figure.axes, mistakes.itertuples(), strict=False):
-        image = decode(raw / mistake.path)
+        image = _visible(decode_bands(raw / mistake.path, channels))
         image.thumbnail((THUMBNAIL, THUMBNAIL))
         axes.imshow(np.asarray(image))
         axes.set_title(f"{mistake.label}\nas {mistake.predicted} ({mistake.score:.0%})", fontsize=9, parse_math=False)
     _save(figure, path)
+
+
+def _visible(picture: Picture) -> Image.Image:
+    """In RGB: of three bands and more the first three as red, green and blue; of fewer the first as grey."""
+    if len(picture) >= 3:
+        return Image.merge("RGB", picture[:3])
+    return picture[0].convert("RGB")
 
 
 def _save(figure: Figure, path: Path) -> None:

@@ -39,7 +39,7 @@ def run(params: EvaluateParams, paths: Paths) -> Record:
         "candidates": scores,
         "per_class": figures.per_class(matrix_KK, pack.classes),
     }
-    _write(params, metrics, matrix_KK, bins, _predictions(pack, test, p_NK[chosen]), pack.classes, paths)
+    _write(params, metrics, matrix_KK, bins, _predictions(pack, test, p_NK[chosen]), pack, paths)
     report = [
         paths.report / name
         for name in ("index.html", "confusion.png", "reliability.png", "mistakes.png", "predictions.parquet")
@@ -72,16 +72,16 @@ def _write(
     matrix_KK: npt.NDArray[np.int64],
     bins: list[dict[str, Any]],
     predictions: pd.DataFrame,
-    names: list[str],
+    pack: Pack,
     paths: Paths,
 ) -> None:
     wrong = predictions[predictions["predicted"] != predictions["label"]]
     worst = wrong.sort_values(["score", "path"], ascending=[False, True]).head(params.mistakes)
     with whole_folder(paths.report) as folder:
         write_table(predictions, folder / "predictions.parquet")
-        confusion_picture(matrix_KK, names, folder / "confusion.png")
+        confusion_picture(matrix_KK, pack.classes, folder / "confusion.png")
         reliability_picture(bins, metrics["calibration_error"], folder / "reliability.png")
-        mistakes_picture(worst, paths.raw, folder / "mistakes.png")
+        mistakes_picture(worst, paths.raw, folder / "mistakes.png", pack.channels)
         (folder / "index.html").write_text(report_page(metrics, params.confidence), encoding="utf-8")
     with whole_folder(paths.plots("evaluate")) as folder:
         confused = predictions.rename(columns={"label": "actual"})[["actual", "predicted"]]

@@ -69,17 +69,21 @@ class Extractor:
         return {**facts, "digest": json_digest(facts)}
 
 
-def choose_extractor(params: FeaturesParams, paths: Paths, sample: Callable[[Spec], Sequence[Pixels]]) -> Extractor:
+def choose_extractor(
+    params: FeaturesParams, channels: int, paths: Paths, sample: Callable[[Spec], Sequence[Pixels]]
+) -> Extractor:
     """OpenVINO, or torch where there is a GPU, as `features.engine` says.
 
     Args:
+        channels: of the images.
         sample: a few images, on which a faster precision is compared with fp32.
 
     Raises:
-        ParamsError: no such backbone.
+        ParamsError: no such backbone, or not with images of this size or number of channels.
         WeightsError: no weights, or another network's.
     """
-    backbone, form = timm_name(params.backbone, params.weights), Form(params.output)
+    backbone = timm_name(params.backbone, params.weights)
+    form = Form(params.output, channels, params.image_size)
     source = find_weights(backbone, params.weights, paths.weights, params.weights_sha256)
     if params.engine == "torch" or (params.engine == "auto" and _has_gpu()):
         return _with_torch(params, backbone, form, source, paths, sample)

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
+from pydantic_core import PydanticCustomError
 
 from ..common.params import Section
+
+LARGEST_SIDE = 4096
+"""Pixels; an activation of a network on a larger image has gigabytes."""
+
+Side = Annotated[int, Field(ge=1, le=LARGEST_SIDE)]
+
+
+def _sides(value: object) -> object:
+    """[height, width] of one number or of two; a fault is told once, not once a side."""
+    sides = value if isinstance(value, list | tuple) else [value, value]
+    if value is None or (len(sides) == 2 and all(type(side) is int and 1 <= side <= LARGEST_SIDE for side in sides)):
+        return value and tuple(sides)
+    raise PydanticCustomError("image_size", f"must be a number from 1 to {LARGEST_SIDE}, [height, width], or null")
 
 
 class FeaturesParams(Section):
@@ -26,6 +40,11 @@ class FeaturesParams(Section):
     output: Literal["pre_logits", "pooled"] = "pre_logits"
     """`pre_logits` is what the pre-trained classifier sees; `pooled` the mean of the last feature maps, before any
     hidden layer of the classifier (VGG: 512 features instead of 4,096)."""
+
+    image_size: Annotated[
+        tuple[Side, Side] | None, BeforeValidator(_sides, json_schema_input_type=Side | tuple[Side, Side] | None)
+    ] = None
+    """Of the network's input, in pixels: one number, or [height, width]; null as in pre-training."""
 
     engine: Literal["auto", "openvino", "torch"] = "auto"
     """`openvino` runs on the processor, `torch` on a GPU; `auto` takes torch where there is a GPU (CUDA or MPS)."""

@@ -17,7 +17,7 @@ from ..common.cache import FeatureCache
 from ..common.errors import GraftError
 from ..common.files import whole_folder, write_json, write_shared_json
 from ..common.images import Pixels, load
-from ..common.manifest import read_manifest, write_table
+from ..common.manifest import read_channels, read_manifest, write_table
 from ..common.pack import INDEX, RowFile
 from ..common.paths import Paths
 from ..common.progress import progress, say
@@ -45,12 +45,13 @@ def run(params: FeaturesParams, paths: Paths) -> Record:
     """Looks every image up in the cache, computes what is missing, writes one pack in the manifest's order.
 
     Raises:
-        ParamsError: no such backbone.
+        ParamsError: no such backbone, or not with images of this size or number of channels.
         WeightsError: no weights, or another network's.
         DataError: an image is gone or damaged since it was checked.
     """
     manifest = read_manifest(paths.manifest, INDEX)
-    extractor = choose_extractor(params, paths, lambda spec: _sample(manifest, spec, paths.raw))
+    channels = read_channels(paths.manifest)
+    extractor = choose_extractor(params, channels, paths, lambda spec: _sample(manifest, spec, paths.raw))
     fingerprint = extractor.fingerprint(params.dtype)
     items = list_items(manifest, params)
     cache = FeatureCache(paths.cache / "features" / fingerprint["digest"], extractor.spec.dimension, params.dtype)

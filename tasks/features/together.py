@@ -23,7 +23,7 @@ import numpy.typing as npt
 from ..common.cache import FeatureCache, Ids
 from ..common.engine import BATCH, Features
 from ..common.errors import GraftError
-from ..common.images import EvalTransform, Pixels, decode, still_readable
+from ..common.images import EvalTransform, Pixels, decode_bands, still_readable
 from ..common.progress import Progress, progress
 from .extractor import AnyEngine, Extractor
 
@@ -151,8 +151,8 @@ class _Part:
     def geometry(self) -> EvalTransform:
         """The transform without what does not change the pixels that it cuts: normalisation is the engine's."""
         transform = self.job.extractor.spec.transform
-        fill = transform.mean if transform.crop_mode == "border" else (0.0, 0.0, 0.0)
-        return replace(transform, mean=fill, std=(1.0, 1.0, 1.0))
+        fill = transform.mean if transform.crop_mode == "border" else (0.0,) * transform.channels
+        return replace(transform, mean=fill, std=(1.0,) * transform.channels)
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ class _Block:
 
     Attributes:
         places: (B,) in the list of files.
-        pixels: geometry -> uint8 (B, H, W, 3).
+        pixels: geometry -> uint8 (B, H, W, C); C is that of the images, and so the same for all.
         decoding: (B,) seconds of one thread.
         cutting: geometry -> (B,) likewise.
         seconds: for the whole block, by all threads.
@@ -181,7 +181,7 @@ class _Block:
 
 def block_size(geometries: Sequence[EvalTransform]) -> int:
     """Images a block."""
-    each = sum(3 * geometry.height * geometry.width for geometry in geometries)
+    each = sum(geometry.channels * geometry.height * geometry.width for geometry in geometries)
     return max(1, BLOCK_BYTES // each // BLOCK_STEP) * BLOCK_STEP
 
 
@@ -219,7 +219,7 @@ def _attempt(job: Job, work: Callable[..., T], *values: Any) -> T | None:
 def _start(job: Job) -> AnyEngine:
     """The engine, warm: the first batch of all is slower, and would be counted."""
     engine, transform = job.extractor.build(), job.extractor.spec.transform
-    engine(np.zeros((BATCH, transform.height, transform.width, 3), np.uint8))
+    engine(np.zeros((BATCH, transform.height, transform.width, transform.channels), np.uint8))
     engine.rest()
     return engine
 
@@ -227,7 +227,8 @@ def _start(job: Job) -> AnyEngine:
 def _decode(places: Places, parts: list[_Part], files: Sequence[Path], pool: ThreadPoolExecutor) -> _Block:
     started = time.perf_counter()
     wanted = _wanted(places, parts)
-    pixels = {g: np.empty((len(places), g.height, g.width, 3), np.uint8) for g in wanted}
+    channels = next(iter(wanted)).channels
+    pixels = {g: np.empty((len(places), g.height, g.width, channels), np.uint8) for g in wanted}
     decoding = np.zeros(len(places))
     cutting = {g: np.zeros(len(places)) for g in wanted}
 
@@ -235,12 +236,12 @@ def _decode(places: Places, parts: list[_Part], files: Sequence[Path], pool: Thr
         begun = time.perf_counter()
         file = files[places[row]]
         with still_readable(file):
-            image = decode(file)
+            picture = decode_bands(file, channels)
         decoding[row] = time.perf_counter() - begun
         for geometry, wanted_B in wanted.items():
             if wanted_B[row]:
                 begun = time.perf_counter()
-                pixels[geometry][row] = geometry(image)
+                pixels[geometry][row] = geometry(*picture)
                 cutting[geometry][row] = time.perf_counter() - begun
 
     try:

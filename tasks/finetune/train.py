@@ -1,4 +1,4 @@
-"""Training of the whole network. B images a step, K classes, D features, H x W pixels."""
+"""Training of the whole network. B images a step, K classes, D features, H x W pixels of C channels."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from .params import FinetuneParams
 
 Ints = npt.NDArray[np.int64]
 Loader = Callable[[int, int], Pixels]
-"""(place of the image, epoch) -> uint8 (H, W, 3)."""
+"""(place of the image, epoch) -> uint8 (H, W, C)."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Trainer:
     """A backbone with a linear head, trained end to end.
 
     Args:
-        backbone: gives (B, D) from normalised (B, 3, H, W).
+        backbone: gives (B, D) from normalised (B, C, H, W).
         head: where the classifier starts.
         transform: for the normalisation.
     """
@@ -67,8 +67,8 @@ class Trainer:
         self.network = nn.Sequential(backbone, _linear(head)).to(self.device)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         scale = torch.tensor([255.0], device=self.device)
-        self._mean = (torch.tensor(transform.mean, device=self.device) * scale).view(1, 3, 1, 1)
-        self._std = (torch.tensor(transform.std, device=self.device) * scale).view(1, 3, 1, 1)
+        self._mean = (torch.tensor(transform.mean, device=self.device) * scale).view(1, -1, 1, 1)
+        self._std = (torch.tensor(transform.std, device=self.device) * scale).view(1, -1, 1, 1)
         self._optimizer = torch.optim.AdamW(_groups(self.network, params.weight_decay), lr=params.learning_rate)
         self._loss = nn.CrossEntropyLoss(label_smoothing=params.label_smoothing, reduction="none")
 

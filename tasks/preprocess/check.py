@@ -9,21 +9,24 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from ..common.images import UnreadableImage, decode
+from ..common.images import Picture, UnreadableImage, WrongForm, decode_bands, is_array
 
 FEW_COLOURS = 64
 """A drawn placeholder has few colours; a photograph saved with a palette uses most of its 256."""
 
+WRONG_FORM = "wrong form"
+"""How the reason begins against images of other bands than `preprocess.channels` asks for."""
+
 
 @dataclass(frozen=True)
 class Look:
-    """What a file is, whatever the parameters say of that; a function of its bytes.
+    """What a file is, whatever the other parameters say of that; a function of its bytes and the number of channels.
 
     Attributes:
         fault: why it is no image; empty for one.
         width, height: in pixels, upright.
-        mode: PIL's mode of the file.
-        pixels: a hash of size and RGB values.
+        mode: PIL's mode of the file; `array` for a .npy file.
+        pixels: a hash of size and values.
         blank: whether every pixel has the same colour.
         colours: of a palette image, how many it has; 0 for others.
         largest_share: of the pixels, which the palette's most frequent colour has.
@@ -39,8 +42,8 @@ class Look:
     largest_share: float = 0.0
 
 
-def look(path: Path) -> Look:
-    """Decodes a file whole.
+def look(path: Path, channels: int = 3) -> Look:
+    """Decodes a file whole, as an image of so many channels.
 
     Raises:
         OSError: it cannot be read.
@@ -48,15 +51,18 @@ def look(path: Path) -> Look:
     if path.stat().st_size == 0:
         return Look("empty file")
     try:
-        upright = decode(path)
+        upright = decode_bands(path, channels)
+    except WrongForm as error:
+        return Look(f"{WRONG_FORM}: {error}")
     except UnreadableImage as error:
         return Look("not an image" if isinstance(error.__cause__, UnidentifiedImageError) else f"damaged: {error}")
     except Image.DecompressionBombError as error:
         return Look(f"too large: {error}")
-    with Image.open(path) as image:
-        mode, shares = image.mode, _palette_shares(image)
-    blank = all(low == high for low, high in upright.getextrema())  # type: ignore[misc]
-    return Look("", *upright.size, mode, _pixel_hash(upright), blank, len(shares), max(shares, default=0.0))
+    mode, shares = _mode_and_shares(path)
+    width, height = upright[0].size
+    return Look(
+        "", width, height, mode, _pixel_hash(upright), _is_blank(upright), len(shares), max(shares, default=0.0)
+    )
 
 
 def judge(seen: Look, min_side: int, placeholder_share: float) -> str:
@@ -72,6 +78,19 @@ def judge(seen: Look, min_side: int, placeholder_share: float) -> str:
     return ""
 
 
+def _mode_and_shares(path: Path) -> tuple[str, list[float]]:
+    if is_array(path):
+        return "array", []
+    with Image.open(path) as image:
+        return image.mode, _palette_shares(image)
+
+
+def _is_blank(picture: Picture) -> bool:
+    extrema = [image.getextrema() for image in picture]
+    pairs = extrema[0] if picture[0].mode == "RGB" else extrema
+    return all(low == high for low, high in pairs)  # type: ignore[misc]
+
+
 def _palette_shares(image: Image.Image) -> list[float]:
     """The shares of a palette image's colours; empty for other images."""
     if image.mode != "P":
@@ -80,7 +99,9 @@ def _palette_shares(image: Image.Image) -> list[float]:
     return (counts[counts > 0] / counts.sum()).tolist()
 
 
-def _pixel_hash(image: Image.Image) -> str:
-    digest = hashlib.blake2b(f"{image.width}x{image.height}".encode(), digest_size=16)
-    digest.update(image.tobytes())
+def _pixel_hash(picture: Picture) -> str:
+    width, height = picture[0].size
+    digest = hashlib.blake2b(f"{width}x{height}".encode(), digest_size=16)
+    for image in picture:
+        digest.update(image.tobytes())
     return digest.hexdigest()

@@ -17,7 +17,7 @@ from ..common.files import digest, write_shared
 from ..common.progress import progress, say
 from .check import Look
 
-CHECK = 1
+CHECK = 2
 """Raised whenever a change in `check` or in decoding makes another look of the same file."""
 
 KEPT_TOGETHER = 5000
@@ -28,11 +28,12 @@ class Memory:
     """Looks by md5, in append-only Parquet files, each named by the hash of its content.
 
     Args:
-        folder: of all memories; this one is below it, by the versions of the check and of Pillow.
+        folder: of all memories; this one is below it, by the versions of the check and of Pillow, and by `channels`.
+        channels: as which the files are decoded.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder / f"{CHECK}-pillow-{version('pillow')}"
+    def __init__(self, folder: Path, channels: int = 3) -> None:
+        self._folder = folder / f"{CHECK}-channels-{channels}-pillow-{version('pillow')}"
         self._known: dict[str, Look] = {}
         for file in sorted(self._folder.glob("*.parquet")):
             self._read(file)

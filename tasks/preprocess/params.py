@@ -21,6 +21,10 @@ class PreprocessParams(Section):
     seed: int = 0
     """Another seed is another split."""
 
+    channels: int = Field(3, ge=1)
+    """As what images are read: 1 is grey, 3 is RGB; any other number takes bands as they are, of images (4: RGBA, CMYK)
+    and .npy arrays that have exactly so many."""
+
     min_side: int = Field(16, ge=1)
     """Pixels; an image with a shorter side is rejected."""
 

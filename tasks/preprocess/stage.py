@@ -15,7 +15,7 @@ from ..common.manifest import COLUMNS, SPLITS, classes, counts, write_table
 from ..common.paths import Paths
 from ..common.progress import progress, say
 from ..common.record import DatasetRecord, Record
-from .check import Look, judge, look
+from .check import WRONG_FORM, Look, judge, look
 from .memory import Memory
 from .params import PreprocessParams
 from .scan import TABLE, hidden, scan
@@ -43,6 +43,7 @@ def run(params: PreprocessParams, paths: Paths, known_hashes: Mapping[str, str])
     images, pins = _split(images, params, _read_pins(paths.pins))
     images, rejected = _hold_out(images, rejected)
     _stop_if_too_many(rejected, len(files), params.max_rejected, paths.state / "rejected.csv")
+    images = images.assign(channels=params.channels)
     manifest = images[list(COLUMNS)].astype(COLUMNS).sort_values("path", ignore_index=True)
     _stop_if_nothing_to_learn(manifest, paths.raw)
     _warn_of_small_classes(manifest)
@@ -57,8 +58,8 @@ def _check(files: pd.DataFrame, params: PreprocessParams, paths: Paths) -> tuple
     reasons[files["image_id"] == ""] = "cannot be read"
     reasons[files["path"].map(hidden)] = HIDDEN
     open_files = files[reasons == ""]
-    looks = Memory(paths.cache / "checks").looks(
-        dict(zip(open_files["image_id"], paths.raw / open_files["path"])), look
+    looks = Memory(paths.cache / "checks", params.channels).looks(
+        dict(zip(open_files["image_id"], paths.raw / open_files["path"])), lambda path: look(path, params.channels)
     )
     facts = pd.DataFrame(
         [_facts(looks[md5], params) for md5 in open_files["image_id"]], index=open_files.index, columns=FACTS
@@ -117,11 +118,13 @@ def _stop_if_too_many(rejected: pd.DataFrame, total: int, limit: float, listing:
     with whole_file(listing) as part:
         rejected[["path", "reason"]].to_csv(part, index=False)
     kinds = Counter(reason.split(":")[0] for reason in counted["reason"])
+    bands = ", set `preprocess.channels` to the bands that the images have" if kinds[WRONG_FORM] else ""
     raise DataError(
         "more files were rejected than `preprocess.max_rejected` allows",
         got=f"{len(counted)} of {total}: " + ", ".join(f"{count} {kind}" for kind, count in kinds.most_common()),
         allowed=f"{limit:g}" + (f" of all files = {allowed:.0f}" if limit < 1 else ""),
-        todo=f"see {listing.parent.name}/{listing.name}; mend or remove the files, or raise `preprocess.max_rejected`",
+        todo=f"see {listing.parent.name}/{listing.name}; mend or remove the files{bands}, "
+        "or raise `preprocess.max_rejected`",
     )
 
 

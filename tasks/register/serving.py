@@ -19,7 +19,7 @@ from PIL import Image
 from ..common.engine import Engine
 from ..common.files import read_json
 from ..common.heads import LinearHead
-from ..common.images import EvalTransform, Pixels, decode
+from ..common.images import EvalTransform, Pixels, decode_bands
 
 
 class ImageClassifier:
@@ -43,7 +43,8 @@ class ImageClassifier:
         """For each image `label`, `score` (the label's probability) and `probabilities` (class -> probability).
 
         Args:
-            images: each a file's bytes, the same in base64 (also as a data URL), or a path.
+            images: each a file's bytes, the same in base64 (also as a data URL), or a path; with the bands that the
+                model was trained on (see `decode_bands`).
 
         Raises:
             ValueError: an entry is no image; names its place.
@@ -63,7 +64,7 @@ class ImageClassifier:
 
     def _pixels(self, image: Any, place: int) -> Pixels:
         try:
-            return self._transform(decode(_source(image)))
+            return self._transform(*decode_bands(_source(image), self._transform.channels))
         except (OSError, ValueError, TypeError, Image.DecompressionBombError) as error:
             raise ValueError(f"input {place} is not an image that can be read: {error}") from error
 

@@ -75,7 +75,7 @@ def read_graph(folder: Path) -> Graph:
 def convert(model: torch.nn.Module, spec: Spec, folder: Path) -> None:
     """Writes the graph of `model`, which is what `spec` says, into `folder`.
 
-    In: uint8 (B, H, W, 3), normalisation folded in; out: float32 (B, D). B is free.
+    In: uint8 (B, H, W, C), normalisation folded in; out: float32 (B, D). B is free.
     """
     import warnings
 
@@ -84,10 +84,10 @@ def convert(model: torch.nn.Module, spec: Spec, folder: Path) -> None:
     from openvino.preprocess import PrePostProcessor
 
     transform = spec.transform
-    example = torch.zeros(1, 3, transform.height, transform.width)
+    shape = (transform.channels, transform.height, transform.width)
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")  # tracing is deprecated in torch, and is what OpenVINO's converter does
-        converted = ov.convert_model(model, example_input=example, input=[-1, 3, transform.height, transform.width])
+        converted = ov.convert_model(model, example_input=torch.zeros(1, *shape), input=[-1, *shape])
     steps = PrePostProcessor(converted)
     steps.input().tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))
     steps.input().model().set_layout(ov.Layout("NCHW"))

@@ -13,6 +13,7 @@ import torch
 from ..errors import ParamsError, WeightsError, nearest
 from ..images import EvalTransform
 from . import caches, fetch, keras
+from .adapt import adapt, check_input, over_channels
 from .catalogue import entry_of
 from .spec import AS_TRAINED, Form, Spec, check_same, libraries
 from .weights import WeightsSource, fit_state, read_checkpoint, read_state
@@ -22,18 +23,19 @@ def create(backbone: str, source: WeightsSource, form: Form = AS_TRAINED) -> tor
     """The network in evaluation mode; its output is the feature vector, or the logits, float32 (B, D).
 
     Raises:
-        ParamsError: timm knows no such model.
+        ParamsError: timm knows no such model, or it does not take images of this size or number of channels.
         WeightsError: the weights cannot be had, or are another network's; or have no classifier for `logits`.
     """
     source = fetched(backbone, source)
     torch.manual_seed(0)
-    model = _with_weights(backbone, source, form)
-    if form.output == "logits":
-        if not model.num_classes:
-            raise _without_classifier(backbone, source)
-        return model.eval()
-    model.reset_classifier(0)  # type: ignore[operator]
-    return (Pooled(model) if form.output == "pooled" else model).eval()
+    model = adapt(_with_weights(backbone, source, form), backbone, form)
+    if form.output != "logits":
+        model.reset_classifier(0)  # type: ignore[operator]
+    elif not model.num_classes:
+        raise _without_classifier(backbone, source)
+    model = (Pooled(model) if form.output == "pooled" else model).eval()
+    check_input(model, backbone, form)
+    return model
 
 
 def _with_weights(backbone: str, source: WeightsSource, form: Form) -> torch.nn.Module:
@@ -149,9 +151,9 @@ def _as_timm_does(backbone: str, file: Path) -> torch.nn.Module:
 
 def spec_of(model: torch.nn.Module, backbone: str, source: WeightsSource, form: Form = AS_TRAINED) -> Spec:
     """What `model`, as `create` gave it from a source that is `fetched`, is."""
-    transform = eval_transform(model)
+    transform = eval_transform(model, form)
     with torch.inference_mode():
-        dimension = int(model(torch.zeros(1, 3, transform.height, transform.width)).shape[1])
+        dimension = int(model(torch.zeros(1, transform.channels, transform.height, transform.width)).shape[1])
     return Spec(
         backbone=backbone,
         weights=f"{source.kind}: {source.where}",
@@ -164,18 +166,18 @@ def spec_of(model: torch.nn.Module, backbone: str, source: WeightsSource, form: 
     )
 
 
-def eval_transform(model: torch.nn.Module) -> EvalTransform:
-    """The evaluation geometry of the network's own pre-training."""
+def eval_transform(model: torch.nn.Module, form: Form = AS_TRAINED) -> EvalTransform:
+    """The evaluation geometry of the network's own pre-training, for images of `form`."""
     config: dict[str, Any] = timm.data.resolve_model_data_config(model)
-    _, height, width = config["input_size"]
+    height, width = form.image_size or config["input_size"][1:]
     return EvalTransform(
         height=height,
         width=width,
         crop_pct=config["crop_pct"],
         crop_mode=config["crop_mode"],
         interpolation=config["interpolation"],
-        mean=tuple(config["mean"]),
-        std=tuple(config["std"]),
+        mean=over_channels(config["mean"], form.channels),
+        std=over_channels(config["std"], form.channels),
     )
 
 

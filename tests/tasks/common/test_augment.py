@@ -97,3 +97,38 @@ def test_without_colour_a_flat_image_keeps_its_colour(tmp_path, noise):
 def test_with_colour_brightness_varies_between_epochs(tmp_path, noise):
     noise(60, 60, spread=0).save(tmp_path / "flat.png")
     assert len({int(view(tmp_path / "flat.png", epoch=epoch, colour=0.3).mean()) for epoch in range(8)}) > 1
+
+
+def of_bands(count):
+    return EvalTransform(48, 64, 0.9, "center", "bicubic", (0.5,) * count, (0.5,) * count)
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 5])
+def test_a_view_has_the_channels_of_the_transform(noise, tmp_path, count):
+    values = np.dstack([np.asarray(noise(60, 60, seed=c))[..., 0] for c in range(count)])
+    np.save(tmp_path / "a.npy", values)
+    pixels = view(tmp_path / "a.npy", transform=of_bands(count))
+    assert pixels.shape == (48, 64, count)
+    assert pixels.dtype == np.uint8
+
+
+def test_all_bands_of_a_view_are_cropped_and_mirrored_alike(photo, tmp_path):
+    plane = np.asarray(photo(90, 120).convert("L"))
+    np.save(tmp_path / "a.npy", np.dstack([plane] * 5))
+    for epoch in range(6):
+        pixels = view(tmp_path / "a.npy", epoch=epoch, transform=of_bands(5))
+        assert all(np.array_equal(pixels[..., 0], pixels[..., c]) for c in range(1, 5))
+
+
+def test_the_colours_of_five_bands_do_not_vary(tmp_path):
+    np.save(tmp_path / "a.npy", np.full((60, 60, 5), (10, 60, 110, 160, 210), np.uint8))
+    for epoch in range(6):
+        assert (
+            view(tmp_path / "a.npy", epoch=epoch, transform=of_bands(5), colour=0.9) == (10, 60, 110, 160, 210)
+        ).all()
+
+
+def test_the_brightness_of_grey_varies(noise, tmp_path):
+    noise(60, 60, spread=0).convert("L").save(tmp_path / "g.png")
+    views = [view(tmp_path / "g.png", epoch=epoch, transform=of_bands(1), colour=0.3) for epoch in range(8)]
+    assert len({int(pixels.mean()) for pixels in views}) > 1

@@ -1,4 +1,5 @@
 import io
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -6,7 +7,7 @@ from PIL import Image, ImageOps
 
 from tasks.common.engine import Engine
 from tasks.common.errors import DataError
-from tasks.common.images import EvalTransform, UnreadableImage, decode, load
+from tasks.common.images import EvalTransform, UnreadableImage, WrongForm, decode, decode_bands, load, pixels_of
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 AWKWARD = [(31, 97), (640, 480), (225, 224), (33, 500), (500, 33), (256, 256), (224, 224), (1, 1), (223, 301), (99, 64)]
@@ -256,3 +257,183 @@ def test_the_features_of_a_file_are_those_that_timm_gives(tiny_graph, tiny_netwo
     b_ND = Engine(tiny_graph.xml)(ours).astype(np.float64)
     cosine = (a_ND * b_ND).sum(axis=1) / np.linalg.norm(a_ND, axis=1) / np.linalg.norm(b_ND, axis=1)
     assert cosine.min() >= 0.9999
+
+
+def array_file(values):
+    stream = io.BytesIO()
+    np.save(stream, values)
+    return stream.getvalue()
+
+
+def bands_of(photo, width, height, count):
+    """(height, width, count) of uint8: photographs' bands, each unlike the others."""
+    pixels = np.asarray(photo(width, height))
+    return np.dstack([np.roll(pixels[..., c % 3], 5 * c, axis=0) for c in range(count)])
+
+
+@pytest.mark.parametrize("form", FILES)
+def test_one_channel_is_what_pil_makes_grey_of_a_file(photo, form):
+    content = FILES[form](photo(31, 40))
+    (grey,) = decode_bands(content, 1)
+    assert grey.mode == "L"
+    assert np.array_equal(grey, decode(content).convert("L"))
+
+
+def test_a_grey_file_keeps_its_values(photo):
+    image = photo(31, 40).convert("L")
+    assert np.array_equal(decode_bands(encoded(image, "PNG"), 1)[0], image)
+
+
+def test_transparent_grey_is_composited_on_white():
+    (grey,) = decode_bands(encoded(Image.new("LA", (4, 4), (10, 0)), "PNG"), 1)
+    assert (np.asarray(grey) == 255).all()
+
+
+def test_sixteen_bit_grey_read_as_grey_keeps_its_high_byte():
+    values = np.linspace(0, 65535, 64 * 48).reshape(48, 64).astype(np.uint16)
+    (grey,) = decode_bands(encoded(Image.fromarray(values), "PNG"), 1)
+    assert np.array_equal(grey, values // 256)
+
+
+@pytest.mark.parametrize(("mode", "form"), [("RGBA", "PNG"), ("CMYK", "TIFF"), ("RGBA", "TIFF"), ("LA", "PNG")])
+def test_other_bands_are_taken_as_they_are(photo, mode, form):
+    values = bands_of(photo, 31, 40, len(Image.new(mode, (1, 1)).getbands()))
+    content = encoded(Image.fromarray(values, mode), form)
+    assert np.array_equal(pixels_of(decode_bands(content, values.shape[2])), values)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 13])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_an_array_is_an_image_of_its_bands(photo, count, order):
+    values = bands_of(photo, 31, 40, count)
+    assert np.array_equal(pixels_of(decode_bands(array_file(values.copy(order)), count)), values)
+
+
+def test_an_array_of_two_axes_is_grey(photo):
+    values = bands_of(photo, 31, 40, 1)
+    assert np.array_equal(pixels_of(decode_bands(array_file(values[..., 0]), 1)), values)
+
+
+def test_an_array_is_known_by_its_first_bytes_and_not_by_its_name(photo, tmp_path):
+    values = bands_of(photo, 31, 40, 5)
+    (tmp_path / "a.bin").write_bytes(array_file(values))
+    assert np.array_equal(pixels_of(decode_bands(tmp_path / "a.bin", 5)), values)
+
+
+@pytest.mark.parametrize(
+    ("mode", "channels", "message"),
+    [
+        ("RGB", 4, r"3 bands \(RGB\), needed 4"),
+        ("RGB", 5, r"3 bands \(RGB\), needed 5"),
+        ("RGBA", 2, r"4 bands \(RGBA\), needed 2"),
+        ("P", 2, r"1 bands \(P\), needed 2"),
+    ],
+)
+def test_an_image_of_other_bands_is_an_error_that_says_which(photo, mode, channels, message):
+    with pytest.raises(WrongForm, match=message):
+        decode_bands(encoded(photo(8, 8).convert(mode), "PNG"), channels)
+
+
+@pytest.mark.parametrize(
+    ("values", "channels", "message"),
+    [
+        (np.zeros((8, 8, 5), np.uint8), 3, r"5 bands \(array\), needed 3"),
+        (np.zeros((8, 8, 3), np.uint8), 1, r"3 bands \(array\), needed 1"),
+        (np.zeros((8, 8, 5), np.float32), 5, r"array of float32, shape \(8, 8, 5\), needed uint8"),
+        (np.zeros((2, 8, 8, 5), np.uint8), 5, r"shape \(2, 8, 8, 5\)"),
+        (np.zeros((0, 8, 5), np.uint8), 5, r"shape \(0, 8, 5\)"),
+    ],
+    ids=["bands", "colour for grey", "floats", "four axes", "no pixels"],
+)
+def test_an_array_that_is_no_such_image_is_an_error_that_says_why(values, channels, message):
+    with pytest.raises(WrongForm, match=message):
+        decode_bands(array_file(values), channels)
+
+
+class Trap:
+    """Unpickling it would show."""
+
+    ran = False
+
+    def __reduce__(self):
+        return setattr, (Trap, "ran", True)
+
+
+def test_an_array_of_objects_is_refused_and_not_unpickled():
+    stream = io.BytesIO()
+    np.save(stream, np.array([[Trap()]], dtype=object), allow_pickle=True)
+    with pytest.raises(UnreadableImage, match="allow_pickle"):
+        decode_bands(stream.getvalue(), 1)
+    assert not Trap.ran
+
+
+def test_no_damage_to_an_array_is_more_than_an_error(photo):
+    sound = array_file(bands_of(photo, 9, 7, 5))
+    for place in range(130):
+        for change in (0xFF, 0x01, 0x10):
+            content = bytearray(sound)
+            content[place] ^= change
+            with suppress(UnreadableImage):
+                decode_bands(bytes(content), 5)
+    for length in range(6, len(sound), 7):
+        with pytest.raises(UnreadableImage):
+            decode_bands(sound[:length], 5)
+
+
+def test_an_array_that_claims_more_than_memory_holds_is_an_error():
+    stream = io.BytesIO()
+    claim = {"descr": "|u1", "fortran_order": False, "shape": (10**7, 10**7, 5)}
+    np.lib.format.write_array_header_1_0(stream, claim)
+    with pytest.raises(UnreadableImage):
+        decode_bands(stream.getvalue() + bytes(64), 5)
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 5])
+@pytest.mark.parametrize(("mode", "height", "width", "crop_pct"), GEOMETRIES)
+def test_every_band_is_resized_as_if_it_were_alone(photo, count, mode, height, width, crop_pct):
+    values = bands_of(photo, 223, 301, count)
+    transform = of_bands(mode, height, width, crop_pct, count)
+    pixels = transform(*decode_bands(array_file(values), count))
+    assert pixels.shape == (height, width, count)
+    assert pixels.dtype == np.uint8
+    for c in range(count):
+        alone = EvalTransform(height, width, crop_pct, mode, "bicubic", (transform.mean[c],), (1.0,))
+        assert np.array_equal(pixels[..., c], alone(Image.fromarray(values[..., c]))[..., 0])
+
+
+def of_bands(mode, height, width, crop_pct, count):
+    mean = tuple(0.2 + 0.1 * c for c in range(count))
+    return EvalTransform(height, width, crop_pct, mode, "bicubic", mean, (1.0,) * count)
+
+
+def test_grey_has_the_geometry_of_rgb(photo):
+    image = photo(301, 223).convert("L")
+    grey = of_bands("center", 96, 96, 0.9, 1)(image)
+    assert np.array_equal(grey[..., 0], transform_of("center", 96, 96, 0.9)(image.convert("RGB"))[..., 0])
+
+
+def test_a_border_is_each_bands_own_mean(photo):
+    transform = of_bands("border", 64, 128, 1.0, 5)
+    pixels = transform(*decode_bands(array_file(bands_of(photo, 40, 80, 5)), 5))
+    assert pixels[0, 0].tolist() == [round(255 * value) for value in transform.mean]
+
+
+def test_alpha_does_not_darken_what_it_covers():
+    """PIL's own resize of RGBA multiplies by alpha: colours under transparency would be lost."""
+    image = Image.new("RGBA", (60, 60), (200, 100, 50, 0))
+    image.paste((200, 100, 50, 255), (0, 0, 30, 60))
+    pixels = of_bands("squash", 32, 32, 1.0, 4)(*decode_bands(encoded(image, "PNG"), 4))
+    assert (pixels[..., :3] == (200, 100, 50)).all()
+
+
+def test_a_file_is_loaded_with_the_channels_of_the_transform(photo, tmp_path):
+    photo(40, 40).save(tmp_path / "a.png")
+    shapes = [load(tmp_path / "a.png", of_bands("center", 32, 32, 1.0, count)).shape for count in (1, 3)]
+    assert shapes == [(32, 32, 1), (32, 32, 3)]
+
+
+def test_a_file_whose_bands_have_changed_is_an_error_for_the_user(photo, tmp_path):
+    photo(40, 40).save(tmp_path / "a.png")
+    with pytest.raises(DataError, match=r"a\.png") as caught:
+        load(tmp_path / "a.png", of_bands("center", 32, 32, 1.0, 5))
+    assert caught.value.got == "3 bands (RGB), needed 5"

@@ -91,3 +91,23 @@ def test_the_same_figures_give_the_same_bytes(tmp_path, mistakes, kind):
     draw(tmp_path / "one.png")
     draw(tmp_path / "two.png")
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
+
+
+def magenta(path, mistakes, channels):
+    """How many pixels of the sheet are pure magenta."""
+    mistakes_picture(mistakes, path, path / "a.png", channels)
+    return (pixels(path / "a.png") == (255, 0, 255)).all(axis=2).sum()
+
+
+@pytest.mark.parametrize("bands", [(255, 0, 255), (255, 0, 255, 9, 9), (255, 0, 255, 0)], ids=str)
+def test_of_many_bands_the_first_three_are_shown_as_red_green_and_blue(tmp_path, mistakes, bands):
+    np.save(tmp_path / "bands.npy", np.full((50, 50, len(bands)), bands, np.uint8))
+    shown = mistakes.head(1).assign(path="bands.npy")
+    assert magenta(tmp_path, shown, len(bands)) > 1000
+
+
+@pytest.mark.parametrize("bands", [(77,), (77, 200)], ids=str)
+def test_of_one_or_two_bands_the_first_is_shown_as_grey(tmp_path, mistakes, bands):
+    np.save(tmp_path / "bands.npy", np.full((50, 50, len(bands)), bands, np.uint8))
+    mistakes_picture(mistakes.head(1).assign(path="bands.npy"), tmp_path, tmp_path / "a.png", len(bands))
+    assert (pixels(tmp_path / "a.png") == 77).all(axis=2).sum() > 1000

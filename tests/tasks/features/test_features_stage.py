@@ -324,3 +324,17 @@ def test_a_run_for_which_all_is_known_imports_no_torch(paths, repository):
         "sys.exit('torch' in sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", program, str(paths.root)], cwd=repository, check=True)
+
+
+def test_another_size_is_computed_anew_and_the_first_one_is_still_there(paths, run_stage):
+    images = len(read_manifest(paths.manifest))
+    assert run_stage("features", paths, image_size=64).metrics["cache_misses"] == images
+    assert read_pack(paths.features).fingerprint["transform"]["height"] == 64
+    assert run_stage("features", paths).metrics["cache_misses"] == 0
+
+
+def test_a_size_that_the_backbone_does_not_take_leaves_the_features_alone(paths, run_stage, tree_bytes):
+    before = tree_bytes(paths.features)
+    with pytest.raises(ParamsError, match="convit_tiny"):
+        run_stage("features", paths, backbone="convit_tiny", image_size=192)
+    assert tree_bytes(paths.features) == before

@@ -18,7 +18,7 @@ BACKBONES = ("test_efficientnet", "test_resnet", "test_convnext")
 def extractors(finished_paths):
     def choose(backbone):
         params = FeaturesParams(backbone=backbone, weights="random", precision="f32")
-        return choose_extractor(params, finished_paths, lambda spec: [])
+        return choose_extractor(params, 3, finished_paths, lambda spec: [])
 
     return {backbone: choose(backbone) for backbone in BACKBONES}
 
@@ -78,7 +78,7 @@ def test_it_gives_what_the_stage_has_computed(job, finished_paths, files, ids):
 
 def test_engines_of_both_kinds_take_part_in_one_pass(job, finished_paths, tmp_path, files, ids, decoded):
     params = FeaturesParams(backbone=BACKBONES[0], weights="random", engine="torch", precision="f32")
-    extractor = choose_extractor(params, finished_paths, lambda spec: [])
+    extractor = choose_extractor(params, 3, finished_paths, lambda spec: [])
     with_torch = Job(extractor, FeatureCache(tmp_path / "torch", extractor.spec.dimension))
     with_openvino = job()
     extract([with_torch, with_openvino], ids, files)

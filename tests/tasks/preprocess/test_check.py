@@ -200,3 +200,64 @@ def test_the_hash_of_pixels_is_what_it_has_always_been(check, form):
     """Splits depend on it: a change in decoding, ours or Pillow's, would move images between them."""
     content, expected = GOLDEN[form]
     assert check(content()).pixels == expected
+
+
+def looked_at(path, values, channels):
+    np.save(path, values)
+    return look(path, channels)
+
+
+def bands(noise, count, size=(30, 20)):
+    return np.dstack([np.asarray(noise(*size, seed=c))[..., 0] for c in range(count)])
+
+
+def test_an_array_is_a_sound_image_of_its_bands(noise, tmp_path):
+    seen = looked_at(tmp_path / "a.npy", bands(noise, 5), 5)
+    assert (judge(seen, 16, 0.9), seen.width, seen.height, seen.mode) == ("", 30, 20, "array")
+
+
+@pytest.mark.parametrize(("channels", "sound"), [(1, True), (3, True), (4, False), (5, False)])
+def test_a_photograph_can_be_grey_or_rgb_but_not_more(noise, tmp_path, channels, sound):
+    noise().save(tmp_path / "a.png")
+    fault = look(tmp_path / "a.png", channels).fault
+    assert fault == ("" if sound else f"wrong form: 3 bands (RGB), needed {channels}")
+
+
+def test_an_array_of_other_bands_is_rejected_with_both_numbers(noise, tmp_path):
+    assert looked_at(tmp_path / "a.npy", bands(noise, 5), 3).fault == "wrong form: 5 bands (array), needed 3"
+
+
+def test_an_array_of_floats_is_rejected(noise, tmp_path):
+    fault = looked_at(tmp_path / "a.npy", bands(noise, 5) / 255, 5).fault
+    assert fault == "wrong form: array of float64, shape (20, 30, 5), needed uint8 (H, W, C)"
+
+
+def test_a_damaged_array_is_rejected_as_damaged(noise, tmp_path):
+    np.save(tmp_path / "a.npy", bands(noise, 5))
+    (tmp_path / "a.npy").write_bytes((tmp_path / "a.npy").read_bytes()[:-9])
+    assert look(tmp_path / "a.npy", 5).fault.startswith("damaged: ")
+
+
+def test_an_array_is_blank_only_if_every_band_is(noise, tmp_path):
+    flat = np.full((20, 30, 5), (1, 2, 3, 4, 5), np.uint8)
+    assert judge(looked_at(tmp_path / "a.npy", flat, 5), 16, 0.9).startswith("blank")
+    flat[3, 3, 4] = 0
+    assert judge(looked_at(tmp_path / "b.npy", flat, 5), 16, 0.9) == ""
+
+
+def test_a_grey_image_of_one_value_is_blank(tmp_path):
+    Image.new("L", (32, 32), 9).save(tmp_path / "a.png")
+    assert judge(look(tmp_path / "a.png", 1), 16, 0.9).startswith("blank")
+
+
+def test_one_changed_value_in_the_last_band_is_other_pixels(noise, tmp_path):
+    values = bands(noise, 5)
+    first = looked_at(tmp_path / "a.npy", values, 5)
+    values[7, 7, 4] ^= 1
+    assert looked_at(tmp_path / "b.npy", values, 5).pixels != first.pixels
+
+
+def test_a_grey_image_and_its_rgb_copy_have_the_same_pixels_when_read_as_grey(noise, tmp_path):
+    noise().convert("L").save(tmp_path / "a.png")
+    noise().convert("L").convert("RGB").save(tmp_path / "b.png")
+    assert look(tmp_path / "a.png", 1).pixels == look(tmp_path / "b.png", 1).pixels

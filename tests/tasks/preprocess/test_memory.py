@@ -86,3 +86,9 @@ def test_another_version_of_the_check_remembers_nothing(files, tmp_path, monkeyp
     looking = Looking()
     Memory(tmp_path / "memory").looks(files, looking)
     assert len(looking.files) == 20
+
+
+def test_what_a_file_is_as_grey_is_not_what_it_is_in_colour(tmp_path, files):
+    colour = Memory(tmp_path / "memory", 3).looks(files, look)
+    grey = Memory(tmp_path / "memory", 1).looks(files, lambda path: look(path, 1))
+    assert all(grey[md5].pixels != colour[md5].pixels for md5 in files)

@@ -1,6 +1,7 @@
 import hashlib
 import shutil
 
+import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
@@ -219,7 +220,7 @@ def test_hashes_that_are_known_are_used_and_not_computed_again(fresh, monkeypatc
 def test_a_second_run_decodes_only_what_is_new(fresh, preprocess, noise, monkeypatch):
     preprocess(fresh)
     decoded = []
-    monkeypatch.setattr(module, "look", lambda path: decoded.append(path.name) or look(path))
+    monkeypatch.setattr(module, "look", lambda path, _: decoded.append(path.name) or look(path))
     noise(seed=77).save(fresh.raw / "red/new.png")
     preprocess(fresh)
     assert decoded == ["new.png"]
@@ -383,3 +384,22 @@ def test_hidden_files_are_listed_but_do_not_stop_the_run(fresh, preprocess):
         (fresh.raw / f".litter{number}").write_bytes(b"x")
     preprocess(fresh, max_rejected=0)
     assert set(reasons(fresh).values()) == {"hidden file"}
+
+
+def test_the_manifest_says_as_how_many_channels_images_are_read(fresh, preprocess):
+    preprocess(fresh, channels=1)
+    assert set(manifest(fresh)["channels"]) == {1}
+
+
+def test_a_file_of_other_bands_is_rejected_with_the_reason(fresh, preprocess):
+    np.save(fresh.raw / "red" / "bands.npy", np.arange(32 * 32 * 5, dtype=np.uint8).reshape(32, 32, 5))
+    preprocess(fresh)
+    assert reasons(fresh) == {"red/bands.npy": "wrong form: 5 bands (array), needed 3"}
+
+
+def test_a_number_of_channels_that_no_image_has_stops_the_run_and_leaves_no_manifest(fresh, preprocess):
+    with pytest.raises(DataError, match="max_rejected") as stopped:
+        preprocess(fresh, channels=5, max_rejected=0.05)
+    assert stopped.value.got == "30 of 30: 30 wrong form"
+    assert "set `preprocess.channels`" in stopped.value.todo
+    assert not fresh.manifest.exists()

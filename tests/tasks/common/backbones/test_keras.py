@@ -9,9 +9,11 @@ import torch
 from bench.backbones import PLACES, RECORDED, SEED, SMALL, difference, keras_shapes, normalised, outputs
 from bench.peers import keras_recipe
 from tasks.common.backbones import keras, network
+from tasks.common.backbones.adapt import adapt
 from tasks.common.backbones.catalogue import CATALOGUE, entry_of
 from tasks.common.backbones.graph import backbone_graph
 from tasks.common.backbones.keras_layers import keras_network
+from tasks.common.backbones.keras_variants import become_keras
 from tasks.common.backbones.spec import Form
 from tasks.common.backbones.weights import WeightsSource
 from tasks.common.engine import Engine
@@ -240,6 +242,27 @@ def test_a_graph_of_keras_weights_computes_what_keras_computes(few_file, tmp_pat
     assert difference(found[:, ::PLACES], recorded["features"]) < 1e-4
     assert graph.spec.weights == "keras: weights.h5"
     assert graph.spec.transform.mean == (0.5, 0.5, 0.5)
+
+
+def test_grey_images_do_to_weights_of_keras_what_equal_red_green_and_blue_do(few_file):
+    source = WeightsSource("keras", "weights.h5", few_file, "0" * 64)
+    grey, colour = (
+        network.create(entry_of(FEW).timm, source, Form("pre_logits", channels, (96, 64))) for channels in (1, 3)
+    )
+    x_B1HW = torch.randn(2, 1, 96, 64, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        torch.testing.assert_close(grey(x_B1HW), colour(x_B1HW.expand(-1, 3, -1, -1)), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_network_of_keras_takes_five_channels(name):
+    model, entry = on_meta(name).eval(), entry_of(name)
+    become_keras(model, entry)
+    side = model.pretrained_cfg["input_size"][1]
+    with torch.device("meta"), torch.inference_mode():
+        maps = model.forward_features(torch.zeros(1, 3, side, side))
+        adapted = adapt(model, entry.timm, Form(channels=5))
+        assert adapted.forward_features(torch.zeros(1, 5, side, side)).shape == maps.shape
 
 
 def test_a_whole_file_gives_logits_and_one_without_a_top_has_none_to_give(few, few_file, tmp_path):

@@ -1,0 +1,142 @@
+"""The whole pipeline on other images than those of pre-training: grey ones, bands of any number, another size."""
+
+import base64
+import io
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from tasks.common.backbones.spec import Form
+from tasks.common.candidates import read_candidates
+from tasks.common.engine import Engine
+from tasks.common.images import load
+from tasks.common.manifest import read_channels, read_manifest
+from tasks.common.pack import read_pack
+from tasks.common.paths import STAGES, Paths
+from tasks.common.record import Record
+from tasks.register.serving import ImageClassifier
+
+LEVELS = {"dark": 60, "middle": 120, "bright": 190}
+
+
+def noisy(level, seed, bands):
+    """(40, 32, bands) of uint8; no other level and seed gives the same."""
+    shift = np.random.default_rng([level, seed]).integers(-30, 31, (40, 32, bands))
+    return (level + shift + 4 * np.arange(bands)).clip(0, 255).astype(np.uint8)
+
+
+def write_grey(file, level, seed):
+    Image.fromarray(noisy(level, seed, 1)[..., 0]).save(file.with_suffix(".png"))
+
+
+def write_rgba(file, level, seed):
+    Image.fromarray(noisy(level, seed, 4), "RGBA").save(file.with_suffix(".png"))
+
+
+def write_array(file, level, seed):
+    np.save(file.with_suffix(".npy"), noisy(level, seed, 5))
+
+
+KINDS = {
+    "grey": (write_grey, 1, {"image_size": 96}),
+    "RGBA": (write_rgba, 4, {"image_size": 64}),
+    "five bands": (write_array, 5, {"image_size": [64, 96], "views": 1}),
+}
+
+
+def fill(raw, write, each=8):
+    for name, level in LEVELS.items():
+        (raw / name).mkdir(parents=True)
+        for seed in range(each):
+            write(raw / name / f"{seed:02}", level, seed)
+
+
+@dataclass(frozen=True)
+class Project:
+    """Every stage has run on it. For reading only."""
+
+    paths: Paths
+    channels: int
+    size: tuple[int, int]
+    records: dict[str, Record]
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def project(request, tmp_path_factory, run_stage):
+    """One of each kind."""
+    write, channels, features = KINDS[request.param]
+    paths = Paths(tmp_path_factory.mktemp("other"))
+    fill(paths.raw, write)
+    tuning = {"mode": "on", "epochs": 1, "batch_size": 8, "precision": "f32"}
+    changes = {"preprocess": {"channels": channels}, "features": features, "finetune": tuning}
+    records = {stage: run_stage(stage, paths, **changes.get(stage, {})) for stage in STAGES}
+    size = features["image_size"]
+    return Project(paths, channels, (size, size) if isinstance(size, int) else tuple(size), records)
+
+
+def test_the_manifest_says_as_how_many_channels_the_images_are_read(project):
+    manifest = read_manifest(project.paths.manifest)
+    assert list(manifest["channels"]) == [project.channels] * 3 * 8
+    assert read_channels(project.paths.manifest) == project.channels
+
+
+def test_the_fingerprint_is_of_images_of_this_size_and_number_of_channels(project):
+    pack = read_pack(project.paths.features)
+    transform = pack.fingerprint["transform"]
+    assert pack.channels == project.channels
+    assert (transform["height"], transform["width"], len(transform["mean"])) == (*project.size, project.channels)
+
+
+def test_a_row_is_what_the_engine_gives_for_its_image(project):
+    pack, graph = read_pack(project.paths.features), frozen_graph(project)
+    engine = Engine(graph.xml)
+    assert (engine.height, engine.width, engine.channels) == (*project.size, project.channels)
+    pixels = load(project.paths.raw / pack.index["path"].iloc[5], graph.spec.transform)
+    expected = engine(pixels[None])[0]
+    assert np.allclose(pack.stored_ND[5], expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+
+
+def frozen_graph(project):
+    candidates, _ = read_candidates(project.paths)
+    return candidates["head"].graph(read_pack(project.paths.features), project.paths)
+
+
+def test_what_is_evaluated_is_better_than_chance(project):
+    assert project.records["evaluate"].metrics["accuracy"] > 0.5
+
+
+def test_the_package_agrees_with_evaluate(project):
+    assert project.records["register"].metrics["largest_difference"] < 1e-4
+
+
+def test_the_package_takes_paths_bytes_and_base64_alike(project):
+    seen = pd.read_parquet(project.paths.report / "predictions.parquet").head(2)
+    files = [project.paths.raw / path for path in seen["path"]]
+    model = ImageClassifier(project.paths.package)
+    forms = (
+        files,
+        [file.read_bytes() for file in files],
+        [base64.b64encode(file.read_bytes()).decode() for file in files],
+    )
+    expected = seen[[f"p_{name}" for name in model.classes]].to_numpy()
+    for images in forms:
+        answers = model.predict(images)
+        assert np.allclose([[answer["probabilities"][name] for name in model.classes] for answer in answers], expected)
+
+
+def test_the_package_refuses_an_image_of_other_bands(project):
+    model = ImageClassifier(project.paths.package)
+    stream = io.BytesIO()
+    np.save(stream, noisy(90, 0, 7))
+    with pytest.raises(ValueError, match=rf"input 0 .*7 bands \(array\), needed {project.channels}"):
+        model.predict([stream.getvalue()])
+
+
+def test_fine_tuning_keeps_size_and_channels(project):
+    candidates, _ = read_candidates(project.paths)
+    tuned = candidates["finetune"].tuned.spec
+    assert tuned.form == Form("pre_logits", project.channels, project.size)
+    assert tuned.transform == frozen_graph(project).spec.transform
