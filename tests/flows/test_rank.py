@@ -43,13 +43,13 @@ def here(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
 def decoded(monkeypatch: pytest.MonkeyPatch) -> Counter[Path]:
     """How often each file has been decoded."""
     counter: Counter[Path] = Counter()
-    decode = together.decode
+    decode = together.decode_bands
 
-    def count(file: Path) -> Any:
+    def count(file: Path, channels: int) -> Any:
         counter.update([file])
-        return decode(file)
+        return decode(file, channels)
 
-    monkeypatch.setattr(together, "decode", count)
+    monkeypatch.setattr(together, "decode_bands", count)
     return counter
 
 

@@ -47,8 +47,8 @@ def ids(files):
 @pytest.fixture
 def decoded(monkeypatch):
     """How often each file has been decoded."""
-    counter, decode = Counter(), together.decode
-    monkeypatch.setattr(together, "decode", lambda file: (counter.update([file]), decode(file))[1])
+    counter, decode = Counter(), together.decode_bands
+    monkeypatch.setattr(together, "decode_bands", lambda file, c: (counter.update([file]), decode(file, c))[1])
     return counter
 
 
