@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import tempfile
 import time
 from collections.abc import Callable
 from datetime import date
@@ -263,6 +264,16 @@ def text(results: dict[str, Any]) -> str:
     return f"{report._machine(results['machine'])} {results['date']}.\n\n{report.table(head, rows)}"
 
 
+def catalogue_text() -> str:
+    """What `graft models --markdown` prints where nothing has been measured."""
+    from flows import models, models_text
+    from flows.places import Place
+
+    with tempfile.TemporaryDirectory() as folder:
+        place = Place(None, Path(folder) / "weights", Path(folder) / "cache")
+        return models_text.markdown(models_text.TABLE, models.rows_of([], place))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--names", nargs="+", default=[entry.name for entry in CATALOGUE])
@@ -287,6 +298,8 @@ def main() -> None:
     if options.publish:
         target = report.Target(ROOT / "bench" / "results", ROOT / "docs" / "backbones.md", ROOT / "docs" / "images")
         report.write_text("backbones", results, page, target)
+        catalogue = report.replace_between(target.page.read_text(encoding="utf-8"), "catalogue", catalogue_text())
+        target.page.write_text(catalogue, encoding="utf-8")
     else:
         (BUILD / "backbones.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
     print(page)
