@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -11,9 +12,11 @@ from typing import Any
 
 from tasks.common.cache import count_images, damage
 from tasks.common.errors import GraftError
-from tasks.common.files import read_json
+from tasks.common.files import json_digest, read_json, write_shared_json
 from tasks.common.paths import Paths
 from tasks.common.progress import progress
+
+from . import processes
 
 CURRENT = "data/features"
 """What names the fingerprint of the project as it is now."""
@@ -129,8 +132,11 @@ def collect(
         The fingerprints that were, or would be, removed.
 
     Raises:
-        GraftError: an alias is to be kept, and no model has it or its features are not known.
+        GraftError: an alias is to be kept, and no model has it or its features are not known; or `graft rank` is at
+            work.
     """
+    if not dry_run:
+        _check_nobody_ranks(root)
     for user in keep:
         if user not in {CURRENT, *aliases}:
             raise GraftError(
@@ -157,9 +163,42 @@ def collect(
 def _remove_graphs(root: Path, kept: list[Entry]) -> None:
     """Graphs of backbones whose features are gone, and what was compiled: both are made again in seconds."""
     cache = Paths(root).cache
-    needed = {(entry.facts.get("backbone"), entry.facts.get("weights_sha256")) for entry in kept}
+    needed = [_graph(entry.facts) for entry in kept]
     for spec in cache.glob("graphs/*/spec.json"):
-        facts = read_json(spec)
-        if (facts["backbone"], facts["weights_sha256"]) not in needed:
+        if _graph(read_json(spec)) not in needed:
             shutil.rmtree(spec.parent)
     shutil.rmtree(cache / "compiled", ignore_errors=True)
+
+
+def _graph(facts: dict[str, Any]) -> list[Any]:
+    """Which graph a fingerprint or a spec is of; those of earlier versions have no form."""
+    return [facts.get(key) for key in ("backbone", "weights_sha256", "form")]
+
+
+@contextmanager
+def not_collected(root: Path) -> Iterator[None]:
+    """Keeps `collect` from removing anything while the block runs, which works with several fingerprints at once."""
+    key = processes.key(processes.me())
+    mark = _marks(root) / f"{json_digest(key)}.json"
+    write_shared_json(mark, {"process": key})
+    try:
+        yield
+    finally:
+        mark.unlink(missing_ok=True)
+
+
+def _check_nobody_ranks(root: Path) -> None:
+    for mark in _marks(root).glob("*.json"):
+        key = read_json(mark)["process"]
+        if processes.key_runs(key) is False:
+            mark.unlink(missing_ok=True)  # it was killed
+        else:
+            raise GraftError(
+                "`graft rank` is at work, and needs what it has in the cache",
+                got=f"the process {key}",
+                todo=f"wait until it has ended; if it has, on another machine, remove {mark}",
+            )
+
+
+def _marks(root: Path) -> Path:
+    return Paths(root).state / "rankings"

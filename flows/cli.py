@@ -305,7 +305,7 @@ def rank(
     project: Project = HERE,
     as_json: AsJson = False,
 ) -> None:
-    """Compare backbones on your images: accuracy on validation, speed, size. Changes nothing."""
+    """Compare backbones on your images: accuracy on validation, speed, size. Changes nothing but the list of images."""
     from .rank import rank_backbones
     from .rank_text import print_ranking
 

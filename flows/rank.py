@@ -30,18 +30,16 @@ from tasks.common.ranking import Probed, Standing, fastest_as_good, rank
 from tasks.common.ranking_picture import ranking_picture
 from tasks.common.record import DatasetRecord, Record
 from tasks.evaluate.params import EvaluateParams
-from tasks.features.extractor import choose_extractor
+from tasks.features.extractor import SAMPLE, choose_extractor, spread
 from tasks.features.params import FeaturesParams
-from tasks.features.together import Job, extract, measure, read
 from tasks.head.params import HeadParams
 from tasks.head.stage import walk
 
 from . import processes, versioning
+from .caching import not_collected
 from .config import load_params
+from .one_pass import Job, extract, measure, read
 from .tracking import Tracker
-
-SAMPLE = 64
-"""Images on which a faster precision is compared with fp32, and on which speed is measured if fewer were computed."""
 
 KINDS = ("auto", "package", "hub", "keras", "random")
 """What `--weights` may say: a file would be one candidate's only."""
@@ -84,22 +82,33 @@ class Images:
     def counts(self) -> dict[str, int]:
         return {split: int((self.index["split"] == split).sum()) for split in ("train", "val")}
 
-    def spread(self) -> list[Path]:
-        """`SAMPLE` files from all over the data."""
-        return [self.files[row] for row in np.unique(np.linspace(0, len(self.files) - 1, SAMPLE).astype(int))]
+    def sample(self) -> list[Path]:
+        """`SAMPLE` files from all over the data: to compare precisions, and to measure speed if fewer were computed."""
+        return [self.files[row] for row in spread(len(self.files))]
 
 
 @dataclass(frozen=True)
 class Entrant:
-    """A candidate that can be computed: its parameters (the project's but for backbone and weights), and its job."""
+    """A candidate that can be computed: its parameters (the project's but for backbone and weights), and its job.
+
+    Attributes:
+        fingerprint: of its features, whole.
+    """
 
     params: FeaturesParams
     job: Job
-    fingerprint: str
+    fingerprint: dict[str, Any]
 
     @property
     def spec(self) -> Spec:
         return self.job.extractor.spec
+
+    @property
+    def network(self) -> dict[str, Any]:
+        """The fingerprint, but for what makes no other features: the tag in the name, and where the weights lie."""
+        left_out = {"backbone", "weights", "digest"}
+        facts = {key: value for key, value in self.fingerprint.items() if key not in left_out}
+        return {**facts, "network": self.spec.backbone.split(".")[0]}
 
 
 def rank_backbones(root: Path, names: Sequence[str], weights: str | None) -> dict[str, Any]:
@@ -117,7 +126,7 @@ def rank_backbones(root: Path, names: Sequence[str], weights: str | None) -> dic
     bring_manifest_up_to_date(root)
     images = read_images(paths)
     failed: dict[str, str] = {}
-    with _recorded(tracker) as run_id:
+    with not_collected(root), _recorded(tracker) as run_id:
         entrants = _open(candidates, images, paths, failed)
         _compute(entrants, images, settings.features.threads)
         standings = rank(list(_probe(entrants, images, settings, failed)))
@@ -225,9 +234,10 @@ def _open(
         except Exception as error:  # noqa: BLE001  (one candidate's trouble is told, and is not the others')
             _fail(name, error, failed)
             continue
-        twin = next((other for other, one in entrants.items() if one.fingerprint == entrant.fingerprint), None)
+        twin = next((other for other, one in entrants.items() if one.network == entrant.network), None)
         if twin is None:
             entrants[name] = entrant
+            write_shared_json(entrant.job.cache.folder / "fingerprint.json", entrant.fingerprint)
         else:
             say(f"rank: {name} is {twin}, which is ranked already")
     return entrants
@@ -235,13 +245,12 @@ def _open(
 
 def _enter(params: FeaturesParams, images: Images, paths: Paths) -> Entrant:
     def sample(spec: Spec) -> list[Pixels]:
-        return [load(file, spec.transform) for file in images.spread()]
+        return [load(file, spec.transform) for file in images.sample()]
 
     extractor = choose_extractor(params, images.channels, paths, sample)
     fingerprint = extractor.fingerprint(params.dtype)
     cache = FeatureCache(paths.cache / "features" / fingerprint["digest"], extractor.spec.dimension, params.dtype)
-    write_shared_json(cache.folder / "fingerprint.json", fingerprint)
-    return Entrant(params, Job(extractor, cache), fingerprint["digest"])
+    return Entrant(params, Job(extractor, cache), fingerprint)
 
 
 def _fail(name: str, error: Exception, failed: dict[str, str]) -> None:
@@ -254,8 +263,8 @@ def _compute(entrants: dict[str, Entrant], images: Images, threads: int) -> None
     """One pass for what the caches lack; and one over a sample for those whose speed that did not tell."""
     jobs = [entrant.job for entrant in entrants.values()]
     extract(jobs, images.ids, images.files, threads)
-    unmeasured = [job for job in jobs if job.failure is None and job.effort.images < min(SAMPLE, len(images.files))]
-    measure(unmeasured, images.spread(), threads)
+    unmeasured = [job for job in jobs if job.failure is None and job.cost.images < min(SAMPLE, len(images.files))]
+    measure(unmeasured, images.sample(), threads)
 
 
 def _probe(
@@ -283,7 +292,7 @@ def _probed(name: str, entrant: Entrant, images: Images, settings: Settings) -> 
     correct_N = p_NK.argmax(axis=1) == pack.labels(val)
     how = settings.evaluate
     low, high = figures.bootstrap_interval(correct_N, how.confidence, how.bootstrap, how.seed)
-    where = "a sample of " if job.effort.sampled else ""
+    where = "a sample of " if job.cost.sampled else ""
     return Probed(
         name=name,
         correct_N=correct_N,
@@ -292,8 +301,8 @@ def _probed(name: str, entrant: Entrant, images: Images, settings: Settings) -> 
         high=high,
         log_loss=visited[best].val_loss,
         l2=visited[best].step.l2,
-        images_per_second=job.effort.images_per_second(job.extractor.device),
-        measured=f"{where}{job.effort.images:,} images in this run",
+        images_per_second=job.cost.images_per_second(job.extractor.device),
+        measured=f"{where}{job.cost.images:,} images in this run",
         megabytes=4 * spec.parameters / 1e6,
         dimension=spec.dimension,
     )
@@ -333,7 +342,7 @@ def _row(one: Standing, entrant: Entrant) -> dict[str, Any]:
         "timm": spec.backbone,
         "weights": spec.weights,
         "weights_sha256": spec.weights_sha256,
-        "fingerprint": entrant.fingerprint,
+        "fingerprint": entrant.fingerprint["digest"],
         "computed_by": f"{extractor.engine} {extractor.device} {extractor.precision}",
         "accuracy": found.accuracy,
         "accuracy_low": found.low,

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -31,6 +31,9 @@ SEGMENT = 1024
 
 SEGMENT_SECONDS = 5.0
 """A slow backbone's segment is written after this time, full or not."""
+
+ROUNDS = 3
+"""A segment that is damaged is computed again, and read again; one that is damaged every time is a broken disk."""
 
 Dtype = Literal["float32", "float16"]
 
@@ -90,6 +93,39 @@ class FeatureCache:
                 features = self._read_segment(self._segments[segment[part[0]]])
                 if features is not None:
                     yield places[part], features[self._row_of[entry[places[part]]]]
+
+    def read_all(
+        self, ids: Ids, compute: Callable[[npt.NDArray[np.int64]], None]
+    ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[Any]]]:
+        """Features of all of `ids` (N,); what is missing or damaged is computed.
+
+        Args:
+            compute: adds the features of these places in `ids`, each id once, in the order of `ids`.
+
+        Yields:
+            as `read`.
+
+        Raises:
+            GraftError: what was written is damaged every time.
+        """
+        left = np.arange(len(ids))
+        for _ in range(ROUNDS):
+            absent = left[~self.has(ids[left])]
+            if len(absent):
+                compute(absent[np.sort(np.unique(ids[absent], return_index=True)[1])])
+            read = np.zeros(len(left), np.bool_)
+            for places, block in self.read(ids[left]):
+                read[places] = True
+                yield left[places], block
+            left = left[~read]
+            if not len(left):
+                return
+            self.refresh()  # what was damaged is not there any more
+        raise GraftError(
+            f"{self.folder} does not give back what was written to it",
+            got=f"{len(left)} of {len(ids)} rows were damaged {ROUNDS} times",
+            todo="check the disk, then try again",
+        )
 
     def add(self, ids: Ids, features: Features) -> None:
         """Keeps features (N, D); they are on disk when the segment is full, and at the latest when the block ends.

@@ -10,6 +10,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
+
 from ..common.backbones.catalogue import timm_name
 from ..common.backbones.graph import Graph, backbone_graph
 from ..common.backbones.spec import Form, Spec
@@ -22,6 +25,9 @@ from .params import FeaturesParams
 
 EXTRACTOR = 2
 """Raised whenever a change in the code makes other features of the same image."""
+
+SAMPLE = 64
+"""Images on which a faster precision is compared with fp32."""
 
 
 class AnyEngine(Protocol):
@@ -67,6 +73,11 @@ class Extractor:
             "extractor": EXTRACTOR,
         }
         return {**facts, "digest": json_digest(facts)}
+
+
+def spread(count: int) -> npt.NDArray[np.int64]:
+    """`SAMPLE` of `count` places, from all over; all of them if there are fewer."""
+    return np.unique(np.linspace(0, count - 1, SAMPLE).astype(np.int64))
 
 
 def choose_extractor(

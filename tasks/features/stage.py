@@ -14,7 +14,6 @@ import pandas as pd
 
 from ..common.backbones.spec import Spec
 from ..common.cache import FeatureCache
-from ..common.errors import GraftError
 from ..common.files import whole_folder, write_json, write_shared_json
 from ..common.images import Pixels, load
 from ..common.manifest import read_channels, read_manifest, write_table
@@ -22,15 +21,9 @@ from ..common.pack import INDEX, RowFile
 from ..common.paths import Paths
 from ..common.progress import progress, say
 from ..common.record import DatasetRecord, Record
-from .extractor import Extractor, choose_extractor
+from .extractor import Extractor, choose_extractor, spread
 from .params import FeaturesParams
 from .views import Items, augmentation, list_items
-
-SAMPLE = 64
-"""Images on which a faster precision is compared with fp32."""
-
-ROUNDS = 3
-"""A segment that is damaged is computed again, and read again; one that is damaged every time is a broken disk."""
 
 
 @dataclass
@@ -72,8 +65,7 @@ def run(params: FeaturesParams, paths: Paths) -> Record:
 
 def _sample(manifest: pd.DataFrame, spec: Spec, raw: Path) -> Sequence[Pixels]:
     """Images from all over the data, on which a faster precision must agree with fp32."""
-    rows = np.unique(np.linspace(0, len(manifest) - 1, SAMPLE).astype(int))
-    return [load(raw / path, spec.transform) for path in manifest["path"].iloc[rows]]
+    return [load(raw / path, spec.transform) for path in manifest["path"].iloc[spread(len(manifest))]]
 
 
 def _views(folder: Path, items: Items, cache: FeatureCache) -> RowFile:
@@ -84,26 +76,10 @@ def _fill(
     files: list[RowFile], items: Items, cache: FeatureCache, extract: Callable[[npt.NDArray[np.int64]], None]
 ) -> None:
     """Every item's features out of the cache, into the file of the images or that of the views."""
-    left = np.arange(len(items))
-    for _ in range(ROUNDS):
-        absent = left[~cache.has(items.ids[left])]
-        if len(absent):
-            extract(absent[np.sort(np.unique(items.ids[absent], return_index=True)[1])])
-        read = np.zeros(len(left), np.bool_)
-        for places, block in cache.read(items.ids[left]):
-            read[places] = True
-            is_view = left[places] >= items.images
-            files[0].write(left[places][~is_view], block[~is_view])
-            files[1].write(left[places][is_view] - items.images, block[is_view])
-        left = left[~read]
-        if not len(left):
-            return
-        cache.refresh()  # what was damaged is not there any more
-    raise GraftError(
-        f"{cache.folder} does not give back what was written to it",
-        got=f"{len(left)} of {len(items)} rows were damaged {ROUNDS} times",
-        todo="check the disk, then run `dvc repro` again",
-    )
+    for places, block in cache.read_all(items.ids, extract):
+        is_view = places >= items.images
+        files[0].write(places[~is_view], block[~is_view])
+        files[1].write(places[is_view] - items.images, block[is_view])
 
 
 def _extract(

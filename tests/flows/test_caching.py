@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import socket
 from pathlib import Path
 
 import pytest
@@ -90,6 +92,40 @@ def test_gc_removes_what_neither_the_project_nor_the_champion_uses(project: Proj
     project.graft("cache", "gc")
     assert [row["fingerprint"] for row in ls(project)] == [third]
     assert len(list((project.root / CACHE / "graphs").iterdir())) == 1
+
+
+def test_gc_removes_the_graph_of_another_form_of_the_same_weights(project: Project) -> None:
+    (used,) = (project.root / CACHE / "graphs").iterdir()
+    other = Path(shutil.copytree(used, used.with_name("other"))) / "spec.json"
+    spec = json.loads(other.read_text(encoding="utf-8"))
+    other.write_text(json.dumps({**spec, "form": {**spec["form"], "output": "logits"}}), encoding="utf-8")
+    rerun(project, dtype="float16")
+
+    project.graft("cache", "gc")
+
+    assert list((project.root / CACHE / "graphs").iterdir()) == [used]
+
+
+def test_gc_refuses_while_another_machine_may_rank_and_names_the_mark(project: Project) -> None:
+    mark = project.root / ".graft" / "rankings" / "0.json"
+    mark.parent.mkdir()
+    mark.write_text(json.dumps({"process": "elsewhere:1:0"}), encoding="utf-8")
+
+    done = project.graft("cache", "gc", check=False)
+
+    assert done.returncode == 2
+    assert str(mark) in done.stderr
+    assert project.graft("cache", "gc", "--dry-run").returncode == 0
+
+
+def test_gc_does_not_wait_for_a_rank_that_was_killed(project: Project) -> None:
+    mark = project.root / ".graft" / "rankings" / "0.json"
+    mark.parent.mkdir()
+    mark.write_text(json.dumps({"process": f"{socket.gethostname()}:1:never"}), encoding="utf-8")
+
+    project.graft("cache", "gc")
+
+    assert not mark.exists()
 
 
 def test_gc_below_a_size_removes_the_longest_unused_first(project: Project) -> None:

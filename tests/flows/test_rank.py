@@ -12,9 +12,10 @@ import pytest
 from PIL import Image
 from projects import draw, wait_for
 
+from flows import one_pass, rank
+from flows.caching import collect, list_cache
 from flows.rank import list_candidates, rank_backbones
 from tasks.common.errors import GraftError, ParamsError
-from tasks.features import together
 from tasks.features.params import FeaturesParams
 
 if TYPE_CHECKING:
@@ -43,19 +44,24 @@ def here(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
 def decoded(monkeypatch: pytest.MonkeyPatch) -> Counter[Path]:
     """How often each file has been decoded."""
     counter: Counter[Path] = Counter()
-    decode = together.decode_bands
+    decode = one_pass.decode_bands
 
     def count(file: Path, channels: int) -> Any:
         counter.update([file])
         return decode(file, channels)
 
-    monkeypatch.setattr(together, "decode_bands", count)
+    monkeypatch.setattr(one_pass, "decode_bands", count)
     return counter
 
 
 def files(project: Project, *splits: str) -> set[Path]:
     manifest = pd.read_parquet(project.root / "data" / "manifest" / "manifest.parquet")
     return {project.root / "data" / "raw" / path for path in manifest["path"][manifest["split"].isin(splits)]}
+
+
+def fingerprint(project: Project) -> str:
+    """Of the stage `features`."""
+    return str(project.json("data/features/fingerprint.json")["digest"])
 
 
 def candidates(found: dict[str, Any]) -> list[str]:
@@ -212,6 +218,35 @@ def test_two_names_of_one_network_are_one_candidate(tmp_path: Path) -> None:
     found = list_candidates(["ResNet50", "resnet50.tv_in1k"], None, FeaturesParams(), tmp_path)
 
     assert list(found) == ["ResNet50"]
+
+
+def test_two_names_of_one_network_with_the_same_weights_are_ranked_once(
+    here: Project, capfd: pytest.CaptureFixture[str]
+) -> None:
+    found = rank_backbones(here.root, ["test_efficientnet", "test_efficientnet.r160_in1k"], "random")
+
+    assert candidates(found) == ["test_efficientnet"]
+    assert not found["failed"]
+    assert "test_efficientnet.r160_in1k is test_efficientnet" in capfd.readouterr().err
+    known = {entry.digest for entry in list_cache(here.root, {})}
+    assert known == {fingerprint(here), found["candidates"][0]["fingerprint"]}
+
+
+def test_while_it_is_at_work_gc_removes_nothing(here: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused: list[str] = []
+
+    def extract(*given: Any) -> None:
+        with pytest.raises(GraftError, match="at work") as caught:
+            collect(here.root, {}, keep=[], gigabytes=None, dry_run=False)
+        refused.append(caught.value.what)
+        one_pass.extract(*given)
+
+    monkeypatch.setattr(rank, "extract", extract)
+    rank_backbones(here.root, BOTH, "random")
+
+    assert len(refused) == 1
+    assert len(list_cache(here.root, {})) >= 2
+    assert collect(here.root, {}, keep=[], gigabytes=None, dry_run=False)
 
 
 def test_without_names_the_candidates_are_those_whose_weights_are_at_hand(tmp_path: Path) -> None:

@@ -191,6 +191,37 @@ def test_a_segment_of_another_dimension_is_dropped(tmp_path, capsys):
     assert "holds 6 features an image, not 7" in capsys.readouterr().err
 
 
+def test_what_is_missing_is_computed_once_and_given_with_the_rest(tmp_path):
+    fill(tmp_path, [1, 2])
+    cache, asked, numbers = FeatureCache(tmp_path, D), [], [3, 1, 4, 3, 2]
+
+    def compute(places):
+        asked.append([numbers[place] for place in places])
+        fill(tmp_path, asked[-1])
+        cache.refresh()
+
+    found_ND = np.empty((len(numbers), D), np.float32)
+    for places, block in cache.read_all(ids(numbers), compute):
+        found_ND[places] = block
+    assert asked == [[3, 4]]
+    assert np.array_equal(found_ND, features(numbers))
+
+
+def test_a_disk_that_never_gives_back_what_was_written_is_named(tmp_path):
+    cache, rounds = FeatureCache(tmp_path, D), []
+
+    def compute(places):
+        rounds.append(len(places))
+        fill(tmp_path, [1])
+        flip(segments(tmp_path)[0], -1)
+        cache.refresh()
+
+    with pytest.raises(GraftError, match="does not give back") as caught:
+        list(cache.read_all(ids([1]), compute))
+    assert rounds == [1, 1, 1]
+    assert caught.value.got == "1 of 1 rows were damaged 3 times"
+
+
 def test_a_segment_that_another_process_removed_is_not_called_damaged(tmp_path, capsys):
     fill(tmp_path, [1])
     cache = FeatureCache(tmp_path, D)

@@ -1,4 +1,4 @@
-"""Several backbones over the same images in one decode pass; `graft rank` needs it, no stage does.
+"""Several backbones over the same images in one decode pass.
 
 Block by block, each file is read and decoded once and cut to every geometry that is asked for; then one engine after
 the other goes over the block, so that each one's own time is known. In memory are the networks, the pixels of one
@@ -20,12 +20,11 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from ..common.cache import FeatureCache, Ids
-from ..common.engine import BATCH, Features
-from ..common.errors import GraftError
-from ..common.images import EvalTransform, Pixels, decode_bands, still_readable
-from ..common.progress import Progress, progress
-from .extractor import AnyEngine, Extractor
+from tasks.common.cache import FeatureCache, Ids
+from tasks.common.engine import BATCH, Features
+from tasks.common.images import EvalTransform, Pixels, decode_bands, still_readable
+from tasks.common.progress import Progress, progress
+from tasks.features.extractor import AnyEngine, Extractor
 
 BLOCK_BYTES = 128 * 2**20
 """Of pixels that are cut and not yet computed."""
@@ -33,16 +32,13 @@ BLOCK_BYTES = 128 * 2**20
 BLOCK_STEP = 64
 """A block's images are a multiple of the engines' batches, so that these are as in a pass of one backbone."""
 
-ROUNDS = 3
-"""A segment that is damaged is computed again, and read again."""
-
 Places = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 T = TypeVar("T")
 
 
 @dataclass
-class Effort:
+class Cost:
     """What a backbone cost.
 
     Attributes:
@@ -74,7 +70,7 @@ class Job:
 
     extractor: Extractor
     cache: FeatureCache
-    effort: Effort = field(default_factory=Effort)
+    cost: Cost = field(default_factory=Cost)
     failure: Exception | None = None
 
 
@@ -114,28 +110,22 @@ def read(job: Job, ids: Ids, files: Sequence[Path], threads: int = 0) -> npt.NDA
         DataError: an image is gone or damaged since it was checked.
         GraftError: the cache does not give back what was written to it.
     """
-    for _ in range(ROUNDS):
-        features_ND = np.empty((len(ids), job.cache.dimension), job.cache.dtype)
-        got_N = np.zeros(len(ids), np.bool_)
-        for places, block in job.cache.read(ids):
-            features_ND[places], got_N[places] = block, True
-        if got_N.all():
-            return features_ND
-        job.cache.refresh()
-        extract([job], ids, files, threads)
+
+    def compute(places: Places) -> None:
+        extract([job], ids[places], [files[place] for place in places], threads)
         if job.failure is not None:
             raise job.failure
-    raise GraftError(
-        f"{job.cache.folder} does not give back what was written to it",
-        got=f"{np.count_nonzero(~got_N)} of {len(ids)} rows",
-        todo="check the disk, then try again",
-    )
+
+    features_ND = np.empty((len(ids), job.cache.dimension), job.cache.dtype)
+    for places, block in job.cache.read_all(ids, compute):
+        features_ND[places] = block
+    return features_ND
 
 
 def measure(jobs: Sequence[Job], files: Sequence[Path], threads: int = 0) -> None:
-    """Sets the jobs' effort by a pass over `files` of which nothing is kept."""
+    """Sets the jobs' cost by a pass over `files` of which nothing is kept."""
     for job in jobs:
-        job.effort = Effort(sampled=True)
+        job.cost = Cost(sampled=True)
     _pass([_Part(job, np.ones(len(files), np.bool_), lambda places, batch: None) for job in jobs], files, threads)
 
 
@@ -269,7 +259,7 @@ def _compute(part: _Part, engine: AnyEngine, block: _Block, bar: Progress) -> No
         part.keep(block.places[rows[start : start + len(batch_BD)]], batch_BD)
         bar.add(len(batch_BD))
     engine.rest()
-    effort = part.job.effort
-    effort.network += time.perf_counter() - started
-    effort.reading += block.seconds_of(rows, part.geometry)
-    effort.images += len(rows)
+    cost = part.job.cost
+    cost.network += time.perf_counter() - started
+    cost.reading += block.seconds_of(rows, part.geometry)
+    cost.images += len(rows)

@@ -1,24 +1,33 @@
+"""Several backbones over the images of a project whose pipeline has run."""
+
 from collections import Counter
 
 import numpy as np
 import pytest
 
+from flows import one_pass
+from flows.one_pass import Cost, Job, extract, measure, read
 from tasks.common.cache import FeatureCache, ids_of
 from tasks.common.errors import DataError, GraftError
 from tasks.common.files import md5
-from tasks.features import together
+from tasks.common.paths import Paths
 from tasks.features.extractor import choose_extractor
 from tasks.features.params import FeaturesParams
-from tasks.features.together import Effort, Job, extract, measure, read
 
 BACKBONES = ("test_efficientnet", "test_resnet", "test_convnext")
 
 
 @pytest.fixture(scope="module")
-def extractors(finished_paths):
+def ran(finished, tmp_path_factory):
+    """For reading only."""
+    return Paths(finished.copy(tmp_path_factory.mktemp("ran") / "project").root)
+
+
+@pytest.fixture(scope="module")
+def extractors(ran):
     def choose(backbone):
         params = FeaturesParams(backbone=backbone, weights="random", precision="f32")
-        return choose_extractor(params, 3, finished_paths, lambda spec: [])
+        return choose_extractor(params, 3, ran, lambda spec: [])
 
     return {backbone: choose(backbone) for backbone in BACKBONES}
 
@@ -35,8 +44,8 @@ def job(extractors, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def files(finished_paths):
-    return sorted(finished_paths.raw.rglob("*.png"))
+def files(ran):
+    return sorted(ran.raw.rglob("*.png"))
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +56,8 @@ def ids(files):
 @pytest.fixture
 def decoded(monkeypatch):
     """How often each file has been decoded."""
-    counter, decode = Counter(), together.decode_bands
-    monkeypatch.setattr(together, "decode_bands", lambda file, c: (counter.update([file]), decode(file, c))[1])
+    counter, decode = Counter(), one_pass.decode_bands
+    monkeypatch.setattr(one_pass, "decode_bands", lambda file, c: (counter.update([file]), decode(file, c))[1])
     return counter
 
 
@@ -58,7 +67,7 @@ def test_each_file_is_decoded_once_for_all_backbones(job, files, ids, decoded):
 
 
 def test_one_pass_gives_the_same_bytes_as_a_pass_for_each(job, files, ids, monkeypatch):
-    monkeypatch.setattr(together, "block_size", lambda geometries: 16)  # several blocks, as with many images
+    monkeypatch.setattr(one_pass, "block_size", lambda geometries: 16)  # several blocks, as with many images
     at_once = [job(backbone, "at once") for backbone in BACKBONES]
     extract(at_once, ids, files, 2)
     for one in at_once:
@@ -67,18 +76,20 @@ def test_one_pass_gives_the_same_bytes_as_a_pass_for_each(job, files, ids, monke
         assert read(one, ids, files).tobytes() == read(alone, ids, files).tobytes()
 
 
-def test_it_gives_what_the_stage_has_computed(job, finished_paths, files, ids):
+def test_it_gives_what_the_stage_has_computed(ran, tmp_path, files, ids):
     from tasks.common.pack import read_pack
 
-    pack, mine = read_pack(finished_paths.features), job()
+    params = FeaturesParams(backbone=BACKBONES[0], weights="random")  # in the precision that the stage has chosen
+    extractor = choose_extractor(params, 3, ran, lambda spec: [])
+    pack, mine = read_pack(ran.features), Job(extractor, FeatureCache(tmp_path, extractor.spec.dimension))
     extract([mine], ids, files)
-    places = [files.index(finished_paths.raw / path) for path in pack.index["path"]]
+    places = [files.index(ran.raw / path) for path in pack.index["path"]]
     assert np.allclose(read(mine, ids, files)[places], pack.stored_ND, rtol=1e-4, atol=1e-6)
 
 
-def test_engines_of_both_kinds_take_part_in_one_pass(job, finished_paths, tmp_path, files, ids, decoded):
+def test_engines_of_both_kinds_take_part_in_one_pass(job, ran, tmp_path, files, ids, decoded):
     params = FeaturesParams(backbone=BACKBONES[0], weights="random", engine="torch", precision="f32")
-    extractor = choose_extractor(params, 3, finished_paths, lambda spec: [])
+    extractor = choose_extractor(params, 3, ran, lambda spec: [])
     with_torch = Job(extractor, FeatureCache(tmp_path / "torch", extractor.spec.dimension))
     with_openvino = job()
     extract([with_torch, with_openvino], ids, files)
@@ -92,7 +103,7 @@ def test_what_a_cache_holds_is_not_computed_again(job, files, ids, decoded):
     decoded.clear()
     again, other = job(), job(BACKBONES[1])
     extract([again, other], ids, files)
-    assert (again.effort.images, other.effort.images) == (10, 30)
+    assert (again.cost.images, other.cost.images) == (22, 42)
     assert decoded == Counter(files)
 
 
@@ -106,7 +117,7 @@ def test_nothing_is_decoded_when_every_cache_is_full(job, files, ids, decoded):
 def test_a_file_that_occurs_twice_is_computed_once(job, files, ids):
     twice = job()
     extract([twice], np.concatenate([ids, ids]), [*files, *files])
-    assert twice.effort.images == len(files)
+    assert twice.cost.images == len(files)
 
 
 def test_a_backbone_that_fails_does_not_stop_the_others(job, files, ids, monkeypatch):
@@ -115,7 +126,7 @@ def test_a_backbone_that_fails_does_not_stop_the_others(job, files, ids, monkeyp
     extract([bad, good], ids, files)
     assert str(bad.failure) == "no numbers"
     assert good.failure is None
-    assert good.effort.images == len(files)
+    assert good.cost.images == len(files)
 
 
 def test_a_damaged_segment_is_computed_again(job, files, ids):
@@ -137,20 +148,20 @@ def test_an_image_that_has_gone_is_named(job, files, ids, tmp_path):
 def test_a_measurement_keeps_nothing(job, files, ids):
     mine = job()
     measure([mine], files)
-    assert (mine.effort.images, mine.effort.sampled) == (len(files), True)
+    assert (mine.cost.images, mine.cost.sampled) == (len(files), True)
     assert not mine.cache.has(ids).any()
 
 
 def test_on_a_processor_reading_and_network_add_up_and_beside_a_gpu_they_overlap():
-    effort = Effort(images=100, reading=2.0, network=3.0)
-    assert effort.images_per_second("cpu") == 20.0
-    assert effort.images_per_second("cuda") == pytest.approx(100 / 3)
+    cost = Cost(images=100, reading=2.0, network=3.0)
+    assert cost.images_per_second("cpu") == 20.0
+    assert cost.images_per_second("cuda") == pytest.approx(100 / 3)
 
 
 def test_a_block_has_whole_batches_and_little_memory(job):
     geometry = job().extractor.spec.transform
     each = 3 * geometry.height * geometry.width
-    size = together.block_size([geometry])
+    size = one_pass.block_size([geometry])
     assert size % 64 == 0
-    assert together.BLOCK_BYTES - 64 * each < size * each <= together.BLOCK_BYTES
-    assert together.block_size([geometry] * 10_000) == 64
+    assert one_pass.BLOCK_BYTES - 64 * each < size * each <= one_pass.BLOCK_BYTES
+    assert one_pass.block_size([geometry] * 10_000) == 64
