@@ -16,7 +16,7 @@ from tasks.common.backbones.graph import Graph, backbone_graph
 from tasks.common.backbones.spec import Form
 from tasks.common.backbones.weights import find_weights
 from tasks.common.engine import Engine
-from tasks.common.errors import DataError, ParamsError
+from tasks.common.errors import DataError, ParamsError, WeightsError
 from tasks.common.files import read_json, write_shared_json
 from tasks.common.images import Pixels, UnreadableImage, decode
 from tasks.common.progress import say
@@ -127,7 +127,7 @@ def classifier_for(backbone: str | None, weights: str | None, place: Place) -> C
 
     Raises:
         ParamsError: no such network, or one without known labels.
-        WeightsError: no weights, another network's, or weights without the classifier.
+        WeightsError: no weights, another network's, or weights without the classifier or with another.
     """
     chosen = load_params(place.root / "params.yaml")["features"] if place.root else FeaturesParams()
     assert isinstance(chosen, FeaturesParams)
@@ -141,6 +141,13 @@ def classifier_for(backbone: str | None, weights: str | None, place: Place) -> C
         say(f"warning: {name} has random weights, so what it sees means nothing")
     labels = _labels(name, place.cache)
     graph = backbone_graph(name, source, place.cache, Form(output="logits"))
+    if graph.spec.dimension != len(labels):
+        raise WeightsError(
+            f"the labels of these weights of {name} are not known",
+            got=f"{graph.spec.dimension:,} classes in {source.kind}: {source.where}",
+            allowed=f"{len(labels):,} classes, as in its pre-training",
+            todo="take the weights of the pre-training; what you trained yourself is served from its package",
+        )
     return Classifier(graph, labels, place.cache / "compiled")
 
 

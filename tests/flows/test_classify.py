@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 from projects import Project, draw
 from timm.data import ImageNetInfo
@@ -191,3 +192,30 @@ def test_a_second_call_needs_neither_torch_nor_timm_nor_a_project(pictures: list
     assert first[1:] == ["True", "True"]
     assert second == [first[0], "False", "False"]
     assert (tmp_path / "home" / "graft" / "graphs").is_dir()
+
+
+# With real weights
+
+
+@pytest.mark.parametrize(("name", "label"), [("china.jpg", "palace"), ("flower.jpg", "daisy")])
+def test_a_photograph_is_what_it_shows(name: str, label: str, nowhere: Place) -> None:
+    from sklearn import datasets
+
+    photograph = Path(datasets.__file__).parent / "images" / name
+    (seen,) = classifier_for("tf_efficientnet_lite0", "package", nowhere).look([photograph], 1)
+    assert seen.guesses[0][1] == label
+
+
+def test_labels_are_not_given_for_other_classes_than_those_of_the_pre_training(tmp_path: Path, nowhere: Place) -> None:
+    from bench.backbones import SEED, keras_shapes
+    from bench.peers import keras_recipe
+
+    with torch.device("meta"):
+        model = timm.create_model("mobilenetv2_100", pretrained=False)
+    layers = list(keras_recipe.weights(keras_shapes("MobileNetV2", model), SEED))
+    classifier = ("predictions", [np.ones((1280, 7), np.float32), np.zeros(7, np.float32)])
+    nowhere.weights.mkdir(parents=True, exist_ok=True)
+    keras_recipe.write(nowhere.weights / "mine.h5", [*layers[:-1], classifier])
+    with pytest.raises(WeightsError, match="labels of these weights") as refused:
+        classifier_for("MobileNetV2", "keras:data/weights/mine.h5", nowhere)
+    assert "7 classes" in str(refused.value.got)

@@ -304,7 +304,8 @@ def fit_state(model: torch.nn.Module, state: dict[str, torch.Tensor], name: str)
     counters = [key for key in own if key.endswith("num_batches_tracked")]
     keys = [key for key in own if key not in counters]
     values = [value for key, value in state.items() if not key.endswith("num_batches_tracked")]
-    misfit = next((key for key, value in zip(keys, values, strict=False) if own[key].shape != value.shape), None)
+    pairs = [(key, state[key]) for key in keys] if set(keys) <= set(state) else list(zip(keys, values, strict=False))
+    misfit = next((key for key, value in pairs if own[key].shape != value.shape), None)
     if len(keys) != len(values) or misfit:
         raise WeightsError(
             f"the weights are not those of {name}",

@@ -13,7 +13,7 @@ import torch
 from tasks.common.backbones import network
 from tasks.common.backbones.graph import backbone_graph, convert, read_graph
 from tasks.common.backbones.network import eval_transform, state_sha256
-from tasks.common.backbones.spec import AS_TRAINED, Spec
+from tasks.common.backbones.spec import AS_TRAINED, Form, Spec
 from tasks.common.backbones.weights import WeightsSource
 from tasks.common.engine import Engine
 from tasks.common.errors import ParamsError, WeightsError
@@ -127,6 +127,22 @@ def test_a_graph_from_the_hub_is_found_without_network_torch_and_timm(converted,
         text=True,
     )
     assert done.stdout.splitlines() == [tiny_graph.spec.weights_sha256, "[]"], done.stderr
+
+
+@pytest.mark.parametrize(
+    "other", [{"output": "pooled"}, {"output": "logits"}, {"channels": 1}, {"image_size": (64, 64)}]
+)
+def test_a_graph_of_another_form_is_another_graph(other, random_weights, tmp_path):
+    from tasks.common.backbones.graph import _folder
+
+    form = dataclasses.replace(AS_TRAINED, **other)
+    assert len({_folder("test_efficientnet", random_weights, tmp_path, one) for one in (AS_TRAINED, form)}) == 2
+
+
+def test_features_and_logits_of_the_same_weights_lie_in_one_cache(random_weights, tmp_path):
+    features = backbone_graph("test_efficientnet", random_weights, tmp_path)
+    logits = backbone_graph("test_efficientnet", random_weights, tmp_path, Form("logits"))
+    assert (features.spec.dimension, logits.spec.dimension) == (256, 1000)
 
 
 def test_a_graph_from_the_hub_honours_the_pin(converted, tiny_graph, tmp_path):
