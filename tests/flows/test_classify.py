@@ -20,7 +20,7 @@ from flows.places import Place
 from tasks.common.backbones import network
 from tasks.common.backbones.spec import Form
 from tasks.common.backbones.weights import find_weights
-from tasks.common.errors import DataError, ParamsError, WeightsError
+from tasks.common.errors import DataError, ParamsError, WeightsError, WeightsUnreachable
 from tasks.common.images import decode
 
 TINY = "test_efficientnet"
@@ -92,6 +92,31 @@ def test_files_that_cannot_be_read_do_not_stop_the_others(classifier: Classifier
     assert not seen["0.png"].error
 
 
+def test_an_array_of_other_bands_is_called_that_and_not_damaged(classifier: Classifier, tmp_path: Path) -> None:
+    np.save(tmp_path / "five.npy", np.zeros((8, 8, 5), np.uint8))
+
+    (seen,) = classifier.look([tmp_path / "five.npy"], 1)
+
+    assert seen.error == "5 bands (array), needed 3"
+
+
+def test_keras_weights_without_the_classifier_are_not_taken(
+    nowhere: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tasks.common.backbones import fetch
+
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setattr(fetch, "KERAS_FILES", "http://127.0.0.1:9/")
+    notop = tmp_path / "models" / "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5"
+    notop.parent.mkdir()
+    notop.write_bytes(b"weights")
+
+    with pytest.raises(WeightsUnreachable) as refused:
+        classifier_for("ResNet50", "keras", nowhere)
+
+    assert f"keras-applications/resnet/{notop.name.replace('_notop', '')}" in refused.value.todo
+
+
 def test_folders_are_walked_without_hidden_files(tmp_path: Path) -> None:
     draw(tmp_path / "a" / "b" / "deep.png", 0, 0)
     draw(tmp_path / "a" / ".hidden" / "no.png", 0, 0)
@@ -104,8 +129,9 @@ def test_folders_are_walked_without_hidden_files(tmp_path: Path) -> None:
 
 
 def test_an_empty_folder_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="nothing to look at"):
+    with pytest.raises(DataError, match="nothing to look at") as refused:
         files_of([tmp_path])
+    assert "name a picture" in refused.value.todo
 
 
 @pytest.mark.parametrize(

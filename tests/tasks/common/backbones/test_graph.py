@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tasks.common.backbones import network
-from tasks.common.backbones.graph import backbone_graph, convert, read_graph
+from tasks.common.backbones.graph import _folder, backbone_graph, convert, read_graph
 from tasks.common.backbones.network import eval_transform, state_sha256
 from tasks.common.backbones.spec import AS_TRAINED, Form, Spec
 from tasks.common.backbones.weights import WeightsSource
@@ -102,8 +102,6 @@ def test_a_graph_takes_a_batch_of_any_size(tiny_graph, pixels):
 @pytest.fixture
 def converted(tiny_graph, tmp_path):
     """A cache with a graph that was made from the hub's weights; its folder."""
-    from tasks.common.backbones.graph import _folder
-
     return shutil.copytree(tiny_graph.xml.parent, _folder("test_efficientnet", HUB, tmp_path, AS_TRAINED))
 
 
@@ -164,6 +162,14 @@ def test_a_graph_from_the_hub_records_the_hash_of_the_hubs_file_and_needs_it_onc
     shutil.rmtree(own_caches / "hub")
     assert backbone_graph("test_efficientnet", HUB, tmp_path) == graph
     assert len(hub.server.served) == 1
+
+
+def test_a_graph_of_keras_weights_is_found_by_their_hash_once_the_file_is_gone(tiny_graph, tmp_path):
+    sha256 = tiny_graph.spec.weights_sha256
+    was = WeightsSource("keras", "x.h5", tmp_path / "x.h5", sha256)
+    shutil.copytree(tiny_graph.xml.parent, _folder("test_efficientnet", was, tmp_path, AS_TRAINED))
+    gone = WeightsSource("keras", "x.h5", pinned=sha256)
+    assert backbone_graph("test_efficientnet", gone, tmp_path).spec == tiny_graph.spec
 
 
 def test_weights_that_cannot_be_fetched_leave_no_graph(no_hub, tmp_path):

@@ -278,7 +278,7 @@ def keras_server(server, monkeypatch):
 
 def test_keras_weights_come_into_keras_own_cache(keras_server, own_caches, capsys):
     source = fetch.fetched("nasnetamobile", KERAS)
-    assert source.file == own_caches / "keras" / "models" / "NASNet-mobile.h5"
+    assert source.file == own_caches / "keras" / "models" / "nasnet_mobile.h5", "as Keras itself calls it there"
     assert source.sha256 == hashlib.sha256(keras_server.files[KERAS_PATH]).hexdigest()
     assert "NASNet-mobile.h5" in capsys.readouterr().err
 
@@ -308,7 +308,7 @@ def test_keras_server_that_is_not_there_is_answered_with_name_address_and_places
         fetch.fetched("nasnetamobile", KERAS)
     assert "https://storage.googleapis.com/tensorflow/keras-applications/nasnet/NASNet-mobile.h5" in refused.value.todo
     assert "data/weights/NASNet-mobile.h5" in refused.value.todo
-    assert str(own_caches / "keras" / "models") in refused.value.todo
+    assert str(own_caches / "keras" / "models" / "nasnet_mobile.h5") in refused.value.todo
     assert "with a network" in refused.value.todo
 
 
