@@ -14,7 +14,7 @@ from ..errors import ParamsError, WeightsError, nearest
 from ..images import EvalTransform
 from . import caches, fetch, keras
 from .adapt import adapt, check_input, over_channels
-from .catalogue import entry_of
+from .catalogue import KERAS_FILES, entry_of
 from .spec import AS_TRAINED, Form, Spec, check_same, libraries
 from .weights import WeightsSource, fit_state, read_checkpoint, read_state
 
@@ -91,11 +91,13 @@ def _lacks_classifier(model: torch.nn.Module, names: set[str]) -> bool:
 
 
 def _without_classifier(backbone: str, source: WeightsSource) -> WeightsError:
+    entry = entry_of(backbone) if source.kind == "keras" else None
+    whole = f"{KERAS_FILES}{entry.keras.path}" if entry else "the whole file"
     return WeightsError(
         f"these weights of {backbone} are without a classifier, so they have no labels to give",
         got=f"{source.kind}: {source.where}",
         allowed="weights with the classifier of their pre-training",
-        todo="take the whole file, or use this one for features only",
+        todo=f"take {whole}, or use this one for features only",
     )
 
 
