@@ -16,9 +16,9 @@ from tasks.common.backbones.graph import Graph, backbone_graph
 from tasks.common.backbones.spec import Form
 from tasks.common.backbones.weights import find_weights
 from tasks.common.engine import Engine
-from tasks.common.errors import DataError, ParamsError
+from tasks.common.errors import DataError, ParamsError, WeightsError
 from tasks.common.files import read_json, write_shared_json
-from tasks.common.images import Pixels, UnreadableImage, decode
+from tasks.common.images import Pixels, UnreadableImage, WrongForm, decode
 from tasks.common.progress import say
 from tasks.features.params import FeaturesParams
 from tasks.preprocess.scan import hidden, list_files
@@ -95,6 +95,8 @@ def _reason(error: Exception) -> str:
         return error.strerror or str(error)
     if isinstance(error, Image.DecompressionBombError):
         return "more pixels than Pillow takes"
+    if isinstance(error, WrongForm):
+        return str(error)
     return "not an image" if "cannot identify" in str(error) else f"damaged: {error}"
 
 
@@ -117,7 +119,10 @@ def files_of(paths: Sequence[Path]) -> list[Path]:
         files += inside
     if not files:
         raise DataError(
-            "there is nothing to look at", got=", ".join(map(str, paths)), allowed="pictures, or folders of"
+            "there is nothing to look at",
+            got=", ".join(map(str, paths)),
+            allowed="pictures, or folders of pictures",
+            todo="name a picture, or a folder that has files other than hidden ones",
         )
     return files
 
@@ -127,20 +132,27 @@ def classifier_for(backbone: str | None, weights: str | None, place: Place) -> C
 
     Raises:
         ParamsError: no such network, or one without known labels.
-        WeightsError: no weights, another network's, or weights without the classifier.
+        WeightsError: no weights, another network's, or weights without the classifier or with another.
     """
     chosen = load_params(place.root / "params.yaml")["features"] if place.root else FeaturesParams()
     assert isinstance(chosen, FeaturesParams)
     pinned = chosen.weights_sha256 if backbone is None and weights is None else None
     wanted = weights or ("auto" if backbone else chosen.weights)
     name = timm_name(backbone or chosen.backbone, wanted)
-    source = find_weights(name, wanted, place.weights, pinned)
+    source = find_weights(name, wanted, place.weights, pinned, "logits")
     if place.root is None and not (place.cache / "graphs").is_dir():
         say(f"not in a project: the network's graph is kept in {place.cache}")
     if source.kind == "random":
         say(f"warning: {name} has random weights, so what it sees means nothing")
     labels = _labels(name, place.cache)
     graph = backbone_graph(name, source, place.cache, Form(output="logits"))
+    if graph.spec.dimension != len(labels):
+        raise WeightsError(
+            f"the labels of these weights of {name} are not known",
+            got=f"{graph.spec.dimension:,} classes in {source.kind}: {source.where}",
+            allowed=f"{len(labels):,} classes, as in its pre-training",
+            todo="take the weights of the pre-training; what you trained yourself is served from its package",
+        )
     return Classifier(graph, labels, place.cache / "compiled")
 
 

@@ -234,7 +234,12 @@ def models(
     place, asked = place_of(project), names or []
     if everything:
         if measure or len(asked) > 1:
-            raise GraftError("`--all` takes one NAME at most, and not together with `--measure`")
+            raise GraftError(
+                "`--all` takes one NAME at most, and not together with `--measure`",
+                got=" ".join([*asked, *(["--measure"] if measure else [])]),
+                allowed="a part of a name, or nothing",
+                todo="search for one part of a name, then measure what was found: graft models NAME --measure",
+            )
         found = models.search(asked[0] if asked else "", place)
     else:
         if measure:

@@ -6,11 +6,12 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from tasks.common.errors import GraftError
+from tasks.common.files import sha256
 from tasks.common.paths import Paths
 
 from . import versioning
@@ -113,14 +114,18 @@ def _weights(root: Path) -> Finding:
     from tasks.common.backbones import fetch
     from tasks.common.backbones.caches import hub_file
     from tasks.common.backbones.catalogue import timm_name
-    from tasks.common.backbones.weights import find_weights, ways
+    from tasks.common.backbones.weights import check_pinned, find_weights, ways
 
     try:
         features = load_params(root / "params.yaml")["features"].model_dump()
         backbone = timm_name(features["backbone"], features["weights"])
-        source = find_weights(backbone, features["weights"], Paths(root).weights, features["weights_sha256"])
+        source = find_weights(
+            backbone, features["weights"], Paths(root).weights, features["weights_sha256"], features["output"]
+        )
         file = hub_file(backbone) if source.kind == "hub" else source.file
         found = f"{features['backbone']}: {source.kind}, {source.where}"
+        if file is not None and source.pinned:
+            check_pinned(backbone, replace(source, file=file, sha256=sha256(file)), source.pinned)
         if file is not None or source.kind == "random":
             return Finding("weights", "ok", f"{found}, in {file}" if file else found)
         origin = fetch.address(backbone, source)

@@ -95,7 +95,7 @@ def choose_extractor(
     """
     backbone = timm_name(params.backbone, params.weights)
     form = Form(params.output, channels, params.image_size)
-    source = find_weights(backbone, params.weights, paths.weights, params.weights_sha256)
+    source = find_weights(backbone, params.weights, paths.weights, params.weights_sha256, form.output)
     if params.engine == "torch" or (params.engine == "auto" and _has_gpu()):
         return _with_torch(params, backbone, form, source, paths, sample)
     return _with_openvino(params, backbone_graph(backbone, source, paths.cache, form), paths, sample)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 from projects import Project, draw
 from timm.data import ImageNetInfo
@@ -19,7 +20,7 @@ from flows.places import Place
 from tasks.common.backbones import network
 from tasks.common.backbones.spec import Form
 from tasks.common.backbones.weights import find_weights
-from tasks.common.errors import DataError, ParamsError, WeightsError
+from tasks.common.errors import DataError, ParamsError, WeightsError, WeightsUnreachable
 from tasks.common.images import decode
 
 TINY = "test_efficientnet"
@@ -91,6 +92,31 @@ def test_files_that_cannot_be_read_do_not_stop_the_others(classifier: Classifier
     assert not seen["0.png"].error
 
 
+def test_an_array_of_other_bands_is_called_that_and_not_damaged(classifier: Classifier, tmp_path: Path) -> None:
+    np.save(tmp_path / "five.npy", np.zeros((8, 8, 5), np.uint8))
+
+    (seen,) = classifier.look([tmp_path / "five.npy"], 1)
+
+    assert seen.error == "5 bands (array), needed 3"
+
+
+def test_keras_weights_without_the_classifier_are_not_taken(
+    nowhere: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tasks.common.backbones import fetch
+
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setattr(fetch, "KERAS_FILES", "http://127.0.0.1:9/")
+    notop = tmp_path / "models" / "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5"
+    notop.parent.mkdir()
+    notop.write_bytes(b"weights")
+
+    with pytest.raises(WeightsUnreachable) as refused:
+        classifier_for("ResNet50", "keras", nowhere)
+
+    assert f"keras-applications/resnet/{notop.name.replace('_notop', '')}" in refused.value.todo
+
+
 def test_folders_are_walked_without_hidden_files(tmp_path: Path) -> None:
     draw(tmp_path / "a" / "b" / "deep.png", 0, 0)
     draw(tmp_path / "a" / ".hidden" / "no.png", 0, 0)
@@ -103,8 +129,9 @@ def test_folders_are_walked_without_hidden_files(tmp_path: Path) -> None:
 
 
 def test_an_empty_folder_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="nothing to look at"):
+    with pytest.raises(DataError, match="nothing to look at") as refused:
         files_of([tmp_path])
+    assert "name a picture" in refused.value.todo
 
 
 @pytest.mark.parametrize(
@@ -191,3 +218,30 @@ def test_a_second_call_needs_neither_torch_nor_timm_nor_a_project(pictures: list
     assert first[1:] == ["True", "True"]
     assert second == [first[0], "False", "False"]
     assert (tmp_path / "home" / "graft" / "graphs").is_dir()
+
+
+# With real weights
+
+
+@pytest.mark.parametrize(("name", "label"), [("china.jpg", "palace"), ("flower.jpg", "daisy")])
+def test_a_photograph_is_what_it_shows(name: str, label: str, nowhere: Place) -> None:
+    from sklearn import datasets
+
+    photograph = Path(datasets.__file__).parent / "images" / name
+    (seen,) = classifier_for("tf_efficientnet_lite0", "package", nowhere).look([photograph], 1)
+    assert seen.guesses[0][1] == label
+
+
+def test_labels_are_not_given_for_other_classes_than_those_of_the_pre_training(tmp_path: Path, nowhere: Place) -> None:
+    from bench.backbones import SEED, keras_shapes
+    from bench.peers import keras_recipe
+
+    with torch.device("meta"):
+        model = timm.create_model("mobilenetv2_100", pretrained=False)
+    layers = list(keras_recipe.weights(keras_shapes("MobileNetV2", model), SEED))
+    classifier = ("predictions", [np.ones((1280, 7), np.float32), np.zeros(7, np.float32)])
+    nowhere.weights.mkdir(parents=True, exist_ok=True)
+    keras_recipe.write(nowhere.weights / "mine.h5", [*layers[:-1], classifier])
+    with pytest.raises(WeightsError, match="labels of these weights") as refused:
+        classifier_for("MobileNetV2", "keras:data/weights/mine.h5", nowhere)
+    assert "7 classes" in str(refused.value.got)

@@ -54,3 +54,10 @@ def test_a_section_left_out_has_its_defaults(tmp_path: Path) -> None:
 def test_off_and_on_are_words(tmp_path: Path) -> None:
     assert load_params(write(tmp_path, "finetune:\n  mode: off\n"))["finetune"].model_dump()["mode"] == "off"
     assert load_params(write(tmp_path, "finetune:\n  mode: on\n"))["finetune"].model_dump()["mode"] == "on"
+
+
+def test_the_reference_has_a_row_for_every_key() -> None:
+    page = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
+    keys = [f"{name}.{key}" for name, model in SECTIONS.items() for key in model.model_fields]
+
+    assert [key for key in keys if f"| `{key}` |" not in page] == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -25,8 +26,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def found(project: Path, backbone: str, weights: str) -> Finding:
-    text = f"features:\n  backbone: {backbone}\n  weights: {weights}\n"
+def found(project: Path, backbone: str, weights: str, pinned: str = "null") -> Finding:
+    text = f"features:\n  backbone: {backbone}\n  weights: {weights}\n  weights_sha256: {pinned}\n"
     (project / "params.yaml").write_text(text, encoding="utf-8")
     return _weights(project)
 
@@ -62,6 +63,26 @@ def test_weights_in_keras_cache_are_here(project: Path) -> None:
     file.write_bytes(b"weights")
     finding = found(project, "ResNet50", "keras")
     assert (finding.state, finding.found) == ("ok", f"ResNet50: keras, {RESNET}, in {file}")
+
+
+def test_keras_weights_that_lack_what_is_asked_for_are_not_here(project: Path) -> None:
+    file = project / "keras" / "models" / "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"weights")
+    assert "fetched at the first run" in found(project, "VGG16", "keras").found
+
+
+def test_a_file_of_the_hub_that_the_pin_refuses_is_a_failure(project: Path) -> None:
+    cached = project / "hub" / "models--timm--resnet50.tv_in1k"
+    (cached / "refs").mkdir(parents=True)
+    (cached / "refs" / "main").write_text("1", encoding="utf-8")
+    file = cached / "snapshots" / "1" / "model.safetensors"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"weights")
+    assert found(project, "ResNet50", "hub", hashlib.sha256(b"weights").hexdigest()).state == "ok"
+    finding = found(project, "ResNet50", "hub", "'" + "0" * 64 + "'")
+    assert finding.state == "fail"
+    assert "not the pinned ones" in finding.found
 
 
 def test_weights_that_nobody_has_are_a_failure(project: Path) -> None:

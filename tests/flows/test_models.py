@@ -275,4 +275,6 @@ def test_the_command_refuses_what_excludes_each_other(empty_project: Project) ->
 
     assert done.returncode == 2
     assert "not together with `--measure`" in done.stderr
+    assert "got:     --measure" in done.stderr
+    assert "do:      search for one part of a name" in done.stderr
     assert "Traceback" not in done.stderr

@@ -99,10 +99,14 @@ def hub_file(backbone: str) -> Path | None:
     Raises:
         WeightsError: timm knows the network, but not the tag.
     """
-    if "." in backbone:
-        found = _in_hub_cache(f"timm/{backbone}", None, HUB_NAMES)
-        if found:
-            return found
-    elif any(hub_cache().glob(f"models--timm--{backbone}*")):
-        return fetched_file(origin(backbone))
-    return fetched_file(origin(backbone)) if any(torch_cache().glob("*.pth*")) else None
+    found = _in_hub_cache(f"timm/{backbone}", None, HUB_NAMES) if "." in backbone else None
+    return found or (fetched_file(origin(backbone)) if _may_be_elsewhere(backbone) else None)
+
+
+def _may_be_elsewhere(backbone: str) -> bool:
+    """Whether a cache has what only timm knows to be of `backbone`: a file that has an address, another owner's
+    repository, or its own under another name."""
+    own = f"models--timm--{backbone.replace('_quickgelu', '')}"  # timm keeps one file for both activations
+    names = [folder.name for folder in hub_cache().glob("models--*--*")]
+    others = any(name.startswith(own) or not name.startswith("models--timm--") for name in names)
+    return others or any(torch_cache().glob("*.pth*"))

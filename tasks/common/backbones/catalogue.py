@@ -15,14 +15,25 @@ KERAS_FILES = "https://storage.googleapis.com/tensorflow/keras-applications/"
 
 @dataclass(frozen=True)
 class KerasFile:
-    """An official weights file of Keras: its path below `KERAS_FILES`, and its MD5 if Keras publishes one."""
+    """An official weights file of Keras.
+
+    Attributes:
+        path: below `KERAS_FILES`.
+        md5: empty if Keras publishes none.
+        kept_as: its name in Keras' own cache, if that is another.
+    """
 
     path: str
     md5: str = ""
+    kept_as: str = ""
 
     @property
     def name(self) -> str:
         return self.path.rsplit("/", 1)[1]
+
+    @property
+    def cached(self) -> str:
+        return self.kept_as or self.name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +70,11 @@ class Entry:
     def pretrained(self) -> str:
         """The timm name with the tag for frozen features; without a tag where timm has no weights."""
         return f"{self.timm}.{self.frozen}" if self.frozen else self.timm
+
+    @property
+    def hidden(self) -> bool:
+        """Whether the classifier has hidden layers, so that a file without it lacks what gives the features."""
+        return self.timm.startswith("vgg")
 
 
 def _kernels(folder: str, stem: str, md5: str, notop: str) -> dict[str, KerasFile]:
@@ -175,15 +191,19 @@ CATALOGUE = (
         name="NASNetMobile", megabytes=23, top1=74.4, top5=91.9, parameters=5.3, depth=389,
         timm="nasnetamobile", frozen="", tuned="",
         published={},
-        keras=KerasFile("nasnet/NASNet-mobile.h5", "020fb642bf7360b370c678b08e0adf61"),
-        keras_notop=KerasFile("nasnet/NASNet-mobile-no-top.h5", "1ed92395b5b598bdda52abe5c0dbfd63"),
+        keras=KerasFile("nasnet/NASNet-mobile.h5", "020fb642bf7360b370c678b08e0adf61", "nasnet_mobile.h5"),
+        keras_notop=KerasFile(
+            "nasnet/NASNet-mobile-no-top.h5", "1ed92395b5b598bdda52abe5c0dbfd63", "nasnet_mobile_no_top.h5"
+        ),
     ),
     Entry(
         name="NASNetLarge", megabytes=343, top1=82.5, top5=96.0, parameters=88.9, depth=533,
         timm="nasnetalarge", frozen="tf_in1k", tuned="tf_in1k",
         published={"tf_in1k": (82.636, 96.060)},
-        keras=KerasFile("nasnet/NASNet-large.h5", "11577c9a518f0070763c2b964a382f17"),
-        keras_notop=KerasFile("nasnet/NASNet-large-no-top.h5", "d81d89dc07e6e56530c4e77faddd61b5"),
+        keras=KerasFile("nasnet/NASNet-large.h5", "11577c9a518f0070763c2b964a382f17", "nasnet_large.h5"),
+        keras_notop=KerasFile(
+            "nasnet/NASNet-large-no-top.h5", "d81d89dc07e6e56530c4e77faddd61b5", "nasnet_large_no_top.h5"
+        ),
     ),
 )  # fmt: skip
 

@@ -69,7 +69,8 @@ def _keras_file(backbone: str, name: str) -> KerasFile:
 
 def _from_keras(backbone: str, name: str) -> tuple[Path, bool]:
     """Into Keras' own cache, so that Keras finds it as well."""
-    target, file = caches.keras_cache() / name, _keras_file(backbone, name)
+    file = _keras_file(backbone, name)
+    target = caches.keras_cache() / file.cached
     remote = Remote(
         url=f"{KERAS_FILES}{file.path}",
         what=f"Keras' weights of {backbone}",

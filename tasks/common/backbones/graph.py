@@ -62,8 +62,9 @@ def backbone_graph(backbone: str, source: WeightsSource, cache: Path, form: Form
 
 
 def _folder(backbone: str, source: WeightsSource, cache: Path, form: Form) -> Path:
-    """Weights of the hub go by their name alone, so that a graph that is there is found without the hub."""
-    digest = "" if source.kind == "hub" else source.sha256
+    """Weights of the hub go by their name alone, so that a graph that is there is found without the hub; those of Keras
+    by the hash that they must have, once the file is gone."""
+    digest = "" if source.kind == "hub" else source.sha256 or source.pinned
     key = {"backbone": backbone, "weights": f"{source.kind}: {source.where}", "sha256": digest, **asdict(form)}
     return cache / "graphs" / json_digest({**key, "converter": CONVERTER, "libraries": libraries()})
 

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from ..errors import WeightsError
-from .catalogue import Entry
+from .catalogue import KERAS_FILES, Entry
 from .keras_h5 import Array, Layer, read_layers
 from .keras_layers import keras_network, modules_of
 from .keras_variants import VARIANTS, become_keras
@@ -44,7 +44,7 @@ def create(entry: Entry, file: Path, output: Output = "pre_logits") -> nn.Module
             f"{file.name} has no {' and '.join(hidden)}, as Keras' files without a top have not",
             got=f"features before the classifier of {entry.name}",
             allowed="a file with its top, or the features of the last maps",
-            todo=f"set `features.output: pooled`, or take {entry.keras.name}",
+            todo=f"set `features.output: pooled`, or take {KERAS_FILES}{entry.keras.path}",
         )
     top = placed.get(keras_network(entry.name).layers[-1])
     network.reset_classifier(top[0].shape[-1] if top else 0)

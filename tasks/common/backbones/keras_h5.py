@@ -50,7 +50,7 @@ def read_layers(file: Path) -> list[Layer]:
     try:
         with h5py.File(file, "r") as content:
             return list(_layers(content))
-    except (OSError, KeyError, RuntimeError) as error:  # what h5py raises for a file that is none, or is cut short
+    except (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:  # a file of another kind
         raise WeightsError(
             f"{file.name} cannot be read as weights of Keras",
             got=(str(error) or type(error).__name__).splitlines()[0],

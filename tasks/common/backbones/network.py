@@ -14,7 +14,7 @@ from ..errors import ParamsError, WeightsError, nearest
 from ..images import EvalTransform
 from . import caches, fetch, keras
 from .adapt import adapt, check_input, over_channels
-from .catalogue import entry_of
+from .catalogue import KERAS_FILES, entry_of
 from .spec import AS_TRAINED, Form, Spec, check_same, libraries
 from .weights import WeightsSource, fit_state, read_checkpoint, read_state
 
@@ -33,9 +33,8 @@ def create(backbone: str, source: WeightsSource, form: Form = AS_TRAINED) -> tor
         model.reset_classifier(0)  # type: ignore[operator]
     elif not model.num_classes:
         raise _without_classifier(backbone, source)
-    model = (Pooled(model) if form.output == "pooled" else model).eval()
-    check_input(model, backbone, form)
-    return model
+    check_input(model.eval(), backbone, form)
+    return Pooled(model, backbone, form).eval() if form.output == "pooled" else model
 
 
 def _with_weights(backbone: str, source: WeightsSource, form: Form) -> torch.nn.Module:
@@ -48,8 +47,10 @@ def _with_weights(backbone: str, source: WeightsSource, form: Form) -> torch.nn.
         return _as_timm_does(backbone, source.file)
     model: torch.nn.Module = timm.create_model(backbone, pretrained=False)
     state = read_state(source.file)
-    if form.output == "logits" and _lacks_classifier(model, set(state)):
-        raise _without_classifier(backbone, source)
+    if _lacks_classifier(model, set(state)):
+        if form.output == "logits":
+            raise _without_classifier(backbone, source)
+        model.reset_classifier(0)  # type: ignore[operator]
     fit_state(model, state, backbone)
     return model
 
@@ -90,28 +91,59 @@ def _lacks_classifier(model: torch.nn.Module, names: set[str]) -> bool:
 
 
 def _without_classifier(backbone: str, source: WeightsSource) -> WeightsError:
+    entry = entry_of(backbone) if source.kind == "keras" else None
+    whole = f"{KERAS_FILES}{entry.keras.path}" if entry else "the whole file"
     return WeightsError(
         f"these weights of {backbone} are without a classifier, so they have no labels to give",
         got=f"{source.kind}: {source.where}",
         allowed="weights with the classifier of their pre-training",
-        todo="take the whole file, or use this one for features only",
+        todo=f"take {whole}, or use this one for features only",
     )
 
 
 class Pooled(torch.nn.Module):
-    """The mean over places of a convolutional network's last feature maps."""
+    """The mean over places of a network's last feature maps, without the layers that only a classifier needs.
 
-    def __init__(self, network: torch.nn.Module) -> None:
+    Raises:
+        ParamsError: the network has no maps, but tokens or several branches.
+    """
+
+    def __init__(self, network: torch.nn.Module, backbone: str, form: Form) -> None:
         super().__init__()
         self.network = network
+        shape, called = self._look(eval_transform(network, form))
+        places = {1: (2, 3), len(shape) - 1: (1, 2)}  # by where the features stand, as not every network says
+        found = [axes for axis, axes in places.items() if len(shape) == 4 and shape[axis] == network.num_features]
+        if not found:
+            raise ParamsError(
+                f"params.yaml: `features.output: pooled` needs maps of features, which {backbone} has not",
+                got=f"its last output is of shape {tuple(shape[1:])}",
+                allowed="a network whose last output is (features, height, width)",
+                todo="set `features.output: pre_logits`",
+            )
+        self.axes = found[0]
+        for name, part in list(network.named_children()):
+            if not called & {id(module) for module in part.modules()}:
+                setattr(network, name, torch.nn.Identity())
+
+    def _look(self, transform: EvalTransform) -> tuple[list[int], set[int]]:
+        """The shape of the last maps, and which modules take part in them."""
+        called: set[int] = set()
+        hooks = [m.register_forward_hook(lambda m, *_: called.add(id(m))) for m in self.network.modules()]
+        with torch.inference_mode():
+            blank = torch.zeros(1, transform.channels, transform.height, transform.width)
+            maps = self.network.forward_features(blank)  # type: ignore[operator]
+        for hook in hooks:
+            hook.remove()
+        return list(getattr(maps, "shape", [])), called
 
     @property
     def pretrained_cfg(self) -> Any:
         return self.network.pretrained_cfg
 
     def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
-        maps_BDHW: torch.Tensor = self.network.forward_features(x_BCHW)  # type: ignore[operator]
-        return maps_BDHW.mean((2, 3))
+        maps: torch.Tensor = self.network.forward_features(x_BCHW)  # type: ignore[operator]
+        return maps.mean(self.axes)
 
 
 def create_again(spec: Spec, source: WeightsSource) -> torch.nn.Module:

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Literal
 
-from ..errors import WeightsError
 from ..images import EvalTransform
-from .weights import WeightsSource
+from .weights import WeightsSource, changed
 
 Output = Literal["pre_logits", "pooled", "logits"]
 
@@ -75,9 +74,4 @@ def check_same(spec: Spec, weights_sha256: str, source: WeightsSource) -> None:
     WeightsError: the weights are not those of `spec` any more.
     """
     if spec.weights_sha256 != weights_sha256:
-        raise WeightsError(
-            f"the weights of {spec.backbone} have changed since the features were made",
-            got=f"{source.kind}: {source.where}, {weights_sha256}",
-            allowed=spec.weights_sha256,
-            todo="restore them, or run `dvc repro --force features`",
-        )
+        raise changed(spec.backbone, source, weights_sha256, spec.weights_sha256)

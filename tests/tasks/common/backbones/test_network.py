@@ -278,7 +278,7 @@ def keras_server(server, monkeypatch):
 
 def test_keras_weights_come_into_keras_own_cache(keras_server, own_caches, capsys):
     source = fetch.fetched("nasnetamobile", KERAS)
-    assert source.file == own_caches / "keras" / "models" / "NASNet-mobile.h5"
+    assert source.file == own_caches / "keras" / "models" / "nasnet_mobile.h5", "as Keras itself calls it there"
     assert source.sha256 == hashlib.sha256(keras_server.files[KERAS_PATH]).hexdigest()
     assert "NASNet-mobile.h5" in capsys.readouterr().err
 
@@ -308,7 +308,7 @@ def test_keras_server_that_is_not_there_is_answered_with_name_address_and_places
         fetch.fetched("nasnetamobile", KERAS)
     assert "https://storage.googleapis.com/tensorflow/keras-applications/nasnet/NASNet-mobile.h5" in refused.value.todo
     assert "data/weights/NASNet-mobile.h5" in refused.value.todo
-    assert str(own_caches / "keras" / "models") in refused.value.todo
+    assert str(own_caches / "keras" / "models" / "nasnet_mobile.h5") in refused.value.todo
     assert "with a network" in refused.value.todo
 
 
@@ -330,3 +330,60 @@ def test_weights_without_the_classifier_have_no_logits_to_give(tmp_path):
 def test_a_network_that_never_had_a_classifier_has_no_logits_either():
     with pytest.raises(WeightsError, match="without a classifier"):
         network.create("vit_small_patch14_dinov2.lvd142m", RANDOM, Form(output="logits"))
+
+
+# Pooled maps
+
+HIDDEN = "mobilenetv3_small_050"
+"""A small network whose classifier has a hidden layer."""
+
+
+def test_pooled_features_are_the_means_of_the_last_maps():
+    import timm
+
+    pooled = network.create(HIDDEN, RANDOM, Form("pooled"))
+    torch.manual_seed(0)
+    whole = timm.create_model(HIDDEN).eval()
+    x = torch.rand(2, 3, 224, 224)
+    with torch.inference_mode():
+        assert torch.equal(pooled(x), whole.forward_features(x).mean((2, 3)))
+
+
+def test_pooled_features_do_without_the_hidden_layers_of_the_classifier():
+    pooled, before = (network.create(HIDDEN, RANDOM, Form(output)) for output in ("pooled", "pre_logits"))
+    count, hidden = (sum(p.numel() for p in m.parameters()) for m in (pooled, before.conv_head))
+    assert network.spec_of(pooled, HIDDEN, RANDOM, Form("pooled")).parameters == count
+    assert count + hidden == sum(p.numel() for p in before.parameters())
+
+
+def test_maps_with_their_features_last_are_pooled_over_their_places():
+    pooled = network.create("test_mambaout", RANDOM, Form("pooled"))
+    assert network.spec_of(pooled, "test_mambaout", RANDOM, Form("pooled")).dimension == pooled.network.num_features
+
+
+def test_a_network_without_maps_has_no_pooled_features():
+    with pytest.raises(ParamsError, match="test_vit has not") as refused:
+        network.create("test_vit", RANDOM, Form("pooled"))
+    assert "pre_logits" in refused.value.todo
+
+
+# Files without a classifier
+
+
+@pytest.fixture
+def headless(tmp_path, tiny_network):
+    """A file with the tensors of a whole tiny network but its classifier's."""
+    from safetensors.torch import save_file
+
+    save_file(tiny_network.state_dict(), tmp_path / "headless.safetensors")
+    return WeightsSource("file", "headless.safetensors", tmp_path / "headless.safetensors", "seed")
+
+
+def test_a_file_without_a_classifier_is_good_for_features(headless, tiny_network):
+    state = network.create(TINY, headless).state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in tiny_network.state_dict().items())
+
+
+def test_a_file_without_a_classifier_has_no_labels_to_give(headless):
+    with pytest.raises(WeightsError, match="without a classifier"):
+        network.create(TINY, headless, Form("logits"))

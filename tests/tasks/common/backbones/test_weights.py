@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from tasks.common.backbones import network
 from tasks.common.backbones.caches import torch_cache
+from tasks.common.backbones.catalogue import entry_of
 from tasks.common.backbones.weights import (
     PACKAGES,
     WeightsSource,
@@ -147,6 +148,17 @@ def test_auto_takes_a_file_by_its_keras_name(folder):
     assert find_weights("resnet50.tv_in1k", "auto", folder).file == file
 
 
+def test_auto_does_not_take_a_file_without_a_tag_for_other_weights_than_the_keras_name_stands_for(folder):
+    put(folder, "resnet50.safetensors")
+    put(folder, "ResNet50.safetensors")
+    assert find_weights("resnet50.a1h_in1k", "auto", folder).kind == "hub"
+
+
+def test_auto_does_not_take_a_file_without_a_tag_for_a_tag_of_another_network(folder):
+    put(folder, f"{TINY}.safetensors")
+    assert find_weights(f"{TINY}.r160_in1k", "auto", folder).kind == "hub"
+
+
 def test_auto_prefers_the_file_of_the_tag(folder):
     put(folder, "resnet50.safetensors")
     file = put(folder, "resnet50.tv_in1k.safetensors", 2.0)
@@ -193,6 +205,37 @@ def test_keras_weights_without_the_classifier_will_do(folder, keras_models):
     assert (found.where, found.file) == (name, file)
 
 
+@pytest.mark.parametrize(("backbone", "output"), [(RESNET, "logits"), ("vgg16", "pre_logits")])
+def test_keras_weights_without_the_classifier_that_is_needed_are_not_taken(folder, keras_models, backbone, output):
+    entry = entry_of(backbone)
+    put_keras(keras_models, entry.keras_notop.name)
+    whole = WeightsSource("keras", entry.keras.name)
+    assert find_weights(backbone, "keras", folder, output=output) == whole
+
+
+def test_the_last_maps_of_vgg_need_no_classifier(folder, keras_models):
+    file = put_keras(keras_models, entry_of("vgg16").keras_notop.name)
+    assert find_weights("vgg16", "keras", folder, output="pooled").file == file
+
+
+def test_auto_does_not_take_keras_weights_without_the_classifier_where_labels_are_asked_for(folder, keras_models):
+    put_keras(keras_models, "nasnet_mobile_no_top.h5")
+    assert find_weights("nasnetamobile", "auto", folder, output="logits") == WeightsSource("keras", "NASNet-mobile.h5")
+
+
+@pytest.mark.parametrize(
+    ("cached", "where"), [("nasnet_large.h5", "NASNet-large.h5"), ("nasnet_large_no_top.h5", "NASNet-large-no-top.h5")]
+)
+def test_keras_weights_are_found_by_the_name_that_keras_gives_them_in_its_cache(folder, keras_models, cached, where):
+    file = put_keras(keras_models, cached)
+    assert find_weights("nasnetalarge", "keras", folder) == WeightsSource("keras", where, file, hash_of(file))
+
+
+def test_a_copy_of_keras_cache_will_do_in_data_weights(folder):
+    file = put_keras(folder, "nasnet_mobile.h5")
+    assert find_weights("nasnetamobile", "keras", folder).file == file
+
+
 def test_keras_weights_that_are_not_here_have_to_be_fetched(folder):
     assert find_weights(RESNET, "keras", folder) == WeightsSource("keras", KERAS_RESNET)
 
@@ -207,6 +250,21 @@ def test_a_keras_file_may_be_named_by_its_path(folder):
     file = put_keras(folder.parent, "mine.h5")
     found = find_weights(RESNET, "keras:data/mine.h5", folder)
     assert found == WeightsSource("keras", "data/mine.h5", file, hash_of(file))
+
+
+@pytest.mark.parametrize(("name", "wanted"), [("mine.h5", "keras:~/mine.h5"), ("mine.pth", "~/mine.pth")])
+def test_a_file_may_be_in_the_users_folder(folder, tmp_path, monkeypatch, name, wanted):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    file = put_keras(tmp_path / "home", name)
+    found = find_weights(RESNET, wanted, folder)
+    assert (found.file, found.where) == (file, wanted.removeprefix("keras:"))
+    assert same_weights(RESNET, f"{found.kind}: {found.where}", found.sha256, folder) == found
+
+
+def test_the_folder_of_a_user_who_is_not_there_is_refused(folder):
+    with pytest.raises(WeightsError, match="does not exist"):
+        find_weights(RESNET, "keras:~no_such_user/x.h5", folder)
 
 
 def test_a_keras_file_that_is_not_there_is_refused(folder):
@@ -236,6 +294,10 @@ def test_the_real_weights_of_lite0_come_with_the_installation(folder):
 
 def test_a_tag_does_not_hide_the_package(folder):
     assert find_weights(f"{LITE0}.in1k", "package", folder).sha256 == LITE0_SHA256
+
+
+def test_the_package_is_not_taken_for_another_tag(folder):
+    assert find_weights(f"{LITE0}.other", "auto", folder).kind == "hub"
 
 
 def test_the_pinned_weights_are_accepted_in_either_case(folder):
@@ -271,8 +333,10 @@ def test_a_file_that_has_changed_since_is_refused(folder):
     put(folder)
     source = find_weights(LITE0, "auto", folder)
     put(folder, value=2.0)
-    with pytest.raises(WeightsError, match="not the pinned ones"):
+    with pytest.raises(WeightsError, match="have changed since the features were made") as refused:
         same_weights(LITE0, f"{source.kind}: {source.where}", source.sha256, folder)
+    assert refused.value.allowed == source.sha256
+    assert "weights_sha256" not in refused.value.todo
 
 
 def test_a_file_that_is_gone_since_is_not_replaced_by_another_source(folder):
@@ -319,7 +383,7 @@ def test_keras_weights_that_have_changed_since_are_refused(folder, keras_models)
     put_keras(keras_models, KERAS_RESNET)
     source = find_weights(RESNET, "keras", folder)
     put_keras(keras_models, KERAS_RESNET, b"others")
-    with pytest.raises(WeightsError, match="not the pinned ones"):
+    with pytest.raises(WeightsError, match="have changed since the features were made"):
         same_weights(RESNET, f"keras: {KERAS_RESNET}", source.sha256, folder)
 
 
@@ -338,7 +402,7 @@ def test_a_package_is_at_hand(folder):
 
 
 def test_keras_weights_are_at_hand_where_timm_has_none(folder, keras_models):
-    file = put_keras(keras_models, "NASNet-mobile.h5")
+    file = put_keras(keras_models, "nasnet_mobile.h5")
     assert at_hand("nasnetamobile", folder).file == file
     assert at_hand("resnetv2_152", folder) is None
 
@@ -362,6 +426,23 @@ def test_what_torch_has_fetched_by_its_address_is_at_hand(folder, own_caches):
     file.write_bytes(b"weights")
     assert at_hand("legacy_xception.tf_in1k", folder).file == file
     assert at_hand("legacy_seresnet18.in1k", folder) is None
+
+
+@pytest.mark.parametrize(
+    ("backbone", "repository"),
+    [
+        ("vitamin_small_224.datacomp1b_clip", "jienengchen--ViTamin-S"),
+        ("vitamin_small_224", "jienengchen--ViTamin-S-LTT"),
+        ("vit_base_patch16_clip_quickgelu_224.openai", "timm--vit_base_patch16_clip_224.openai"),
+    ],
+)
+def test_what_the_hub_has_under_another_name_is_at_hand(folder, own_caches, backbone, repository):
+    place = own_caches / "hub" / f"models--{repository}"
+    file = place / "snapshots" / "1" / "model.safetensors"
+    for path, content in ((file, "weights"), (place / "refs" / "main", "1")):
+        path.parent.mkdir(parents=True)
+        path.write_text(content)
+    assert at_hand(backbone, folder).file == file
 
 
 def test_torchs_cache_is_where_torch_has_it(own_caches):
