@@ -6,7 +6,8 @@
 For each: weights from a seed in the layout of Keras' published files, read by Keras and by Graft, and saved anew by
 Keras in both of its own layouts and read by Graft; features and logits of four images compared. Then OpenVINO beside
 torch, and the stages `features` and `head` on a few images. `--publish` writes bench/results/backbones.json,
-docs/backbones.md and tests/tasks/common/backbones/recorded/. `--record` writes the order of Keras' layers.
+docs/backbones.md and tests/tasks/common/backbones/recorded/; `--speeds` measures the published speeds again, alone.
+`--record` writes the order of Keras' layers.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ from .peers import keras_recipe
 from .processes import BUILD, ROOT, machine, peer_python, say, timed, versions
 
 SEED = 1
-SECONDS = 4.0
+SECONDS = 2.0
 """For which each engine runs, at least, three times."""
 
 RECORDED = ROOT / "tests" / "tasks" / "common" / "backbones" / "recorded"
@@ -225,13 +226,13 @@ def through_stages(entry: Entry, whole: Path, folder: Path) -> float:
 # ---------------------------------------------------------------- the whole
 
 
-def measure(entry: Entry, python: Path, *, publish: bool) -> dict[str, Any]:
+def measure(entry: Entry, python: Path, *, recorded: bool) -> dict[str, Any]:
     say(f"{entry.name} ({entry.timm})")
     folder = BUILD / "backbones" / entry.name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     differences, numbers = compare(entry, folder, python)
-    if publish and entry.name in SMALL:
+    if recorded and entry.name in SMALL:
         record(entry, numbers)
     found = {
         "name": entry.name,
@@ -264,6 +265,29 @@ def text(results: dict[str, Any]) -> str:
     return f"{report._machine(results['machine'])} {results['date']}.\n\n{report.table(head, rows)}"
 
 
+def measure_again(row: dict[str, Any]) -> dict[str, Any]:
+    """A published row with its engines measured again."""
+    entry = entry_of(row["name"])
+    assert entry is not None
+    say(entry.name)
+    folder = BUILD / "backbones" / entry.name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    whole, _ = write_weights(entry, folder)
+    found = {**row, **engines(entry, whole, folder)}
+    shutil.rmtree(folder)
+    return found
+
+
+def publish(results: dict[str, Any]) -> str:
+    """Writes the figures, the page's two tables; returns the one that was measured."""
+    target = report.Target(ROOT / "bench" / "results", ROOT / "docs" / "backbones.md", ROOT / "docs" / "images")
+    page = report.write_text("backbones", results, text(results), target)
+    whole = report.replace_between(target.page.read_text(encoding="utf-8"), "catalogue", catalogue_text())
+    target.page.write_text(whole, encoding="utf-8")
+    return page
+
+
 def catalogue_text() -> str:
     """What `graft models --markdown` prints where nothing has been measured."""
     from flows import models, models_text
@@ -278,8 +302,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--names", nargs="+", default=[entry.name for entry in CATALOGUE])
     parser.add_argument("--publish", action="store_true", help="write into bench/results, docs and tests")
+    parser.add_argument("--speeds", action="store_true", help="only measure the published speeds again")
     parser.add_argument("--record", action="store_true", help="only write the order of Keras' layers")
     options = parser.parse_args()
+    if options.speeds:
+        results = json.loads((ROOT / "bench" / "results" / "backbones.json").read_text(encoding="utf-8"))
+        results |= {"date": date.today().isoformat(), "machine": machine(), "versions": versions()}
+        print(publish({**results, "networks": [measure_again(row) for row in results["networks"]]}))
+        return
     python = peer_python()
     if python is None:
         raise SystemExit("the peers' environment is missing: `make bench-backbones` makes it")
@@ -292,17 +322,13 @@ def main() -> None:
         "date": date.today().isoformat(),
         "machine": machine(),
         "versions": versions(),
-        "networks": [measure(entry, python, publish=options.publish) for entry in entries],
+        "networks": [measure(entry, python, recorded=options.publish) for entry in entries],
     }
-    page = text(results)
     if options.publish:
-        target = report.Target(ROOT / "bench" / "results", ROOT / "docs" / "backbones.md", ROOT / "docs" / "images")
-        report.write_text("backbones", results, page, target)
-        catalogue = report.replace_between(target.page.read_text(encoding="utf-8"), "catalogue", catalogue_text())
-        target.page.write_text(catalogue, encoding="utf-8")
+        print(publish(results))
     else:
         (BUILD / "backbones.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
-    print(page)
+        print(text(results))
 
 
 if __name__ == "__main__":
