@@ -14,6 +14,7 @@ help:
 	@echo "make lint     ruff, mypy and the import contracts alone"
 	@echo "make install  the environment in $(VENV), for work of your own"
 	@echo "make bench    Graft beside its peers, about half an hour; PHOTOS=FOLDER names photographs to cut"
+	@echo "make bench-backbones  the eighteen networks of the Keras table beside Keras itself, twenty minutes"
 	@echo "make clean    removes the environments"
 
 install: $(VENV)/.done
