@@ -69,8 +69,8 @@ def server():
             self.end_headers()
             if body:
                 sent = rest[: state.breaks_after]
+                state.served.append((path, asked, status, len(sent)))  # first: who has all of it looks at once
                 self.wfile.write(sent)
-                state.served.append((path, asked, status, len(sent)))
                 self.close_connection = True
 
         def do_HEAD(self):
