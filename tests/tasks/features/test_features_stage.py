@@ -204,7 +204,7 @@ def test_two_extractions_at_once_in_one_empty_cache_are_both_right(paths, reposi
     (tmp_path / "go").touch()
     computed = [int(process.communicate()[0]) for process in both]
     assert [process.returncode for process in both] == [0, 0]
-    assert sum(computed) > 30  # neither waited for the other
+    assert 30 <= sum(computed) <= 60  # how much of it twice depends on who is first
     assert tree_bytes(paths.features) == tree_bytes(others.features) == before
 
 
