@@ -5,17 +5,24 @@ Zoph et al. 2018, Learning Transferable Architectures for Scalable Image Recogni
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import torch
 from timm.layers import pad_same
 from timm.layers.pool2d_same import AvgPool2dSame, MaxPool2dSame
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models._features import feature_take_indices
 from timm.models.nasnet import NASNetALarge
 from torch import nn
 
 STAGES = (range(4), range(6, 10), range(12, 16))
 """The normal cells of each stage, by their numbers in `NASNetALarge`, which has six a stage."""
+
+
+TAPS = {"conv0": 32, "cell_stem_0": 44, "cell_3": 264, "cell_9": 528, "cell_15": 1056}
+"""The layers whose maps `feature_info` names, the last of each size, and their channels."""
 
 
 class ZeroPadded(nn.Module):
@@ -51,27 +58,44 @@ class NASNetAMobile(NASNetALarge):  # type: ignore[misc]
         for number in {*range(18)} - {cell for stage in STAGES for cell in stage}:
             delattr(self, f"cell_{number}")
         self.layer_names: list[str] = [name for name in self.layer_names if hasattr(self, name)]
+        self.feature_ends = [self.layer_names.index(name) for name in TAPS]
         self.feature_info: list[dict[str, Any]] = [
-            {**info, "num_chs": channels} for info, channels in zip(self.feature_info, (32, 44, 264, 528, 1056))
+            {**info, "num_chs": channels} for info, channels in zip(self.feature_info, TAPS.values())
         ]
         pool_as_keras(self)
 
+    def _outputs(self, x: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Of each layer in `layer_names`: a cell sees what the two before it gave, reductions like all others."""
+        before = x
+        for number, name in enumerate(self.layer_names):
+            layer = self.get_submodule(name)
+            seen = (x,) if number < 2 else (before, x) if name == "cell_stem_1" else (x, before)
+            before, x = x, layer(*seen)
+            yield x
+
     def forward_features(self, x: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) to the last activated maps, (B, 1056, H / 32, W / 32)."""
-        stem = self.conv0(x)
-        before = self.cell_stem_0(stem)
-        x = self.cell_stem_1(stem, before)
-        for number, cells in enumerate(STAGES):
-            if number:
-                before, x = x, getattr(self, f"reduction_cell_{number - 1}")(x, before)
-            for cell in cells:
-                before, x = x, getattr(self, f"cell_{cell}")(x, before)
-        maps: torch.Tensor = self.act(x)
+        *_, last = self._outputs(x)
+        maps: torch.Tensor = self.act(last)
         return maps
 
-    def forward_intermediates(self, *_: Any, **__: Any) -> Any:
-        """timm's own would wire a reduction's skip as in the large network; `features_only=True` takes hooks."""
-        raise NotImplementedError("take timm.create_model('nasnetamobile', features_only=True)")
+    def forward_intermediates(
+        self,
+        x: torch.Tensor,
+        indices: int | list[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> Any:
+        """The maps at `feature_info`, see timm: the stem's as they are, the cells' activated."""
+        take, last = feature_take_indices(len(self.feature_ends), indices)
+        found, end = [], self.feature_ends[last if stop_early else -1]
+        for place, output in enumerate(islice(self._outputs(x), end + 1)):
+            x = output if place == 0 else nn.functional.relu(output)
+            if place in self.feature_ends and self.feature_ends.index(place) in take:
+                found.append(x)
+        return found if intermediates_only else (x, found)
 
 
 default_cfgs = generate_default_cfgs(

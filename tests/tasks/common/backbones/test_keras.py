@@ -102,6 +102,19 @@ def test_nasnet_mobile_has_the_trainable_parameters_of_keras():
     assert sum(parameter.numel() for parameter in on_meta("NASNetMobile").parameters()) == 5_289_978
 
 
+def test_the_intermediate_maps_of_nasnet_mobile_are_those_that_hooks_find():
+    network = timm.create_model("nasnetamobile").eval()
+    hooked = timm.create_model("nasnetamobile", features_only=True).eval()
+    hooked.body.load_state_dict(network.state_dict(), strict=False)  # all but the classifier
+    x = torch.rand(1, 3, 64, 64)
+    with torch.inference_mode():
+        last, maps = network.forward_intermediates(x)
+        assert torch.equal(last, network.forward_features(x))
+        assert all(torch.equal(one, two) for one, two in zip(maps, hooked(x), strict=True))
+        early = network.forward_intermediates(x, [2], stop_early=True, intermediates_only=True)
+        assert [torch.equal(one, maps[2]) for one in early] == [True]
+
+
 def test_all_modules_with_weights_are_layers_of_keras():
     for name in NAMES:
         network = on_meta(name)
