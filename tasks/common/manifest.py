@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -13,10 +14,17 @@ from .files import whole_file
 
 SPLITS = ("train", "val", "test")
 
+Task = Literal["classification", "multilabel", "regression"]
+"""What an image's label is: one class; any number of classes; a number."""
+
+BETWEEN = "|"
+"""Between the classes of one image, where it may have several."""
+
 COLUMNS = {
     "image_id": "string",
     "path": "string",
     "label": "string",
+    "task": "string",
     "split": "string",
     "group": "string",
     "weight": "float64",
@@ -26,7 +34,9 @@ COLUMNS = {
     "channels": "int32",
     "pixels": "string",
 }
-"""Columns and dtypes. `image_id` is the md5 of the file, `path` is relative to data/raw, `group` may be null, `mode` is
+"""Columns and dtypes. `image_id` is the md5 of the file, `path` is relative to data/raw, `label` is a class, several
+classes (sorted, with `BETWEEN` between them; none is the empty text) or a number, as `task` (one for all images) says,
+`group` may be null, `mode` is
 PIL's (or `array`), `channels` as how many every image is read (one number for all), `pixels` is a hash of the decoded
 values: the same for a file and its lossless copy."""
 
@@ -54,9 +64,20 @@ def read_channels(folder: Path) -> int:
     return int(read_manifest(folder, ["channels"])["channels"].iloc[0])
 
 
+def task_of(manifest: pd.DataFrame) -> Task:
+    """What the labels of all its images are."""
+    return cast(Task, str(manifest["task"].iloc[0]))
+
+
 def classes(manifest: pd.DataFrame) -> list[str]:
-    """The labels, sorted; their order is the order of every matrix's class axis."""
-    return sorted(manifest["label"].unique())
+    """The classes, sorted; their order is the order of every matrix's class axis. None where labels are numbers."""
+    task = task_of(manifest)
+    if task == "regression":
+        return []
+    labels = manifest["label"].unique()
+    if task == "classification":
+        return sorted(labels)
+    return sorted({name for label in labels for name in label.split(BETWEEN) if name})
 
 
 def codes(labels: pd.Series, names: list[str]) -> npt.NDArray[np.int64]:

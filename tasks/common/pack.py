@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -14,9 +15,9 @@ import pandas as pd
 
 from .errors import DataError
 from .files import read_json
-from .manifest import classes, codes
+from .manifest import BETWEEN, Task, classes, codes, task_of
 
-INDEX = ["image_id", "path", "label", "split", "group", "weight"]
+INDEX = ["image_id", "path", "label", "task", "split", "group", "weight"]
 """The columns of the manifest that travel with the features."""
 
 Floats = npt.NDArray[np.float32]
@@ -50,7 +51,12 @@ class Pack:
         return int(self.fingerprint["form"]["channels"])
 
     @property
+    def task(self) -> Task:
+        return task_of(self.index)
+
+    @cached_property
     def classes(self) -> list[str]:
+        """The K classes; none where labels are numbers."""
         return classes(self.index)
 
     def rows(self, *splits: str) -> Rows:
@@ -64,6 +70,20 @@ class Pack:
     def labels(self, rows: Rows) -> npt.NDArray[np.int64]:
         """Class codes of the given rows, shape (len(rows),)."""
         return codes(self.index["label"].iloc[rows], self.classes)
+
+    def targets(self, rows: Rows) -> npt.NDArray[Any]:
+        """What is to be learned of the given rows: int64 class codes (n,), for several classes an image float64 zeros
+        and ones (n, K), for numbers float64 (n,)."""
+        if self.task == "classification":
+            return self.labels(rows)
+        labels = self.index["label"].iloc[rows]
+        if self.task == "regression":
+            return labels.to_numpy(np.float64)
+        has = {name: k for k, name in enumerate(self.classes)}
+        y_NK = np.zeros((len(rows), len(has)))
+        for i, label in enumerate(labels):
+            y_NK[i, [has[name] for name in label.split(BETWEEN) if name]] = 1.0
+        return y_NK
 
     def weights(self, rows: Rows) -> npt.NDArray[np.float64]:
         return self.index["weight"].to_numpy(np.float64)[rows]

@@ -10,12 +10,12 @@ import pandas as pd
 
 from ..common.files import whole_folder
 from ..common.heads import LinearHead
+from ..common.logistic import Standardiser, Validated, fit, path, search
 from ..common.manifest import write_table
 from ..common.pack import Pack, read_pack
 from ..common.paths import Paths
 from ..common.progress import progress, say
 from ..common.record import Record
-from .logistic import Standardiser, Validated, fit, path, search
 from .params import HeadParams
 
 

@@ -7,7 +7,9 @@ from tasks.common.manifest import classes, codes, counts, read_manifest, write_t
 
 @pytest.fixture
 def table():
-    return pd.DataFrame({"label": ["b", "a", "b", "c"], "split": ["train", "test", "train", "val"]})
+    return pd.DataFrame(
+        {"label": ["b", "a", "b", "c"], "task": "classification", "split": ["train", "test", "train", "val"]}
+    )
 
 
 def test_classes_are_the_labels_in_order(table):
@@ -36,3 +38,13 @@ def test_a_table_reads_as_it_was_written(table, tmp_path):
 def test_a_manifest_that_is_not_there_names_the_stage_that_makes_it(tmp_path):
     with pytest.raises(DataError, match="preprocess"):
         read_manifest(tmp_path)
+
+
+def test_an_image_may_have_several_classes_or_none():
+    manifest = pd.DataFrame({"label": ["b|c", "", "a", "c"], "task": "multilabel"})
+
+    assert classes(manifest) == ["a", "b", "c"]
+
+
+def test_numbers_are_no_classes():
+    assert classes(pd.DataFrame({"label": ["0.5", "2"], "task": "regression"})) == []

@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 
 from tasks.common.errors import DataError
@@ -60,3 +61,18 @@ def test_a_row_file_without_rows_is_an_empty_array(tmp_path):
     with RowFile(tmp_path / "a.npy", (0, 7), "float32"):
         pass
     assert np.load(tmp_path / "a.npy").shape == (0, 7)
+
+
+@pytest.mark.parametrize(
+    ("task", "labels", "targets"),
+    [
+        ("classification", ["b", "a", "b"], [1, 0, 1]),
+        ("multilabel", ["b|c", "", "a"], [[0, 1, 1], [0, 0, 0], [1, 0, 0]]),
+        ("regression", ["0.5", "-2", "1e3"], [0.5, -2.0, 1000.0]),
+    ],
+)
+def test_what_is_to_be_learned_of_an_image_is_a_class_some_classes_or_a_number(task, labels, targets):
+    index = pd.DataFrame({"label": pd.Series(labels, dtype="string"), "task": task})
+    pack = Pack(np.zeros((3, 2), np.float32), np.zeros((0, 2), np.float32), index, {})
+
+    assert pack.targets(np.arange(3)).tolist() == targets

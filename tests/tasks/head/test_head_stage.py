@@ -24,6 +24,7 @@ def unbalanced(paths):
             "image_id": [f"{n:032x}" for n in range(200)],
             "path": [f"{n}.png" for n in range(200)],
             "label": label,
+            "task": "classification",
             "split": np.tile(["train", "train", "train", "val", "test"], 40),
             "group": None,
             "weight": 1.0,

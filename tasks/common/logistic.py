@@ -16,8 +16,8 @@ import numpy.typing as npt
 from scipy.optimize import minimize
 from threadpoolctl import threadpool_limits
 
-from ..common.heads import LinearHead, softmax
-from ..common.metrics import accuracy, log_loss
+from .heads import LinearHead, softmax
+from .metrics import accuracy, log_loss
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

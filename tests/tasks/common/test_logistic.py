@@ -3,9 +3,9 @@ import pytest
 from scipy.optimize import check_grad
 from sklearn.linear_model import LogisticRegression
 
+from tasks.common import logistic
 from tasks.common.heads import softmax
-from tasks.head import logistic
-from tasks.head.logistic import Standardiser, Step, fit, path, search
+from tasks.common.logistic import Standardiser, Step, fit, path, search
 
 K, D = 4, 12
 
