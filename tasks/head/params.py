@@ -7,10 +7,15 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from ..common.params import Section
+from ..common.task import Task
 
 
 class HeadParams(Section):
     """The classifier that is trained on the frozen features."""
+
+    task: Task = "classification"
+    """What an image's label is: one class; any number of classes (`multilabel`); a number (`regression`). Every stage
+    goes by it."""
 
     l2_max: float = Field(1.0, gt=0)
     """The strongest L2 regularisation, on the mean loss over standardised features; the path starts here."""
