@@ -27,16 +27,12 @@ CHALLENGER, CHAMPION = "challenger", "champion"
 FINGERPRINT = "features.fingerprint"
 """The tag of a version that names the features its head was trained on."""
 
-SIGNATURE = ModelSignature(
-    inputs=Schema([ColSpec(AnyType(), "image")]),
-    outputs=Schema(
-        [
-            ColSpec(DataType.string, "label"),
-            ColSpec(DataType.double, "score"),
-            ColSpec(Map(DataType.double), "probabilities"),
-        ]
-    ),
-)
+COLUMNS = [
+    ColSpec(DataType.string, "label"),
+    ColSpec(DataType.double, "score"),
+    ColSpec(Map(DataType.double), "probabilities"),
+]
+ABSTAIN = ColSpec(DataType.boolean, "abstain")
 
 
 def register_model(tracker: Tracker, run_id: str, name: str) -> dict[str, Any]:
@@ -149,10 +145,16 @@ def _log_model(paths: Paths, run_id: str) -> Any:
             python_model=str(paths.package / "model.py"),
             artifacts={"package": str(paths.package)},
             code_paths=[str(code)],
-            signature=SIGNATURE,
+            signature=_signature(paths),
             input_example=_example(paths),
             pip_requirements=(paths.package / "requirements.txt").read_text(encoding="utf-8").split(),
         )
+
+
+def _signature(paths: Paths) -> ModelSignature:
+    abstains = "threshold" in read_json(paths.package / "package.json")
+    outputs = Schema([*COLUMNS, *([ABSTAIN] if abstains else [])])
+    return ModelSignature(inputs=Schema([ColSpec(AnyType(), "image")]), outputs=outputs)
 
 
 @contextmanager

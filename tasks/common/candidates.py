@@ -11,6 +11,7 @@ import numpy.typing as npt
 from .backbones.graph import Graph, backbone_graph, read_graph
 from .backbones.spec import Spec, check_same
 from .backbones.weights import same_weights
+from .calibration import Calibration
 from .engine import Engine, Precision
 from .files import read_json
 from .heads import LinearHead
@@ -22,11 +23,13 @@ from .progress import progress
 
 @dataclass(frozen=True)
 class Candidate:
-    """A head, and the graph that its features come from (None: the frozen backbone that made the pack)."""
+    """A head, the graph that its features come from (None: the frozen backbone that made the pack), and what is done to
+    its probabilities."""
 
     name: str
     head: LinearHead
     tuned: Graph | None
+    calibration: Calibration
 
     def graph(self, pack: Pack, paths: Paths) -> Graph:
         """The graph, converted anew if this machine has not got it."""
@@ -35,7 +38,8 @@ class Candidate:
     def predict_proba(
         self, pack: Pack, rows: npt.NDArray[np.int64], paths: Paths, precision: Precision
     ) -> npt.NDArray[np.float64]:
-        """Probabilities (len(rows), K) of images of the pack; a frozen backbone's features are not computed again."""
+        """The head's probabilities (len(rows), K) of images of the pack, before they are calibrated; a frozen
+        backbone's features are not computed again."""
         if self.tuned is None:
             return self.head.predict_proba(pack.features(rows))
         files = [paths.raw / path for path in pack.index["path"].iloc[rows]]
@@ -53,9 +57,10 @@ class Candidate:
 def read_candidates(paths: Paths) -> tuple[dict[str, Candidate], str]:
     """The candidates by name, and the name of the one that fine-tuning's decision chose on validation."""
     decision = read_json(paths.finetune / "decision.json")
-    found = {"head": Candidate("head", LinearHead.load(paths.head), None)}
+    found = {"head": Candidate("head", LinearHead.load(paths.head), None, Calibration.load(paths.head))}
     if decision["ran"]:
-        found["finetune"] = Candidate("finetune", LinearHead.load(paths.finetune), read_graph(paths.finetune / "graph"))
+        head, graph = LinearHead.load(paths.finetune), read_graph(paths.finetune / "graph")
+        found["finetune"] = Candidate("finetune", head, graph, Calibration.load(paths.finetune))
     return found, decision["chosen"]
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from html import escape
 from typing import Any
 
+from .selective import abstention_text, calibration_text
+
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1c1c1c; }
 table { border-collapse: collapse; margin: 1rem 0; } th, td { padding: .25rem .8rem; border-bottom: 1px solid #ddd; }
@@ -43,11 +45,12 @@ def report_page(metrics: dict[str, Any], confidence: float) -> str:
                 ],
             ),
             *(
-                f'<h2>{title}</h2><img src="{file}" alt="{title}">'
-                for title, file in (
-                    ("Confusion", "confusion.png"),
-                    ("Reliability", "reliability.png"),
-                    ("The worst mistakes", "mistakes.png"),
+                f'<h2>{title}</h2>{text}<img src="{file}" alt="{title}">'
+                for title, text, file in (
+                    ("Confusion", "", "confusion.png"),
+                    ("Reliability", calibration_text(metrics), "reliability.png"),
+                    ("Errors against coverage", abstention_text(metrics), "risk_coverage.png"),
+                    ("The worst mistakes", "", "mistakes.png"),
                 )
             ),
             "</body></html>",

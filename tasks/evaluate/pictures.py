@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from ..common.images import Picture, decode_bands
+from ..common.metrics import expected_calibration_error
 
 matplotlib.use("agg")
 
@@ -41,15 +42,23 @@ def confusion_picture(matrix_KK: npt.NDArray[np.int64], names: list[str], path: 
     _save(figure, path)
 
 
-def reliability_picture(rows: list[dict[str, Any]], error: float, path: Path) -> None:
-    """Accuracy against confidence, and how many images each bin holds."""
+def reliability_picture(
+    rows: list[dict[str, Any]], error: float, path: Path, before: list[dict[str, Any]] | None = None
+) -> None:
+    """Accuracy against confidence, and how many images each bin holds; also of the probabilities `before` they were
+    calibrated."""
     figure = Figure(figsize=(5, 5.6), layout="constrained")
     top, bottom = figure.subplots(2, 1, height_ratios=(4, 1), sharex=True)
     confidence = [row["confidence"] for row in rows]
     top.plot([0, 1], [0, 1], color="grey", linestyle="--", linewidth=1, label="perfectly calibrated")
     top.plot(confidence, [row["accuracy"] for row in rows], marker="o", label="this model")
+    if before is not None:
+        was = [row["confidence"] for row in before]
+        right = [row["accuracy"] for row in before]
+        label = f"before calibration ({expected_calibration_error(before):.3f})"
+        top.plot(was, right, color="tab:orange", marker=".", linewidth=1, zorder=1, label=label)
     top.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.02), title=f"Reliability (calibration error {error:.3f})")
-    top.legend(loc="upper left")
+    top.legend(loc="best")
     bottom.bar(confidence, [row["images"] for row in rows], width=0.04)
     bottom.set(xlabel="confidence", ylabel="images")
     _save(figure, path)

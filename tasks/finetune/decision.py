@@ -57,12 +57,15 @@ def whether_to_train(
     return True, f"{spent} less than `finetune.budget_minutes`, {params.budget_minutes:g}, here", minutes
 
 
-def whether_to_keep(head: Score, finetuned: Score) -> tuple[str, str]:
-    """(chosen, reason): the more accurate on validation, and on a tie the one with the smaller log loss."""
+def whether_to_keep(head: Score, finetuned: Score, keeps_promise: bool = True) -> tuple[str, str]:
+    """(chosen, reason): the more accurate on validation, and on a tie the one with the smaller log loss; but not one of
+    which `head.max_error` cannot be promised, as it can of the head."""
     figures = (
         f"validation accuracy {finetuned.accuracy:.4f} against the frozen head's {head.accuracy:.4f}, "
         f"log loss {finetuned.log_loss:.4f} against {head.log_loss:.4f}"
     )
     if (finetuned.accuracy, -finetuned.log_loss) > (head.accuracy, -head.log_loss):
+        if not keeps_promise:
+            return "head", f"fine-tuned is better, but of it `head.max_error` cannot be promised: {figures}"
         return "finetune", f"fine-tuned is better: {figures}"
     return "head", f"fine-tuned is not better: {figures}"

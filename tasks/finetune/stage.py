@@ -9,6 +9,8 @@ import pandas as pd
 
 from ..common.backbones.spec import Spec
 from ..common.backbones.weights import same_weights
+from ..common.calibrating import calibrate_like, summary
+from ..common.calibration import FILE, Calibration
 from ..common.files import whole_folder, write_json
 from ..common.heads import LinearHead
 from ..common.images import EvalTransform, load
@@ -52,14 +54,15 @@ def run(params: FinetuneParams, paths: Paths) -> Record:
     course = trainer.run(train, val, checkpoint, params.budget_minutes * 60 if params.mode == "auto" else None)
     p_NK = trainer.predict_proba(val)
     tuned = Score(accuracy(p_NK, val.y_N), log_loss(p_NK, val.y_N, val.weight_N))
-    chosen, verdict = whether_to_keep(frozen, tuned)
+    calibration = calibrate_like(Calibration.load(paths.head), p_NK, val.y_N, val.weight_N, pack.task)
+    chosen, verdict = whether_to_keep(frozen, tuned, calibration.kept)
     decision = Decision(
         params.mode, True, chosen, f"{reason}; {verdict}", train_images, params.budget_minutes,
         {"head": frozen, "finetune": tuned},
     )  # fmt: skip
-    _write(decision, trainer, course, spec, pack.classes, paths)
+    _write(decision, trainer, calibration, course, spec, pack.classes, paths)
     checkpoint.unlink(missing_ok=True)
-    return _record(decision, minutes, course, paths)
+    return _record(decision, minutes, course, calibration, paths)
 
 
 def _score_of_head(head: LinearHead, pack: Pack) -> Score:
@@ -75,7 +78,7 @@ def _stay(
     decision = Decision(params.mode, False, "head", reason, train_images, params.budget_minutes, {"head": frozen})
     with whole_folder(paths.finetune) as folder:
         write_json(folder / "decision.json", decision.to_dict())
-    return _record(decision, minutes, None, paths)
+    return _record(decision, minutes, None, None, paths)
 
 
 def _with(reason: str, minutes: float | None) -> str:
@@ -118,8 +121,17 @@ def _digest(params: FinetuneParams, pack: Pack, head: LinearHead) -> str:
     return digest.hexdigest()[:32]
 
 
-def _write(decision: Decision, trainer: Trainer, course: Course, spec: Spec, classes: list[str], paths: Paths) -> None:
-    """decision.json; head.*; graph/ (the fine-tuned backbone, ready to infer); network.safetensors; curves.csv."""
+def _write(
+    decision: Decision,
+    trainer: Trainer,
+    calibration: Calibration,
+    course: Course,
+    spec: Spec,
+    classes: list[str],
+    paths: Paths,
+) -> None:
+    """decision.json; head.*; calibration.json; graph/ (the fine-tuned backbone, ready to infer); network.safetensors;
+    curves.csv."""
     from safetensors.torch import save_file
 
     from ..common.backbones import network
@@ -130,6 +142,7 @@ def _write(decision: Decision, trainer: Trainer, course: Course, spec: Spec, cla
     with whole_folder(paths.finetune) as folder:
         write_json(folder / "decision.json", decision.to_dict())
         trainer.head(classes).save(folder)
+        calibration.save(folder)
         state = {name: value.contiguous() for name, value in backbone.state_dict().items()}
         save_file(state, folder / "network.safetensors")
         tuned = WeightsSource("finetuned", spec.weights)
@@ -137,7 +150,9 @@ def _write(decision: Decision, trainer: Trainer, course: Course, spec: Spec, cla
         pd.DataFrame(course.rows).to_csv(folder / "curves.csv", index=False)
 
 
-def _record(decision: Decision, minutes: float | None, course: Course | None, paths: Paths) -> Record:
+def _record(
+    decision: Decision, minutes: float | None, course: Course | None, calibration: Calibration | None, paths: Paths
+) -> Record:
     metrics: dict[str, Any] = {
         "ran": decision.ran,
         "train_images": decision.train_images,
@@ -146,6 +161,9 @@ def _record(decision: Decision, minutes: float | None, course: Course | None, pa
     }
     files = [paths.finetune / "decision.json"]
     curves: dict[str, list[tuple[int, float]]] = {}
+    if calibration is not None:
+        metrics["calibration"] = summary(calibration)
+        files.append(paths.finetune / FILE)
     if course is not None:
         metrics |= {
             "epochs": len(course.rows),

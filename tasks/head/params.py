@@ -44,6 +44,17 @@ class HeadParams(Section):
     max_iterations: int = Field(1000, ge=1)
     """Steps for one strength at most."""
 
+    calibrate: bool = True
+    """Whether probabilities are scaled by one temperature, found on validation, so that they say how often the model is
+    right."""
+
+    max_error: float | None = Field(None, gt=0, lt=1)
+    """The share of wrong answers that is promised among the images that the model answers; it abstains from the others.
+    null: it answers all."""
+
+    max_error_confidence: float = Field(0.9, gt=0, lt=1)
+    """With which that is promised."""
+
     @model_validator(mode="after")
     def _range_is_one(self) -> Self:
         if self.l2_min > self.l2_max:

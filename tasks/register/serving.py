@@ -1,4 +1,5 @@
-"""The model as others run it: image bytes, base64 or paths in; label, score and probabilities out.
+"""The model as others run it: image bytes, base64 or paths in; label, score and probabilities out, and where a share of
+wrong answers was promised, whether to take them for an answer.
 
 A copy of this module and of the few that it imports travels in the package, so that a model predicts with the code that
 it was tested with. It needs OpenVINO, Pillow, NumPy and safetensors; neither torch nor timm nor MLflow.
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ..common.calibration import Calibration
 from ..common.engine import Engine
 from ..common.files import read_json
 from ..common.heads import LinearHead
@@ -26,7 +28,7 @@ class ImageClassifier:
     """A package, loaded.
 
     Args:
-        folder: the package's, with graph.xml, head.safetensors and package.json.
+        folder: the package's, with graph.xml, head.safetensors, calibration.json and package.json.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -34,13 +36,24 @@ class ImageClassifier:
         self._transform = EvalTransform.from_dict(facts["transform"])
         self._engine = Engine(folder / "graph.xml", facts["precision"])
         self._head = LinearHead.load(folder)
+        self._calibration = Calibration.load(folder)
 
     @property
     def classes(self) -> list[str]:
         return self._head.classes
 
+    @property
+    def columns(self) -> list[str]:
+        """What each prediction has."""
+        return ["label", "score", "probabilities", *(["abstain"] if self._abstains else [])]
+
+    @property
+    def _abstains(self) -> bool:
+        return self._calibration.threshold is not None
+
     def predict(self, images: Sequence[Any]) -> list[dict[str, Any]]:
-        """For each image `label`, `score` (the label's probability) and `probabilities` (class -> probability).
+        """For each image `label`, `score` (the label's probability) and `probabilities` (class -> probability); with a
+        threshold also `abstain`, whether the score is too low for the label to be taken for an answer.
 
         Args:
             images: each a file's bytes, the same in base64 (also as a data URL), or a path; with the bands that the
@@ -52,14 +65,16 @@ class ImageClassifier:
         if not len(images):
             return []
         parts = [batch for _, batch in self._engine.stream(lambda i: self._pixels(images[i], i), len(images))]
-        p_NK = self._head.predict_proba(np.concatenate(parts))
+        p_NK = self._calibration.apply(self._head.predict_proba(np.concatenate(parts)))
+        answers_N = self._calibration.answers(p_NK)
         return [
             {
                 "label": self.classes[int(row.argmax())],
                 "score": float(row.max()),
                 "probabilities": dict(zip(self.classes, row.tolist(), strict=True)),
+                **({"abstain": not answers} if self._abstains else {}),
             }
-            for row in p_NK
+            for row, answers in zip(p_NK, answers_N.tolist(), strict=True)
         ]
 
     def _pixels(self, image: Any, place: int) -> Pixels:

@@ -35,7 +35,7 @@ def run(params: RegisterParams, paths: Paths) -> Record:
     """
     pack = read_pack(paths.features)
     candidates, chosen = read_candidates(paths)
-    graph = candidates[chosen].graph(pack, paths)
+    graph, calibration = candidates[chosen].graph(pack, paths), candidates[chosen].calibration
     facts: dict[str, Any] = {
         "name": params.name,
         "candidate": chosen,
@@ -46,9 +46,10 @@ def run(params: RegisterParams, paths: Paths) -> Record:
         "fingerprint": pack.fingerprint["digest"],
         "precision": pack.precision,
         "transform": asdict(graph.spec.transform),
+        **calibration.promise(),
     }
     with whole_folder(paths.package) as folder:
-        write_package(folder, graph, candidates[chosen].head, facts)
+        write_package(folder, graph, candidates[chosen].head, calibration, facts)
         expected = pd.read_parquet(paths.report / "predictions.parquet").head(params.smoke_images)
         seen = predict_in_fresh_process(folder, [str(paths.raw / path) for path in expected["path"]])
         difference = _compare(seen, expected, pack.classes, _tolerance(pack))
