@@ -67,7 +67,7 @@ class Head(ABC):
         """
         if self.task == "regression":
             raise ValueError("a head that predicts a number has no probabilities; use predict")
-        return self._outputs(features_ND)
+        return self.output(features_ND)
 
     def predict(self, features_ND: Array) -> Array:
         """Codes (N,), zeros and ones (N, K), or numbers (N,), as the task is.
@@ -75,9 +75,14 @@ class Head(ABC):
         Raises:
             ValueError: the features are not D columns.
         """
-        return decide(self._outputs(features_ND), self.task)
+        return decide(self.output(features_ND), self.task)
 
-    def _outputs(self, features_ND: Array) -> Double:
+    def output(self, features_ND: Array) -> Double:
+        """Probabilities (N, K), or numbers (N, 1).
+
+        Raises:
+            ValueError: the features are not D columns.
+        """
         features_ND = np.asarray(features_ND)
         if features_ND.ndim != 2 or features_ND.shape[1] != self.dimension:
             raise ValueError(f"features of shape (N, {self.dimension}) are needed, got {features_ND.shape}")

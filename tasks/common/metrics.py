@@ -221,11 +221,6 @@ def precision_recall(p_N: Floats, y_N: Floats) -> tuple[Floats, Floats]:
     return hits / max(float((y_N > 0).sum()), 1.0), hits / (ends + 1.0)
 
 
-def as_pairs(p_NK: Floats, y_NK: Floats) -> tuple[Floats, Ints]:
-    """Each pair of image and class as a choice between no and yes: probabilities (N * K, 2), and codes (N * K,)."""
-    return np.column_stack([1 - p_NK.ravel(), p_NK.ravel()]), (y_NK.ravel() > 0).astype(np.int64)
-
-
 # A number
 
 

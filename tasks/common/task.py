@@ -23,6 +23,11 @@ class Figure:
     title: str
     percent: bool
 
+    @property
+    def keys(self) -> tuple[str, str, str]:
+        """Of the value and of the ends of its interval."""
+        return self.key, f"{self.key}_low", f"{self.key}_high"
+
     def text(self, value: float) -> str:
         return f"{value:.1%}" if self.percent else f"{value:.3f}"
 

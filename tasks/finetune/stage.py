@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from ..common.backbones.spec import Spec
@@ -14,11 +16,12 @@ from ..common.calibration import FILE, Calibration
 from ..common.files import whole_folder, write_json
 from ..common.heads import LinearHead
 from ..common.images import EvalTransform, load
-from ..common.metrics import accuracy, log_loss
+from ..common.metrics import loss, main_figure
 from ..common.pack import Pack, read_pack
 from ..common.paths import Paths
 from ..common.progress import say
 from ..common.record import Record
+from ..common.task import MAIN
 from .decision import Decision, Score, whether_to_keep, whether_to_train
 from .params import FinetuneParams
 
@@ -52,9 +55,9 @@ def run(params: FinetuneParams, paths: Paths) -> Record:
     say(f"finetune: training all layers: {_with(reason, minutes)}")
     checkpoint = paths.checkpoints / f"finetune-{_digest(params, pack, head)}.pt"
     course = trainer.run(train, val, checkpoint, params.budget_minutes * 60 if params.mode == "auto" else None)
-    p_NK = trainer.predict_proba(val)
-    tuned = Score(accuracy(p_NK, val.y_N), log_loss(p_NK, val.y_N, val.weight_N))
-    calibration = calibrate_like(Calibration.load(paths.head), p_NK, val.y_N, val.weight_N, pack.task)
+    output = trainer.output(val)
+    tuned = _score(output, pack)
+    calibration = calibrate_like(Calibration.load(paths.head), output, val.target, val.weight_N, pack.task)
     chosen, verdict = whether_to_keep(frozen, tuned, calibration.kept)
     decision = Decision(
         params.mode, True, chosen, f"{reason}; {verdict}", train_images, params.budget_minutes,
@@ -66,9 +69,14 @@ def run(params: FinetuneParams, paths: Paths) -> Record:
 
 
 def _score_of_head(head: LinearHead, pack: Pack) -> Score:
+    return _score(head.output(pack.features(pack.rows("val"))), pack)
+
+
+def _score(output: npt.NDArray[np.float64], pack: Pack) -> Score:
+    """Of what is said of the validation images."""
     val = pack.rows("val")
-    p_NK = head.predict_proba(pack.features(val))
-    return Score(accuracy(p_NK, pack.labels(val)), log_loss(p_NK, pack.labels(val), pack.weights(val)))
+    target = pack.targets(val)
+    return Score(main_figure(output, target, pack.task), loss(output, target, pack.task, pack.weights(val)), pack.task)
 
 
 def _stay(
@@ -91,24 +99,26 @@ def _set_up(
 ) -> tuple[Trainer, Images, Images]:
     from ..common.augment import Augment
     from ..common.backbones import network
+    from .goal import Goal
     from .train import Images, Trainer
 
     backbone = network.create_again(spec, same_weights(spec.backbone, spec.weights, spec.weights_sha256, paths.weights))
-    trainer = Trainer(backbone, head, spec.transform, params)
+    train, val = pack.rows("train"), pack.rows("val")
+    goal = Goal.of(pack.task, pack.targets(train), params.label_smoothing)
+    trainer = Trainer(backbone, head, spec.transform, params, goal)
     augment = Augment(
         spec.transform, crop_scale=params.crop_scale, flip=params.flip, colour=params.colour, seed=params.seed
     )
-    train, val = pack.rows("train"), pack.rows("val")
     files, ids = list(pack.index["path"]), list(pack.index["image_id"])
     transform: EvalTransform = spec.transform
     return (
         trainer,
         Images(
             lambda i, epoch: augment(paths.raw / files[train[i]], ids[train[i]], epoch),
-            pack.labels(train),
+            pack.targets(train),
             pack.weights(train),
         ),
-        Images(lambda i, _: load(paths.raw / files[val[i]], transform), pack.labels(val), pack.weights(val)),
+        Images(lambda i, _: load(paths.raw / files[val[i]], transform), pack.targets(val), pack.weights(val)),
     )
 
 
@@ -116,7 +126,7 @@ def _digest(params: FinetuneParams, pack: Pack, head: LinearHead) -> str:
     """Names the checkpoint: another recipe, other images or another head must not go on from it."""
     digest = hashlib.sha256(params.model_dump_json(exclude={"mode", "budget_minutes"}).encode())
     digest.update(pack.fingerprint["digest"].encode())
-    digest.update(pack.index[["image_id", "label", "split"]].to_csv(index=False).encode())
+    digest.update(pack.index[["image_id", "label", "task", "split"]].to_csv(index=False).encode())
     digest.update(head.weight.tobytes())
     return digest.hexdigest()[:32]
 
@@ -157,7 +167,7 @@ def _record(
         "ran": decision.ran,
         "train_images": decision.train_images,
         "predicted_minutes": minutes,
-        "validation": {name: vars(score) for name, score in decision.validation.items()},
+        "validation": {name: score.named() for name, score in decision.validation.items()},
     }
     files = [paths.finetune / "decision.json"]
     curves: dict[str, list[tuple[int, float]]] = {}
@@ -172,9 +182,10 @@ def _record(
             "ended": course.ended,
         }
         metrics["images_per_second"] = decision.train_images * len(course.rows) / course.seconds
+        main = MAIN[decision.validation["head"].task]
         curves = {
             name: [(int(row["epoch"]), row[name]) for row in course.rows]
-            for name in ("train_loss", "val_loss", "val_accuracy")
+            for name in ("train_loss", "val_loss", f"val_{main.key}")
         }
         files.append(paths.finetune / "curves.csv")
     return Record(

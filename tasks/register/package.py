@@ -11,7 +11,7 @@ from typing import Any
 from ..common.backbones.graph import Graph
 from ..common.calibration import Calibration
 from ..common.files import write_json
-from ..common.heads import LinearHead
+from ..common.heads import Head
 
 MODULES = (
     "__init__.py",
@@ -41,7 +41,7 @@ from {code}.register.serving import ImageClassifier
 
 
 class Model(mlflow.pyfunc.PythonModel):
-    """Column `image` (bytes, base64 or paths) in; `label`, `score`, `probabilities`, perhaps `abstain` out."""
+    """Column `image` (bytes, base64 or paths) in; out as ImageClassifier.predict says."""
 
     def load_context(self, context):
         self._classifier = ImageClassifier(Path(context.artifacts["package"]))
@@ -54,13 +54,11 @@ mlflow.models.set_model(Model())
 '''
 
 
-def write_package(
-    folder: Path, graph: Graph, head: LinearHead, calibration: Calibration, facts: dict[str, Any]
-) -> None:
+def write_package(folder: Path, graph: Graph, head: Head, calibration: Calibration, facts: dict[str, Any]) -> None:
     """Fills `folder`:
 
     graph.xml, graph.bin   the backbone, normalisation included
-    head.safetensors/json  the classifier
+    head.safetensors/json  the head
     calibration.json       what is done to its probabilities, and when it abstains
     package.json           what it is and how to feed it
     requirements.txt       what it needs

@@ -119,12 +119,6 @@ def test_the_precision_recall_curve_is_scikit_learns(seed):
     assert precision == pytest.approx(expected_precision[:-1][::-1])
 
 
-def test_pairs_are_choices_between_no_and_yes():
-    p_MC, y_M = metrics.as_pairs(np.array([[0.2, 0.9]]), np.array([[0.0, 1.0]]))
-    assert p_MC == pytest.approx(np.array([[0.8, 0.2], [0.1, 0.9]]))
-    assert y_M.tolist() == [0, 1]
-
-
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_figures_of_numbers_are_scikit_learns_and_scipys(seed):
     predicted_N, y_N = numbers(seed)

@@ -75,7 +75,7 @@ def test_the_report_has_a_page_its_pictures_and_the_predictions(finished_paths):
 
 def test_the_worst_mistakes_are_shown_most_confident_first(often_wrong, run_stage, monkeypatch):
     shown = {}
-    monkeypatch.setattr("tasks.evaluate.stage.mistakes_picture", lambda table, *_: shown.update(table=table))
+    monkeypatch.setattr("tasks.evaluate.classification.mistakes_picture", lambda table, *_: shown.update(table=table))
     run_stage("evaluate", often_wrong, mistakes=3)
     table = predictions(often_wrong)
     wrong = table[table["predicted"] != table["label"]]

@@ -11,6 +11,7 @@ def metrics():
     row = {"precision": 0.5, "recall": 0.25, "f1": 1 / 3, "support": 4}
     score = {"accuracy": 0.75, "accuracy_low": 0.6, "accuracy_high": 0.9, "log_loss": 0.5}
     return {
+        "task": "classification",
         **score,
         "calibration_error": 0.125,
         "candidate": "head",
