@@ -21,7 +21,7 @@ import numpy.typing as npt
 from . import metrics
 from .calibration import TINY, Calibration, log_of, two_way
 from .errors import GraftError, ParamsError
-from .heads import softmax
+from .heads import blocks, softmax
 from .manifest import Task
 from .threshold import promise
 
@@ -61,7 +61,7 @@ def calibrate(
     found = Calibration(each=each, scaled=scale)
     if scale:
         zero = _zero(p)
-        found = replace(found, zero=zero, temperature=fit_temperature(log_of(p, zero), y, weight))
+        found = replace(found, zero=zero, temperature=fit_temperature(p, y, weight, zero))
     after_NK = found.apply(p_NK)
     after = two_way(after_NK) if each else after_NK
     figures: dict[str, Any] = {
@@ -114,28 +114,31 @@ def check_promise(found: Calibration) -> None:
         )
 
 
-def fit_temperature(z_NK: Floats, y_N: Ints, weight_N: Floats) -> float:
+def fit_temperature(p_NK: Floats, y_N: Ints, weight_N: Floats, zero: float = TINY) -> float:
     """T by Newton's steps on F', kept within a bracket that halves when a step would leave it."""
     weight = weight_N * (len(weight_N) / weight_N.sum())
-    gap_NK = z_NK - z_NK[np.arange(len(y_N)), y_N][:, None]
     low, high, a = FLATTEST, SHARPEST, 1.0
     for _ in range(100):
-        slope, curvature = _slope(a, gap_NK, weight)
+        parts = [_slope(a, p_NK[rows], y_N[rows], weight[rows], zero) for rows in blocks(len(y_N))]
+        slope, curvature = np.sum([*parts, (1 - 1 / a, 1 / a**2)], axis=0)
         low, high = (a, high) if slope < 0 else (low, a)
         step = a - slope / curvature
         step = step if low < step < high else (low + high) / 2
-        if abs(step - a) <= 1e-10 * a:
+        if abs(step - a) <= 1e-8 * a:
             break
         a = step
-    return 1 / a
+    return float(1 / a)
 
 
-def _slope(a: float, gap_NK: Floats, weight_N: Floats) -> tuple[float, float]:
-    """F' and F'' at a: the mean of the gaps under softmax(a z), and their variance."""
-    p_NK = softmax(a * gap_NK)
-    mean_N = (p_NK * gap_NK).sum(axis=1)
-    variance_N = (p_NK * (gap_NK - mean_N[:, None]) ** 2).sum(axis=1)
-    return float(weight_N @ mean_N + 1 - 1 / a), float(weight_N @ variance_N + 1 / a**2)
+def _slope(a: float, p_NK: Floats, y_N: Ints, weight_N: Floats, zero: float) -> tuple[float, float]:
+    """The data's part of F' and F'' at a: the mean under softmax(a z) of each logit's lead over the right class's, and
+    its variance."""
+    z_NK = log_of(p_NK, zero)
+    lead_NK = z_NK - z_NK[np.arange(len(y_N)), y_N][:, None]
+    p_NK = softmax(a * lead_NK)
+    mean_N = (p_NK * lead_NK).sum(axis=1)
+    variance_N = (p_NK * (lead_NK - mean_N[:, None]) ** 2).sum(axis=1)
+    return float(weight_N @ mean_N), float(weight_N @ variance_N)
 
 
 def calibration_error(p_NK: Floats, y_N: Ints) -> float:

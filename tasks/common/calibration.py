@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .files import read_json, write_json
-from .heads import softmax
+from .heads import blocks, softmax
 
 Floats = npt.NDArray[np.float64]
 
@@ -56,12 +56,15 @@ class Calibration:
         """Calibrated probabilities (N, K) of a head's."""
         if self.temperature == 1.0:
             return p_NK
-        if self.each:
-            return self._scale(two_way(p_NK))[:, 1].reshape(p_NK.shape)
-        return self._scale(p_NK)
+        scaled_NK = np.empty(p_NK.shape)
+        for rows in blocks(len(p_NK)):
+            scaled_NK[rows] = self._scale(p_NK[rows])
+        return scaled_NK
 
-    def _scale(self, p_NK: Floats) -> Floats:
-        return softmax(log_of(p_NK, self.zero) / self.temperature)
+    def _scale(self, p_BK: Floats) -> Floats:
+        if self.each:
+            return softmax(log_of(two_way(p_BK), self.zero) / self.temperature)[:, 1].reshape(p_BK.shape)
+        return softmax(log_of(p_BK, self.zero) / self.temperature)
 
     def answers(self, p_NK: Floats) -> npt.NDArray[np.bool_]:
         """Of which images the model says something, by its calibrated probabilities, shape (N,)."""

@@ -4,10 +4,10 @@ Selection with guaranteed risk (Geifman & El-Yaniv 2017): the model answers wher
 images that it was not trained on, n have a higher score, and e of these are wrong; then the true share of wrong answers
 is above u with a chance of d at most, where u is Clopper & Pearson's exact upper bound: P(Bin(n, u) <= e) = d. Here d
 is 1 - confidence, shared out among the places where the search starts, so that the chance that the promise does not
-hold is d in all. They halve their way to a place; we start from all images, half of them, a quarter and so on, and go
-down from each place, image by image, as long as the bound holds. A search in a fixed order that ends where it first
-fails needs no further share (Angelopoulos et al. 2021), as lower thresholds have more errors. In simulations on 288
-images this found a threshold three times as often as halving, and broke its promise as seldom as is said.
+hold is d in all. They halve the distance to the threshold, and every halving has its share. We start from all images,
+half of them, a quarter and so on, and go down from each of these places image by image as long as the bound holds: a
+search in a fixed order that ends where it first fails needs no further share (Angelopoulos et al. 2021), if images of
+lower score are no less often wrong. With few images that finds a threshold far more often.
 """
 
 from __future__ import annotations

@@ -64,6 +64,12 @@ def test_a_reliability_picture_is_a_picture(tmp_path):
     assert min(pixels(tmp_path / "a.png").shape[:2]) > 200
 
 
+def test_reliability_before_calibration_is_drawn_beside_that_after(tmp_path):
+    reliability_picture(BINS, 0.05, tmp_path / "a.png")
+    reliability_picture(BINS, 0.05, tmp_path / "b.png", [{**row, "accuracy": 0.3} for row in BINS])
+    assert not np.array_equal(pixels(tmp_path / "a.png"), pixels(tmp_path / "b.png"))
+
+
 def test_mistakes_show_their_images(tmp_path, mistakes):
     Image.new("RGB", (50, 50), (255, 0, 255)).save(tmp_path / "0.png")
     mistakes_picture(mistakes, tmp_path, tmp_path / "a.png")
