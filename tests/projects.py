@@ -35,7 +35,7 @@ CODE = (
 TINY = {
     "preprocess": {"val_fraction": 0.2, "test_fraction": 0.2},
     "features": {"backbone": "test_efficientnet", "weights": "random"},
-    "head": {"strengths": 7},
+    "head": {"task": "classification", "strengths": 7},
     "finetune": {"mode": "off"},
     "evaluate": {"bootstrap": 500},
     "register": {"name": "graft"},

@@ -15,7 +15,8 @@ import pandas as pd
 
 from .errors import DataError
 from .files import read_json
-from .manifest import BETWEEN, Task, classes, codes, task_of
+from .manifest import classes, codes, names_in, task_of
+from .task import Task
 
 INDEX = ["image_id", "path", "label", "task", "split", "group", "weight"]
 """The columns of the manifest that travel with the features."""
@@ -82,7 +83,7 @@ class Pack:
         has = {name: k for k, name in enumerate(self.classes)}
         y_NK = np.zeros((len(rows), len(has)))
         for i, label in enumerate(labels):
-            y_NK[i, [has[name] for name in label.split(BETWEEN) if name]] = 1.0
+            y_NK[i, [has[name] for name in names_in(label)]] = 1.0
         return y_NK
 
     def weights(self, rows: Rows) -> npt.NDArray[np.float64]:

@@ -7,10 +7,15 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from ..common.params import Section
+from ..common.task import Task
 
 
 class HeadParams(Section):
     """The classifier that is trained on the frozen features."""
+
+    task: Task = "classification"
+    """What an image's label is: one class; any number of classes (`multilabel`); a number (`regression`). Every stage
+    goes by it."""
 
     l2_max: float = Field(1.0, gt=0)
     """The strongest L2 regularisation, on the mean loss over standardised features; the path starts here."""
@@ -38,6 +43,17 @@ class HeadParams(Section):
 
     max_iterations: int = Field(1000, ge=1)
     """Steps for one strength at most."""
+
+    calibrate: bool = True
+    """Whether probabilities are scaled by one temperature, found on validation, so that they say how often the model is
+    right."""
+
+    max_error: float | None = Field(None, gt=0, lt=1)
+    """The share of wrong answers that is promised among the images that the model answers; it abstains from the others.
+    null: it answers all."""
+
+    max_error_confidence: float = Field(0.9, gt=0, lt=1)
+    """With which that is promised."""
 
     @model_validator(mode="after")
     def _range_is_one(self) -> Self:

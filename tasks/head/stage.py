@@ -8,6 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from ..common.calibrating import calibrate, check_promise, check_task, summary
+from ..common.calibration import FILE, Calibration
 from ..common.files import whole_folder
 from ..common.heads import LinearHead
 from ..common.logistic import Standardiser, Validated, fit, path, search
@@ -22,13 +24,15 @@ from .params import HeadParams
 def run(params: HeadParams, paths: Paths) -> Record:
     """Walks the path of strengths, chooses one on validation, and trains it again on all that may be learned from."""
     pack = read_pack(paths.features)
+    check_task(pack.task, params.max_error)
     visited, best, scale = walk(pack, params)
     chosen = visited[best]
     _warn(visited, best, params)
     selected = scale.fold(chosen.step.theta_KE, pack.classes)
     final = _refit(pack, chosen, params) if params.refit else selected
-    _write(pack, selected, final, visited, chosen, paths)
-    return _record(visited, chosen, pack, paths)
+    p_NK, calibration = _calibrate(pack, selected, params)
+    _write(pack, selected, final, p_NK, calibration, visited, chosen, paths)
+    return _record(visited, chosen, calibration, pack, paths)
 
 
 def walk(pack: Pack, params: HeadParams) -> tuple[list[Validated], int, Standardiser]:
@@ -75,6 +79,23 @@ def _refit(pack: Pack, chosen: Validated, params: HeadParams) -> LinearHead:
     return scale.fold(step.theta_KE, pack.classes)
 
 
+def _calibrate(pack: Pack, selected: LinearHead, params: HeadParams) -> tuple[npt.NDArray[np.float64], Calibration]:
+    """The selected head's probabilities on validation, which it has not seen, and what follows from them."""
+    val = pack.rows("val")
+    p_NK = selected.predict_proba(pack.features(val))
+    found = calibrate(
+        p_NK,
+        pack.targets(val),
+        pack.weights(val),
+        pack.task,
+        scale=params.calibrate,
+        max_error=params.max_error,
+        confidence=params.max_error_confidence,
+    )
+    check_promise(found)
+    return p_NK, found
+
+
 def _warn(visited: list[Validated], best: int, params: HeadParams) -> None:
     if 1 < len(visited) == best + 1:
         say(f"head: the weakest strength tried, {params.l2_min:g}, is the best; try a smaller `head.l2_min`")
@@ -83,15 +104,22 @@ def _warn(visited: list[Validated], best: int, params: HeadParams) -> None:
 
 
 def _write(
-    pack: Pack, selected: LinearHead, final: LinearHead, visited: list[Validated], chosen: Validated, paths: Paths
+    pack: Pack,
+    selected: LinearHead,
+    final: LinearHead,
+    p_NK: npt.NDArray[np.float64],
+    calibration: Calibration,
+    visited: list[Validated],
+    chosen: Validated,
+    paths: Paths,
 ) -> None:
     """head.*: the classifier; selected.*: the one trained without validation images, from which fine-tuning starts;
-    validation.parquet: the latter's probabilities on validation."""
+    validation.parquet: the latter's probabilities on validation; calibration.json: what is done to them."""
     val = pack.rows("val")
     with whole_folder(paths.head) as folder:
         final.save(folder, "head", l2=chosen.step.l2)
         selected.save(folder, "selected", l2=chosen.step.l2)
-        p_NK = selected.predict_proba(pack.features(val))
+        calibration.save(folder)
         table = pack.index.iloc[val][["image_id", "label"]].reset_index(drop=True)
         write_table(
             table.assign(**{f"p_{k}": p_NK[:, k] for k in range(len(pack.classes))}), folder / "validation.parquet"
@@ -100,7 +128,7 @@ def _write(
         pd.DataFrame([result.row() for result in visited]).to_csv(folder / "path.csv", index=False)
 
 
-def _record(visited: list[Validated], chosen: Validated, pack: Pack, paths: Paths) -> Record:
+def _record(visited: list[Validated], chosen: Validated, calibration: Calibration, pack: Pack, paths: Paths) -> Record:
     metrics: dict[str, Any] = {
         "val_accuracy": chosen.val_accuracy,
         "val_log_loss": chosen.val_loss,
@@ -111,6 +139,7 @@ def _record(visited: list[Validated], chosen: Validated, pack: Pack, paths: Path
         "converged": all(result.step.converged for result in visited),
         "train_images": len(pack.rows("train")),
         "val_images": len(pack.rows("val")),
+        "calibration": summary(calibration),
     }
     curves = {
         name: [(step, result.row()[name]) for step, result in enumerate(visited)]
@@ -119,5 +148,5 @@ def _record(visited: list[Validated], chosen: Validated, pack: Pack, paths: Path
     return Record(
         metrics=metrics,
         curves={f"path_{name}": curve for name, curve in curves.items()},
-        files=[paths.head / "head.json", paths.plots("head") / "path.csv"],
+        files=[paths.head / "head.json", paths.head / FILE, paths.plots("head") / "path.csv"],
     )

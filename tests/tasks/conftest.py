@@ -67,12 +67,13 @@ def fill_classes(noise):
 
 @pytest.fixture(scope="session")
 def run_stage():
-    """run_stage(name, paths, key=value, ...) runs a stage's body with the tests' parameters, changed as told."""
+    """run_stage(name, paths, key=value, ...) runs a stage's body with the tests' parameters, changed as told; `task` is
+    for preprocess, which is told it beside its parameters."""
 
     def run(stage: str, paths: Paths, **changes):
         module = importlib.import_module(f"tasks.{stage}.params")
+        extra = [{}, changes.pop("task", "classification")] if stage == "preprocess" else []
         params = getattr(module, f"{stage.capitalize()}Params")(**{**SECTIONS[stage], **changes})
-        extra = [{}] if stage == "preprocess" else []
         return importlib.import_module(f"tasks.{stage}.stage").run(params, paths, *extra)
 
     return run

@@ -19,7 +19,7 @@ def mistakes(tmp_path, noise):
     rows = []
     for n in range(8):
         noise(30 + n, 50, seed=n).save(tmp_path / f"{n}.png")
-        rows.append({"path": f"{n}.png", "label": "cat", "predicted": "dog", "score": 0.9 - n / 20})
+        rows.append({"path": f"{n}.png", "caption": f"cat\nas dog ({90 - 5 * n}%)"})
     return pd.DataFrame(rows)
 
 
@@ -54,7 +54,7 @@ def test_many_classes_are_drawn_without_names(tmp_path):
 @pytest.mark.parametrize("name", ["$5_$", "a$^$b", "100 % & more", "a_b^c\\d", "<x>"])
 def test_a_class_may_have_any_name(tmp_path, mistakes, name):
     confusion_picture(MATRIX, [name, "dog"], tmp_path / "a.png")
-    mistakes_picture(mistakes.assign(label=name), tmp_path, tmp_path / "b.png")
+    mistakes_picture(mistakes.assign(caption=name), tmp_path, tmp_path / "b.png")
     assert (tmp_path / "a.png").is_file()
     assert (tmp_path / "b.png").is_file()
 
@@ -62,6 +62,12 @@ def test_a_class_may_have_any_name(tmp_path, mistakes, name):
 def test_a_reliability_picture_is_a_picture(tmp_path):
     reliability_picture(BINS, 0.05, tmp_path / "a.png")
     assert min(pixels(tmp_path / "a.png").shape[:2]) > 200
+
+
+def test_reliability_before_calibration_is_drawn_beside_that_after(tmp_path):
+    reliability_picture(BINS, 0.05, tmp_path / "a.png")
+    reliability_picture(BINS, 0.05, tmp_path / "b.png", [{**row, "accuracy": 0.3} for row in BINS])
+    assert not np.array_equal(pixels(tmp_path / "a.png"), pixels(tmp_path / "b.png"))
 
 
 def test_mistakes_show_their_images(tmp_path, mistakes):

@@ -10,6 +10,14 @@ def never():
     raise AssertionError("the prediction costs seconds and was asked for in vain")
 
 
+def test_what_cannot_keep_the_promise_is_not_kept():
+    head, better = Score(0.8, 0.5), Score(0.9, 0.3)
+    assert whether_to_keep(head, better, keeps_promise=True)[0] == "finetune"
+    chosen, reason = whether_to_keep(head, better, keeps_promise=False)
+    assert chosen == "head"
+    assert "`head.max_error` cannot be promised" in reason
+
+
 def test_off_never_trains():
     assert whether_to_train(FinetuneParams(mode="off"), 10**6, never) == (False, "`finetune.mode` is off", None)
 

@@ -38,6 +38,7 @@ def test_the_package_holds_graph_head_facts_requirements_code_and_entry(finished
         "graph.bin",
         "head.safetensors",
         "head.json",
+        "calibration.json",
         "package.json",
         "requirements.txt",
         "code",
