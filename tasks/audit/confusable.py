@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ..common.metrics import _wilson as wilson
+from ..common.metrics import wilson
 from ..common.pack import Pack, Rows
 
 Floats = npt.NDArray[np.float64]
@@ -23,8 +23,8 @@ COLUMNS = ["class", "other_class", "images", "taken", "taken_for_other", "share"
 def mixed_up(pack: Pack, rows: Rows, p_NK: Floats) -> pd.DataFrame:
     """All pairs of classes of which any image was taken for the other, the worst first: `COLUMNS`.
 
-    Counted are images of exactly one of the two (p: out of fold, nan where not known). `taken` of them were taken for the
-    other, `taken_for_other` being those of the first class; `low` and `high` bound their share.
+    Counted are images of exactly one of the two (p: out of fold, nan where not known). `taken` of them were taken for
+    the other, `taken_for_other` being those of the first class; `low` and `high` bound their share.
     """
     known = ~np.isnan(p_NK).any(axis=1)
     has_NK = _marks(pack, pack.targets(rows[known]))

@@ -2,12 +2,11 @@
 
 Two cosines tell, each of whitened rows (see `whitened`):
 
-- of small versions of the images (see `thumbnails`): JPEG of quality 50 to 95 and 0.75 to 1.25 times the size;
-- of features: also mirrored or cropped photographs.
+- of small versions of the images (see `thumbnails`): finds JPEG of quality 50 to 95 and 0.75 to 1.25 times the size;
+- of features: finds mirrored and cropped photographs too.
 
-What was measured, on 100 images each of three sets with lite0's features, is told in the guide: there is no threshold for
-the features alone, because of images of 28 or 100 pixels a side a copy in JPEG 50 has features further from its
-original's than other images have.
+The guide tells what was measured. No threshold for the features alone will do: of images of 28 or 100 pixels a side, a
+copy in JPEG 50 has features further from its original's than other images have.
 """
 
 from __future__ import annotations
@@ -74,9 +73,7 @@ class Copies:
         return pd.concat([first, second, cosines], axis=1)[COLUMNS]
 
 
-def find_copies(
-    pack: Pack, pixels_NR: Floats, features_NR: Floats, near_pixels: float, near_features: float
-) -> Copies:
+def find_copies(pack: Pack, pixels_NR: Floats, features_NR: Floats, near_pixels: float, near_features: float) -> Copies:
     """All pairs whose small versions or features are at least so near; both as `whitened` gives them."""
     n = len(pixels_NR)
     rank_N = pack.index["split"].map(SPLITS.index).to_numpy()

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from ..common.metrics import main_figures
 from ..common.pack import Pack, Rows
 from ..common.progress import progress
 from .parts import growing, strata, units
@@ -31,7 +32,10 @@ RESAMPLES = 200
 CONFIDENCE = 0.95
 
 EXPONENTS = np.linspace(0.05, 1.5, 59)
-"""In which the power law is searched; Hestness et al. found 0.07 to 0.35 for whole networks, and less than 0.5 by theory."""
+"""In which the law is searched; Hestness et al. found 0.07 to 0.35 for whole networks, and 0.5 is usual in theory."""
+
+SURE = 0.05
+"""Of the mean variance: no size is taken to be surer, for a few validation images can all be right by chance."""
 
 LEAST = 4
 """Sizes from which three numbers can be fitted with one to spare."""
@@ -73,7 +77,7 @@ def learning_curve(pack: Pack, predict: Predict, seeds: int, seed: int) -> Curve
     with progress("audit: learning curve", len(parts), "parts") as bar:
         for share, number, learned in parts:
             output = predict(learned, val, 1 / share)
-            errors.setdefault(share, []).append(error(output, target, weight_B, pack.task))
+            errors.setdefault(share, []).append(1 - main_figures(output, target, pack.task, weight_B))
             rows.append({"share": share, "images": len(learned), "seed": number, "value": 1 - errors[share][-1][0]})
             bar.add()
     table = pd.DataFrame(rows, columns=["share", "images", "seed", "value"]).astype({"seed": np.int64})
@@ -115,31 +119,6 @@ def _resamples(count: int, seed: int) -> Floats:
     return rng.multinomial(count, np.full(count, 1 / count), size=RESAMPLES).astype(np.float64)
 
 
-def error(output_VK: Floats, target: npt.NDArray[Any], weight_BV: Floats, task: str) -> Floats:
-    """1 - the task's figure for each weighting of the images, (B,): accuracy, mean average precision or R2."""
-    if task == "classification":
-        return 1 - weight_BV @ (output_VK.argmax(axis=1) == target) / weight_BV.sum(axis=1)
-    if task == "multilabel":
-        return 1 - _mean_average_precision(output_VK, target, weight_BV)
-    total_B = weight_BV.sum(axis=1)
-    mean_B = weight_BV @ target / total_B
-    variance_B = weight_BV @ target**2 / total_B - mean_B**2
-    return (weight_BV @ (output_VK[:, 0] - target) ** 2 / total_B) / np.maximum(variance_B, 1e-12)
-
-
-def _mean_average_precision(p_VK: Floats, y_VK: Floats, weight_BV: Floats) -> Floats:
-    """Over the classes that have an image: the mean precision at each of its images, the surest first."""
-    precision_KB = np.full((p_VK.shape[1], len(weight_BV)), np.nan)
-    for k, (p_V, y_V) in enumerate(zip(p_VK.T, y_VK.T, strict=True)):
-        order = np.argsort(-p_V, kind="stable")
-        weight = weight_BV[:, order]
-        hits = weight * y_V[order]
-        share = np.cumsum(hits, axis=1) / np.maximum(np.cumsum(weight, axis=1), 1e-12)
-        all_hits = hits.sum(axis=1)
-        precision_KB[k] = np.where(all_hits > 0, (hits * share).sum(axis=1) / np.maximum(all_hits, 1e-12), np.nan)
-    return np.nanmean(precision_KB, axis=0)
-
-
 def _conclude(table: pd.DataFrame, errors_SEB: list[Floats], skipped: dict[float, str], seed: int) -> Curve:
     """errors: of each size (seeds, 1 + B), the first without resampling."""
     rng = np.random.default_rng([seed, 2])
@@ -152,7 +131,8 @@ def _conclude(table: pd.DataFrame, errors_SEB: list[Floats], skipped: dict[float
     if reason:
         return Curve(table, sizes, skipped, {"reason": reason}, {})
     n_S = sizes["images"].to_numpy(np.float64)
-    a_B, b_B, c_B = power_law(n_S, mean_SB, 1 / np.maximum(mean_SB[:, 1:].var(axis=1), 1e-8))
+    spread_S = mean_SB[:, 1:].var(axis=1)
+    a_B, b_B, c_B = power_law(n_S, mean_SB, 1 / np.maximum(spread_S, SURE * spread_S.mean()))
     gain_B = b_B * (n_S[-1] ** -c_B - (2 * n_S[-1]) ** -c_B)
     low, high = np.quantile(gain_B[1:], [tail, 1 - tail])
     doubling = {"gain": float(gain_B[0]), "low": float(low), "high": float(high), "reason": ""}
@@ -171,6 +151,8 @@ def _unfit(mean_SB: Floats) -> str:
     """Why no law can be fitted to these points; empty if one can."""
     if len(mean_SB) < LEAST:
         return f"there are only {len(mean_SB)} sizes, and a law needs {LEAST}"
+    if mean_SB[-1, 0] <= 0:
+        return "no error is left on validation"
     fall_B = mean_SB[0] - mean_SB[-1]
     if np.quantile(fall_B, (1 - CONFIDENCE) / 2) <= 0:
         return "the error does not clearly fall with more images"

@@ -23,9 +23,9 @@ COLUMNS = ["image_id", "path", "split", "label", "score", "distance", "nearest",
 def far_off(pack: Pack, seed: int) -> pd.DataFrame:
     """Every image in the pack's order: `COLUMNS`. Labels have no part in it.
 
-    `distance` is 1 - cosine of the features to the neighbour; `score` is how many robust standard deviations its logarithm
-    is above the median (1.4826 times the median deviation is a standard deviation); `nearest` is the path of the nearest
-    image and `cosine` theirs.
+    `distance` is 1 - cosine of the features to the neighbour; `score` is how many robust standard deviations its
+    logarithm is above the median (1.4826 times the median deviation is a standard deviation); `nearest` is the path of
+    the nearest image and `cosine` theirs.
     """
     n = len(pack.index)
     chosen = np.sort(np.random.default_rng(seed).permutation(n)[:COMPARED])
@@ -60,5 +60,3 @@ def _robust(values_N: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     centred = values_N - np.median(values_N)
     scale = 1.4826 * float(np.median(np.abs(centred)))
     return centred / scale if scale > 0 else np.zeros(len(values_N))
-
-

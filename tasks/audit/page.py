@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from ..common.html import page, table
+from ..common.task import MAIN
 from .findings import Findings
 from .verdicts import Verdict
 
@@ -134,16 +135,22 @@ def _map(found: Findings) -> Section:
 
 
 def _curve(found: Findings) -> Section:
+    main = MAIN[found.task]
     skipped = "".join(f" {share:.0%} was left out: {reason}." for share, reason in found.curve.skipped.items())
     rows = found.curve.sizes.assign(
         images=[f"{images:,.0f}" for images in found.curve.sizes["images"]],
         value=[
-            f"{found.text(value)} ({found.text(low)} to {found.text(high)})"
+            f"{main.text(value)} ({main.text(low)} to {main.text(high)})"
             for value, low, high in found.curve.sizes[["value", "low", "high"]].itertuples(index=False)
         ],
     )
-    heads = {"images": "training images", "value": f"{found.figure} on validation"}
-    return "What more images bring", escape(found.gain + skipped), _rows(rows, ["images", "value"], heads, 0), "curve.png"
+    heads = {"images": "training images", "value": f"{main.title} on validation"}
+    return (
+        "What more images bring",
+        escape(found.gain + skipped),
+        _rows(rows, ["images", "value"], heads, 0),
+        "curve.png",
+    )
 
 
 def _pairs(pairs: pd.DataFrame) -> str:

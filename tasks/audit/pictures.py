@@ -101,7 +101,14 @@ def _middle(places_N2: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 def _ring(axes: Axes, table: pd.DataFrame, colour: str, marker: str, name: str) -> None:
     if len(table):
         axes.scatter(
-            table["x"], table["y"], s=60, facecolors="none", edgecolors=colour, marker=marker, linewidths=1.2, label=name
+            table["x"],
+            table["y"],
+            s=60,
+            facecolors="none",
+            edgecolors=colour,
+            marker=marker,
+            linewidths=1.2,
+            label=name,
         )
 
 
@@ -113,7 +120,14 @@ def curve_picture(curve: Curve, title: str, percent: bool, path: Path) -> None:
     axes.scatter(table["images"], table["value"], s=12, color=GREY, label="one draw", zorder=2)
     reach = [sizes["value"] - sizes["low"], sizes["high"] - sizes["value"]]
     axes.errorbar(
-        sizes["images"], sizes["value"], yerr=np.maximum(reach, 0), fmt="o-", color=GREEN, capsize=3, label="mean", zorder=3
+        sizes["images"],
+        sizes["value"],
+        yerr=np.maximum(reach, 0),
+        fmt="o-",
+        color=GREEN,
+        capsize=3,
+        label="mean",
+        zorder=3,
     )
     if curve.fitted:
         _law(axes, curve)
@@ -138,5 +152,3 @@ def _law(axes: Axes, curve: Curve) -> None:
     value = 1 - curve.fitted["a"] - curve.fitted["b"] * n ** -curve.fitted["c"]
     axes.plot(n, value, color=GREEN, linestyle="--", linewidth=1, zorder=1, label="power law")
     axes.axvline(most, color=GREY, linewidth=0.8, linestyle=":")
-
-

@@ -55,9 +55,7 @@ class Verdict:
 def warnings(verdicts: Sequence[Verdict]) -> list[str]:
     """A line for each limit that was passed and is not ignored."""
     return [
-        f"audit: {one.text}; `audit.max_{one.name}` is {one.bound}"
-        for one in verdicts
-        if one.state in ("warn", "fail")
+        f"audit: {one.text}; `audit.max_{one.name}` is {one.bound}" for one in verdicts if one.state in ("warn", "fail")
     ]
 
 
