@@ -44,8 +44,8 @@ SLICES = 8
 """Parts of the rows, each summed by itself, that threads share; their number does not depend on the machine's, so that
 neither do the sums."""
 
-WIDE = 64
-"""With so many classes a product keeps all cores busy by itself, and the rows are not cut."""
+WIDE = 2**24
+"""Parameters: with so many, a sum for each slice would take much memory, and the rows are not cut."""
 
 PAIRS, PAIR_BYTES = 32, 512 * 2**20
 """Steps that L-BFGS remembers, or as many as take so much memory."""
@@ -239,7 +239,7 @@ def _problem(
     features_ND: Matrix, target: npt.NDArray[Any], weight_N: Floats, k: int, link: Link, scratch: Path | None
 ) -> Iterator[_Problem]:
     basis, rows_NR = rotate(features_ND, weight_N, scratch)
-    slices = 1 if k >= WIDE else SLICES
+    slices = 1 if k * rows_NR.shape[1] >= WIDE else SLICES
     # The threads that share the slices, or those of the product: both at once were four times slower.
     limit = threadpool_limits(1 if slices > 1 else None, user_api="blas")
     with limit, ThreadPoolExecutor(min(slices, os.cpu_count() or 1), thread_name_prefix="logistic") as pool:
