@@ -21,6 +21,7 @@ from tasks.common.cache import FeatureCache, Ids, ids_of
 from tasks.common.environment import own_python_first
 from tasks.common.errors import DataError, GraftError, ParamsError
 from tasks.common.files import whole_folder, write_json, write_shared_json
+from tasks.common.heads import LinearHead
 from tasks.common.images import Pixels, load
 from tasks.common.manifest import read_channels, read_manifest
 from tasks.common.pack import INDEX, Pack
@@ -286,9 +287,10 @@ def _probed(name: str, entrant: Entrant, images: Images, settings: Settings) -> 
         raise job.failure
     features_ND = read(job, images.ids, images.files, settings.features.threads)
     pack = Pack(features_ND, np.empty((0, spec.dimension), features_ND.dtype), images.index, {})
-    visited, best, scale = walk(pack, settings.head)
+    visited, best = walk(pack, settings.head)
     val = pack.rows("val")
-    p_NK = scale.fold(visited[best].step.theta_KE, pack.classes).predict_proba(pack.features(val))
+    step = visited[best].step
+    p_NK = LinearHead(step.weight_KD, step.bias_K, pack.classes).predict_proba(pack.features(val))
     correct_N = p_NK.argmax(axis=1) == pack.labels(val)
     how = settings.evaluate
     low, high = figures.bootstrap_interval(correct_N, how.confidence, how.bootstrap, how.seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,45 +13,43 @@ from ..common.calibrating import calibrate, check_promise, check_task, summary
 from ..common.calibration import FILE, Calibration
 from ..common.files import whole_folder
 from ..common.heads import LinearHead
-from ..common.logistic import Standardiser, Validated, fit, path, search
+from ..common.logistic import fit, path
 from ..common.manifest import write_table
 from ..common.pack import Pack, read_pack
 from ..common.paths import Paths
 from ..common.progress import progress, say
 from ..common.record import Record
 from .params import HeadParams
+from .search import Validated, search
 
 
 def run(params: HeadParams, paths: Paths) -> Record:
     """Walks the path of strengths, chooses one on validation, and trains it again on all that may be learned from."""
     pack = read_pack(paths.features)
     check_task(pack.task, params.max_error)
-    visited, best, scale = walk(pack, params)
+    visited, best = walk(pack, params, paths.tmp)
     chosen = visited[best]
     _warn(visited, best, params)
-    selected = scale.fold(chosen.step.theta_KE, pack.classes)
-    final = _refit(pack, chosen, params) if params.refit else selected
+    selected = LinearHead(chosen.step.weight_KD, chosen.step.bias_K, pack.classes)
+    final = _refit(pack, chosen, params, paths.tmp) if params.refit else selected
     p_NK, calibration = _calibrate(pack, selected, params)
     _write(pack, selected, final, p_NK, calibration, visited, chosen, paths)
     return _record(visited, chosen, calibration, pack, paths)
 
 
-def walk(pack: Pack, params: HeadParams) -> tuple[list[Validated], int, Standardiser]:
-    """The strengths that were tried, the place of the one that validation chose, and what standardised the features."""
+def walk(pack: Pack, params: HeadParams, scratch: Path | None = None) -> tuple[list[Validated], int]:
+    """The strengths that were tried, and the place of the one that validation chose."""
     features, train = pack.to_learn_from("train")
     val = pack.rows("val")
-    weight = _weights(pack, train, params.class_weight)
-    scale = Standardiser.fit(features, weight)
-    strengths = np.geomspace(params.l2_max, params.l2_min, params.strengths)
-    x_train, x_val = scale(features), scale(pack.features(val))
     steps = path(
-        x_train, pack.labels(train), weight, len(pack.classes), strengths, params.tolerance, params.max_iterations
-    )
+        features, pack.labels(train), _weights(pack, train, params.class_weight), len(pack.classes),
+        np.geomspace(params.l2_max, params.l2_min, params.strengths),
+        tolerance=params.tolerance, max_iterations=params.max_iterations, scratch=scratch,
+    )  # fmt: skip
     with progress("head: training", params.strengths, "strengths") as bar:
-        visited, best = search(
-            steps, x_val, pack.labels(val), pack.weights(val), params.select, params.patience, bar.add
+        return search(
+            steps, pack.features(val), pack.labels(val), pack.weights(val), params.select, params.patience, bar.add
         )
-    return visited, best, scale
 
 
 def _weights(pack: Pack, rows: npt.NDArray[np.int64], class_weight: str) -> npt.NDArray[np.float64]:
@@ -62,21 +61,13 @@ def _weights(pack: Pack, rows: npt.NDArray[np.int64], class_weight: str) -> npt.
     return weight
 
 
-def _refit(pack: Pack, chosen: Validated, params: HeadParams) -> LinearHead:
+def _refit(pack: Pack, chosen: Validated, params: HeadParams, scratch: Path) -> LinearHead:
     features, rows = pack.to_learn_from("train", "val")
-    weight = _weights(pack, rows, params.class_weight)
-    scale = Standardiser.fit(features, weight)
     step = fit(
-        scale(features),
-        pack.labels(rows),
-        weight,
-        len(pack.classes),
-        chosen.step.l2,
-        chosen.step.theta_KE,
-        params.tolerance,
-        params.max_iterations,
-    )
-    return scale.fold(step.theta_KE, pack.classes)
+        features, pack.labels(rows), _weights(pack, rows, params.class_weight), len(pack.classes), chosen.step.l2,
+        start=chosen.step, tolerance=params.tolerance, max_iterations=params.max_iterations, scratch=scratch,
+    )  # fmt: skip
+    return LinearHead(step.weight_KD, step.bias_K, pack.classes)
 
 
 def _calibrate(pack: Pack, selected: LinearHead, params: HeadParams) -> tuple[npt.NDArray[np.float64], Calibration]:
