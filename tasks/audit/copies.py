@@ -25,7 +25,7 @@ from .whitened import blocks
 DOWN, ACROSS = 1024, 8192
 """How many cosines are in memory at once."""
 
-MOST = 100_000
+MOST = 1_000_000
 """Pairs that are listed; of more, the most alike."""
 
 COLUMNS = [

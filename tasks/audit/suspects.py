@@ -72,7 +72,7 @@ def _suspected(pack: Pack, rows: Rows, output_NK: Floats) -> Bools:
     if pack.task == "regression":
         return deviations(output_NK[:, 0], target) > FAR
     if pack.task == "multilabel":
-        return wrong_marks(output_NK, target).any(axis=1)
+        return np.asarray(wrong_marks(output_NK, target).any(axis=1))
     return wrong_classes(output_NK, target)
 
 
