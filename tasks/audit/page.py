@@ -13,7 +13,7 @@ from ..common.task import MAIN
 from .findings import Findings
 from .verdicts import Verdict
 
-LISTED = 50
+LISTED = 30
 """Rows of a table on the page; the files hold all."""
 
 _STATES = {"ok": "ok", "warn": "look at it", "fail": "too many", "ignore": "ignored"}
@@ -28,9 +28,9 @@ def audit_page(found: Findings, verdicts: Sequence[Verdict], pictures: set[str])
     sections = [
         _suspects(found),
         _leaks(found),
-        _conflicts(found),
+        *([_conflicts(found)] if found.classes else []),
         _outliers(found),
-        *([_confusable(found)] if found.task != "regression" else []),
+        *([_confusable(found)] if found.classes else []),
         _map(found),
         _curve(found),
     ]
@@ -59,10 +59,8 @@ def _shown(section: Section, pictures: set[str]) -> list[str]:
 
 
 def _suspects(found: Findings) -> Section:
-    text = (
-        "Each training and validation image was judged by models that had not seen it "
-        "(confident learning, Northcutt et al. 2021). "
-    )
+    how = "robust residuals" if found.task == "regression" else "confident learning, Northcutt et al. 2021"
+    text = f"Each training and validation image was judged by models that had not seen it ({how}). "
     if not len(found.suspects):
         return "Suspected labels", text + "No label is suspected.", "", ""
     text += f"{_count(len(found.suspects), 'label is', 'labels are')} suspected, the worst first"
@@ -88,8 +86,6 @@ def _leaks(found: Findings) -> Section:
 
 def _conflicts(found: Findings) -> Section:
     title = "The same picture under two labels"
-    if found.task == "regression":
-        return title, "Numbers are not compared.", "", ""
     if not len(found.conflicts):
         return title, "There is none among the training and validation images.", "", ""
     text = f"{_count(len(found.conflicts), 'pair', 'pairs')} of training and validation images. One label is wrong"

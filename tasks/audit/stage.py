@@ -41,7 +41,7 @@ def run(params: AuditParams, paths: Paths) -> Record:
 
 
 def judge(found: Findings, params: AuditParams) -> list[Verdict]:
-    """A verdict a question."""
+    """A verdict a question; where labels are numbers, there are no questions about classes."""
     split = {name: found.by_split.get(name, 0) for name in ("train", "val", "test")}
     learned, tested = split["train"] + split["val"], split["val"] + split["test"]
     copied = found.leaked["val"] + found.leaked["test"]
@@ -55,6 +55,7 @@ def judge(found: Findings, params: AuditParams) -> list[Verdict]:
     return [
         Verdict(name, what, number, of, getattr(params, f"max_{name}"), getattr(params, f"on_{name}"))
         for name, what, number, of in counted
+        if found.classes or name not in ("conflicts", "confusable")
     ]
 
 
