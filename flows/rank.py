@@ -118,9 +118,10 @@ def rank_backbones(root: Path, names: Sequence[str], weights: str | None) -> dic
         What `rank.json` holds.
 
     Raises:
-        GraftError: no candidate could be ranked, or what is needed for all of them is missing.
+        GraftError: labels are no single classes, no candidate could be ranked, or what is needed for all of them is missing.
     """
     paths, settings = Paths(root), Settings.load(Paths(root))
+    _refuse_other_tasks(settings.head)
     candidates = list_candidates(names, weights, settings.features, paths.weights)
     tracker = Tracker(root)  # first: a server that does not answer must not be found after hours
     bring_manifest_up_to_date(root)
@@ -140,6 +141,18 @@ def rank_backbones(root: Path, names: Sequence[str], weights: str | None) -> dic
                 todo="mend the first, or name other backbones",
             )
     return found
+
+
+def _refuse_other_tasks(head: HeadParams) -> None:
+    """Candidates are told apart by which images they get right (McNemar): there has to be a right and a wrong."""
+    if head.task != "classification":
+        raise ParamsError(
+            "`graft rank` compares networks by single labels",
+            got=f"head.task: {head.task}",
+            allowed="head.task: classification",
+            todo="run `dvc repro` with each `features.backbone`, and compare with `dvc metrics diff`; "
+            "the feature cache keeps what each has computed",
+        )
 
 
 def list_candidates(

@@ -97,7 +97,7 @@ def test_the_trained_network_is_calibrated_by_its_own_probabilities(tuned_paths)
     pack = read_pack(tuned_paths.features)
     val = pack.rows("val")
     candidates, _ = read_candidates(tuned_paths)
-    p_NK = candidates["finetune"].predict_proba(pack, val, tuned_paths, "f32")
+    p_NK = candidates["finetune"].output(pack, val, tuned_paths, "f32")
     expected = calibrate(p_NK, pack.labels(val), pack.weights(val), "classification", scale=True)
     found = Calibration.load(tuned_paths.finetune)
     assert found == candidates["finetune"].calibration
