@@ -118,7 +118,8 @@ def rank_backbones(root: Path, names: Sequence[str], weights: str | None) -> dic
         What `rank.json` holds.
 
     Raises:
-        GraftError: labels are no single classes, no candidate could be ranked, or what is needed for all of them is missing.
+        ParamsError: an image's label is not one class.
+        GraftError: no candidate could be ranked, or what is needed for all of them is missing.
     """
     paths, settings = Paths(root), Settings.load(Paths(root))
     _refuse_other_tasks(settings.head)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import yaml
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageDraw
 
 ROOT = Path(__file__).resolve().parent.parent
 CODE = (
@@ -83,16 +83,18 @@ def draw_shapes(folder: Path, images: int) -> Path:
     return folder
 
 
-def draw_blurred(folder: Path, images: int) -> Path:
-    """Pictures of squares, more or less blurred, and labels.csv, which says by how many pixels."""
+def draw_turned(folder: Path, images: int) -> Path:
+    """Noisy pictures of a bar that is turned by some angle, and labels.csv, which says by how many degrees."""
     rng, rows = np.random.default_rng(8), []
     folder.mkdir(parents=True, exist_ok=True)
+    bar = Image.new("L", (48, 48))
+    ImageDraw.Draw(bar).rectangle((20, 2, 28, 46), fill=255)
     for number in range(images):
-        squares = np.kron(rng.integers(0, 2, (6, 6)), np.ones((8, 8)))[..., None] * rng.integers(150, 256, 3)
-        blur = float(rng.uniform(0.0, 4.0))
-        picture = Image.fromarray(squares.astype(np.uint8)).filter(ImageFilter.GaussianBlur(blur))
+        picture = Image.fromarray(rng.integers(0, 60, (48, 48, 3)).astype(np.uint8))
+        angle = float(rng.uniform(0, 90))
+        picture.paste((240, 240, 240), mask=bar.rotate(angle))
         picture.save(folder / f"{number:03}.png")
-        rows.append({"path": f"{number:03}.png", "target": blur})
+        rows.append({"path": f"{number:03}.png", "target": angle})
     pd.DataFrame(rows).to_csv(folder / "labels.csv", index=False)
     return folder
 
