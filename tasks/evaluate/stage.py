@@ -16,7 +16,7 @@ from ..common.task import Task
 from . import classification, multilabel, regression
 from .page import report_page
 from .params import EvaluateParams
-from .tested import Report, Tested
+from .outcome import Report, Outcome
 
 REPORTS: dict[Task, Report] = {
     "classification": classification,
@@ -35,17 +35,17 @@ def run(params: EvaluateParams, paths: Paths) -> Record:
     output = {name: one.calibration.apply(before[name]) for name, one in candidates.items()}
     scores = {name: report.scores(each, target, params) for name, each in output.items()}
     index = pack.index.iloc[test][["image_id", "path", "label"]].reset_index(drop=True)
-    tested = Tested(index, pack.classes, target, before[chosen], output[chosen], candidates[chosen].calibration)
-    predictions = report.predictions(tested)
+    outcome = Outcome(index, pack.classes, target, before[chosen], output[chosen], candidates[chosen].calibration)
+    predictions = report.predictions(outcome)
     metrics: dict[str, Any] = {
         "task": pack.task,
         **scores[chosen],
-        **report.further(tested, predictions, params),
+        **report.further(outcome, predictions, params),
         "candidate": chosen,
         "images": len(test),
         "candidates": scores,
     }
-    _write(report, tested, predictions, metrics, params, paths, pack.channels)
+    _write(report, outcome, predictions, metrics, params, paths, pack.channels)
     profile = {"images": len(test), "split": "test"}
     return Record(
         metrics=metrics,
@@ -57,7 +57,7 @@ def run(params: EvaluateParams, paths: Paths) -> Record:
 
 def _write(
     report: Report,
-    tested: Tested,
+    outcome: Outcome,
     predictions: pd.DataFrame,
     metrics: dict[str, Any],
     params: EvaluateParams,
@@ -66,7 +66,7 @@ def _write(
 ) -> None:
     with whole_folder(paths.report) as folder:
         write_table(predictions, folder / "predictions.parquet")
-        report.draw(tested, predictions, metrics, params, paths.raw, channels, folder)
+        report.draw(outcome, predictions, metrics, params, paths.raw, channels, folder)
         (folder / "index.html").write_text(report_page(metrics, params.confidence), encoding="utf-8")
     with whole_folder(paths.plots("evaluate")) as folder:
-        report.tabulate(tested, predictions, params, folder)
+        report.tabulate(outcome, predictions, params, folder)
