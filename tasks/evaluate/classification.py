@@ -10,10 +10,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from ..common import metrics as figures
+from .outcome import Floats, Outcome
 from .params import EvaluateParams
 from .pictures import confusion_picture, mistakes_picture, reliability_picture
 from .selective import abstention, before_calibration, risk_coverage, risk_coverage_picture
-from .outcome import Floats, Outcome
 
 
 def scores(output_NK: Floats, y_N: npt.NDArray[Any], params: EvaluateParams) -> dict[str, float]:

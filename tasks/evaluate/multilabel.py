@@ -17,10 +17,10 @@ from ..common import metrics as figures
 from ..common.calibration import two_way
 from ..common.heads import decide
 from ..common.manifest import BETWEEN
+from .outcome import Floats, Outcome
 from .params import EvaluateParams
 from .pictures import mistakes_picture, precision_recall_picture, reliability_picture
 from .selective import before_calibration
-from .outcome import Floats, Outcome
 
 CAPTION = 30
 """Letters of an image's classes above its picture, at most."""

@@ -9,9 +9,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from ..common import metrics as figures
+from .outcome import Floats, Outcome
 from .params import EvaluateParams
 from .pictures import mistakes_picture, residuals_picture, scatter_picture
-from .outcome import Floats, Outcome
 
 
 def scores(output_N1: Floats, y_N: npt.NDArray[Any], params: EvaluateParams) -> dict[str, float | None]:

@@ -14,9 +14,9 @@ from ..common.paths import Paths
 from ..common.record import DatasetRecord, Record
 from ..common.task import Task
 from . import classification, multilabel, regression
+from .outcome import Outcome, Report
 from .page import report_page
 from .params import EvaluateParams
-from .outcome import Report, Outcome
 
 REPORTS: dict[Task, Report] = {
     "classification": classification,

@@ -9,9 +9,9 @@ import pytest
 from tasks.common import metrics as figures
 from tasks.common.calibration import Calibration
 from tasks.evaluate import multilabel, regression
+from tasks.evaluate.outcome import Outcome
 from tasks.evaluate.page import report_page
 from tasks.evaluate.params import EvaluateParams
-from tasks.evaluate.outcome import Outcome
 
 PARAMS = EvaluateParams(bootstrap=100, mistakes=3)
 CLASSES = ["cat", "dog", "<owl>"]
