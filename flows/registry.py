@@ -145,14 +145,13 @@ def _log_model(paths: Paths, run_id: str) -> Any:
             python_model=str(paths.package / "model.py"),
             artifacts={"package": str(paths.package)},
             code_paths=[str(code)],
-            signature=signature(paths),
+            signature=_signature(paths),
             input_example=_example(paths),
             pip_requirements=(paths.package / "requirements.txt").read_text(encoding="utf-8").split(),
         )
 
 
-def signature(paths: Paths) -> ModelSignature:
-    """Columns in and out; `abstain` where the package carries a threshold."""
+def _signature(paths: Paths) -> ModelSignature:
     abstains = "threshold" in read_json(paths.package / "package.json")
     outputs = Schema([*COLUMNS, *([ABSTAIN] if abstains else [])])
     return ModelSignature(inputs=Schema([ColSpec(AnyType(), "image")]), outputs=outputs)

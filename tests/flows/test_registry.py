@@ -7,16 +7,9 @@ import sys
 from typing import TYPE_CHECKING
 
 import pandas as pd
-import pytest
 from projects import wait_for
 
-from flows.registry import signature
-from tasks.common.files import write_json
-from tasks.common.paths import Paths
-
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from projects import Project
 
 PREDICT = """
@@ -125,19 +118,6 @@ def test_the_test_figures_are_tied_to_the_logged_model(finished: Project) -> Non
     value, digest = figures["test_accuracy"]
     assert value == finished.json("metrics/evaluate.json")["accuracy"]
     assert digest.endswith(".dir")
-
-
-@pytest.mark.parametrize(("facts", "further"), [({}, []), ({"threshold": 0.8}, ["abstain"])], ids=["all", "some"])
-def test_the_signature_has_a_column_for_abstaining_where_there_is_a_threshold(
-    tmp_path: Path, facts: dict[str, float], further: list[str]
-) -> None:
-    paths = Paths(tmp_path)
-    write_json(paths.package / "package.json", facts)
-
-    outputs = signature(paths).outputs
-
-    assert outputs.input_names() == ["label", "score", "probabilities", *further]
-    assert [str(kind) for kind in outputs.input_types()[3:]] == ["DataType.boolean"] * len(further)
 
 
 def test_signature_example_and_requirements_are_there(finished: Project) -> None:
