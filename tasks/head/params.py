@@ -49,8 +49,8 @@ class HeadParams(Section):
     right."""
 
     max_error: float | None = Field(None, gt=0, lt=1)
-    """The share of wrong answers that is promised among the images that the model answers; it abstains from the others.
-    null: it answers all."""
+    """Between 0 and 1: the share of wrong answers that is promised among the images that the model answers; it abstains
+    from the others. null: it answers all."""
 
     max_error_confidence: float = Field(0.9, gt=0, lt=1)
     """With which that is promised."""
