@@ -24,6 +24,17 @@ REPORTS: dict[Task, Report] = {
     "regression": regression,
 }
 
+TABLES = {
+    "confusion.csv": ["actual", "predicted"],
+    "average_precision.csv": ["label", "average_precision"],
+    "predicted.csv": ["actual", "predicted", "error"],
+    "reliability.csv": ["bin", "images", "confidence", "accuracy"],
+    "reliability_before.csv": ["bin", "images", "confidence", "accuracy"],
+    "risk_coverage.csv": ["coverage", "error", "threshold"],
+}
+"""Of which dvc.yaml's plots are drawn. Those of other tasks are there without a row: of one that is not, `dvc plots show`
+says that it failed."""
+
 
 def run(params: EvaluateParams, paths: Paths) -> Record:
     """Scores every candidate on the test images; the report is about the one chosen on validation."""
@@ -69,4 +80,6 @@ def _write(
         report.draw(outcome, predictions, metrics, params, paths.raw, channels, folder)
         (folder / "index.html").write_text(report_page(metrics, params.confidence), encoding="utf-8")
     with whole_folder(paths.plots("evaluate")) as folder:
+        for name, columns in TABLES.items():
+            pd.DataFrame(columns=columns).to_csv(folder / name, index=False)
         report.tabulate(outcome, predictions, params, folder)
