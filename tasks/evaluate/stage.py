@@ -32,8 +32,8 @@ TABLES = {
     "reliability_before.csv": ["bin", "images", "confidence", "accuracy"],
     "risk_coverage.csv": ["coverage", "error", "threshold"],
 }
-"""Of which dvc.yaml's plots are drawn. Those of other tasks are there without a row: of one that is not, `dvc plots show`
-says that it failed."""
+"""From which dvc.yaml's plots are drawn. Those of other tasks are there, without a row: of a file that is not there,
+`dvc plots show` complains."""
 
 
 def run(params: EvaluateParams, paths: Paths) -> Record:
