@@ -11,7 +11,7 @@ from tasks.common.candidates import read_candidates
 from tasks.common.errors import GraftError
 from tasks.common.files import read_json
 from tasks.common.heads import LinearHead, load_head
-from tasks.common.metrics import main_figure
+from tasks.common.metrics import loss
 from tasks.common.pack import read_pack
 from tasks.common.paths import STAGES, Paths
 from tasks.common.record import Record
@@ -72,13 +72,13 @@ def test_the_curves_of_training_are_of_the_tasks_figures(project):
     assert np.isfinite(curves.to_numpy()).all()
 
 
-def test_graph_and_head_of_the_trained_network_have_the_decisions_figure(project):
+def test_graph_and_head_of_the_trained_network_have_the_decisions_loss(project):
     pack = read_pack(project.paths.features)
     val = pack.rows("val")
     tuned = read_candidates(project.paths)[0]["finetune"]
-    found = main_figure(tuned.output(pack, val, project.paths, "f32"), pack.targets(val), project.task)
-    told = read_json(project.paths.finetune / "decision.json")["validation"]["finetune"][MAIN[project.task].key]
-    assert found == pytest.approx(told, abs=2e-3)
+    found = loss(tuned.output(pack, val, project.paths, "f32"), pack.targets(val), project.task)
+    told = read_json(project.paths.finetune / "decision.json")["validation"]["finetune"][LOSS[project.task]]
+    assert found == pytest.approx(told, rel=1e-3)
 
 
 def test_every_candidate_has_the_tasks_figures(project):

@@ -48,6 +48,12 @@ def test_probabilities_are_those_of_a_head_of_the_same_logits(task):
     assert Goal(task, 0.1).output(LOGITS).numpy() == pytest.approx(head.output(LOGITS.numpy()), rel=1e-5)
 
 
+def test_what_is_nearly_sure_is_not_wholly_sure():
+    p_BK = Goal("multilabel", 0.0).output(torch.tensor([[30.0, -30.0]])).numpy()
+    assert 0 < 1 - p_BK[0, 0] < 1e-12
+    assert 0 < p_BK[0, 1] < 1e-12
+
+
 def test_a_head_of_a_number_survives_the_change_of_unit():
     goal = Goal.of("regression", np.array([1000.0, 3000.0, 2000.0]), 0.0)
     head = LinearHead(np.float32([[100, -20, 5]]), np.float32([1234]), [], "regression")
