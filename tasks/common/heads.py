@@ -67,7 +67,7 @@ class Head(ABC):
         """
         if self.task == "regression":
             raise ValueError("a head that predicts a number has no probabilities; use predict")
-        return self._outputs(features_ND)
+        return self.output(features_ND)
 
     def predict(self, features_ND: Array) -> Array:
         """Codes (N,), zeros and ones (N, K), or numbers (N,), as the task is.
@@ -75,9 +75,14 @@ class Head(ABC):
         Raises:
             ValueError: the features are not D columns.
         """
-        return decide(self._outputs(features_ND), self.task)
+        return decide(self.output(features_ND), self.task)
 
-    def _outputs(self, features_ND: Array) -> Double:
+    def output(self, features_ND: Array) -> Double:
+        """Probabilities (N, K), or numbers (N, 1).
+
+        Raises:
+            ValueError: the features are not D columns.
+        """
         features_ND = np.asarray(features_ND)
         if features_ND.ndim != 2 or features_ND.shape[1] != self.dimension:
             raise ValueError(f"features of shape (N, {self.dimension}) are needed, got {features_ND.shape}")
@@ -172,13 +177,11 @@ class NeighbourHead(Head):
     share, so that no class is impossible. A number is the neighbours' mean, by the same votes.
 
     Attributes:
-        mean: float32 (D,), taken from features before their angles are compared.
-        unit: float16 (M, D), the training images' features less the mean, of length one.
+        unit: float16 (M, D), the training images' features, scaled to length one.
         target: int32 codes (M,), uint8 zeros and ones (M, K), or float64 numbers (M,).
         weight: float32 (M,).
     """
 
-    mean: Single
     unit: npt.NDArray[np.float16]
     target: Array
     weight: Single
@@ -192,16 +195,22 @@ class NeighbourHead(Head):
     def dimension(self) -> int:
         return self.unit.shape[1]
 
-    def neighbours(self, x_BD: Single, k: int) -> tuple[Single, npt.NDArray[np.int64]]:
-        """(cosines, places) of the `k` most alike, both (B, k), the nearest first; of equals the earlier one first."""
-        query_BD = unit_length(x_BD - self.mean)
+    def search(self, features_ND: Array) -> tuple[Single, npt.NDArray[np.int64]]:
+        """(cosines, places) of the `k` most alike, both (N, k), the nearest first; of equals the earlier one first."""
+        cosine, place = np.empty((len(features_ND), self.k), np.float32), np.empty((len(features_ND), self.k), np.int64)
+        for rows in blocks(len(features_ND)):
+            cosine[rows], place[rows] = self._search(features_ND[rows].astype(np.float32, copy=False))
+        return cosine, place
+
+    def _search(self, x_BD: Single) -> tuple[Single, npt.NDArray[np.int64]]:
+        query_BD = unit_length(x_BD)
         cosine = np.empty((len(x_BD), 0), np.float32)
         place = np.empty((len(x_BD), 0), np.int64)
         for rows in blocks(len(self.unit)):
             cosine = np.hstack([cosine, query_BD @ self.unit[rows].T.astype(np.float32)])
             here = np.broadcast_to(np.arange(rows.start, rows.stop), (len(x_BD), rows.stop - rows.start))
             place = np.hstack([place, here])
-            cosine, place = _best(cosine, place, k)
+            cosine, place = _best(cosine, place, self.k)
         return cosine, place
 
     def vote(self, cosine_BJ: Single, place_BJ: npt.NDArray[np.int64]) -> Double:
@@ -211,10 +220,12 @@ class NeighbourHead(Head):
         votes_BJ = likeness_BJ * self.weight[place_BJ]
         if self.task == "regression":
             return ((votes_BJ * self.target[place_BJ]).sum(axis=1) / votes_BJ.sum(axis=1))[:, None]
-        chosen_BK = np.empty((len(place_BJ), len(self.classes)))
-        for k in range(len(self.classes)):
-            has_BJ = self.target[place_BJ] == k if self.task == "classification" else self.target[:, k][place_BJ]
-            chosen_BK[:, k] = (votes_BJ * has_BJ).sum(axis=1)
+        chosen_BK = np.zeros((len(place_BJ), len(self.classes)))
+        for j in range(place_BJ.shape[1]):
+            if self.task == "classification":
+                chosen_BK[np.arange(len(place_BJ)), self.target[place_BJ[:, j]]] += votes_BJ[:, j]
+            else:
+                chosen_BK += votes_BJ[:, j, None] * self.target[place_BJ[:, j]]
         further_B1 = likeness_BJ[:, -1:] * self.weight.mean()
         return (chosen_BK + further_B1 * self._share()) / (votes_BJ.sum(axis=1, keepdims=True) + further_B1)
 
@@ -226,10 +237,10 @@ class NeighbourHead(Head):
         return cast(Double, weight @ self.target / weight.sum())
 
     def _output(self, x_BD: Single) -> Double:
-        return self.vote(*self.neighbours(x_BD, self.k))
+        return self.vote(*self._search(x_BD))
 
     def _tensors(self) -> dict[str, Array]:
-        return {name: getattr(self, name) for name in ("mean", "unit", "target", "weight")}
+        return {name: getattr(self, name) for name in ("unit", "target", "weight")}
 
     def _settings(self) -> dict[str, Any]:
         return {"k": self.k, "temperature": self.temperature}
