@@ -189,7 +189,7 @@ class NeighbourHead(Head):
     temperature: float
     classes: list[str]
     task: Task = "classification"
-    kind: ClassVar[str] = "neighbours"
+    kind: ClassVar[str] = "knn"
 
     @property
     def dimension(self) -> int:

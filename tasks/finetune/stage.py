@@ -10,14 +10,14 @@ import pandas as pd
 from ..common.backbones.spec import Spec
 from ..common.backbones.weights import same_weights
 from ..common.files import whole_folder, write_json
-from ..common.heads import LinearHead
+from ..common.heads import Head, LinearHead, load_head
 from ..common.images import EvalTransform, load
 from ..common.metrics import accuracy, log_loss
 from ..common.pack import Pack, read_pack
 from ..common.paths import Paths
 from ..common.progress import say
 from ..common.record import Record
-from .decision import Decision, Score, whether_to_keep, whether_to_train
+from .decision import Decision, Score, whether_to_keep, whether_to_train, why_no_start
 from .params import FinetuneParams
 
 if TYPE_CHECKING:
@@ -28,16 +28,19 @@ def run(params: FinetuneParams, paths: Paths) -> Record:
     """Decides, trains if so decided, compares with the frozen head on validation.
 
     Raises:
+        ParamsError: it is to train, from a head that is not linear.
         WeightsError: the backbone's weights are gone, or are others than the features were made with.
         DataError: an image is gone or damaged since it was checked.
     """
     pack = read_pack(paths.features)
-    head = LinearHead.load(paths.head, "selected")
+    head = load_head(paths.head, "selected")
     frozen = _score_of_head(head, pack)
     train_images = len(pack.rows("train"))
     if params.mode == "off" or (params.mode == "auto" and train_images < params.min_images):
         _, reason, minutes = whether_to_train(params, train_images, lambda: 0.0)  # torch is not needed to say no
         return _stay(params, paths, train_images, reason, minutes, frozen)
+    if not isinstance(head, LinearHead):
+        return _stay(params, paths, train_images, why_no_start(params, head.kind), None, frozen)
 
     spec = Spec.from_dict(pack.fingerprint)
     trainer, train, val = _set_up(params, paths, pack, head, spec)
@@ -62,7 +65,7 @@ def run(params: FinetuneParams, paths: Paths) -> Record:
     return _record(decision, minutes, course, paths)
 
 
-def _score_of_head(head: LinearHead, pack: Pack) -> Score:
+def _score_of_head(head: Head, pack: Pack) -> Score:
     val = pack.rows("val")
     p_NK = head.predict_proba(pack.features(val))
     return Score(accuracy(p_NK, pack.labels(val)), log_loss(p_NK, pack.labels(val), pack.weights(val)))

@@ -16,21 +16,13 @@ from typing import Any, Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
+from ..common.basis import Matrix
 from ..common.errors import DataError
 from ..common.heads import Head, blocks
 from ..common.manifest import Task
 
 Array = npt.NDArray[Any]
 Double = npt.NDArray[np.float64]
-
-
-class Matrix(Protocol):
-    """Features by rows: an array, memory-mapped or not, or what else has a shape and gives rows by slices."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-
-    def __getitem__(self, rows: slice, /) -> Array: ...
 
 
 @dataclass(frozen=True)

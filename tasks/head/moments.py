@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..common.basis import Matrix
 from ..common.heads import blocks
-from .estimator import Double, Matrix
+from .estimator import Double
 
 
 def mean_of(features_ND: Matrix, weight_N: Double) -> Double:

@@ -5,15 +5,28 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from ..common.params import Section
 
-Above0 = Annotated[float, Field(gt=0)]
+Folds = Literal["auto"] | int
+ClassWeight = Literal["none", "balanced"] | dict[str, float]
 
 
-def _named_by_text(value: Any) -> Any:
+def _folds(value: Any) -> Folds:
+    if value == "auto" or (type(value) is int and value >= 0 and value != 1):
+        return value
+    raise PydanticCustomError("folds", "must be auto, 0, or a whole number from 2 on")
+
+
+def _class_weight(value: Any) -> ClassWeight:
     """Classes called 0 or 1.5 are numbers in YAML."""
-    return {str(name): weight for name, weight in value.items()} if isinstance(value, dict) else value
+    if value in ("none", "balanced"):
+        return value
+    weights = value.values() if isinstance(value, dict) else []
+    if weights and all(type(weight) in (int, float) and 0 < weight < float("inf") for weight in weights):
+        return {str(name): float(weight) for name, weight in value.items()}
+    raise PydanticCustomError("class_weight", "must be none, balanced, or {class: a number above 0, ...}")
 
 
 class HeadParams(Section):
@@ -23,7 +36,7 @@ class HeadParams(Section):
     """`auto` is logistic regression for classes and ridge regression for numbers. `knn`: the nearest training images
     vote; `mlp`: one hidden layer. Each kind has its own grid of candidates."""
 
-    folds: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"
+    folds: Annotated[Folds, BeforeValidator(_folds)] = "auto"
     """0 chooses on the validation images; 2 or more by cross-validation in so many parts over training and validation
     images. `auto` takes 5 where validation has fewer than 100 images, otherwise 0."""
 
@@ -31,7 +44,7 @@ class HeadParams(Section):
     """What decides among the candidates: `auto` is `log_loss` for classes and `rmse`, the root of the mean squared
     error, for numbers."""
 
-    class_weight: Annotated[Literal["none", "balanced"] | dict[str, Above0], BeforeValidator(_named_by_text)] = "none"
+    class_weight: Annotated[ClassWeight, BeforeValidator(_class_weight)] = "none"
     """`balanced` weighs each class as if all had equally many images; or a weight for each class by its name."""
 
     refit: bool = True
@@ -85,6 +98,4 @@ class HeadParams(Section):
     def _range_is_one(self) -> Self:
         if self.l2_min > self.l2_max:
             raise ValueError(f"l2_min must not be above l2_max, got {self.l2_min:g} > {self.l2_max:g}")
-        if self.folds == 1:
-            raise ValueError("folds must be auto, 0, or 2 or more, got 1")
         return self

@@ -2,9 +2,9 @@
 
     logits = factor * score + shift
 
-are fitted to the classes by their log loss: for one class an image one factor and K shifts within a softmax, for several
-a factor and a shift each, within sigmoids. The targets are Platt's too: not 0 and 1, but what a uniform prior over the
-answers makes of so many rows, so that scores without an error do not ask for an infinite factor.
+are fitted to the classes by their log loss: for one class an image one factor and K shifts within a softmax, for
+several a factor and a shift each, within sigmoids. The targets are Platt's too: not 0 and 1, but what a uniform prior
+over the answers makes of so many rows, so that scores without an error do not ask for an infinite factor.
 """
 
 from __future__ import annotations

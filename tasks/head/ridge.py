@@ -10,14 +10,14 @@ strength is a division, so that one decomposition serves the whole path:
 Numbers are standardised before, which leaves the solution as it is: the figures of the path then have no unit.
 
 As a classifier its targets are -1 and +1 a class (Hastie, Tibshirani & Friedman 2009, 4.2), and its scores are no
-probabilities: they may lie outside [0, 1]. They become some as Platt (1999) does it, on scores of rows that were held out
-(`platt.py`). Here those are each row's score by the solution without it, which least squares give in closed form (Allen
-1974):
+probabilities: they may lie outside [0, 1]. They become some as Platt (1999) does it, by scores of rows that were held
+out (`platt.py`). Here those are each row's score by the solution without it, which least squares give in closed form
+(Allen 1974):
 
     y_i - score_without_i = (y_i - score_i) / (1 - h_i),   h the diagonal of the hat matrix
 
-The logits are linear in the features still, so that the head is a linear one. Augmented views of an image know each other:
-with them the probabilities are too sure, which calibration mends.
+The logits are linear in the features still, so that the head is a linear one. Augmented views of an image know each
+other: with them the probabilities are too sure, which calibration mends.
 """
 
 from __future__ import annotations
