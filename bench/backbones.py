@@ -262,7 +262,7 @@ def text(results: dict[str, Any]) -> str:
         ]
         for row in results["networks"]
     ]
-    return f"{report._machine(results['machine'])} {results['date']}.\n\n{report.table(head, rows)}"
+    return f"{report.machine_text(results['machine'])} {results['date']}.\n\n{report.table(head, rows)}"
 
 
 def measure_again(row: dict[str, Any]) -> dict[str, Any]:

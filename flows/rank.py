@@ -1,4 +1,4 @@
-"""`graft rank`: which backbone for these images. Every candidate's head is probed on validation; nothing is chosen."""
+"""`graft rank`: which backbone for these images. Each candidate's head is judged on images held out; none is chosen."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ from tasks.common.record import DatasetRecord, Record
 from tasks.evaluate.params import EvaluateParams
 from tasks.features.extractor import SAMPLE, choose_extractor, spread
 from tasks.features.params import FeaturesParams
+from tasks.head.choice import choose
 from tasks.head.params import HeadParams
-from tasks.head.stage import walk
 
 from . import processes, versioning
 from .caching import not_collected
@@ -284,7 +284,7 @@ def _compute(entrants: dict[str, Entrant], images: Images, threads: int) -> None
 def _probe(
     entrants: dict[str, Entrant], images: Images, settings: Settings, failed: dict[str, str]
 ) -> Iterator[Probed]:
-    """Each candidate's head, as the stage `head` would choose it on validation."""
+    """Each candidate's head, as the stage `head` would choose it."""
     if settings.features.views:
         say("rank: augmented views are left out; the heads are trained on the images themselves")
     for name, entrant in entrants.items():
@@ -300,10 +300,9 @@ def _probed(name: str, entrant: Entrant, images: Images, settings: Settings) -> 
         raise job.failure
     features_ND = read(job, images.ids, images.files, settings.features.threads)
     pack = Pack(features_ND, np.empty((0, spec.dimension), features_ND.dtype), images.index, {})
-    visited, best, scale = walk(pack, settings.head)
-    val = pack.rows("val")
-    p_NK = scale.fold(visited[best].step.theta_KE, pack.classes).predict_proba(pack.features(val))
-    correct_N = p_NK.argmax(axis=1) == pack.labels(val)
+    choice = choose(pack, settings.head)
+    chosen = choice.found.chosen
+    correct_N = choice.found.output.argmax(axis=1) == pack.labels(choice.held)
     how = settings.evaluate
     low, high = figures.bootstrap_interval(correct_N, how.confidence, how.bootstrap, how.seed)
     where = "a sample of " if job.cost.sampled else ""
@@ -313,8 +312,8 @@ def _probed(name: str, entrant: Entrant, images: Images, settings: Settings) -> 
         accuracy=float(correct_N.mean()),
         low=low,
         high=high,
-        log_loss=visited[best].val_loss,
-        l2=visited[best].step.l2,
+        log_loss=chosen.score.loss,
+        settings=chosen.settings,
         images_per_second=job.cost.images_per_second(job.extractor.device),
         measured=f"{where}{job.cost.images:,} images in this run",
         megabytes=4 * spec.parameters / 1e6,
@@ -336,6 +335,7 @@ def _document(
         "dataset": versioning.raw_hash(root),
         "commit": versioning.git_state(root).commit,
         "images": images.counts(),
+        "held_out": max((len(one.probed.correct_N) for one in standings), default=0),
         "confidence": settings.evaluate.confidence,
         "candidates": [_row(one, entrants[one.probed.name]) for one in standings],
         "failed": failed,
@@ -367,7 +367,7 @@ def _row(one: Standing, entrant: Entrant) -> dict[str, Any]:
         "measured": found.measured,
         "megabytes": round(found.megabytes, 2),
         "dimension": found.dimension,
-        "l2": found.l2,
+        **found.settings,
         "on_front": one.on_front,
     }
 
@@ -383,7 +383,7 @@ def _write(found: dict[str, Any], standings: list[Standing], settings: Settings,
     with whole_folder(paths.state / "rank") as folder:
         write_json(folder / "rank.json", found)
         if standings:
-            ranking_picture(standings, settings.evaluate.confidence, found["images"]["val"], folder / "rank.png")
+            ranking_picture(standings, settings.evaluate.confidence, found["held_out"], folder / "rank.png")
 
 
 def _record(

@@ -26,6 +26,40 @@ Rows = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
+class Learnable:
+    """Rows of features that are read from the disk block by block: what is learned from need not fit into memory.
+
+    `learnable[start:stop]` are rows as float32, `np.asarray(learnable)` all of them.
+
+    Attributes:
+        parts: arrays (.., D), and which of their rows, one part after the other.
+    """
+
+    parts: tuple[tuple[npt.NDArray[Any], Rows], ...]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self), self.parts[0][0].shape[1]
+
+    def __len__(self) -> int:
+        return sum(len(rows) for _, rows in self.parts)
+
+    def __getitem__(self, place: slice) -> Floats:
+        start, stop, _ = place.indices(len(self))
+        blocks: list[Floats] = []
+        before = 0
+        for stored_ND, rows in self.parts:
+            inside = rows[max(start - before, 0) : max(stop - before, 0)]
+            if len(inside) or not blocks:
+                blocks.append(stored_ND[inside].astype(np.float32, copy=False))
+            before += len(rows)
+        return np.concatenate(blocks) if len(blocks) > 1 else blocks[0]
+
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        return self[:].astype(dtype or np.float32, copy=False)
+
+
+@dataclass(frozen=True)
 class Pack:
     """Features and what they are of. N images, T of them for training, V = views * T, D features.
 
@@ -89,15 +123,14 @@ class Pack:
     def weights(self, rows: Rows) -> npt.NDArray[np.float64]:
         return self.index["weight"].to_numpy(np.float64)[rows]
 
-    def to_learn_from(self, *splits: str) -> tuple[Floats, Rows]:
+    def to_learn_from(self, *splits: str) -> tuple[Learnable, Rows]:
         """(features, rows) of the named splits, with the views of the training images after them."""
-        rows, train = self.rows(*splits), self.rows("train")
+        rows = self.rows(*splits)
         if "train" not in splits or not len(self.views_VD):
-            return self.features(rows), rows
-        views = self.views_VD.astype(np.float32, copy=False)
-        return np.concatenate([self.features(rows), views]), np.concatenate(
-            [rows, np.tile(train, len(views) // len(train))]
-        )
+            return Learnable(((self.stored_ND, rows),)), rows
+        train, views = self.rows("train"), np.arange(len(self.views_VD))
+        parts = ((self.stored_ND, rows), (self.views_VD, views))
+        return Learnable(parts), np.concatenate([rows, np.tile(train, len(views) // len(train))])
 
 
 def read_pack(folder: Path) -> Pack:
