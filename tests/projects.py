@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import yaml
-from PIL import Image
+from PIL import Image, ImageDraw
 
 ROOT = Path(__file__).resolve().parent.parent
 CODE = (
@@ -56,6 +57,46 @@ def draw_classes(folder: Path, each: int = 14) -> Path:
     for colour, name in enumerate(("red", "green", "blue")):
         for number in range(each):
             draw(folder / name / f"{number:03}.png", colour, number)
+    return folder
+
+
+SHAPES = {"disc": (220, 60, 50), "square": (60, 200, 70), "bar": (70, 90, 230)}
+
+
+def draw_shapes(folder: Path, images: int) -> Path:
+    """Noisy pictures on which each of three shapes is there or not, and labels.csv, which says so; of the first, none
+    is."""
+    rng, rows = np.random.default_rng(7), []
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(images):
+        picture = Image.fromarray(rng.integers(90, 150, (48, 48, 3)).astype(np.uint8))
+        there = [name for name in SHAPES if number and rng.random() < 0.5]
+        for name in there:
+            x, y = rng.integers(2, 30, 2).tolist()
+            pen = ImageDraw.Draw(picture)
+            if name == "disc":
+                pen.ellipse((x, y, x + 15, y + 15), SHAPES[name])
+            else:
+                pen.rectangle((x, y, x + 13, y + (13 if name == "square" else 4)), SHAPES[name])
+        picture.save(folder / f"{number:03}.png")
+        rows.append({"path": f"{number:03}.png", "label": "|".join(there)})
+    pd.DataFrame(rows).to_csv(folder / "labels.csv", index=False)
+    return folder
+
+
+def draw_turned(folder: Path, images: int) -> Path:
+    """Noisy pictures of a bar that is turned by some angle, and labels.csv, which says by how many degrees."""
+    rng, rows = np.random.default_rng(8), []
+    folder.mkdir(parents=True, exist_ok=True)
+    bar = Image.new("L", (48, 48))
+    ImageDraw.Draw(bar).rectangle((20, 2, 28, 46), fill=255)
+    for number in range(images):
+        picture = Image.fromarray(rng.integers(0, 60, (48, 48, 3)).astype(np.uint8))
+        angle = float(rng.uniform(0, 90))
+        picture.paste((240, 240, 240), mask=bar.rotate(angle))
+        picture.save(folder / f"{number:03}.png")
+        rows.append({"path": f"{number:03}.png", "target": angle})
+    pd.DataFrame(rows).to_csv(folder / "labels.csv", index=False)
     return folder
 
 

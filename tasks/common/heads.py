@@ -177,13 +177,11 @@ class NeighbourHead(Head):
     share, so that no class is impossible. A number is the neighbours' mean, by the same votes.
 
     Attributes:
-        mean: float32 (D,), taken from features before their angles are compared.
-        unit: float16 (M, D), the training images' features less the mean, of length one.
+        unit: float16 (M, D), the training images' features, scaled to length one.
         target: int32 codes (M,), uint8 zeros and ones (M, K), or float64 numbers (M,).
         weight: float32 (M,).
     """
 
-    mean: Single
     unit: npt.NDArray[np.float16]
     target: Array
     weight: Single
@@ -191,22 +189,28 @@ class NeighbourHead(Head):
     temperature: float
     classes: list[str]
     task: Task = "classification"
-    kind: ClassVar[str] = "neighbours"
+    kind: ClassVar[str] = "knn"
 
     @property
     def dimension(self) -> int:
         return self.unit.shape[1]
 
-    def neighbours(self, x_BD: Single, k: int) -> tuple[Single, npt.NDArray[np.int64]]:
-        """(cosines, places) of the `k` most alike, both (B, k), the nearest first; of equals the earlier one first."""
-        query_BD = unit_length(x_BD - self.mean)
+    def search(self, features_ND: Array) -> tuple[Single, npt.NDArray[np.int64]]:
+        """(cosines, places) of the `k` most alike, both (N, k), the nearest first; of equals the earlier one first."""
+        cosine, place = np.empty((len(features_ND), self.k), np.float32), np.empty((len(features_ND), self.k), np.int64)
+        for rows in blocks(len(features_ND)):
+            cosine[rows], place[rows] = self._search(features_ND[rows].astype(np.float32, copy=False))
+        return cosine, place
+
+    def _search(self, x_BD: Single) -> tuple[Single, npt.NDArray[np.int64]]:
+        query_BD = unit_length(x_BD)
         cosine = np.empty((len(x_BD), 0), np.float32)
         place = np.empty((len(x_BD), 0), np.int64)
         for rows in blocks(len(self.unit)):
             cosine = np.hstack([cosine, query_BD @ self.unit[rows].T.astype(np.float32)])
             here = np.broadcast_to(np.arange(rows.start, rows.stop), (len(x_BD), rows.stop - rows.start))
             place = np.hstack([place, here])
-            cosine, place = _best(cosine, place, k)
+            cosine, place = _best(cosine, place, self.k)
         return cosine, place
 
     def vote(self, cosine_BJ: Single, place_BJ: npt.NDArray[np.int64]) -> Double:
@@ -216,10 +220,12 @@ class NeighbourHead(Head):
         votes_BJ = likeness_BJ * self.weight[place_BJ]
         if self.task == "regression":
             return ((votes_BJ * self.target[place_BJ]).sum(axis=1) / votes_BJ.sum(axis=1))[:, None]
-        chosen_BK = np.empty((len(place_BJ), len(self.classes)))
-        for k in range(len(self.classes)):
-            has_BJ = self.target[place_BJ] == k if self.task == "classification" else self.target[:, k][place_BJ]
-            chosen_BK[:, k] = (votes_BJ * has_BJ).sum(axis=1)
+        chosen_BK = np.zeros((len(place_BJ), len(self.classes)))
+        for j in range(place_BJ.shape[1]):
+            if self.task == "classification":
+                chosen_BK[np.arange(len(place_BJ)), self.target[place_BJ[:, j]]] += votes_BJ[:, j]
+            else:
+                chosen_BK += votes_BJ[:, j, None] * self.target[place_BJ[:, j]]
         further_B1 = likeness_BJ[:, -1:] * self.weight.mean()
         return (chosen_BK + further_B1 * self._share()) / (votes_BJ.sum(axis=1, keepdims=True) + further_B1)
 
@@ -231,10 +237,10 @@ class NeighbourHead(Head):
         return cast(Double, weight @ self.target / weight.sum())
 
     def _output(self, x_BD: Single) -> Double:
-        return self.vote(*self.neighbours(x_BD, self.k))
+        return self.vote(*self._search(x_BD))
 
     def _tensors(self) -> dict[str, Array]:
-        return {name: getattr(self, name) for name in ("mean", "unit", "target", "weight")}
+        return {name: getattr(self, name) for name in ("unit", "target", "weight")}
 
     def _settings(self) -> dict[str, Any]:
         return {"k": self.k, "temperature": self.temperature}

@@ -9,10 +9,10 @@ import pandas as pd
 
 from ..common.task import MAIN
 from .params import EvaluateParams
-from .tested import Report, Tested
+from .outcome import Outcome, Report
 
 
-def without_leaks(folder: Path, tested: Tested, report: Report, params: EvaluateParams) -> dict[str, Any]:
+def without_leaks(folder: Path, outcome: Outcome, report: Report, params: EvaluateParams) -> dict[str, Any]:
     """The figures of the test images that are in no split before, as `without_leaks`; nothing where all are.
 
     Args:
@@ -20,10 +20,10 @@ def without_leaks(folder: Path, tested: Tested, report: Report, params: Evaluate
     """
     pairs = pd.read_parquet(folder / "leaks.parquet", columns=["other_image_id", "other_split"])
     leaked = pairs.loc[pairs["other_split"] == "test", "other_image_id"]
-    kept = ~tested.index["image_id"].isin(leaked).to_numpy()
+    kept = ~outcome.index["image_id"].isin(leaked).to_numpy()
     if kept.all():
         return {}
-    left = report.scores(tested.output[kept], tested.target[kept], params) if kept.any() else {}
+    left = report.scores(outcome.output[kept], outcome.target[kept], params) if kept.any() else {}
     return {"without_leaks": {**left, "images": int(kept.sum()), "leaked": int((~kept).sum())}}
 
 

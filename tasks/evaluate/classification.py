@@ -10,10 +10,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from ..common import metrics as figures
+from .outcome import Floats, Outcome
 from .params import EvaluateParams
 from .pictures import confusion_picture, mistakes_picture, reliability_picture
 from .selective import abstention, before_calibration, risk_coverage, risk_coverage_picture
-from .tested import Floats, Tested
 
 
 def scores(output_NK: Floats, y_N: npt.NDArray[Any], params: EvaluateParams) -> dict[str, float]:
@@ -28,29 +28,29 @@ def scores(output_NK: Floats, y_N: npt.NDArray[Any], params: EvaluateParams) -> 
     }
 
 
-def predictions(tested: Tested) -> pd.DataFrame:
+def predictions(outcome: Outcome) -> pd.DataFrame:
     """`predicted`, `score`, `p_<class>`; `abstain` where there is a threshold."""
-    names, p_NK = np.array(tested.classes, dtype=object), tested.output
-    table = tested.index.assign(predicted=names[p_NK.argmax(axis=1)], score=p_NK.max(axis=1))
-    if tested.calibration.threshold is not None:
-        table = table.assign(abstain=~tested.calibration.answers(p_NK))
-    return table.assign(**{f"p_{name}": p_NK[:, k] for k, name in enumerate(tested.classes)})
+    names, p_NK = np.array(outcome.classes, dtype=object), outcome.output
+    table = outcome.index.assign(predicted=names[p_NK.argmax(axis=1)], score=p_NK.max(axis=1))
+    if outcome.calibration.threshold is not None:
+        table = table.assign(abstain=~outcome.calibration.answers(p_NK))
+    return table.assign(**{f"p_{name}": p_NK[:, k] for k, name in enumerate(outcome.classes)})
 
 
-def further(tested: Tested, predictions: pd.DataFrame, params: EvaluateParams) -> dict[str, Any]:
+def further(outcome: Outcome, predictions: pd.DataFrame, params: EvaluateParams) -> dict[str, Any]:
     """Calibration and abstention, and the figures of each class."""
-    bins, before = _bins(tested, params)
+    bins, before = _bins(outcome, params)
     return {
         "calibration_error": figures.expected_calibration_error(bins),
-        **before_calibration(tested.before, tested.target, tested.calibration.temperature, before),
-        **abstention(predictions, tested.calibration, params.confidence, params.bootstrap, params.seed),
-        "classes": len(tested.classes),
-        "per_class": figures.per_class(_confusion(tested), tested.classes),
+        **before_calibration(outcome.before, outcome.target, outcome.calibration.temperature, before),
+        **abstention(predictions, outcome.calibration, params.confidence, params.bootstrap, params.seed),
+        "classes": len(outcome.classes),
+        "per_class": figures.per_class(_confusion(outcome), outcome.classes),
     }
 
 
 def draw(
-    tested: Tested,
+    outcome: Outcome,
     predictions: pd.DataFrame,
     metrics: dict[str, Any],
     params: EvaluateParams,
@@ -59,19 +59,19 @@ def draw(
     folder: Path,
 ) -> None:
     """confusion.png, reliability.png, risk_coverage.png, mistakes.png."""
-    bins, before = _bins(tested, params)
+    bins, before = _bins(outcome, params)
     wrong = predictions[predictions["predicted"] != predictions["label"]]
     worst = wrong.sort_values(["score", "path"], ascending=[False, True]).head(params.mistakes)
     captions = [f"{one.label}\nas {one.predicted} ({one.score:.0%})" for one in worst.itertuples()]
-    confusion_picture(_confusion(tested), tested.classes, folder / "confusion.png")
+    confusion_picture(_confusion(outcome), outcome.classes, folder / "confusion.png")
     reliability_picture(bins, metrics["calibration_error"], folder / "reliability.png", before)
     risk_coverage_picture(risk_coverage(predictions), metrics.get("abstention", {}), folder / "risk_coverage.png")
     mistakes_picture(worst.assign(caption=captions), raw, folder / "mistakes.png", channels)
 
 
-def tabulate(tested: Tested, predictions: pd.DataFrame, params: EvaluateParams, folder: Path) -> None:
+def tabulate(outcome: Outcome, predictions: pd.DataFrame, params: EvaluateParams, folder: Path) -> None:
     """confusion.csv, reliability.csv and reliability_before.csv, risk_coverage.csv."""
-    bins, before = _bins(tested, params)
+    bins, before = _bins(outcome, params)
     confused = predictions.rename(columns={"label": "actual"})[["actual", "predicted"]]
     confused.to_csv(folder / "confusion.csv", index=False)
     pd.DataFrame(bins).to_csv(folder / "reliability.csv", index=False)
@@ -79,11 +79,11 @@ def tabulate(tested: Tested, predictions: pd.DataFrame, params: EvaluateParams, 
     risk_coverage(predictions).to_csv(folder / "risk_coverage.csv", index=False)
 
 
-def _confusion(tested: Tested) -> npt.NDArray[np.int64]:
-    return figures.confusion(tested.output.argmax(axis=1), tested.target, len(tested.classes))
+def _confusion(outcome: Outcome) -> npt.NDArray[np.int64]:
+    return figures.confusion(outcome.output.argmax(axis=1), outcome.target, len(outcome.classes))
 
 
-def _bins(tested: Tested, params: EvaluateParams) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def _bins(outcome: Outcome, params: EvaluateParams) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Of the reliability diagram, after calibration and before."""
-    after = figures.reliability(tested.output, tested.target, params.bins)
-    return after, figures.reliability(tested.before, tested.target, params.bins)
+    after = figures.reliability(outcome.output, outcome.target, params.bins)
+    return after, figures.reliability(outcome.before, outcome.target, params.bins)

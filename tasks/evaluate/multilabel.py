@@ -17,10 +17,10 @@ from ..common import metrics as figures
 from ..common.calibration import two_way
 from ..common.heads import decide
 from ..common.manifest import BETWEEN
+from .outcome import Floats, Outcome
 from .params import EvaluateParams
 from .pictures import mistakes_picture, precision_recall_picture, reliability_picture
 from .selective import before_calibration
-from .tested import Floats, Tested
 
 CAPTION = 30
 """Letters of an image's classes above its picture, at most."""
@@ -35,28 +35,28 @@ def scores(output_NK: Floats, y_NK: npt.NDArray[Any], params: EvaluateParams) ->
     return {**figures.multilabel_scores(output_NK, y_NK), **ends}
 
 
-def predictions(tested: Tested) -> pd.DataFrame:
+def predictions(outcome: Outcome) -> pd.DataFrame:
     """`predicted` (classes with `BETWEEN` between them, as `label`), `p_<class>`."""
-    found_NK = decide(tested.output, "multilabel") > 0
-    names = np.array(tested.classes, dtype=object)
-    table = tested.index.assign(predicted=[BETWEEN.join(names[found_K]) for found_K in found_NK])
-    return table.assign(**{f"p_{name}": tested.output[:, k] for k, name in enumerate(tested.classes)})
+    found_NK = decide(outcome.output, "multilabel") > 0
+    names = np.array(outcome.classes, dtype=object)
+    table = outcome.index.assign(predicted=[BETWEEN.join(names[found_K]) for found_K in found_NK])
+    return table.assign(**{f"p_{name}": outcome.output[:, k] for k, name in enumerate(outcome.classes)})
 
 
-def further(tested: Tested, predictions: pd.DataFrame, params: EvaluateParams) -> dict[str, Any]:
+def further(outcome: Outcome, predictions: pd.DataFrame, params: EvaluateParams) -> dict[str, Any]:
     """Calibration, every class of every image being a question; the figures of each class."""
-    bins, before = _bins(tested, params)
-    pairs, yes = two_way(tested.before), _yes(tested)
+    bins, before = _bins(outcome, params)
+    pairs, yes = two_way(outcome.before), _yes(outcome)
     return {
         "calibration_error": figures.expected_calibration_error(bins),
-        **before_calibration(pairs, yes, tested.calibration.temperature, before),
-        "classes": len(tested.classes),
-        "per_class": figures.per_label(tested.output, tested.target, tested.classes),
+        **before_calibration(pairs, yes, outcome.calibration.temperature, before),
+        "classes": len(outcome.classes),
+        "per_class": figures.per_label(outcome.output, outcome.target, outcome.classes),
     }
 
 
 def draw(
-    tested: Tested,
+    outcome: Outcome,
     predictions: pd.DataFrame,
     metrics: dict[str, Any],
     params: EvaluateParams,
@@ -65,49 +65,49 @@ def draw(
     folder: Path,
 ) -> None:
     """precision_recall.png, reliability.png, mistakes.png."""
-    bins, before = _bins(tested, params)
+    bins, before = _bins(outcome, params)
     average = {name: row["average_precision"] for name, row in metrics["per_class"].items()}
     curves = {
-        name: figures.precision_recall(tested.output[:, k], tested.target[:, k])
-        for k, name in enumerate(tested.classes)
+        name: figures.precision_recall(outcome.output[:, k], outcome.target[:, k])
+        for k, name in enumerate(outcome.classes)
         if average[name] is not None
     }
     precision_recall_picture(curves, average, folder / "precision_recall.png")
     reliability_picture(bins, metrics["calibration_error"], folder / "reliability.png", before)
-    mistakes_picture(worst(tested, params.mistakes), raw, folder / "mistakes.png", channels)
+    mistakes_picture(worst(outcome, params.mistakes), raw, folder / "mistakes.png", channels)
 
 
-def worst(tested: Tested, most: int) -> pd.DataFrame:
+def worst(outcome: Outcome, most: int) -> pd.DataFrame:
     """The images with the surest wrong answers, `path` and `caption` of each: a class that is not there and was found,
     or one that is there and was missed."""
-    off_NK = np.abs(tested.output - tested.target)
-    wrong_NK = np.where((tested.output >= 0.5) != (tested.target > 0), off_NK, 0.0)
-    table = tested.index.assign(k=wrong_NK.argmax(axis=1), off=wrong_NK.max(axis=1), row=np.arange(len(off_NK)))
+    off_NK = np.abs(outcome.output - outcome.target)
+    wrong_NK = np.where((outcome.output >= 0.5) != (outcome.target > 0), off_NK, 0.0)
+    table = outcome.index.assign(k=wrong_NK.argmax(axis=1), off=wrong_NK.max(axis=1), row=np.arange(len(off_NK)))
     table = table[table["off"] > 0].sort_values(["off", "path"], ascending=[False, True]).head(most)
-    return table.assign(caption=[_caption(tested, one.label, one.row, one.k) for one in table.itertuples()])
+    return table.assign(caption=[_caption(outcome, one.label, one.row, one.k) for one in table.itertuples()])
 
 
-def _caption(tested: Tested, label: str, row: int, k: int) -> str:
+def _caption(outcome: Outcome, label: str, row: int, k: int) -> str:
     has = textwrap.shorten(label.replace(BETWEEN, ", "), CAPTION, placeholder=" ...") or "no class"
-    said = "missed" if tested.target[row, k] else "found"
-    return f"{has}\n{said} {tested.classes[k]} ({tested.output[row, k]:.0%})"
+    said = "missed" if outcome.target[row, k] else "found"
+    return f"{has}\n{said} {outcome.classes[k]} ({outcome.output[row, k]:.0%})"
 
 
-def tabulate(tested: Tested, predictions: pd.DataFrame, params: EvaluateParams, folder: Path) -> None:
+def tabulate(outcome: Outcome, predictions: pd.DataFrame, params: EvaluateParams, folder: Path) -> None:
     """average_precision.csv, reliability.csv and reliability_before.csv."""
-    bins, before = _bins(tested, params)
-    average = figures.average_precisions(tested.output, tested.target)
-    known = pd.DataFrame({"label": tested.classes, "average_precision": average}).dropna()
+    bins, before = _bins(outcome, params)
+    average = figures.average_precisions(outcome.output, outcome.target)
+    known = pd.DataFrame({"label": outcome.classes, "average_precision": average}).dropna()
     known.to_csv(folder / "average_precision.csv", index=False)
     pd.DataFrame(bins).to_csv(folder / "reliability.csv", index=False)
     pd.DataFrame(before).to_csv(folder / "reliability_before.csv", index=False)
 
 
-def _yes(tested: Tested) -> npt.NDArray[np.int64]:
-    return (tested.target > 0).astype(np.int64).ravel()
+def _yes(outcome: Outcome) -> npt.NDArray[np.int64]:
+    return (outcome.target > 0).astype(np.int64).ravel()
 
 
-def _bins(tested: Tested, params: EvaluateParams) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def _bins(outcome: Outcome, params: EvaluateParams) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Of the reliability diagram, after calibration and before."""
-    after = figures.reliability(two_way(tested.output), _yes(tested), params.bins)
-    return after, figures.reliability(two_way(tested.before), _yes(tested), params.bins)
+    after = figures.reliability(two_way(outcome.output), _yes(outcome), params.bins)
+    return after, figures.reliability(two_way(outcome.before), _yes(outcome), params.bins)

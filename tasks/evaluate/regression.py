@@ -9,9 +9,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from ..common import metrics as figures
+from .outcome import Floats, Outcome
 from .params import EvaluateParams
 from .pictures import mistakes_picture, residuals_picture, scatter_picture
-from .tested import Floats, Tested
 
 
 def scores(output_N1: Floats, y_N: npt.NDArray[Any], params: EvaluateParams) -> dict[str, float | None]:
@@ -22,19 +22,19 @@ def scores(output_N1: Floats, y_N: npt.NDArray[Any], params: EvaluateParams) -> 
     return {**figures.regression_scores(predicted_N, y_N), **ends}
 
 
-def predictions(tested: Tested) -> pd.DataFrame:
+def predictions(outcome: Outcome) -> pd.DataFrame:
     """`label` and `predicted` as numbers, and `error`, by how much the latter is too large."""
-    predicted_N = tested.output[:, 0]
-    return tested.index.assign(label=tested.target, predicted=predicted_N, error=predicted_N - tested.target)
+    predicted_N = outcome.output[:, 0]
+    return outcome.index.assign(label=outcome.target, predicted=predicted_N, error=predicted_N - outcome.target)
 
 
-def further(tested: Tested, predictions: pd.DataFrame, params: EvaluateParams) -> dict[str, Any]:
+def further(outcome: Outcome, predictions: pd.DataFrame, params: EvaluateParams) -> dict[str, Any]:
     """Nothing: the candidates' figures are all there are."""
     return {}
 
 
 def draw(
-    tested: Tested,
+    outcome: Outcome,
     predictions: pd.DataFrame,
     metrics: dict[str, Any],
     params: EvaluateParams,
@@ -46,13 +46,13 @@ def draw(
     table = predictions.assign(size=predictions["error"].abs())
     worst = table.sort_values(["size", "path"], ascending=[False, True]).head(params.mistakes)
     captions = [f"{one.label:.4g}\nas {one.predicted:.4g} ({one.error:+.2g})" for one in worst.itertuples()]
-    scatter_picture(tested.target, tested.output[:, 0], folder / "scatter.png")
+    scatter_picture(outcome.target, outcome.output[:, 0], folder / "scatter.png")
     residuals_picture(predictions["error"].to_numpy(), folder / "residuals.png")
     title = "The largest errors on the test images"
     mistakes_picture(worst.assign(caption=captions), raw, folder / "mistakes.png", channels, title)
 
 
-def tabulate(tested: Tested, predictions: pd.DataFrame, params: EvaluateParams, folder: Path) -> None:
+def tabulate(outcome: Outcome, predictions: pd.DataFrame, params: EvaluateParams, folder: Path) -> None:
     """predicted.csv."""
     pairs = predictions.rename(columns={"label": "actual"})[["actual", "predicted", "error"]]
     pairs.to_csv(folder / "predicted.csv", index=False)

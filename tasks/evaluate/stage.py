@@ -16,15 +16,26 @@ from ..common.record import DatasetRecord, Record
 from ..common.task import Task
 from . import classification, multilabel, regression
 from .audited import without_leaks
+from .outcome import Outcome, Report
 from .page import report_page
 from .params import EvaluateParams
-from .tested import Report, Tested
 
 REPORTS: dict[Task, Report] = {
     "classification": classification,
     "multilabel": multilabel,
     "regression": regression,
 }
+
+TABLES = {
+    "confusion.csv": ["actual", "predicted"],
+    "average_precision.csv": ["label", "average_precision"],
+    "predicted.csv": ["actual", "predicted", "error"],
+    "reliability.csv": ["bin", "images", "confidence", "accuracy"],
+    "reliability_before.csv": ["bin", "images", "confidence", "accuracy"],
+    "risk_coverage.csv": ["coverage", "error", "threshold"],
+}
+"""From which dvc.yaml's plots are drawn. Those of other tasks are there, without a row: of a file that is not there,
+`dvc plots show` complains."""
 
 
 def run(params: EvaluateParams, paths: Paths) -> Record:
@@ -37,18 +48,18 @@ def run(params: EvaluateParams, paths: Paths) -> Record:
     output = {name: one.calibration.apply(before[name]) for name, one in candidates.items()}
     scores = {name: report.scores(each, target, params) for name, each in output.items()}
     index = pack.index.iloc[test][["image_id", "path", "label"]].reset_index(drop=True)
-    tested = Tested(index, pack.classes, target, before[chosen], output[chosen], candidates[chosen].calibration)
-    predictions = report.predictions(tested)
+    outcome = Outcome(index, pack.classes, target, before[chosen], output[chosen], candidates[chosen].calibration)
+    predictions = report.predictions(outcome)
     metrics: dict[str, Any] = {
         "task": pack.task,
         **scores[chosen],
-        **report.further(tested, predictions, params),
+        **report.further(outcome, predictions, params),
         "candidate": chosen,
         "images": len(test),
         "candidates": scores,
-        **without_leaks(paths.audit, tested, report, params),
+        **without_leaks(paths.audit, outcome, report, params),
     }
-    _write(report, tested, predictions, metrics, params, paths, pack.channels)
+    _write(report, outcome, predictions, metrics, params, paths, pack.channels)
     profile = {"images": len(test), "split": "test"}
     return Record(
         metrics=metrics,
@@ -60,7 +71,7 @@ def run(params: EvaluateParams, paths: Paths) -> Record:
 
 def _write(
     report: Report,
-    tested: Tested,
+    outcome: Outcome,
     predictions: pd.DataFrame,
     metrics: dict[str, Any],
     params: EvaluateParams,
@@ -69,8 +80,10 @@ def _write(
 ) -> None:
     with whole_folder(paths.report) as folder:
         write_table(predictions, folder / "predictions.parquet")
-        report.draw(tested, predictions, metrics, params, paths.raw, channels, folder)
+        report.draw(outcome, predictions, metrics, params, paths.raw, channels, folder)
         shutil.copytree(paths.audit, folder / "audit")
         (folder / "index.html").write_text(report_page(metrics, params.confidence), encoding="utf-8")
     with whole_folder(paths.plots("evaluate")) as folder:
-        report.tabulate(tested, predictions, params, folder)
+        for name, columns in TABLES.items():
+            pd.DataFrame(columns=columns).to_csv(folder / name, index=False)
+        report.tabulate(outcome, predictions, params, folder)

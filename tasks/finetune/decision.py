@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ..common.errors import ParamsError
 from ..common.task import LOSS, MAIN, Task
 from .params import FinetuneParams
 
@@ -60,6 +61,22 @@ def whether_to_train(
     if minutes > params.budget_minutes:
         return False, f"{spent} more than `finetune.budget_minutes`, {params.budget_minutes:g}, here", minutes
     return True, f"{spent} less than `finetune.budget_minutes`, {params.budget_minutes:g}, here", minutes
+
+
+def why_no_start(params: FinetuneParams, kind: str) -> str:
+    """Why nothing can be trained from a head of this kind.
+
+    Raises:
+        ParamsError: it must be, by `finetune.mode: on`.
+    """
+    if params.mode == "on":
+        raise ParamsError(
+            "`finetune.mode` is on, but fine-tuning starts from a linear head",
+            got=f"a head of kind {kind}, by `head.kind`",
+            allowed="head.kind: auto | logistic | ridge",
+            todo="set `head.kind: auto`, or `finetune.mode: off`",
+        )
+    return f"fine-tuning starts from a linear head; by `head.kind` it is of kind {kind}"
 
 
 def whether_to_keep(head: Score, finetuned: Score, keeps_promise: bool = True) -> tuple[str, str]:

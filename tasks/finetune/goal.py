@@ -53,10 +53,12 @@ class Goal:
         return F.binary_cross_entropy_with_logits(logits_BK, smooth_BK, reduction="none").mean(dim=1)
 
     def output(self, logits_BK: torch.Tensor) -> torch.Tensor:
-        """Probabilities (B, K), or numbers (B, 1) in their own unit."""
+        """Probabilities (B, K), or numbers (B, 1) in their own unit; on the processor, as not every GPU has doubles."""
         if self.task == "classification":
             return logits_BK.softmax(dim=1)
-        return logits_BK.sigmoid() if self.task == "multilabel" else logits_BK.double() * self.std + self.mean
+        if self.task == "multilabel":
+            return logits_BK.double().sigmoid()  # in single precision, what is nearly sure would be wholly sure
+        return logits_BK.double() * self.std + self.mean
 
     def start(self, head: LinearHead) -> tuple[Array, Array]:
         """(weight, bias) of the last layer."""

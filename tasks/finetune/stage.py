@@ -14,7 +14,7 @@ from ..common.backbones.weights import same_weights
 from ..common.calibrating import calibrate_like, summary
 from ..common.calibration import FILE, Calibration
 from ..common.files import whole_folder, write_json
-from ..common.heads import LinearHead
+from ..common.heads import Head, LinearHead, load_head
 from ..common.images import EvalTransform, load
 from ..common.metrics import loss, main_figure
 from ..common.pack import Pack, read_pack
@@ -22,7 +22,7 @@ from ..common.paths import Paths
 from ..common.progress import say
 from ..common.record import Record
 from ..common.task import MAIN
-from .decision import Decision, Score, whether_to_keep, whether_to_train
+from .decision import Decision, Score, whether_to_keep, whether_to_train, why_no_start
 from .params import FinetuneParams
 
 if TYPE_CHECKING:
@@ -33,16 +33,19 @@ def run(params: FinetuneParams, paths: Paths) -> Record:
     """Decides, trains if so decided, compares with the frozen head on validation.
 
     Raises:
+        ParamsError: it is to train, from a head that is not linear.
         WeightsError: the backbone's weights are gone, or are others than the features were made with.
         DataError: an image is gone or damaged since it was checked.
     """
     pack = read_pack(paths.features)
-    head = LinearHead.load(paths.head, "selected")
+    head = load_head(paths.head, "selected")
     frozen = _score_of_head(head, pack)
     train_images = len(pack.rows("train"))
     if params.mode == "off" or (params.mode == "auto" and train_images < params.min_images):
         _, reason, minutes = whether_to_train(params, train_images, lambda: 0.0)  # torch is not needed to say no
         return _stay(params, paths, train_images, reason, minutes, frozen)
+    if not isinstance(head, LinearHead):
+        return _stay(params, paths, train_images, why_no_start(params, head.kind), None, frozen)
 
     spec = Spec.from_dict(pack.fingerprint)
     trainer, train, val = _set_up(params, paths, pack, head, spec)
@@ -68,7 +71,7 @@ def run(params: FinetuneParams, paths: Paths) -> Record:
     return _record(decision, minutes, course, calibration, paths)
 
 
-def _score_of_head(head: LinearHead, pack: Pack) -> Score:
+def _score_of_head(head: Head, pack: Pack) -> Score:
     return _score(head.output(pack.features(pack.rows("val"))), pack)
 
 

@@ -151,7 +151,7 @@ class Trainer:
         order = np.arange(len(images.target))
         with torch.inference_mode():
             parts = [
-                self.goal.output(self._logits(pixels).float()).cpu().numpy()
+                self.goal.output(self._logits(pixels).float().cpu()).numpy()
                 for _, pixels in self._batches(images.load, order, epoch=-1, drop_last=False)
             ]
         return np.concatenate(parts).astype(np.float64)

@@ -1,68 +1,97 @@
-"""Which strength of the path to take: the one that validation images prefer. N images, D features, K classes."""
+"""Which candidate of which grid: trained on some rows, judged on those held out. F folds, M held-out rows of all."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from ..common.heads import softmax
-from ..common.logistic import Step
-from ..common.metrics import accuracy, log_loss
-
-Floats = npt.NDArray[np.float64]
-Singles = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int64]
+from ..common.heads import Head
+from ..common.manifest import Task
+from .estimator import Array, Double, Examples, Walk
+from .scores import Score, Select
 
 
 @dataclass(frozen=True)
-class Validated:
-    """A step of the path and what validation says of it."""
+class Fold:
+    """What is learned from, and the features of the rows that are held out meanwhile."""
 
-    step: Step
-    val_loss: float
-    val_accuracy: float
+    examples: Examples
+    held_MD: Array
 
-    def row(self) -> dict[str, float]:
-        return {
-            "l2": self.step.l2,
-            "log10_l2": float(np.log10(self.step.l2)),
-            "train_loss": self.step.train_loss,
-            "val_loss": self.val_loss,
-            "val_accuracy": self.val_accuracy,
-            "iterations": self.step.iterations,
-            "converged": int(self.step.converged),
-        }
+
+@dataclass(frozen=True)
+class Tried:
+    """A candidate, and what the held-out rows of all folds say of it. Training's figures are the folds' mean or sum."""
+
+    settings: dict[str, float]
+    score: Score
+    train_loss: float
+    iterations: int
+    converged: bool
+
+
+@dataclass(frozen=True)
+class Found:
+    """Attributes:
+    tried: all candidates that were trained, in order.
+    best: the place of the chosen one among them.
+    output: its, of the held-out rows in the order of the folds: (M, K) probabilities or (M, 1) numbers.
+    head: it itself, if there was one fold.
+    """
+
+    tried: list[Tried]
+    best: int
+    output: Double
+    head: Head | None
+
+    @property
+    def chosen(self) -> Tried:
+        return self.tried[self.best]
+
+
+@dataclass(frozen=True)
+class Held:
+    """Of the held-out rows of all folds, in order: targets and weights (M,)."""
+
+    target: Array
+    weight_M: Double
+    task: Task
 
 
 def search(
-    steps: Iterator[Step],
-    x_ND: npt.NDArray[np.float32],
-    y_N: Ints,
-    weight_N: Floats,
-    by: str,
-    patience: int,
-    each: Callable[[], None],
-) -> tuple[list[Validated], int]:
-    """Walks the path until validation has not improved for `patience` strengths; x, y and weight are validation's.
+    walks: Sequence[Walk], folds: Sequence[Fold], held: Held, select: Select, patience: int, each: Callable[[], Any]
+) -> Found:
+    """Goes every walk until it has not got better for `patience` candidates in a row; the folds go side by side, so
+    that it is the outputs of all of them that are judged.
 
-    Returns:
-        What was visited, and the place of the best: least log loss, or highest accuracy (ties to the least log loss).
+    Args:
+        each: called after each candidate.
     """
-    visited: list[Validated] = []
-    best = 0
-    for step in steps:
-        p_NK = softmax(x_ND @ step.weight_KD.T + step.bias_K)
-        visited.append(Validated(step, log_loss(p_NK, y_N, weight_N), accuracy(p_NK, y_N)))
-        each()
-        if _score(visited[-1], by) > _score(visited[best], by):
-            best = len(visited) - 1
-        if len(visited) - 1 - best >= patience:
-            break
-    return visited, best
-
-
-def _score(result: Validated, by: str) -> tuple[float, float]:
-    return (result.val_accuracy if by == "accuracy" else 0.0, -result.val_loss)
+    tried: list[Tried] = []
+    best: tuple[int, Double, Head | None] | None = None
+    for walk in walks:
+        best_here = len(tried)
+        for steps in zip(*(walk(fold.examples, fold.held_MD) for fold in folds)):
+            output = np.concatenate([step.output for step in steps])
+            tried.append(
+                Tried(
+                    steps[0].settings,
+                    Score.of(output, held.target, held.weight_M, held.task),
+                    float(np.mean([step.train_loss for step in steps])),
+                    sum(step.iterations for step in steps),
+                    all(step.converged for step in steps),
+                )
+            )
+            each()
+            score, last = tried[-1].score, len(tried) - 1
+            if best is None or score.better_than(tried[best[0]].score, select):
+                best = last, output, steps[0].head if len(folds) == 1 else None
+            if score.better_than(tried[best_here].score, select):
+                best_here = last
+            if last - best_here >= patience:
+                break
+    assert best is not None, "a grid has at least one candidate"
+    return Found(tried, *best)

@@ -19,7 +19,7 @@ COLOURS = {"blue": (40, 60, 200), "green": (40, 180, 60), "red": (200, 50, 40)}
 SECTIONS = {
     "preprocess": {"val_fraction": 0.25, "test_fraction": 0.25},
     "features": {"backbone": BACKBONE, "weights": "random", "precision": "f32", "threads": 2},
-    "head": {"strengths": 7},
+    "head": {"folds": 0, "l2_max": 1.0, "strengths": 7},
     "audit": {"folds": 3, "curve_seeds": 1},
     "finetune": {"mode": "off"},
     "evaluate": {"bootstrap": 200},

@@ -41,8 +41,8 @@ def neighbours(task="classification", m=40, **changes):
         "multilabel": rng.integers(0, 2, (m, 3)).astype(np.uint8),
         "regression": rng.normal(50, 10, m),
     }[task]
-    parts = {"mean": stored.mean(axis=0), "weight": np.ones(m, np.float32), "k": 5, "temperature": 0.1, **changes}
-    unit = unit_length(stored - parts["mean"]).astype(np.float16)
+    parts = {"weight": np.ones(m, np.float32), "k": 5, "temperature": 0.1, **changes}
+    unit = unit_length(stored).astype(np.float16)
     return NeighbourHead(unit=unit, target=target, classes=named(task), task=task, **parts)
 
 
@@ -191,10 +191,7 @@ def test_a_head_of_another_kind_than_is_needed_is_refused(tmp_path):
 def votes(head, x_D):
     """The rule, written down plainly, on features in float64."""
     stored = features(len(head.unit), seed=2).astype(np.float64)
-    unit = stored - stored.mean(axis=0)
-    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
-    query = x_D - stored.mean(axis=0)
-    cosine = unit @ (query / np.linalg.norm(query))
+    cosine = stored @ x_D / np.linalg.norm(stored, axis=1) / np.linalg.norm(x_D)
     nearest = np.argsort(-cosine)[: head.k]
     return nearest, head.weight[nearest] * np.exp(cosine[nearest] / head.temperature)
 
@@ -228,8 +225,8 @@ def test_a_number_is_the_neighbours_mean_by_their_votes():
 
 def test_cosines_from_float16_are_those_of_float32_to_a_thousandth():
     stored, query = features(200, seed=2), features(20)
-    head = neighbours(m=200, mean=np.zeros(D, np.float32))
-    cosine, place = head.neighbours(query, 10)
+    head = neighbours(m=200, k=10)
+    cosine, place = head.search(query)
     expected = unit_length(query) @ unit_length(stored).T
     assert np.abs(cosine - np.take_along_axis(expected, place, axis=1)).max() < 1e-3
     assert (-np.sort(-expected, axis=1)[:, :10] - cosine).max() < 1e-3
@@ -239,13 +236,12 @@ def test_the_nearest_of_equals_is_the_earlier():
     stored = np.repeat(features(1), 9, axis=0)
     head = neighbours(m=9, k=3)
     same = NeighbourHead(**{**vars(head), "unit": unit_length(stored).astype(np.float16)})
-    assert same.neighbours(features(2), 3)[1].tolist() == [[0, 1, 2], [0, 1, 2]]
+    assert same.search(features(2))[1].tolist() == [[0, 1, 2], [0, 1, 2]]
 
 
 def test_a_very_small_temperature_does_not_overflow():
     assert np.isfinite(neighbours(temperature=1e-6).predict_proba(features())).all()
 
 
-def test_an_image_as_dark_as_the_mean_has_neighbours_still():
-    head = neighbours()
-    assert np.isfinite(head.predict_proba(head.mean[None])).all()
+def test_features_that_are_all_nought_have_neighbours_still():
+    assert np.isfinite(neighbours().predict_proba(np.zeros((1, D)))).all()

@@ -100,6 +100,13 @@ def test_the_plots_can_be_drawn_from_tables(finished_paths):
     assert len(pd.read_csv(finished_paths.plots("evaluate") / "reliability.csv")) > 0
 
 
+@pytest.mark.parametrize("name", ["average_precision.csv", "predicted.csv"])
+def test_a_table_of_another_task_has_columns_and_no_rows(finished_paths, name):
+    table = pd.read_csv(finished_paths.plots("evaluate") / name)
+    assert len(table.columns) >= 2
+    assert len(table) == 0
+
+
 @pytest.fixture
 def withholding(often_wrong):
     """A head that abstains from about half of the test images."""

@@ -5,7 +5,14 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from tasks.evaluate.pictures import confusion_picture, mistakes_picture, reliability_picture
+from tasks.evaluate.pictures import (
+    confusion_picture,
+    mistakes_picture,
+    precision_recall_picture,
+    reliability_picture,
+    residuals_picture,
+    scatter_picture,
+)
 
 BINS = [
     {"bin": 0.75, "images": 4, "confidence": 0.7, "accuracy": 0.75},
@@ -117,3 +124,28 @@ def test_of_one_or_two_bands_the_first_is_shown_as_grey(tmp_path, mistakes, band
     np.save(tmp_path / "bands.npy", np.full((50, 50, len(bands)), bands, np.uint8))
     mistakes_picture(mistakes.head(1).assign(path="bands.npy"), tmp_path, tmp_path / "a.png", len(bands))
     assert (pixels(tmp_path / "a.png") == 77).all(axis=2).sum() > 1000
+
+
+def curves(k):
+    recall = np.linspace(0, 1, 9)
+    return {f"class $_{n}$": (recall, np.linspace(1, n / k, 9)) for n in range(k)}, {
+        f"class $_{n}$": (1 + n / k) / 2 for n in range(k)
+    }
+
+
+@pytest.mark.parametrize("k", [0, 1, 3, 40])
+def test_precision_and_recall_are_a_picture_of_any_number_of_classes(tmp_path, k):
+    precision_recall_picture(*curves(k), tmp_path / "a.png")
+    assert min(pixels(tmp_path / "a.png").shape[:2]) > 200
+
+
+@pytest.mark.parametrize("n", [1, 3000])
+def test_numbers_are_pictures_of_any_number_of_images(tmp_path, n):
+    rng = np.random.default_rng(0)
+    true_N, error_N = rng.normal(size=n), rng.normal(size=n)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        scatter_picture(true_N, true_N + error_N, tmp_path / "a.png")
+        residuals_picture(error_N, tmp_path / "b.png")
+    assert min(pixels(tmp_path / "a.png").shape[:2]) > 200
+    assert min(pixels(tmp_path / "b.png").shape[:2]) > 200

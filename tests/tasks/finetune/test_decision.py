@@ -71,3 +71,16 @@ def test_a_decision_can_be_written_as_json():
     content = json.loads(json.dumps(decision.to_dict()))
     assert content["validation"] == {"head": {"accuracy": 0.5, "log_loss": 1.0}}
     assert (content["ran"], content["chosen"]) == (False, "head")
+
+
+@pytest.mark.parametrize(("task", "words"), [("multilabel", "mean average precision"), ("regression", "R²")])
+def test_the_main_figure_of_the_task_decides(task, words):
+    head, better = Score(0.8, 0.1, task), Score(0.9, 0.5, task)
+    chosen, reason = whether_to_keep(head, better)
+    assert chosen == "finetune"
+    assert f"validation {words} 0.9000 against the frozen head's 0.8000" in reason
+
+
+def test_a_score_is_written_under_the_names_of_its_task():
+    decision = Decision("on", True, "head", "why", 10, 2.0, {"head": Score(0.5, 1.0, "regression")})
+    assert decision.to_dict()["validation"] == {"head": {"r2": 0.5, "mse": 1.0}}

@@ -14,6 +14,7 @@ from tasks.common.calibrating import calibrate
 from tasks.common.calibration import Calibration
 from tasks.common.candidates import read_candidates
 from tasks.common.engine import Engine
+from tasks.common.errors import ParamsError
 from tasks.common.files import read_json
 from tasks.common.heads import LinearHead
 from tasks.common.images import load
@@ -42,6 +43,30 @@ def test_saying_no_writes_only_the_decision_and_imports_no_torch(paths, reposito
     decision = read_json(paths.finetune / "decision.json")
     assert (decision["ran"], decision["chosen"]) == (False, "head")
     assert reason in decision["reason"]
+
+
+def test_from_a_head_that_is_not_linear_auto_trains_nothing_and_says_why(paths, repository, run_stage):
+    run_stage("head", paths, kind="knn", knn_k=[3])
+    params = json.dumps({"mode": "auto", "min_images": 1, "budget_minutes": 1000})
+    subprocess.run([sys.executable, "-c", PROGRAM, str(paths.root), params], cwd=repository, check=True)
+    decision = read_json(paths.finetune / "decision.json")
+    assert (decision["ran"], decision["chosen"]) == (False, "head")
+    assert "by `head.kind` it is of kind knn" in decision["reason"]
+    assert decision["validation"]["head"]["accuracy"] > 0
+
+
+def test_from_a_head_that_is_not_linear_on_is_an_error_that_names_both_keys(paths, run_stage, tree_bytes):
+    run_stage("head", paths, kind="mlp", mlp_epochs=1, mlp_hidden=4)
+    before = tree_bytes(paths.finetune)
+    with pytest.raises(ParamsError, match=r"`finetune.mode`(.|\n)*`head.kind`"):
+        run_stage("finetune", paths, mode="on")
+    assert tree_bytes(paths.finetune) == before
+
+
+def test_a_head_by_ridge_regression_is_linear_and_may_be_fine_tuned_from(paths, run_stage):
+    run_stage("head", paths, kind="ridge")
+    changes = {"mode": "auto", "min_images": 1, "budget_minutes": 1e-6, "batch_size": 4, "precision": "f32"}
+    assert "would take more than" in run_stage("finetune", paths, **changes).facts["reason"]
 
 
 def test_the_score_of_the_frozen_head_is_that_of_the_head_that_has_not_seen_validation(finished_paths):
@@ -97,7 +122,7 @@ def test_the_trained_network_is_calibrated_by_its_own_probabilities(tuned_paths)
     pack = read_pack(tuned_paths.features)
     val = pack.rows("val")
     candidates, _ = read_candidates(tuned_paths)
-    p_NK = candidates["finetune"].predict_proba(pack, val, tuned_paths, "f32")
+    p_NK = candidates["finetune"].output(pack, val, tuned_paths, "f32")
     expected = calibrate(p_NK, pack.labels(val), pack.weights(val), "classification", scale=True)
     found = Calibration.load(tuned_paths.finetune)
     assert found == candidates["finetune"].calibration

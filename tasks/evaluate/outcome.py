@@ -17,7 +17,7 @@ Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Tested:
+class Outcome:
     """What the chosen candidate said of the N test images.
 
     Attributes:
@@ -43,15 +43,15 @@ class Report(Protocol):
     def scores(self, output: Floats, target: npt.NDArray[Any], params: EvaluateParams) -> dict[str, Any]:
         """The figures of any candidate, intervals included."""
 
-    def predictions(self, tested: Tested) -> pd.DataFrame:
+    def predictions(self, outcome: Outcome) -> pd.DataFrame:
         """Of report/predictions.parquet."""
 
-    def further(self, tested: Tested, predictions: pd.DataFrame, params: EvaluateParams) -> dict[str, Any]:
+    def further(self, outcome: Outcome, predictions: pd.DataFrame, params: EvaluateParams) -> dict[str, Any]:
         """The figures of the chosen candidate alone."""
 
     def draw(
         self,
-        tested: Tested,
+        outcome: Outcome,
         predictions: pd.DataFrame,
         metrics: dict[str, Any],
         params: EvaluateParams,
@@ -61,5 +61,5 @@ class Report(Protocol):
     ) -> None:
         """The report's pictures."""
 
-    def tabulate(self, tested: Tested, predictions: pd.DataFrame, params: EvaluateParams, folder: Path) -> None:
+    def tabulate(self, outcome: Outcome, predictions: pd.DataFrame, params: EvaluateParams, folder: Path) -> None:
         """The tables from which `dvc plots show` draws."""
