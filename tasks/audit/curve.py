@@ -16,10 +16,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from ..common.folds import units_of
 from ..common.metrics import main_figures
 from ..common.pack import Pack, Rows
 from ..common.progress import progress
-from .parts import growing, strata, units
+from .parts import growing, strata
 
 Floats = npt.NDArray[np.float64]
 
@@ -87,7 +88,7 @@ def learning_curve(pack: Pack, predict: Predict, seeds: int, seed: int) -> Curve
 def _parts(pack: Pack, seeds: int, seed: int) -> tuple[list[tuple[float, int, Rows]], dict[float, str]]:
     """((share, number of the seed, rows), ...) by share, and the shares of which there is none."""
     train = pack.rows("train")
-    stratum, unit = strata(pack, train), units(pack, train)
+    stratum, unit = strata(pack, train), units_of(pack, train)[0]
     drawn = [growing(stratum, unit, SHARES, seed + number) for number in range(seeds)]
     parts: list[tuple[float, int, Rows]] = []
     skipped: dict[float, str] = {}

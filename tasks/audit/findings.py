@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from ..common.files import read_json
+from ..common.folds import assign
 from ..common.metrics import main_figure
 from ..common.pack import Pack, Rows
 from ..common.paths import Paths
@@ -21,7 +22,7 @@ from .curve import Curve, learning_curve
 from .embedding import embed
 from .outliers import far_off, outliers
 from .params import AuditParams
-from .parts import folds, strata, units
+from .parts import strata
 from .probe import USUAL_L2, Probe
 from .suspects import suspected, suspects
 from .thumbnails import thumbnails
@@ -30,9 +31,10 @@ from .whitened import unit, whitened
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
-SOBER_L2 = 0.01
-"""At least so strong is the penalty of models that judge labels: one that learns wrong labels by heart doubts none, and of
-few images head may choose next to no penalty. Of ants and bees that left 0.2 % of true labels suspected instead of 2.3."""
+SOBER = (0.01, 1.0)
+"""Between these is the penalty of models that judge labels: one that learns wrong labels by heart doubts none, one that
+learns next to nothing doubts all. Few images may make the head choose either: of ants and bees, whose head has next to
+no penalty, 0.2 % of the true labels were suspected with the lower end, and 2.3 % without."""
 
 MAPPED = 1000
 """Images on the map at most."""
@@ -84,7 +86,7 @@ def look(pack: Pack, params: AuditParams, paths: Paths) -> Findings:
     """Asks every question."""
     probe = Probe(pack, strength(pack, paths), paths.tmp)
     learned = pack.rows("train", "val")
-    output = doubted_twice(replace(probe, l2=max(probe.l2, SOBER_L2)), learned, params)
+    output = doubted_twice(replace(probe, l2=float(np.clip(probe.l2, *SOBER))), learned, params)
     wrong = suspects(pack, learned, output)
     copies = find_copies(
         pack,
@@ -128,7 +130,7 @@ def doubted_twice(probe: Probe, rows: Rows, params: AuditParams) -> Floats:
     What is suspected after a first round is not learned from in the second: on hand signs with 5 % of the labels
     flipped that raised the accuracy on true labels from 91.9 to 93.7 %, and more of the flipped were found.
     """
-    fold = folds(strata(probe.pack, rows), units(probe.pack, rows), params.folds, params.seed)
+    fold = assign(probe.pack, rows, params.folds, params.seed)
     with progress("audit: judging labels", 2 * params.folds, "parts") as bar:
         first = _out_of_fold(probe, rows, fold, np.zeros(len(rows), np.bool_), bar.add)
         doubted = suspected(probe.pack, rows, first)

@@ -1,4 +1,7 @@
-"""Parts of the images, with the classes' shares as in the whole and never a part of a group. N images."""
+"""Growing parts of the images, with the classes' shares as in the whole and never a part of a group.
+
+N images, U units (see `common.folds`).
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from ..common.pack import Pack, Rows
 
@@ -27,31 +29,6 @@ def strata(pack: Pack, rows: Rows) -> Ints:
     frequency_K = target.sum(axis=0)
     rarest = np.where(target > 0, frequency_K, np.inf).argmin(axis=1)
     return np.where(target.any(axis=1), rarest, len(frequency_K)).astype(np.int64)
-
-
-def units(pack: Pack, rows: Rows) -> Ints:
-    """What must stay together, (N,): the images of a group have one number, every other image its own."""
-    group = pack.index["group"].iloc[rows]
-    alone = pd.Series(np.arange(len(rows)).astype(str), index=group.index)
-    names = ("group:" + group.astype("string")).fillna("image:" + alone).to_numpy(object)
-    return pd.factorize(names)[0].astype(np.int64)
-
-
-def folds(stratum_N: Ints, unit_N: Ints, count: int, seed: int) -> Ints:
-    """Which of `count` folds each image is in, (N,): the largest units first, each to where its stratum is fewest."""
-    size_U, stratum_U = _of_units(stratum_N, unit_N)
-    order = np.random.default_rng(seed).permutation(len(size_U))
-    order = order[np.argsort(-size_U[order], kind="stable")]
-    held = [[0] * count for _ in range(int(stratum_N.max()) + 1)]
-    total = [0] * count
-    fold_U = np.empty(len(size_U), np.int64)
-    for unit in order:
-        mine = held[stratum_U[unit]]
-        fold = min(range(count), key=lambda f: (mine[f], total[f]))
-        mine[fold] += size_U[unit]
-        total[fold] += size_U[unit]
-        fold_U[unit] = fold
-    return fold_U[unit_N]
 
 
 def growing(stratum_N: Ints, unit_N: Ints, shares: Sequence[float], seed: int) -> list[Ints]:

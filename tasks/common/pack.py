@@ -123,12 +123,8 @@ class Pack:
     def weights(self, rows: Rows) -> npt.NDArray[np.float64]:
         return self.index["weight"].to_numpy(np.float64)[rows]
 
-    def to_learn_from(self, *splits: str) -> tuple[Learnable, Rows]:
-        """(features, rows) of the named splits, with the views of the training images after them."""
-        return self.with_views(self.rows(*splits))
-
     def with_views(self, rows: Rows) -> tuple[Learnable, Rows]:
-        """(features, rows) of `rows`, with the views of the training images among them after them."""
+        """(features, rows): those of `rows`, and after them the augmented views of the training images among them."""
         train = self.rows("train")
         own = np.flatnonzero(np.isin(train, rows))
         views = len(self.views_VD) // max(len(train), 1)

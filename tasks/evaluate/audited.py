@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 
 from ..common.task import MAIN
-from .params import EvaluateParams
 from .outcome import Outcome, Report
+from .params import EvaluateParams
 
 
 def without_leaks(folder: Path, outcome: Outcome, report: Report, params: EvaluateParams) -> dict[str, Any]:
