@@ -28,7 +28,8 @@ def whitened(rows_ND: Matrix) -> Floats:
     """float32 (N, R), each row of length 1 (or 0): rows_ND may lie on the disk.
 
     Along an axis of variance v a row is divided by sqrt(v + mean v), so that axes of next to no variance, which are
-    noise, do not weigh as much as the others.
+    noise, do not weigh as much as the others. The mean is over the axes that there are, which of few rows are fewer than
+    columns: over all columns, copies in JPEG 50 among 60 images had cosines down to 0.90 instead of 0.98.
     """
     centre_D = _mean(rows_ND)
     return unit(_few(rows_ND, centre_D) if len(rows_ND) <= rows_ND.shape[1] else _many(rows_ND, centre_D))
@@ -64,8 +65,9 @@ def _few(rows_ND: Matrix, centre_D: Floats) -> Floats:
     """By the N x N products, which are fewer than the D x D ones: their eigenvectors are the turned rows."""
     centred_ND = rows_ND.astype(np.float32) - centre_D
     squared_N, turned_NN = _axes((centred_ND @ centred_ND.T).astype(np.float64))
-    squared_N, turned_NN = np.maximum(squared_N, 0.0)[::-1][:AXES], turned_NN[:, ::-1][:, :AXES]
-    shrunk = squared_N.sum() / rows_ND.shape[1]
+    squared_N = np.maximum(squared_N, 0.0)
+    shrunk = squared_N.sum() / max(len(rows_ND) - 1, 1)
+    squared_N, turned_NN = squared_N[::-1][:AXES], turned_NN[:, ::-1][:, :AXES]
     return (turned_NN * np.sqrt(squared_N / np.maximum(squared_N + shrunk, 1e-12))).astype(np.float32)
 
 
