@@ -22,13 +22,18 @@ def test_images_of_one_kind_have_no_outlier(pack_of):
 
 
 def test_a_few_strangers_who_are_alike_do_not_vouch_for_each_other(pack_of):
-    pack = pack_of(np.vstack([around(0, 60, 0.05), around(1, 9, 0.001)]), ["a"] * 69)
-    assert set(outliers(far_off(pack, 0), 3.5)["path"]) == {f"{i:04}.png" for i in range(60, 69)}
+    pack = pack_of(np.vstack([around(0, 200, 0.05), around(1, 9, 0.001)]), ["a"] * 209)
+    assert set(outliers(far_off(pack, 0), 3.5)["path"]) == {f"{i:04}.png" for i in range(200, 209)}
+
+
+def test_classes_of_few_images_are_not_far_from_each_other(pack_of):
+    pack = pack_of(np.vstack([around(k, 7, 0.05, seed=k) for k in range(5)]), np.repeat(list("abcde"), 7))
+    assert outliers(far_off(pack, 0), 3.5).empty
 
 
 def test_the_distance_is_that_to_the_tenth_nearest(pack_of):
-    x_ND = around(0, 40, 0.2)
-    table = far_off(pack_of(x_ND, ["a"] * 40), 0)
+    x_ND = around(0, 200, 0.2)
+    table = far_off(pack_of(x_ND, ["a"] * 200), 0)
     unit = x_ND / np.linalg.norm(x_ND, axis=1, keepdims=True)
     cosines = np.sort(unit @ unit.T, axis=1)[:, ::-1]
     assert np.allclose(table["distance"], 1 - cosines[:, 10], atol=1e-5)

@@ -6,12 +6,13 @@ from tasks.audit.whitened import blocks, unit, whitened
 
 
 def expected(rows_ND):
-    """By the definition: axes of the covariance, each divided by the root of its variance plus the mean variance of the
-    axes that there are."""
+    """By the definition: axes of the covariance, each divided by the root of its variance plus that of the axis at a
+    quarter of those that there are."""
     centred = rows_ND - rows_ND.mean(axis=0)
     variance, axes = np.linalg.eigh(centred.T @ centred / len(rows_ND))
-    mean = variance.sum() / min(len(rows_ND) - 1, rows_ND.shape[1])
-    turned = centred @ axes / np.sqrt(variance + mean)
+    kept = min(len(rows_ND) - 1, rows_ND.shape[1])
+    variance, axes = variance[::-1][:kept], axes[:, ::-1][:, :kept]
+    turned = centred @ axes / np.sqrt(variance + variance[kept // 4])
     return turned / np.linalg.norm(turned, axis=1, keepdims=True)
 
 
