@@ -21,6 +21,7 @@ from ..common.progress import say
 from ..common.record import Record
 from .package import write_package
 from .params import RegisterParams
+from .reference import write_reference
 
 EXACT, ROUNDED = 1e-4, 2e-2
 """The largest difference of a probability between the package and evaluate: where both computed in fp32 with OpenVINO
@@ -49,6 +50,7 @@ def run(params: RegisterParams, paths: Paths) -> Record:
     }
     with whole_folder(paths.package) as folder:
         write_package(folder, graph, candidates[chosen].head, facts)
+        write_reference(folder, pack, paths.raw, tuned=candidates[chosen].tuned is not None)
         expected = pd.read_parquet(paths.report / "predictions.parquet").head(params.smoke_images)
         seen = predict_in_fresh_process(folder, [str(paths.raw / path) for path in expected["path"]])
         difference = _compare(seen, expected, pack.classes, _tolerance(pack))
