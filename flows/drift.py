@@ -296,7 +296,6 @@ def features_of(today: Today, reference: Reference, package: Path, paths: Paths)
 
 def compare_with(reference: Reference, today: Today, features_mD: Features, params: DriftParams) -> Comparison:
     """Both tests, as params.yaml says."""
-    theirs = group_codes(today.groups)
     return compare(
         reference.features_nD,
         features_mD,
@@ -305,7 +304,7 @@ def compare_with(reference: Reference, today: Today, features_mD: Features, para
         far_quantile=params.far_quantile,
         least_effect=params.least_effect,
         seed=params.seed,
-        groups_N=np.concatenate([reference.groups_n, theirs + reference.groups_n.max() + 1]),
+        groups_N=np.concatenate([reference.groups_n, group_codes(today.groups)]),
     )
 
 

@@ -23,7 +23,7 @@ def print_drift(found: dict[str, Any]) -> None:
     print(f"\n{'':<20}{'found':>9}{'by chance':>12}{'p':>10}")
     for line in _rows(found):
         print(line)
-    print(f"\nby chance: of images that are alike, {found['significance']:.2g} of all comparisons give more than this")
+    print(f"\nby chance: what images that are alike exceed in {100 * found['significance']:g} % of comparisons")
     for place, one in enumerate(found["farthest"][:SHOWN]):
         print(f"{'' if place else 'farthest':<10}{one['path']}  {one['distance']:.2f}")
     print(f"plot      {found['plot']}\nfigures   {found['file']}\n")

@@ -21,6 +21,7 @@ from tasks.common.errors import GraftError
 from tasks.common.files import read_json, write_json
 from tasks.common.paths import Paths
 
+from .store import own_store
 from .tracking import Tracker
 from .versioning import raw_hash
 
@@ -157,7 +158,7 @@ def find_version(tracker: Tracker, name: str, wanted: str) -> ModelVersion:
 
 @contextmanager
 def fetched_package(tracker: Tracker, version: ModelVersion) -> Iterator[Path]:
-    """The package of a version as a folder, while the block runs.
+    """The package of a version as a folder to read, while the block runs; the project's own store is not copied.
 
     Raises:
         GraftError: the store does not give it.
@@ -167,7 +168,8 @@ def fetched_package(tracker: Tracker, version: ModelVersion) -> Iterator[Path]:
     with TemporaryDirectory(dir=tracker.paths.tmp) as folder:
         uri = f"models:/{version.name}/{version.version}/artifacts/package"
         try:
-            fetched = mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=folder)
+            target = None if own_store(tracker.paths.root) else folder
+            fetched = mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=target)
         except (MlflowException, OSError) as error:
             raise GraftError(
                 f"version {version.version} of `{version.name}` cannot be fetched from MLflow",

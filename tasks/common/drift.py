@@ -8,7 +8,6 @@ A axes, U groups, P permutations.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import comb
 from typing import Any, Literal
 
 import numpy as np
@@ -97,16 +96,21 @@ def compare(
             image is a group of its own.
     """
     n, m = len(reference_nD), len(today_mD)
-    groups_N = np.arange(n + m) if groups_N is None else groups_N
+    groups_N = np.arange(n + m) if groups_N is None else _as_codes(groups_N, n)
     z_NA = coordinates(np.concatenate([reference_nD, today_mD]))
     d2_NN = squared_distances(z_NA)
-    mmd, mmd2 = mmd_test(gaussian_kernel(d2_NN), n, permutations, seed, significance, groups_N)
-    reference_n, today_m = nearest_distances(d2_NN, n, groups_N)
-    ours, theirs = (np.unique(part, return_index=True)[1] for part in (groups_N[:n], groups_N[n:]))  # one a group
-    far, limit = far_test(reference_n[ours], today_m[theirs], far_quantile, significance)
+    sides_NP = deals(groups_N, n, permutations, seed)
+    mmd, mmd2 = mmd_test(gaussian_kernel(d2_NN), sides_NP, significance)
+    far, limit, nearest_N = far_test(d2_NN, sides_NP, groups_N, far_quantile, significance)
     says = holm({"mmd": mmd.p, "far": far.p}, significance)
     tests = tuple(name for name in says if name != "mmd" or mmd.value >= least_effect)
-    return Comparison(mmd, mmd2, far, limit, reference_n, today_m, z_NA[:, :2], tests)
+    return Comparison(mmd, mmd2, far, limit, nearest_N[:n], nearest_N[n:], z_NA[:, :2], tests)
+
+
+def _as_codes(groups_N: Groups, n: int) -> Groups:
+    """From 0 on, those of the first n before the others; a group on both sides is two."""
+    first, second = (np.unique(part, return_inverse=True)[1] for part in (groups_N[:n], groups_N[n:]))
+    return np.concatenate([first, second + first.max() + 1])
 
 
 def coordinates(x_ND: npt.NDArray[Any]) -> Array:
@@ -145,15 +149,24 @@ def gaussian_kernel(d2_NN: Array) -> Array:
     return np.exp(-d2_NN / (2 * median if median > 0 else 1.0))
 
 
-def mmd_test(
-    k_NN: Array, n: int, permutations: int, seed: int, significance: float, groups_N: Groups
-) -> tuple[Finding, float]:
-    """The first n against the others: what was found, and MMD^2.
+def deals(groups_N: Groups, n: int, permutations: int, seed: int) -> npt.NDArray[np.bool_]:
+    """(N, P), P being 1 + permutations: who is on the first side. In column 0 the first n, as it is; then as many
+    groups as these are of, drawn at random."""
+    groups, ours = int(groups_N.max()) + 1, int(groups_N[:n].max()) + 1
+    drawn = np.random.default_rng(seed).random((groups, permutations)).argsort(axis=0)[:ours]
+    side_UP = np.zeros((groups, 1 + permutations), np.bool_)
+    side_UP[:ours, 0] = True
+    np.put_along_axis(side_UP[:, 1:], drawn, True, axis=0)
+    return side_UP[groups_N]
 
-    A permutation deals the groups anew; all need only the one kernel: with z the (N,) indicator of one side, the sums
-    within it and over its rows are z'Kz and z'K1, so that those of all permutations are one product K Z.
+
+def mmd_test(k_NN: Array, sides_NP: npt.NDArray[np.bool_], significance: float) -> tuple[Finding, float]:
+    """(what was found, MMD^2) by a permutation test (Gretton et al. 2012).
+
+    All deals need only the one kernel: with z the indicator of a side, the sums within it and over its rows are z'Kz
+    and z'K1, so that those of all deals are one product K Z.
     """
-    z_NP = _deals(groups_N, n, permutations, seed)
+    z_NP = sides_NP.astype(np.float64)
     k_NN = k_NN - np.diag(np.diag(k_NN))
     product_NP = k_NN @ z_NP
     within_P, row_P, total = (z_NP * product_NP).sum(axis=0), product_NP.sum(axis=0), float(k_NN.sum())
@@ -164,54 +177,46 @@ def mmd_test(
     mmd2_P = first_P + second_P - 2 * (row_P - within_P) / (n_P * m_P)
     spread = max(1 - float(first_P[0] + second_P[0]) / 2, ROUNDING)  # the variance within, as k(x, x) = 1
     value_P = np.sqrt(np.maximum(mmd2_P, 0.0) / spread)
-    p = float((mmd2_P >= mmd2_P[0] - ROUNDING).mean())  # the deal as it is counts too
-    return Finding(float(value_P[0]), float(np.quantile(value_P, 1 - significance)), p), float(mmd2_P[0])
+    return _finding(value_P, mmd2_P, significance), float(mmd2_P[0])
 
 
-def _deals(groups_N: Groups, n: int, permutations: int, seed: int) -> Array:
-    """(N, 1 + permutations): who is on the first side, as it is, then with as many groups drawn at random."""
-    unit_N = np.concatenate([part + shift for part, shift in _apart(groups_N[:n], groups_N[n:])])
-    count, ours = int(unit_N.max()) + 1, int(unit_N[:n].max()) + 1
-    draw_PU = np.random.default_rng(seed).random((permutations, count)).argsort(axis=1)
-    side_UP = np.zeros((count, permutations))
-    np.put_along_axis(side_UP, draw_PU[:, :ours].T, 1.0, axis=0)
-    return np.concatenate([(np.arange(len(groups_N)) < n)[:, None], side_UP[unit_N]], axis=1)
+def far_test(
+    d2_NN: Array, sides_NP: npt.NDArray[np.bool_], groups_N: Groups, quantile: float, significance: float
+) -> tuple[Finding, float, Array]:
+    """(what was found, the distance from which on an image is far, (N,) the distances to the nearest reference image).
 
-
-def _apart(first: Groups, second: Groups) -> list[tuple[Groups, int]]:
-    """Groups as codes from 0 on; one that is on both sides is two."""
-    names, codes = np.unique(first, return_inverse=True)
-    return [(codes, 0), (np.unique(second, return_inverse=True)[1], len(names))]
-
-
-def nearest_distances(d2_NN: Array, n: int, groups_N: Groups) -> tuple[Array, Array]:
-    """(n,) from each reference image to the nearest of another group, (m,) from each of today's to the nearest."""
-    same = groups_N[:n, None] == groups_N[None, :n]
-    among = np.where(same, np.inf, d2_NN[:n, :n])
-    return np.sqrt(among.min(axis=1)), np.sqrt(d2_NN[n:, :n].min(axis=1))
-
-
-def far_test(reference_n: Array, today_m: Array, quantile: float, significance: float) -> tuple[Finding, float]:
-    """(what was found, the distance from which on an image is far): beyond the j-th largest of the n reference
-    distances, j / n being 1 - quantile."""
-    n, m = len(reference_n), len(today_m)
-    j = max(1, round((1 - quantile) * n))
-    limit = float(np.sort(reference_n)[-j])
-    k = int((today_m > limit).sum())
-    likely = next((k for k in range(m) if exceed_p(n, m, j, k + 1) <= significance), m)
-    return Finding(k / m, likely / m, exceed_p(n, m, j, k)), limit
-
-
-def exceed_p(n: int, m: int, j: int, k: int) -> float:
-    """How often k or more of m values exceed the j-th largest of n others, if all are drawn alike.
-
-    Just then fewer than j of the j + k - 1 largest of all are among the n, and every order is as likely: a
-    hypergeometric probability. It knows that the limit itself is an estimate. A binomial test does not: with n = m, the
-    variance of k is twice what that one takes it for.
+    Every deal has its own limit, the j-th largest distance among its n reference images, j / n being 1 - quantile. Far
+    images come in clusters: a binomial test, which takes them for independent, would say drift too often.
     """
-    if k == 0:
-        return 1.0
-    return sum(comb(n, i) * comb(m, j + k - 1 - i) for i in range(j)) / comb(n + m, j + k - 1)
+    nearest_NP = nearest_distances(d2_NN, sides_NP, groups_N)
+    n_P = sides_NP.sum(axis=0)
+    j_P = np.maximum(1, np.rint((1 - quantile) * n_P)).astype(np.int64)
+    falling_NP = -np.sort(-np.where(sides_NP, nearest_NP, -np.inf), axis=0)
+    limit_P = np.take_along_axis(falling_NP, j_P[None] - 1, axis=0)[0]
+    share_P = ((nearest_NP > limit_P) & ~sides_NP).sum(axis=0) / (len(d2_NN) - n_P)
+    return _finding(share_P, share_P, significance), float(limit_P[0]), nearest_NP[:, 0]
+
+
+def nearest_distances(d2_NN: Array, sides_NP: npt.NDArray[np.bool_], groups_N: Groups) -> Array:
+    """(N, P) from each image to the nearest one on the first side that is not of its group; infinite without one."""
+    apart_NN = np.where(groups_N[:, None] == groups_N, np.inf, d2_NN)
+    order_NN = apart_NN.argsort(axis=1)
+    nearest_NP = np.full(sides_NP.shape, np.inf)
+    row, deal = (places.reshape(-1) for places in np.indices(sides_NP.shape, dtype=np.int32))
+    for k in range(len(d2_NN)):  # neighbour by neighbour, until each has met one: a few times N / n
+        who = order_NN[row, k]
+        met = sides_NP[who, deal]
+        nearest_NP[row[met], deal[met]] = apart_NN[row[met], who[met]]
+        row, deal = row[~met], deal[~met]
+        if not len(row):
+            break
+    return np.sqrt(nearest_NP)
+
+
+def _finding(value_P: Array, statistic_P: Array, significance: float) -> Finding:
+    """Of the first deal among all; itself counts too (Phipson & Smyth 2010)."""
+    p = float((statistic_P >= statistic_P[0] - ROUNDING).mean())
+    return Finding(float(value_P[0]), float(np.quantile(value_P, 1 - significance)), p)
 
 
 def holm(p_values: dict[str, float], significance: float) -> tuple[str, ...]:

@@ -17,11 +17,7 @@ GREY, RED = "#9aa5b1", "#c0392b"
 
 
 def drift_picture(found: Comparison, model: str, path: Path) -> None:
-    """Reference grey, today's images red.
-
-    Args:
-        model: whose reference it is, as the user knows it.
-    """
+    """The reference of a model in grey, today's images in red."""
     figure = Figure(figsize=(9, 4), layout="constrained")
     scatter, histogram = figure.subplots(1, 2)
     _draw_axes(scatter, found, model)
@@ -38,7 +34,10 @@ def _shares(found: Comparison) -> str:
 
 def _draw_axes(axes: Axes, found: Comparison, model: str) -> None:
     n = len(found.reference_distances)
-    parts = ((found.axes_N2[:n], GREY, f"training images of {model}"), (found.axes_N2[n:], RED, "today's"))
+    parts = (
+        (found.axes_N2[:n], GREY, f"trained on: {model}".replace("$", r"\$")),
+        (found.axes_N2[n:], RED, "today's images"),
+    )
     for points, colour, name in parts:
         axes.scatter(
             points[:, 0], points[:, 1], s=9, color=colour, alpha=0.6, linewidths=0, label=f"{name} ({len(points):,})"
