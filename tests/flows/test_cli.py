@@ -17,7 +17,8 @@ from projects import Project, draw_classes, free_port, wait_for
 from flows.servers import answers
 
 COMMANDS = (
-    "sample", "import", "repro", "run", "serve", "ui", "summary", "models", "classify", "rank", "params", "doctor",
+    "sample", "import", "repro", "run", "serve", "ui", "summary", "models", "classify", "rank", "drift", "params",
+    "doctor",
 )  # fmt: skip
 
 
