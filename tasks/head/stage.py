@@ -39,7 +39,10 @@ def _warn(choice: Choice, params: HeadParams) -> None:
     if len(tried) == best + 1:
         say(f"head: the weakest strength tried, {params.l2_min:g}, is the best; try a smaller `head.l2_min`")
     if best == 0:
-        say(f"head: the strongest strength tried, {params.l2_max:g}, is the best; try a larger `head.l2_max`")
+        say(
+            f"head: the strongest strength tried, {params.l2_max:g}, is the best; "
+            "try a larger `head.l2_max`, or the features tell little of the labels"
+        )
 
 
 def _write(choice: Choice, final: Head, pack: Pack, paths: Paths) -> None:
@@ -88,7 +91,7 @@ def _record(choice: Choice, pack: Pack, paths: Paths) -> Record:
     metrics: dict[str, Any] = {
         **_figures(chosen, pack.task),
         **({} if pack.task == "regression" else {"val_log_loss": chosen.score.loss}),
-        **({} if np.isnan(chosen.train_loss) else {"train_loss": chosen.train_loss}),
+        "train_loss": chosen.train_loss,
         **chosen.settings,
         "tried": len(found.tried),
         "iterations": sum(tried.iterations for tried in found.tried),
@@ -99,13 +102,13 @@ def _record(choice: Choice, pack: Pack, paths: Paths) -> Record:
     }
     rows = [_row(number, tried, pack.task) for number, tried in enumerate(found.tried)]
     curves = {
-        f"path_{name}": [(step, row[name]) for step, row in enumerate(rows) if not np.isnan(row[name])]
+        f"path_{name}": [(step, row[name]) for step, row in enumerate(rows)]
         for name in rows[0]
         if name not in ("along", "iterations", "converged")
     }
     return Record(
         metrics=metrics,
         facts={"kind": choice.kind},
-        curves={name: curve for name, curve in curves.items() if curve},
+        curves=curves,
         files=[paths.head / "head.json", paths.plots("head") / "path.csv"],
     )
