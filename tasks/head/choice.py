@@ -12,8 +12,8 @@ from ..common.heads import Head
 from ..common.manifest import Task
 from ..common.pack import Learnable, Pack
 from ..common.progress import progress
-from .estimator import Examples, check, check_finite
-from .folds import Rows, assign
+from .estimator import Examples, Rows, check, check_finite
+from .folds import assign
 from .kinds import Kind, estimator_of, kind_of, walks_of
 from .params import HeadParams
 from .scores import Select

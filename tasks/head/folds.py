@@ -10,15 +10,12 @@ from __future__ import annotations
 import hashlib
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from ..common.errors import ParamsError
 from ..common.manifest import Task
 from ..common.pack import Pack
-from .estimator import Array, Double
-
-Rows = npt.NDArray[np.int64]
+from .estimator import Array, Double, Rows
 
 BINS = 10
 """Into which numbers are sorted."""

@@ -113,7 +113,7 @@ def test_the_head_logs_its_path_step_by_step(finished: Project) -> None:
     losses = finished.mlflow().get_metric_history(run_id, "path_val_loss")
 
     assert [point.step for point in losses] == list(range(len(losses)))
-    assert len(losses) == finished.json("metrics/head.json")["strengths_tried"]
+    assert len(losses) == finished.json("metrics/head.json")["tried"]
 
 
 def test_evaluate_keeps_its_report(finished: Project) -> None:
