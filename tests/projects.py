@@ -37,6 +37,7 @@ TINY = {
     "preprocess": {"val_fraction": 0.2, "test_fraction": 0.2},
     "features": {"backbone": "test_efficientnet", "weights": "random"},
     "head": {"task": "classification", "strengths": 7},
+    "audit": {"folds": 3, "curve_seeds": 1},
     "finetune": {"mode": "off"},
     "evaluate": {"bootstrap": 500},
     "register": {"name": "graft"},
