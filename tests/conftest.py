@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from projects import Project, draw_classes, free_port, make_project, wait_for
+from projects import Project, Rerun, draw_classes, free_port, make_project, rerun_head, wait_for
 
 
 @pytest.fixture
@@ -23,10 +23,19 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
     draw_classes(project.root / "data" / "raw")
     project.dvc("add", "data/raw")
     project.repro()
-    wait_for(lambda: not list((project.root / ".graft" / "recorders").iterdir()), seconds=20)
+    wait_for(lambda: not list(project.recorders().iterdir()), seconds=20)
     project.git("add", "--all")
     project.git("commit", "--quiet", "--message", "first run")
     return project
+
+
+@pytest.fixture(scope="session")
+def rerun(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Rerun:
+    """A finished project that has run a second time, with another head: all that follows from that can be asked of it.
+
+    Not to be changed: copy it.
+    """
+    return rerun_head(finished.copy(tmp_path_factory.mktemp("rerun") / "project"))
 
 
 @pytest.fixture

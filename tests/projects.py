@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import io
 import json
 import os
 import shutil
@@ -14,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import yaml
@@ -85,6 +88,30 @@ class Project:
     def graft(self, *words: str, check: bool = True, **more: str) -> subprocess.CompletedProcess[str]:
         return self.call(sys.executable, "-m", "flows.cli", *words, check=check, **more)
 
+    def graft_here(self, *words: str, check: bool = True, **more: str) -> subprocess.CompletedProcess[str]:
+        """As `graft`, in this very process, which has loaded the libraries already: for what a command says and does.
+
+        The code is this repository's, not the project's copy. How processes start and end, `graft` shows.
+        """
+        from flows import cli
+
+        said, warned, code = io.StringIO(), io.StringIO(), None
+        with (
+            contextlib.chdir(self.root),
+            mock.patch.dict(os.environ, self.environment(**more), clear=True),
+            mock.patch.object(sys, "argv", ["graft", *words]),
+            contextlib.redirect_stdout(said),
+            contextlib.redirect_stderr(warned),
+        ):
+            try:
+                cli.main()
+            except SystemExit as end:
+                code = int(end.code or 0)
+        done = subprocess.CompletedProcess(words, code, said.getvalue(), warned.getvalue())
+        if check and code:
+            raise AssertionError(f"graft {' '.join(words)} gave {code}\n{done.stdout}\n{done.stderr}")
+        return done
+
     def git(self, *words: str) -> str:
         identity = ("-c", "user.name=test", "-c", "user.email=test@example.org")
         return self.call("git", *identity, *words).stdout.strip()
@@ -104,6 +131,10 @@ class Project:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
+
+    def recorders(self) -> Path:
+        """Where each recorder at work has its desk; empty once the execution has been recorded to its end."""
+        return self.root / ".graft" / "recorders"
 
     def json(self, place: str) -> Any:
         return json.loads((self.root / place).read_text(encoding="utf-8"))
@@ -133,6 +164,35 @@ class Project:
         client = self.mlflow()
         experiment = client.get_experiment_by_name("graft")
         return list(reversed(client.search_runs([experiment.experiment_id], order_by=["attributes.start_time DESC"])))
+
+
+@dataclass(frozen=True)
+class Rerun(Project):
+    """A finished project whose pipeline has run once more with `head.l2_max` changed, which is not committed.
+
+    Attributes:
+        ran: the stages that ran the second time.
+        leaked: a run of somebody else's that MLFLOW_RUN_ID named meanwhile.
+        deserted: the desk of a recorder that had been killed before.
+    """
+
+    ran: tuple[str, ...]
+    leaked: str
+    deserted: Path
+
+
+def rerun_head(project: Project) -> Rerun:
+    """Runs what follows from another parameter of the head, among what may lie about on a user's machine."""
+    client = project.mlflow()
+    leaked = client.create_run(client.get_experiment_by_name("graft").experiment_id).info.run_id
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    deserted = project.recorders() / "0123456789abcdef.json"
+    deserted.write_text(json.dumps({"address": "nowhere", "key": "00", "pid": gone.pid}), encoding="utf-8")
+    project.set("head", l2_max=0.5)
+    ran = project.repro(MLFLOW_RUN_ID=leaked)
+    wait_for(lambda: not list(project.recorders().iterdir()), seconds=20)
+    return Rerun(project.root, tuple(ran), leaked, deserted)
 
 
 def dump(params: dict[str, Any]) -> str:

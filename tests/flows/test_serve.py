@@ -6,10 +6,13 @@ import signal
 import subprocess
 import sys
 
-from projects import Project, ask, wait_for
+from projects import Project, ask, draw, wait_for
 
 
-def test_a_deployment_is_served_with_its_schedule_and_runs(project: Project, prefect_api: dict[str, str]) -> None:
+def test_a_deployment_is_served_with_its_schedule_and_its_runs_notice_new_images(
+    project: Project, prefect_api: dict[str, str]
+) -> None:
+    draw(project.root / "data" / "raw" / "red" / "new.png", 0, 999)
     words = ["serve", "--cron", "0 2 * * *", "--timezone", "Europe/Berlin", "--name", "nightly"]
     served = subprocess.Popen(
         [sys.executable, "-m", "flows.cli", *words],
@@ -34,6 +37,8 @@ def test_a_deployment_is_served_with_its_schedule_and_runs(project: Project, pre
     finally:
         served.send_signal(signal.SIGINT)
         served.communicate(timeout=60)
+    assert project.json("metrics/preprocess.json")["images"] == 43
+    assert project.repro() == []
 
 
 def find(prefect_api: dict[str, str]):  # type: ignore[no-untyped-def]
