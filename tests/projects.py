@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import io
 import json
 import os
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 from unittest import mock
 
 import numpy as np
+import pytest
 import yaml
+from filelock import FileLock
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -72,7 +75,8 @@ class Project:
             name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "PREFECT_", "GRAFT_"))
         }
         path = os.pathsep.join([str(Path(sys.executable).parent), kept["PATH"]])
-        return {**kept, "PATH": path, "GIT_CONFIG_GLOBAL": os.devnull, **more}
+        # `git status` would lock a project that another of pytest's processes may be copying.
+        return {**kept, "PATH": path, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_OPTIONAL_LOCKS": "0", **more}
 
     def call(self, *words: str, check: bool = True, **more: str) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
@@ -95,8 +99,10 @@ class Project:
         """
         from flows import cli
 
-        said, warned, code = io.StringIO(), io.StringIO(), None
+        code = 0
         with (
+            TemporaryFile("w+", encoding="utf-8") as said,  # files: processes that it starts may write to them too
+            TemporaryFile("w+", encoding="utf-8") as warned,
             contextlib.chdir(self.root),
             mock.patch.dict(os.environ, self.environment(**more), clear=True),
             mock.patch.object(sys, "argv", ["graft", *words]),
@@ -107,7 +113,9 @@ class Project:
                 cli.main()
             except SystemExit as end:
                 code = int(end.code or 0)
-        done = subprocess.CompletedProcess(words, code, said.getvalue(), warned.getvalue())
+            for file in (said, warned):
+                file.seek(0)
+            done = subprocess.CompletedProcess(words, code, said.read(), warned.read())
         if check and code:
             raise AssertionError(f"graft {' '.join(words)} gave {code}\n{done.stdout}\n{done.stderr}")
         return done
@@ -151,7 +159,8 @@ class Project:
         file.write_text(dump(params), encoding="utf-8")
 
     def copy(self, target: Path) -> Project:
-        shutil.copytree(self.root, target, symlinks=True)
+        """The project elsewhere. MLflow's files stay where its database says that they are."""
+        shutil.copytree(self.root, target, symlinks=True, ignore=shutil.ignore_patterns("mlartifacts"))
         return Project(target)
 
     def mlflow(self) -> Any:
@@ -176,12 +185,23 @@ class Rerun(Project):
         deserted: the desk of a recorder that had been killed before.
     """
 
-    ran: tuple[str, ...]
+    ran: list[str]
     leaked: str
-    deserted: Path
+    deserted: str
 
 
-def rerun_head(project: Project) -> Rerun:
+def run_all(root: Path) -> None:
+    """A project of 42 images whose pipeline runs to its end, committed."""
+    project = make_project(root)
+    draw_classes(root / "data" / "raw")
+    project.dvc("add", "data/raw")
+    project.repro()
+    wait_for(lambda: not list(project.recorders().iterdir()), seconds=20)
+    project.git("add", "--all")
+    project.git("commit", "--quiet", "--message", "first run")
+
+
+def rerun_head(project: Project) -> dict[str, Any]:
     """Runs what follows from another parameter of the head, among what may lie about on a user's machine."""
     client = project.mlflow()
     leaked = client.create_run(client.get_experiment_by_name("graft").experiment_id).info.run_id
@@ -192,7 +212,22 @@ def rerun_head(project: Project) -> Rerun:
     project.set("head", l2_max=0.5)
     ran = project.repro(MLFLOW_RUN_ID=leaked)
     wait_for(lambda: not list(project.recorders().iterdir()), seconds=20)
-    return Rerun(project.root, tuple(ran), leaked, deserted)
+    return {"ran": ran, "leaked": leaked, "deserted": str(deserted)}
+
+
+def made_once(
+    factory: pytest.TempPathFactory, name: str, make: Callable[[Path], dict[str, Any] | None]
+) -> tuple[Path, dict[str, Any]]:
+    """A folder that the first of pytest's processes makes and the others find, and what `make` told of it."""
+    temporary = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        temporary = temporary.parent  # each process has a folder of its own in it
+    folder, told = temporary / name, temporary / f"{name}.json"
+    with FileLock(temporary / f"{name}.lock"):
+        if not told.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            told.write_text(json.dumps(make(folder) or {}), encoding="utf-8")
+    return folder, json.loads(told.read_text(encoding="utf-8"))
 
 
 def dump(params: dict[str, Any]) -> str:
@@ -226,12 +261,14 @@ def free_port() -> int:
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 120.0) -> Any:
+    """What `condition` gives as soon as it gives anything; most of the time is left to what is waited for."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
+        asked = time.monotonic()
         found = condition()
         if found:
             return found
-        time.sleep(0.05)
+        time.sleep(min(max(0.05, 4 * (time.monotonic() - asked)), 0.25))
     raise AssertionError("it did not happen in time")
 
 
@@ -244,3 +281,14 @@ def ask(prefect_api: dict[str, str], question: Callable[[Any], Any]) -> Any:
             return await question(client)
 
     return asyncio.run(answer())
+
+
+def copy_prefect_database(prefect_api: dict[str, str], project: Project) -> None:
+    """Prefect's database for a server of the project's own, which takes seconds to make."""
+    folder = project.root / ".prefect"
+    folder.mkdir()
+    with (
+        contextlib.closing(sqlite3.connect(Path(prefect_api["PREFECT_HOME"]) / "prefect.db")) as made,
+        contextlib.closing(sqlite3.connect(folder / "prefect.db")) as copy,
+    ):
+        made.backup(copy)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from projects import Project, draw_classes, free_port, wait_for
+from projects import Project, copy_prefect_database, draw_classes, free_port, wait_for
 
 from flows.servers import answers
 
@@ -64,8 +64,8 @@ def test_params_shows_values_and_meanings(finished: Project) -> None:
     assert "head.strengths" in finished.graft_here("params").stdout
 
 
-def test_doctor_finds_a_healthy_project_healthy(finished: Project) -> None:
-    findings = {row["check"]: row for row in json.loads(finished.graft("doctor", "--json").stdout)}
+def test_doctor_finds_a_healthy_project_healthy(project: Project) -> None:
+    findings = {row["check"]: row for row in json.loads(project.graft("doctor", "--json").stdout)}
 
     assert findings["images"]["state"] == findings["packages"]["state"] == findings["mlflow"]["state"] == "ok"
     assert findings["dvc"]["state"] == "warn", "there is no remote"
@@ -105,12 +105,13 @@ def test_names_in_square_brackets_are_shown_as_they_are(empty_project: Project, 
     assert "[red]: 1" in told
 
 
-def test_repro_passes_dvcs_words_and_exit_code_on(finished: Project) -> None:
-    assert "up to date" in finished.graft("repro").stdout
-    assert finished.graft("repro", "no-such-stage", check=False).returncode != 0
+def test_repro_passes_dvcs_words_and_exit_code_on(project: Project) -> None:
+    assert "up to date" in project.graft("repro").stdout
+    assert project.graft("repro", "no-such-stage", check=False).returncode != 0
 
 
-def test_ui_serves_both_pages_and_ends_cleanly(project: Project) -> None:
+def test_ui_serves_both_pages_and_ends_cleanly(project: Project, prefect_api: dict[str, str]) -> None:
+    copy_prefect_database(prefect_api, project)
     mlflow_port, prefect_port = free_port(), free_port()
     words = ["ui", "--mlflow-port", str(mlflow_port), "--prefect-port", str(prefect_port)]
     process = subprocess.Popen(

@@ -33,7 +33,7 @@ def no_store_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def dvc_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    """DVC in this very process, where it need not start anew for each import; its failures are those of the real one."""
+    """DVC in this very process, where it need not start anew for each import; if it fails, a real one says why."""
     from dvc.cli import main
 
     in_a_process = versioning.dvc

@@ -34,9 +34,7 @@ def ranked(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> tuple
 
 
 @pytest.fixture
-def here(
-    project: Project, ranked: tuple[Project, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
-) -> Project:
+def here(project: Project, ranked: tuple[Project, dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> Project:
     """A project in which this very process may rank; the networks have been converted, and nothing computed."""
     graphs = Path(".graft") / "cache" / "graphs"
     shutil.copytree(ranked[0].root / graphs, project.root / graphs, dirs_exist_ok=True)

@@ -54,7 +54,7 @@ def test_it_ends_with_the_execution_that_it_served(rerun: Rerun) -> None:
 
 
 def test_what_a_killed_recorder_left_is_cleared_away(rerun: Rerun) -> None:
-    assert not rerun.deserted.exists()
+    assert not Path(rerun.deserted).exists()
 
 
 def test_a_killed_stage_is_marked_as_killed(project: Project) -> None:

@@ -141,7 +141,7 @@ def test_a_stages_error_ends_where_its_own_lines_end() -> None:
 def troubled(
     finished: Project, tmp_path_factory: pytest.TempPathFactory, prefect_api: dict[str, str]
 ) -> tuple[Project, subprocess.CompletedProcess[str]]:
-    """A project whose head cannot be read and spoils the record as well, and what `graft run` with a retry said of it."""
+    """A project whose head fails to read and spoils the record, and what `graft run` with a retry said of it."""
     project = finished.copy(tmp_path_factory.mktemp("troubled") / "project")
     project.set("retrain", retries=1)
     spoil(project, "head", 'open("runs/preprocess.json", "w").write("{")\n    raise OSError(5, "the true reason")')

@@ -193,13 +193,14 @@ def test_an_unreachable_mlflow_is_one_clear_error_and_interrupts_the_work(projec
     assert not (project.root / "worked").exists()
 
 
-def test_two_projects_in_one_process_have_a_store_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_projects_in_one_process_have_a_store_each(
+    finished: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    for name in ("one", "two"):
-        (tmp_path / name).mkdir()
-        Tracker(tmp_path / name).new_parent("run", {})
+    projects = [finished.copy(tmp_path / name) for name in ("one", "two")]
+    new = [Tracker(project.root).new_parent("run", {}) for project in projects]
 
-    assert all((tmp_path / name / "mlflow.db").is_file() for name in ("one", "two"))
+    assert [parents(project)[-1].info.run_id for project in projects] == new
 
 
 def test_nested_figures_become_dotted_names() -> None:
@@ -211,9 +212,9 @@ def test_names_that_mlflow_would_not_take_stay_apart() -> None:
     assert len({_key("a+b"), _key("a*b"), _key("x" * 300), _key("x" * 301)}) == 4
 
 
-def test_more_than_a_hundred_facts_are_all_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_than_a_hundred_facts_are_all_kept(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    tracker = Tracker(tmp_path)
+    tracker = Tracker(project.root)
     run_id = tracker.new_parent("run", {})
 
     tracker.log_record(run_id, Record({}, facts={f"fact.{n}": "x" for n in range(130)}), {}, "")
