@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
+from tasks.audit.params import AuditParams
 from tasks.common.errors import ParamsError, nearest
 from tasks.common.params import Section, parse_section, read_params
 from tasks.common.task import Task
@@ -68,6 +69,7 @@ class Params(Section):
     preprocess: PreprocessParams = PreprocessParams()
     features: FeaturesParams = FeaturesParams()
     head: HeadParams = HeadParams()
+    audit: AuditParams = AuditParams()
     finetune: FinetuneParams = FinetuneParams()
     evaluate: EvaluateParams = EvaluateParams()
     register_: RegisterParams = Field(RegisterParams(), alias="register")

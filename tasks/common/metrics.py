@@ -32,6 +32,20 @@ def main_figure(output_NK: Floats, target: npt.NDArray[Any], task: Task) -> floa
     return mean_average_precision(output_NK, target) if task == "multilabel" else r2(output_NK[:, 0], target)
 
 
+def main_figures(output_NK: Floats, target: npt.NDArray[Any], task: Task, times_BN: Floats) -> Floats:
+    """The main figure of resamples, (B,), in which image n is there `times` over."""
+    total_B = times_BN.sum(axis=1)
+    if task == "classification":
+        return times_BN @ (output_NK.argmax(axis=1) == target) / total_B
+    if task == "multilabel":
+        each_KB = [_average_precision(p, y, times_BN) for p, y in zip(output_NK.T, target.T, strict=True)]
+        return _mean_of_known(np.array(each_KB).T)
+    centred_N = target - target.mean()
+    squared_B = times_BN @ (output_NK[:, 0] - target) ** 2 / total_B
+    variance_B = times_BN @ centred_N**2 / total_B - (times_BN @ centred_N / total_B) ** 2
+    return 1 - squared_B / np.maximum(variance_B, 1e-12)
+
+
 def loss(output_NK: Floats, target: npt.NDArray[Any], task: Task, weight_N: Floats | None = None) -> float:
     """The task's loss, see `task.LOSS`; less is better."""
     if task == "classification":
@@ -63,11 +77,12 @@ def bootstrap_interval(
     """
     n, mean = len(correct_N), float(correct_N.mean())
     if mean in (0.0, 1.0):
-        return _wilson(n, mean, confidence)
+        return wilson(n, mean, confidence)
     return _ends(np.random.default_rng(seed).binomial(n, mean, size=samples) / n, confidence)
 
 
-def _wilson(n: int, mean: float, confidence: float) -> tuple[float, float]:
+def wilson(n: int, mean: float, confidence: float) -> tuple[float, float]:
+    """Interval of a share that was `mean` of n (Wilson 1927)."""
     from statistics import NormalDist
 
     z = NormalDist().inv_cdf(0.5 + confidence / 2)

@@ -7,15 +7,10 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+from ..common.html import page, table
 from ..common.task import MAIN, Task
+from .audited import audit_text
 from .selective import abstention_text, calibration_text
-
-_STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1c1c1c; }
-table { border-collapse: collapse; margin: 1rem 0; } th, td { padding: .25rem .8rem; border-bottom: 1px solid #ddd; }
-td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }
-img { max-width: 100%; } h1 strong { color: #0a5; }
-"""
 
 Metrics = dict[str, Any]
 
@@ -42,15 +37,14 @@ def report_page(metrics: Metrics, confidence: float) -> str:
     layout, main = _LAYOUTS[metrics["task"]], MAIN[metrics["task"]]
     value, low, high = (main.text(metrics[key]) for key in main.keys)
     of_classes = f" of {metrics['classes']} classes" if "classes" in metrics else ""
-    return "\n".join(
+    return page(
+        "Graft: test report",
         [
-            "<!doctype html>",
-            '<html lang="en"><head><meta charset="utf-8"><title>Graft: test report</title>',
-            f"<style>{_STYLE}</style></head><body>",
             f"<h1>Test {main.title} <strong>{value}</strong></h1>",
             f"<p>{low} to {high} with {confidence:.0%} confidence, on {metrics['images']} test images{of_classes}. "
             f"{layout.said(metrics)} The candidate <b>{escape(metrics['candidate'])}</b> was chosen on validation "
             "images; the test images had no part in it.</p>",
+            audit_text(metrics),
             "<h2>Candidates</h2>",
             _figures("candidate", layout.candidates, metrics["candidates"]),
             *(["<h2>Classes</h2>", _figures("class", layout.classes, metrics["per_class"])] if of_classes else []),
@@ -58,26 +52,16 @@ def report_page(metrics: Metrics, confidence: float) -> str:
                 f'<h2>{title}</h2>{text(metrics)}<img src="{file}" alt="{title}">'
                 for title, text, file in layout.pictures
             ),
-            "</body></html>",
-            "",
-        ]
+        ],
     )
 
 
 def _figures(first: str, columns: dict[str, str], rows: dict[str, Metrics]) -> str:
     """A row for each name, a column for each key."""
-    return _table(
+    return table(
         [first, *columns.values()],
         [[name, *(_figure(values[key]) for key in columns)] for name, values in rows.items()],
     )
-
-
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    def line(cells: list[str], tag: str) -> str:
-        parts = [f"<{tag}{'' if n == 0 else ' class=n'}>{escape(cell)}</{tag}>" for n, cell in enumerate(cells)]
-        return f"<tr>{''.join(parts)}</tr>"
-
-    return f"<table>{line(head, 'th')}{''.join(line(row, 'td') for row in rows)}</table>"
 
 
 def _figure(value: float | None) -> str:

@@ -10,10 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from matplotlib.figure import Figure
-from PIL import Image
 
-from ..common.images import Picture, decode_bands
 from ..common.metrics import expected_calibration_error
+from ..common.sheet import contact_sheet, save
 
 matplotlib.use("agg")
 
@@ -26,9 +25,6 @@ NAMED = 10
 """Curves that have a name, at most: there are as many colours."""
 
 GREY: dict[str, Any] = {"color": "0.75", "linewidth": 0.8}
-
-THUMBNAIL = 224
-"""Pixels of a mistake's longer side."""
 
 
 def confusion_picture(matrix_KK: npt.NDArray[np.int64], names: list[str], path: Path) -> None:
@@ -46,7 +42,7 @@ def confusion_picture(matrix_KK: npt.NDArray[np.int64], names: list[str], path: 
             if count:
                 colour = "white" if share[row, column] > 0.5 else "black"
                 axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=9)
-    _save(figure, path)
+    save(figure, path)
 
 
 def reliability_picture(
@@ -68,7 +64,7 @@ def reliability_picture(
     top.legend(loc="best")
     bottom.bar(confidence, [row["images"] for row in rows], width=0.04)
     bottom.set(xlabel="confidence", ylabel="images")
-    _save(figure, path)
+    save(figure, path)
 
 
 def precision_recall_picture(curves: dict[str, tuple[Floats, Floats]], average: dict[str, float], path: Path) -> None:
@@ -85,7 +81,7 @@ def precision_recall_picture(curves: dict[str, tuple[Floats, Floats]], average: 
     if curves:
         for text in axes.legend(loc="lower left", title="average precision", fontsize=9).get_texts():
             text.set_parse_math(False)
-    _save(figure, path)
+    save(figure, path)
 
 
 def scatter_picture(true_N: Floats, predicted_N: Floats, path: Path) -> None:
@@ -96,7 +92,7 @@ def scatter_picture(true_N: Floats, predicted_N: Floats, path: Path) -> None:
     axes.plot(ends, ends, color="grey", linestyle="--", linewidth=1)
     axes.scatter(true_N, predicted_N, s=14, alpha=min(1.0, 0.2 + 100 / len(true_N)), linewidths=0)
     axes.set(xlabel="true", ylabel="predicted", title="Predicted against true on the test images")
-    _save(figure, path)
+    save(figure, path)
 
 
 def residuals_picture(error_N: Floats, path: Path) -> None:
@@ -106,7 +102,7 @@ def residuals_picture(error_N: Floats, path: Path) -> None:
     axes.hist(error_N, bins=min(40, max(8, len(error_N) // 8)))
     axes.axvline(0, color="grey", linestyle="--", linewidth=1)
     axes.set(xlabel="predicted less true", ylabel="images", title=f"Errors (mean {error_N.mean():.3g})")
-    _save(figure, path)
+    save(figure, path)
 
 
 def mistakes_picture(
@@ -122,26 +118,5 @@ def mistakes_picture(
         mistakes: `path` and `caption` of each.
         channels: as how many the images were read.
     """
-    columns = min(6, max(1, len(mistakes)))
-    rows = max(1, -(-len(mistakes) // columns))
-    figure = Figure(figsize=(2.2 * columns, 2.6 * rows + 0.4), layout="constrained")
-    figure.suptitle(title if len(mistakes) else "No mistake on the test images")
-    for axes in figure.subplots(rows, columns, squeeze=False).ravel():
-        axes.axis("off")
-    for axes, mistake in zip(figure.axes, mistakes.itertuples(), strict=False):
-        image = _visible(decode_bands(raw / mistake.path, channels))
-        image.thumbnail((THUMBNAIL, THUMBNAIL))
-        axes.imshow(np.asarray(image))
-        axes.set_title(mistake.caption, fontsize=9, parse_math=False)
-    _save(figure, path)
-
-
-def _visible(picture: Picture) -> Image.Image:
-    """In RGB: of three bands and more the first three as red, green and blue; of fewer the first as grey."""
-    if len(picture) >= 3:
-        return Image.merge("RGB", picture[:3])
-    return picture[0].convert("RGB")
-
-
-def _save(figure: Figure, path: Path) -> None:
-    figure.savefig(path, dpi=110, metadata={"Software": None})
+    title = title if len(mistakes) else "No mistake on the test images"
+    contact_sheet([raw / name for name in mistakes["path"]], list(mistakes["caption"]), title, path, channels)

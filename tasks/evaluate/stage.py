@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import Any
 
 import pandas as pd
@@ -14,6 +15,7 @@ from ..common.paths import Paths
 from ..common.record import DatasetRecord, Record
 from ..common.task import Task
 from . import classification, multilabel, regression
+from .audited import without_leaks
 from .outcome import Outcome, Report
 from .page import report_page
 from .params import EvaluateParams
@@ -55,6 +57,7 @@ def run(params: EvaluateParams, paths: Paths) -> Record:
         "candidate": chosen,
         "images": len(test),
         "candidates": scores,
+        **without_leaks(paths.audit, outcome, report, params),
     }
     _write(report, outcome, predictions, metrics, params, paths, pack.channels)
     profile = {"images": len(test), "split": "test"}
@@ -78,6 +81,7 @@ def _write(
     with whole_folder(paths.report) as folder:
         write_table(predictions, folder / "predictions.parquet")
         report.draw(outcome, predictions, metrics, params, paths.raw, channels, folder)
+        shutil.copytree(paths.audit, folder / "audit")
         (folder / "index.html").write_text(report_page(metrics, params.confidence), encoding="utf-8")
     with whole_folder(paths.plots("evaluate")) as folder:
         for name, columns in TABLES.items():

@@ -20,6 +20,7 @@ SECTIONS = {
     "preprocess": {"val_fraction": 0.25, "test_fraction": 0.25},
     "features": {"backbone": BACKBONE, "weights": "random", "precision": "f32", "threads": 2},
     "head": {"folds": 0, "l2_max": 1.0, "strengths": 7},
+    "audit": {"folds": 3, "curve_seeds": 1},
     "finetune": {"mode": "off"},
     "evaluate": {"bootstrap": 200},
     "register": {"smoke_images": 4},

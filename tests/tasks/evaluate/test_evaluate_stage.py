@@ -80,6 +80,7 @@ def test_the_report_has_a_page_its_pictures_and_the_predictions(finished_paths):
         "risk_coverage.png",
         "mistakes.png",
         "predictions.parquet",
+        "audit",
     }
 
 
