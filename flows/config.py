@@ -49,7 +49,7 @@ class DriftParams(Section):
     """How many of today's images are compared at most; chosen at random."""
 
     permutations: int = Field(1000, ge=100)
-    """Of the test of the shift; at least 2 / significance, or it could not say drift."""
+    """Of both tests; at least 2 / significance, or they could not say drift."""
 
     seed: int = 0
     """Of the sample and of the permutations."""

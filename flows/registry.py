@@ -171,13 +171,15 @@ def fetched_package(tracker: Tracker, version: ModelVersion) -> Iterator[Path]:
     Raises:
         GraftError: the store does not give it.
     """
-    mlflow.set_tracking_uri(tracker.uri)
     tracker.paths.tmp.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=tracker.paths.tmp) as folder:
-        uri = f"models:/{version.name}/{version.version}/artifacts/package"
         try:
-            target = None if own_store(tracker.paths.root) else folder
-            fetched = mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=target)
+            model = tracker.client.get_model_version_download_uri(version.name, version.version)
+            fetched = mlflow.artifacts.download_artifacts(
+                artifact_uri=f"{model.rstrip('/')}/artifacts/package",
+                dst_path=None if own_store(tracker.paths.root) else folder,
+                tracking_uri=tracker.uri,
+            )
         except (MlflowException, OSError) as error:
             raise GraftError(
                 f"version {version.version} of `{version.name}` cannot be fetched from MLflow",
