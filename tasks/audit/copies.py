@@ -57,7 +57,8 @@ class Copies:
     def conflicts(self, pack: Pack) -> pd.DataFrame:
         """Pairs of training and validation images under different labels: `COLUMNS`."""
         split, label = self._both(pack, "split"), self._both(pack, "label")
-        return self._table(pack, (split != "test").all(axis=0) & (label[0] != label[1]))
+        of_classes = len(pack.classes) > 0  # numbers that differ a little do not conflict
+        return self._table(pack, (split != "test").all(axis=0) & (label[0] != label[1]) & of_classes)
 
     def _both(self, pack: Pack, column: str) -> npt.NDArray[np.object_]:
         """(2, pairs): of the first and of the second image."""

@@ -14,8 +14,9 @@ COMPARED = 20_000
 """Images to compare with at most: so many say as well how far is far, and the work grows with N and not with its square
 (Sun et al. 2022 found one in a hundred to do)."""
 
-NEIGHBOURS = 10
-"""The distance to the tenth nearest, so that nine strangers who are alike do not vouch for each other."""
+NEIGHBOURS, FOR_EACH = 10, 20
+"""The distance to the tenth nearest, so that nine strangers who are alike do not vouch for each other; of few images, to
+one for each so many of them, or classes of few would all be far from each other."""
 
 COLUMNS = ["image_id", "path", "split", "label", "score", "distance", "nearest", "cosine"]
 
@@ -23,14 +24,14 @@ COLUMNS = ["image_id", "path", "split", "label", "score", "distance", "nearest",
 def far_off(pack: Pack, seed: int) -> pd.DataFrame:
     """Every image in the pack's order: `COLUMNS`. Labels have no part in it.
 
-    `distance` is 1 - cosine of the features to the neighbour; `score` is how many robust standard deviations its
+    `distance` is 1 - cosine of the features to the tenth nearest (see `NEIGHBOURS`); `score` is how many robust standard deviations its
     logarithm is above the median (1.4826 times the median deviation is a standard deviation); `nearest` is the path of
     the nearest image and `cosine` theirs.
     """
     n = len(pack.index)
     chosen = np.sort(np.random.default_rng(seed).permutation(n)[:COMPARED])
     compared_MD = unit(pack.features(chosen))
-    k = min(NEIGHBOURS, len(chosen) - 1)
+    k = min(NEIGHBOURS, max(1, n // FOR_EACH))
     distance, nearest, cosine = np.empty(n), np.empty(n, np.int64), np.empty(n)
     with progress("audit: neighbours", n) as bar:
         for rows in blocks(n, 1024):

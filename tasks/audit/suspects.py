@@ -24,6 +24,9 @@ Bools = npt.NDArray[np.bool_]
 FAR = 3.5
 """Robust standard deviations beyond which a number is an outlier (Iglewicz and Hoaglin 1993)."""
 
+ROUNDING = 1e-6
+"""A probability that is the mean to so much counts as no lower."""
+
 COLUMNS = ["image_id", "path", "split", "label", "suggested", "score", "p_label", "p_suggested"]
 
 
@@ -32,7 +35,7 @@ def wrong_classes(p_NK: Floats, y_N: npt.NDArray[np.int64]) -> Bools:
     own_N = p_NK[np.arange(len(y_N)), y_N]
     count_K = np.bincount(y_N, minlength=p_NK.shape[1])
     mean_K = np.bincount(y_N, weights=own_N, minlength=p_NK.shape[1]) / np.maximum(count_K, 1)
-    threshold_K = np.where(count_K > 0, mean_K, np.inf)
+    threshold_K = np.where(count_K > 0, mean_K - ROUNDING, np.inf)
     confident_NK = np.where(p_NK >= threshold_K, p_NK, -1.0)
     elsewhere = (confident_NK.max(axis=1) >= 0) & (confident_NK.argmax(axis=1) != y_N)
     lowest = np.argsort(own_N, kind="stable")[: np.count_nonzero(elsewhere)]
