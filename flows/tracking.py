@@ -9,7 +9,8 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -26,6 +27,7 @@ from tasks.common.errors import GraftError, TransientError
 from tasks.common.files import read_json, sha256
 from tasks.common.paths import STAGES, Paths
 from tasks.common.record import Record
+from tasks.common.task import MAIN
 
 from . import processes
 from .dataset import dataset_entity
@@ -116,6 +118,17 @@ class Tracker:
         run = self.client.create_run(self.experiment_id, tags={**self._common_tags(git), **tags}, run_name=name)
         return str(run.info.run_id)
 
+    @contextmanager
+    def recorded(self, name: str) -> Iterator[str]:
+        """A run of this process's own, no stage's, which ends as the block does; gives its id."""
+        run_id = self.new_parent(name, {"graft.process": processes.key(processes.me())})
+        try:
+            yield run_id
+        except BaseException as error:
+            self.end(run_id, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED", str(error))
+            raise
+        self.end(run_id, "FINISHED")
+
     def _bury_the_dead(self) -> None:
         """Runs of processes of this machine that are no more are marked as killed, not left running for ever."""
         for run in self.client.search_runs([self.experiment_id], "attributes.status = 'RUNNING'", max_results=100):
@@ -133,7 +146,7 @@ class Tracker:
         self._describe(run_id, failed=status != "FINISHED")
         if tested and status == "FINISHED" and self.paths.metrics("evaluate").is_file():
             test = read_json(self.paths.metrics("evaluate"))
-            for name in ("accuracy", "accuracy_low", "accuracy_high"):
+            for name in MAIN[test["task"]].keys:
                 self.client.log_metric(run_id, f"test_{name}", test[name])
         self.client.set_terminated(run_id, status)
 

@@ -15,7 +15,8 @@ import pandas as pd
 
 from .errors import DataError
 from .files import read_json
-from .manifest import BETWEEN, Task, classes, codes, task_of
+from .manifest import classes, codes, names_in, task_of
+from .task import Task
 
 INDEX = ["image_id", "path", "label", "task", "split", "group", "weight"]
 """The columns of the manifest that travel with the features."""
@@ -116,20 +117,23 @@ class Pack:
         has = {name: k for k, name in enumerate(self.classes)}
         y_NK = np.zeros((len(rows), len(has)))
         for i, label in enumerate(labels):
-            y_NK[i, [has[name] for name in label.split(BETWEEN) if name]] = 1.0
+            y_NK[i, [has[name] for name in names_in(label)]] = 1.0
         return y_NK
 
     def weights(self, rows: Rows) -> npt.NDArray[np.float64]:
         return self.index["weight"].to_numpy(np.float64)[rows]
 
-    def to_learn_from(self, *splits: str) -> tuple[Learnable, Rows]:
-        """(features, rows) of the named splits, with the views of the training images after them."""
-        rows = self.rows(*splits)
-        if "train" not in splits or not len(self.views_VD):
+    def with_views(self, rows: Rows) -> tuple[Learnable, Rows]:
+        """(features, rows): those of `rows`, and after them the augmented views of the training images among them."""
+        train = self.rows("train")
+        own = np.flatnonzero(np.isin(train, rows))
+        views = len(self.views_VD) // max(len(train), 1)
+        if not views or not len(own):
             return Learnable(((self.stored_ND, rows),)), rows
-        train, views = self.rows("train"), np.arange(len(self.views_VD))
-        parts = ((self.stored_ND, rows), (self.views_VD, views))
-        return Learnable(parts), np.concatenate([rows, np.tile(train, len(views) // len(train))])
+        places = (np.arange(views)[:, None] * len(train) + own).ravel()
+        return Learnable(((self.stored_ND, rows), (self.views_VD, places))), np.concatenate(
+            [rows, np.tile(train[own], views)]
+        )
 
 
 def read_pack(folder: Path) -> Pack:

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from ..common.errors import ParamsError
+from ..common.folds import assign, units_of
 from ..common.heads import Head
 from ..common.manifest import Task
-from ..common.pack import Learnable, Pack
+from ..common.pack import Pack, Rows
 from ..common.progress import progress
-from .estimator import Examples, Rows, check, check_finite
-from .folds import assign
+from .estimator import Examples, check, check_finite
 from .kinds import Kind, estimator_of, kind_of, walks_of
 from .params import HeadParams
 from .scores import Select
@@ -72,13 +72,23 @@ def train(
 
 
 def hold_out(pack: Pack, params: HeadParams) -> tuple[Rows, Rows, list[Rows]]:
-    """(rows held out, the fold of each, the rows that are learned from in each fold)."""
+    """(rows held out, the fold of each, the rows that are learned from in each fold).
+
+    Raises:
+        ParamsError: there are too few units for two folds.
+    """
     train_rows, val_rows = pack.rows("train"), pack.rows("val")
     folds = (FOLDS if len(val_rows) < FEW else 0) if params.folds == "auto" else params.folds
     if folds == 0:
         return val_rows, np.zeros(len(val_rows), np.int64), [train_rows]
     both = pack.rows("train", "val")
     fold_N = assign(pack, both, folds, params.seed)
+    if len(set(fold_N) - {-1}) < 2:
+        raise ParamsError(
+            "`head.folds` needs images, or groups of them, for at least two folds",
+            got=f"{len(both)} images in {len(units_of(pack, both)[1])} groups",
+            todo="set `head.folds: 0`, or add images",
+        )
     fold_N = np.unique(fold_N, return_inverse=True)[1] - int((fold_N < 0).any())  # some may be empty
     held = np.argsort(fold_N, kind="stable")[np.count_nonzero(fold_N < 0) :]
     return both[held], fold_N[held], [both[fold_N != fold] for fold in range(fold_N.max() + 1)]
@@ -86,12 +96,7 @@ def hold_out(pack: Pack, params: HeadParams) -> tuple[Rows, Rows, list[Rows]]:
 
 def examples_of(pack: Pack, rows: Rows, params: HeadParams) -> Examples:
     """The images of these rows, and the augmented views of those that are for training."""
-    train_rows = pack.rows("train")
-    views = len(pack.views_VD) // len(train_rows)
-    place = np.flatnonzero(np.isin(train_rows, rows))
-    of_them = (np.arange(views)[:, None] * len(train_rows) + place).ravel()
-    features = Learnable(((pack.stored_ND, rows), (pack.views_VD, of_them)))
-    rows = np.concatenate([rows, np.tile(train_rows[place], views)])
+    features, rows = pack.with_views(rows)
     examples = check(features, pack.targets(rows), pack.weights(rows), pack.classes, pack.task)
     weight_N = weigh(examples.weight_N, examples.target, pack.classes, params.class_weight)
     return Examples(examples.features_ND, examples.target, weight_N)

@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from ..common.params import Section
+from ..common.task import Task
 
 Folds = Literal["auto"] | int
 ClassWeight = Literal["none", "balanced"] | dict[str, float]
@@ -31,6 +32,10 @@ def _class_weight(value: Any) -> ClassWeight:
 
 class HeadParams(Section):
     """What is trained on the frozen features: a classifier, or what predicts a number."""
+
+    task: Task = "classification"
+    """What an image's label is: one class; any number of classes (`multilabel`); a number (`regression`). Every stage
+    goes by it."""
 
     kind: Literal["auto", "logistic", "knn", "ridge", "mlp"] = "auto"
     """`auto` is logistic regression for classes and ridge regression for numbers. `knn`: the nearest training images
@@ -93,6 +98,17 @@ class HeadParams(Section):
 
     seed: int = 0
     """Another one deals other folds, and gives `mlp` another start, order and dropout."""
+
+    calibrate: bool = True
+    """Whether probabilities are scaled by one temperature, found on validation, so that they say how often the model is
+    right."""
+
+    max_error: float | None = Field(None, gt=0, lt=1)
+    """Between 0 and 1: the share of wrong answers that is promised among the images that the model answers; it abstains
+    from the others. null: it answers all."""
+
+    max_error_confidence: float = Field(0.9, gt=0, lt=1)
+    """With which that is promised."""
 
     @model_validator(mode="after")
     def _range_is_one(self) -> Self:

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..common.calibrating import calibrate, check_promise, check_task, summary
+from ..common.calibration import FILE, Calibration
 from ..common.files import whole_folder
 from ..common.heads import Head
 from ..common.manifest import Task, write_table
@@ -22,14 +24,31 @@ from .search import Tried
 def run(params: HeadParams, paths: Paths) -> Record:
     """Walks the grid, chooses a candidate by held-out images, and trains it again on all that may be learned from."""
     pack = read_pack(paths.features)
+    check_task(pack.task, params.max_error)
     choice = choose(pack, params, paths.tmp)
     _warn(choice, params)
+    calibration = _calibrate(choice, pack, params)
     settings = choice.found.chosen.settings
     final = choice.head
     if params.refit:
         final = train(choice.kind, settings, pack, pack.rows("train", "val"), params, paths.tmp)
-    _write(choice, final, pack, paths)
-    return _record(choice, pack, paths)
+    _write(choice, final, calibration, pack, paths)
+    return _record(choice, calibration, pack, paths)
+
+
+def _calibrate(choice: Choice, pack: Pack, params: HeadParams) -> Calibration:
+    """What follows from what the chosen candidate says of images that were held out from it."""
+    found = calibrate(
+        choice.found.output,
+        pack.targets(choice.held),
+        pack.weights(choice.held),
+        pack.task,
+        scale=params.calibrate,
+        max_error=params.max_error,
+        confidence=params.max_error_confidence,
+    )
+    check_promise(found)
+    return found
 
 
 def _warn(choice: Choice, params: HeadParams) -> None:
@@ -45,13 +64,15 @@ def _warn(choice: Choice, params: HeadParams) -> None:
         )
 
 
-def _write(choice: Choice, final: Head, pack: Pack, paths: Paths) -> None:
+def _write(choice: Choice, final: Head, calibration: Calibration, pack: Pack, paths: Paths) -> None:
     """head.*: the head; selected.*: the same candidate trained without validation images, from which fine-tuning
-    starts; validation.parquet: what the candidate says of images that were held out from it."""
+    starts; validation.parquet: what the candidate says of images that were held out from it; calibration.json: what is
+    done to it."""
     settings = choice.found.chosen.settings
     with whole_folder(paths.head) as folder:
         final.save(folder, "head", **settings)
         choice.head.save(folder, "selected", **settings)
+        calibration.save(folder)
         write_table(_held_out(choice, pack), folder / "validation.parquet")
     with whole_folder(paths.plots("head")) as folder:
         rows = [_row(number, tried, pack.task) for number, tried in enumerate(choice.found.tried)]
@@ -86,7 +107,7 @@ def _figures(tried: Tried, task: Task) -> dict[str, float]:
     return {"val_accuracy": tried.score.accuracy}
 
 
-def _record(choice: Choice, pack: Pack, paths: Paths) -> Record:
+def _record(choice: Choice, calibration: Calibration, pack: Pack, paths: Paths) -> Record:
     found, chosen = choice.found, choice.found.chosen
     metrics: dict[str, Any] = {
         **_figures(chosen, pack.task),
@@ -99,6 +120,7 @@ def _record(choice: Choice, pack: Pack, paths: Paths) -> Record:
         "folds": len(set(choice.fold_M)) if choice.fold_M.any() else 0,
         "train_images": len(pack.rows("train")),
         "val_images": len(pack.rows("val")),
+        "calibration": summary(calibration),
     }
     rows = [_row(number, tried, pack.task) for number, tried in enumerate(found.tried)]
     curves = {
@@ -109,6 +131,6 @@ def _record(choice: Choice, pack: Pack, paths: Paths) -> Record:
     return Record(
         metrics=metrics,
         facts={"kind": choice.kind},
-        curves=curves,
-        files=[paths.head / "head.json", paths.plots("head") / "path.csv"],
+        curves={name: curve for name, curve in curves.items() if curve},
+        files=[paths.head / "head.json", paths.head / FILE, paths.plots("head") / "path.csv"],
     )

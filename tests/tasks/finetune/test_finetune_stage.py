@@ -2,6 +2,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -9,6 +10,8 @@ import pytest
 import torch
 
 from tasks.common.backbones.graph import read_graph
+from tasks.common.calibrating import calibrate
+from tasks.common.calibration import Calibration
 from tasks.common.candidates import read_candidates
 from tasks.common.engine import Engine
 from tasks.common.errors import ParamsError
@@ -104,7 +107,37 @@ def test_auto_trains_when_there_is_time(paths, run_stage):
 
 def test_training_writes_all_that_a_candidate_needs(tuned_paths):
     names = {file.name for file in tuned_paths.finetune.iterdir()}
-    assert names == {"decision.json", "head.safetensors", "head.json", "graph", "network.safetensors", "curves.csv"}
+    assert names == {
+        "decision.json",
+        "head.safetensors",
+        "head.json",
+        "calibration.json",
+        "graph",
+        "network.safetensors",
+        "curves.csv",
+    }
+
+
+def test_the_trained_network_is_calibrated_by_its_own_probabilities(tuned_paths):
+    pack = read_pack(tuned_paths.features)
+    val = pack.rows("val")
+    candidates, _ = read_candidates(tuned_paths)
+    p_NK = candidates["finetune"].output(pack, val, tuned_paths, "f32")
+    expected = calibrate(p_NK, pack.labels(val), pack.weights(val), "classification", scale=True)
+    found = Calibration.load(tuned_paths.finetune)
+    assert found == candidates["finetune"].calibration
+    assert found.temperature == pytest.approx(expected.temperature, rel=1e-3)
+    assert found.temperature != candidates["head"].calibration.temperature
+
+
+def test_a_promise_asked_of_the_head_is_asked_of_the_trained_network(paths, run_stage):
+    asked = replace(Calibration.load(paths.head), max_error=0.001, confidence=0.9, threshold=0.5)
+    asked.save(paths.head)
+    record = run_stage("finetune", paths, mode="on", epochs=1, batch_size=8, precision="f32")
+    found = Calibration.load(paths.finetune)
+    assert (found.max_error, found.threshold) == (0.001, None)
+    assert record.facts["chosen"] == "head"
+    assert record.metrics["calibration"]["least_error"] > 0.001
 
 
 def test_the_decision_tells_both_scores_and_keeps_the_better(tuned_paths):

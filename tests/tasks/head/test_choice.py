@@ -222,3 +222,10 @@ def test_few_is_what_the_parameter_says():
     described = HeadParams.model_fields["folds"].description
     assert f"fewer than {choice.FEW} images" in described
     assert f"takes {choice.FOLDS} where" in described
+
+
+def test_too_few_groups_for_two_folds_are_refused():
+    pack = pack_of(n=40)
+    pack.index["group"] = pack.index["label"]
+    with pytest.raises(ParamsError, match=r"`head.folds`(.|\n)*groups"):
+        hold_out(pack, params(folds=4))

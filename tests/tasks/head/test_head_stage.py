@@ -6,7 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.common.errors import DataError, ParamsError
+from tasks.common.calibrating import calibrate
+from tasks.common.calibration import Calibration
+from tasks.common.errors import DataError, GraftError, ParamsError
 from tasks.common.heads import LinearHead, load_head
 from tasks.common.manifest import write_table
 from tasks.common.metrics import accuracy, log_loss
@@ -127,6 +129,63 @@ def test_validations_probabilities_are_those_of_the_selected_head(finished_paths
     expected = LinearHead.load(finished_paths.head, "selected").predict_proba(pack.stored_ND[val])
     assert list(table["image_id"]) == list(pack.index["image_id"].iloc[val])
     assert np.allclose(table[["p_0", "p_1", "p_2"]].to_numpy(), expected)
+
+
+def test_temperature_and_threshold_are_those_of_validations_probabilities(unbalanced, run_stage):
+    record = run_stage("head", unbalanced, max_error=0.3, max_error_confidence=0.8, folds=0)
+    pack, table = read_pack(unbalanced.features), pd.read_parquet(unbalanced.head / "validation.parquet")
+    val = pack.rows("val")
+    expected = calibrate(
+        table[["p_0", "p_1", "p_2"]].to_numpy(),
+        pack.labels(val),
+        pack.weights(val),
+        "classification",
+        scale=True,
+        max_error=0.3,
+        confidence=0.8,
+    )
+    assert Calibration.load(unbalanced.head) == expected
+    told = record.metrics["calibration"]
+    assert (told["temperature"], told["threshold"]) == (expected.temperature, expected.threshold)
+    assert told["coverage"] == expected.figures["coverage"]
+    assert unbalanced.head / "calibration.json" in record.files
+
+
+def test_the_heads_own_numbers_are_not_calibrated(unbalanced, run_stage):
+    run_stage("head", unbalanced, calibrate=False)
+    before = {name: LinearHead.load(unbalanced.head, name) for name in ("head", "selected")}
+    run_stage("head", unbalanced, calibrate=True)
+    assert Calibration.load(unbalanced.head).temperature != 1.0
+    for name, head in before.items():
+        assert np.array_equal(LinearHead.load(unbalanced.head, name).weight, head.weight)
+
+
+def test_without_calibration_the_temperature_is_one(unbalanced, run_stage):
+    run_stage("head", unbalanced, calibrate=False)
+    assert Calibration.load(unbalanced.head) == Calibration()
+
+
+def test_an_error_that_cannot_be_promised_stops_the_stage_and_leaves_the_earlier_head(
+    unbalanced, run_stage, tree_bytes
+):
+    run_stage("head", unbalanced)
+    before = tree_bytes(unbalanced.head)
+    with pytest.raises(GraftError, match=r"head\.max_error"):
+        run_stage("head", unbalanced, max_error=0.001)
+    assert tree_bytes(unbalanced.head) == before
+
+
+@pytest.mark.parametrize("value", [0, 1, 1.5, -0.1])
+def test_an_error_must_be_a_share(run_stage, paths, value):
+    with pytest.raises(ValueError, match="max_error"):
+        run_stage("head", paths, max_error=value)
+
+
+def test_a_share_of_wrong_answers_is_refused_for_numbers_before_anything_is_trained(unbalanced, run_stage):
+    index = pd.read_parquet(unbalanced.features / "index.parquet")
+    write_table(index.assign(task="regression", label="1.5"), unbalanced.features / "index.parquet")
+    with pytest.raises(ParamsError, match=r"head\.max_error"):
+        run_stage("head", unbalanced, max_error=0.1)
 
 
 @pytest.mark.parametrize("kind", ["logistic", "knn", "ridge", "mlp"])

@@ -8,40 +8,39 @@ each tenth of them. A class of a single unit is never held out: without it, noth
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
-from ..common.errors import ParamsError
-from ..common.manifest import Task
-from ..common.pack import Pack
-from .estimator import Array, Double, Rows
+from .manifest import Task
+from .pack import Pack, Rows
+
+Array = npt.NDArray[Any]
+Double = npt.NDArray[np.float64]
 
 BINS = 10
 """Into which numbers are sorted."""
 
 
 def assign(pack: Pack, rows: Rows, folds: int, seed: int) -> Rows:
-    """The fold of each of `rows`, from 0 on; -1 for those that are always learned from.
-
-    Raises:
-        ParamsError: there are too few units for two folds.
-    """
-    index = pack.index.iloc[rows]
-    unit_of_row, units = pd.factorize(("group:" + index["group"].astype("string")).fillna(index["image_id"]))
+    """The fold of each of `rows`, from 0 on; -1 for those that are always learned from. Some folds may be empty."""
+    unit_of_row, units = units_of(pack, rows)
     has_NK = _has(pack.targets(rows), len(pack.classes), pack.task)
     count_UK = np.zeros((len(units), has_NK.shape[1]))
     np.add.at(count_UK, unit_of_row, has_NK)
-    fold_U = _deal(count_UK, np.bincount(unit_of_row), [_chance(str(unit), seed) for unit in units], folds)
+    fold_U = _deal(count_UK, np.bincount(unit_of_row), [_chance(unit, seed) for unit in units], folds)
     if pack.task != "regression":
         fold_U = _keep_every_class(fold_U, count_UK, folds)
-    if len(set(fold_U) - {-1}) < 2:
-        raise ParamsError(
-            "`head.folds` needs images, or groups of them, for at least two folds",
-            got=f"{len(rows)} images in {len(units)} groups",
-            todo="set `head.folds: 0`, or add images",
-        )
     return fold_U[unit_of_row]
+
+
+def units_of(pack: Pack, rows: Rows) -> tuple[Rows, list[str]]:
+    """(the unit of each of `rows`, the units' names)."""
+    index = pack.index.iloc[rows]
+    unit_of_row, units = pd.factorize(("group:" + index["group"].astype("string")).fillna(index["image_id"]))
+    return unit_of_row.astype(np.int64), [str(unit) for unit in units]
 
 
 def _has(target: Array, k: int, task: Task) -> Double:
