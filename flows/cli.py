@@ -328,6 +328,34 @@ def rank(
 
 
 @app.command()
+def drift(
+    source: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[PATH]",
+            help="A folder of images, or a .csv or .parquet of their paths; by default the project's images that have "
+            "come since the model was made.",
+            show_default=False,
+        ),
+    ] = None,
+    model: Annotated[str, typer.Option(help="An alias or a version of the registered model.")] = "champion",
+    project: Project = HERE,
+    as_json: AsJson = False,
+) -> None:
+    """Compare today's images with those that the model was trained on; exit code 0 if they are alike, 3 if not."""
+    from .drift import check_drift
+    from .drift_text import print_drift
+
+    report = check_drift(find_root(project), source, model)
+    if as_json:
+        print(json.dumps(report.document, indent=2, ensure_ascii=False))
+    else:
+        print_drift(report.document)
+    if report.verdict == "drift":
+        raise SystemExit(3)
+
+
+@app.command()
 def params(
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema for editors.")] = False,
     project: Project = HERE,

@@ -1,11 +1,11 @@
-"""params.yaml as a whole: every stage's section, and the one that says how a retraining runs."""
+"""params.yaml as a whole: every stage's section, and those of the flows."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tasks.audit.params import AuditParams
 from tasks.common.errors import ParamsError, nearest
@@ -32,6 +32,37 @@ class RetrainParams(Section):
     """The wait before each further try."""
 
 
+class DriftParams(Section):
+    """How `graft drift` compares today's images with those that a model was trained on."""
+
+    significance: float = Field(0.01, gt=0, lt=0.5)
+    """How often images that are like the others may be called drift."""
+
+    least_effect: float = Field(0.0, ge=0)
+    """A smaller shift of the whole is no drift, however certain: the distance between the two means, in units of the
+    spread within; the guide says what is how large."""
+
+    far_quantile: float = Field(0.95, ge=0.5, lt=1)
+    """An image is far if it is farther from its nearest training image than this share of these are from theirs."""
+
+    sample: int = Field(1000, ge=20, le=4000)
+    """How many of today's images are compared at most; chosen at random."""
+
+    permutations: int = Field(1000, ge=100)
+    """Of both tests; at least 2 / significance, or they could not say drift."""
+
+    seed: int = 0
+    """Of the sample and of the permutations."""
+
+    @model_validator(mode="after")
+    def _can_say_drift(self) -> Self:
+        if self.permutations + 1 < 2 / self.significance:
+            raise ValueError(
+                f"permutations must be at least 2 / significance, got {self.permutations} and {self.significance:g}"
+            )
+        return self
+
+
 class Params(Section):
     """Graft's params.yaml."""
 
@@ -43,6 +74,7 @@ class Params(Section):
     evaluate: EvaluateParams = EvaluateParams()
     register_: RegisterParams = Field(RegisterParams(), alias="register")
     retrain: RetrainParams = RetrainParams()
+    drift: DriftParams = DriftParams()
 
 
 SECTIONS: dict[str, type[Section]] = {

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -18,7 +15,6 @@ from tasks.common.backbones.catalogue import CATALOGUE, timm_name
 from tasks.common.backbones.spec import Spec
 from tasks.common.backbones.weights import PACKAGES, at_hand
 from tasks.common.cache import FeatureCache, Ids, ids_of
-from tasks.common.environment import own_python_first
 from tasks.common.errors import DataError, GraftError, ParamsError
 from tasks.common.files import whole_folder, write_json, write_shared_json
 from tasks.common.images import Pixels, load
@@ -125,10 +121,10 @@ def rank_backbones(root: Path, names: Sequence[str], weights: str | None) -> dic
     _refuse_other_tasks(settings.head)
     candidates = list_candidates(names, weights, settings.features, paths.weights)
     tracker = Tracker(root)  # first: a server that does not answer must not be found after hours
-    bring_manifest_up_to_date(root)
+    versioning.repro_preprocess(root)
     images = read_images(paths)
     failed: dict[str, str] = {}
-    with not_collected(root), _recorded(tracker) as run_id:
+    with not_collected(root), tracker.recorded("rank") as run_id:
         entrants = _open(candidates, images, paths, failed)
         _compute(entrants, images, settings.features.threads)
         standings = rank(list(_probe(entrants, images, settings, failed)))
@@ -188,22 +184,6 @@ def _same(name: str, other: str) -> bool:
     return timm_name(name, "auto") == timm_name(other, "auto")
 
 
-def bring_manifest_up_to_date(root: Path) -> None:
-    """`dvc repro preprocess`, which does nothing if nothing has changed; what it prints goes to standard error.
-
-    Raises:
-        GraftError: it failed.
-    """
-    words = versioning.dvc_command("--wait-for-lock", "repro", "--quiet", "preprocess")
-    done = subprocess.run(words, cwd=root, env=own_python_first(), stdout=sys.stderr.fileno())
-    if done.returncode:
-        raise GraftError(
-            "`dvc repro preprocess`, which lists the images, failed",
-            got="see above",
-            todo="mend what it names, then run `graft rank` again",
-        )
-
-
 def read_images(paths: Paths) -> Images:
     """Raises:
     DataError: there are no images to learn from, or none to validate on.
@@ -223,18 +203,6 @@ def read_images(paths: Paths) -> Images:
             todo="import more images",
         )
     return images
-
-
-@contextmanager
-def _recorded(tracker: Tracker) -> Iterator[str]:
-    """The parent run in MLflow, which ends as the block does."""
-    run_id = tracker.new_parent("rank", {"graft.process": processes.key(processes.me())})
-    try:
-        yield run_id
-    except BaseException as error:
-        tracker.end(run_id, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED", str(error))
-        raise
-    tracker.end(run_id, "FINISHED")
 
 
 def _open(

@@ -7,10 +7,12 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import mlflow
 import pandas as pd
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types.schema import AnyType, Array, ColSpec, DataType, Map, Schema
@@ -20,6 +22,7 @@ from tasks.common.files import read_json, write_json
 from tasks.common.paths import Paths
 from tasks.common.task import MAIN
 
+from .store import own_store
 from .tracking import Tracker
 from .versioning import raw_hash
 
@@ -139,6 +142,51 @@ def _if_there(ask: Callable[[], Any]) -> Any:
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise  # a server that does not answer is no reason to promote
         return None
+
+
+def find_version(tracker: Tracker, name: str, wanted: str) -> ModelVersion:
+    """The version of a registered model that a number or an alias names.
+
+    Raises:
+        GraftError: there is none.
+    """
+    by = tracker.client.get_model_version if wanted.isdecimal() else tracker.client.get_model_version_by_alias
+    found = _if_there(lambda: by(name, wanted))
+    if found is None:
+        model = _if_there(lambda: tracker.client.get_registered_model(name))
+        aliases = [f"{alias} (version {number})" for alias, number in sorted(model.aliases.items())] if model else []
+        raise GraftError(
+            f"the registered model `{name}` has no version `{wanted}`" if model else f"no model `{name}` is registered",
+            got=f"`{wanted}` in {tracker.uri}",
+            allowed=", ".join(aliases) if model else "",
+            todo="name one of its aliases or versions" if model else "run `dvc repro`, which registers the first",
+        )
+    return found
+
+
+@contextmanager
+def fetched_package(tracker: Tracker, version: ModelVersion) -> Iterator[Path]:
+    """The package of a version as a folder to read, while the block runs; the project's own store is not copied.
+
+    Raises:
+        GraftError: the store does not give it.
+    """
+    tracker.paths.tmp.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=tracker.paths.tmp) as folder:
+        try:
+            model = tracker.client.get_model_version_download_uri(version.name, version.version)
+            fetched = mlflow.artifacts.download_artifacts(
+                artifact_uri=f"{model.rstrip('/')}/artifacts/package",
+                dst_path=None if own_store(tracker.paths.root) else folder,
+                tracking_uri=tracker.uri,
+            )
+        except (MlflowException, OSError) as error:
+            raise GraftError(
+                f"version {version.version} of `{version.name}` cannot be fetched from MLflow",
+                got=str(error).splitlines()[0][:300],
+                todo="bring its files back, or name another version",
+            ) from error
+        yield Path(fetched)
 
 
 def feature_fingerprints(tracker: Tracker, name: str) -> dict[str, str]:

@@ -9,7 +9,8 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -69,6 +70,7 @@ class Tracker:
         self._flow = flow or {}
         # A run id left in the environment by someone else's program would silently be continued.
         os.environ.pop("MLFLOW_RUN_ID", None)
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # where `--json` is printed
         self.paths, self.uri = Paths(root), tracking_uri(root)
         self.client = MlflowClient(self.uri)
         try:
@@ -116,6 +118,17 @@ class Tracker:
         git = git_state(self.paths.root)
         run = self.client.create_run(self.experiment_id, tags={**self._common_tags(git), **tags}, run_name=name)
         return str(run.info.run_id)
+
+    @contextmanager
+    def recorded(self, name: str) -> Iterator[str]:
+        """A run of this process's own, no stage's, which ends as the block does; gives its id."""
+        run_id = self.new_parent(name, {"graft.process": processes.key(processes.me())})
+        try:
+            yield run_id
+        except BaseException as error:
+            self.end(run_id, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED", str(error))
+            raise
+        self.end(run_id, "FINISHED")
 
     def _bury_the_dead(self) -> None:
         """Runs of processes of this machine that are no more are marked as killed, not left running for ever."""

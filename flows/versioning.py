@@ -94,6 +94,22 @@ def dvc_add(root: Path, path: str) -> None:
         raise GraftError(f"DVC failed while {doing}", got="see above", todo=f"run `dvc add {path} -v` in {root}")
 
 
+def repro_preprocess(root: Path) -> None:
+    """`dvc repro preprocess`, which does nothing if nothing has changed; what it prints goes to standard error.
+
+    Raises:
+        GraftError: it failed.
+    """
+    words = dvc_command("--wait-for-lock", "repro", "--quiet", "preprocess")
+    done = subprocess.run(words, cwd=root, env=own_python_first(), stdout=sys.stderr.fileno())
+    if done.returncode:
+        raise GraftError(
+            "`dvc repro preprocess`, which lists the images, failed",
+            got="see above",
+            todo="mend what it names, then try again",
+        )
+
+
 def raw_hash(root: Path, tracked: str = "data/raw.dvc") -> str:
     """The hash by which DVC knows data/raw (`<md5>.dir`); empty when it is not tracked."""
     file = root / tracked

@@ -6,7 +6,7 @@ Weights can be told in either form: z = axes' ((x - mean) / scale) and W z + b a
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,8 +17,8 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 Singles = npt.NDArray[np.float32]
 
-BLOCK = 4096
-"""Rows that are held in memory at once, beside the result."""
+BLOCK = 2048
+"""Rows that a thread holds in memory at once, beside the result."""
 
 IN_MEMORY = 2 * 2**30
 """Bytes: a larger result goes into a file, where a folder for it is given."""
@@ -65,27 +65,37 @@ class Basis:
         return np.vstack([turned_RK, bias_K + weight_KD @ self.mean_D])
 
 
-def rotate(features_ND: Matrix, weight_N: Floats, scratch: Path | None) -> tuple[Basis, Singles]:
-    """The basis, and the rotated rows: float32 (N, R), in an unnamed file below `scratch` if they are many."""
+def rotate(
+    features_ND: Matrix, weight_N: Floats, scratch: Path | None, each: Callable[..., Iterable[Any]] = map
+) -> tuple[Basis, Singles]:
+    """The basis, and the rotated rows: float32 (N, R), in an unnamed file below `scratch` if they are many.
+
+    Args:
+        each: `map`, or that of an executor, whose threads then share the blocks of rows.
+    """
     n, d = features_ND.shape
     share_N = (weight_N / weight_N.sum()).astype(np.float32)
-    mean_D = _mean(features_ND, share_N)
-    variance_D, covariance_DD = _moments(features_ND, share_N, mean_D)
+    mean_D = sum(each(lambda rows: share_N[rows].astype(np.float64) @ features_ND[rows].astype(np.float64), _blocks(n)))
+    mean_D = np.asarray(mean_D) / float(share_N.sum(dtype=np.float64))
+    variance_D, covariance_DD = _moments(features_ND, share_N, mean_D, each)
     scale_D = np.sqrt(variance_D + max(float(variance_D.mean()), 1e-12))
     if n < d:
         return _rotate_few(features_ND, share_N, mean_D, scale_D)
     variance_R, axes_DR = np.linalg.eigh((covariance_DD / scale_D / scale_D[:, None]).astype(np.float32))
-    basis = Basis(mean_D, scale_D, axes_DR, np.maximum(variance_R, 0.0).astype(np.float64))
     rows_NR = _room((n, d), scratch)
     turn_DR = (axes_DR / scale_D[:, None]).astype(np.float32)
-    for rows, centred in _centred(features_ND, mean_D):
-        np.matmul(centred, turn_DR, out=rows_NR[rows])
-    return basis, rows_NR
+
+    def turn(rows: slice) -> None:
+        np.matmul(_centred(features_ND, rows, mean_D), turn_DR, out=rows_NR[rows])
+
+    for _ in each(turn, _blocks(n)):
+        pass
+    return Basis(mean_D, scale_D, axes_DR, np.maximum(variance_R, 0.0).astype(np.float64)), rows_NR
 
 
 def _rotate_few(features_ND: Matrix, share_N: Singles, mean_D: Floats, scale_D: Floats) -> tuple[Basis, Singles]:
     """Fewer rows than features lie in a space of N dimensions, which a QR decomposition finds; they turn in it."""
-    x_ND = np.concatenate([centred / scale_D for _, centred in _centred(features_ND, mean_D)])
+    x_ND = _centred(features_ND, slice(0, features_ND.shape[0]), mean_D) / scale_D
     span_DN, triangle_NN = np.linalg.qr(x_ND.T)
     rows_NN = triangle_NN.T
     variance_N, turn_NN = np.linalg.eigh((rows_NN * share_N[:, None]).T @ rows_NN)
@@ -93,39 +103,34 @@ def _rotate_few(features_ND: Matrix, share_N: Singles, mean_D: Floats, scale_D: 
     return basis, (rows_NN @ turn_NN).astype(np.float32)
 
 
-def _mean(features_ND: Matrix, share_N: Singles) -> Floats:
-    mean_D = np.zeros(features_ND.shape[1])
-    for rows in _blocks(len(share_N)):
-        mean_D += share_N[rows].astype(np.float64) @ features_ND[rows].astype(np.float64)
-    return mean_D / float(share_N.sum(dtype=np.float64))
-
-
-def _moments(features_ND: Matrix, share_N: Singles, mean_D: Floats) -> tuple[Floats, Floats]:
+def _moments(
+    features_ND: Matrix, share_N: Singles, mean_D: Floats, each: Callable[..., Iterable[Any]]
+) -> tuple[Floats, Floats]:
     """(variance (D,) over all rows, covariance (D, D) over some of them, from all over)."""
     n, d = features_ND.shape
-    variance_D, covariance_DD, seen = np.zeros(d), np.zeros((d, d)), 0.0
     every = max(1, n // (SAMPLE * d))
-    for number, (rows, centred) in enumerate(_centred(features_ND, mean_D)):
-        share = share_N[rows]
-        variance_D += share @ centred**2
-        if number % every == 0 and n >= d:
-            covariance_DD += (centred * share[:, None]).T @ centred
-            seen += float(share.sum())
+
+    def of_block(number: int, rows: slice) -> tuple[Any, Any, float]:
+        centred, share = _centred(features_ND, rows, mean_D), share_N[rows]
+        sampled = n >= d and number % every == 0
+        covariance_DD = (centred * share[:, None]).T @ centred if sampled else None
+        return share @ centred**2, covariance_DD, float(share.sum())
+
+    variance_D, covariance_DD, seen = np.zeros(d), np.zeros((d, d)), 0.0
+    for variance, covariance, share in each(of_block, *zip(*enumerate(_blocks(n)), strict=True)):
+        variance_D += variance
+        if covariance is not None:
+            covariance_DD += covariance
+            seen += share
     return variance_D, covariance_DD / max(seen, np.finfo(np.float64).tiny)
 
 
-def _centred(features_ND: Matrix, mean_D: Floats) -> Iterator[tuple[slice, Singles]]:
-    mean = mean_D.astype(np.float32)
-    for rows in _blocks(features_ND.shape[0]):
-        yield rows, _single(features_ND[rows]) - mean
+def _centred(features_ND: Matrix, rows: slice, mean_D: Floats) -> Singles:
+    return features_ND[rows].astype(np.float32, copy=False) - mean_D.astype(np.float32)
 
 
 def _blocks(n: int) -> Iterator[slice]:
     return (slice(start, min(start + BLOCK, n)) for start in range(0, n, BLOCK))
-
-
-def _single(block: npt.NDArray[Any]) -> Singles:
-    return block.astype(np.float32, copy=False)
 
 
 def _room(shape: tuple[int, int], scratch: Path | None) -> Singles:

@@ -40,12 +40,9 @@ Link = Literal["softmax", "sigmoid"]
 BLOCK = 512
 """Rows a product: they stay in the processor's cache from the logits to the gradient."""
 
-SLICES = 8
-"""Parts of the rows, each summed by itself, that threads share; their number does not depend on the machine's, so that
-neither do the sums."""
-
-WIDE = 2**24
-"""Parameters: with so many, a sum for each slice would take much memory, and the rows are not cut."""
+SLICES, SUMS = 8, 2**30
+"""Parts of the rows, each summed by itself, that threads share, and the bytes that the sums may take; their number does
+not depend on the machine's threads, so that neither do the sums."""
 
 PAIRS, PAIR_BYTES = 32, 512 * 2**20
 """Steps that L-BFGS remembers, or as many as take so much memory."""
@@ -238,12 +235,12 @@ def _times_inverse_hessian(gradient_RK: Floats, pairs: list[tuple[Floats, Floats
 def _problem(
     features_ND: Matrix, target: npt.NDArray[Any], weight_N: Floats, k: int, link: Link, scratch: Path | None
 ) -> Iterator[_Problem]:
-    basis, rows_NR = rotate(features_ND, weight_N, scratch)
-    slices = 1 if k * rows_NR.shape[1] >= WIDE else SLICES
-    # The threads that share the slices, or those of the product: both at once were four times slower.
-    limit = threadpool_limits(1 if slices > 1 else None, user_api="blas")
-    with limit, ThreadPoolExecutor(min(slices, os.cpu_count() or 1), thread_name_prefix="logistic") as pool:
-        yield _Problem(basis, rows_NR, target, weight_N / weight_N.sum(), k, link, slices, pool)
+    # The threads that share the rows, or those of a product: both at once were four times slower, and on a busy machine
+    # a decomposition whose threads wait for each other was twenty times slower than by one.
+    limit = threadpool_limits(1, user_api="blas")
+    with limit, ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="logistic") as pool:
+        basis, rows_NR = rotate(features_ND, weight_N, scratch, pool.map)
+        yield _Problem(basis, rows_NR, target, weight_N / weight_N.sum(), k, link, pool)
 
 
 class _Problem:
@@ -260,13 +257,13 @@ class _Problem:
         share_N: Floats,
         k: int,
         link: Link,
-        slices: int,
         pool: ThreadPoolExecutor,
     ) -> None:
         self.basis = basis
         self._rows_NR, self._target, self._share_N = rows_NR, target, share_N.astype(np.float32)
         self._k, self._pool = k, pool
         self._residual = _softmax_residual if link == "softmax" else _sigmoid_residual
+        slices = max(1, min(SLICES, SUMS // (8 * k * rows_NR.shape[1])))
         edges = np.linspace(0, len(rows_NR), slices + 1).astype(int)
         self._edges = list(pairwise(edges))
         self._room = [np.empty((BLOCK, k), np.float32) for _ in self._edges]

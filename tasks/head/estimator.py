@@ -23,6 +23,7 @@ from ..common.manifest import Task
 
 Array = npt.NDArray[Any]
 Double = npt.NDArray[np.float64]
+Rows = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Trained:
         settings: what makes it another than its neighbours in the grid.
         head: what was trained.
         output: of the held-out rows, (M, K) probabilities or (M, 1) numbers.
-        train_loss: of the rows learned from; see each estimator. NaN where there is none.
+        train_loss: of the rows learned from; see each estimator.
         iterations: steps that it took.
         converged: whether training ended by itself.
     """

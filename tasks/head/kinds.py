@@ -50,7 +50,7 @@ def walks_of(
         return grid, len(grid) * params.mlp_epochs, params.mlp_patience
     strengths = np.geomspace(params.l2_max, params.l2_min, params.strengths)
     if kind == "ridge":
-        return [ridge.path(classes, task, strengths, scratch)], len(strengths), params.patience
+        return [ridge.path(classes, task, strengths, scratch)], len(strengths), len(strengths)
     walk = logistic.path(classes, task, strengths, params.tolerance, params.max_iterations, scratch)
     return [walk], len(strengths), params.patience
 

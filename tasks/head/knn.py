@@ -11,9 +11,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..common.heads import Head, NeighbourHead, blocks, unit_length
+from ..common.heads import NeighbourHead, blocks, unit_length
 from ..common.manifest import Task
-from .estimator import Array, Estimator, Examples, Trained, Walk
+from .estimator import Array, Estimator, Examples, Rows, Trained, Walk
+from .moments import spread
+from .scores import loss_of
+
+SAMPLE = 4096
+"""Rows at most of which there is a training loss."""
 
 
 class NearestNeighbours(Estimator):
@@ -32,7 +37,7 @@ class NearestNeighbours(Estimator):
         self.k = k
         self.temperature = temperature
 
-    def _fit(self, examples: Examples) -> Head:
+    def _fit(self, examples: Examples) -> NeighbourHead:
         features_ND = examples.features_ND
         n, d = features_ND.shape
         unit_ND = np.empty((n, d), np.float16)
@@ -51,14 +56,27 @@ class NearestNeighbours(Estimator):
 
 
 def path(classes: list[str], task: Task, ks: Sequence[int], temperature: float) -> Walk:
-    """From many neighbours to few, all from one search. There is no training loss: each row is its own neighbour."""
+    """From many neighbours to few, all from one search. The training loss is that of validation, each row (of `SAMPLE`
+    at most) by its neighbours among the others."""
 
     def walk(examples: Examples, held_MD: Array) -> Iterator[Trained]:
-        most = NearestNeighbours(classes, task, k=max(ks), temperature=temperature)._fit(examples)
-        assert isinstance(most, NeighbourHead)
-        found = most.search(held_MD)
+        head = NearestNeighbours(classes, task, k=max(ks), temperature=temperature)._fit(examples)
+        found, (some, among) = head.search(held_MD), _search_others(head, examples)
         for k in sorted(ks, reverse=True):
-            head = replace(most, k=min(k, len(most.unit)))
-            yield Trained({"k": k}, head, head.vote(*found), float("nan"))
+            fewer = replace(head, k=min(k, len(head.unit)))
+            loss = loss_of(fewer.vote(*among), examples.target[some], examples.weight_N[some], task)
+            yield Trained({"k": k}, fewer, fewer.vote(*found), loss)
 
     return walk
+
+
+def _search_others(head: NeighbourHead, examples: Examples) -> tuple[Rows, tuple[Array, Array]]:
+    """Some rows, and (cosines, places) of the neighbours of each but for itself; see `NeighbourHead.search`."""
+    n = len(examples.weight_N)
+    some = spread(n, SAMPLE)
+    rows = np.concatenate([examples.features_ND[row : row + 1] for row in some])
+    cosine, place = replace(head, k=min(head.k + 1, n)).search(rows)
+    itself = place == some[:, None]
+    itself[:, -1] |= ~itself.any(axis=1)  # as many others are just like it: the last makes room
+    shape = (len(some), -1)
+    return some, (cosine[~itself].reshape(shape), place[~itself].reshape(shape))

@@ -15,6 +15,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from ..common.heads import Head, MlpHead, blocks
 from ..common.manifest import Task
@@ -68,8 +69,10 @@ class Mlp(Estimator):
         """After each epoch, without end: the head, and the mean loss of the epoch's steps, dropout included."""
         course = _Course(self, examples)
         while True:
-            loss = course.epoch()
-            yield course.head(), loss
+            with _one_thread():
+                loss = course.epoch()
+                head = course.head()
+            yield head, loss
 
 
 def path(classes: list[str], task: Task, fixed: dict[str, Any], settings: dict[str, Any], epochs: int) -> Walk:
@@ -79,7 +82,9 @@ def path(classes: list[str], task: Task, fixed: dict[str, Any], settings: dict[s
     def walk(examples: Examples, held_MD: Array) -> Iterator[Trained]:
         training = Mlp(classes, task, **fixed, **settings).train(examples)
         for epoch, (head, loss) in enumerate(islice(training, epochs), 1):
-            yield Trained({**settings, "epochs": epoch}, head, head.output(held_MD), loss, iterations=1)
+            with _one_thread():
+                output = head.output(held_MD)
+            yield Trained({**settings, "epochs": epoch}, head, output, loss, iterations=1)
 
     return walk
 
@@ -123,13 +128,12 @@ class _Course:
 
         order_N = torch.randperm(len(self._x_ND), generator=self._random)
         total = 0.0
-        with _one_thread():
-            for rows in torch.split(order_N, self._how.batch_size):
-                loss = (self._loss(rows) * self._weight_N[rows]).mean()
-                self._optimiser.zero_grad()
-                torch.autograd.backward(loss)
-                self._optimiser.step()
-                total += loss.item() * len(rows)
+        for rows in torch.split(order_N, self._how.batch_size):
+            loss = (self._loss(rows) * self._weight_N[rows]).mean()
+            self._optimiser.zero_grad()
+            torch.autograd.backward(loss)
+            self._optimiser.step()
+            total += loss.item() * len(rows)
         return total / len(order_N) * self._unit**2
 
     def _loss(self, rows: torch.Tensor) -> torch.Tensor:
@@ -171,7 +175,8 @@ def _one_thread() -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        yield
+        with threadpool_limits(1, user_api="blas"):
+            yield
     finally:
         torch.set_num_threads(before)
 

@@ -61,13 +61,13 @@ class HeadParams(Section):
     to the sum of the losses: with N images, a strength of theirs is 2 / N times as much here."""
 
     l2_min: float = Field(1e-6, gt=0)
-    """The weakest one; the path ends here, or where the choice has clearly turned."""
+    """The weakest one."""
 
     strengths: int = Field(45, ge=1, le=200)
     """How many strengths, evenly spaced in their logarithm."""
 
     patience: int = Field(3, ge=1)
-    """The path ends after this many strengths in a row without a better result."""
+    """For `logistic`: the path ends after this many strengths in a row without a better result; `ridge` tries all."""
 
     tolerance: float = Field(1e-5, gt=0)
     """For `logistic`: the largest entry of the mean loss's gradient at which training of one strength ends."""

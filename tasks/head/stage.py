@@ -58,7 +58,10 @@ def _warn(choice: Choice, params: HeadParams) -> None:
     if len(tried) == best + 1:
         say(f"head: the weakest strength tried, {params.l2_min:g}, is the best; try a smaller `head.l2_min`")
     if best == 0:
-        say(f"head: the strongest strength tried, {params.l2_max:g}, is the best; try a larger `head.l2_max`")
+        say(
+            f"head: the strongest strength tried, {params.l2_max:g}, is the best; "
+            "try a larger `head.l2_max`, or the features tell little of the labels"
+        )
 
 
 def _write(choice: Choice, final: Head, calibration: Calibration, pack: Pack, paths: Paths) -> None:
@@ -109,7 +112,7 @@ def _record(choice: Choice, calibration: Calibration, pack: Pack, paths: Paths) 
     metrics: dict[str, Any] = {
         **_figures(chosen, pack.task),
         **({} if pack.task == "regression" else {"val_log_loss": chosen.score.loss}),
-        **({} if np.isnan(chosen.train_loss) else {"train_loss": chosen.train_loss}),
+        "train_loss": chosen.train_loss,
         **chosen.settings,
         "tried": len(found.tried),
         "iterations": sum(tried.iterations for tried in found.tried),
@@ -121,7 +124,7 @@ def _record(choice: Choice, calibration: Calibration, pack: Pack, paths: Paths) 
     }
     rows = [_row(number, tried, pack.task) for number, tried in enumerate(found.tried)]
     curves = {
-        f"path_{name}": [(step, row[name]) for step, row in enumerate(rows) if not np.isnan(row[name])]
+        f"path_{name}": [(step, row[name]) for step, row in enumerate(rows)]
         for name in rows[0]
         if name not in ("along", "iterations", "converged")
     }

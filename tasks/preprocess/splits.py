@@ -52,6 +52,8 @@ def assign(
         The split of each image, and the pins with new moves appended. A given split is kept, but for training images
         of which validation is taken where the data bring none.
     """
+    if task == "regression":
+        images = images.assign(label="")
     brings_val, brings_test = (images["split"].eq(name).any() for name in ("val", "test"))
     open_val, open_test = 0.0 if brings_val else val_fraction, 0.0 if brings_test else test_fraction
     pinned = dict(pins.loc[pins["seed"] == seed, ["key", "split"]].itertuples(index=False))
@@ -95,11 +97,9 @@ def _of_images(images: pd.DataFrame, given: pd.Series, placed: dict[str, str]) -
 
 
 def _by_class(images: pd.DataFrame, task: Task) -> pd.DataFrame:
-    """A row for each class of each image, `label` being that class; numbers are one class."""
-    if task == "classification":
+    """A row for each class of each image, `label` being that class."""
+    if task != "multilabel":
         return images
-    if task == "regression":
-        return images.assign(label="")
     return images.assign(label=images["label"].map(names_in)).explode("label", ignore_index=True)
 
 

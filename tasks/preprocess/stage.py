@@ -11,7 +11,7 @@ import pandas as pd
 
 from ..common.errors import DataError
 from ..common.files import md5, whole_file, whole_folder
-from ..common.manifest import COLUMNS, SPLITS, by_class, classes, counts, task_of, write_table
+from ..common.manifest import BETWEEN, COLUMNS, SPLITS, by_class, classes, counts, task_of, write_table
 from ..common.paths import Paths
 from ..common.progress import progress, say
 from ..common.record import DatasetRecord, Record
@@ -53,6 +53,7 @@ def run(
     images = images.assign(channels=params.channels, task=task)
     manifest = images[list(COLUMNS)].astype(COLUMNS).sort_values("path", ignore_index=True)
     _stop_if_nothing_to_learn(manifest, paths.raw, task)
+    _warn_of_another_task(manifest)
     _warn_of_small_classes(manifest)
     _warn_of_torn_groups(manifest)
     _write(manifest, rejected, pins, paths)
@@ -167,7 +168,7 @@ def _stop_if_nothing_to_learn(manifest: pd.DataFrame, raw: Path, task: Task) -> 
                 f"no image is left for the split {split}",
                 got=f"{len(manifest)} images",
                 allowed="at least three images (or three groups), of one class at least",
-                todo="add images",
+                todo="add images; if labels are numbers, set `head.task: regression`",
             )
 
 
@@ -210,6 +211,12 @@ _CHECKS = {
     "multilabel": _stop_without_a_class,
     "regression": _stop_without_two_numbers,
 }
+
+
+def _warn_of_another_task(manifest: pd.DataFrame) -> None:
+    joined = [name for name in classes(manifest) if BETWEEN in name]
+    if joined:
+        say(f"preprocess: each of these is one class: {_some(joined)}; for several set `head.task: multilabel`")
 
 
 def _warn_of_small_classes(manifest: pd.DataFrame) -> None:

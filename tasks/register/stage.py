@@ -21,6 +21,7 @@ from ..common.progress import say
 from ..common.record import Record
 from .package import write_package
 from .params import RegisterParams
+from .reference import write_reference
 from .serving import predicts
 
 EXACT, ROUNDED, ROUNDED_NUMBER = 1e-4, 2e-2, 1e-1
@@ -54,6 +55,7 @@ def run(params: RegisterParams, paths: Paths) -> Record:
     }
     with whole_folder(paths.package) as folder:
         write_package(folder, graph, candidates[chosen].head, calibration, facts)
+        write_reference(folder, pack, paths.raw, tuned=candidates[chosen].tuned is not None)
         expected = pd.read_parquet(paths.report / "predictions.parquet").head(params.smoke_images)
         seen = predict_in_fresh_process(folder, [str(paths.raw / path) for path in expected["path"]])
         difference = _compare(seen, expected, pack)

@@ -51,6 +51,13 @@ def test_a_section_left_out_has_its_defaults(tmp_path: Path) -> None:
     assert load_params(write(tmp_path, "head:\n  strengths: 3\n"))["evaluate"] == SECTIONS["evaluate"]()
 
 
+def test_too_few_permutations_to_ever_say_drift_are_refused(tmp_path: Path) -> None:
+    file = write(tmp_path, "drift:\n  significance: 0.001\n  permutations: 1000\n")
+
+    with pytest.raises(ParamsError, match=r"permutations must be at least 2 / significance, got 1000 and 0\.001"):
+        load_params(file)
+
+
 def test_off_and_on_are_words(tmp_path: Path) -> None:
     assert load_params(write(tmp_path, "finetune:\n  mode: off\n"))["finetune"].model_dump()["mode"] == "off"
     assert load_params(write(tmp_path, "finetune:\n  mode: on\n"))["finetune"].model_dump()["mode"] == "on"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from projects import Project, draw, draw_classes
 
+from flows import versioning
 from flows.importing import import_images, import_sample, plan_import
 from flows.versioning import raw_hash
 from tasks.common.errors import DataError, GraftError
@@ -26,6 +29,21 @@ def snapshot(folder: Path) -> dict[str, tuple[bytes, int, int]]:
 def no_store_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """MLflow's database, which takes seconds to make, is not what these tests are about."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+
+
+@pytest.fixture(autouse=True)
+def dvc_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """DVC in this very process, where it need not start anew for each import; if it fails, a real one says why."""
+    from dvc.cli import main
+
+    in_a_process = versioning.dvc
+
+    def dvc(root: Path, words: Sequence[str], doing: str) -> str:
+        with contextlib.chdir(root):
+            failed = main(list(words))
+        return in_a_process(root, words, doing) if failed else ""
+
+    monkeypatch.setattr(versioning, "dvc", dvc)
 
 
 @pytest.fixture

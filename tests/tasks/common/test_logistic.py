@@ -222,9 +222,9 @@ def test_features_that_never_vary_give_the_classes_shares():
     assert np.allclose(p_NK, [0.75, 0.25], atol=1e-4)
 
 
-@pytest.mark.parametrize("wide", [2**24, 1])
-def test_the_same_data_give_the_same_bytes(data, monkeypatch, wide):
-    monkeypatch.setattr(logistic, "WIDE", wide)
+@pytest.mark.parametrize("sums", [2**30, 1])
+def test_the_same_data_give_the_same_bytes(data, monkeypatch, sums):
+    monkeypatch.setattr(logistic, "SUMS", sums)
     one, other = solve(*data), solve(*data)
 
     assert one.weight_KD.tobytes() == other.weight_KD.tobytes()

@@ -212,6 +212,12 @@ def test_images_that_always_train_are_not_held_out():
     assert all(119 in rows for rows in learned)
 
 
+def test_the_path_of_logistic_regression_ends_where_it_has_turned_and_that_of_ridge_regression_does_not():
+    whole = {"strengths": 20, "l2_max": 10, "l2_min": 1e-9, "folds": 0}
+    tried = {kind: len(choose(pack_of(), params(kind=kind, **whole)).found.tried) for kind in ("logistic", "ridge")}
+    assert tried["logistic"] < tried["ridge"] == 20
+
+
 def test_few_is_what_the_parameter_says():
     described = HeadParams.model_fields["folds"].description
     assert f"fewer than {choice.FEW} images" in described

@@ -1,5 +1,7 @@
 import numpy as np
+import pytest
 
+from tasks.common.metrics import log_loss
 from tasks.head import knn
 from tasks.head.estimator import check
 from tasks.head.knn import NearestNeighbours
@@ -39,7 +41,28 @@ def test_the_path_has_what_each_number_of_neighbours_has_by_itself():
         alone = NearestNeighbours(["a", "b"], k=int(step.settings["k"]), temperature=0.1).fit(x_ND, y_N)
         assert np.array_equal(step.output, alone.predict_proba(held_MD))
         assert np.array_equal(step.output, step.head.predict_proba(held_MD))
-        assert np.isnan(step.train_loss)
+
+
+def test_the_training_loss_is_that_of_each_row_by_the_others():
+    x_ND, y_N = rows(40)
+    (step,) = knn.path(["a", "b"], "classification", [5], 0.1)(
+        check(x_ND, y_N, None, ["a", "b"], "classification"), x_ND
+    )
+    p_NK = [
+        NearestNeighbours(["a", "b"], k=5, temperature=0.1)
+        .fit(np.delete(x_ND, row, axis=0), np.delete(y_N, row))
+        .predict_proba(x_ND[[row]])[0]
+        for row in range(40)
+    ]
+    assert step.train_loss == pytest.approx(log_loss(np.array(p_NK), y_N), rel=0.02)
+
+
+def test_rows_that_are_all_alike_have_a_training_loss_too():
+    x_ND, y_N = np.ones((30, 4), np.float32), np.arange(30) % 2
+    (step,) = knn.path(["a", "b"], "classification", [3], 0.1)(
+        check(x_ND, y_N, None, ["a", "b"], "classification"), x_ND
+    )
+    assert 0 < step.train_loss < 2
 
 
 def test_float16_costs_no_accuracy():

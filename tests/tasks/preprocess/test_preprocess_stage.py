@@ -490,3 +490,15 @@ def test_folders_of_classes_stop_the_run_where_they_cannot_be_the_labels(fresh, 
     with pytest.raises(DataError, match=r"labels\.csv"):
         preprocess(fresh, task=task)
     assert not fresh.manifest.exists()
+
+
+def test_classes_that_look_like_several_are_named(tabled, preprocess, capsys):
+    preprocess(tabled(label=lambda t: ["a|b" if int(p[-5]) % 2 else "a" for p in t["path"]]))
+    assert "one class: a|b; for several set `head.task: multilabel`" in capsys.readouterr().err
+    preprocess(tabled(label=several), task="multilabel")
+    assert "one class" not in capsys.readouterr().err
+
+
+def test_numbers_that_are_taken_for_classes_are_refused_with_the_way_out(tabled, preprocess):
+    with pytest.raises(DataError, match=r"no image is left for the split[\s\S]*`head.task: regression`"):
+        preprocess(tabled(label=lambda t: [f"{n / 7}" for n in range(len(t))]))

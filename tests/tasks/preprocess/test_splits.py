@@ -302,3 +302,12 @@ def test_three_numbers_or_more_have_one_in_each_split(seed):
     more = pd.DataFrame({"key": [f"{seed}-{n}" for n in range(9)], "label": "1.0", "split": None})
     later, _ = assign(more.assign(pixels=more["key"]), 0.15, 0.15, 0, pins, "regression")
     assert list(later)[:3] == list(splits)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_three_groups_of_numbers_have_one_in_each_split(seed):
+    images = pd.DataFrame({"key": [f"group:{seed}-{n // 2}" for n in range(6)], "split": None})
+    images = images.assign(label=[f"{n}.0" for n in range(6)], pixels=[f"{n}" for n in range(6)])
+    splits, _ = assign(images, 0.15, 0.15, 0, NO_PINS, "regression")
+    assert set(splits) == {"train", "val", "test"}
+    assert (images.assign(split=splits).groupby("key")["split"].nunique() == 1).all()

@@ -32,7 +32,7 @@ def run_alone(program, paths, *words):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_the_package_holds_graph_head_facts_requirements_code_and_entry(finished_paths):
+def test_the_package_holds_graph_head_facts_requirements_code_entry_and_reference(finished_paths):
     names = {file.name for file in finished_paths.package.iterdir()}
     assert names == {
         "graph.xml",
@@ -44,6 +44,8 @@ def test_the_package_holds_graph_head_facts_requirements_code_and_entry(finished
         "requirements.txt",
         "code",
         "model.py",
+        "reference.safetensors",
+        "reference.json",
     }
 
 

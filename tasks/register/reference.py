@@ -1,0 +1,43 @@
+"""The sample of images that goes into the package, for `graft drift` to compare later ones with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from ..common.cache import ids_of
+from ..common.pack import Pack, Rows
+from ..common.reference import Reference, group_codes, package_features
+
+SAMPLE = 1000
+"""Images at most. More would make the comparison finer than anybody wants to know, and the package larger."""
+
+SEED = 0
+
+
+def write_reference(package: Path, pack: Pack, raw: Path, *, tuned: bool) -> None:
+    """Puts the reference beside the package's graph, which is there already.
+
+    Of a frozen network it is a sample of the training images. A network that was fine-tuned gives its own training
+    images other features than images it has never seen, alike as they may be; so then it is of those held out.
+    """
+    rows = sample_rows(pack, "val", "test") if tuned else sample_rows(pack, "train")
+    same = not tuned and pack.fingerprint["engine"] == "openvino"
+    files = [raw / path for path in pack.index["path"].iloc[rows]]
+    ids = ids_of(list(pack.index["image_id"]))
+    seen = np.unique(ids[np.concatenate([pack.rows("train"), rows])])
+    Reference(
+        features_nD=pack.stored_ND[rows] if same else package_features(package, files, "register: reference"),
+        groups_n=group_codes(pack.index["group"].iloc[rows]),
+        seen_ids=seen,
+        held_out_ids=np.setdiff1d(ids, seen),
+        fingerprint=pack.fingerprint["digest"] if same else "",
+    ).save(package)
+
+
+def sample_rows(pack: Pack, *splits: str) -> Rows:
+    """At most `SAMPLE` rows, in order; of copies of a file one."""
+    rows = pack.rows(*splits)
+    rows = rows[~pack.index["image_id"].iloc[rows].duplicated().to_numpy()]
+    return np.sort(np.random.default_rng(SEED).permutation(rows)[:SAMPLE])
