@@ -3,17 +3,19 @@ PYTHON ?= python3
 VENV := .venv
 BENCH := .venv-bench
 BIN := $(VENV)/bin
+WORKERS := 2
 export NO_ALBUMENTATIONS_UPDATE := 1
 export DO_NOT_TRACK := 1
 
-.PHONY: help install demo test lint format bench bench-features bench-memory bench-views bench-backbones clean
+.PHONY: help install demo test lint format bench bench-features bench-memory bench-views bench-backbones bench-head clean
 
 help:
 	@echo "make demo     the environment, the sample images, the whole pipeline, one table"
 	@echo "make test     the environment, the linters and all tests"
 	@echo "make lint     ruff, mypy and the import contracts alone"
 	@echo "make install  the environment in $(VENV), for work of your own"
-	@echo "make bench    Graft beside its peers, about half an hour; PHOTOS=FOLDER names photographs to cut"
+	@echo "make bench    Graft beside its peers, about an hour; PHOTOS=FOLDER names photographs to cut, FASHION=FOLDER"
+	@echo "              the four files of Fashion-MNIST (make bench-features, bench-memory, bench-head: one of them)"
 	@echo "make bench-backbones  the eighteen networks of the Keras table beside Keras itself, twenty minutes"
 	@echo "make clean    removes the environments"
 
@@ -40,21 +42,25 @@ lint: install
 	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/pre-commit validate-config
 
+# Tests wait for processes that start most of the time, so two at once take little more than half as long.
 test: lint
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 format: install
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
 # Options of bench/features.py go in ARGS; without any, the results are published in docs/benchmarks.md.
-bench: bench-features bench-memory
+bench: bench-features bench-memory bench-head
 
 bench-features: install $(BENCH)/.done
 	@$(BIN)/python -m bench.features $(if $(PHOTOS),--photos "$(PHOTOS)") $(or $(ARGS),--publish)
 
 bench-memory: install
 	@$(BIN)/python -m bench.memory $(if $(ARGS),$(findstring --quick,$(ARGS)),--publish)
+
+bench-head: install
+	@$(BIN)/python -m bench.head $(if $(FASHION),--data "$(FASHION)") $(or $(ARGS),--publish)
 
 bench-views: install
 	@$(BIN)/python -m bench.views --photos "$(PHOTOS)" $(or $(ARGS),--publish)

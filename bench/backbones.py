@@ -220,7 +220,7 @@ def through_stages(entry: Entry, whole: Path, folder: Path) -> float:
     weights.parent.mkdir(parents=True)
     weights.symlink_to(whole)
     features(FeaturesParams(backbone=entry.name, weights=f"keras:data/weights/{whole.name}"), paths)
-    return float(head(HeadParams(strengths=7), paths).metrics["val_accuracy"])
+    return float(head(HeadParams(folds=0, l2_max=1.0, strengths=7), paths).metrics["val_accuracy"])
 
 
 # ---------------------------------------------------------------- the whole
@@ -262,7 +262,7 @@ def text(results: dict[str, Any]) -> str:
         ]
         for row in results["networks"]
     ]
-    return f"{report._machine(results['machine'])} {results['date']}.\n\n{report.table(head, rows)}"
+    return f"{report.machine_text(results['machine'])} {results['date']}.\n\n{report.table(head, rows)}"
 
 
 def measure_again(row: dict[str, Any]) -> dict[str, Any]:

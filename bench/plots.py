@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -66,6 +67,28 @@ def plot_memory(results: dict[str, Any], target: Path) -> None:
         panel.set_ylim(0, 1.25 * panel.get_ylim()[1])
         panel.set_xlabel("images")
         panel.spines[["top", "right"]].set_visible(False)
+    _save(figure, target)
+
+
+def plot_head(results: dict[str, Any], target: Path) -> None:
+    """Seconds by rows, features, classes and strengths; above, how the best straight line rises on log scales."""
+    growth = results["found"].get("growth", {})
+    names = {"n": "rows", "d": "features", "k": "classes", "strengths": "strengths from 1e5 to 1e-6"}
+    figure, panels = plt.subplots(1, len(names), figsize=(13, 3.2))
+    for panel, (name, words) in zip(panels, names.items(), strict=True):
+        counts = [int(count) for count in growth.get(name, {})]
+        seconds = list(growth.get(name, {}).values())
+        panel.plot(counts, seconds, "o-", color=GREEN)
+        if len(counts) > 1:
+            slope = np.polyfit(np.log(counts), np.log(seconds), 1)[0]
+            panel.set_title(f"grows as {words.split()[0]}$^{{{slope:.1f}}}$", loc="left", fontsize="medium")
+        panel.set_xscale("log")
+        panel.set_yscale("log")
+        panel.set_xticks(counts, [f"{count:,}" for count in counts], rotation=45, minor=False)
+        panel.minorticks_off()
+        panel.set_xlabel(words)
+        panel.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylabel("seconds")
     _save(figure, target)
 
 

@@ -159,14 +159,14 @@ def _setting(results: Json) -> str:
         for contestant in found["medians"].values():
             libraries |= contestant.get("versions", {})
     return (
-        f"{_machine(machine)} Load before the run: {machine['load_before']}.\n"
+        f"{machine_text(machine)} Load before the run: {machine['load_before']}.\n"
         f"{results['date']}; medians of {settings['repetitions']} repetitions.\n"
         f"Graft computes {settings['images']:,} photographs, the peers {settings['peer_images']:,} of the same ones.\n"
         f"Versions: {', '.join(f'{name} {number}' for name, number in libraries.items())}."
     )
 
 
-def _machine(machine: Json) -> str:
+def machine_text(machine: Json) -> str:
     flags = ", ".join(machine["flags"]) or "none of the vector formats we look for"
     return (
         f"{machine['processor']} (family/model/stepping {machine['family_model_stepping']}), {machine['cores']} cores, "
@@ -267,7 +267,7 @@ def memory_text(results: Json) -> str:
     ]
     settings, first = results["settings"], results["first"]
     return (
-        f"{_machine(results['machine'])}\n"
+        f"{machine_text(results['machine'])}\n"
         f"{results['date']}; `{settings['backbone']}`, weights `{settings['weights']}`; "
         f"peaks are the greatest, times the medians of {settings['repetitions']} cold runs.\n\n{table(head, rows)}\n\n"
         f"The first run ever, which converts the network with torch: peak RSS {first['peak_mib']:,.0f} MiB."
@@ -311,6 +311,12 @@ def write_text(name: str, results: Json, text: str, target: Target) -> str:
     page = replace_between(target.page.read_text(encoding="utf-8"), name, text)
     target.page.write_text(page, encoding="utf-8")
     return text
+
+
+def write_head(results: Json, text: str, target: Target) -> str:
+    from .plots import plot_head
+
+    return _write("head", results, text, plot_head, target)
 
 
 def _write(name: str, results: Json, text: str, plot: Any, target: Target) -> str:

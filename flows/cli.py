@@ -17,6 +17,7 @@ from rich.table import Table
 from tasks.common.environment import own_python_first
 from tasks.common.errors import GraftError
 from tasks.common.paths import find_root
+from tasks.common.task import MAIN
 
 from . import cache_commands, versioning
 from .options import HERE, SETTINGS, AsJson, Project
@@ -194,10 +195,14 @@ def summary(project: Project = HERE, as_json: AsJson = False) -> None:
 
 def _print_summary(found: dict[str, Any]) -> None:
     table = Table(show_header=False, title="Graft", title_justify="left")
-    interval = f"{found['accuracy_low']:.1%} to {found['accuracy_high']:.1%}"
-    table.add_row("test accuracy", f"{found['accuracy']:.1%}  ({interval}, {found['test_images']:,} images)")
+    main = MAIN[found["task"]]
+    value, low, high = (main.text(found[key]) for key in main.keys)
+    table.add_row(f"test {main.title}", f"{value}  ({low} to {high}, {found['test_images']:,} images)")
     table.add_row("images", f"{found['images']:,}  ({found['rejected']:,} files rejected)")
-    table.add_row("classes", f"{found['classes']:,}")
+    if "classes" in found:
+        table.add_row("classes", f"{found['classes']:,}")
+    else:
+        table.add_row("numbers", f"{found['target_min']:g} to {found['target_max']:g}")
     table.add_row("chosen", found["candidate"])
     table.add_row("fine-tuning", escape(found["finetune"]))
     for stage, seconds in found["seconds"].items():

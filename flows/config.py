@@ -7,8 +7,10 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
+from tasks.audit.params import AuditParams
 from tasks.common.errors import ParamsError, nearest
 from tasks.common.params import Section, parse_section, read_params
+from tasks.common.task import Task
 from tasks.evaluate.params import EvaluateParams
 from tasks.features.params import FeaturesParams
 from tasks.finetune.params import FinetuneParams
@@ -67,6 +69,7 @@ class Params(Section):
     preprocess: PreprocessParams = PreprocessParams()
     features: FeaturesParams = FeaturesParams()
     head: HeadParams = HeadParams()
+    audit: AuditParams = AuditParams()
     finetune: FinetuneParams = FinetuneParams()
     evaluate: EvaluateParams = EvaluateParams()
     register_: RegisterParams = Field(RegisterParams(), alias="register")
@@ -97,6 +100,13 @@ def load_params(path: Path) -> dict[str, Section]:
                 todo=nearest(str(name), SECTIONS) or "remove the section",
             )
     return {name: parse_section(model, content.get(name), name, path.name) for name, model in SECTIONS.items()}
+
+
+def task_of(sections: dict[str, Section]) -> Task:
+    """What the labels are: the one parameter by which a stage (preprocess) goes that is another's."""
+    head = sections["head"]
+    assert isinstance(head, HeadParams)
+    return head.task
 
 
 def json_schema() -> dict[str, Any]:

@@ -16,11 +16,15 @@ import pandas as pd
 
 from tasks.common.errors import DataError
 from tasks.common.files import md5, whole_file, whole_folder
+from tasks.common.manifest import names_in
 from tasks.common.paths import Paths
 from tasks.common.progress import progress
+from tasks.common.task import Task
+from tasks.preprocess.labels import refuse_folders
 from tasks.preprocess.scan import SPLIT_NAMES, TABLE, given_splits, hidden, list_files, read_table
 
 from . import versioning
+from .config import load_params, task_of
 from .store import store_made_meanwhile
 
 How = Literal["new", "replace", "add"]
@@ -36,29 +40,33 @@ class Plan:
         files: the place below data/raw -> the file to take.
         table: the rows of labels.csv, for the form `table`.
         hidden: files left out because systems leave them about.
+        task: what the labels are.
     """
 
     form: str
     files: dict[str, Path]
     table: pd.DataFrame | None = None
     hidden: int = 0
+    task: Task = "classification"
 
     def summary(self) -> dict[str, object]:
-        if self.table is not None:
-            classes = Counter(self.table["label"])
-        else:
+        return {"form": self.form, "files": len(self.files), **self._labels(), "hidden_left_out": self.hidden}
+
+    def _labels(self) -> dict[str, object]:
+        if self.task == "regression":
+            numbers = [] if self.table is None else self.table["label"].astype(float)
+            return {"least": min(numbers, default=None), "most": max(numbers, default=None)}
+        if self.table is None:
             place = 1 if self.form == "splits" else 0
-            classes = Counter(PurePosixPath(name).parts[place] for name in self.files)
-        return {
-            "form": self.form,
-            "files": len(self.files),
-            "classes": dict(sorted(classes.items())),
-            "hidden_left_out": self.hidden,
-        }
+            names = [PurePosixPath(name).parts[place] for name in self.files]
+        else:
+            labels = self.table["label"]
+            names = list(labels) if self.task == "classification" else labels.map(names_in).explode().dropna()
+        return {"classes": dict(sorted(Counter(names).items()))}
 
 
-def plan_import(source: Path) -> Plan:
-    """Looks at `source` and decides what it is.
+def plan_import(source: Path, task: Task = "classification") -> Plan:
+    """Looks at `source` and decides what it is, where labels are what `task` says.
 
     Raises:
         DataError: it does not exist, or is none of the forms that Graft takes; nothing has been touched then.
@@ -68,12 +76,12 @@ def plan_import(source: Path) -> Plan:
             f"{source} does not exist", allowed="a folder of images, or a CSV or Parquet table", todo="correct the path"
         )
     if source.is_file():
-        return _plan_table(source)
+        return _plan_table(source, task)
     found = list_files(source)
     files = [file for file in found if not hidden(file)]
     left_out = len(found) - len(files)
     if TABLE in files:
-        return _plan_table(source / TABLE)
+        return _plan_table(source / TABLE, task)
     tops = {PurePosixPath(file).parts[0] for file in files if "/" in file}
     if not tops:
         raise DataError(
@@ -82,6 +90,7 @@ def plan_import(source: Path) -> Plan:
             allowed="a folder a class; train/, val/, test/ with a folder a class; or a table of path and label",
             todo="sort the images into a folder a class, or write a table",
         )
+    refuse_folders(source, task)
     split = {top for top in tops if top.lower() in SPLIT_NAMES}
     if split and split != tops:
         raise DataError(
@@ -116,12 +125,12 @@ def _check_split_folders(source: Path, files: list[str], tops: set[str]) -> None
         )
 
 
-def _plan_table(file: Path) -> Plan:
+def _plan_table(file: Path, task: Task) -> Plan:
     if file.suffix.lower() not in (".csv", ".parquet"):
         raise DataError(
             f"{file} is neither a folder nor a table", got=file.suffix or "no suffix", allowed=".csv or .parquet"
         )
-    table = read_table(file)
+    table = read_table(file, task)
     given_splits(table)  # refuses splits that leave nothing to train or to test on
     places: list[str] = []
     files: dict[str, Path] = {}
@@ -139,7 +148,7 @@ def _plan_table(file: Path) -> Plan:
                 f"{file}: two rows would get the same place", got=f"{name} as {place}", todo="rename one of the files"
             )
         places.append(place)
-    return Plan("table", files, table.assign(path=places))
+    return Plan("table", files, table.assign(path=places), task=task)
 
 
 def _inside(name: str) -> str:
@@ -168,7 +177,7 @@ def import_images(
     if link:
         _refuse_links_that_dvc_would_lock(root, source)
     with store_made_meanwhile(root):
-        return _bring(plan_import(source), paths, how, link, force)
+        return _bring(plan_import(source, _task(paths)), paths, how, link, force)
 
 
 def _refuse_links_that_dvc_would_lock(root: Path, source: Path) -> None:
@@ -195,9 +204,14 @@ def import_sample(root: Path, how: How = "new", *, force: bool = False) -> dict[
         file.extractall(folder)
     try:
         with store_made_meanwhile(root):
-            return _bring(plan_import(folder), paths, how, False, force)
+            return _bring(plan_import(folder, _task(paths)), paths, how, False, force)
     finally:
         shutil.rmtree(folder)
+
+
+def _task(paths: Paths) -> Task:
+    """What params.yaml says that labels are."""
+    return task_of(load_params(paths.params))
 
 
 def _bring(plan: Plan, paths: Paths, how: How, link: bool, force: bool) -> dict[str, object]:
@@ -276,7 +290,7 @@ def _put_back_on_failure(raw: Path) -> Iterator[Path]:
 
 def _added(plan: Plan, raw: Path) -> Plan:
     """The plan for images that join others of the same form."""
-    now = plan_import(raw)
+    now = plan_import(raw, plan.task)
     if now.form != plan.form:
         raise DataError(
             "the new images come in another form than those in data/raw",
@@ -291,7 +305,7 @@ def _added(plan: Plan, raw: Path) -> Plan:
     if plan.table is None or now.table is None:
         return plan
     table = pd.concat([now.table.assign(path=[name.removeprefix("images/") for name in now.table["path"]]), plan.table])
-    return Plan(plan.form, plan.files, table.drop_duplicates("path", keep="last"), plan.hidden)
+    return Plan(plan.form, plan.files, table.drop_duplicates("path", keep="last"), plan.hidden, plan.task)
 
 
 def _same_file(old: str, new: str) -> None:

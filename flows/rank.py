@@ -1,4 +1,4 @@
-"""`graft rank`: which backbone for these images. Every candidate's head is probed on validation; nothing is chosen."""
+"""`graft rank`: which backbone for these images. Each candidate's head is judged on images held out; none is chosen."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from tasks.common.record import DatasetRecord, Record
 from tasks.evaluate.params import EvaluateParams
 from tasks.features.extractor import SAMPLE, choose_extractor, spread
 from tasks.features.params import FeaturesParams
+from tasks.head.choice import choose
 from tasks.head.params import HeadParams
-from tasks.head.stage import walk
 
 from . import processes, versioning
 from .caching import not_collected
@@ -114,9 +114,11 @@ def rank_backbones(root: Path, names: Sequence[str], weights: str | None) -> dic
         What `rank.json` holds.
 
     Raises:
+        ParamsError: an image's label is not one class.
         GraftError: no candidate could be ranked, or what is needed for all of them is missing.
     """
     paths, settings = Paths(root), Settings.load(Paths(root))
+    _refuse_other_tasks(settings.head)
     candidates = list_candidates(names, weights, settings.features, paths.weights)
     tracker = Tracker(root)  # first: a server that does not answer must not be found after hours
     versioning.repro_preprocess(root)
@@ -136,6 +138,18 @@ def rank_backbones(root: Path, names: Sequence[str], weights: str | None) -> dic
                 todo="mend the first, or name other backbones",
             )
     return found
+
+
+def _refuse_other_tasks(head: HeadParams) -> None:
+    """Candidates are told apart by which images they get right (McNemar): there has to be a right and a wrong."""
+    if head.task != "classification":
+        raise ParamsError(
+            "`graft rank` compares networks by single labels",
+            got=f"head.task: {head.task}",
+            allowed="head.task: classification",
+            todo="run `dvc repro` with each `features.backbone`, and compare with `dvc metrics diff`; "
+            "the feature cache keeps what each has computed",
+        )
 
 
 def list_candidates(
@@ -238,7 +252,7 @@ def _compute(entrants: dict[str, Entrant], images: Images, threads: int) -> None
 def _probe(
     entrants: dict[str, Entrant], images: Images, settings: Settings, failed: dict[str, str]
 ) -> Iterator[Probed]:
-    """Each candidate's head, as the stage `head` would choose it on validation."""
+    """Each candidate's head, as the stage `head` would choose it."""
     if settings.features.views:
         say("rank: augmented views are left out; the heads are trained on the images themselves")
     for name, entrant in entrants.items():
@@ -254,10 +268,9 @@ def _probed(name: str, entrant: Entrant, images: Images, settings: Settings) -> 
         raise job.failure
     features_ND = read(job, images.ids, images.files, settings.features.threads)
     pack = Pack(features_ND, np.empty((0, spec.dimension), features_ND.dtype), images.index, {})
-    visited, best, scale = walk(pack, settings.head)
-    val = pack.rows("val")
-    p_NK = scale.fold(visited[best].step.theta_KE, pack.classes).predict_proba(pack.features(val))
-    correct_N = p_NK.argmax(axis=1) == pack.labels(val)
+    choice = choose(pack, settings.head)
+    chosen = choice.found.chosen
+    correct_N = choice.found.output.argmax(axis=1) == pack.labels(choice.held)
     how = settings.evaluate
     low, high = figures.bootstrap_interval(correct_N, how.confidence, how.bootstrap, how.seed)
     where = "a sample of " if job.cost.sampled else ""
@@ -267,8 +280,8 @@ def _probed(name: str, entrant: Entrant, images: Images, settings: Settings) -> 
         accuracy=float(correct_N.mean()),
         low=low,
         high=high,
-        log_loss=visited[best].val_loss,
-        l2=visited[best].step.l2,
+        log_loss=chosen.score.loss,
+        settings=chosen.settings,
         images_per_second=job.cost.images_per_second(job.extractor.device),
         measured=f"{where}{job.cost.images:,} images in this run",
         megabytes=4 * spec.parameters / 1e6,
@@ -290,6 +303,7 @@ def _document(
         "dataset": versioning.raw_hash(root),
         "commit": versioning.git_state(root).commit,
         "images": images.counts(),
+        "held_out": max((len(one.probed.correct_N) for one in standings), default=0),
         "confidence": settings.evaluate.confidence,
         "candidates": [_row(one, entrants[one.probed.name]) for one in standings],
         "failed": failed,
@@ -321,7 +335,7 @@ def _row(one: Standing, entrant: Entrant) -> dict[str, Any]:
         "measured": found.measured,
         "megabytes": round(found.megabytes, 2),
         "dimension": found.dimension,
-        "l2": found.l2,
+        **found.settings,
         "on_front": one.on_front,
     }
 
@@ -337,7 +351,7 @@ def _write(found: dict[str, Any], standings: list[Standing], settings: Settings,
     with whole_folder(paths.state / "rank") as folder:
         write_json(folder / "rank.json", found)
         if standings:
-            ranking_picture(standings, settings.evaluate.confidence, found["images"]["val"], folder / "rank.png")
+            ranking_picture(standings, settings.evaluate.confidence, found["held_out"], folder / "rank.png")
 
 
 def _record(

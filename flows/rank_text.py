@@ -11,7 +11,8 @@ HEADINGS = ("backbone", "accuracy", "interval", "log loss", "p", "images/s", "MB
 def print_ranking(found: dict[str, Any]) -> None:
     """The table, what could not be ranked, and what to put into params.yaml."""
     counts = found["images"]
-    print(f"heads trained on {counts['train']:,} images, compared on {counts['val']:,} validation images\n")
+    print(f"{counts['train']:,} training and {counts['val']:,} validation images", end="; ")
+    print(f"heads compared on {found['held_out']:,} that they had not learned\n")
     for line in _aligned([HEADINGS, *(_cells(row) for row in found["candidates"])]):
         print(line)
     print(f"\n{'p':<9} of an exact McNemar test against the first, on the same images")

@@ -1,6 +1,6 @@
 """A process that keeps MLflow loaded for all stages of one pipeline execution.
 
-MLflow takes two seconds to import and to open its store, in each of six stages. So the first stage of an execution
+MLflow takes two seconds to import and to open its store, in each of seven stages. So the first stage of an execution
 starts this process; it answers the stages one after another and ends with the process that started them (`dvc repro`,
 or the flow). It also notices a stage that was killed, and says so in MLflow.
 """

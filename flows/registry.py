@@ -15,11 +15,12 @@ import pandas as pd
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
-from mlflow.types.schema import AnyType, ColSpec, DataType, Map, Schema
+from mlflow.types.schema import AnyType, Array, ColSpec, DataType, Map, Schema
 
 from tasks.common.errors import GraftError
 from tasks.common.files import read_json, write_json
 from tasks.common.paths import Paths
+from tasks.common.task import MAIN
 
 from .store import own_store
 from .tracking import Tracker
@@ -30,16 +31,23 @@ CHALLENGER, CHAMPION = "challenger", "champion"
 FINGERPRINT = "features.fingerprint"
 """The tag of a version that names the features its head was trained on."""
 
-SIGNATURE = ModelSignature(
-    inputs=Schema([ColSpec(AnyType(), "image")]),
-    outputs=Schema(
-        [
-            ColSpec(DataType.string, "label"),
-            ColSpec(DataType.double, "score"),
-            ColSpec(Map(DataType.double), "probabilities"),
-        ]
-    ),
-)
+COLUMNS = {
+    "label": ColSpec(DataType.string, "label"),
+    "score": ColSpec(DataType.double, "score"),
+    "labels": ColSpec(Array(DataType.string), "labels"),
+    "probabilities": ColSpec(Map(DataType.double), "probabilities"),
+    "value": ColSpec(DataType.double, "value"),
+    "abstain": ColSpec(DataType.boolean, "abstain"),
+}
+"""What a prediction may have."""
+
+
+FIGURES: dict[str, tuple[str, ...]] = {
+    "classification": ("log_loss", "calibration_error"),
+    "multilabel": ("f1_macro", "f1_micro", "subset_accuracy", "hamming_loss", "log_loss", "calibration_error"),
+    "regression": ("mae", "rmse", "median_absolute_error", "spearman"),
+}
+"""Task -> the test's figures that are tied to a logged model beside the main one."""
 
 
 def register_model(tracker: Tracker, run_id: str, name: str) -> dict[str, Any]:
@@ -197,10 +205,16 @@ def _log_model(paths: Paths, run_id: str) -> Any:
             python_model=str(paths.package / "model.py"),
             artifacts={"package": str(paths.package)},
             code_paths=[str(code)],
-            signature=SIGNATURE,
+            signature=_signature(paths),
             input_example=_example(paths),
             pip_requirements=(paths.package / "requirements.txt").read_text(encoding="utf-8").split(),
         )
+
+
+def _signature(paths: Paths) -> ModelSignature:
+    predicted = read_json(paths.package / "package.json")["predicts"]
+    outputs = Schema([COLUMNS[name] for name in predicted])
+    return ModelSignature(inputs=Schema([ColSpec(AnyType(), "image")]), outputs=outputs)
 
 
 @contextmanager
@@ -228,7 +242,8 @@ def _example(paths: Paths) -> pd.DataFrame:
 def _describe(tracker: Tracker, run_id: str, name: str, version: str) -> None:
     facts = read_json(tracker.paths.package / "package.json")
     test = read_json(tracker.paths.metrics("evaluate"))
-    run = tracker.client.get_run(run_id)
+    main, run = MAIN[test["task"]], tracker.client.get_run(run_id)
+    value, low, high = (f"{test[key]:.4f}" for key in main.keys)
     tags = {
         "git.commit": run.data.tags.get("git.commit", "none"),
         "dvc.raw": raw_hash(tracker.paths.root) or "not tracked",
@@ -236,16 +251,17 @@ def _describe(tracker: Tracker, run_id: str, name: str, version: str) -> None:
         "weights_sha256": facts["weights_sha256"],
         FINGERPRINT: facts["fingerprint"],
         "candidate": facts["candidate"],
-        "test_accuracy": f"{test['accuracy']:.4f}",
+        "task": facts["task"],
+        f"test_{main.key}": value,
     }
-    for key, value in tags.items():
-        tracker.client.set_model_version_tag(name, version, key, value)
+    for key, text in tags.items():
+        tracker.client.set_model_version_tag(name, version, key, text)
     parent = run.data.tags["mlflow.parentRunId"]
     tracker.client.update_model_version(
         name,
         version,
-        f"Test accuracy {test['accuracy']:.4f} ({test['accuracy_low']:.4f} to {test['accuracy_high']:.4f}) on "
-        f"{test['images']} images. Backbone {facts['backbone']}, candidate {facts['candidate']}.\n\n"
+        f"Test {main.title} {value} ({low} to {high}) on {test['images']} images. "
+        f"Backbone {facts['backbone']}, candidate {facts['candidate']}.\n\n"
         f"{tracker.link(parent, 'The run of the whole pipeline')}: images `{tags['dvc.raw']}`, "
         f"code `{tags['git.commit'][:12]}`.",
     )
@@ -256,5 +272,6 @@ def _log_test_metrics(tracker: Tracker, run_id: str, model_id: str) -> None:
     test = read_json(tracker.paths.metrics("evaluate"))
     digest = raw_hash(tracker.paths.root)
     data = {"dataset_name": "test", "dataset_digest": digest} if digest else {}
-    for key in ("accuracy", "accuracy_low", "accuracy_high", "log_loss", "calibration_error"):
-        tracker.client.log_metric(run_id, f"test_{key}", test[key], model_id=model_id, **data)
+    for key in (*MAIN[test["task"]].keys, *FIGURES[test["task"]]):
+        if test[key] is not None:
+            tracker.client.log_metric(run_id, f"test_{key}", test[key], model_id=model_id, **data)

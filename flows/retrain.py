@@ -18,6 +18,7 @@ from tasks.common.environment import FLOW_RUN_URL, PARENT
 from tasks.common.errors import GraftError
 from tasks.common.files import read_json
 from tasks.common.paths import Paths
+from tasks.common.task import MAIN
 from tasks.pipeline import STAGE_TASKS, run_dvc
 
 from . import processes
@@ -146,7 +147,7 @@ def _artifacts(root: Path, tracker: Tracker, parent: str, results: list[dict[str
     evaluate = Paths(root).metrics("evaluate")
     if evaluate.is_file() and len(rows) == len(STAGE_TASKS):
         test = read_json(evaluate)
-        lines.insert(
-            0, f"**Test accuracy {test['accuracy']:.4f}** ({test['accuracy_low']:.4f} to {test['accuracy_high']:.4f})\n"
-        )
+        main = MAIN[test["task"]]
+        value, low, high = (f"{test[key]:.4f}" for key in main.keys)
+        lines.insert(0, f"**Test {main.title} {value}** ({low} to {high})\n")
     create_markdown_artifact(markdown="\n".join(lines), key="summary", description="What came of it")

@@ -134,6 +134,8 @@ def prefect_server(root: Path, port: int = PREFECT_PORT) -> AbstractContextManag
 
 
 def mlflow_server(root: Path, uri: str, port: int = MLFLOW_PORT) -> AbstractContextManager[str]:
+    """MLflow's pages; unless asked for, without the processes (1 GB) that wait for jobs which Graft never gives."""
+    os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
     words = ["mlflow", "server", "--host", "127.0.0.1", "--workers", "1"]
     words += ["--backend-store-uri", uri, "--artifacts-destination", (root / "mlartifacts").as_uri()]
     return server("MLflow", words, port, root)

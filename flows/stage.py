@@ -47,7 +47,8 @@ def run_stage(stage: str, paths: Paths) -> None:
     processes.follow_the_flow()
     from . import config, versioning
 
-    params = config.load_params(paths.params)[stage]
+    sections = config.load_params(paths.params)
+    params = sections[stage]
     inputs = versioning.dep_hashes(paths.root, stage)
     body = importlib.import_module(f"tasks.{stage}.stage")
     with recorder:
@@ -55,7 +56,7 @@ def run_stage(stage: str, paths: Paths) -> None:
         who = (processes.key(me), me.create_time())
         recorder.begin(stage, {stage: params.model_dump()}, *who, of_flow())
         begun = time.time()
-        extra = [versioning.raw_hashes(paths.root)] if stage == "preprocess" else []
+        extra = [versioning.raw_hashes(paths.root), config.task_of(sections)] if stage == "preprocess" else []
         record: Record = body.run(params, paths, *extra)
         runs = recorder.runs()
         _record(stage, record, begun, params, paths, recorder)

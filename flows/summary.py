@@ -8,6 +8,7 @@ from typing import Any
 from tasks.common.errors import GraftError
 from tasks.common.files import read_json
 from tasks.common.paths import STAGES, Paths
+from tasks.common.task import MAIN
 
 from .store import own_store
 
@@ -28,12 +29,11 @@ def summarise(root: Path) -> dict[str, Any]:
     test, data = metrics["evaluate"], metrics["preprocess"]
     registration = read_json(paths.registration) if paths.registration.is_file() else {}
     return {
-        "accuracy": test["accuracy"],
-        "accuracy_low": test["accuracy_low"],
-        "accuracy_high": test["accuracy_high"],
+        "task": test["task"],
+        **{key: test[key] for key in MAIN[test["task"]].keys},
         "candidate": test["candidate"],
         "images": data["images"],
-        "classes": data["classes"],
+        **{key: data[key] for key in ("classes", "target_min", "target_max") if key in data},
         "rejected": data["rejected"],
         "test_images": test["images"],
         "images_per_second": metrics["features"]["images_per_second"],

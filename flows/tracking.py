@@ -27,6 +27,7 @@ from tasks.common.errors import GraftError, TransientError
 from tasks.common.files import read_json, sha256
 from tasks.common.paths import STAGES, Paths
 from tasks.common.record import Record
+from tasks.common.task import MAIN
 
 from . import processes
 from .dataset import dataset_entity
@@ -146,7 +147,7 @@ class Tracker:
         self._describe(run_id, failed=status != "FINISHED")
         if tested and status == "FINISHED" and self.paths.metrics("evaluate").is_file():
             test = read_json(self.paths.metrics("evaluate"))
-            for name in ("accuracy", "accuracy_low", "accuracy_high"):
+            for name in MAIN[test["task"]].keys:
                 self.client.log_metric(run_id, f"test_{name}", test[name])
         self.client.set_terminated(run_id, status)
 

@@ -1,10 +1,10 @@
-"""The six stages as Prefect tasks, in the order in which data flows. Import them into any flow of your own:
+"""The seven stages as Prefect tasks, in the order in which data flows. Import them into any flow of your own:
 
-    from tasks.pipeline import preprocess, features, head, finetune, evaluate, register
+    from tasks.pipeline import preprocess, features, head, audit, finetune, evaluate, register
 
     @flow
     def mine(project: str) -> None:
-        for stage in (preprocess, features, head, finetune, evaluate, register):
+        for stage in (preprocess, features, head, audit, finetune, evaluate, register):
             stage(project)
 
 Each brings its stage up to date with DVC (`dvc repro -s`), in a process group of its own that is killed when the time
@@ -111,11 +111,12 @@ def _stage_task(stage: str) -> Task[..., dict[str, Any]]:
 preprocess = _stage_task("preprocess")
 features = _stage_task("features")
 head = _stage_task("head")
+audit = _stage_task("audit")
 finetune = _stage_task("finetune")
 evaluate = _stage_task("evaluate")
 register = _stage_task("register")
 
-STAGE_TASKS: tuple[Task[..., dict[str, Any]], ...] = (preprocess, features, head, finetune, evaluate, register)
+STAGE_TASKS: tuple[Task[..., dict[str, Any]], ...] = (preprocess, features, head, audit, finetune, evaluate, register)
 
 
 def reproduce(stage: str, root: Path, time_limit_minutes: float, environment: Mapping[str, str]) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""Real parts for all tests: projects under git and DVC, one Prefect server, MLflow stores in files."""
+"""Real parts for all tests: projects under git and DVC, one Prefect server, MLflow stores in files.
+
+What takes long is made once for all tests, and once for all of pytest's processes if there are several.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from projects import Project, draw_classes, free_port, make_project, wait_for
+from projects import Project, Rerun, free_port, made_once, make_project, rerun_head, run_all
 
 
 @pytest.fixture
@@ -18,15 +21,18 @@ def empty_project(tmp_path: Path) -> Project:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A project whose pipeline has run to its end, committed. Not to be changed: copy it."""
-    project = make_project(tmp_path_factory.mktemp("finished") / "project")
-    draw_classes(project.root / "data" / "raw")
-    project.dvc("add", "data/raw")
-    project.repro()
-    wait_for(lambda: not list((project.root / ".graft" / "recorders").iterdir()), seconds=20)
-    project.git("add", "--all")
-    project.git("commit", "--quiet", "--message", "first run")
-    return project
+    """A project whose pipeline has run to its end, committed. Not to be changed, nor run anything in: copy it."""
+    return Project(made_once(tmp_path_factory, "finished", run_all)[0])
+
+
+@pytest.fixture(scope="session")
+def rerun(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Rerun:
+    """A finished project that has run a second time, with another head: for all that follows from that.
+
+    Not to be changed, nor run anything in: copy it.
+    """
+    folder, told = made_once(tmp_path_factory, "rerun", lambda root: rerun_head(finished.copy(root)))
+    return Rerun(folder, **told)
 
 
 @pytest.fixture

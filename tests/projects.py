@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
+from unittest import mock
 
 import numpy as np
+import pandas as pd
+import pytest
 import yaml
-from PIL import Image
+from filelock import FileLock
+from PIL import Image, ImageDraw
 
 ROOT = Path(__file__).resolve().parent.parent
 CODE = (
@@ -35,7 +42,8 @@ CODE = (
 TINY = {
     "preprocess": {"val_fraction": 0.2, "test_fraction": 0.2},
     "features": {"backbone": "test_efficientnet", "weights": "random"},
-    "head": {"strengths": 7},
+    "head": {"task": "classification", "strengths": 7},
+    "audit": {"folds": 3, "curve_seeds": 1},
     "finetune": {"mode": "off"},
     "evaluate": {"bootstrap": 500},
     "register": {"name": "graft"},
@@ -58,6 +66,46 @@ def draw_classes(folder: Path, each: int = 14) -> Path:
     return folder
 
 
+SHAPES = {"disc": (220, 60, 50), "square": (60, 200, 70), "bar": (70, 90, 230)}
+
+
+def draw_shapes(folder: Path, images: int) -> Path:
+    """Noisy pictures on which each of three shapes is there or not, and labels.csv, which says so; of the first, none
+    is."""
+    rng, rows = np.random.default_rng(7), []
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(images):
+        picture = Image.fromarray(rng.integers(90, 150, (48, 48, 3)).astype(np.uint8))
+        there = [name for name in SHAPES if number and rng.random() < 0.5]
+        for name in there:
+            x, y = rng.integers(2, 30, 2).tolist()
+            pen = ImageDraw.Draw(picture)
+            if name == "disc":
+                pen.ellipse((x, y, x + 15, y + 15), SHAPES[name])
+            else:
+                pen.rectangle((x, y, x + 13, y + (13 if name == "square" else 4)), SHAPES[name])
+        picture.save(folder / f"{number:03}.png")
+        rows.append({"path": f"{number:03}.png", "label": "|".join(there)})
+    pd.DataFrame(rows).to_csv(folder / "labels.csv", index=False)
+    return folder
+
+
+def draw_turned(folder: Path, images: int) -> Path:
+    """Noisy pictures of a bar that is turned by some angle, and labels.csv, which says by how many degrees."""
+    rng, rows = np.random.default_rng(8), []
+    folder.mkdir(parents=True, exist_ok=True)
+    bar = Image.new("L", (48, 48))
+    ImageDraw.Draw(bar).rectangle((20, 2, 28, 46), fill=255)
+    for number in range(images):
+        picture = Image.fromarray(rng.integers(0, 60, (48, 48, 3)).astype(np.uint8))
+        angle = float(rng.uniform(0, 90))
+        picture.paste((240, 240, 240), mask=bar.rotate(angle))
+        picture.save(folder / f"{number:03}.png")
+        rows.append({"path": f"{number:03}.png", "target": angle})
+    pd.DataFrame(rows).to_csv(folder / "labels.csv", index=False)
+    return folder
+
+
 @dataclass(frozen=True)
 class Project:
     """A project's folder, and the commands that a user would type in it."""
@@ -69,7 +117,8 @@ class Project:
             name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "PREFECT_", "GRAFT_"))
         }
         path = os.pathsep.join([str(Path(sys.executable).parent), kept["PATH"]])
-        return {**kept, "PATH": path, "GIT_CONFIG_GLOBAL": os.devnull, **more}
+        # `git status` would lock a project that another of pytest's processes may be copying.
+        return {**kept, "PATH": path, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_OPTIONAL_LOCKS": "0", **more}
 
     def call(self, *words: str, check: bool = True, **more: str) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
@@ -84,6 +133,34 @@ class Project:
 
     def graft(self, *words: str, check: bool = True, **more: str) -> subprocess.CompletedProcess[str]:
         return self.call(sys.executable, "-m", "flows.cli", *words, check=check, **more)
+
+    def graft_here(self, *words: str, check: bool = True, **more: str) -> subprocess.CompletedProcess[str]:
+        """As `graft`, in this very process, which has loaded the libraries already: for what a command says and does.
+
+        The code is this repository's, not the project's copy. How processes start and end, `graft` shows.
+        """
+        from flows import cli
+
+        code = 0
+        with (
+            TemporaryFile("w+", encoding="utf-8") as said,  # files: processes that it starts may write to them too
+            TemporaryFile("w+", encoding="utf-8") as warned,
+            contextlib.chdir(self.root),
+            mock.patch.dict(os.environ, self.environment(**more), clear=True),
+            mock.patch.object(sys, "argv", ["graft", *words]),
+            contextlib.redirect_stdout(said),
+            contextlib.redirect_stderr(warned),
+        ):
+            try:
+                cli.main()
+            except SystemExit as end:
+                code = int(end.code or 0)
+            for file in (said, warned):
+                file.seek(0)
+            done = subprocess.CompletedProcess(words, code, said.read(), warned.read())
+        if check and code:
+            raise AssertionError(f"graft {' '.join(words)} gave {code}\n{done.stdout}\n{done.stderr}")
+        return done
 
     def git(self, *words: str) -> str:
         identity = ("-c", "user.name=test", "-c", "user.email=test@example.org")
@@ -105,6 +182,10 @@ class Project:
             start_new_session=True,
         )
 
+    def recorders(self) -> Path:
+        """Where each recorder at work has its desk; empty once the execution has been recorded to its end."""
+        return self.root / ".graft" / "recorders"
+
     def json(self, place: str) -> Any:
         return json.loads((self.root / place).read_text(encoding="utf-8"))
 
@@ -120,7 +201,8 @@ class Project:
         file.write_text(dump(params), encoding="utf-8")
 
     def copy(self, target: Path) -> Project:
-        shutil.copytree(self.root, target, symlinks=True)
+        """The project elsewhere. MLflow's files stay where its database says that they are."""
+        shutil.copytree(self.root, target, symlinks=True, ignore=shutil.ignore_patterns("mlartifacts"))
         return Project(target)
 
     def mlflow(self) -> Any:
@@ -133,6 +215,61 @@ class Project:
         client = self.mlflow()
         experiment = client.get_experiment_by_name("graft")
         return list(reversed(client.search_runs([experiment.experiment_id], order_by=["attributes.start_time DESC"])))
+
+
+@dataclass(frozen=True)
+class Rerun(Project):
+    """A finished project whose pipeline has run once more with `head.l2_max` changed, which is not committed.
+
+    Attributes:
+        ran: the stages that ran the second time.
+        leaked: a run of somebody else's that MLFLOW_RUN_ID named meanwhile.
+        deserted: the desk of a recorder that had been killed before.
+    """
+
+    ran: list[str]
+    leaked: str
+    deserted: str
+
+
+def run_all(root: Path) -> None:
+    """A project of 42 images whose pipeline runs to its end, committed."""
+    project = make_project(root)
+    draw_classes(root / "data" / "raw")
+    project.dvc("add", "data/raw")
+    project.repro()
+    wait_for(lambda: not list(project.recorders().iterdir()), seconds=20)
+    project.git("add", "--all")
+    project.git("commit", "--quiet", "--message", "first run")
+
+
+def rerun_head(project: Project) -> dict[str, Any]:
+    """Runs what follows from another parameter of the head, among what may lie about on a user's machine."""
+    client = project.mlflow()
+    leaked = client.create_run(client.get_experiment_by_name("graft").experiment_id).info.run_id
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    deserted = project.recorders() / "0123456789abcdef.json"
+    deserted.write_text(json.dumps({"address": "nowhere", "key": "00", "pid": gone.pid}), encoding="utf-8")
+    project.set("head", l2_max=0.5)
+    ran = project.repro(MLFLOW_RUN_ID=leaked)
+    wait_for(lambda: not list(project.recorders().iterdir()), seconds=20)
+    return {"ran": ran, "leaked": leaked, "deserted": str(deserted)}
+
+
+def made_once(
+    factory: pytest.TempPathFactory, name: str, make: Callable[[Path], dict[str, Any] | None]
+) -> tuple[Path, dict[str, Any]]:
+    """A folder that the first of pytest's processes makes and the others find, and what `make` told of it."""
+    temporary = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        temporary = temporary.parent  # each process has a folder of its own in it
+    folder, told = temporary / name, temporary / f"{name}.json"
+    with FileLock(temporary / f"{name}.lock"):
+        if not told.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            told.write_text(json.dumps(make(folder) or {}), encoding="utf-8")
+    return folder, json.loads(told.read_text(encoding="utf-8"))
 
 
 def dump(params: dict[str, Any]) -> str:
@@ -166,12 +303,14 @@ def free_port() -> int:
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 120.0) -> Any:
+    """What `condition` gives as soon as it gives anything; most of the time is left to what is waited for."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
+        asked = time.monotonic()
         found = condition()
         if found:
             return found
-        time.sleep(0.05)
+        time.sleep(min(max(0.05, 4 * (time.monotonic() - asked)), 0.25))
     raise AssertionError("it did not happen in time")
 
 
@@ -184,3 +323,14 @@ def ask(prefect_api: dict[str, str], question: Callable[[Any], Any]) -> Any:
             return await question(client)
 
     return asyncio.run(answer())
+
+
+def copy_prefect_database(prefect_api: dict[str, str], project: Project) -> None:
+    """Prefect's database for a server of the project's own, which takes seconds to make."""
+    folder = project.root / ".prefect"
+    folder.mkdir()
+    with (
+        contextlib.closing(sqlite3.connect(Path(prefect_api["PREFECT_HOME"]) / "prefect.db")) as made,
+        contextlib.closing(sqlite3.connect(folder / "prefect.db")) as copy,
+    ):
+        made.backup(copy)

@@ -32,7 +32,7 @@ def test_dvc_yaml_has_the_stages_in_the_order_of_the_data() -> None:
     assert tuple(stages) == STAGES
     for name, stage in stages.items():
         assert stage["cmd"] == f"python -m flows.stage {name}"
-        assert stage["params"] == [name]
+        assert stage["params"] == ([name, "head.task"] if name == "preprocess" else [name])
         assert f"runs/{name}.json" in stage["outs"]
 
 

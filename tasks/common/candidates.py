@@ -11,9 +11,10 @@ import numpy.typing as npt
 from .backbones.graph import Graph, backbone_graph, read_graph
 from .backbones.spec import Spec, check_same
 from .backbones.weights import same_weights
+from .calibration import Calibration
 from .engine import Engine, Precision
 from .files import read_json
-from .heads import LinearHead
+from .heads import Head, LinearHead, load_head
 from .images import load
 from .pack import Pack
 from .paths import Paths
@@ -22,22 +23,25 @@ from .progress import progress
 
 @dataclass(frozen=True)
 class Candidate:
-    """A head, and the graph that its features come from (None: the frozen backbone that made the pack)."""
+    """A head, the graph that its features come from (None: the frozen backbone that made the pack), and what is done to
+    its probabilities."""
 
     name: str
-    head: LinearHead
+    head: Head
     tuned: Graph | None
+    calibration: Calibration
 
     def graph(self, pack: Pack, paths: Paths) -> Graph:
         """The graph, converted anew if this machine has not got it."""
         return self.tuned or frozen_graph(pack.fingerprint, paths)
 
-    def predict_proba(
+    def output(
         self, pack: Pack, rows: npt.NDArray[np.int64], paths: Paths, precision: Precision
     ) -> npt.NDArray[np.float64]:
-        """Probabilities (len(rows), K) of images of the pack; a frozen backbone's features are not computed again."""
+        """The head's probabilities (len(rows), K) of images of the pack, before they are calibrated, or numbers
+        (len(rows), 1); a frozen backbone's features are not computed again."""
         if self.tuned is None:
-            return self.head.predict_proba(pack.features(rows))
+            return self.head.output(pack.features(rows))
         files = [paths.raw / path for path in pack.index["path"].iloc[rows]]
         transform = self.tuned.spec.transform
         with progress(f"evaluate: {self.name}", len(files)) as bar:
@@ -47,15 +51,16 @@ class Candidate:
             ):
                 parts.append(batch_BD)
                 bar.add(len(batch_BD))
-        return self.head.predict_proba(np.concatenate(parts))
+        return self.head.output(np.concatenate(parts))
 
 
 def read_candidates(paths: Paths) -> tuple[dict[str, Candidate], str]:
     """The candidates by name, and the name of the one that fine-tuning's decision chose on validation."""
     decision = read_json(paths.finetune / "decision.json")
-    found = {"head": Candidate("head", LinearHead.load(paths.head), None)}
+    found = {"head": Candidate("head", load_head(paths.head), None, Calibration.load(paths.head))}
     if decision["ran"]:
-        found["finetune"] = Candidate("finetune", LinearHead.load(paths.finetune), read_graph(paths.finetune / "graph"))
+        head, graph = LinearHead.load(paths.finetune), read_graph(paths.finetune / "graph")
+        found["finetune"] = Candidate("finetune", head, graph, Calibration.load(paths.finetune))
     return found, decision["chosen"]
 
 

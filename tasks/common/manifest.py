@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, cast
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -11,11 +11,9 @@ import pandas as pd
 
 from .errors import DataError
 from .files import whole_file
+from .task import Task as Task
 
 SPLITS = ("train", "val", "test")
-
-Task = Literal["classification", "multilabel", "regression"]
-"""What an image's label is: one class; any number of classes; a number."""
 
 BETWEEN = "|"
 """Between the classes of one image, where it may have several."""
@@ -36,9 +34,8 @@ COLUMNS = {
 }
 """Columns and dtypes. `image_id` is the md5 of the file, `path` is relative to data/raw, `label` is a class, several
 classes (sorted, with `BETWEEN` between them; none is the empty text) or a number, as `task` (one for all images) says,
-`group` may be null, `mode` is
-PIL's (or `array`), `channels` as how many every image is read (one number for all), `pixels` is a hash of the decoded
-values: the same for a file and its lossless copy."""
+`group` may be null, `mode` is PIL's (or `array`), `channels` as how many every image is read (one number for all),
+`pixels` is a hash of the decoded values: the same for a file and its lossless copy."""
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
@@ -75,9 +72,23 @@ def classes(manifest: pd.DataFrame) -> list[str]:
     if task == "regression":
         return []
     labels = manifest["label"].unique()
+    return sorted(labels) if task == "classification" else sorted({name for text in labels for name in names_in(text)})
+
+
+def names_in(label: str) -> list[str]:
+    """The classes of an image that may have several."""
+    return [name for name in label.split(BETWEEN) if name]
+
+
+def by_class(manifest: pd.DataFrame) -> pd.DataFrame:
+    """A row for each class of each image, `label` being that class; of images that have none, and numbers, no row."""
+    task = task_of(manifest)
     if task == "classification":
-        return sorted(labels)
-    return sorted({name for label in labels for name in label.split(BETWEEN) if name})
+        return manifest
+    if task == "regression":
+        return manifest.iloc[:0]
+    several = manifest.assign(label=manifest["label"].map(names_in).astype(object)).explode("label", ignore_index=True)
+    return several.dropna(subset=["label"])
 
 
 def codes(labels: pd.Series, names: list[str]) -> npt.NDArray[np.int64]:
@@ -86,6 +97,7 @@ def codes(labels: pd.Series, names: list[str]) -> npt.NDArray[np.int64]:
 
 
 def counts(manifest: pd.DataFrame) -> dict[str, dict[str, int]]:
-    """class -> split -> number of images."""
-    table = pd.crosstab(manifest["label"], manifest["split"]).reindex(columns=list(SPLITS), fill_value=0)
+    """class -> split -> number of images that have it."""
+    rows = by_class(manifest)
+    table = pd.crosstab(rows["label"], rows["split"]).reindex(columns=list(SPLITS), fill_value=0)
     return {str(label): {split: int(row[split]) for split in SPLITS} for label, row in table.iterrows()}

@@ -1,14 +1,61 @@
-"""Figures of merit from probabilities; N images, K classes, B bootstrap samples, M bins."""
+"""Figures of merit from what a head gives; N images, K classes, B bootstrap samples, M bins.
+
+What a head gives is called output, (N, K): probabilities, or (N, 1) for a number. What is true is called target: codes
+(N,), zeros and ones (N, K), or numbers (N,).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from .task import Task
+
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+
+
+RESAMPLES = 1000
+"""Of the bootstrap of a mean average precision at most: each costs as much as N * K numbers, and not one."""
+
+PART = 2**20
+"""Numbers that are drawn at a time: more would not stay in the processor's cache."""
+
+
+def main_figure(output_NK: Floats, target: npt.NDArray[Any], task: Task) -> float:
+    """The task's main figure, see `task.MAIN`; more is better."""
+    if task == "classification":
+        return accuracy(output_NK, target)
+    return mean_average_precision(output_NK, target) if task == "multilabel" else r2(output_NK[:, 0], target)
+
+
+def main_figures(output_NK: Floats, target: npt.NDArray[Any], task: Task, times_BN: Floats) -> Floats:
+    """The main figure of resamples, (B,), in which image n is there `times` over."""
+    total_B = times_BN.sum(axis=1)
+    if task == "classification":
+        return times_BN @ (output_NK.argmax(axis=1) == target) / total_B
+    if task == "multilabel":
+        each_KB = [_average_precision(p, y, times_BN) for p, y in zip(output_NK.T, target.T, strict=True)]
+        return _mean_of_known(np.array(each_KB).T)
+    centred_N = target - target.mean()
+    squared_B = times_BN @ (output_NK[:, 0] - target) ** 2 / total_B
+    variance_B = times_BN @ centred_N**2 / total_B - (times_BN @ centred_N / total_B) ** 2
+    return 1 - squared_B / np.maximum(variance_B, 1e-12)
+
+
+def loss(output_NK: Floats, target: npt.NDArray[Any], task: Task, weight_N: Floats | None = None) -> float:
+    """The task's loss, see `task.LOSS`; less is better."""
+    if task == "classification":
+        return log_loss(output_NK, target, weight_N)
+    if task == "multilabel":
+        return several_log_loss(output_NK, target, weight_N)
+    return float(np.average((output_NK[:, 0] - target) ** 2, weights=weight_N))
+
+
+# One class an image
 
 
 def log_loss(p_NK: Floats, y_N: Ints, weight_N: Floats | None = None) -> float:
@@ -30,14 +77,12 @@ def bootstrap_interval(
     """
     n, mean = len(correct_N), float(correct_N.mean())
     if mean in (0.0, 1.0):
-        return _wilson(n, mean, confidence)
-    means_B = np.random.default_rng(seed).binomial(n, mean, size=samples) / n
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(means_B, [tail, 1 - tail])
-    return float(low), float(high)
+        return wilson(n, mean, confidence)
+    return _ends(np.random.default_rng(seed).binomial(n, mean, size=samples) / n, confidence)
 
 
-def _wilson(n: int, mean: float, confidence: float) -> tuple[float, float]:
+def wilson(n: int, mean: float, confidence: float) -> tuple[float, float]:
+    """Interval of a share that was `mean` of n (Wilson 1927)."""
     from statistics import NormalDist
 
     z = NormalDist().inv_cdf(0.5 + confidence / 2)
@@ -89,3 +134,169 @@ def expected_calibration_error(rows: list[dict[str, Any]]) -> float:
     """Mean gap between confidence and accuracy over the bins, weighted by their images (Naeini et al. 2015)."""
     total = sum(row["images"] for row in rows)
     return float(sum(row["images"] * abs(row["confidence"] - row["accuracy"]) for row in rows) / total)
+
+
+# Several classes an image
+
+
+def several_log_loss(p_NK: Floats, y_NK: Floats, weight_N: Floats | None = None) -> float:
+    """Mean over images and classes of the negative log of the probability of what is so, in nats."""
+    right_NK = np.clip(np.where(y_NK > 0, p_NK, 1 - p_NK), np.finfo(np.float64).tiny, 1.0)
+    return float(-np.average(np.log(right_NK).mean(axis=1), weights=weight_N))
+
+
+def average_precisions(p_NK: Floats, y_NK: Floats) -> Floats:
+    """Of each class, shape (K,): the mean, over the images that have it, of the share of those that have it among all
+    that are ranked at least as high. Not a number for a class that no image has."""
+    once_1N = np.ones((1, len(p_NK)))
+    return np.array([_average_precision(p, y, once_1N)[0] for p, y in zip(p_NK.T, y_NK.T, strict=True)])
+
+
+def _average_precision(p_N: Floats, y_N: Floats, times_BN: Floats) -> Floats:
+    """Shape (B,), where image n is there `times` over; images of equal probability have one rank."""
+    order = np.argsort(-p_N, kind="stable")
+    last = np.searchsorted(-p_N[order], -p_N[order], side="right") - 1  # of the images ranked as high as this one
+    has = np.flatnonzero(y_N[order] > 0)
+    times_BP = times_BN[:, order[has]]
+    above_BP = np.cumsum(times_BN[:, order], axis=1)[:, last[has]]
+    above_with_BP = np.cumsum(times_BP, axis=1)[:, np.searchsorted(has, last[has], side="right") - 1]
+    share_BP = np.divide(above_with_BP, above_BP, out=np.zeros_like(above_BP), where=above_BP > 0)
+    total_B = times_BP.sum(axis=1)
+    return np.divide((times_BP * share_BP).sum(axis=1), total_B, out=np.full(len(total_B), np.nan), where=total_B > 0)
+
+
+def mean_average_precision(p_NK: Floats, y_NK: Floats) -> float:
+    """Over the classes that any image has; 0 if there is none."""
+    return float(_mean_of_known(average_precisions(p_NK, y_NK)[None])[0])
+
+
+def _mean_of_known(values_BK: Floats) -> Floats:
+    """The mean of each row's numbers, 0 where there are none."""
+    known = ~np.isnan(values_BK)
+    return np.where(known, values_BK, 0.0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
+
+
+def mean_average_precision_interval(
+    p_NK: Floats, y_NK: Floats, confidence: float, samples: int, seed: int
+) -> tuple[float, float]:
+    """Percentile interval over at most `RESAMPLES` resamples of the images."""
+    n = len(p_NK)
+    means = []
+    for drawn_BN in _resamples(n, min(samples, RESAMPLES), seed):
+        places = drawn_BN + n * np.arange(len(drawn_BN))[:, None]
+        times_BN = np.bincount(places.ravel(), minlength=drawn_BN.size).reshape(drawn_BN.shape).astype(np.float64)
+        each_KB = [_average_precision(p, y, times_BN) for p, y in zip(p_NK.T, y_NK.T, strict=True)]
+        means.append(_mean_of_known(np.array(each_KB).T))
+    return _ends(np.concatenate(means), confidence)
+
+
+def multilabel_scores(p_NK: Floats, y_NK: Floats) -> dict[str, float]:
+    """Mean average precision; with the classes at 0.5 and above taken as found: F1 as the mean over the classes that
+    any image has (`f1_macro`) and over all pairs of image and class (`f1_micro`), the share of images of which all
+    classes are right, and the share of pairs that are wrong."""
+    found_NK, has_NK = p_NK >= 0.5, y_NK > 0
+    hits, found, actual = (x.sum(axis=0).astype(np.float64) for x in (found_NK & has_NK, found_NK, has_NK))
+    return {
+        "mean_average_precision": mean_average_precision(p_NK, y_NK),
+        "f1_macro": float(np.mean(_f1(hits, found, actual)[actual > 0])) if actual.any() else 0.0,
+        "f1_micro": float(_f1(hits.sum(), found.sum(), actual.sum())),
+        "subset_accuracy": float((found_NK == has_NK).all(axis=1).mean()),
+        "hamming_loss": float((found_NK != has_NK).mean()),
+        "log_loss": several_log_loss(p_NK, y_NK),
+    }
+
+
+def _f1(hits: Any, found: Any, actual: Any) -> Any:
+    """2 hits / (found + actual); 0 where there is nothing to divide by."""
+    return np.where(found + actual > 0, 2 * hits / np.maximum(found + actual, 1), 0.0)
+
+
+def per_label(p_NK: Floats, y_NK: Floats, names: list[str]) -> dict[str, dict[str, float | None]]:
+    """class -> average_precision, precision, recall, f1 and support; null or 0 where there is nothing to divide by."""
+    found_NK, has_NK = p_NK >= 0.5, y_NK > 0
+    hits, found, actual = (x.sum(axis=0) for x in (found_NK & has_NK, found_NK, has_NK))
+    average = average_precisions(p_NK, y_NK)
+    return {
+        name: {
+            "average_precision": float(average[k]) if actual[k] else None,
+            "precision": float(hits[k] / max(found[k], 1)),
+            "recall": float(hits[k] / max(actual[k], 1)),
+            "f1": float(_f1(hits[k], found[k], actual[k])),
+            "support": int(actual[k]),
+        }
+        for k, name in enumerate(names)
+    }
+
+
+def precision_recall(p_N: Floats, y_N: Floats) -> tuple[Floats, Floats]:
+    """(recall, precision) at every probability that occurs, from the highest down."""
+    order = np.argsort(-p_N, kind="stable")
+    ends = np.flatnonzero(np.diff(p_N[order], append=-np.inf))
+    hits = np.cumsum(y_N[order] > 0)[ends]
+    return hits / max(float((y_N > 0).sum()), 1.0), hits / (ends + 1.0)
+
+
+# A number
+
+
+def r2(predicted_N: Floats, y_N: Floats) -> float:
+    """1 less the share of the variance that is left unexplained; of numbers without variance 1 if all are right, else
+    0."""
+    left, whole = float(((predicted_N - y_N) ** 2).sum()), float(((y_N - y_N.mean()) ** 2).sum())
+    return 1 - left / whole if whole > 0 else float(left == 0)
+
+
+def regression_scores(predicted_N: Floats, y_N: Floats) -> dict[str, float | None]:
+    """R2, mean and median absolute error, the root of the mean squared error, Spearman's rank correlation (null if all
+    are equal)."""
+    error_N = predicted_N - y_N
+    return {
+        "r2": r2(predicted_N, y_N),
+        "mae": float(np.abs(error_N).mean()),
+        "rmse": float(np.sqrt((error_N**2).mean())),
+        "median_absolute_error": float(np.median(np.abs(error_N))),
+        "spearman": spearman(predicted_N, y_N),
+    }
+
+
+def spearman(a_N: Floats, b_N: Floats) -> float | None:
+    """The correlation of the ranks; equal numbers share the mean of theirs."""
+    a, b = (ranks - ranks.mean() for ranks in (_ranks(a_N), _ranks(b_N)))
+    norm = float(np.sqrt((a**2).sum() * (b**2).sum()))
+    return float((a * b).sum() / norm) if norm else None
+
+
+def _ranks(values_N: Floats) -> Floats:
+    _, place, count = np.unique(values_N, return_inverse=True, return_counts=True)
+    return (np.cumsum(count) - (count - 1) / 2)[place]
+
+
+def regression_intervals(
+    predicted_N: Floats, y_N: Floats, confidence: float, samples: int, seed: int
+) -> dict[str, tuple[float, float]]:
+    """Percentile intervals of `r2`, `mae` and `rmse` over resamples of the images."""
+    found: dict[str, list[Floats]] = {"r2": [], "mae": [], "rmse": []}
+    error_N, centred_N = predicted_N - y_N, y_N - y_N.mean()
+    for drawn_BN in _resamples(len(y_N), samples, seed):
+        squared_B = (error_N**2)[drawn_BN].mean(axis=1)
+        variance_B = (centred_N**2)[drawn_BN].mean(axis=1) - centred_N[drawn_BN].mean(axis=1) ** 2
+        varies_B = variance_B > 1e-12 * (centred_N**2).mean()
+        share_B = np.divide(squared_B, variance_B, out=np.ones_like(squared_B), where=varies_B)
+        found["r2"].append(np.where(~varies_B & (squared_B == 0), 1.0, 1 - share_B))
+        found["mae"].append(np.abs(error_N)[drawn_BN].mean(axis=1))
+        found["rmse"].append(np.sqrt(squared_B))
+    return {name: _ends(np.concatenate(values), confidence) for name, values in found.items()}
+
+
+def _resamples(n: int, samples: int, seed: int) -> Iterator[Ints]:
+    """`samples` draws of N images out of N with replacement, (B, N) at a time."""
+    rng = np.random.default_rng(seed)
+    step = max(1, PART // n)
+    for start in range(0, samples, step):
+        yield rng.integers(0, n, (min(step, samples - start), n))
+
+
+def _ends(values_B: Floats, confidence: float) -> tuple[float, float]:
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(values_B, [tail, 1 - tail])
+    return float(low), float(high)

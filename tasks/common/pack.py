@@ -15,13 +15,48 @@ import pandas as pd
 
 from .errors import DataError
 from .files import read_json
-from .manifest import BETWEEN, Task, classes, codes, task_of
+from .manifest import classes, codes, names_in, task_of
+from .task import Task
 
 INDEX = ["image_id", "path", "label", "task", "split", "group", "weight"]
 """The columns of the manifest that travel with the features."""
 
 Floats = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Learnable:
+    """Rows of features that are read from the disk block by block: what is learned from need not fit into memory.
+
+    `learnable[start:stop]` are rows as float32, `np.asarray(learnable)` all of them.
+
+    Attributes:
+        parts: arrays (.., D), and which of their rows, one part after the other.
+    """
+
+    parts: tuple[tuple[npt.NDArray[Any], Rows], ...]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self), self.parts[0][0].shape[1]
+
+    def __len__(self) -> int:
+        return sum(len(rows) for _, rows in self.parts)
+
+    def __getitem__(self, place: slice) -> Floats:
+        start, stop, _ = place.indices(len(self))
+        blocks: list[Floats] = []
+        before = 0
+        for stored_ND, rows in self.parts:
+            inside = rows[max(start - before, 0) : max(stop - before, 0)]
+            if len(inside) or not blocks:
+                blocks.append(stored_ND[inside].astype(np.float32, copy=False))
+            before += len(rows)
+        return np.concatenate(blocks) if len(blocks) > 1 else blocks[0]
+
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        return self[:].astype(dtype or np.float32, copy=False)
 
 
 @dataclass(frozen=True)
@@ -82,20 +117,22 @@ class Pack:
         has = {name: k for k, name in enumerate(self.classes)}
         y_NK = np.zeros((len(rows), len(has)))
         for i, label in enumerate(labels):
-            y_NK[i, [has[name] for name in label.split(BETWEEN) if name]] = 1.0
+            y_NK[i, [has[name] for name in names_in(label)]] = 1.0
         return y_NK
 
     def weights(self, rows: Rows) -> npt.NDArray[np.float64]:
         return self.index["weight"].to_numpy(np.float64)[rows]
 
-    def to_learn_from(self, *splits: str) -> tuple[Floats, Rows]:
-        """(features, rows) of the named splits, with the views of the training images after them."""
-        rows, train = self.rows(*splits), self.rows("train")
-        if "train" not in splits or not len(self.views_VD):
-            return self.features(rows), rows
-        views = self.views_VD.astype(np.float32, copy=False)
-        return np.concatenate([self.features(rows), views]), np.concatenate(
-            [rows, np.tile(train, len(views) // len(train))]
+    def with_views(self, rows: Rows) -> tuple[Learnable, Rows]:
+        """(features, rows): those of `rows`, and after them the augmented views of the training images among them."""
+        train = self.rows("train")
+        own = np.flatnonzero(np.isin(train, rows))
+        views = len(self.views_VD) // max(len(train), 1)
+        if not views or not len(own):
+            return Learnable(((self.stored_ND, rows),)), rows
+        places = (np.arange(views)[:, None] * len(train) + own).ravel()
+        return Learnable(((self.stored_ND, rows), (self.views_VD, places))), np.concatenate(
+            [rows, np.tile(train[own], views)]
         )
 
 

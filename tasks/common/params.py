@@ -85,7 +85,8 @@ def _fields(model: type[BaseModel], path: tuple[Any, ...]) -> list[str]:
 def _allowed(model: type[BaseModel], path: tuple[Any, ...]) -> str:
     properties = model.model_json_schema().get("properties", {})
     field = properties.get(str(path[0]), {}) if path else {}
-    choices = field.get("enum") or [branch["const"] for branch in field.get("anyOf", []) if "const" in branch]
+    branches = field.get("anyOf", [])
+    choices = field.get("enum") or [branch["const"] for branch in branches if all("const" in one for one in branches)]
     if choices:
         return " | ".join(map(str, choices))
     names = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .errors import GraftError
 
-STAGES = ("preprocess", "features", "head", "finetune", "evaluate", "register")
+STAGES = ("preprocess", "features", "head", "audit", "finetune", "evaluate", "register")
 """The stages' names in the order in which data flows."""
 
 
@@ -43,6 +43,7 @@ _PLACES = {
     "features": "data/features",
     "weights": "data/weights",
     "head": "models/head",
+    "audit": "data/audit",
     "finetune": "models/finetune",
     "package": "models/package",
     "registration": "models/registration.json",

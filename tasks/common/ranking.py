@@ -1,8 +1,8 @@
-"""Backbones compared on the same validation images. N images, M candidates."""
+"""Backbones compared on the same held-out images. N images, M candidates."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,10 +18,10 @@ class Probed:
 
     Attributes:
         name: as the user knows it.
-        correct_N: which validation images its head got right.
+        correct_N: which held-out images its head got right.
         accuracy, low, high: of `correct_N`, with its interval.
-        log_loss: on validation.
-        l2: the strength that validation chose.
+        log_loss: on them.
+        settings: of its head, that they chose.
         images_per_second: from files to features.
         measured: on how many images, and when.
         megabytes: of the parameters without the classifier, in float32.
@@ -34,7 +34,7 @@ class Probed:
     low: float
     high: float
     log_loss: float
-    l2: float
+    settings: Mapping[str, float]
     images_per_second: float
     measured: str
     megabytes: float

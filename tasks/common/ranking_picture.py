@@ -38,7 +38,7 @@ def ranking_picture(standings: Sequence[Standing], confidence: float, images: in
     axes.plot(*zip(*_ahead(standings), strict=True), color=GREEN, linewidth=1.2, zorder=1)
     _scale(axes, [one.probed.images_per_second for one in standings])
     axes.set(
-        ylabel=f"accuracy on {images:,} validation images, {confidence:.0%} interval",
+        ylabel=f"accuracy on {images:,} held-out images, {confidence:.0%} interval",
         title="Accuracy against speed; the line is the Pareto front",
     )
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))

@@ -2,67 +2,136 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-_STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1c1c1c; }
-table { border-collapse: collapse; margin: 1rem 0; } th, td { padding: .25rem .8rem; border-bottom: 1px solid #ddd; }
-td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }
-img { max-width: 100%; } h1 strong { color: #0a5; }
-"""
+from ..common.html import page, table
+from ..common.task import MAIN, Task
+from .audited import audit_text
+from .selective import abstention_text, calibration_text
+
+Metrics = dict[str, Any]
 
 
-def report_page(metrics: dict[str, Any], confidence: float) -> str:
+@dataclass(frozen=True)
+class _Layout:
+    """What a task's page shows.
+
+    Attributes:
+        said: the figures beside the main one, in sentences.
+        candidates: a candidate's figures, key -> heading.
+        classes: a class's figures.
+        pictures: title, text, file.
+    """
+
+    said: Callable[[Metrics], str]
+    candidates: dict[str, str]
+    classes: dict[str, str]
+    pictures: tuple[tuple[str, Callable[[Metrics], str], str], ...]
+
+
+def report_page(metrics: Metrics, confidence: float) -> str:
     """The page's text; `metrics` as in metrics/evaluate.json."""
-    interval = f"{metrics['accuracy_low']:.1%} to {metrics['accuracy_high']:.1%} with {confidence:.0%} confidence"
-    return "\n".join(
+    layout, main = _LAYOUTS[metrics["task"]], MAIN[metrics["task"]]
+    value, low, high = (main.text(metrics[key]) for key in main.keys)
+    of_classes = f" of {metrics['classes']} classes" if "classes" in metrics else ""
+    return page(
+        "Graft: test report",
         [
-            "<!doctype html>",
-            '<html lang="en"><head><meta charset="utf-8"><title>Graft: test report</title>',
-            f"<style>{_STYLE}</style></head><body>",
-            f"<h1>Test accuracy <strong>{metrics['accuracy']:.1%}</strong></h1>",
-            f"<p>{interval}, on {metrics['images']} test images of {metrics['classes']} classes. "
-            f"Log loss {metrics['log_loss']:.3f}, calibration error {metrics['calibration_error']:.3f}. "
-            f"The candidate <b>{escape(metrics['candidate'])}</b> was chosen on validation images; the test images "
-            "had no part in it.</p>",
+            f"<h1>Test {main.title} <strong>{value}</strong></h1>",
+            f"<p>{low} to {high} with {confidence:.0%} confidence, on {metrics['images']} test images{of_classes}. "
+            f"{layout.said(metrics)} The candidate <b>{escape(metrics['candidate'])}</b> was chosen on validation "
+            "images; the test images had no part in it.</p>",
+            audit_text(metrics),
             "<h2>Candidates</h2>",
-            _table(
-                ["candidate", "accuracy", "low", "high", "log loss"],
-                [
-                    [name, *(_figure(values[key]) for key in ("accuracy", "accuracy_low", "accuracy_high", "log_loss"))]
-                    for name, values in metrics["candidates"].items()
-                ],
-            ),
-            "<h2>Classes</h2>",
-            _table(
-                ["class", "precision", "recall", "f1", "images"],
-                [
-                    [name, *(_figure(row[key]) for key in ("precision", "recall", "f1")), str(row["support"])]
-                    for name, row in metrics["per_class"].items()
-                ],
-            ),
+            _figures("candidate", layout.candidates, metrics["candidates"]),
+            *(["<h2>Classes</h2>", _figures("class", layout.classes, metrics["per_class"])] if of_classes else []),
             *(
-                f'<h2>{title}</h2><img src="{file}" alt="{title}">'
-                for title, file in (
-                    ("Confusion", "confusion.png"),
-                    ("Reliability", "reliability.png"),
-                    ("The worst mistakes", "mistakes.png"),
-                )
+                f'<h2>{title}</h2>{text(metrics)}<img src="{file}" alt="{title}">'
+                for title, text, file in layout.pictures
             ),
-            "</body></html>",
-            "",
-        ]
+        ],
     )
 
 
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    def line(cells: list[str], tag: str) -> str:
-        parts = [f"<{tag}{'' if n == 0 else ' class=n'}>{escape(cell)}</{tag}>" for n, cell in enumerate(cells)]
-        return f"<tr>{''.join(parts)}</tr>"
+def _figures(first: str, columns: dict[str, str], rows: dict[str, Metrics]) -> str:
+    """A row for each name, a column for each key."""
+    return table(
+        [first, *columns.values()],
+        [[name, *(_figure(values[key]) for key in columns)] for name, values in rows.items()],
+    )
 
-    return f"<table>{line(head, 'th')}{''.join(line(row, 'td') for row in rows)}</table>"
+
+def _figure(value: float | None) -> str:
+    """Nothing for what cannot be said."""
+    return "" if value is None else str(value) if isinstance(value, int) else f"{value:.3f}"
 
 
-def _figure(value: float) -> str:
-    return f"{value:.3f}"
+def _one_class(metrics: Metrics) -> str:
+    return f"Log loss {metrics['log_loss']:.3f}, calibration error {metrics['calibration_error']:.3f}."
+
+
+def _several_classes(metrics: Metrics) -> str:
+    return (
+        f"With the classes at 0.5 and above: F1 {metrics['f1_macro']:.3f} as the classes' mean and "
+        f"{metrics['f1_micro']:.3f} over all, all classes right of {metrics['subset_accuracy']:.1%} of the images, "
+        f"{metrics['hamming_loss']:.1%} of all answers wrong. {_one_class(metrics)}"
+    )
+
+
+def _number(metrics: Metrics) -> str:
+    spearman = "" if metrics["spearman"] is None else f", rank correlation {metrics['spearman']:.3f}"
+    return (
+        f"Mean absolute error {metrics['mae']:.4g} ({metrics['mae_low']:.4g} to {metrics['mae_high']:.4g}), root mean "
+        f"squared error {metrics['rmse']:.4g}, median absolute error {metrics['median_absolute_error']:.4g}{spearman}."
+    )
+
+
+def _nothing(metrics: Metrics) -> str:
+    return ""
+
+
+_OF_CLASS = {"precision": "precision", "recall": "recall", "f1": "f1", "support": "images"}
+
+_LAYOUTS: dict[Task, _Layout] = {
+    "classification": _Layout(
+        _one_class,
+        {"accuracy": "accuracy", "accuracy_low": "low", "accuracy_high": "high", "log_loss": "log loss"},
+        _OF_CLASS,
+        (
+            ("Confusion", _nothing, "confusion.png"),
+            ("Reliability", calibration_text, "reliability.png"),
+            ("Errors against coverage", abstention_text, "risk_coverage.png"),
+            ("The worst mistakes", _nothing, "mistakes.png"),
+        ),
+    ),
+    "multilabel": _Layout(
+        _several_classes,
+        {
+            "mean_average_precision": "mean average precision",
+            "mean_average_precision_low": "low",
+            "mean_average_precision_high": "high",
+            "f1_macro": "macro f1",
+            "f1_micro": "micro f1",
+            "log_loss": "log loss",
+        },
+        {"average_precision": "average precision", **_OF_CLASS},
+        (
+            ("Precision and recall", _nothing, "precision_recall.png"),
+            ("Reliability", calibration_text, "reliability.png"),
+            ("The worst mistakes", _nothing, "mistakes.png"),
+        ),
+    ),
+    "regression": _Layout(
+        _number,
+        {"r2": "R²", "r2_low": "low", "r2_high": "high", "mae": "mean absolute error", "rmse": "RMSE"},
+        {},
+        (
+            ("Predicted against true", _nothing, "scatter.png"),
+            ("Errors", _nothing, "residuals.png"),
+            ("The largest errors", _nothing, "mistakes.png"),
+        ),
+    ),
+}

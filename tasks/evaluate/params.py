@@ -11,16 +11,16 @@ class EvaluateParams(Section):
     """How the test is reported."""
 
     confidence: float = Field(0.95, gt=0.5, lt=1)
-    """Of the interval around the accuracy."""
+    """Of the intervals around the main figure and the like."""
 
     bootstrap: int = Field(10_000, ge=100)
-    """Resamples for the interval."""
+    """Resamples for the intervals; for a mean average precision at most 1,000 of them."""
 
     bins: int = Field(15, ge=2)
     """Of the reliability diagram and the calibration error."""
 
     mistakes: int = Field(24, ge=1, le=100)
-    """How many of the worst mistakes the picture shows."""
+    """How many of the worst mistakes, or largest errors, the picture shows."""
 
     seed: int = 0
     """Of the resampling."""

@@ -10,17 +10,21 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from matplotlib.figure import Figure
-from PIL import Image
 
-from ..common.images import Picture, decode_bands
+from ..common.metrics import expected_calibration_error
+from ..common.sheet import contact_sheet, save
 
 matplotlib.use("agg")
+
+Floats = npt.NDArray[np.float64]
 
 LABELLED = 40
 """A confusion matrix of more classes than this has no room for names and numbers."""
 
-THUMBNAIL = 224
-"""Pixels of a mistake's longer side."""
+NAMED = 10
+"""Curves that have a name, at most: there are as many colours."""
+
+GREY: dict[str, Any] = {"color": "0.75", "linewidth": 0.8}
 
 
 def confusion_picture(matrix_KK: npt.NDArray[np.int64], names: list[str], path: Path) -> None:
@@ -38,49 +42,81 @@ def confusion_picture(matrix_KK: npt.NDArray[np.int64], names: list[str], path: 
             if count:
                 colour = "white" if share[row, column] > 0.5 else "black"
                 axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=9)
-    _save(figure, path)
+    save(figure, path)
 
 
-def reliability_picture(rows: list[dict[str, Any]], error: float, path: Path) -> None:
-    """Accuracy against confidence, and how many images each bin holds."""
+def reliability_picture(
+    rows: list[dict[str, Any]], error: float, path: Path, before: list[dict[str, Any]] | None = None
+) -> None:
+    """Accuracy against confidence, and how many images each bin holds; also of the probabilities `before` they were
+    calibrated."""
     figure = Figure(figsize=(5, 5.6), layout="constrained")
     top, bottom = figure.subplots(2, 1, height_ratios=(4, 1), sharex=True)
     confidence = [row["confidence"] for row in rows]
     top.plot([0, 1], [0, 1], color="grey", linestyle="--", linewidth=1, label="perfectly calibrated")
     top.plot(confidence, [row["accuracy"] for row in rows], marker="o", label="this model")
+    if before is not None:
+        was = [row["confidence"] for row in before]
+        right = [row["accuracy"] for row in before]
+        label = f"before calibration ({expected_calibration_error(before):.3f})"
+        top.plot(was, right, color="tab:orange", marker=".", linewidth=1, zorder=1, label=label)
     top.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.02), title=f"Reliability (calibration error {error:.3f})")
-    top.legend(loc="upper left")
+    top.legend(loc="best")
     bottom.bar(confidence, [row["images"] for row in rows], width=0.04)
     bottom.set(xlabel="confidence", ylabel="images")
-    _save(figure, path)
+    save(figure, path)
 
 
-def mistakes_picture(mistakes: pd.DataFrame, raw: Path, path: Path, channels: int = 3) -> None:
-    """A sheet of wrongly classified images, the most confident first: true class, predicted class, its probability.
+def precision_recall_picture(curves: dict[str, tuple[Floats, Floats]], average: dict[str, float], path: Path) -> None:
+    """(recall, precision) of each class, with its average precision; of many classes only the worst have a name."""
+    figure = Figure(figsize=(6.4, 5), layout="constrained")
+    axes = figure.subplots()
+    named = set(sorted(curves, key=lambda name: average[name])[:NAMED])
+    for name in sorted(curves, key=lambda name: (name in named, average[name])):
+        recall, precision = curves[name]
+        style: dict[str, Any] = {"label": f"{name}  {average[name]:.3f}"} if name in named else GREY
+        axes.step(recall, precision, where="post", **style)
+    title = "Precision and recall on the test images" + (f"; the {NAMED} worst named" if len(curves) > NAMED else "")
+    axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.05), title=title)
+    if curves:
+        for text in axes.legend(loc="lower left", title="average precision", fontsize=9).get_texts():
+            text.set_parse_math(False)
+    save(figure, path)
+
+
+def scatter_picture(true_N: Floats, predicted_N: Floats, path: Path) -> None:
+    """Predicted against true numbers; on the line they are the same."""
+    figure = Figure(figsize=(5.4, 5.2), layout="constrained")
+    axes = figure.subplots()
+    ends = [min(true_N.min(), predicted_N.min()), max(true_N.max(), predicted_N.max())]
+    axes.plot(ends, ends, color="grey", linestyle="--", linewidth=1)
+    axes.scatter(true_N, predicted_N, s=14, alpha=min(1.0, 0.2 + 100 / len(true_N)), linewidths=0)
+    axes.set(xlabel="true", ylabel="predicted", title="Predicted against true on the test images")
+    save(figure, path)
+
+
+def residuals_picture(error_N: Floats, path: Path) -> None:
+    """How often which error occurs."""
+    figure = Figure(figsize=(5.4, 3.6), layout="constrained")
+    axes = figure.subplots()
+    axes.hist(error_N, bins=min(40, max(8, len(error_N) // 8)))
+    axes.axvline(0, color="grey", linestyle="--", linewidth=1)
+    axes.set(xlabel="predicted less true", ylabel="images", title=f"Errors (mean {error_N.mean():.3g})")
+    save(figure, path)
+
+
+def mistakes_picture(
+    mistakes: pd.DataFrame,
+    raw: Path,
+    path: Path,
+    channels: int = 3,
+    title: str = "The worst mistakes on the test images",
+) -> None:
+    """A sheet of images in the order given.
 
     Args:
+        mistakes: `path` and `caption` of each.
         channels: as how many the images were read.
     """
-    columns = min(6, max(1, len(mistakes)))
-    rows = max(1, -(-len(mistakes) // columns))
-    figure = Figure(figsize=(2.2 * columns, 2.6 * rows + 0.4), layout="constrained")
-    figure.suptitle("The worst mistakes on the test images" if len(mistakes) else "No mistake on the test images")
-    for axes in figure.subplots(rows, columns, squeeze=False).ravel():
-        axes.axis("off")
-    for axes, mistake in zip(figure.axes, mistakes.itertuples(), strict=False):
-        image = _visible(decode_bands(raw / mistake.path, channels))
-        image.thumbnail((THUMBNAIL, THUMBNAIL))
-        axes.imshow(np.asarray(image))
-        axes.set_title(f"{mistake.label}\nas {mistake.predicted} ({mistake.score:.0%})", fontsize=9, parse_math=False)
-    _save(figure, path)
-
-
-def _visible(picture: Picture) -> Image.Image:
-    """In RGB: of three bands and more the first three as red, green and blue; of fewer the first as grey."""
-    if len(picture) >= 3:
-        return Image.merge("RGB", picture[:3])
-    return picture[0].convert("RGB")
-
-
-def _save(figure: Figure, path: Path) -> None:
-    figure.savefig(path, dpi=110, metadata={"Software": None})
+    title = title if len(mistakes) else "No mistake on the test images"
+    contact_sheet([raw / name for name in mistakes["path"]], list(mistakes["caption"]), title, path, channels)

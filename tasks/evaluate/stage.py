@@ -2,22 +2,40 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-from ..common import metrics as figures
 from ..common.candidates import read_candidates
 from ..common.files import whole_folder
 from ..common.manifest import write_table
-from ..common.pack import Pack, read_pack
+from ..common.pack import read_pack
 from ..common.paths import Paths
 from ..common.record import DatasetRecord, Record
+from ..common.task import Task
+from . import classification, multilabel, regression
+from .audited import without_leaks
+from .outcome import Outcome, Report
 from .page import report_page
 from .params import EvaluateParams
-from .pictures import confusion_picture, mistakes_picture, reliability_picture
+
+REPORTS: dict[Task, Report] = {
+    "classification": classification,
+    "multilabel": multilabel,
+    "regression": regression,
+}
+
+TABLES = {
+    "confusion.csv": ["actual", "predicted"],
+    "average_precision.csv": ["label", "average_precision"],
+    "predicted.csv": ["actual", "predicted", "error"],
+    "reliability.csv": ["bin", "images", "confidence", "accuracy"],
+    "reliability_before.csv": ["bin", "images", "confidence", "accuracy"],
+    "risk_coverage.csv": ["coverage", "error", "threshold"],
+}
+"""From which dvc.yaml's plots are drawn. Those of other tasks are there, without a row: of a file that is not there,
+`dvc plots show` complains."""
 
 
 def run(params: EvaluateParams, paths: Paths) -> Record:
@@ -25,65 +43,47 @@ def run(params: EvaluateParams, paths: Paths) -> Record:
     pack = read_pack(paths.features)
     candidates, chosen = read_candidates(paths)
     test = pack.rows("test")
-    y_N = pack.labels(test)
-    p_NK = {name: candidate.predict_proba(pack, test, paths, pack.precision) for name, candidate in candidates.items()}
-    scores = {name: _score(p, y_N, params) for name, p in p_NK.items()}
-    matrix_KK = figures.confusion(p_NK[chosen].argmax(axis=1), y_N, len(pack.classes))
-    bins = figures.reliability(p_NK[chosen], y_N, params.bins)
+    report, target = REPORTS[pack.task], pack.targets(test)
+    before = {name: one.output(pack, test, paths, pack.precision) for name, one in candidates.items()}
+    output = {name: one.calibration.apply(before[name]) for name, one in candidates.items()}
+    scores = {name: report.scores(each, target, params) for name, each in output.items()}
+    index = pack.index.iloc[test][["image_id", "path", "label"]].reset_index(drop=True)
+    outcome = Outcome(index, pack.classes, target, before[chosen], output[chosen], candidates[chosen].calibration)
+    predictions = report.predictions(outcome)
     metrics: dict[str, Any] = {
+        "task": pack.task,
         **scores[chosen],
-        "calibration_error": figures.expected_calibration_error(bins),
+        **report.further(outcome, predictions, params),
         "candidate": chosen,
         "images": len(test),
-        "classes": len(pack.classes),
         "candidates": scores,
-        "per_class": figures.per_class(matrix_KK, pack.classes),
+        **without_leaks(paths.audit, outcome, report, params),
     }
-    _write(params, metrics, matrix_KK, bins, _predictions(pack, test, p_NK[chosen]), pack, paths)
-    report = [
-        paths.report / name
-        for name in ("index.html", "confusion.png", "reliability.png", "mistakes.png", "predictions.parquet")
-    ]
+    _write(report, outcome, predictions, metrics, params, paths, pack.channels)
     profile = {"images": len(test), "split": "test"}
-    return Record(metrics=metrics, facts={"candidate": chosen}, files=report, dataset=DatasetRecord("test", profile))
-
-
-def _score(p_NK: npt.NDArray[np.float64], y_N: npt.NDArray[np.int64], params: EvaluateParams) -> dict[str, float]:
-    correct = p_NK.argmax(axis=1) == y_N
-    low, high = figures.bootstrap_interval(correct, params.confidence, params.bootstrap, params.seed)
-    return {
-        "accuracy": float(correct.mean()),
-        "accuracy_low": low,
-        "accuracy_high": high,
-        "log_loss": figures.log_loss(p_NK, y_N),
-    }
-
-
-def _predictions(pack: Pack, rows: npt.NDArray[np.int64], p_NK: npt.NDArray[np.float64]) -> pd.DataFrame:
-    names = np.array(pack.classes, dtype=object)
-    table = pack.index.iloc[rows][["image_id", "path", "label"]].reset_index(drop=True)
-    table = table.assign(predicted=names[p_NK.argmax(axis=1)], score=p_NK.max(axis=1))
-    return table.assign(**{f"p_{name}": p_NK[:, k] for k, name in enumerate(pack.classes)})
+    return Record(
+        metrics=metrics,
+        facts={"candidate": chosen},
+        files=sorted(paths.report.iterdir()),
+        dataset=DatasetRecord("test", profile),
+    )
 
 
 def _write(
-    params: EvaluateParams,
-    metrics: dict[str, Any],
-    matrix_KK: npt.NDArray[np.int64],
-    bins: list[dict[str, Any]],
+    report: Report,
+    outcome: Outcome,
     predictions: pd.DataFrame,
-    pack: Pack,
+    metrics: dict[str, Any],
+    params: EvaluateParams,
     paths: Paths,
+    channels: int,
 ) -> None:
-    wrong = predictions[predictions["predicted"] != predictions["label"]]
-    worst = wrong.sort_values(["score", "path"], ascending=[False, True]).head(params.mistakes)
     with whole_folder(paths.report) as folder:
         write_table(predictions, folder / "predictions.parquet")
-        confusion_picture(matrix_KK, pack.classes, folder / "confusion.png")
-        reliability_picture(bins, metrics["calibration_error"], folder / "reliability.png")
-        mistakes_picture(worst, paths.raw, folder / "mistakes.png", pack.channels)
+        report.draw(outcome, predictions, metrics, params, paths.raw, channels, folder)
+        shutil.copytree(paths.audit, folder / "audit")
         (folder / "index.html").write_text(report_page(metrics, params.confidence), encoding="utf-8")
     with whole_folder(paths.plots("evaluate")) as folder:
-        confused = predictions.rename(columns={"label": "actual"})[["actual", "predicted"]]
-        confused.to_csv(folder / "confusion.csv", index=False)
-        pd.DataFrame(bins).to_csv(folder / "reliability.csv", index=False)
+        for name, columns in TABLES.items():
+            pd.DataFrame(columns=columns).to_csv(folder / name, index=False)
+        report.tabulate(outcome, predictions, params, folder)

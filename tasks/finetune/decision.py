@@ -6,15 +6,21 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ..common.errors import ParamsError
+from ..common.task import LOSS, MAIN, Task
 from .params import FinetuneParams
 
 
 @dataclass(frozen=True)
 class Score:
-    """On the validation images."""
+    """The task's main figure and loss (see `task.py`) on the validation images."""
 
-    accuracy: float
-    log_loss: float
+    main: float
+    loss: float
+    task: Task = "classification"
+
+    def named(self) -> dict[str, float]:
+        return {MAIN[self.task].key: self.main, LOSS[self.task]: self.loss}
 
 
 @dataclass(frozen=True)
@@ -37,7 +43,7 @@ class Decision:
     validation: dict[str, Score]
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return {**asdict(self), "validation": {name: score.named() for name, score in self.validation.items()}}
 
 
 def whether_to_train(
@@ -57,12 +63,31 @@ def whether_to_train(
     return True, f"{spent} less than `finetune.budget_minutes`, {params.budget_minutes:g}, here", minutes
 
 
-def whether_to_keep(head: Score, finetuned: Score) -> tuple[str, str]:
-    """(chosen, reason): the more accurate on validation, and on a tie the one with the smaller log loss."""
+def why_no_start(params: FinetuneParams, kind: str) -> str:
+    """Why nothing can be trained from a head of this kind.
+
+    Raises:
+        ParamsError: it must be, by `finetune.mode: on`.
+    """
+    if params.mode == "on":
+        raise ParamsError(
+            "`finetune.mode` is on, but fine-tuning starts from a linear head",
+            got=f"a head of kind {kind}, by `head.kind`",
+            allowed="head.kind: auto | logistic | ridge",
+            todo="set `head.kind: auto`, or `finetune.mode: off`",
+        )
+    return f"fine-tuning starts from a linear head; by `head.kind` it is of kind {kind}"
+
+
+def whether_to_keep(head: Score, finetuned: Score, keeps_promise: bool = True) -> tuple[str, str]:
+    """(chosen, reason): the one with the larger main figure on validation, and on a tie with the smaller loss; but not
+    one of which `head.max_error` cannot be promised, as it can of the head."""
     figures = (
-        f"validation accuracy {finetuned.accuracy:.4f} against the frozen head's {head.accuracy:.4f}, "
-        f"log loss {finetuned.log_loss:.4f} against {head.log_loss:.4f}"
+        f"validation {MAIN[head.task].title} {finetuned.main:.4f} against the frozen head's {head.main:.4f}, "
+        f"{LOSS[head.task].replace('_', ' ')} {finetuned.loss:.4f} against {head.loss:.4f}"
     )
-    if (finetuned.accuracy, -finetuned.log_loss) > (head.accuracy, -head.log_loss):
+    if (finetuned.main, -finetuned.loss) > (head.main, -head.loss):
+        if not keeps_promise:
+            return "head", f"fine-tuned is better, but of it `head.max_error` cannot be promised: {figures}"
         return "finetune", f"fine-tuned is better: {figures}"
     return "head", f"fine-tuned is not better: {figures}"

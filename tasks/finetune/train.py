@@ -22,8 +22,10 @@ from ..common.engine import cpu_has_fast_bf16
 from ..common.files import whole_file
 from ..common.heads import LinearHead
 from ..common.images import EvalTransform, Pixels
-from ..common.metrics import accuracy, log_loss
+from ..common.metrics import loss, main_figure
 from ..common.progress import progress, say
+from ..common.task import MAIN
+from .goal import Goal
 from .params import FinetuneParams
 
 Ints = npt.NDArray[np.int64]
@@ -33,10 +35,10 @@ Loader = Callable[[int, int], Pixels]
 
 @dataclass(frozen=True)
 class Images:
-    """Images to learn from or to validate on: how to load one, and their class codes and weights, shape (N,)."""
+    """Images to learn from or to validate on: how to load one, their targets (see `Pack.targets`), their weights."""
 
     load: Loader
-    y_N: Ints
+    target: npt.NDArray[Any]
     weight_N: npt.NDArray[np.float64]
 
 
@@ -56,21 +58,23 @@ class Trainer:
 
     Args:
         backbone: gives (B, D) from normalised (B, C, H, W).
-        head: where the classifier starts.
+        head: where the last layer starts.
         transform: for the normalisation.
+        goal: what the last layer's outputs are.
     """
 
-    def __init__(self, backbone: nn.Module, head: LinearHead, transform: EvalTransform, params: FinetuneParams) -> None:
+    def __init__(
+        self, backbone: nn.Module, head: LinearHead, transform: EvalTransform, params: FinetuneParams, goal: Goal
+    ) -> None:
         torch.manual_seed(params.seed)
-        self.params = params
+        self.params, self.goal = params, goal
         self.device = _device()
-        self.network = nn.Sequential(backbone, _linear(head)).to(self.device)
+        self.network = nn.Sequential(backbone, _linear(*goal.start(head))).to(self.device)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         scale = torch.tensor([255.0], device=self.device)
         self._mean = (torch.tensor(transform.mean, device=self.device) * scale).view(1, -1, 1, 1)
         self._std = (torch.tensor(transform.std, device=self.device) * scale).view(1, -1, 1, 1)
         self._optimizer = torch.optim.AdamW(_groups(self.network, params.weight_decay), lr=params.learning_rate)
-        self._loss = nn.CrossEntropyLoss(label_smoothing=params.label_smoothing, reduction="none")
 
     @property
     def backbone(self) -> nn.Module:
@@ -80,7 +84,7 @@ class Trainer:
         """Measured on real steps, whose effect is undone."""
         before = {name: value.clone() for name, value in self.network.state_dict().items()}
         optimizer = copy.deepcopy(self._optimizer.state_dict())
-        order = np.arange(min(len(images.y_N), (steps + 1) * self.params.batch_size))
+        order = np.arange(min(len(images.target), (steps + 1) * self.params.batch_size))
         self._train_mode()
         started, seen = 0.0, 0
         for step, (rows, pixels) in enumerate(self._batches(images.load, order, epoch=0, drop_last=False)):
@@ -124,10 +128,12 @@ class Trainer:
 
     def _one_epoch(self, course: Course, train: Images, val: Images, total: int) -> None:
         started, epoch = time.perf_counter(), len(course.rows)
-        loss = self._epoch(train, epoch, total)
-        p_NK = self.predict_proba(val)
-        val_loss, val_accuracy = log_loss(p_NK, val.y_N, val.weight_N), accuracy(p_NK, val.y_N)
-        course.rows.append({"epoch": epoch, "train_loss": loss, "val_loss": val_loss, "val_accuracy": val_accuracy})
+        train_loss = self._epoch(train, epoch, total)
+        main, task = MAIN[self.goal.task], self.goal.task
+        output = self.output(val)
+        val_loss = loss(output, val.target, task, val.weight_N) / self.goal.unit
+        figure = main_figure(output, val.target, task)
+        course.rows.append({"epoch": epoch, "train_loss": train_loss, "val_loss": val_loss, f"val_{main.key}": figure})
         if course.best_epoch < 0 or val_loss < course.rows[course.best_epoch]["val_loss"]:
             course.best_epoch = epoch
             state = self.network.state_dict()
@@ -136,16 +142,16 @@ class Trainer:
         course.seconds += spent
         say(
             f"finetune: epoch {epoch + 1} of {self.params.epochs}: validation loss {val_loss:.4f}, "
-            f"accuracy {val_accuracy:.4f}, {spent:.0f} s"
+            f"{main.title} {figure:.4f}, {spent:.0f} s"
         )
 
-    def predict_proba(self, images: Images) -> npt.NDArray[np.float64]:
-        """Probabilities of shape (N, K), in evaluation mode."""
+    def output(self, images: Images) -> npt.NDArray[np.float64]:
+        """Probabilities (N, K), or numbers (N, 1), in evaluation mode."""
         self.network.eval()
-        order = np.arange(len(images.y_N))
+        order = np.arange(len(images.target))
         with torch.inference_mode():
             parts = [
-                self._logits(pixels).float().softmax(dim=1).cpu().numpy()
+                self.goal.output(self._logits(pixels).float().cpu()).numpy()
                 for _, pixels in self._batches(images.load, order, epoch=-1, drop_last=False)
             ]
         return np.concatenate(parts).astype(np.float64)
@@ -153,11 +159,11 @@ class Trainer:
     def head(self, classes: list[str]) -> LinearHead:
         linear: Any = self.network[1]
         weight, bias = linear.weight.detach().cpu().numpy(), linear.bias.detach().cpu().numpy()
-        return LinearHead(weight.copy(), bias.copy(), classes)
+        return self.goal.head(weight, bias, classes)
 
     def _epoch(self, images: Images, epoch: int, total: int) -> float:
         self._train_mode()
-        order = np.random.default_rng([self.params.seed, epoch]).permutation(len(images.y_N))
+        order = np.random.default_rng([self.params.seed, epoch]).permutation(len(images.target))
         losses = []
         with progress(f"finetune: epoch {epoch + 1}", len(order)) as bar:
             for step, (rows, pixels) in enumerate(self._batches(images.load, order, epoch, drop_last=True)):
@@ -169,15 +175,15 @@ class Trainer:
     def _step(self, pixels: Pixels, rows: Ints, images: Images, rate: float) -> float:
         for group in self._optimizer.param_groups:
             group["lr"] = rate
-        y_B = torch.from_numpy(images.y_N[rows]).to(self.device)
+        target = torch.from_numpy(images.target[rows]).to(self.device)
         weight_B = torch.from_numpy(images.weight_N[rows]).to(self.device, torch.float32)
-        loss_B = self._loss(self._logits(pixels).float(), y_B)
-        loss = (loss_B * weight_B).sum() / weight_B.sum()
+        loss_B = self.goal.loss(self._logits(pixels).float(), target)
+        mean = (loss_B * weight_B).sum() / weight_B.sum()
         self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        mean.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         self._optimizer.step()
-        return float(loss.detach())
+        return float(mean.detach())
 
     def _logits(self, pixels: Pixels) -> torch.Tensor:
         x_BCHW = torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2).float()
@@ -201,7 +207,7 @@ class Trainer:
                     module.eval()
 
     def _steps(self, images: Images) -> int:
-        return max(1, len(images.y_N) // self.params.batch_size)
+        return max(1, len(images.target) // self.params.batch_size)
 
     def _rate(self, at: float) -> float:
         """Linear up, then half a cosine down to nothing; `at` is the share of all steps done."""
@@ -250,12 +256,12 @@ def _device() -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def _linear(head: LinearHead) -> nn.Linear:
-    k, d = head.weight.shape
+def _linear(weight_KD: npt.NDArray[Any], bias_K: npt.NDArray[Any]) -> nn.Linear:
+    k, d = weight_KD.shape
     linear = nn.Linear(d, k)
     with torch.no_grad():
-        linear.weight.copy_(torch.from_numpy(head.weight))
-        linear.bias.copy_(torch.from_numpy(head.bias))
+        linear.weight.copy_(torch.from_numpy(weight_KD))
+        linear.bias.copy_(torch.from_numpy(bias_K))
     return linear
 
 

@@ -2,42 +2,113 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from ..common.params import Section
+from ..common.task import Task
+
+Folds = Literal["auto"] | int
+ClassWeight = Literal["none", "balanced"] | dict[str, float]
+
+
+def _folds(value: Any) -> Folds:
+    if value == "auto" or (type(value) is int and value >= 0 and value != 1):
+        return value
+    raise PydanticCustomError("folds", "must be auto, 0, or a whole number from 2 on")
+
+
+def _class_weight(value: Any) -> ClassWeight:
+    """Classes called 0 or 1.5 are numbers in YAML."""
+    if value in ("none", "balanced"):
+        return value
+    weights = value.values() if isinstance(value, dict) else []
+    if weights and all(type(weight) in (int, float) and 0 < weight < float("inf") for weight in weights):
+        return {str(name): float(weight) for name, weight in value.items()}
+    raise PydanticCustomError("class_weight", "must be none, balanced, or {class: a number above 0, ...}")
 
 
 class HeadParams(Section):
-    """The classifier that is trained on the frozen features."""
+    """What is trained on the frozen features: a classifier, or what predicts a number."""
 
-    l2_max: float = Field(1.0, gt=0)
-    """The strongest L2 regularisation, on the mean loss over standardised features; the path starts here."""
+    task: Task = "classification"
+    """What an image's label is: one class; any number of classes (`multilabel`); a number (`regression`). Every stage
+    goes by it."""
+
+    kind: Literal["auto", "logistic", "knn", "ridge", "mlp"] = "auto"
+    """`auto` is logistic regression for classes and ridge regression for numbers. `knn`: the nearest training images
+    vote; `mlp`: one hidden layer. Each kind has its own grid of candidates."""
+
+    folds: Annotated[Folds, BeforeValidator(_folds)] = "auto"
+    """0 chooses on the validation images; 2 or more by cross-validation in so many parts over training and validation
+    images. `auto` takes 5 where validation has fewer than 100 images, otherwise 0."""
+
+    select: Literal["auto", "log_loss", "accuracy", "rmse"] = "auto"
+    """What decides among the candidates: `auto` is `log_loss` for classes and `rmse`, the root of the mean squared
+    error, for numbers."""
+
+    class_weight: Annotated[ClassWeight, BeforeValidator(_class_weight)] = "none"
+    """`balanced` weighs each class as if all had equally many images; or a weight for each class by its name."""
+
+    refit: bool = True
+    """Whether the chosen candidate is trained again on training and validation images together."""
+
+    l2_max: float = Field(1e5, gt=0)
+    """For `logistic` and `ridge`: the strongest L2 regularisation, which adds l2 / 2 * |W|^2 to the mean loss over
+    standardised features; the path starts here. The 45 values are those of Kornblith et al. 2019, who add l2 * |W|^2
+    to the sum of the losses: with N images, a strength of theirs is 2 / N times as much here."""
 
     l2_min: float = Field(1e-6, gt=0)
-    """The weakest one; the path ends here, or where validation has clearly turned."""
+    """The weakest one."""
 
-    strengths: int = Field(19, ge=1, le=200)
+    strengths: int = Field(45, ge=1, le=200)
     """How many strengths, evenly spaced in their logarithm."""
 
     patience: int = Field(3, ge=1)
-    """The path ends after this many strengths in a row without a better validation result."""
-
-    select: Literal["log_loss", "accuracy"] = "log_loss"
-    """What decides on validation."""
-
-    class_weight: Literal["none", "balanced"] = "none"
-    """`balanced` weighs each class as if all had equally many images."""
-
-    refit: bool = True
-    """Whether the chosen strength is trained again on training and validation images together."""
+    """For `logistic`: the path ends after this many strengths in a row without a better result; `ridge` tries all."""
 
     tolerance: float = Field(1e-5, gt=0)
-    """The largest entry of the mean loss's gradient at which training of one strength ends."""
+    """For `logistic`: the largest entry of the mean loss's gradient at which training of one strength ends."""
 
     max_iterations: int = Field(1000, ge=1)
-    """Steps for one strength at most."""
+    """For `logistic`: steps for one strength at most."""
+
+    knn_k: list[Annotated[int, Field(ge=1)]] = Field([1, 2, 5, 10, 20, 50, 100, 200], min_length=1)
+    """For `knn`: how many neighbours vote; each is tried."""
+
+    knn_temperature: float = Field(0.07, gt=0)
+    """For `knn`: a vote weighs exp(cosine / temperature)."""
+
+    mlp_hidden: int = Field(256, ge=1)
+    """For `mlp`: units of the hidden layer."""
+
+    mlp_dropout: list[Annotated[float, Field(ge=0, lt=1)]] = Field([0.0, 0.5, 0.8], min_length=1)
+    """For `mlp`: shares of hidden units that are left out at each step; each is tried with each weight decay."""
+
+    mlp_weight_decay: list[Annotated[float, Field(ge=0)]] = Field([0.01, 1.0], min_length=1)
+    """For `mlp`: AdamW's."""
+
+    mlp_epochs: int = Field(100, ge=1)
+    """For `mlp`: passes over the images at most; after how many training ends is chosen too."""
+
+    mlp_patience: int = Field(10, ge=1)
+    """For `mlp`: a training ends after this many epochs in a row without a better result."""
+
+    seed: int = 0
+    """Another one deals other folds, and gives `mlp` another start, order and dropout."""
+
+    calibrate: bool = True
+    """Whether probabilities are scaled by one temperature, found on validation, so that they say how often the model is
+    right."""
+
+    max_error: float | None = Field(None, gt=0, lt=1)
+    """Between 0 and 1: the share of wrong answers that is promised among the images that the model answers; it abstains
+    from the others. null: it answers all."""
+
+    max_error_confidence: float = Field(0.9, gt=0, lt=1)
+    """With which that is promised."""
 
     @model_validator(mode="after")
     def _range_is_one(self) -> Self:

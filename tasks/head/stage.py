@@ -1,123 +1,136 @@
-"""head: a linear classifier on the frozen features, its regularisation chosen on validation."""
+"""head: what is trained on the frozen features; which candidate, images that were held out decide."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from ..common.calibrating import calibrate, check_promise, check_task, summary
+from ..common.calibration import FILE, Calibration
 from ..common.files import whole_folder
-from ..common.heads import LinearHead
-from ..common.logistic import Standardiser, Validated, fit, path, search
-from ..common.manifest import write_table
+from ..common.heads import Head
+from ..common.manifest import Task, write_table
 from ..common.pack import Pack, read_pack
 from ..common.paths import Paths
-from ..common.progress import progress, say
+from ..common.progress import say
 from ..common.record import Record
+from .choice import Choice, choose, train
 from .params import HeadParams
+from .search import Tried
 
 
 def run(params: HeadParams, paths: Paths) -> Record:
-    """Walks the path of strengths, chooses one on validation, and trains it again on all that may be learned from."""
+    """Walks the grid, chooses a candidate by held-out images, and trains it again on all that may be learned from."""
     pack = read_pack(paths.features)
-    visited, best, scale = walk(pack, params)
-    chosen = visited[best]
-    _warn(visited, best, params)
-    selected = scale.fold(chosen.step.theta_KE, pack.classes)
-    final = _refit(pack, chosen, params) if params.refit else selected
-    _write(pack, selected, final, visited, chosen, paths)
-    return _record(visited, chosen, pack, paths)
+    check_task(pack.task, params.max_error)
+    choice = choose(pack, params, paths.tmp)
+    _warn(choice, params)
+    calibration = _calibrate(choice, pack, params)
+    settings = choice.found.chosen.settings
+    final = choice.head
+    if params.refit:
+        final = train(choice.kind, settings, pack, pack.rows("train", "val"), params, paths.tmp)
+    _write(choice, final, calibration, pack, paths)
+    return _record(choice, calibration, pack, paths)
 
 
-def walk(pack: Pack, params: HeadParams) -> tuple[list[Validated], int, Standardiser]:
-    """The strengths that were tried, the place of the one that validation chose, and what standardised the features."""
-    features, train = pack.to_learn_from("train")
-    val = pack.rows("val")
-    weight = _weights(pack, train, params.class_weight)
-    scale = Standardiser.fit(features, weight)
-    strengths = np.geomspace(params.l2_max, params.l2_min, params.strengths)
-    x_train, x_val = scale(features), scale(pack.features(val))
-    steps = path(
-        x_train, pack.labels(train), weight, len(pack.classes), strengths, params.tolerance, params.max_iterations
+def _calibrate(choice: Choice, pack: Pack, params: HeadParams) -> Calibration:
+    """What follows from what the chosen candidate says of images that were held out from it."""
+    found = calibrate(
+        choice.found.output,
+        pack.targets(choice.held),
+        pack.weights(choice.held),
+        pack.task,
+        scale=params.calibrate,
+        max_error=params.max_error,
+        confidence=params.max_error_confidence,
     )
-    with progress("head: training", params.strengths, "strengths") as bar:
-        visited, best = search(
-            steps, x_val, pack.labels(val), pack.weights(val), params.select, params.patience, bar.add
-        )
-    return visited, best, scale
+    check_promise(found)
+    return found
 
 
-def _weights(pack: Pack, rows: npt.NDArray[np.int64], class_weight: str) -> npt.NDArray[np.float64]:
-    weight = pack.weights(rows)
-    if class_weight == "balanced":
-        y = pack.labels(rows)
-        share = np.bincount(y, weights=weight, minlength=len(pack.classes))
-        weight = weight * (weight.sum() / (np.count_nonzero(share) * share))[y]
-    return weight
-
-
-def _refit(pack: Pack, chosen: Validated, params: HeadParams) -> LinearHead:
-    features, rows = pack.to_learn_from("train", "val")
-    weight = _weights(pack, rows, params.class_weight)
-    scale = Standardiser.fit(features, weight)
-    step = fit(
-        scale(features),
-        pack.labels(rows),
-        weight,
-        len(pack.classes),
-        chosen.step.l2,
-        chosen.step.theta_KE,
-        params.tolerance,
-        params.max_iterations,
-    )
-    return scale.fold(step.theta_KE, pack.classes)
-
-
-def _warn(visited: list[Validated], best: int, params: HeadParams) -> None:
-    if 1 < len(visited) == best + 1:
+def _warn(choice: Choice, params: HeadParams) -> None:
+    tried, best = choice.found.tried, choice.found.best
+    if "l2" not in tried[best].settings or len(tried) == 1:
+        return
+    if len(tried) == best + 1:
         say(f"head: the weakest strength tried, {params.l2_min:g}, is the best; try a smaller `head.l2_min`")
-    if best == 0 and len(visited) > 1:
-        say(f"head: the strongest strength tried, {params.l2_max:g}, is the best; try a larger `head.l2_max`")
-
-
-def _write(
-    pack: Pack, selected: LinearHead, final: LinearHead, visited: list[Validated], chosen: Validated, paths: Paths
-) -> None:
-    """head.*: the classifier; selected.*: the one trained without validation images, from which fine-tuning starts;
-    validation.parquet: the latter's probabilities on validation."""
-    val = pack.rows("val")
-    with whole_folder(paths.head) as folder:
-        final.save(folder, "head", l2=chosen.step.l2)
-        selected.save(folder, "selected", l2=chosen.step.l2)
-        p_NK = selected.predict_proba(pack.features(val))
-        table = pack.index.iloc[val][["image_id", "label"]].reset_index(drop=True)
-        write_table(
-            table.assign(**{f"p_{k}": p_NK[:, k] for k in range(len(pack.classes))}), folder / "validation.parquet"
+    if best == 0:
+        say(
+            f"head: the strongest strength tried, {params.l2_max:g}, is the best; "
+            "try a larger `head.l2_max`, or the features tell little of the labels"
         )
+
+
+def _write(choice: Choice, final: Head, calibration: Calibration, pack: Pack, paths: Paths) -> None:
+    """head.*: the head; selected.*: the same candidate trained without validation images, from which fine-tuning
+    starts; validation.parquet: what the candidate says of images that were held out from it; calibration.json: what is
+    done to it."""
+    settings = choice.found.chosen.settings
+    with whole_folder(paths.head) as folder:
+        final.save(folder, "head", **settings)
+        choice.head.save(folder, "selected", **settings)
+        calibration.save(folder)
+        write_table(_held_out(choice, pack), folder / "validation.parquet")
     with whole_folder(paths.plots("head")) as folder:
-        pd.DataFrame([result.row() for result in visited]).to_csv(folder / "path.csv", index=False)
+        rows = [_row(number, tried, pack.task) for number, tried in enumerate(choice.found.tried)]
+        pd.DataFrame(rows).to_csv(folder / "path.csv", index=False)
 
 
-def _record(visited: list[Validated], chosen: Validated, pack: Pack, paths: Paths) -> Record:
+def _held_out(choice: Choice, pack: Pack) -> pd.DataFrame:
+    """image_id, label, the fold in which the image was held out, and p_0 ... p_K-1, or `predicted` for a number."""
+    names = [f"p_{k}" for k in range(len(pack.classes))] or ["predicted"]
+    table = pack.index.iloc[choice.held][["image_id", "label"]].reset_index(drop=True)
+    columns = dict(zip(names, choice.found.output.T, strict=True))
+    return table.assign(fold=choice.fold_M, **columns).iloc[np.argsort(choice.held)].reset_index(drop=True)
+
+
+def _row(number: int, tried: Tried, task: Task) -> dict[str, float]:
+    """A row of path.csv. `along` is where it is drawn: at log10 of the strength or of k, or at its number."""
+    scale = tried.settings.get("l2") or tried.settings.get("k")
+    return {
+        "along": float(np.log10(scale)) if scale else float(number),
+        **tried.settings,
+        "train_loss": tried.train_loss,
+        "val_loss": tried.score.loss,
+        **_figures(tried, task),
+        "iterations": tried.iterations,
+        "converged": int(tried.converged),
+    }
+
+
+def _figures(tried: Tried, task: Task) -> dict[str, float]:
+    if task == "regression":
+        return {"val_rmse": tried.score.loss**0.5}
+    return {"val_accuracy": tried.score.accuracy}
+
+
+def _record(choice: Choice, calibration: Calibration, pack: Pack, paths: Paths) -> Record:
+    found, chosen = choice.found, choice.found.chosen
     metrics: dict[str, Any] = {
-        "val_accuracy": chosen.val_accuracy,
-        "val_log_loss": chosen.val_loss,
-        "train_loss": chosen.step.train_loss,
-        "l2": chosen.step.l2,
-        "strengths_tried": len(visited),
-        "iterations": sum(result.step.iterations for result in visited),
-        "converged": all(result.step.converged for result in visited),
+        **_figures(chosen, pack.task),
+        **({} if pack.task == "regression" else {"val_log_loss": chosen.score.loss}),
+        "train_loss": chosen.train_loss,
+        **chosen.settings,
+        "tried": len(found.tried),
+        "iterations": sum(tried.iterations for tried in found.tried),
+        "converged": all(tried.converged for tried in found.tried),
+        "folds": len(set(choice.fold_M)) if choice.fold_M.any() else 0,
         "train_images": len(pack.rows("train")),
         "val_images": len(pack.rows("val")),
+        "calibration": summary(calibration),
     }
+    rows = [_row(number, tried, pack.task) for number, tried in enumerate(found.tried)]
     curves = {
-        name: [(step, result.row()[name]) for step, result in enumerate(visited)]
-        for name in ("l2", "train_loss", "val_loss", "val_accuracy")
+        f"path_{name}": [(step, row[name]) for step, row in enumerate(rows)]
+        for name in rows[0]
+        if name not in ("along", "iterations", "converged")
     }
     return Record(
         metrics=metrics,
-        curves={f"path_{name}": curve for name, curve in curves.items()},
-        files=[paths.head / "head.json", paths.plots("head") / "path.csv"],
+        facts={"kind": choice.kind},
+        curves={name: curve for name, curve in curves.items() if curve},
+        files=[paths.head / "head.json", paths.head / FILE, paths.plots("head") / "path.csv"],
     )

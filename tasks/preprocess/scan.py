@@ -1,7 +1,8 @@
 """Which files there are and what the data say of them: label, split, group, weight.
 
 Three forms of data/raw: a folder a class; the same under train/, val/ and test/ (or two of them); a table
-`labels.csv` with `path`, `label` and optionally `split`, `group`, `weight`.
+`labels.csv` with `path`, `label` and optionally `split`, `group`, `weight`. Several classes an image, and numbers, need
+the table.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ import numpy as np
 import pandas as pd
 
 from ..common.errors import DataError
+from ..common.task import Task
+from .labels import COLUMNS as LABEL_COLUMNS
+from .labels import read_labels, refuse_folders, text
 
 TABLE = "labels.csv"
 
@@ -31,22 +35,23 @@ SPLIT_NAMES = {
 COLUMNS = ["path", "label", "split", "group", "weight"]
 
 
-def scan(raw: Path) -> pd.DataFrame:
+def scan(raw: Path, task: Task = "classification") -> pd.DataFrame:
     """Every file below `raw` that could be an image, sorted by path.
 
     Returns:
-        Columns `path` (relative, with slashes), `label`, `split` (given by the data, or null), `group` (or null),
-        `weight`. A file for which the data give no label has a null one.
+        Columns `path` (relative, with slashes), `label` (see `read_labels`), `split` (given by the data, or null),
+        `group` (or null), `weight`. A file for which the data give no label has a null one.
 
     Raises:
         DataError: no file at all; a table that lacks a column or names a file twice or a file that is not there;
-            split folders without training images.
+            split folders without training images; no table, where the labels are not single classes.
     """
     files = list_files(raw)
     if not files:
         raise DataError(f"{raw} holds no files", todo="`graft import PATH` brings images in, `graft sample` an example")
     if TABLE in files:
-        return given_splits(_from_table(raw, files))
+        return given_splits(_from_table(raw, files, task))
+    refuse_folders(raw, task)
     tops = {PurePosixPath(file).parts[0] for file in files if "/" in file and not hidden(file)}
     if tops and all(top.lower() in SPLIT_NAMES for top in tops):
         return given_splits(_from_split_folders(files))
@@ -86,8 +91,8 @@ def _from_split_folders(files: list[str]) -> pd.DataFrame:
     return _rows(rows)
 
 
-def _from_table(raw: Path, files: list[str]) -> pd.DataFrame:
-    table = read_table(raw / TABLE)
+def _from_table(raw: Path, files: list[str], task: Task) -> pd.DataFrame:
+    table = read_table(raw / TABLE, task)
     absent = sorted(set(table["path"]) - set(files))
     if absent:
         raise DataError(
@@ -101,12 +106,12 @@ def _from_table(raw: Path, files: list[str]) -> pd.DataFrame:
     return pd.concat(parts).sort_values("path", ignore_index=True)[COLUMNS].astype({"weight": float})
 
 
-def read_table(path: Path) -> pd.DataFrame:
+def read_table(path: Path, task: Task = "classification") -> pd.DataFrame:
     """A CSV or Parquet table of images with the columns of `COLUMNS`, the optional ones filled in.
 
     Raises:
-        DataError: unreadable, a column missing, a path twice, an empty label, a split or weight that is none. Columns
-            of other names are left out.
+        DataError: unreadable, a column missing, a path twice, a label that is none of this task, a split or weight that
+            is none. Columns of other names are left out.
     """
     try:
         table = (
@@ -116,19 +121,17 @@ def read_table(path: Path) -> pd.DataFrame:
         )
     except (OSError, ValueError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read as a table", got=str(error), allowed="CSV or Parquet") from error
-    missing = {"path", "label"} - set(table.columns)
-    if missing:
+    if "path" not in table.columns:
         raise DataError(
-            f"{path} lacks the column {', '.join(sorted(missing))}",
+            f"{path} lacks the column path",
             got=", ".join(map(str, table.columns)),
-            allowed="path, label, and optionally split, group, weight",
+            allowed=f"path, {LABEL_COLUMNS[task]}, and optionally split, group, weight",
             todo="rename or add the column",
         )
-    table = pd.DataFrame({name: table.get(name) for name in COLUMNS})
-    for name in ("path", "label", "split", "group"):
-        table[name] = (
-            table[name].map(lambda value: None if pd.isna(value) or str(value) == "" else str(value)).astype(object)
-        )
+    labels = read_labels(table, path, task)
+    table = pd.DataFrame({name: table.get(name) for name in COLUMNS}).assign(label=labels)
+    for name in ("path", "split", "group"):
+        table[name] = table[name].map(text).astype(object)
     _check_table(table, path)
     table["split"] = table["split"].map(lambda value: value and SPLIT_NAMES[value.lower()]).astype(object)
     table["weight"] = pd.to_numeric(table["weight"].replace("", None)).fillna(1.0).astype(float)

@@ -3,7 +3,9 @@
 A class of few images may get none in a split by its hashes. Then one is moved there, and the move is written to the
 pins, a small table that is versioned with the repository: without a memory no rule can both fill every split of a
 small class and keep every image in its split when the class grows (of four images two share a split, and with any
-third they would leave one of the three empty).
+third they would leave one of the three empty). Where an image may have several classes this goes for each of them: an
+image is moved for the sake of one class only if no other loses its last image in that split. Where labels are numbers,
+it goes for the images as a whole.
 
 Copies of the same pixels in two groups would tie the groups together, and one of them would have to move when the
 second copy arrives. So groups are placed each by itself, and copies that lie in different splits are held out.
@@ -16,7 +18,8 @@ from collections import Counter
 
 import pandas as pd
 
-from ..common.manifest import SPLITS
+from ..common.manifest import SPLITS, names_in
+from ..common.task import Task
 
 PIN_COLUMNS = ["seed", "key", "split"]
 
@@ -28,7 +31,12 @@ def place(key: str, seed: int) -> float:
 
 
 def assign(
-    images: pd.DataFrame, val_fraction: float, test_fraction: float, seed: int, pins: pd.DataFrame
+    images: pd.DataFrame,
+    val_fraction: float,
+    test_fraction: float,
+    seed: int,
+    pins: pd.DataFrame,
+    task: Task = "classification",
 ) -> tuple[pd.Series, pd.DataFrame]:
     """A split for every image.
 
@@ -38,11 +46,14 @@ def assign(
         val_fraction, test_fraction: shares by which hashes are cut; where the data bring a test split of their own,
             only validation is cut.
         pins: moves made earlier, columns `seed`, `key`, `split`.
+        task: what the labels are.
 
     Returns:
         The split of each image, and the pins with new moves appended. A given split is kept, but for training images
         of which validation is taken where the data bring none.
     """
+    if task == "regression":
+        images = images.assign(label="")
     brings_val, brings_test = (images["split"].eq(name).any() for name in ("val", "test"))
     open_val, open_test = 0.0 if brings_val else val_fraction, 0.0 if brings_test else test_fraction
     pinned = dict(pins.loc[pins["seed"] == seed, ["key", "split"]].itertuples(index=False))
@@ -51,7 +62,7 @@ def assign(
     given = images["split"].where(images["split"].ne("train") | (open_val == 0.0))
     wanted = [name for name, brought in (("train", False), ("test", brings_test), ("val", brings_val)) if not brought]
     movable = _movable(images.assign(split=given if brings_test else images["split"])) - set(pinned)
-    moves = _fill_small_classes(images.assign(split=given), placed, movable, wanted, seed)
+    moves = _fill_small_classes(_by_class(images.assign(split=given), task), placed, movable, wanted, seed)
     new = {key: split for key, split in moves.items() if key not in pinned}
     appended = pd.DataFrame([(seed, key, split) for key, split in new.items()], columns=PIN_COLUMNS)
     all_pins = pd.concat([pins, appended], ignore_index=True) if len(appended) else pins
@@ -85,8 +96,15 @@ def _of_images(images: pd.DataFrame, given: pd.Series, placed: dict[str, str]) -
     return given.where(given.notna(), by_key).astype(object)
 
 
+def _by_class(images: pd.DataFrame, task: Task) -> pd.DataFrame:
+    """A row for each class of each image, `label` being that class."""
+    if task != "multilabel":
+        return images
+    return images.assign(label=images["label"].map(names_in)).explode("label", ignore_index=True)
+
+
 def _movable(images: pd.DataFrame) -> set[str]:
-    """Keys whose move concerns one class only, overrides nothing that is given and takes no copy from its likes."""
+    """Keys of images of one label, whose move overrides nothing that is given and takes no copy from its likes."""
     keys = images.groupby("key")
     alone = (keys["label"].nunique() == 1) & (keys["split"].count() == 0)
     keys_of_pixels = images.groupby("pixels")["key"].transform("nunique")
@@ -103,18 +121,33 @@ def _fill_small_classes(
     comes later fills the gap.
     """
     memory: dict[str, str] = {}
-    for _, rows in images.groupby("label", sort=True):
+    entangled = _entangled(images)
+    for name, rows in images.groupby("label", sort=True):
         members = sorted(set(rows.loc[rows["split"].isna(), "key"]), key=lambda key: place(key, seed))
-        now = {key: placed[key] for key in members}
+        now = {key: memory.get(key, placed[key]) for key in members}
         brought = set(rows["split"].dropna())
-        lacking = [name for name in wanted[: len(members)] if name not in brought and name not in now.values()]
-        for name in lacking:
-            donor = _donor(now, [key for key in members if key in movable and key not in memory])
+        lacking = [split for split in wanted[: len(members)] if split not in brought and split not in now.values()]
+        for split in lacking:
+            tied = _tied(entangled[entangled["label"] != name], {**placed, **memory}) | memory.keys()
+            donor = _donor(now, [key for key in members if key in movable and key not in tied])
             if donor is not None:
-                memory[donor] = now[donor] = name
+                memory[donor] = now[donor] = split
         if not {*wanted} <= {*now.values(), *brought}:
             memory |= now
     return memory
+
+
+def _entangled(images: pd.DataFrame) -> pd.DataFrame:
+    """Once each, `key` and `label` of the classes that share a key whose split is open with another class."""
+    pairs = images.loc[images["split"].isna(), ["key", "label"]].drop_duplicates()
+    shared = pairs.loc[pairs["key"].duplicated(keep=False), "label"]
+    return pairs[pairs["label"].isin(shared)]
+
+
+def _tied(pairs: pd.DataFrame, now: dict[str, str]) -> set[str]:
+    """Keys that are the only one of a class in their split."""
+    standing = pairs.assign(split=pairs["key"].map(now))
+    return set(standing.loc[~standing.duplicated(["label", "split"], keep=False), "key"])
 
 
 def _donor(now: dict[str, str], movable: list[str]) -> str | None:

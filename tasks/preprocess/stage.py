@@ -11,10 +11,11 @@ import pandas as pd
 
 from ..common.errors import DataError
 from ..common.files import md5, whole_file, whole_folder
-from ..common.manifest import COLUMNS, SPLITS, classes, counts, write_table
+from ..common.manifest import BETWEEN, COLUMNS, SPLITS, by_class, classes, counts, task_of, write_table
 from ..common.paths import Paths
 from ..common.progress import progress, say
 from ..common.record import DatasetRecord, Record
+from ..common.task import Task
 from .check import WRONG_FORM, Look, judge, look
 from .memory import Memory
 from .params import PreprocessParams
@@ -24,28 +25,35 @@ from .splits import PIN_COLUMNS, assign, torn
 HIDDEN = "hidden file"
 """The reason that does not count against `preprocess.max_rejected`: systems leave such files about."""
 
+INTERVALS = 20
+"""Into how many of equal width numbers are sorted to be plotted."""
+
 FACTS = ["reason", "width", "height", "mode", "pixels"]
 
 
-def run(params: PreprocessParams, paths: Paths, known_hashes: Mapping[str, str]) -> Record:
+def run(
+    params: PreprocessParams, paths: Paths, known_hashes: Mapping[str, str], task: Task = "classification"
+) -> Record:
     """Scans, checks, finds duplicates, splits.
 
     Args:
         known_hashes: path below data/raw -> md5 of the file, as far as DVC already knows them.
+        task: what the labels are; the manifest tells it to the later stages.
 
     Raises:
         DataError: nothing to learn from, or more files rejected than `max_rejected`.
     """
-    files = scan(paths.raw)
+    files = scan(paths.raw, task)
     files = files[files["path"] != TABLE].reset_index(drop=True)
     files["image_id"] = _hashes(files["path"], paths.raw, known_hashes)
     images, rejected = _check(files, params, paths)
-    images, pins = _split(images, params, _read_pins(paths.pins))
+    images, pins = _split(images, params, _read_pins(paths.pins), task)
     images, rejected = _hold_out(images, rejected)
     _stop_if_too_many(rejected, len(files), params.max_rejected, paths.state / "rejected.csv")
-    images = images.assign(channels=params.channels, task="classification")
+    images = images.assign(channels=params.channels, task=task)
     manifest = images[list(COLUMNS)].astype(COLUMNS).sort_values("path", ignore_index=True)
-    _stop_if_nothing_to_learn(manifest, paths.raw)
+    _stop_if_nothing_to_learn(manifest, paths.raw, task)
+    _warn_of_another_task(manifest)
     _warn_of_small_classes(manifest)
     _warn_of_torn_groups(manifest)
     _write(manifest, rejected, pins, paths)
@@ -80,14 +88,16 @@ def _facts(seen: Look | OSError, params: PreprocessParams) -> tuple[str, int, in
     return reason, seen.width, seen.height, seen.mode, seen.pixels
 
 
-def _split(images: pd.DataFrame, params: PreprocessParams, pins: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _split(
+    images: pd.DataFrame, params: PreprocessParams, pins: pd.DataFrame, task: Task
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Every sound image gets its `split`, those that are held out afterwards too: so that to hold one out moves none.
 
     What stays together: the images of a group; where there is none, the copies of the same pixels.
     """
     keys = ("group:" + images["group"].astype("string")).fillna("pixels:" + images["pixels"].astype("string"))
     keyed = images.assign(key=keys.astype(object))
-    split, pins = assign(keyed, params.val_fraction, params.test_fraction, params.seed, pins)
+    split, pins = assign(keyed, params.val_fraction, params.test_fraction, params.seed, pins, task)
     return images.assign(split=split, given=images["split"]), pins
 
 
@@ -97,7 +107,7 @@ def _hold_out(images: pd.DataFrame, rejected: pd.DataFrame) -> tuple[pd.DataFram
     copies = images[images["pixels"].duplicated(keep=False)]
     for _, same in copies.groupby("pixels"):
         if same["label"].nunique() > 1:
-            named = ", ".join(f"{r.label} ({r.path})" for r in same.itertuples())
+            named = ", ".join(f"{r.label or 'no class'} ({r.path})" for r in same.itertuples())
             reasons[same.index] = f"same pixels under two labels: {named}"
     one_label = copies[reasons[copies.index] == ""]
     out = torn(one_label)
@@ -150,7 +160,19 @@ def _read_pins(path: Path) -> pd.DataFrame:
     return pd.read_csv(path, dtype={"seed": "int64", "key": object, "split": object}, usecols=PIN_COLUMNS)[PIN_COLUMNS]
 
 
-def _stop_if_nothing_to_learn(manifest: pd.DataFrame, raw: Path) -> None:
+def _stop_if_nothing_to_learn(manifest: pd.DataFrame, raw: Path, task: Task) -> None:
+    _CHECKS[task](manifest, raw)
+    for split in SPLITS:
+        if not (manifest["split"] == split).any():
+            raise DataError(
+                f"no image is left for the split {split}",
+                got=f"{len(manifest)} images",
+                allowed="at least three images (or three groups), of one class at least",
+                todo="add images; if labels are numbers, set `head.task: regression`",
+            )
+
+
+def _stop_without_two_classes(manifest: pd.DataFrame, raw: Path) -> None:
     names = classes(manifest) if len(manifest) else []
     if len(names) < 2:
         raise DataError(
@@ -159,14 +181,42 @@ def _stop_if_nothing_to_learn(manifest: pd.DataFrame, raw: Path) -> None:
             allowed="at least two classes of at least three images",
             todo="check that the folders' names are the classes",
         )
-    for split in SPLITS:
-        if not (manifest["split"] == split).any():
-            raise DataError(
-                f"no image is left for the split {split}",
-                got=f"{len(manifest)} images of {len(names)} classes",
-                allowed="at least one class of three images (or three groups)",
-                todo="add images",
-            )
+
+
+def _stop_without_a_class(manifest: pd.DataFrame, raw: Path) -> None:
+    """What every image has, or none, teaches nothing."""
+    found = counts(manifest) if len(manifest) else {}
+    if all(sum(count.values()) == len(manifest) for count in found.values()):
+        raise DataError(
+            f"{raw}: no class tells the images apart",
+            got=f"{len(manifest)} images, of which all have: {', '.join(found) or 'no class'}",
+            allowed="at least one class that some images have and others have not",
+            todo="check the labels in labels.csv",
+        )
+
+
+def _stop_without_two_numbers(manifest: pd.DataFrame, raw: Path) -> None:
+    numbers = manifest.loc[manifest["split"] == "train", "label"].unique()
+    if len(numbers) < 2:
+        raise DataError(
+            f"{raw}: all training images have the same number",
+            got=", ".join(numbers) or "no image",
+            allowed="numbers that differ",
+            todo="check the column in labels.csv",
+        )
+
+
+_CHECKS = {
+    "classification": _stop_without_two_classes,
+    "multilabel": _stop_without_a_class,
+    "regression": _stop_without_two_numbers,
+}
+
+
+def _warn_of_another_task(manifest: pd.DataFrame) -> None:
+    joined = [name for name in classes(manifest) if BETWEEN in name]
+    if joined:
+        say(f"preprocess: each of these is one class: {_some(joined)}; for several set `head.task: multilabel`")
 
 
 def _warn_of_small_classes(manifest: pd.DataFrame) -> None:
@@ -195,22 +245,31 @@ def _write(manifest: pd.DataFrame, rejected: pd.DataFrame, pins: pd.DataFrame, p
         listed = rejected[["path", "reason", "label"]].astype("string").sort_values("path", ignore_index=True)
         write_table(listed, folder / "rejected.parquet")
     with whole_folder(paths.plots("preprocess")) as folder:
-        balance = manifest.groupby(["label", "split"]).size().rename("images").reset_index()
-        balance.to_csv(folder / "classes.csv", index=False)
+        _balance(manifest).to_csv(folder / "classes.csv", index=False)
+
+
+def _balance(manifest: pd.DataFrame) -> pd.DataFrame:
+    """Columns `label`, `split`, `images`; numbers are counted in intervals, whose names sort as the numbers do."""
+    rows = by_class(manifest)
+    if task_of(manifest) == "regression":
+        places, edges = pd.cut(manifest["label"].astype(float), INTERVALS, labels=False, retbins=True)
+        names = [f"{n:02}: {edges[n]:.4g} to {edges[n + 1]:.4g}" for n in range(INTERVALS)]
+        rows = manifest.assign(label=[names[n] for n in places])
+    return rows.groupby(["label", "split"], sort=True).size().rename("images").reset_index()
 
 
 def _record(manifest: pd.DataFrame, rejected: pd.DataFrame, paths: Paths) -> Record:
-    by_class = counts(manifest)
     reasons = Counter(reason.split(":")[0] for reason in rejected["reason"])
+    labels = _labels(manifest)
     metrics: dict[str, Any] = {
+        "task": task_of(manifest),
         "images": len(manifest),
-        "classes": len(by_class),
+        **{name: len(value) if name == "classes" else value for name, value in labels.items()},
         "rejected": len(rejected),
         "duplicates": int(manifest["pixels"].duplicated().sum()),
         "by_split": {split: int((manifest["split"] == split).sum()) for split in SPLITS},
         "by_reason": dict(sorted(reasons.items())),
     }
-    profile = {"images": len(manifest), "classes": {name: sum(count.values()) for name, count in by_class.items()}}
     return Record(
         metrics=metrics,
         files=[
@@ -218,5 +277,13 @@ def _record(manifest: pd.DataFrame, rejected: pd.DataFrame, paths: Paths) -> Rec
             paths.manifest / "rejected.parquet",
             paths.plots("preprocess") / "classes.csv",
         ],
-        dataset=DatasetRecord("raw", profile),
+        dataset=DatasetRecord("raw", {"images": len(manifest), **labels}),
     )
+
+
+def _labels(manifest: pd.DataFrame) -> dict[str, Any]:
+    """`classes` (name -> images), or what the numbers are like."""
+    if task_of(manifest) != "regression":
+        return {"classes": {name: sum(count.values()) for name, count in counts(manifest).items()}}
+    numbers = manifest["label"].astype(float)
+    return {f"target_{name}": float(getattr(numbers, name)()) for name in ("min", "mean", "max")}

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from ..common.backbones.graph import Graph
+from ..common.calibration import Calibration
 from ..common.files import write_json
-from ..common.heads import LinearHead
+from ..common.heads import Head
 
 MODULES = (
     "__init__.py",
     "common/__init__.py",
+    "common/calibration.py",
     "common/engine.py",
     "common/errors.py",
     "common/files.py",
@@ -39,26 +41,25 @@ from {code}.register.serving import ImageClassifier
 
 
 class Model(mlflow.pyfunc.PythonModel):
-    """Column `image` (bytes, base64 or paths) in; `label`, `score`, `probabilities` out."""
+    """Column `image` (bytes, base64 or paths) in; out as ImageClassifier.predict says."""
 
     def load_context(self, context):
         self._classifier = ImageClassifier(Path(context.artifacts["package"]))
 
     def predict(self, context, model_input, params=None):
-        return pd.DataFrame(
-            self._classifier.predict(list(model_input["image"])), columns=["label", "score", "probabilities"]
-        )
+        return pd.DataFrame(self._classifier.predict(list(model_input["image"])), columns=self._classifier.columns)
 
 
 mlflow.models.set_model(Model())
 '''
 
 
-def write_package(folder: Path, graph: Graph, head: LinearHead, facts: dict[str, Any]) -> None:
+def write_package(folder: Path, graph: Graph, head: Head, calibration: Calibration, facts: dict[str, Any]) -> None:
     """Fills `folder`:
 
     graph.xml, graph.bin   the backbone, normalisation included
-    head.safetensors/json  the classifier
+    head.safetensors/json  the head
+    calibration.json       what is done to its probabilities, and when it abstains
     package.json           what it is and how to feed it
     requirements.txt       what it needs
     code/<name>/           the serving code under a name of its own, so that two models can be loaded at once
@@ -67,6 +68,7 @@ def write_package(folder: Path, graph: Graph, head: LinearHead, facts: dict[str,
     for name in ("graph.xml", "graph.bin"):
         shutil.copyfile(graph.xml.with_name(name), folder / name)
     head.save(folder)
+    calibration.save(folder)
     write_json(folder / "package.json", facts)
     (folder / "requirements.txt").write_text(
         "".join(f"{name}=={version(name)}\n" for name in REQUIREMENTS), encoding="utf-8"

@@ -1,4 +1,6 @@
-"""The model as others run it: image bytes, base64 or paths in; label, score and probabilities out.
+"""The model as others run it: image bytes, base64 or paths in; out come label, score and probabilities, and where a
+share of wrong answers was promised, whether to take them for an answer; or several labels and the probabilities; or a
+number.
 
 A copy of this module and of the few that it imports travels in the package, so that a model predicts with the code that
 it was tested with. It needs OpenVINO, Pillow, NumPy and safetensors; neither torch nor timm nor MLflow.
@@ -14,33 +16,58 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
+from ..common.calibration import Calibration
 from ..common.engine import Engine
 from ..common.files import read_json
-from ..common.heads import LinearHead
+from ..common.heads import decide, load_head
 from ..common.images import EvalTransform, Pixels, decode_bands
+
+_PREDICTS = {
+    "classification": ("label", "score", "probabilities"),
+    "multilabel": ("labels", "probabilities"),
+    "regression": ("value",),
+}
+
+
+def predicts(task: str, calibration: Calibration) -> list[str]:
+    """What each prediction has."""
+    return [*_PREDICTS[task], *([] if calibration.threshold is None else ["abstain"])]
 
 
 class ImageClassifier:
     """A package, loaded.
 
     Args:
-        folder: the package's, with graph.xml, head.safetensors and package.json.
+        folder: the package's, with graph.xml, head.safetensors, calibration.json and package.json.
     """
 
     def __init__(self, folder: Path) -> None:
         facts = read_json(folder / "package.json")
         self._transform = EvalTransform.from_dict(facts["transform"])
         self._engine = Engine(folder / "graph.xml", facts["precision"])
-        self._head = LinearHead.load(folder)
+        self._head = load_head(folder)
+        self._calibration = Calibration.load(folder)
 
     @property
     def classes(self) -> list[str]:
+        """None where numbers are predicted."""
         return self._head.classes
 
+    @property
+    def columns(self) -> list[str]:
+        """What each prediction has."""
+        return predicts(self._head.task, self._calibration)
+
     def predict(self, images: Sequence[Any]) -> list[dict[str, Any]]:
-        """For each image `label`, `score` (the label's probability) and `probabilities` (class -> probability).
+        """What each image is, by what the model was trained for:
+
+        one class an image: `label`, `score` (the label's probability) and `probabilities` (class -> probability); with
+            a threshold also `abstain`, whether the score is too low for the label to be taken for an answer
+        several: `labels`, those with a probability of 0.5 or more, and `probabilities`
+        a number: `value`
 
         Args:
             images: each a file's bytes, the same in base64 (also as a data URL), or a path; with the bands that the
@@ -52,14 +79,30 @@ class ImageClassifier:
         if not len(images):
             return []
         parts = [batch for _, batch in self._engine.stream(lambda i: self._pixels(images[i], i), len(images))]
-        p_NK = self._head.predict_proba(np.concatenate(parts))
+        output_NK = self._calibration.apply(self._head.output(np.concatenate(parts)))
+        if self._head.task == "regression":
+            return [{"value": value} for value in output_NK[:, 0].tolist()]
+        return self._one_class(output_NK) if self._head.task == "classification" else self._several(output_NK)
+
+    def _one_class(self, p_NK: npt.NDArray[np.float64]) -> list[dict[str, Any]]:
+        answers_N, abstains = self._calibration.answers(p_NK), "abstain" in self.columns
         return [
             {
                 "label": self.classes[int(row.argmax())],
                 "score": float(row.max()),
                 "probabilities": dict(zip(self.classes, row.tolist(), strict=True)),
+                **({"abstain": not answers} if abstains else {}),
             }
-            for row in p_NK
+            for row, answers in zip(p_NK, answers_N.tolist(), strict=True)
+        ]
+
+    def _several(self, p_NK: npt.NDArray[np.float64]) -> list[dict[str, Any]]:
+        return [
+            {
+                "labels": [name for name, found in zip(self.classes, found_K, strict=True) if found],
+                "probabilities": dict(zip(self.classes, row.tolist(), strict=True)),
+            }
+            for row, found_K in zip(p_NK, decide(p_NK, "multilabel").tolist(), strict=True)
         ]
 
     def _pixels(self, image: Any, place: int) -> Pixels:

@@ -22,10 +22,12 @@ from ..common.record import Record
 from .package import write_package
 from .params import RegisterParams
 from .reference import write_reference
+from .serving import predicts
 
-EXACT, ROUNDED = 1e-4, 2e-2
+EXACT, ROUNDED, ROUNDED_NUMBER = 1e-4, 2e-2, 1e-1
 """The largest difference of a probability between the package and evaluate: where both computed in fp32 with OpenVINO
-(then it is 0 on one machine), and where bf16, another engine or features kept in half precision come between."""
+(then it is 0 on one machine), and where bf16, another engine or features kept in half precision come between. Numbers
+are compared in units of their standard deviation among the training images; they have no bounds, and more tolerance."""
 
 
 def run(params: RegisterParams, paths: Paths) -> Record:
@@ -36,9 +38,11 @@ def run(params: RegisterParams, paths: Paths) -> Record:
     """
     pack = read_pack(paths.features)
     candidates, chosen = read_candidates(paths)
-    graph = candidates[chosen].graph(pack, paths)
+    graph, calibration = candidates[chosen].graph(pack, paths), candidates[chosen].calibration
     facts: dict[str, Any] = {
         "name": params.name,
+        "task": pack.task,
+        "predicts": predicts(pack.task, calibration),
         "candidate": chosen,
         "classes": pack.classes,
         "backbone": graph.spec.backbone,
@@ -47,13 +51,14 @@ def run(params: RegisterParams, paths: Paths) -> Record:
         "fingerprint": pack.fingerprint["digest"],
         "precision": pack.precision,
         "transform": asdict(graph.spec.transform),
+        **calibration.promise(),
     }
     with whole_folder(paths.package) as folder:
-        write_package(folder, graph, candidates[chosen].head, facts)
+        write_package(folder, graph, candidates[chosen].head, calibration, facts)
         write_reference(folder, pack, paths.raw, tuned=candidates[chosen].tuned is not None)
         expected = pd.read_parquet(paths.report / "predictions.parquet").head(params.smoke_images)
         seen = predict_in_fresh_process(folder, [str(paths.raw / path) for path in expected["path"]])
-        difference = _compare(seen, expected, pack.classes, _tolerance(pack))
+        difference = _compare(seen, expected, pack)
     size = sum(file.stat().st_size for file in paths.package.rglob("*") if file.is_file())
     say(f"register: the package agrees with evaluate on {len(expected)} images (largest difference {difference:.1e})")
     metrics = {"smoke_images": len(expected), "largest_difference": difference, "package_megabytes": size / 1e6}
@@ -66,7 +71,9 @@ def run(params: RegisterParams, paths: Paths) -> Record:
 
 def _tolerance(pack: Pack) -> float:
     made = {key: pack.fingerprint[key] for key in ("engine", "precision", "dtype")}
-    return EXACT if made == {"engine": "openvino", "precision": "f32", "dtype": "float32"} else ROUNDED
+    if made == {"engine": "openvino", "precision": "f32", "dtype": "float32"}:
+        return EXACT
+    return ROUNDED_NUMBER if pack.task == "regression" else ROUNDED
 
 
 def predict_in_fresh_process(folder: Path, images: list[str]) -> pd.DataFrame:
@@ -95,15 +102,21 @@ def predict_in_fresh_process(folder: Path, images: list[str]) -> pd.DataFrame:
     return pd.DataFrame(json.loads(done.stdout.splitlines()[-1]))
 
 
-def _compare(seen: pd.DataFrame, expected: pd.DataFrame, classes: list[str], tolerance: float) -> float:
-    p_seen = np.array([[row[name] for name in classes] for row in seen["probabilities"]])
-    p_expected = expected[[f"p_{name}" for name in classes]].to_numpy()
-    difference = float(np.abs(p_seen - p_expected).max())
+def _compare(seen: pd.DataFrame, expected: pd.DataFrame, pack: Pack) -> float:
+    """The largest difference between what the package says and what evaluate saw."""
+    if pack.task == "regression":
+        what, unit = "a number that differs by {} standard deviations", pack.targets(pack.rows("train")).std()
+        off_NK = (seen[["value"]].to_numpy() - expected[["predicted"]].to_numpy()) / unit
+    else:
+        what = "a probability that differs by {}"
+        p_seen = np.array([[row[name] for name in pack.classes] for row in seen["probabilities"]])
+        off_NK = p_seen - expected[[f"p_{name}" for name in pack.classes]].to_numpy()
+    difference, tolerance = float(np.abs(off_NK).max()), _tolerance(pack)
     if difference > tolerance:
-        worst = int(np.abs(p_seen - p_expected).max(axis=1).argmax())
+        worst = int(np.abs(off_NK).max(axis=1).argmax())
         raise GraftError(
             "the packaged model does not predict what evaluate saw",
-            got=f"a probability that differs by {difference:.2g}, on {expected['path'].iloc[worst]}",
+            got=f"{what.format(f'{difference:.2g}')}, on {expected['path'].iloc[worst]}",
             allowed=f"at most {tolerance:g}",
             todo="run `dvc repro --force evaluate register`; if it stays so, report it",
         )

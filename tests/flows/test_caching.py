@@ -9,20 +9,26 @@ import socket
 from pathlib import Path
 
 import pytest
-from projects import Project, wait_for
+from projects import Project
+
+from flows.config import load_params
+from tasks.common.paths import Paths
+from tasks.features import stage
+from tasks.features.params import FeaturesParams
 
 CACHE = Path(".graft") / "cache"
 
 
 def ls(project: Project) -> list[dict[str, object]]:
-    return json.loads(project.graft("cache", "ls", "--json").stdout)
+    return json.loads(project.graft_here("cache", "ls", "--json").stdout)
 
 
-def rerun(project: Project, **features: object) -> str:
-    """Another fingerprint, as the current one."""
+def compute(project: Project, **features: object) -> str:
+    """Another fingerprint, as the current one; the stage's own function makes it."""
     project.set("features", **features)
-    project.repro("-s", "features")
-    wait_for(lambda: not list((project.root / ".graft" / "recorders").iterdir()), seconds=20)
+    params = load_params(project.root / "params.yaml")["features"]
+    assert isinstance(params, FeaturesParams)
+    stage.run(params, Paths(project.root))
     return str(project.json("data/features/fingerprint.json")["digest"])
 
 
@@ -41,12 +47,12 @@ def test_ls_tells_what_is_cached_and_who_uses_it(project: Project) -> None:
     assert row["backbone"] == "test_efficientnet"
     assert (row["images"], row["segments"]) == (42, 1)
     assert row["used_by"] == ["data/features", "challenger", "champion"]
-    assert "test_efficientnet" in project.graft("cache", "ls").stdout
+    assert "test_efficientnet" in project.graft_here("cache", "ls").stdout
 
 
 def test_ls_of_a_project_without_a_cache_says_so(empty_project: Project) -> None:
     assert ls(empty_project) == []
-    assert "empty" in empty_project.graft("cache", "ls").stdout
+    assert "empty" in empty_project.graft_here("cache", "ls").stdout
 
 
 def test_verify_finds_every_segment_sound(project: Project) -> None:
@@ -77,19 +83,19 @@ def test_verify_can_remove_what_is_damaged(project: Project) -> None:
 
 def test_gc_removes_what_neither_the_project_nor_the_champion_uses(project: Project) -> None:
     first = str(ls(project)[0]["fingerprint"])
-    second = rerun(project, dtype="float16")  # the first is the champion's still
-    third = rerun(project, backbone="test_resnet")
+    second = compute(project, dtype="float16")  # the first is the champion's still
+    third = compute(project, backbone="test_resnet")
     assert {row["fingerprint"] for row in ls(project)} == {first, second, third}
 
-    would = json.loads(project.graft("cache", "gc", "--keep-champion", "--dry-run", "--json").stdout)
+    would = json.loads(project.graft_here("cache", "gc", "--keep-champion", "--dry-run", "--json").stdout)
     assert [row["fingerprint"] for row in would] == [second]
     assert len(ls(project)) == 3
 
-    project.graft("cache", "gc", "--keep-champion")
+    project.graft_here("cache", "gc", "--keep-champion")
     assert {row["fingerprint"] for row in ls(project)} == {first, third}
     assert len(list((project.root / CACHE / "graphs").iterdir())) == 2
 
-    project.graft("cache", "gc")
+    project.graft_here("cache", "gc")
     assert [row["fingerprint"] for row in ls(project)] == [third]
     assert len(list((project.root / CACHE / "graphs").iterdir())) == 1
 
@@ -99,9 +105,9 @@ def test_gc_removes_the_graph_of_another_form_of_the_same_weights(project: Proje
     other = Path(shutil.copytree(used, used.with_name("other"))) / "spec.json"
     spec = json.loads(other.read_text(encoding="utf-8"))
     other.write_text(json.dumps({**spec, "form": {**spec["form"], "output": "logits"}}), encoding="utf-8")
-    rerun(project, dtype="float16")
+    compute(project, dtype="float16")
 
-    project.graft("cache", "gc")
+    project.graft_here("cache", "gc")
 
     assert list((project.root / CACHE / "graphs").iterdir()) == [used]
 
@@ -111,11 +117,11 @@ def test_gc_refuses_while_another_machine_may_rank_and_names_the_mark(project: P
     mark.parent.mkdir()
     mark.write_text(json.dumps({"process": "elsewhere:1:0"}), encoding="utf-8")
 
-    done = project.graft("cache", "gc", check=False)
+    done = project.graft_here("cache", "gc", check=False)
 
     assert done.returncode == 2
     assert str(mark) in done.stderr
-    assert project.graft("cache", "gc", "--dry-run").returncode == 0
+    assert project.graft_here("cache", "gc", "--dry-run").returncode == 0
 
 
 def test_gc_does_not_wait_for_a_rank_that_was_killed(project: Project) -> None:
@@ -123,19 +129,19 @@ def test_gc_does_not_wait_for_a_rank_that_was_killed(project: Project) -> None:
     mark.parent.mkdir()
     mark.write_text(json.dumps({"process": f"{socket.gethostname()}:1:never"}), encoding="utf-8")
 
-    project.graft("cache", "gc")
+    project.graft_here("cache", "gc")
 
     assert not mark.exists()
 
 
 def test_gc_below_a_size_removes_the_longest_unused_first(project: Project) -> None:
     first = project.root / CACHE / "features" / str(ls(project)[0]["fingerprint"])
-    rerun(project, dtype="float16")
+    compute(project, dtype="float16")
     os.utime(first / "fingerprint.json", (1, 1))
 
-    assert "nothing to remove" in project.graft("cache", "gc", "--max-gb", "1").stdout
+    assert "nothing to remove" in project.graft_here("cache", "gc", "--max-gb", "1").stdout
     assert any((project.root / CACHE / "compiled").iterdir())
-    project.graft("cache", "gc", "--max-gb", "0")
+    project.graft_here("cache", "gc", "--max-gb", "0")
 
     assert [row["used_by"] for row in ls(project)] == [["data/features"]]
 
@@ -144,7 +150,7 @@ def test_gc_beside_a_run_that_has_no_features_yet_keeps_what_it_computes(project
     first = ls(project)[0]["fingerprint"]
     (project.root / "data" / "features").rename(project.root / "elsewhere")
 
-    project.graft("cache", "gc")
+    project.graft_here("cache", "gc")
 
     assert [row["fingerprint"] for row in ls(project)] == [first]
 
@@ -156,7 +162,7 @@ def test_ls_makes_no_store(empty_project: Project) -> None:
 
 
 def test_gc_does_not_go_on_when_the_champions_features_are_not_known(empty_project: Project) -> None:
-    done = empty_project.graft("cache", "gc", "--keep-champion", check=False)
+    done = empty_project.graft_here("cache", "gc", "--keep-champion", check=False)
 
     assert done.returncode == 2
     assert "no registered model is `champion`" in done.stderr
@@ -164,4 +170,4 @@ def test_gc_does_not_go_on_when_the_champions_features_are_not_known(empty_proje
 
 @pytest.mark.parametrize("command", ["ls", "verify", "gc"])
 def test_every_command_has_a_help_text(empty_project: Project, command: str) -> None:
-    assert "--json" in empty_project.graft("cache", command, "--help").stdout
+    assert "--json" in empty_project.graft_here("cache", command, "--help").stdout

@@ -176,7 +176,7 @@ def test_graft_itself_brings_weights_with_a_classifier(nowhere: Place, pictures:
 def test_the_command_uses_the_projects_backbone_and_prints_a_block_a_file(
     empty_project: Project, pictures: list[Path]
 ) -> None:
-    done = empty_project.graft("classify", *map(str, pictures), "--top", "2")
+    done = empty_project.graft_here("classify", *map(str, pictures), "--top", "2")
 
     lines = done.stdout.splitlines()
     assert lines[::3] == [str(file) for file in pictures]
@@ -185,7 +185,7 @@ def test_the_command_uses_the_projects_backbone_and_prints_a_block_a_file(
 
 
 def test_the_command_names_bad_files_and_ends_with_2(empty_project: Project, pictures: list[Path]) -> None:
-    done = empty_project.graft("classify", str(pictures[0]), "gone.png", "--json", check=False)
+    done = empty_project.graft_here("classify", str(pictures[0]), "gone.png", "--json", check=False)
 
     assert done.returncode == 2
     assert "error: gone.png: No such file or directory" in done.stderr

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from projects import Project, draw_classes, free_port, wait_for
+from projects import Project, copy_prefect_database, draw_classes, free_port, wait_for
 
 from flows.servers import answers
 
@@ -30,7 +30,7 @@ def test_help_names_every_command(empty_project: Project) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_each_command_explains_its_options(empty_project: Project, command: str) -> None:
-    told = empty_project.graft(command, "--help").stdout
+    told = empty_project.graft_here(command, "--help").stdout
 
     assert "--project" in told
     assert len(told.splitlines()) > 5
@@ -52,21 +52,21 @@ def test_summary_before_the_first_run_says_what_to_do(empty_project: Project) ->
 
 
 def test_summary_gives_accuracy_and_seconds_as_text_and_as_json(finished: Project) -> None:
-    found = json.loads(finished.graft("summary", "--json").stdout)
+    found = json.loads(finished.graft_here("summary", "--json").stdout)
 
     assert found["accuracy"] == finished.json("metrics/evaluate.json")["accuracy"]
     assert found["accuracy_low"] <= found["accuracy"] <= found["accuracy_high"]
     assert set(found["seconds"]) == {"preprocess", "features", "head", "finetune", "evaluate", "register"}
-    assert f"{found['accuracy']:.1%}" in finished.graft("summary").stdout
+    assert f"{found['accuracy']:.1%}" in finished.graft_here("summary").stdout
 
 
 def test_params_shows_values_and_meanings(finished: Project) -> None:
-    assert json.loads(finished.graft("params", "--json").stdout)["head"]["strengths"] == 7
-    assert "head.strengths" in finished.graft("params").stdout
+    assert json.loads(finished.graft_here("params", "--json").stdout)["head"]["strengths"] == 7
+    assert "head.strengths" in finished.graft_here("params").stdout
 
 
-def test_doctor_finds_a_healthy_project_healthy(finished: Project) -> None:
-    findings = {row["check"]: row for row in json.loads(finished.graft("doctor", "--json").stdout)}
+def test_doctor_finds_a_healthy_project_healthy(project: Project) -> None:
+    findings = {row["check"]: row for row in json.loads(project.graft("doctor", "--json").stdout)}
 
     assert findings["images"]["state"] == findings["packages"]["state"] == findings["mlflow"]["state"] == "ok"
     assert findings["dvc"]["state"] == "warn", "there is no remote"
@@ -75,7 +75,7 @@ def test_doctor_finds_a_healthy_project_healthy(finished: Project) -> None:
 def test_doctor_says_what_is_missing_and_what_to_do(empty_project: Project) -> None:
     empty_project.set("features", weights="data/weights/none.safetensors")
 
-    done = empty_project.graft("doctor", "--json", check=False)
+    done = empty_project.graft_here("doctor", "--json", check=False)
 
     assert done.returncode == 1
     findings = {row["check"]: row for row in json.loads(done.stdout)}
@@ -102,15 +102,17 @@ def test_names_in_square_brackets_are_shown_as_they_are(empty_project: Project, 
     draw_classes(tmp_path / "source", each=1)
     (tmp_path / "source" / "red").rename(tmp_path / "source" / "[red]")
 
-    assert "[red]: 1" in empty_project.graft("import", str(tmp_path / "source")).stdout
+    told = empty_project.graft_here("import", str(tmp_path / "source"), MLFLOW_TRACKING_URI="http://127.0.0.1:9").stdout
+    assert "[red]: 1" in told
 
 
-def test_repro_passes_dvcs_words_and_exit_code_on(finished: Project) -> None:
-    assert "up to date" in finished.graft("repro").stdout
-    assert finished.graft("repro", "no-such-stage", check=False).returncode != 0
+def test_repro_passes_dvcs_words_and_exit_code_on(project: Project) -> None:
+    assert "up to date" in project.graft("repro").stdout
+    assert project.graft("repro", "no-such-stage", check=False).returncode != 0
 
 
-def test_ui_serves_both_pages_and_ends_cleanly(project: Project) -> None:
+def test_ui_serves_both_pages_and_ends_cleanly(project: Project, prefect_api: dict[str, str]) -> None:
+    copy_prefect_database(prefect_api, project)
     mlflow_port, prefect_port = free_port(), free_port()
     words = ["ui", "--mlflow-port", str(mlflow_port), "--prefect-port", str(prefect_port)]
     process = subprocess.Popen(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from projects import Project, draw, draw_classes
 
+from flows import versioning
 from flows.importing import import_images, import_sample, plan_import
 from flows.versioning import raw_hash
 from tasks.common.errors import DataError, GraftError
@@ -26,6 +29,21 @@ def snapshot(folder: Path) -> dict[str, tuple[bytes, int, int]]:
 def no_store_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """MLflow's database, which takes seconds to make, is not what these tests are about."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+
+
+@pytest.fixture(autouse=True)
+def dvc_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """DVC in this very process, where it need not start anew for each import; if it fails, a real one says why."""
+    from dvc.cli import main
+
+    in_a_process = versioning.dvc
+
+    def dvc(root: Path, words: Sequence[str], doing: str) -> str:
+        with contextlib.chdir(root):
+            failed = main(list(words))
+        return in_a_process(root, words, doing) if failed else ""
+
+    monkeypatch.setattr(versioning, "dvc", dvc)
 
 
 @pytest.fixture
@@ -230,3 +248,59 @@ def test_the_sample_is_two_thousand_images_of_ten_classes(empty_project: Project
     assert (told["files"], set(told["classes"].values())) == (2000, {200})
     assert len(told["classes"]) == 10
     assert (ROOT / "sample" / "fashion-mnist-2000.zip").stat().st_size < 2_000_000
+
+
+TABLES = {
+    "multilabel": "path,label\npictures/0.png,b|a\npictures/1.png,\n",
+    "multilabel by columns": "path,label:a,label:b\npictures/0.png,1,1\npictures/1.png,0,0\n",
+    "regression": "path,target\npictures/0.png,2.50\npictures/1.png,-3\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "told", "labels"),
+    [
+        ("multilabel", {"classes": {"a": 1, "b": 1}}, ["a|b", ""]),
+        ("multilabel by columns", {"classes": {"a": 1, "b": 1}}, ["a|b", ""]),
+        ("regression", {"least": -3.0, "most": 2.5}, ["2.5", "-3.0"]),
+    ],
+)
+def test_several_classes_and_numbers_are_imported_if_the_project_says_so(
+    empty_project: Project, table: Path, kind: str, told: dict[str, object], labels: list[str]
+) -> None:
+    table.write_text(TABLES[kind], encoding="utf-8")
+    task = kind.partition(" ")[0]
+    empty_project.set("head", task=task)
+
+    assert import_images(table, empty_project.root).items() >= told.items()
+    found = scan(empty_project.root / "data" / "raw", task).set_index("path")["label"]
+    assert list(found[["images/pictures/0.png", "images/pictures/1.png"]]) == labels
+
+
+def test_a_class_that_a_later_table_brings_is_added(empty_project: Project, table: Path) -> None:
+    empty_project.set("head", task="multilabel")
+    for rows in ("path,label\npictures/0.png,a\n", "path,label:c\npictures/1.png,1\npictures/2.png,0\n"):
+        table.write_text(rows, encoding="utf-8")
+        import_images(table, empty_project.root, "add")
+
+    found = scan(empty_project.root / "data" / "raw", "multilabel")
+    assert list(found["label"].dropna()) == ["a", "c", ""]
+
+
+@pytest.mark.parametrize("task", ["multilabel", "regression"])
+def test_folders_of_classes_are_refused_where_labels_need_a_table(
+    empty_project: Project, classes: Path, task: str
+) -> None:
+    empty_project.set("head", task=task)
+
+    with pytest.raises(DataError, match=rf"`head.task: {task}` needs"):
+        import_images(classes, empty_project.root)
+
+    assert not (empty_project.root / "data" / "raw").exists()
+
+
+def test_a_table_of_numbers_says_which_row_is_none(empty_project: Project, table: Path) -> None:
+    table.write_text("path,label\npictures/0.png,1\npictures/1.png,warm\n", encoding="utf-8")
+
+    with pytest.raises(DataError, match=r"row 2 has a label that is no number[\s\S]*warm"):
+        plan_import(table, "regression")

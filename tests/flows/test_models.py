@@ -257,14 +257,14 @@ def test_the_command_prints_a_table_that_fits(empty_project: Project, remembered
     (empty_project.root / ".graft").mkdir()
     (empty_project.root / ".graft" / "cache").symlink_to(remembered.cache)
 
-    lines = empty_project.graft("models", COLUMNS="100").stdout.splitlines()
+    lines = empty_project.graft_here("models", COLUMNS="100").stdout.splitlines()
 
     assert max(map(len, lines)) <= 100
     assert sum(any(line.startswith(f"{entry.name} ") for line in lines) for entry in CATALOGUE) == 18
 
 
 def test_the_command_gives_json_of_one_network(empty_project: Project) -> None:
-    found = json.loads(empty_project.graft("models", TINY, "--json").stdout)
+    found = json.loads(empty_project.graft_here("models", TINY, "--json").stdout)
 
     assert found["stages"][0]["first"] == "conv_stem"
     assert (empty_project.root / ".graft" / "cache" / "models").is_dir()

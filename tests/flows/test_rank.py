@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,13 +29,15 @@ BOTH = ("test_efficientnet", "test_resnet")
 def ranked(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, dict[str, Any]]:
     """A project in which two networks were ranked, with a third that there is not. For reading only."""
     project = finished.copy(tmp_path_factory.mktemp("ranked") / "project")
-    told = project.graft("rank", *BOTH, "no_such_network", "--weights", "random", "--json").stdout
+    told = project.graft_here("rank", *BOTH, "no_such_network", "--weights", "random", "--json").stdout
     return project, json.loads(told)
 
 
 @pytest.fixture
-def here(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """A project in which this very process may rank."""
+def here(project: Project, ranked: tuple[Project, dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A project in which this very process may rank; the networks have been converted, and nothing computed."""
+    graphs = Path(".graft") / "cache" / "graphs"
+    shutil.copytree(ranked[0].root / graphs, project.root / graphs, dirs_exist_ok=True)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     project.set("features", precision="f32")  # the comparison with bf16 would decode images as well
     return project
@@ -146,14 +149,14 @@ def test_nothing_that_git_or_dvc_keep_is_changed(ranked: tuple[Project, dict[str
     assert project.lock() == finished.lock()
 
 
-def test_the_text_ends_with_the_lines_for_params_yaml(project: Project) -> None:
-    told = project.graft("rank", "test_resnet", "--weights", "random").stdout
+def test_the_text_ends_with_the_lines_for_params_yaml(here: Project) -> None:
+    told = here.graft_here("rank", "test_resnet", "--weights", "random").stdout
 
     assert told.endswith("features:\n  backbone: test_resnet\n\n")
 
 
-def test_of_the_projects_own_backbone_it_says_that_params_yaml_names_it(project: Project) -> None:
-    told = project.graft("rank", "test_efficientnet").stdout
+def test_of_the_projects_own_backbone_it_says_that_params_yaml_names_it(here: Project) -> None:
+    told = here.graft_here("rank", "test_efficientnet").stdout
 
     assert "params.yaml names it already" in told
     assert "  backbone:" not in told
@@ -176,7 +179,7 @@ def test_what_was_ranked_is_not_computed_again_by_the_stage_features(here: Proje
     rank_backbones(here.root, ["test_resnet"], "random")
     here.set("features", backbone="test_resnet")
     here.repro("--single-item", "features")
-    wait_for(lambda: not list((here.root / ".graft" / "recorders").iterdir()), seconds=20)
+    wait_for(lambda: not list(here.recorders().iterdir()), seconds=20)
 
     metrics = here.json("metrics/features.json")
     assert metrics["cache_misses"] == len(files(here, "test"))
@@ -206,7 +209,7 @@ def test_if_no_candidate_can_be_ranked_it_fails_and_says_why(project: Project) -
 
 
 def test_a_record_that_cannot_be_kept_is_told_before_the_work(project: Project) -> None:
-    done = project.graft(
+    done = project.graft_here(
         "rank", check=False, MLFLOW_TRACKING_URI="http://127.0.0.1:9", MLFLOW_HTTP_REQUEST_MAX_RETRIES="0"
     )
 

@@ -14,21 +14,21 @@ from pathlib import Path
 
 import psutil
 import pytest
-from projects import Project, wait_for
+from projects import Project, Rerun, wait_for
 
 from flows import processes
 from flows.recorder import Recorder
 
 
 @pytest.fixture
-def execution(empty_project: Project, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def execution(project: Project, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The root of a project in which a process stands for a pipeline execution."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     holder = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     monkeypatch.setenv(processes.LEASH, processes.key(psutil.Process(holder.pid)))
-    yield empty_project.root
+    yield project.root
     holder.communicate(b"\n")
-    wait_for(lambda: not recorders(empty_project), seconds=20)
+    wait_for(lambda: not recorders(project), seconds=20)
 
 
 def begin(line: Recorder) -> str:
@@ -48,24 +48,13 @@ def recorders(project: Project) -> list[psutil.Process]:
     ]
 
 
-def test_it_ends_with_the_execution_that_it_served(project: Project) -> None:
-    project.set("head", l2_max=0.5)
-    project.repro("head")
-
-    wait_for(lambda: not recorders(project), seconds=20)
-    assert list((project.root / ".graft" / "recorders").iterdir()) == []
+def test_it_ends_with_the_execution_that_it_served(rerun: Rerun) -> None:
+    wait_for(lambda: not recorders(rerun), seconds=20)
+    assert list(rerun.recorders().iterdir()) == []
 
 
-def test_what_a_killed_recorder_left_is_cleared_away(project: Project) -> None:
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
-    left = project.root / ".graft" / "recorders" / "0123456789abcdef.json"
-    left.write_text(json.dumps({"address": "nowhere", "key": "00", "pid": gone.pid}), encoding="utf-8")
-    project.set("head", l2_max=0.5)
-
-    project.repro("head")
-
-    assert not left.exists()
+def test_what_a_killed_recorder_left_is_cleared_away(rerun: Rerun) -> None:
+    assert not Path(rerun.deserted).exists()
 
 
 def test_a_killed_stage_is_marked_as_killed(project: Project) -> None:
@@ -84,12 +73,11 @@ def test_a_killed_stage_is_marked_as_killed(project: Project) -> None:
 
 def test_a_recorder_that_was_killed_is_replaced(project: Project) -> None:
     project.set("head", l2_max=0.5)
-    desks = project.root / ".graft" / "recorders"
     process = project.start_repro("evaluate")
     wait_for(
         lambda: [run for run in project.runs() if run.info.run_name == "head" and run.info.status == "FINISHED"][1:]
     )
-    for desk in desks.glob("*.json"):
+    for desk in project.recorders().glob("*.json"):
         os.kill(json.loads(desk.read_text(encoding="utf-8"))["pid"], signal.SIGKILL)
     process.wait()
 
@@ -131,7 +119,6 @@ def test_a_desk_at_which_another_program_answers_is_given_up(execution: Path) ->
 
 def test_a_half_written_desk_is_cleared_away(execution: Path) -> None:
     folder = execution / ".graft" / "recorders"
-    folder.mkdir(parents=True)
     (folder / "0123456789abcdef.json").write_text('{"address": "no', encoding="utf-8")
 
     with Recorder(execution) as line:

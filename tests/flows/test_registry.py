@@ -7,10 +7,11 @@ import sys
 from typing import TYPE_CHECKING
 
 import pandas as pd
-from projects import wait_for
 
 if TYPE_CHECKING:
-    from projects import Project
+    from pathlib import Path
+
+    from projects import Project, Rerun
 
 PREDICT = """
 import base64, json, sys
@@ -61,32 +62,28 @@ def test_the_first_version_is_challenger_and_champion(finished: Project) -> None
     assert "Test accuracy" in version.description
 
 
-def test_a_second_version_becomes_challenger_and_the_champion_stays(project: Project) -> None:
-    project.set("head", l2_max=0.5)
-    project.repro()
-    client = project.mlflow()
+def test_a_second_version_becomes_challenger_and_the_champion_stays(rerun: Rerun) -> None:
+    client = rerun.mlflow()
 
     assert str(client.get_model_version_by_alias("graft", "challenger").version) == "2"
     assert str(client.get_model_version_by_alias("graft", "champion").version) == "1"
-    assert project.json("models/registration.json")["version"] == "2"
+    assert rerun.json("models/registration.json")["version"] == "2"
 
 
 def test_an_earlier_result_that_is_checked_out_takes_the_alias_back_with_it(
-    project: Project, prefect_api: dict[str, str]
+    finished: Project, rerun: Rerun, tmp_path: Path, prefect_api: dict[str, str]
 ) -> None:
+    project = rerun.copy(tmp_path / "project")
     challenger = lambda: str(project.mlflow().get_model_version_by_alias("graft", "challenger").version)  # noqa: E731
-    before = project.json("runs/register.json")["run_id"]
-    project.set("head", l2_max=0.5)
-    project.repro()
-    wait_for(lambda: not list((project.root / ".graft" / "recorders").iterdir()), seconds=20)
+    before = finished.json("runs/register.json")["run_id"]
     project.git("checkout", "--quiet", ".")
     project.dvc("checkout")
     assert (project.json("models/registration.json")["version"], challenger()) == ("1", "2")
 
-    findings = {row["check"]: row for row in json.loads(project.graft("doctor", "--json").stdout)}
+    findings = {row["check"]: row for row in json.loads(project.graft_here("doctor", "--json").stdout)}
     assert findings["model"]["state"] == "warn"
     assert "graft run" in findings["model"]["todo"]
-    assert "at version 2, not at version 1" in json.loads(project.graft("summary", "--json").stdout)["model_note"]
+    assert "at version 2, not at version 1" in json.loads(project.graft_here("summary", "--json").stdout)["model_note"]
 
     told = project.graft("run", "--json", **prefect_api).stdout
     result = json.loads(told[told.index("{") :])

@@ -6,10 +6,15 @@ import signal
 import subprocess
 import sys
 
-from projects import Project, ask, wait_for
+from projects import Project, ask, draw, wait_for
+
+from tasks.common.paths import STAGES
 
 
-def test_a_deployment_is_served_with_its_schedule_and_runs(project: Project, prefect_api: dict[str, str]) -> None:
+def test_a_deployment_is_served_with_its_schedule_and_runs_all_stages_for_new_images(
+    finished: Project, project: Project, prefect_api: dict[str, str]
+) -> None:
+    draw(project.root / "data" / "raw" / "red" / "new.png", 0, 999)
     words = ["serve", "--cron", "0 2 * * *", "--timezone", "Europe/Berlin", "--name", "nightly"]
     served = subprocess.Popen(
         [sys.executable, "-m", "flows.cli", *words],
@@ -29,11 +34,15 @@ def test_a_deployment_is_served_with_its_schedule_and_runs(project: Project, pre
         assert deployment.entrypoint == "flows.retrain.retrain"
 
         run = ask(prefect_api, lambda client: client.create_flow_run_from_deployment(deployment.id))
-        ended = wait_for(lambda: finished(prefect_api, run.id))
+        ended = wait_for(lambda: final(prefect_api, run.id))
         assert ended.state_name == "Completed"
     finally:
         served.send_signal(signal.SIGINT)
         served.communicate(timeout=60)
+    assert project.json("metrics/preprocess.json")["images"] == 43
+    for stage in STAGES:
+        assert project.json(f"runs/{stage}.json")["run_id"] != finished.json(f"runs/{stage}.json")["run_id"], "it ran"
+    assert project.repro() == []
 
 
 def find(prefect_api: dict[str, str]):  # type: ignore[no-untyped-def]
@@ -41,7 +50,7 @@ def find(prefect_api: dict[str, str]):  # type: ignore[no-untyped-def]
     return next((deployment for deployment in deployments if deployment.name == "nightly"), None)
 
 
-def finished(prefect_api: dict[str, str], run_id):  # type: ignore[no-untyped-def]
+def final(prefect_api: dict[str, str], run_id):  # type: ignore[no-untyped-def]
     run = ask(prefect_api, lambda client: client.read_flow_run(run_id))
     return run if run.state is not None and run.state.is_final() else None
 

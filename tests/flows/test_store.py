@@ -21,4 +21,4 @@ def test_an_import_succeeds_where_no_store_can_be_made(empty_project: Project, t
     draw_classes(tmp_path / "source", each=1)
     (empty_project.root / "mlflow.db").symlink_to(tmp_path / "nowhere" / "mlflow.db")
 
-    assert "3" in empty_project.graft("import", str(tmp_path / "source")).stdout
+    assert "3" in empty_project.graft_here("import", str(tmp_path / "source")).stdout

@@ -16,7 +16,7 @@ from tasks.common.paths import STAGES
 from tasks.common.record import Record
 
 if TYPE_CHECKING:
-    from projects import Project
+    from projects import Project, Rerun
 
 
 def stage_runs(project: Project) -> dict[str, Any]:
@@ -113,7 +113,7 @@ def test_the_head_logs_its_path_step_by_step(finished: Project) -> None:
     losses = finished.mlflow().get_metric_history(run_id, "path_val_loss")
 
     assert [point.step for point in losses] == list(range(len(losses)))
-    assert len(losses) == finished.json("metrics/head.json")["strengths_tried"]
+    assert len(losses) == finished.json("metrics/head.json")["tried"]
 
 
 def test_evaluate_keeps_its_report(finished: Project) -> None:
@@ -122,15 +122,13 @@ def test_evaluate_keeps_its_report(finished: Project) -> None:
     assert {"index.html", "confusion.png", "mistakes.png", "predictions.parquet"} <= {file.path for file in files}
 
 
-def test_a_later_run_links_the_runs_that_it_reuses(project: Project) -> None:
-    before = {stage: run.info.run_id for stage, run in stage_runs(project).items()}
-    project.set("head", l2_max=0.5)
-    project.repro()
+def test_a_later_run_links_the_runs_that_it_reuses(finished: Project, rerun: Rerun) -> None:
+    before = {stage: run.info.run_id for stage, run in stage_runs(finished).items()}
 
-    newest = parents(project)[-1]
+    newest = parents(rerun)[-1]
     ran = {
         run.data.tags["graft.stage"]
-        for run in project.runs()
+        for run in rerun.runs()
         if run.data.tags.get("mlflow.parentRunId") == newest.info.run_id
     }
     assert ran == {"head", "finetune", "evaluate", "register"}
@@ -155,28 +153,29 @@ def test_a_failed_stage_is_recorded_as_failed_with_its_reason(project: Project) 
 
 
 def test_a_run_that_fails_before_the_test_has_no_test_accuracy(project: Project) -> None:
-    project.set("preprocess", seed=3)
+    project.set("features", dtype="float16")
     stage = project.root / "tasks" / "head" / "stage.py"
     stage.write_text(stage.read_text(encoding="utf-8") + "\nraise OSError(5, 'Input/output error')\n", encoding="utf-8")
 
     assert project.dvc("repro", check=False).returncode != 0
 
-    assert "test_accuracy" not in parents(project)[-1].data.metrics
+    newest, features = parents(project)[-1], stage_runs(project)["features"]
+    assert (features.info.status, features.data.tags["mlflow.parentRunId"]) == ("FINISHED", newest.info.run_id)
+    assert "test_accuracy" not in newest.data.metrics
 
 
-def test_a_run_id_leaked_into_the_environment_is_not_continued(project: Project) -> None:
-    client = project.mlflow()
-    foreign = client.create_run(client.get_experiment_by_name("graft").experiment_id).info.run_id
-    project.set("head", l2_max=0.5)
+def test_a_run_id_leaked_into_the_environment_is_not_continued(rerun: Rerun) -> None:
+    leaked = rerun.mlflow().get_run(rerun.leaked)
 
-    project.repro(MLFLOW_RUN_ID=foreign)
-
-    assert client.get_run(foreign).data.metrics == {}
-    assert client.get_run(foreign).data.params == {}
+    assert leaked.data.metrics == {}
+    assert leaked.data.params == {}
 
 
-def test_an_unreachable_mlflow_is_one_clear_error(project: Project) -> None:
-    project.set("head", l2_max=0.5)
+def test_an_unreachable_mlflow_is_one_clear_error_and_interrupts_the_work(project: Project) -> None:
+    stage = project.root / "tasks" / "head" / "stage.py"
+    slow = "def run(params: HeadParams, paths: Paths) -> Record:\n"
+    slow += '    import threading\n    threading.Event().wait(100)\n    open("worked", "x")\n\n\ndef _run'
+    stage.write_text(stage.read_text(encoding="utf-8").replace("def run", slow, 1), encoding="utf-8")
 
     done = project.dvc(
         "repro",
@@ -191,30 +190,17 @@ def test_an_unreachable_mlflow_is_one_clear_error(project: Project) -> None:
     assert "MLFLOW_TRACKING_URI" in done.stderr
     assert "::failure io" in done.stderr, "a flow tries it again"
     assert "Traceback" not in done.stderr
-
-
-def test_work_that_cannot_be_recorded_is_interrupted(project: Project) -> None:
-    stage = project.root / "tasks" / "head" / "stage.py"
-    slow = "def run(params: HeadParams, paths: Paths) -> Record:\n"
-    slow += '    import threading\n    threading.Event().wait(100)\n    open("worked", "x")\n\n\ndef _run'
-    stage.write_text(stage.read_text(encoding="utf-8").replace("def run", slow, 1), encoding="utf-8")
-
-    done = project.dvc(
-        "repro", check=False, MLFLOW_TRACKING_URI="http://127.0.0.1:9", MLFLOW_HTTP_REQUEST_MAX_RETRIES="0"
-    )
-
-    assert "MLflow cannot be reached" in done.stderr
-    assert "Traceback" not in done.stderr
     assert not (project.root / "worked").exists()
 
 
-def test_two_projects_in_one_process_have_a_store_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_projects_in_one_process_have_a_store_each(
+    finished: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    for name in ("one", "two"):
-        (tmp_path / name).mkdir()
-        Tracker(tmp_path / name).new_parent("run", {})
+    projects = [finished.copy(tmp_path / name) for name in ("one", "two")]
+    new = [Tracker(project.root).new_parent("run", {}) for project in projects]
 
-    assert all((tmp_path / name / "mlflow.db").is_file() for name in ("one", "two"))
+    assert [parents(project)[-1].info.run_id for project in projects] == new
 
 
 def test_nested_figures_become_dotted_names() -> None:
@@ -226,9 +212,9 @@ def test_names_that_mlflow_would_not_take_stay_apart() -> None:
     assert len({_key("a+b"), _key("a*b"), _key("x" * 300), _key("x" * 301)}) == 4
 
 
-def test_more_than_a_hundred_facts_are_all_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_than_a_hundred_facts_are_all_kept(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    tracker = Tracker(tmp_path)
+    tracker = Tracker(project.root)
     run_id = tracker.new_parent("run", {})
 
     tracker.log_record(run_id, Record({}, facts={f"fact.{n}": "x" for n in range(130)}), {}, "")

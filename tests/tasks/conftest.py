@@ -19,7 +19,8 @@ COLOURS = {"blue": (40, 60, 200), "green": (40, 180, 60), "red": (200, 50, 40)}
 SECTIONS = {
     "preprocess": {"val_fraction": 0.25, "test_fraction": 0.25},
     "features": {"backbone": BACKBONE, "weights": "random", "precision": "f32", "threads": 2},
-    "head": {"strengths": 7},
+    "head": {"folds": 0, "l2_max": 1.0, "strengths": 7},
+    "audit": {"folds": 3, "curve_seeds": 1},
     "finetune": {"mode": "off"},
     "evaluate": {"bootstrap": 200},
     "register": {"smoke_images": 4},
@@ -67,12 +68,13 @@ def fill_classes(noise):
 
 @pytest.fixture(scope="session")
 def run_stage():
-    """run_stage(name, paths, key=value, ...) runs a stage's body with the tests' parameters, changed as told."""
+    """run_stage(name, paths, key=value, ...) runs a stage's body with the tests' parameters, changed as told; `task` is
+    for preprocess, which is told it beside its parameters."""
 
     def run(stage: str, paths: Paths, **changes):
         module = importlib.import_module(f"tasks.{stage}.params")
+        extra = [{}, changes.pop("task", "classification")] if stage == "preprocess" else []
         params = getattr(module, f"{stage.capitalize()}Params")(**{**SECTIONS[stage], **changes})
-        extra = [{}] if stage == "preprocess" else []
         return importlib.import_module(f"tasks.{stage}.stage").run(params, paths, *extra)
 
     return run

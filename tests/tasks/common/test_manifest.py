@@ -48,3 +48,17 @@ def test_an_image_may_have_several_classes_or_none():
 
 def test_numbers_are_no_classes():
     assert classes(pd.DataFrame({"label": ["0.5", "2"], "task": "regression"})) == []
+
+
+def test_an_image_counts_for_each_of_its_classes():
+    manifest = pd.DataFrame({"label": ["b|c", "", "c"], "task": "multilabel", "split": ["train", "val", "test"]})
+
+    assert counts(manifest) == {
+        "b": {"train": 1, "val": 0, "test": 0},
+        "c": {"train": 1, "val": 0, "test": 1},
+    }
+
+
+@pytest.mark.parametrize(("task", "label"), [("multilabel", ""), ("regression", "1.0")])
+def test_no_classes_are_counted_where_there_are_none(task, label):
+    assert counts(pd.DataFrame({"label": [label], "task": task, "split": ["train"]})) == {}

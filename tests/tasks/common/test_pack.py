@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from tasks.common.errors import DataError
-from tasks.common.pack import Pack, RowFile, read_pack
+from tasks.common.pack import Learnable, Pack, RowFile, read_pack
 
 
 def test_a_pack_that_is_not_there_names_the_stage_that_makes_it(tmp_path):
@@ -76,3 +76,19 @@ def test_what_is_to_be_learned_of_an_image_is_a_class_some_classes_or_a_number(t
     pack = Pack(np.zeros((3, 2), np.float32), np.zeros((0, 2), np.float32), index, {})
 
     assert pack.targets(np.arange(3)).tolist() == targets
+
+
+def test_rows_to_learn_from_are_read_by_slices_over_images_and_views():
+    images_ND, views_VD = (
+        np.arange(10, dtype=np.float16).reshape(5, 2),
+        100 + np.arange(4, dtype=np.float16).reshape(2, 2),
+    )
+    rows = Learnable(((images_ND, np.array([0, 2, 4])), (views_VD, np.array([0, 1]))))
+    whole = np.concatenate([images_ND[[0, 2, 4]], views_VD])
+
+    assert rows.shape == (5, 2)
+    assert np.asarray(rows).tolist() == whole.tolist()
+    for start in range(6):
+        for stop in range(start, 7):
+            assert rows[start:stop].tolist() == whole[start:stop].tolist()
+    assert rows[0:5].dtype == np.float32

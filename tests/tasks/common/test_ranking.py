@@ -15,7 +15,7 @@ def right(*places, count=20):
 
 def probed(name, correct_N, speed=10.0, log_loss=0.5):
     share = float(correct_N.mean())
-    return Probed(name, correct_N, share, share - 0.1, share + 0.1, log_loss, 0.1, speed, "", 1.0, 4)
+    return Probed(name, correct_N, share, share - 0.1, share + 0.1, log_loss, {"l2": 0.1}, speed, "", 1.0, 4)
 
 
 @pytest.mark.parametrize(("a_alone", "b_alone"), [(1, 0), (0, 7), (5, 5), (3, 12), (40, 61), (900, 1000)])

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tasks.common.calibration import Calibration
 from tasks.common.engine import Engine
 from tasks.common.files import read_json, write_json
 from tasks.common.heads import LinearHead
@@ -31,9 +32,11 @@ def test_only_test_images_are_predicted_and_all_of_them(finished_paths):
     assert list(predictions(finished_paths)["image_id"]) == list(pack.index["image_id"].iloc[pack.rows("test")])
 
 
-def test_a_prediction_is_the_heads(finished_paths):
+def test_a_prediction_is_the_heads_calibrated(finished_paths):
     pack, table = read_pack(finished_paths.features), predictions(finished_paths)
-    p_NK = LinearHead.load(finished_paths.head).predict_proba(pack.stored_ND[pack.rows("test")])
+    head_NK = LinearHead.load(finished_paths.head).predict_proba(pack.stored_ND[pack.rows("test")])
+    p_NK = Calibration.load(finished_paths.head).apply(head_NK)
+    assert not np.array_equal(p_NK, head_NK)
     assert np.allclose(table[["p_blue", "p_green", "p_red"]].to_numpy(), p_NK)
     assert list(table["predicted"]) == [pack.classes[k] for k in p_NK.argmax(axis=1)]
     assert np.allclose(table["score"], p_NK.max(axis=1))
@@ -70,12 +73,20 @@ def test_a_second_run_gives_the_same_bytes(paths, run_stage, tree_bytes):
 
 def test_the_report_has_a_page_its_pictures_and_the_predictions(finished_paths):
     names = {file.name for file in finished_paths.report.iterdir()}
-    assert names == {"index.html", "confusion.png", "reliability.png", "mistakes.png", "predictions.parquet"}
+    assert names == {
+        "index.html",
+        "confusion.png",
+        "reliability.png",
+        "risk_coverage.png",
+        "mistakes.png",
+        "predictions.parquet",
+        "audit",
+    }
 
 
 def test_the_worst_mistakes_are_shown_most_confident_first(often_wrong, run_stage, monkeypatch):
     shown = {}
-    monkeypatch.setattr("tasks.evaluate.stage.mistakes_picture", lambda table, *_: shown.update(table=table))
+    monkeypatch.setattr("tasks.evaluate.classification.mistakes_picture", lambda table, *_: shown.update(table=table))
     run_stage("evaluate", often_wrong, mistakes=3)
     table = predictions(often_wrong)
     wrong = table[table["predicted"] != table["label"]]
@@ -87,6 +98,56 @@ def test_the_plots_can_be_drawn_from_tables(finished_paths):
     table = pd.read_csv(finished_paths.plots("evaluate") / "confusion.csv")
     assert list(table["actual"]) == list(predictions(finished_paths)["label"])
     assert len(pd.read_csv(finished_paths.plots("evaluate") / "reliability.csv")) > 0
+
+
+@pytest.mark.parametrize("name", ["average_precision.csv", "predicted.csv"])
+def test_a_table_of_another_task_has_columns_and_no_rows(finished_paths, name):
+    table = pd.read_csv(finished_paths.plots("evaluate") / name)
+    assert len(table.columns) >= 2
+    assert len(table) == 0
+
+
+@pytest.fixture
+def withholding(often_wrong):
+    """A head that abstains from about half of the test images."""
+    pack = read_pack(often_wrong.features)
+    p_NK = LinearHead.load(often_wrong.head).predict_proba(pack.stored_ND[pack.rows("test")])
+    threshold = float(np.median(Calibration(temperature=2.0).apply(p_NK).max(axis=1)))
+    Calibration(temperature=2.0, threshold=threshold, max_error=0.2, confidence=0.9).save(often_wrong.head)
+    return often_wrong
+
+
+def test_abstention_is_told_with_what_it_costs_and_what_it_buys(withholding, run_stage):
+    told = run_stage("evaluate", withholding).metrics["abstention"]
+    table, calibration = predictions(withholding), Calibration.load(withholding.head)
+    answered = table[~table["abstain"]]
+    assert list(table["abstain"]) == list(table["score"] <= calibration.threshold)
+    assert 0 < len(answered) < len(table)
+    assert (told["threshold"], told["max_error"]) == (calibration.threshold, 0.2)
+    assert (told["answered"], told["coverage"]) == (len(answered), len(answered) / len(table))
+    assert told["error"] == pytest.approx((answered["predicted"] != answered["label"]).mean())
+    assert told["error_low"] <= told["error"] <= told["error_high"]
+
+
+def test_figures_before_calibration_are_those_of_the_head_alone(withholding, run_stage):
+    metrics = run_stage("evaluate", withholding).metrics
+    Calibration().save(withholding.head)
+    plain = run_stage("evaluate", withholding).metrics
+    assert metrics["temperature"] == 2.0
+    assert metrics["log_loss_before"] == plain["log_loss"] == plain["log_loss_before"]
+    assert metrics["calibration_error_before"] == plain["calibration_error"]
+    assert metrics["log_loss"] != plain["log_loss"]
+    assert "abstention" not in plain
+    assert "abstain" not in predictions(withholding)
+
+
+def test_both_reliability_curves_and_errors_against_coverage_can_be_drawn_from_tables(withholding, run_stage):
+    run_stage("evaluate", withholding)
+    read = lambda name: pd.read_csv(withholding.plots("evaluate") / name)  # noqa: E731
+    assert read("reliability.csv")["confidence"].max() < read("reliability_before.csv")["confidence"].max()
+    curve, table = read("risk_coverage.csv"), predictions(withholding)
+    assert curve["coverage"].iloc[-1] == 1.0
+    assert curve["error"].iloc[-1] == pytest.approx((table["predicted"] != table["label"]).mean())
 
 
 def test_training_and_validation_images_have_no_part_in_the_test(paths, run_stage, tree_bytes):
@@ -121,7 +182,7 @@ def test_the_fine_tuned_candidate_is_its_own_graph_and_head(tuned, run_stage):
     table = predictions(tuned)
     pixels = np.stack([load(tuned.raw / path, EvalTransform.from_dict(transform)) for path in table["path"]])
     features_ND = Engine(tuned.finetune / "graph" / "graph.xml")(pixels)
-    expected = LinearHead.load(tuned.finetune).predict_proba(features_ND)
+    expected = Calibration.load(tuned.finetune).apply(LinearHead.load(tuned.finetune).predict_proba(features_ND))
     assert np.allclose(table[["p_blue", "p_green", "p_red"]].to_numpy(), expected, atol=1e-4)
 
 

@@ -11,8 +11,12 @@ def metrics():
     row = {"precision": 0.5, "recall": 0.25, "f1": 1 / 3, "support": 4}
     score = {"accuracy": 0.75, "accuracy_low": 0.6, "accuracy_high": 0.9, "log_loss": 0.5}
     return {
+        "task": "classification",
         **score,
         "calibration_error": 0.125,
+        "temperature": 1.75,
+        "log_loss_before": 0.625,
+        "calibration_error_before": 0.25,
         "candidate": "head",
         "images": 40,
         "classes": 2,
@@ -67,6 +71,12 @@ def test_the_page_needs_no_network(metrics):
     assert not re.findall(r'(?:src|href)="(?:https?:)?//', report_page(metrics, 0.95))
 
 
-def test_the_page_shows_the_three_pictures_beside_it(metrics):
+def test_what_calibration_changed_is_told(metrics):
+    text = texts(report_page(metrics, 0.95))
+    assert "temperature 1.750" in text
+    assert "Without that the log loss would be 0.625, the calibration error 0.250" in text
+
+
+def test_the_page_shows_the_four_pictures_beside_it(metrics):
     sources = re.findall(r'src="([^"]+)"', report_page(metrics, 0.95))
-    assert sources == ["confusion.png", "reliability.png", "mistakes.png"]
+    assert sources == ["confusion.png", "reliability.png", "risk_coverage.png", "mistakes.png"]

@@ -5,7 +5,14 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from tasks.evaluate.pictures import confusion_picture, mistakes_picture, reliability_picture
+from tasks.evaluate.pictures import (
+    confusion_picture,
+    mistakes_picture,
+    precision_recall_picture,
+    reliability_picture,
+    residuals_picture,
+    scatter_picture,
+)
 
 BINS = [
     {"bin": 0.75, "images": 4, "confidence": 0.7, "accuracy": 0.75},
@@ -19,7 +26,7 @@ def mistakes(tmp_path, noise):
     rows = []
     for n in range(8):
         noise(30 + n, 50, seed=n).save(tmp_path / f"{n}.png")
-        rows.append({"path": f"{n}.png", "label": "cat", "predicted": "dog", "score": 0.9 - n / 20})
+        rows.append({"path": f"{n}.png", "caption": f"cat\nas dog ({90 - 5 * n}%)"})
     return pd.DataFrame(rows)
 
 
@@ -54,7 +61,7 @@ def test_many_classes_are_drawn_without_names(tmp_path):
 @pytest.mark.parametrize("name", ["$5_$", "a$^$b", "100 % & more", "a_b^c\\d", "<x>"])
 def test_a_class_may_have_any_name(tmp_path, mistakes, name):
     confusion_picture(MATRIX, [name, "dog"], tmp_path / "a.png")
-    mistakes_picture(mistakes.assign(label=name), tmp_path, tmp_path / "b.png")
+    mistakes_picture(mistakes.assign(caption=name), tmp_path, tmp_path / "b.png")
     assert (tmp_path / "a.png").is_file()
     assert (tmp_path / "b.png").is_file()
 
@@ -62,6 +69,12 @@ def test_a_class_may_have_any_name(tmp_path, mistakes, name):
 def test_a_reliability_picture_is_a_picture(tmp_path):
     reliability_picture(BINS, 0.05, tmp_path / "a.png")
     assert min(pixels(tmp_path / "a.png").shape[:2]) > 200
+
+
+def test_reliability_before_calibration_is_drawn_beside_that_after(tmp_path):
+    reliability_picture(BINS, 0.05, tmp_path / "a.png")
+    reliability_picture(BINS, 0.05, tmp_path / "b.png", [{**row, "accuracy": 0.3} for row in BINS])
+    assert not np.array_equal(pixels(tmp_path / "a.png"), pixels(tmp_path / "b.png"))
 
 
 def test_mistakes_show_their_images(tmp_path, mistakes):
@@ -111,3 +124,28 @@ def test_of_one_or_two_bands_the_first_is_shown_as_grey(tmp_path, mistakes, band
     np.save(tmp_path / "bands.npy", np.full((50, 50, len(bands)), bands, np.uint8))
     mistakes_picture(mistakes.head(1).assign(path="bands.npy"), tmp_path, tmp_path / "a.png", len(bands))
     assert (pixels(tmp_path / "a.png") == 77).all(axis=2).sum() > 1000
+
+
+def curves(k):
+    recall = np.linspace(0, 1, 9)
+    return {f"class $_{n}$": (recall, np.linspace(1, n / k, 9)) for n in range(k)}, {
+        f"class $_{n}$": (1 + n / k) / 2 for n in range(k)
+    }
+
+
+@pytest.mark.parametrize("k", [0, 1, 3, 40])
+def test_precision_and_recall_are_a_picture_of_any_number_of_classes(tmp_path, k):
+    precision_recall_picture(*curves(k), tmp_path / "a.png")
+    assert min(pixels(tmp_path / "a.png").shape[:2]) > 200
+
+
+@pytest.mark.parametrize("n", [1, 3000])
+def test_numbers_are_pictures_of_any_number_of_images(tmp_path, n):
+    rng = np.random.default_rng(0)
+    true_N, error_N = rng.normal(size=n), rng.normal(size=n)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        scatter_picture(true_N, true_N + error_N, tmp_path / "a.png")
+        residuals_picture(error_N, tmp_path / "b.png")
+    assert min(pixels(tmp_path / "a.png").shape[:2]) > 200
+    assert min(pixels(tmp_path / "b.png").shape[:2]) > 200

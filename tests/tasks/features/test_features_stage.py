@@ -273,12 +273,12 @@ def test_another_augmentation_makes_other_views(paths, run_stage, change):
 def test_what_the_head_learns_from_has_the_views_with_their_images_labels(paths, run_stage):
     run_stage("features", paths, views=2)
     pack = read_pack(paths.features)
-    x_ND, rows = pack.to_learn_from("train", "val")
+    x_ND, rows = pack.with_views(pack.rows("train", "val"))
     train = pack.rows("train")
     assert x_ND.shape == (len(rows), 256)
     assert list(rows) == [*pack.rows("train", "val"), *train, *train]
     assert np.array_equal(x_ND[len(pack.rows("train", "val")) :], pack.views_VD)
-    assert list(pack.to_learn_from("val")[1]) == list(pack.rows("val"))
+    assert list(pack.with_views(pack.rows("val"))[1]) == list(pack.rows("val"))
 
 
 @pytest.mark.parametrize("threads", [0, 1, 3])

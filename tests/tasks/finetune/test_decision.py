@@ -10,6 +10,14 @@ def never():
     raise AssertionError("the prediction costs seconds and was asked for in vain")
 
 
+def test_what_cannot_keep_the_promise_is_not_kept():
+    head, better = Score(0.8, 0.5), Score(0.9, 0.3)
+    assert whether_to_keep(head, better, keeps_promise=True)[0] == "finetune"
+    chosen, reason = whether_to_keep(head, better, keeps_promise=False)
+    assert chosen == "head"
+    assert "`head.max_error` cannot be promised" in reason
+
+
 def test_off_never_trains():
     assert whether_to_train(FinetuneParams(mode="off"), 10**6, never) == (False, "`finetune.mode` is off", None)
 
@@ -63,3 +71,16 @@ def test_a_decision_can_be_written_as_json():
     content = json.loads(json.dumps(decision.to_dict()))
     assert content["validation"] == {"head": {"accuracy": 0.5, "log_loss": 1.0}}
     assert (content["ran"], content["chosen"]) == (False, "head")
+
+
+@pytest.mark.parametrize(("task", "words"), [("multilabel", "mean average precision"), ("regression", "R²")])
+def test_the_main_figure_of_the_task_decides(task, words):
+    head, better = Score(0.8, 0.1, task), Score(0.9, 0.5, task)
+    chosen, reason = whether_to_keep(head, better)
+    assert chosen == "finetune"
+    assert f"validation {words} 0.9000 against the frozen head's 0.8000" in reason
+
+
+def test_a_score_is_written_under_the_names_of_its_task():
+    decision = Decision("on", True, "head", "why", 10, 2.0, {"head": Score(0.5, 1.0, "regression")})
+    assert decision.to_dict()["validation"] == {"head": {"r2": 0.5, "mse": 1.0}}

@@ -2,6 +2,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -9,8 +10,11 @@ import pytest
 import torch
 
 from tasks.common.backbones.graph import read_graph
+from tasks.common.calibrating import calibrate
+from tasks.common.calibration import Calibration
 from tasks.common.candidates import read_candidates
 from tasks.common.engine import Engine
+from tasks.common.errors import ParamsError
 from tasks.common.files import read_json
 from tasks.common.heads import LinearHead
 from tasks.common.images import load
@@ -39,6 +43,30 @@ def test_saying_no_writes_only_the_decision_and_imports_no_torch(paths, reposito
     decision = read_json(paths.finetune / "decision.json")
     assert (decision["ran"], decision["chosen"]) == (False, "head")
     assert reason in decision["reason"]
+
+
+def test_from_a_head_that_is_not_linear_auto_trains_nothing_and_says_why(paths, repository, run_stage):
+    run_stage("head", paths, kind="knn", knn_k=[3])
+    params = json.dumps({"mode": "auto", "min_images": 1, "budget_minutes": 1000})
+    subprocess.run([sys.executable, "-c", PROGRAM, str(paths.root), params], cwd=repository, check=True)
+    decision = read_json(paths.finetune / "decision.json")
+    assert (decision["ran"], decision["chosen"]) == (False, "head")
+    assert "by `head.kind` it is of kind knn" in decision["reason"]
+    assert decision["validation"]["head"]["accuracy"] > 0
+
+
+def test_from_a_head_that_is_not_linear_on_is_an_error_that_names_both_keys(paths, run_stage, tree_bytes):
+    run_stage("head", paths, kind="mlp", mlp_epochs=1, mlp_hidden=4)
+    before = tree_bytes(paths.finetune)
+    with pytest.raises(ParamsError, match=r"`finetune.mode`(.|\n)*`head.kind`"):
+        run_stage("finetune", paths, mode="on")
+    assert tree_bytes(paths.finetune) == before
+
+
+def test_a_head_by_ridge_regression_is_linear_and_may_be_fine_tuned_from(paths, run_stage):
+    run_stage("head", paths, kind="ridge")
+    changes = {"mode": "auto", "min_images": 1, "budget_minutes": 1e-6, "batch_size": 4, "precision": "f32"}
+    assert "would take more than" in run_stage("finetune", paths, **changes).facts["reason"]
 
 
 def test_the_score_of_the_frozen_head_is_that_of_the_head_that_has_not_seen_validation(finished_paths):
@@ -79,7 +107,37 @@ def test_auto_trains_when_there_is_time(paths, run_stage):
 
 def test_training_writes_all_that_a_candidate_needs(tuned_paths):
     names = {file.name for file in tuned_paths.finetune.iterdir()}
-    assert names == {"decision.json", "head.safetensors", "head.json", "graph", "network.safetensors", "curves.csv"}
+    assert names == {
+        "decision.json",
+        "head.safetensors",
+        "head.json",
+        "calibration.json",
+        "graph",
+        "network.safetensors",
+        "curves.csv",
+    }
+
+
+def test_the_trained_network_is_calibrated_by_its_own_probabilities(tuned_paths):
+    pack = read_pack(tuned_paths.features)
+    val = pack.rows("val")
+    candidates, _ = read_candidates(tuned_paths)
+    p_NK = candidates["finetune"].output(pack, val, tuned_paths, "f32")
+    expected = calibrate(p_NK, pack.labels(val), pack.weights(val), "classification", scale=True)
+    found = Calibration.load(tuned_paths.finetune)
+    assert found == candidates["finetune"].calibration
+    assert found.temperature == pytest.approx(expected.temperature, rel=1e-3)
+    assert found.temperature != candidates["head"].calibration.temperature
+
+
+def test_a_promise_asked_of_the_head_is_asked_of_the_trained_network(paths, run_stage):
+    asked = replace(Calibration.load(paths.head), max_error=0.001, confidence=0.9, threshold=0.5)
+    asked.save(paths.head)
+    record = run_stage("finetune", paths, mode="on", epochs=1, batch_size=8, precision="f32")
+    found = Calibration.load(paths.finetune)
+    assert (found.max_error, found.threshold) == (0.001, None)
+    assert record.facts["chosen"] == "head"
+    assert record.metrics["calibration"]["least_error"] > 0.001
 
 
 def test_the_decision_tells_both_scores_and_keeps_the_better(tuned_paths):

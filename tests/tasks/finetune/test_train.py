@@ -6,6 +6,7 @@ from torch import nn
 from tasks.common.heads import LinearHead
 from tasks.common.images import EvalTransform
 from tasks.common.metrics import accuracy, log_loss
+from tasks.finetune.goal import Goal
 from tasks.finetune.params import FinetuneParams
 from tasks.finetune.train import Course, Images, Trainer
 
@@ -24,7 +25,8 @@ def trainer():
         )
         head = LinearHead(np.zeros((2, 6), np.float32), np.zeros(2, np.float32), ["dark", "light"])
         settings = {"epochs": 4, "batch_size": 8, "learning_rate": 1e-2, "patience": 9, "precision": "f32"}
-        return Trainer(backbone, head, TRANSFORM, FinetuneParams(**{**settings, **params}))
+        chosen = FinetuneParams(**{**settings, **params})
+        return Trainer(backbone, head, TRANSFORM, chosen, Goal("classification", chosen.label_smoothing))
 
     return make
 
@@ -58,7 +60,7 @@ def test_training_learns(trainer, tmp_path):
 
 def test_training_starts_from_the_head_it_is_given():
     head = LinearHead(np.float32([[1, 2, 3], [4, 5, 6]]), np.float32([7, 8]), ["a", "b"])
-    trainer = Trainer(nn.Flatten(), head, TRANSFORM, FinetuneParams())
+    trainer = Trainer(nn.Flatten(), head, TRANSFORM, FinetuneParams(), Goal("classification", 0.1))
     again = trainer.head(["a", "b"])
     assert np.array_equal(again.weight, head.weight)
     assert np.array_equal(again.bias, head.bias)
@@ -164,7 +166,7 @@ def test_the_best_weights_are_restored_and_not_the_last(trainer, tmp_path):
     course = t.run(images(), val, tmp_path / "c.pt", None)
     losses = [row["val_loss"] for row in course.rows]
     assert course.best_epoch == int(np.argmin(losses)) < len(losses) - 1
-    assert log_loss(t.predict_proba(val), val.y_N) == pytest.approx(min(losses))
+    assert log_loss(t.output(val), val.target) == pytest.approx(min(losses))
     assert same(state(t), course.best_state)
 
 
@@ -183,13 +185,13 @@ def test_training_within_its_deadline_does_all_epochs(trainer, tmp_path):
 def test_the_course_tells_loss_and_accuracy_on_validation(trainer, tmp_path):
     t, val = trainer(epochs=1), images()
     (row,) = t.run(images(), val, tmp_path / "c.pt", None).rows
-    p_NK = t.predict_proba(val)
-    assert row["val_loss"] == pytest.approx(log_loss(p_NK, val.y_N))
-    assert row["val_accuracy"] == accuracy(p_NK, val.y_N)
+    p_NK = t.output(val)
+    assert row["val_loss"] == pytest.approx(log_loss(p_NK, val.target))
+    assert row["val_accuracy"] == accuracy(p_NK, val.target)
 
 
 def test_probabilities_do_not_depend_on_the_size_of_the_batch(trainer):
-    one, many = (trainer(batch_size=size).predict_proba(images()) for size in (2, 24))
+    one, many = (trainer(batch_size=size).output(images()) for size in (2, 24))
     assert np.allclose(one, many, atol=1e-6)
     assert one.shape == (N, 2)
 
@@ -233,11 +235,11 @@ def test_biases_and_norms_do_not_decay(trainer):
 def test_an_image_of_no_weight_to_speak_of_has_no_effect(trainer, tmp_path):
     plain = images()
     wrong = Images(
-        plain.load, np.where(np.arange(N) < 6, 1 - plain.y_N, plain.y_N), np.where(np.arange(N) < 6, 1e-9, 1.0)
+        plain.load, np.where(np.arange(N) < 6, 1 - plain.target, plain.target), np.where(np.arange(N) < 6, 1e-9, 1.0)
     )
     t = trainer(epochs=8)
     t.run(wrong, plain, tmp_path / "c.pt", None)
-    assert accuracy(t.predict_proba(plain), plain.y_N) == 1.0
+    assert accuracy(t.output(plain), plain.target) == 1.0
 
 
 def test_a_new_course_is_empty():

@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 
@@ -5,9 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.common.errors import DataError
-from tasks.common.heads import LinearHead
+from tasks.common.calibrating import calibrate
+from tasks.common.calibration import Calibration
+from tasks.common.errors import DataError, GraftError, ParamsError
+from tasks.common.heads import LinearHead, load_head
 from tasks.common.manifest import write_table
+from tasks.common.metrics import accuracy, log_loss
 from tasks.common.pack import read_pack
 from tasks.common.paths import Paths
 
@@ -127,18 +131,178 @@ def test_validations_probabilities_are_those_of_the_selected_head(finished_paths
     assert np.allclose(table[["p_0", "p_1", "p_2"]].to_numpy(), expected)
 
 
-def test_the_path_has_a_row_for_each_strength_tried(paths, run_stage):
-    record = run_stage("head", paths)
-    table = pd.read_csv(paths.plots("head") / "path.csv")
-    assert len(table) == record.metrics["strengths_tried"]
-    assert record.metrics["l2"] in set(table["l2"])
+def test_temperature_and_threshold_are_those_of_validations_probabilities(unbalanced, run_stage):
+    record = run_stage("head", unbalanced, max_error=0.3, max_error_confidence=0.8, folds=0)
+    pack, table = read_pack(unbalanced.features), pd.read_parquet(unbalanced.head / "validation.parquet")
+    val = pack.rows("val")
+    expected = calibrate(
+        table[["p_0", "p_1", "p_2"]].to_numpy(),
+        pack.labels(val),
+        pack.weights(val),
+        "classification",
+        scale=True,
+        max_error=0.3,
+        confidence=0.8,
+    )
+    assert Calibration.load(unbalanced.head) == expected
+    told = record.metrics["calibration"]
+    assert (told["temperature"], told["threshold"]) == (expected.temperature, expected.threshold)
+    assert told["coverage"] == expected.figures["coverage"]
+    assert unbalanced.head / "calibration.json" in record.files
+
+
+def test_the_heads_own_numbers_are_not_calibrated(unbalanced, run_stage):
+    run_stage("head", unbalanced, calibrate=False)
+    before = {name: LinearHead.load(unbalanced.head, name) for name in ("head", "selected")}
+    run_stage("head", unbalanced, calibrate=True)
+    assert Calibration.load(unbalanced.head).temperature != 1.0
+    for name, head in before.items():
+        assert np.array_equal(LinearHead.load(unbalanced.head, name).weight, head.weight)
+
+
+def test_without_calibration_the_temperature_is_one(unbalanced, run_stage):
+    run_stage("head", unbalanced, calibrate=False)
+    assert Calibration.load(unbalanced.head) == Calibration()
+
+
+def test_an_error_that_cannot_be_promised_stops_the_stage_and_leaves_the_earlier_head(
+    unbalanced, run_stage, tree_bytes
+):
+    run_stage("head", unbalanced)
+    before = tree_bytes(unbalanced.head)
+    with pytest.raises(GraftError, match=r"head\.max_error"):
+        run_stage("head", unbalanced, max_error=0.001)
+    assert tree_bytes(unbalanced.head) == before
+
+
+@pytest.mark.parametrize("value", [0, 1, 1.5, -0.1])
+def test_an_error_must_be_a_share(run_stage, paths, value):
+    with pytest.raises(ValueError, match="max_error"):
+        run_stage("head", paths, max_error=value)
+
+
+def test_a_share_of_wrong_answers_is_refused_for_numbers_before_anything_is_trained(unbalanced, run_stage):
+    index = pd.read_parquet(unbalanced.features / "index.parquet")
+    write_table(index.assign(task="regression", label="1.5"), unbalanced.features / "index.parquet")
+    with pytest.raises(ParamsError, match=r"head\.max_error"):
+        run_stage("head", unbalanced, max_error=0.1)
+
+
+@pytest.mark.parametrize("kind", ["logistic", "knn", "ridge", "mlp"])
+def test_every_kind_writes_a_head_that_predicts_and_the_same_bytes_again(unbalanced, run_stage, tree_bytes, kind):
+    changes = {"kind": kind, "mlp_epochs": 2, "mlp_hidden": 8, "knn_k": [1, 5]}
+    record = run_stage("head", unbalanced, **changes)
+    assert record.facts["kind"] == kind
+    p_NK = load_head(unbalanced.head).predict_proba(read_pack(unbalanced.features).stored_ND)
+    assert p_NK.shape == (200, 3)
+    before = tree_bytes(unbalanced.head), tree_bytes(unbalanced.plots("head"))
+    run_stage("head", unbalanced, **changes)
+    assert (tree_bytes(unbalanced.head), tree_bytes(unbalanced.plots("head"))) == before
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("logistic", {"l2"}),
+        ("ridge", {"l2"}),
+        ("knn", {"k"}),
+        ("mlp", {"dropout", "weight_decay", "epochs"}),
+    ],
+)
+def test_the_path_has_a_row_for_each_candidate_tried(unbalanced, run_stage, kind, settings):
+    record = run_stage("head", unbalanced, kind=kind, mlp_epochs=2, mlp_hidden=8, knn_k=[1, 5])
+    table = pd.read_csv(unbalanced.plots("head") / "path.csv")
+    figures = ["train_loss", "val_loss", "val_accuracy", "iterations", "converged"]
+    assert next(iter(table)) == "along"
+    assert set(table) == {"along", *settings, *figures}
+    assert len(table) == record.metrics["tried"]
+    chosen = table[table["val_loss"] == table["val_loss"].min()].iloc[0]
+    assert {name: record.metrics[name] for name in settings} == pytest.approx({name: chosen[name] for name in settings})
     assert [value for _, value in record.curves["path_val_loss"]] == pytest.approx(list(table["val_loss"]))
 
 
-def test_the_figures_are_those_of_the_chosen_strength(paths, run_stage):
+def test_the_path_is_drawn_along_the_logarithm_of_the_strength(paths, run_stage):
+    run_stage("head", paths)
+    table = pd.read_csv(paths.plots("head") / "path.csv")
+    assert np.allclose(10 ** table["along"], table["l2"])
+
+
+def test_the_figures_are_those_of_the_chosen_candidate(paths, run_stage):
     record = run_stage("head", paths)
     table = pd.read_csv(paths.plots("head") / "path.csv")
     assert record.metrics["val_log_loss"] == pytest.approx(table["val_loss"].min())
+
+
+def test_the_settings_chosen_stand_beside_both_heads(unbalanced, run_stage):
+    record = run_stage("head", unbalanced, kind="knn", knn_k=[3, 9])
+    for name in ("head", "selected"):
+        facts = json.loads((unbalanced.head / f"{name}.json").read_text(encoding="utf-8"))
+        assert (facts["kind"], facts["k"]) == ("knn", record.metrics["k"])
+
+
+def test_cross_validation_writes_what_each_image_was_given_while_it_was_held_out(unbalanced, run_stage):
+    record = run_stage("head", unbalanced, folds=4)
+    pack, table = read_pack(unbalanced.features), pd.read_parquet(unbalanced.head / "validation.parquet")
+    both = pack.rows("train", "val")
+    assert list(table["image_id"]) == list(pack.index["image_id"].iloc[both])
+    assert set(table["fold"]) == {0, 1, 2, 3}
+    assert (record.metrics["folds"], record.metrics["val_images"]) == (4, len(pack.rows("val")))
+    p_NK = table[["p_0", "p_1", "p_2"]].to_numpy()
+    assert record.metrics["val_log_loss"] == pytest.approx(log_loss(p_NK, pack.labels(both)))
+    assert record.metrics["val_accuracy"] == accuracy(p_NK, pack.labels(both))
+
+
+def test_after_cross_validation_the_selected_head_has_not_learned_validation_images(unbalanced, run_stage):
+    run_stage("head", unbalanced, folds=4, strengths=1)
+    selected = LinearHead.load(unbalanced.head, "selected")
+    run_stage("head", unbalanced, folds=0, strengths=1)
+    assert np.allclose(LinearHead.load(unbalanced.head, "selected").weight, selected.weight, atol=1e-3)
+
+
+def test_with_few_validation_images_the_default_cross_validates(unbalanced, run_stage):
+    assert run_stage("head", unbalanced, folds="auto").metrics["folds"] == 5
+
+
+def test_numbers_are_learned_and_their_error_told_in_their_unit(unbalanced, run_stage):
+    index = pd.read_parquet(unbalanced.features / "index.parquet")
+    number = 1000 + 50 * np.load(unbalanced.features / "features.npy")[:, 2]
+    write_table(index.assign(task="regression", label=number.astype(str)), unbalanced.features / "index.parquet")
+    record = run_stage("head", unbalanced, l2_min=1e-6, strengths=15)
+    assert record.facts["kind"] == "ridge"
+    assert record.metrics["val_rmse"] < 1
+    assert {"val_accuracy", "val_log_loss"}.isdisjoint(record.metrics)
+    table = pd.read_parquet(unbalanced.head / "validation.parquet")
+    error = table["predicted"] - table["label"].astype(float)
+    assert record.metrics["val_rmse"] == pytest.approx((error**2).mean() ** 0.5)
+    assert "val_rmse" in pd.read_csv(unbalanced.plots("head") / "path.csv")
+
+
+def test_several_classes_an_image_have_a_probability_each(unbalanced, run_stage):
+    index = pd.read_parquet(unbalanced.features / "index.parquet")
+    label = np.where(np.arange(200) % 3 == 0, "a|b", np.where(np.arange(200) % 3 == 1, "a", ""))
+    write_table(index.assign(task="multilabel", label=label), unbalanced.features / "index.parquet")
+    run_stage("head", unbalanced)
+    head = load_head(unbalanced.head)
+    assert (head.task, head.classes) == ("multilabel", ["a", "b"])
+    table = pd.read_parquet(unbalanced.head / "validation.parquet")
+    assert table["p_0"].mean() == pytest.approx(2 / 3, abs=0.15)
+
+
+def test_a_class_weight_of_an_unknown_class_is_refused_and_leaves_the_earlier_head(unbalanced, run_stage, tree_bytes):
+    run_stage("head", unbalanced)
+    before = tree_bytes(unbalanced.head)
+    with pytest.raises(ParamsError, match="no class is called d"):
+        run_stage("head", unbalanced, class_weight={"a": 1, "b": 1, "c": 1, "d": 1})
+    assert tree_bytes(unbalanced.head) == before
+
+
+def test_a_larger_weight_of_a_class_finds_more_of_it(unbalanced, run_stage):
+    pack = read_pack(unbalanced.features)
+    found = {}
+    for weight in (1, 20):
+        run_stage("head", unbalanced, class_weight={"a": 1, "b": weight, "c": 1})
+        found[weight] = (load_head(unbalanced.head).predict(pack.stored_ND) == 1).sum()
+    assert found[20] > found[1]
 
 
 @pytest.mark.parametrize(("bounds", "key"), [((1e-3, 1e-3), None), ((10.0, 1.0), "l2_min"), ((1e-9, 1e-12), "l2_max")])

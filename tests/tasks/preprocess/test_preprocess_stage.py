@@ -403,3 +403,102 @@ def test_a_number_of_channels_that_no_image_has_stops_the_run_and_leaves_no_mani
     assert stopped.value.got == "30 of 30: 30 wrong form"
     assert "set `preprocess.channels`" in stopped.value.todo
     assert not fresh.manifest.exists()
+
+
+def several(table):
+    """All have `bright`, three in five have `odd`; with three in five of the others, `red`."""
+    numbers = [int(path[-5]) for path in table["path"]]
+    return [
+        "|".join(["bright", *["odd"] * (n % 5 < 3), *["red"] * (p[0] == "r")]) for n, p in zip(numbers, table["path"])
+    ]
+
+
+def test_an_image_may_have_several_classes(tabled, preprocess):
+    paths = tabled(label=several)
+    record = preprocess(paths, task="multilabel")
+    table = manifest(paths)
+    assert set(table["task"]) == {"multilabel"}
+    assert table.loc["red/004.png", "label"] == "bright|red"
+    assert record.metrics["classes"] == 3
+    assert record.dataset.profile["classes"] == {"bright": 30, "odd": 18, "red": 10}
+    balance = pd.read_csv(paths.plots("preprocess") / "classes.csv")
+    assert balance.groupby("label")["images"].sum().to_dict() == {"bright": 30, "odd": 18, "red": 10}
+
+
+def test_an_image_of_no_class_is_kept_where_images_may_have_several(tabled, preprocess):
+    paths = tabled(label=lambda t: ["odd" * (int(p[-5]) % 2) for p in t["path"]])
+    preprocess(paths, task="multilabel")
+    assert manifest(paths).loc["red/004.png", "label"] == ""
+    assert reasons(paths) == {}
+
+
+def number(table):
+    return [f"{int(path[-5]) / 4}" for path in table["path"]]
+
+
+def test_a_label_may_be_a_number(tabled, preprocess):
+    paths = tabled(label=number)
+    record = preprocess(paths, task="regression")
+    table = manifest(paths)
+    assert set(table["task"]) == {"regression"}
+    assert table.loc["red/007.png", "label"] == "1.75"
+    assert (record.metrics["target_min"], record.metrics["target_max"]) == (0.0, 2.25)
+    assert "classes" not in record.metrics
+    balance = pd.read_csv(paths.plots("preprocess") / "classes.csv")
+    assert balance["images"].sum() == 30
+    assert list(balance["label"]) == sorted(balance["label"])
+
+
+@pytest.mark.parametrize(("images", "told"), [(2, "all training images have the same number"), (1, "same number")])
+def test_too_few_numbers_are_refused(tmp_path, preprocess, noise, images, told):
+    paths = Paths(tmp_path)
+    paths.raw.mkdir(parents=True)
+    for n in range(images):
+        noise(seed=n).save(paths.raw / f"{n}.png")
+    pd.DataFrame({"path": [f"{n}.png" for n in range(images)], "target": range(images)}).to_csv(
+        paths.raw / "labels.csv", index=False
+    )
+    with pytest.raises(DataError, match=told):
+        preprocess(paths, task="regression")
+
+
+@pytest.mark.parametrize(("task", "one", "other"), [("multilabel", "red", ""), ("regression", "0.5", "0.7")])
+def test_copies_with_other_labels_are_held_out_whatever_a_label_is(tabled, preprocess, task, one, other):
+    with Image.open(tabled().raw / "red/000.png") as image:
+        image.save(tabled().raw / "red/copy.png")
+    paths = tabled(label=lambda t: [one if path[0] == "b" or path == "red/000.png" else other for path in t["path"]])
+    preprocess(paths, task=task)
+    assert set(reasons(paths)) == {"red/000.png", "red/copy.png"}
+    assert all(reason.startswith("same pixels under two labels") for reason in reasons(paths).values())
+
+
+@pytest.mark.parametrize(
+    ("task", "label", "told"),
+    [
+        ("multilabel", "red", "no class tells the images apart"),
+        ("multilabel", "", "no class tells the images apart"),
+        ("regression", "1.5", "all training images have the same number"),
+    ],
+)
+def test_labels_that_teach_nothing_are_refused(tabled, preprocess, task, label, told):
+    with pytest.raises(DataError, match=told):
+        preprocess(tabled(label=lambda t: [label] * len(t)), task=task)
+
+
+@pytest.mark.parametrize("task", ["multilabel", "regression"])
+def test_folders_of_classes_stop_the_run_where_they_cannot_be_the_labels(fresh, preprocess, task):
+    with pytest.raises(DataError, match=r"labels\.csv"):
+        preprocess(fresh, task=task)
+    assert not fresh.manifest.exists()
+
+
+def test_classes_that_look_like_several_are_named(tabled, preprocess, capsys):
+    preprocess(tabled(label=lambda t: ["a|b" if int(p[-5]) % 2 else "a" for p in t["path"]]))
+    assert "one class: a|b; for several set `head.task: multilabel`" in capsys.readouterr().err
+    preprocess(tabled(label=several), task="multilabel")
+    assert "one class" not in capsys.readouterr().err
+
+
+def test_numbers_that_are_taken_for_classes_are_refused_with_the_way_out(tabled, preprocess):
+    with pytest.raises(DataError, match=r"no image is left for the split[\s\S]*`head.task: regression`"):
+        preprocess(tabled(label=lambda t: [f"{n / 7}" for n in range(len(t))]))

@@ -229,3 +229,85 @@ def test_a_pinned_image_stays_where_it_was_put():
     key = next(k for k, s in by_key(images, split_of(images)[0]).items() if s == "train")
     pins = pd.DataFrame({"seed": [0], "key": [key], "split": ["test"]})
     assert by_key(images, split_of(images, pins)[0])[key] == "test"
+
+
+def images_of_several(seed, classes=6, most=30):
+    """Images of no, one or several classes, some of which are rare and seldom alone."""
+    rng = np.random.default_rng(seed)
+    often = rng.uniform(0.03, 0.7, classes)
+    rows = [
+        (f"{seed}-{n}", "|".join(f"class{k}" for k in np.flatnonzero(rng.random(classes) < often)), None)
+        for n in range(rng.integers(8, most + 1))
+    ]
+    return pd.DataFrame(rows, columns=["key", "label", "split"])
+
+
+def split_of_several(images, pins=NO_PINS, seed=0):
+    return assign(images.assign(pixels=images["key"]), 0.15, 0.15, seed, pins, "multilabel")
+
+
+def lacking(images, splits):
+    """class -> the splits in which it has no image."""
+    rows = images.assign(split=splits, label=images["label"].str.split("|")).explode("label")
+    return {name: {"train", "val", "test"} - set(part["split"]) for name, part in rows.groupby("label") if name}
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_class_of_three_images_of_its_own_has_one_in_each_split_where_images_have_several(seed):
+    images = images_of_several(seed)
+    splits, _ = split_of_several(images)
+    alone = images["label"].value_counts()
+    found = lacking(images, splits)
+    assert all(not found[name] for name in found if alone.get(name, 0) >= 3)
+
+
+def test_a_class_that_never_stands_alone_is_filled_from_images_of_several():
+    images = pd.DataFrame({"key": [f"x{n}" for n in range(40)], "split": None})
+    images["label"] = ["common|rare" if n < 4 else "common" for n in range(40)]
+    gaps = [lacking(images, split_of_several(images, seed=seed)[0]) for seed in range(40)]
+    assert all(found == {"common": set(), "rare": set()} for found in gaps)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_move_for_one_class_takes_no_other_class_out_of_a_split(seed):
+    images = images_of_several(seed, most=14)
+    by_hash = ["test" if place(key, 0) < 0.15 else "val" if place(key, 0) < 0.3 else "train" for key in images["key"]]
+    before, after = lacking(images, by_hash), lacking(images, split_of_several(images)[0])
+    assert all(after[name] <= before[name] for name in after if images["label"].str.contains(name).sum() >= 3)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_an_image_of_several_classes_never_changes_its_split_when_images_are_added(seed):
+    images = images_of_several(seed, most=40)
+    seen, pins = {}, NO_PINS
+    for count in (3, 5, 8, 12, 20, 40):
+        now = images.head(count)
+        splits, pins = split_of_several(now, pins)
+        assert {key: by_key(now, splits)[key] for key in seen} == seen
+        seen = by_key(now, splits)
+
+
+def test_images_of_no_class_are_placed_by_their_hash():
+    images = pd.DataFrame({"key": [f"k{n}" for n in range(50)], "label": "", "split": None})
+    splits, pins = split_of_several(images)
+    assert len(pins) == 0
+    assert set(splits) == {"train", "val", "test"}
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_three_numbers_or_more_have_one_in_each_split(seed):
+    images = pd.DataFrame({"key": [f"{seed}-{n}" for n in range(3)], "label": ["1.0", "2.0", "3.0"], "split": None})
+    splits, pins = assign(images.assign(pixels=images["key"]), 0.15, 0.15, 0, NO_PINS, "regression")
+    assert set(splits) == {"train", "val", "test"}
+    more = pd.DataFrame({"key": [f"{seed}-{n}" for n in range(9)], "label": "1.0", "split": None})
+    later, _ = assign(more.assign(pixels=more["key"]), 0.15, 0.15, 0, pins, "regression")
+    assert list(later)[:3] == list(splits)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_three_groups_of_numbers_have_one_in_each_split(seed):
+    images = pd.DataFrame({"key": [f"group:{seed}-{n // 2}" for n in range(6)], "split": None})
+    images = images.assign(label=[f"{n}.0" for n in range(6)], pixels=[f"{n}" for n in range(6)])
+    splits, _ = assign(images, 0.15, 0.15, 0, NO_PINS, "regression")
+    assert set(splits) == {"train", "val", "test"}
+    assert (images.assign(split=splits).groupby("key")["split"].nunique() == 1).all()

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 import tasks
+from tasks.common.calibration import Calibration
 from tasks.register.package import MODULES, REQUIREMENTS, copy_code
 
 
@@ -38,6 +39,7 @@ def test_the_package_holds_graph_head_facts_requirements_code_entry_and_referenc
         "graph.bin",
         "head.safetensors",
         "head.json",
+        "calibration.json",
         "package.json",
         "requirements.txt",
         "code",
@@ -120,7 +122,11 @@ def test_a_fresh_process_predicts_what_evaluate_saw_from_every_form_of_an_image(
             assert all(p == pytest.approx(expected[f"p_{name}"], abs=1e-6) for name, p in row["probabilities"].items())
 
 
-def test_mlflows_entry_answers_a_table_of_images(finished_paths):
+ANSWERS = {"all": (None, []), "some": (2.0, ["abstain"])}
+
+
+@pytest.mark.parametrize(("threshold", "further"), ANSWERS.values(), ids=ANSWERS)
+def test_mlflows_entry_answers_a_table_of_images(paths, threshold, further):
     program = (
         "import json, pathlib, runpy, sys, types, pandas as pd\n"
         "folder = pathlib.Path(sys.argv[1])\n"
@@ -128,6 +134,7 @@ def test_mlflows_entry_answers_a_table_of_images(finished_paths):
         "model.load_context(types.SimpleNamespace(artifacts={'package': str(folder)}))\n"
         "print(model.predict(None, pd.DataFrame({'image': [sys.argv[2]] * 2})).to_json(orient='split'))\n"
     )
-    answer = run_alone(program, finished_paths, str(finished_paths.raw / "red/000.png"))
-    assert answer["columns"] == ["label", "score", "probabilities"]
-    assert len(answer["data"]) == 2
+    Calibration(threshold=threshold).save(paths.package)
+    answer = run_alone(program, paths, str(paths.raw / "red/000.png"))
+    assert answer["columns"] == ["label", "score", "probabilities", *further]
+    assert [row[3:] for row in answer["data"]] == [[True] * len(further)] * 2

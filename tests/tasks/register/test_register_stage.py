@@ -1,9 +1,11 @@
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from tasks.common.calibration import Calibration
 from tasks.common.errors import GraftError
 from tasks.common.files import read_json, write_json
 from tasks.common.heads import LinearHead
@@ -110,6 +112,17 @@ def test_the_fine_tuned_candidate_is_packed_with_its_own_graph_and_head(tuned, r
     assert record.metrics["largest_difference"] <= 1e-4
     assert (tuned.package / "graph.bin").read_bytes() == (tuned.finetune / "graph/graph.bin").read_bytes()
     assert np.array_equal(LinearHead.load(tuned.package).weight, LinearHead.load(tuned.finetune).weight)
+
+
+def test_a_promise_travels_with_the_package_and_its_facts_tell_it(paths, run_stage):
+    asked = replace(Calibration.load(paths.head), threshold=0.4, max_error=0.1, confidence=0.9)
+    asked.save(paths.head)
+    for stage in ("evaluate", "register"):
+        run_stage(stage, paths)
+    facts = read_json(paths.package / "package.json")
+    assert Calibration.load(paths.package) == asked
+    assert facts["threshold"] == 0.4
+    assert "at most 10.00% get a wrong label, with 90% confidence" in facts["promise"]
 
 
 @pytest.mark.parametrize("package", ["tasks", "flows"])

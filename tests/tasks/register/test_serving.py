@@ -1,11 +1,14 @@
 import base64
 import io
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
+from tasks.common.calibration import Calibration
+from tasks.common.heads import LinearHead
 from tasks.common.pack import read_pack
 from tasks.register.serving import ImageClassifier
 
@@ -37,6 +40,40 @@ def test_predictions_are_those_that_evaluate_saw(model, finished_paths):
     p_NK = np.array([[answer["probabilities"][name] for name in model.classes] for answer in answers])
     assert np.allclose(p_NK, seen[[f"p_{name}" for name in model.classes]].to_numpy(), atol=1e-6)
     assert [answer["label"] for answer in answers] == list(seen["predicted"])
+
+
+@pytest.fixture
+def withholding(paths):
+    """A package that abstains from all but the surest image of `files`, and the scores of these."""
+    files = [paths.raw / name / f"{n:03}.png" for n in range(4) for name in ("red", "blue")]
+    scores = sorted(answer["score"] for answer in ImageClassifier(paths.package).predict(files))
+    replace(Calibration.load(paths.package), threshold=scores[-2], max_error=0.1).save(paths.package)
+    return ImageClassifier(paths.package), files
+
+
+def test_with_a_threshold_a_prediction_says_whether_to_take_it_for_an_answer(withholding):
+    model, files = withholding
+    answers = model.predict(files)
+    assert [answer["abstain"] for answer in answers].count(False) == 1
+    assert max(answers, key=lambda answer: answer["score"])["abstain"] is False
+    assert all(
+        set(answer) == set(model.columns) == {"label", "score", "probabilities", "abstain"} for answer in answers
+    )
+
+
+def test_a_threshold_changes_no_label_and_no_score(withholding, model):
+    other, files = withholding
+    told = [{name: answer[name] for name in model.columns} for answer in other.predict(files)]
+    assert [answer["label"] for answer in told] == [answer["label"] for answer in model.predict(files)]
+    assert np.allclose([a["score"] for a in told], [a["score"] for a in model.predict(files)])
+
+
+def test_a_package_without_a_calibration_gives_the_heads_own_probabilities(paths):
+    (paths.package / "calibration.json").unlink()
+    pack = read_pack(paths.features)
+    p_NK = LinearHead.load(paths.head).predict_proba(pack.stored_ND[:1])
+    (answer,) = ImageClassifier(paths.package).predict([paths.raw / pack.index["path"].iloc[0]])
+    assert np.allclose(list(answer["probabilities"].values()), p_NK[0], atol=1e-6)
 
 
 FORMS = {

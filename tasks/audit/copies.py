@@ -1,0 +1,134 @@
+"""Pairs of images that are the same picture: the same file saved anew, resized, retouched, or the next frame.
+
+Two cosines tell, each of whitened rows (see `whitened`):
+
+- of small versions of the images (see `thumbnails`): finds JPEG of quality 50 to 95 and 0.75 to 1.25 times the size;
+- of features: finds mirrored and cropped photographs too.
+
+The guide tells what was measured. No threshold for the features alone will do: of images of 28 or 100 pixels a side, a
+copy in JPEG 50 has features further from its original's than other images have.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from ..common.manifest import SPLITS
+from ..common.pack import Floats, Pack
+from ..common.progress import progress
+from .whitened import blocks
+
+DOWN, ACROSS = 1024, 8192
+"""How many cosines are in memory at once."""
+
+MOST = 1_000_000
+"""Pairs that are listed; of more, the most alike."""
+
+COLUMNS = [
+    "path", "split", "label", "other_path", "other_split", "other_label", "cosine_pixels", "cosine_features",
+    "image_id", "other_image_id",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Attributes:
+    pairs: `first`, `second` (places of images, `first` the one that is learned from earlier), `cosine_pixels`,
+        `cosine_features`; the most alike first.
+    count: of all pairs, listed or not.
+    leaked_N: whether an image of val is also in train, or one of test in train or val.
+    conflicting_N: whether an image of train or val is there under another label.
+    """
+
+    pairs: pd.DataFrame
+    count: int
+    leaked_N: npt.NDArray[np.bool_]
+    conflicting_N: npt.NDArray[np.bool_]
+
+    def leaks(self, pack: Pack) -> pd.DataFrame:
+        """Pairs across splits: `COLUMNS`."""
+        split = self._both(pack, "split")
+        return self._table(pack, split[0] != split[1])
+
+    def conflicts(self, pack: Pack) -> pd.DataFrame:
+        """Pairs of training and validation images under different labels: `COLUMNS`."""
+        split, label = self._both(pack, "split"), self._both(pack, "label")
+        of_classes = len(pack.classes) > 0  # numbers that differ a little do not conflict
+        return self._table(pack, (split != "test").all(axis=0) & (label[0] != label[1]) & of_classes)
+
+    def _both(self, pack: Pack, column: str) -> npt.NDArray[np.object_]:
+        """(2, pairs): of the first and of the second image."""
+        values = pack.index[column].astype(str).to_numpy(object)
+        return np.stack([values[self.pairs[side]] for side in ("first", "second")])
+
+    def _table(self, pack: Pack, chosen: npt.NDArray[np.bool_]) -> pd.DataFrame:
+        pairs = self.pairs[chosen]
+        facts = pack.index[["image_id", "path", "split", "label"]].astype(str)
+        first = facts.iloc[pairs["first"]].reset_index(drop=True)
+        second = facts.iloc[pairs["second"]].reset_index(drop=True).add_prefix("other_")
+        cosines = pairs[["cosine_pixels", "cosine_features"]].reset_index(drop=True)
+        return pd.concat([first, second, cosines], axis=1)[COLUMNS]
+
+
+def find_copies(pack: Pack, pixels_NR: Floats, features_NR: Floats, near_pixels: float, near_features: float) -> Copies:
+    """All pairs whose small versions or features are at least so near; both as `whitened` gives them."""
+    n = len(pixels_NR)
+    rank_N = pack.index["split"].map(SPLITS.index).to_numpy()
+    label_N = pd.factorize(pack.index["label"])[0]
+    names = pack.task != "regression"
+    leaked, conflicting = np.zeros(n, np.bool_), np.zeros(n, np.bool_)
+    found: list[pd.DataFrame] = []
+    count = 0
+    with progress("audit: comparing", n) as bar:
+        for down in blocks(n, DOWN):
+            for across in blocks(n, ACROSS):
+                if across.stop <= down.start:
+                    continue  # each pair once
+                pairs = _near(pixels_NR, features_NR, down, across, near_pixels, near_features)
+                pairs = _earlier_first(pairs, rank_N)
+                first, second = pairs["first"].to_numpy(), pairs["second"].to_numpy()
+                leaked[second[rank_N[first] < rank_N[second]]] = True
+                other = (label_N[first] != label_N[second]) & (rank_N[second] < SPLITS.index("test")) & names
+                conflicting[first[other]] = conflicting[second[other]] = True
+                count += len(pairs)
+                found = _most_alike([*found, pairs])
+            bar.add(down.stop - down.start)
+    listed = pd.concat(found).sort_values(["cosine_pixels", "first", "second"], ascending=[False, True, True])
+    return Copies(listed.reset_index(drop=True), count, leaked, conflicting)
+
+
+def _near(
+    pixels_NR: Floats, features_NR: Floats, down: slice, across: slice, near_pixels: float, near_features: float
+) -> pd.DataFrame:
+    by_pixels = pixels_NR[down] @ pixels_NR[across].T
+    by_features = features_NR[down] @ features_NR[across].T
+    i, j = np.nonzero((by_pixels >= near_pixels) | (by_features >= near_features))
+    later = down.start + i < across.start + j
+    i, j = i[later], j[later]
+    return pd.DataFrame(
+        {
+            "first": down.start + i,
+            "second": across.start + j,
+            "cosine_pixels": by_pixels[i, j],
+            "cosine_features": by_features[i, j],
+        }
+    )
+
+
+def _earlier_first(pairs: pd.DataFrame, rank_N: npt.NDArray[np.int64]) -> pd.DataFrame:
+    first, second = pairs["first"].to_numpy(), pairs["second"].to_numpy()
+    turned = rank_N[first] > rank_N[second]
+    return pairs.assign(first=np.where(turned, second, first), second=np.where(turned, first, second))
+
+
+def _most_alike(found: list[pd.DataFrame]) -> list[pd.DataFrame]:
+    """The same, without those that are too many."""
+    if sum(map(len, found)) <= MOST:
+        return found
+    pairs = pd.concat(found)
+    nearest = np.argsort(-np.maximum(pairs["cosine_pixels"], pairs["cosine_features"]), kind="stable")[:MOST]
+    return [pairs.iloc[np.sort(nearest)]]

@@ -1,0 +1,154 @@
+"""The audit's pictures. Figures are drawn without a display and carry no date, so that they have the same bytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+
+from ..common.sheet import contact_sheet, save
+from .curve import Curve
+
+GREY, GREEN, RED = "#9aa5b1", "#2a7f62", "#c0392b"
+
+NAMED = 100
+"""Labels with a colour and a name in the map; of more, the most frequent."""
+
+
+def suspects_picture(table: pd.DataFrame, raw: Path, path: Path, channels: int) -> None:
+    """The given label, and below it what the models say instead."""
+    captions = [
+        f"{row.label or 'none'}\n{row.suggested or 'none'}?"
+        + ("" if np.isnan(row.p_suggested) else f" ({row.p_suggested:.0%})")
+        for row in table.itertuples()
+    ]
+    contact_sheet([raw / name for name in table["path"]], captions, "Suspected labels", path, channels)
+
+
+def pairs_picture(table: pd.DataFrame, title: str, raw: Path, path: Path, channels: int) -> None:
+    """Both images of each pair, side by side."""
+    images, captions = [], []
+    for row in table.itertuples():
+        images += [raw / row.path, raw / row.other_path]
+        nearness = f"pixels {row.cosine_pixels:.2f}, features {row.cosine_features:.2f}"
+        captions += [f"{row.split}: {row.label}", f"{row.other_split}: {row.other_label}\n{nearness}"]
+    contact_sheet(images, captions, title, path, channels)
+
+
+def outliers_picture(table: pd.DataFrame, raw: Path, path: Path, channels: int) -> None:
+    """The furthest first."""
+    captions = [f"{row.label}\n{row.split}, {row.score:.1f}" for row in table.itertuples()]
+    contact_sheet([raw / name for name in table["path"]], captions, "Far from all other images", path, channels)
+
+
+def map_picture(table: pd.DataFrame, path: Path, numbers: bool) -> None:
+    """Every image at its place, in its label's colour (or its number's), the names at the middle of each label.
+
+    Args:
+        table: `x`, `y`, `label`, `suspect`, `outlier`.
+    """
+    figure = Figure(figsize=(9, 8.2), layout="constrained")
+    axes = figure.subplots()
+    axes.set(xticks=[], yticks=[], title="The images by their features: what is near is alike")
+    axes.spines[:].set_visible(False)
+    if numbers:
+        shown = axes.scatter(table["x"], table["y"], c=table["label"].astype(float), s=16, cmap="viridis", linewidths=0)
+        figure.colorbar(shown, ax=axes, shrink=0.6, label="label")
+    else:
+        _coloured(axes, table)
+    _ring(axes, table[table["suspect"]], RED, "o", "suspected label")
+    _ring(axes, table[table["outlier"]], "black", "D", "outlier")
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="upper right", frameon=False)
+    save(figure, path)
+
+
+def _coloured(axes: Axes, table: pd.DataFrame) -> None:
+    labels = sorted(table["label"].value_counts().sort_index().nlargest(NAMED).index)
+    others = table[~table["label"].isin(labels)]
+    axes.scatter(others["x"], others["y"], s=14, color=GREY, linewidths=0)
+    for label, colour in zip(labels, _colours(len(labels)), strict=True):
+        mine = table[table["label"] == label]
+        axes.scatter(mine["x"], mine["y"], s=14, color=colour, alpha=0.75, linewidths=0)
+    size = 12 if len(labels) <= 12 else 9 if len(labels) <= 40 else 7
+    for label, colour in zip(labels, _colours(len(labels)), strict=True):
+        x, y = _middle(table.loc[table["label"] == label, ["x", "y"]].to_numpy())
+        axes.text(
+            x, y, label or "none", color=0.7 * np.array(colour[:3]), fontsize=size, weight="bold", ha="center",
+            va="center", parse_math=False, path_effects=[withStroke(linewidth=2.5, foreground="white")],
+        )  # fmt: skip
+
+
+def _colours(count: int) -> list[tuple[float, ...]]:
+    """Distinct as far as so many can be; neighbours in the order are far apart in hue."""
+    if count <= 10:
+        return [colormaps["tab10"](k) for k in range(count)]
+    return [colormaps["hsv"]((k * 0.618034) % 1.0) for k in range(count)]
+
+
+def _middle(places_N2: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The image nearest to the medians: of a class in two heaps, a place in one of them."""
+    return places_N2[((places_N2 - np.median(places_N2, axis=0)) ** 2).sum(axis=1).argmin()]
+
+
+def _ring(axes: Axes, table: pd.DataFrame, colour: str, marker: str, name: str) -> None:
+    if len(table):
+        axes.scatter(
+            table["x"],
+            table["y"],
+            s=60,
+            facecolors="none",
+            edgecolors=colour,
+            marker=marker,
+            linewidths=1.2,
+            label=name,
+        )
+
+
+def curve_picture(curve: Curve, title: str, percent: bool, path: Path) -> None:
+    """The figure by training images, with intervals, and what the law says up to twice as many."""
+    figure = Figure(figsize=(7, 4.4), layout="constrained")
+    axes = figure.subplots()
+    sizes, table = curve.sizes, curve.table
+    axes.scatter(table["images"], table["value"], s=12, color=GREY, label="one draw", zorder=2)
+    reach = [sizes["value"] - sizes["low"], sizes["high"] - sizes["value"]]
+    axes.errorbar(
+        sizes["images"],
+        sizes["value"],
+        yerr=np.maximum(reach, 0),
+        fmt="o-",
+        color=GREEN,
+        capsize=3,
+        label="mean",
+        zorder=3,
+    )
+    if curve.fitted:
+        _law(axes, curve)
+    axes.set_xscale("log")
+    ticks = list(sizes["images"])
+    axes.set_xticks(ticks, [f"{tick:,.0f}" for tick in ticks], rotation=45 if len(ticks) > 5 else 0)
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.yaxis.set_major_locator(MaxNLocator(7))
+    if percent:
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
+    axes.set(xlabel="training images", ylabel=f"{title} on validation", title="What more images bring")
+    axes.grid(color="#e4e7eb", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(loc="lower right", frameon=False)
+    save(figure, path)
+
+
+def _law(axes: Axes, curve: Curve) -> None:
+    most = float(curve.sizes["images"].iloc[-1])
+    n = np.geomspace(float(curve.sizes["images"].iloc[0]), 2 * most, 100)
+    value = 1 - curve.fitted["a"] - curve.fitted["b"] * n ** -curve.fitted["c"]
+    axes.plot(n, value, color=GREEN, linestyle="--", linewidth=1, zorder=1, label="power law")
+    axes.axvline(most, color=GREY, linewidth=0.8, linestyle=":")

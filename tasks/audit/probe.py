@@ -1,0 +1,99 @@
+"""The audit's own models, on parts of the images. N images, D features, K classes.
+
+What a model puts out is (N, K): probabilities of the classes, or (N, 1), a number. Classes are told by logistic
+regression, numbers by ridge regression, at the strength that the stage `head` chose if its head is of that kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from threadpoolctl import threadpool_limits
+
+from ..common.basis import rotate
+from ..common.heads import LinearHead
+from ..common.logistic import fit
+from ..common.pack import Learnable, Pack, Rows
+from .whitened import blocks
+
+Floats = npt.NDArray[np.float64]
+Singles = npt.NDArray[np.float32]
+
+USUAL_L2 = 0.01
+"""Where the head has no strength of its own; from 0.002 to 0.05, hand signs gave much the same suspects."""
+
+TOLERANCE = 1e-4
+"""Of the gradient: nothing that is asked of these models needs more."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Trains and asks.
+
+    Attributes:
+        pack: what is learned from and predicted.
+        l2: the penalty's strength, on the mean loss.
+        scratch: a folder for what does not fit into memory.
+    """
+
+    pack: Pack
+    l2: float
+    scratch: Path
+
+    def __call__(self, learned: Rows, asked: Rows, factor: float = 1.0) -> Floats:
+        """What a model of rows `learned`, and of their augmented views, says of rows `asked`; at `factor` times the
+        strength. A class that it has not seen gets 0."""
+        features, rows = self.pack.with_views(learned)
+        train = _ridge if self.pack.task == "regression" else _logistic
+        # Decompositions on two threads took up to nine times as long as on one when the cores had other work besides;
+        # the products inside have threads of their own.
+        with threadpool_limits(1, user_api="blas"):
+            return train(self.pack, features, rows, self.l2 * factor, self.scratch)(self.pack.features(asked))
+
+
+def _logistic(pack: Pack, features: Learnable, rows: Rows, l2: float, scratch: Path) -> Callable[[Singles], Floats]:
+    """Of one class an image by softmax, of several by sigmoids; a class that is always or never there is not fitted."""
+    target, k = pack.targets(rows), len(pack.classes)
+    several = pack.task == "multilabel"
+    share_K = target.mean(axis=0) if several else np.bincount(target, minlength=k) / len(target)
+    fitted = np.flatnonzero((share_K > 0) & (share_K < 1))
+    if not len(fitted):
+        return lambda asked_MD: np.tile(share_K, (len(asked_MD), 1))
+    step = fit(
+        features,
+        target[:, fitted] if several else np.searchsorted(fitted, target),
+        pack.weights(rows),
+        len(fitted),
+        l2,
+        link="sigmoid" if several else "softmax",
+        tolerance=TOLERANCE,
+        scratch=scratch,
+    )
+    head = LinearHead(step.weight_KD, step.bias_K, [pack.classes[place] for place in fitted], pack.task)
+
+    def ask(asked_MD: Singles) -> Floats:
+        output_MK = np.tile(np.where(share_K == 1, 1.0, 0.0), (len(asked_MD), 1))
+        output_MK[:, fitted] = head.output(asked_MD)
+        return output_MK
+
+    return ask
+
+
+def _ridge(pack: Pack, features: Learnable, rows: Rows, l2: float, scratch: Path) -> Callable[[Singles], Floats]:
+    """(C + l2) w = c in the features' principal axes, C their covariance and c that with the number."""
+    weight, target = pack.weights(rows), pack.targets(rows)
+    share = weight / weight.sum()
+    mean = float(share @ target)
+    basis, turned = rotate(features, weight, scratch)
+    covariance, with_target = np.zeros((turned.shape[1],) * 2), np.zeros(turned.shape[1])
+    for block in blocks(len(turned)):
+        scaled = (turned[block] * share[block, None]).astype(np.float64)
+        covariance += scaled.T @ turned[block]
+        with_target += scaled.T @ (target[block] - mean)
+    weights = np.linalg.solve(covariance + l2 * np.eye(len(covariance)), with_target)
+    weight_1D, bias_1 = basis.out_of(np.append(weights, mean)[:, None])
+    return LinearHead(weight_1D, bias_1, [], "regression").output

@@ -1,0 +1,126 @@
+"""audit: what the features say about the data, and what more data would bring. It changes nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..common.files import whole_folder, write_json
+from ..common.manifest import write_table
+from ..common.pack import Pack, read_pack
+from ..common.paths import Paths
+from ..common.progress import say
+from ..common.record import Record
+from ..common.task import MAIN
+from .findings import Findings, look
+from .page import audit_page
+from .params import AuditParams
+from .pictures import curve_picture, map_picture, outliers_picture, pairs_picture, suspects_picture
+from .verdicts import Verdict, stop_if_any_fails, warnings
+
+TABLES = ("suspects", "leaks", "conflicts", "outliers", "confusable")
+
+
+def run(params: AuditParams, paths: Paths) -> Record:
+    """Looks, compares with what is allowed, writes all down, and says so; what shall stop the run does it at the end,
+    when there is something to look at.
+
+    Raises:
+        DataError: more was found than is allowed, where `audit.on_...` says `fail`.
+    """
+    pack = read_pack(paths.features)
+    found = look(pack, params, paths)
+    verdicts = judge(found, params)
+    _write(found, verdicts, pack, params, paths)
+    for line in warnings(verdicts):
+        say(line)
+    stop_if_any_fails(verdicts, paths.relative(paths.audit / "index.html"))
+    return _record(found, verdicts, paths)
+
+
+def judge(found: Findings, params: AuditParams) -> list[Verdict]:
+    """A verdict a question; where labels are numbers, there are no questions about classes."""
+    split = {name: found.by_split.get(name, 0) for name in ("train", "val", "test")}
+    learned, tested = split["train"] + split["val"], split["val"] + split["test"]
+    copied = found.leaked["val"] + found.leaked["test"]
+    counted = [
+        ("suspects", "labels are suspected", len(found.suspects), learned),
+        ("leaks", "images of val and test are in a split before", copied, tested),
+        ("conflicts", "images are also under another label", found.conflicting, learned),
+        ("outliers", "images are far from all others", len(found.outliers), found.images),
+        ("confusable", "pairs of classes cannot be told apart", len(found.confusable), math.comb(found.classes, 2)),
+    ]
+    return [
+        Verdict(name, what, number, of, getattr(params, f"max_{name}"), getattr(params, f"on_{name}"))
+        for name, what, number, of in counted
+        if found.classes or name not in ("conflicts", "confusable")
+    ]
+
+
+def _write(found: Findings, verdicts: Sequence[Verdict], pack: Pack, params: AuditParams, paths: Paths) -> None:
+    with whole_folder(paths.audit) as folder:
+        for name in TABLES:
+            write_table(getattr(found, name), folder / f"{name}.parquet")
+        write_table(found.map, folder / "map.parquet")
+        write_table(found.curve.table, folder / "curve.parquet")
+        write_json(folder / "audit.json", _facts(found, verdicts))
+        _draw(found, pack, params.shown, paths.raw, folder)
+        pictures = {file.name for file in folder.glob("*.png")}
+        (folder / "index.html").write_text(audit_page(found, verdicts, pictures), encoding="utf-8")
+    with whole_folder(paths.plots("audit")) as folder:
+        found.curve.sizes.to_csv(folder / "curve.csv", index=False)
+        found.map.to_csv(folder / "map.csv", index=False)
+
+
+def _draw(found: Findings, pack: Pack, shown: int, raw: Path, folder: Path) -> None:
+    main, channels = MAIN[found.task], pack.channels
+    if len(found.suspects):
+        suspects_picture(found.suspects.head(shown), raw, folder / "suspects.png", channels)
+    for name, title in (("leaks", "The same picture in two splits"), ("conflicts", "The same picture, two labels")):
+        pairs = getattr(found, name)
+        if len(pairs):
+            pairs_picture(pairs.head(max(1, shown // 2)), title, raw, folder / f"{name}.png", channels)
+    if len(found.outliers):
+        outliers_picture(found.outliers.head(shown), raw, folder / "outliers.png", channels)
+    map_picture(found.map, folder / "map.png", found.task == "regression")
+    curve_picture(found.curve, main.title, main.percent, folder / "curve.png")
+
+
+def _facts(found: Findings, verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    """audit.json."""
+    curve = found.curve
+    return {
+        "task": found.task,
+        "l2": found.l2,
+        f"out_of_fold_{MAIN[found.task].key}": found.out_of_fold,
+        "checks": {one.name: one.facts() for one in verdicts},
+        "leaked": found.leaked,
+        "same_pictures": found.copies.count,
+        "curve": {
+            "sizes": curve.sizes.to_dict("records"),
+            "skipped": {f"{share:g}": reason for share, reason in curve.skipped.items()},
+            "doubling": curve.doubling,
+            "law": curve.fitted,
+        },
+    }
+
+
+def _record(found: Findings, verdicts: Sequence[Verdict], paths: Paths) -> Record:
+    doubling = {key: value for key, value in found.curve.doubling.items() if key != "reason"}
+    metrics: dict[str, Any] = {
+        **{one.name: one.found for one in verdicts},
+        "leaked": found.leaked,
+        "same_pictures": found.copies.count,
+        f"out_of_fold_{MAIN[found.task].key}": found.out_of_fold,
+        "doubling": doubling,
+    }
+    return Record(
+        metrics=metrics,
+        facts={one.name: f"{one.state}: {one.text}" for one in verdicts} | {"doubling": found.gain},
+        curves={
+            "curve": [(round(size.images), float(size.value)) for size in found.curve.sizes.itertuples()],
+        },
+        files=sorted(paths.audit.iterdir()),
+    )

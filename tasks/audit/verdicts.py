@@ -1,0 +1,76 @@
+"""What was found, against what `params.yaml` allows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..common.errors import DataError
+from .params import Action
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One question's answer.
+
+    Attributes:
+        name: as in `audit.max_<name>` and `audit.on_<name>`.
+        what: of what so many were found, in words.
+        found, of: how many, of how many.
+        limit: `audit.max_<name>`: below 1 a share, otherwise a number.
+        action: `audit.on_<name>`.
+    """
+
+    name: str
+    what: str
+    found: int
+    of: int
+    limit: float
+    action: Action
+
+    @property
+    def allowed(self) -> float:
+        return self.limit * self.of if self.limit < 1 else self.limit
+
+    @property
+    def state(self) -> str:
+        """`ok`, or else what is to be done."""
+        return self.action if self.found > self.allowed else "ok"
+
+    @property
+    def text(self) -> str:
+        share = f" ({self.found / self.of:.1%})" if self.of else ""
+        return f"{self.found:,} {self.what} of {self.of:,}{share}"
+
+    @property
+    def bound(self) -> str:
+        return f"{self.limit:g}" + (f" = {self.allowed:.0f}" if 0 < self.limit < 1 else "")
+
+    def facts(self) -> dict[str, Any]:
+        """For audit.json."""
+        return {"found": self.found, "of": self.of, "limit": self.limit, "action": self.action, "state": self.state}
+
+
+def warnings(verdicts: Sequence[Verdict]) -> list[str]:
+    """A line for each limit that was passed and is not ignored."""
+    return [
+        f"audit: {one.text}; `audit.max_{one.name}` is {one.bound}" for one in verdicts if one.state in ("warn", "fail")
+    ]
+
+
+def stop_if_any_fails(verdicts: Sequence[Verdict], page: str) -> None:
+    """Raises:
+    DataError: more was found than is allowed, and `fail` is what shall be done then.
+    """
+    failed = [one for one in verdicts if one.state == "fail"]
+    if not failed:
+        return
+    keys = ", ".join(f"`audit.max_{one.name}`" for one in failed)
+    switches = ", ".join(f"`audit.on_{one.name}: warn`" for one in failed)
+    raise DataError(
+        f"the audit found more in the data than {keys} allows",
+        got="; ".join(one.text for one in failed),
+        allowed="; ".join(f"{one.name} {one.bound}" for one in failed),
+        todo=f"see {page}; mend labels or images, or raise the limit, or set {switches}",
+    )

@@ -1,0 +1,44 @@
+"""What the stage `audit` found of the test images, beside the test. N images, K classes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ..common.task import MAIN
+from .outcome import Outcome, Report
+from .params import EvaluateParams
+
+
+def without_leaks(folder: Path, outcome: Outcome, report: Report, params: EvaluateParams) -> dict[str, Any]:
+    """The figures of the test images that are in no split before, as `without_leaks`; nothing where all are.
+
+    Args:
+        folder: data/audit.
+    """
+    pairs = pd.read_parquet(folder / "leaks.parquet", columns=["other_image_id", "other_split"])
+    leaked = pairs.loc[pairs["other_split"] == "test", "other_image_id"]
+    kept = ~outcome.index["image_id"].isin(leaked).to_numpy()
+    if kept.all():
+        return {}
+    left = report.scores(outcome.output[kept], outcome.target[kept], params) if kept.any() else {}
+    return {"without_leaks": {**left, "images": int(kept.sum()), "leaked": int((~kept).sum())}}
+
+
+def audit_text(metrics: dict[str, Any]) -> str:
+    """A paragraph of the report."""
+    link = (
+        '<a href="audit/index.html">What the features say about the data</a>: wrong labels, leaks, outliers and more.'
+    )
+    found = metrics.get("without_leaks")
+    if found is None:
+        return f"<p>{link}</p>"
+    leaked = "1 test image is" if found["leaked"] == 1 else f"{found['leaked']} test images are"
+    main = MAIN[metrics["task"]]
+    without = "They are all that there are."
+    if found["images"]:
+        value, low, high = (main.text(found[key]) for key in main.keys)
+        without = f"Without them the {main.title} is {value} ({low} to {high}, {found['images']} images)."
+    return f"<p>{leaked} also among the training or validation images. {without} {link}</p>"

@@ -1,0 +1,121 @@
+"""Choosing a candidate: by the validation images, or by cross-validation over training and validation images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..common.errors import ParamsError
+from ..common.folds import assign, units_of
+from ..common.heads import Head
+from ..common.manifest import Task
+from ..common.pack import Pack, Rows
+from ..common.progress import progress
+from .estimator import Examples, check, check_finite
+from .kinds import Kind, estimator_of, kind_of, walks_of
+from .params import HeadParams
+from .scores import Select
+from .search import Fold, Found, Held, search
+from .weighing import check_class_weight, weigh
+
+FEW, FOLDS = 100, 5
+"""With fewer validation images, `head.folds: auto` cross-validates, in so many parts."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Attributes:
+    found: all candidates, and what the chosen one says of the images that were held out from it.
+    held: those images' rows of the pack, in that order.
+    fold_M: in which fold each was held out.
+    head: the chosen candidate, trained on the training images alone.
+    """
+
+    kind: Kind
+    found: Found
+    held: Rows
+    fold_M: Rows
+    head: Head
+
+
+def choose(pack: Pack, params: HeadParams, scratch: Path | None = None) -> Choice:
+    """Trains the candidates of the grid and takes the best. `scratch`: see `common.logistic.path`.
+
+    Raises:
+        ParamsError: kind, selection, weights or folds that are not for these labels.
+        DataError: features that are not finite, or a class without a training image.
+    """
+    kind, select = kind_of(params, pack.task), select_of(params, pack.task)
+    check_class_weight(params.class_weight, pack.classes, pack.task)
+    held, fold_M, learned = hold_out(pack, params)
+    check_finite(pack.features(held))
+    folds = [
+        Fold(examples_of(pack, rows, params), pack.features(held[fold_M == fold])) for fold, rows in enumerate(learned)
+    ]
+    walks, most, patience = walks_of(params, kind, pack.classes, pack.task, scratch)
+    with progress("head: training", most, "candidates") as bar:
+        of_held = Held(pack.targets(held), pack.weights(held), pack.task)
+        found = search(walks, folds, of_held, select, patience, bar.add)
+    head = found.head or train(kind, found.chosen.settings, pack, pack.rows("train"), params, scratch)
+    return Choice(kind, found, held, fold_M, head)
+
+
+def train(
+    kind: Kind, settings: dict[str, float], pack: Pack, rows: Rows, params: HeadParams, scratch: Path | None = None
+) -> Head:
+    """One candidate, trained on these rows of the pack."""
+    examples = examples_of(pack, rows, params)
+    estimator = estimator_of(params, kind, pack.classes, pack.task, settings, scratch)
+    return estimator.fit(examples.features_ND, examples.target, examples.weight_N).head_
+
+
+def hold_out(pack: Pack, params: HeadParams) -> tuple[Rows, Rows, list[Rows]]:
+    """(rows held out, the fold of each, the rows that are learned from in each fold).
+
+    Raises:
+        ParamsError: there are too few units for two folds.
+    """
+    train_rows, val_rows = pack.rows("train"), pack.rows("val")
+    folds = (FOLDS if len(val_rows) < FEW else 0) if params.folds == "auto" else params.folds
+    if folds == 0:
+        return val_rows, np.zeros(len(val_rows), np.int64), [train_rows]
+    both = pack.rows("train", "val")
+    fold_N = assign(pack, both, folds, params.seed)
+    if len(set(fold_N) - {-1}) < 2:
+        raise ParamsError(
+            "`head.folds` needs images, or groups of them, for at least two folds",
+            got=f"{len(both)} images in {len(units_of(pack, both)[1])} groups",
+            todo="set `head.folds: 0`, or add images",
+        )
+    fold_N = np.unique(fold_N, return_inverse=True)[1] - int((fold_N < 0).any())  # some may be empty
+    held = np.argsort(fold_N, kind="stable")[np.count_nonzero(fold_N < 0) :]
+    return both[held], fold_N[held], [both[fold_N != fold] for fold in range(fold_N.max() + 1)]
+
+
+def examples_of(pack: Pack, rows: Rows, params: HeadParams) -> Examples:
+    """The images of these rows, and the augmented views of those that are for training."""
+    features, rows = pack.with_views(rows)
+    examples = check(features, pack.targets(rows), pack.weights(rows), pack.classes, pack.task)
+    weight_N = weigh(examples.weight_N, examples.target, pack.classes, params.class_weight)
+    return Examples(examples.features_ND, examples.target, weight_N)
+
+
+def select_of(params: HeadParams, task: Task) -> Select:
+    """`auto` is the log loss for classes and the root of the mean squared error for numbers.
+
+    Raises:
+        ParamsError: a figure of the other.
+    """
+    allowed: tuple[Select, ...] = ("rmse",) if task == "regression" else ("log_loss", "accuracy")
+    if params.select == "auto":
+        return allowed[0]
+    if params.select not in allowed:
+        raise ParamsError(
+            "`head.select` is no figure of what is predicted",
+            got=f"{params.select}, where `head.task` is {task}",
+            allowed=" | ".join(("auto", *allowed)),
+            todo="set `head.select: auto`",
+        )
+    return params.select

@@ -1,0 +1,97 @@
+"""Which candidate of which grid: trained on some rows, judged on those held out. F folds, M held-out rows of all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..common.heads import Head
+from ..common.manifest import Task
+from .estimator import Array, Double, Examples, Walk
+from .scores import Score, Select
+
+
+@dataclass(frozen=True)
+class Fold:
+    """What is learned from, and the features of the rows that are held out meanwhile."""
+
+    examples: Examples
+    held_MD: Array
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A candidate, and what the held-out rows of all folds say of it. Training's figures are the folds' mean or sum."""
+
+    settings: dict[str, float]
+    score: Score
+    train_loss: float
+    iterations: int
+    converged: bool
+
+
+@dataclass(frozen=True)
+class Found:
+    """Attributes:
+    tried: all candidates that were trained, in order.
+    best: the place of the chosen one among them.
+    output: its, of the held-out rows in the order of the folds: (M, K) probabilities or (M, 1) numbers.
+    head: it itself, if there was one fold.
+    """
+
+    tried: list[Tried]
+    best: int
+    output: Double
+    head: Head | None
+
+    @property
+    def chosen(self) -> Tried:
+        return self.tried[self.best]
+
+
+@dataclass(frozen=True)
+class Held:
+    """Of the held-out rows of all folds, in order: targets and weights (M,)."""
+
+    target: Array
+    weight_M: Double
+    task: Task
+
+
+def search(
+    walks: Sequence[Walk], folds: Sequence[Fold], held: Held, select: Select, patience: int, each: Callable[[], Any]
+) -> Found:
+    """Follows each walk until it has not got better for `patience` candidates in a row; the folds go side by side, so
+    that it is the outputs of all of them that are judged.
+
+    Args:
+        each: called after each candidate.
+    """
+    tried: list[Tried] = []
+    best: tuple[int, Double, Head | None] | None = None
+    for walk in walks:
+        best_here = len(tried)
+        for steps in zip(*(walk(fold.examples, fold.held_MD) for fold in folds)):
+            output = np.concatenate([step.output for step in steps])
+            tried.append(
+                Tried(
+                    steps[0].settings,
+                    Score.of(output, held.target, held.weight_M, held.task),
+                    float(np.mean([step.train_loss for step in steps])),
+                    sum(step.iterations for step in steps),
+                    all(step.converged for step in steps),
+                )
+            )
+            each()
+            score, last = tried[-1].score, len(tried) - 1
+            if best is None or score.better_than(tried[best[0]].score, select):
+                best = last, output, steps[0].head if len(folds) == 1 else None
+            if score.better_than(tried[best_here].score, select):
+                best_here = last
+            if last - best_here >= patience:
+                break
+    assert best is not None, "a grid has at least one candidate"
+    return Found(tried, *best)

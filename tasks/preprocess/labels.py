@@ -1,0 +1,191 @@
+"""What a table says of each image: a class, several classes or a number, brought to the one text of the manifest."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..common.errors import DataError
+from ..common.manifest import BETWEEN
+from ..common.task import Task
+
+TARGET = "target"
+"""What the column may be called as well, where labels are numbers."""
+
+ONE_CLASS = "label:"
+"""How the name of a column of zeros and ones begins, where an image may have several classes; the class follows."""
+
+COLUMNS: dict[Task, str] = {
+    "classification": "label",
+    "multilabel": f"label (classes with {BETWEEN} between them), or a column `{ONE_CLASS}NAME` of 0 and 1 a class",
+    "regression": f"label or {TARGET} (a number)",
+}
+"""What a table must have beside `path`."""
+
+_YES, _NO = {"1", "1.0", "true"}, {"0", "0.0", "false"}
+
+
+def text(value: Any) -> str | None:
+    """A cell as text; null for an empty one."""
+    return None if pd.isna(value) or str(value) == "" else str(value)
+
+
+def read_labels(table: pd.DataFrame, path: Path, task: Task) -> pd.Series:
+    """The labels of a table that was read from `path`; null where there is none.
+
+    Of several classes each stands once, sorted, with `BETWEEN` between them; an image of none has the empty text. A
+    number is written in the one way from which Python reads it back to the bit.
+
+    Raises:
+        DataError: the column is missing or not the only one of its kind, or a cell holds no label of this task.
+    """
+    if task == "multilabel":
+        found = _several(table, path)
+    elif task == "regression":
+        found = _numbers(table[_number_column(table, path)], path)
+    else:
+        _need(table, "label", path, task)
+        found = table["label"].map(lambda cell: _one_class(cell, path))
+    return found.astype(object)
+
+
+def refuse_folders(folder: Path, task: Task) -> None:
+    """Folders can say one class, and nothing else.
+
+    Raises:
+        DataError: `task` asks for something else.
+    """
+    if task != "classification":
+        raise DataError(
+            f"{folder} has folders of images and no labels.csv, which `head.task: {task}` needs",
+            got="a folder a class",
+            allowed=f"a table with path and {COLUMNS[task]}",
+            todo="write the table, or set `head.task: classification` in params.yaml",
+        )
+
+
+def _need(table: pd.DataFrame, name: str, path: Path, task: Task) -> None:
+    if name not in table.columns:
+        raise DataError(
+            f"{path} lacks the column {name}",
+            got=", ".join(map(str, table.columns)),
+            allowed=f"path, {COLUMNS[task]}, and optionally split, group, weight",
+            todo=_remedy(table, task),
+        )
+
+
+def _remedy(table: pd.DataFrame, task: Task) -> str:
+    """Another task's table is the likeliest fault."""
+    names = [str(name) for name in table.columns]
+    if task != "multilabel" and any(name.startswith(ONE_CLASS) for name in names):
+        return "for several classes an image set `head.task: multilabel` in params.yaml"
+    if task != "regression" and TARGET in names:
+        return "for numbers set `head.task: regression` in params.yaml; otherwise rename or add the column"
+    return "rename or add the column"
+
+
+def _one_class(cell: Any, path: Path) -> str | None:
+    if _is_list(cell):
+        raise DataError(
+            f"{path}: a label is a list",
+            got=", ".join(map(str, cell)),
+            todo="for several classes an image set `head.task: multilabel` in params.yaml",
+        )
+    return text(cell)
+
+
+def _is_list(cell: Any) -> bool:
+    """A Parquet file may hold one in a cell."""
+    return isinstance(cell, list | tuple | np.ndarray)
+
+
+def _number_column(table: pd.DataFrame, path: Path) -> str:
+    if TARGET not in table.columns:
+        _need(table, "label", path, "regression")
+        return "label"
+    if "label" in table.columns:
+        raise DataError(
+            f"{path} has two columns that may be the number", got=f"label, {TARGET}", todo="rename the other one"
+        )
+    return TARGET
+
+
+def _numbers(column: pd.Series, path: Path) -> pd.Series:
+    texts = column.map(text)
+    numbers = texts.map(_number, na_action="ignore")
+    wrong = numbers.notna() & ~numbers.map(math.isfinite, na_action="ignore").eq(True)
+    if wrong.any():
+        row = int(wrong.to_numpy().argmax())
+        raise DataError(
+            f"{path}: row {row + 1} has a {column.name} that is no number",
+            got=texts.iloc[row],
+            allowed="a number such as 12, -0.5 or 1.5e3",
+            todo="correct it, or take the row out; for classes set `head.task: classification`",
+        )
+    return numbers.map(repr, na_action="ignore")
+
+
+def _number(written: str) -> float:
+    """Infinite for what is no number: null means that there is none."""
+    try:
+        found = math.inf if "_" in written else float(written) + 0.0  # of minus zero, zero
+    except ValueError:
+        return math.inf
+    return math.inf if math.isnan(found) else found
+
+
+def _several(table: pd.DataFrame, path: Path) -> pd.Series:
+    columns = [name for name in table.columns if str(name).startswith(ONE_CLASS)]
+    if not columns:
+        _need(table, "label", path, "multilabel")
+        return table["label"].map(lambda cell: _joined(_parts(cell, path)))
+    if "label" in table.columns:
+        raise DataError(
+            f"{path} says the classes twice",
+            got=f"label, {', '.join(columns)}",
+            allowed=f"either label or columns `{ONE_CLASS}NAME`",
+            todo="take one of the two out",
+        )
+    has = pd.DataFrame({_class_of(name, path): _zeros_and_ones(table[name], path) for name in columns})
+    return pd.Series([_joined(list(has.columns[row])) for row in has.to_numpy(bool)], index=table.index, dtype=object)
+
+
+def _parts(cell: Any, path: Path) -> list[str]:
+    if not _is_list(cell):
+        return (text(cell) or "").split(BETWEEN)
+    names = [str(name) for name in cell]
+    for name in names:
+        if BETWEEN in name:
+            raise DataError(f"{path}: a class is called {name}", allowed=f"no {BETWEEN} in a name", todo="rename it")
+    return names
+
+
+def _joined(names: list[str]) -> str:
+    return BETWEEN.join(sorted({name.strip() for name in names} - {""}))
+
+
+def _class_of(column: str, path: Path) -> str:
+    name = column.removeprefix(ONE_CLASS).strip()
+    if not name or BETWEEN in name:
+        raise DataError(
+            f"{path}: a column names no class", got=column, allowed=f"{ONE_CLASS}NAME, in which NAME has no {BETWEEN}"
+        )
+    return name
+
+
+def _zeros_and_ones(column: pd.Series, path: Path) -> pd.Series:
+    texts = column.map(lambda cell: (text(cell) or "").strip().lower())
+    wrong = ~texts.isin(_YES | _NO)
+    if wrong.any():
+        row = int(wrong.to_numpy().argmax())
+        raise DataError(
+            f"{path}: row {row + 1}, column {column.name}: neither 0 nor 1",
+            got=texts.iloc[row] or "nothing",
+            allowed="0 (the image has not this class) or 1 (it has)",
+            todo="correct it, or take the row out",
+        )
+    return texts.isin(_YES)

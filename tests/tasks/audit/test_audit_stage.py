@@ -1,0 +1,185 @@
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from tasks.audit.stage import TABLES
+from tasks.common.errors import DataError
+from tasks.common.files import read_json, write_json
+from tasks.common.manifest import write_table
+from tasks.common.pack import read_pack
+
+
+def table(paths, name):
+    return pd.read_parquet(paths.audit / f"{name}.parquet")
+
+
+def relabel(paths, change, task="classification"):
+    """Gives the pack other labels: change(label, number of the image) -> label."""
+    file = paths.features / "index.parquet"
+    index = pd.read_parquet(file)
+    labels = [change(label, n) for n, label in enumerate(index["label"])]
+    write_table(index.assign(label=pd.array(labels, "string"), task=task), file)
+
+
+@pytest.fixture
+def mislabelled(paths):
+    """The last training image of blue is called red."""
+    pack = read_pack(paths.features)
+    last = [n for n in pack.rows("train") if pack.index["label"].iloc[n] == "blue"][-1]
+    relabel(paths, lambda label, n: "red" if n == last else label)
+    return paths, pack.index["path"].iloc[last]
+
+
+@pytest.fixture
+def leaking(paths, run_stage):
+    """A test image of blue is a training image of blue, saved anew."""
+    pack = read_pack(paths.features)
+    blue = pack.index[pack.index["label"] == "blue"]
+    train, test = blue[blue["split"] == "train"]["path"].iloc[0], blue[blue["split"] == "test"]["path"].iloc[0]
+    shutil.rmtree(paths.cache / "thumbnails")
+    with Image.open(paths.raw / train) as image:
+        image.save(paths.raw / test, "PNG", compress_level=1)
+    return paths, train, test
+
+
+def test_the_folder_has_a_page_tables_pictures_and_the_verdicts(finished_paths):
+    names = {file.name for file in finished_paths.audit.iterdir()}
+    assert {f"{name}.parquet" for name in TABLES} <= names
+    assert {"index.html", "audit.json", "map.png", "curve.png", "map.parquet", "curve.parquet"} <= names
+
+
+def test_images_of_clear_colours_have_nothing_to_find(finished_paths):
+    checks = read_json(finished_paths.audit / "audit.json")["checks"]
+    assert list(checks) == ["suspects", "leaks", "conflicts", "outliers", "confusable"]
+    assert {name: check["found"] for name, check in checks.items() if name != "outliers"} == dict.fromkeys(
+        ("suspects", "leaks", "conflicts", "confusable"), 0
+    )
+
+
+def test_a_wrong_label_is_suspected_and_shown(mislabelled, run_stage):
+    paths, wrong = mislabelled
+    run_stage("audit", paths)
+    (suspect,) = table(paths, "suspects").itertuples()
+    assert (suspect.path, suspect.label, suspect.suggested) == (wrong, "red", "blue")
+    assert (paths.audit / "suspects.png").is_file()
+    assert wrong in (paths.audit / "index.html").read_text(encoding="utf-8")
+
+
+def test_a_training_image_saved_anew_in_the_test_is_a_leak(leaking, run_stage):
+    paths, train, test = leaking
+    record = run_stage("audit", paths)
+    (leak,) = table(paths, "leaks").itertuples()
+    assert (leak.path, leak.split, leak.other_path, leak.other_split) == (train, "train", test, "test")
+    assert record.metrics["leaked"] == {"val": 0, "test": 1}
+    assert (paths.audit / "leaks.png").is_file()
+
+
+def test_a_strange_image_is_an_outlier(paths, run_stage):
+    file = paths.features / "features.npy"
+    features_ND = np.load(file)
+    features_ND[5] = -features_ND[5]
+    np.save(file, features_ND)
+    run_stage("audit", paths)
+    assert read_pack(paths.features).index["path"].iloc[5] == table(paths, "outliers")["path"].iloc[0]
+
+
+def test_warnings_are_said_and_stand_in_the_record_and_the_verdicts(mislabelled, run_stage, capsys):
+    paths, _ = mislabelled
+    record = run_stage("audit", paths, max_suspects=0.0)
+    assert "audit: 1 labels are suspected of" in capsys.readouterr().err
+    assert record.facts["suspects"].startswith("warn: 1 labels are suspected of")
+    assert read_json(paths.audit / "audit.json")["checks"]["suspects"]["state"] == "warn"
+
+
+def test_what_is_within_the_limit_is_not_said(mislabelled, run_stage, capsys):
+    paths, _ = mislabelled
+    run_stage("audit", paths, max_suspects=1.0, on_outliers="ignore")
+    assert "suspected" not in capsys.readouterr().err
+
+
+def test_a_failing_audit_has_written_what_there_is_to_look_at(mislabelled, run_stage):
+    paths, wrong = mislabelled
+    shutil.rmtree(paths.audit)
+    with pytest.raises(DataError, match=r"audit.max_suspects(.|\n)*1 labels are suspected(.|\n)*data/audit/index.html"):
+        run_stage("audit", paths, max_suspects=0.0, on_suspects="fail")
+    assert list(table(paths, "suspects")["path"]) == [wrong]
+    assert wrong in (paths.audit / "index.html").read_text(encoding="utf-8")
+
+
+def test_labels_of_test_images_change_nothing_that_is_judged(paths, run_stage):
+    run_stage("audit", paths)
+    before = {name: table(paths, name) for name in ("suspects", "conflicts", "confusable")}
+    test = set(read_pack(paths.features).rows("test"))
+    relabel(paths, lambda label, n: {"red": "blue", "blue": "green", "green": "red"}[label] if n in test else label)
+    run_stage("audit", paths)
+    assert all(before[name].equals(table(paths, name)) for name in before)
+
+
+def test_a_second_run_gives_the_same_bytes(paths, run_stage, tree_bytes):
+    before = tree_bytes(paths.audit), tree_bytes(paths.plots("audit"))
+    run_stage("audit", paths)
+    assert (tree_bytes(paths.audit), tree_bytes(paths.plots("audit"))) == before
+
+
+@pytest.mark.parametrize(
+    ("facts", "taken"),
+    [({"kind": "linear", "l2": 0.125}, 0.125), ({"kind": "knn", "k": 5}, 0.01), ({"kind": "mlp"}, 0.01)],
+    ids=str,
+)
+def test_the_strength_is_the_heads_where_it_has_one(paths, run_stage, facts, taken):
+    write_json(paths.head / "head.json", facts)
+    run_stage("audit", paths)
+    assert read_json(paths.audit / "audit.json")["l2"] == taken
+
+
+def test_views_are_learned_from_and_never_judged(paths, run_stage):
+    run_stage("features", paths, views=1)
+    run_stage("audit", paths)
+    assert len(table(paths, "map")) == len(read_pack(paths.features).index)
+
+
+def test_several_classes_an_image_are_audited(paths, run_stage):
+    relabel(paths, lambda label, n: {"red": "red|warm", "blue": "blue", "green": ""}[label], "multilabel")
+    metrics = run_stage("audit", paths).metrics
+    assert set(metrics) >= {"suspects", "leaks", "conflicts", "outliers", "confusable"}
+    assert metrics["out_of_fold_mean_average_precision"] > 0.9
+    assert (paths.audit / "map.png").is_file()
+
+
+def test_numbers_are_audited_without_questions_about_classes(paths, run_stage):
+    relabel(paths, lambda label, n: str({"red": 1.0, "blue": 5.0, "green": 9.0}[label] + n % 3 / 10), "regression")
+    metrics = run_stage("audit", paths).metrics
+    assert "confusable" not in metrics
+    assert metrics["out_of_fold_r2"] > 0.9
+    page = (paths.audit / "index.html").read_text(encoding="utf-8")
+    assert "Classes that cannot be told apart" not in page
+
+
+def test_the_verdicts_are_plain_json(finished_paths):
+    content = (finished_paths.audit / "audit.json").read_text(encoding="utf-8")
+    assert "NaN" not in content
+    assert json.loads(content)["curve"]["sizes"][-1]["share"] == 1
+
+
+def test_the_plots_can_be_drawn_from_tables(finished_paths):
+    curve = pd.read_csv(finished_paths.plots("audit") / "curve.csv")
+    assert list(curve.columns) == ["share", "images", "value", "low", "high"]
+    assert set(pd.read_csv(finished_paths.plots("audit") / "map.csv")) >= {"x", "y", "label"}
+
+
+def test_auditing_imports_no_torch(paths, repository):
+    program = (
+        "import sys, pathlib\n"
+        "from tasks.common.paths import Paths\n"
+        "from tasks.audit.params import AuditParams\n"
+        "from tasks.audit.stage import run\n"
+        "run(AuditParams(folds=2, curve_seeds=1), Paths(pathlib.Path(sys.argv[1])))\n"
+        "sys.exit('torch' in sys.modules or 'openvino' in sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", program, str(paths.root)], cwd=repository, check=True)

@@ -1,0 +1,161 @@
+import numpy as np
+import pytest
+
+from tasks.audit.curve import SHARES, learning_curve, power_law
+
+
+def pack_with_validation(pack_of, n=200, m=100, labels="ab", group=None, task="classification"):
+    names = np.resize(np.array(list(labels)), n + m)
+    values = np.arange(n + m) % 17 if task == "regression" else names
+    split = ["train"] * n + ["val"] * m
+    return pack_of(np.zeros((n + m, 2)), values, split=split, group=group, task=task)
+
+
+def right_so_often(pack, error):
+    """A way to predict that is wrong in a share `error(images)` of all answers, always on the same images first."""
+
+    def predict(learned, asked, factor):
+        y_N = pack.labels(asked)
+        order = np.random.default_rng(0).permutation(len(asked))
+        wrong = order < round(error(len(learned)) * len(asked))
+        return np.eye(len(pack.classes))[np.where(wrong, (y_N + 1) % len(pack.classes), y_N)]
+
+    return predict
+
+
+def test_the_figure_at_each_size_is_that_of_the_models(pack_of):
+    pack = pack_with_validation(pack_of, n=1000)
+    curve = learning_curve(pack, right_so_often(pack, lambda n: 0.5 - n / 2500), 1, 0)
+    assert list(curve.sizes["images"]) == [10, 20, 50, 100, 200, 500, 1000]
+    assert list(curve.sizes["value"]) == pytest.approx([0.5, 0.51, 0.52, 0.54, 0.58, 0.7, 0.9])
+    assert (curve.sizes["low"] <= curve.sizes["value"]).all()
+    assert (curve.sizes["value"] <= curve.sizes["high"]).all()
+
+
+def test_each_seed_draws_parts_of_its_own_and_the_whole_is_asked_once(pack_of):
+    pack = pack_with_validation(pack_of, n=1000)
+    asked = []
+
+    def predict(learned, rows, factor):
+        asked.append((len(learned), tuple(learned), factor))
+        return np.eye(2)[pack.labels(rows)]
+
+    curve = learning_curve(pack, predict, 3, 0)
+    assert [count for count, *_ in asked] == [10] * 3 + [20] * 3 + [50] * 3 + [100] * 3 + [200] * 3 + [500] * 3 + [1000]
+    assert len({part for _, part, _ in asked}) == 19
+    assert list(curve.table["seed"]) == [0, 1, 2] * 6 + [0]
+
+
+def test_the_penalty_on_the_summed_loss_is_the_same_at_all_sizes(pack_of):
+    pack = pack_with_validation(pack_of, n=1000)
+    factors = {}
+
+    def predict(learned, rows, factor):
+        factors[len(learned)] = factor
+        return np.eye(2)[pack.labels(rows)]
+
+    learning_curve(pack, predict, 1, 0)
+    assert {n: factor * n for n, factor in factors.items()} == {n: pytest.approx(1000) for n in factors}
+
+
+@pytest.mark.parametrize(("a", "b", "c"), [(0.1, 2.0, 0.5), (0.0, 1.5, 0.4), (0.05, 3.0, 0.75)])
+def test_a_power_law_is_found_again(a, b, c):
+    n_S = np.array([20.0, 50, 100, 200, 500, 1000])
+    found = power_law(n_S, (a + b * n_S**-c)[:, None], np.ones(6))
+    assert [float(value[0]) for value in found] == pytest.approx([a, b, c], abs=1e-6)
+
+
+def test_no_law_goes_below_no_error():
+    n_S = np.array([10.0, 100, 1000])
+    a_B, b_B, _ = power_law(n_S, np.array([[0.9], [0.3], [0.0]]), np.ones(3))
+    assert a_B[0] >= 0
+    assert b_B[0] >= 0
+
+
+def test_the_gain_of_twice_the_images_is_that_of_the_law(pack_of):
+    pack = pack_with_validation(pack_of, n=2000, m=4000)
+    curve = learning_curve(pack, right_so_often(pack, lambda n: 0.05 + 1.5 * n**-0.5), 1, 0)
+    expected = 1.5 * (2000**-0.5 - 4000**-0.5)
+    assert curve.doubling["gain"] == pytest.approx(expected, rel=0.15)
+    assert curve.doubling["low"] < expected < curve.doubling["high"]
+    assert curve.doubling["reason"] == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (lambda n: 0.3, "the error does not clearly fall with more images"),
+        (lambda n: 0.0 if n > 100 else 0.2, "no error is left on validation"),
+    ],
+)
+def test_where_no_law_can_be_fitted_it_is_said_why(pack_of, error, reason):
+    pack = pack_with_validation(pack_of, n=1000)
+    curve = learning_curve(pack, right_so_often(pack, error), 2, 0)
+    assert curve.doubling == {"reason": reason}
+    assert curve.fitted == {}
+
+
+def test_of_few_images_there_are_too_few_sizes_for_a_law(pack_of):
+    pack = pack_with_validation(pack_of, n=8)
+    curve = learning_curve(pack, right_so_often(pack, lambda n: 1 / n), 1, 0)
+    assert list(curve.sizes["images"]) == [2, 4, 8]
+    assert set(curve.skipped) == {0.02, 0.05, 0.1, 0.2}
+    assert curve.skipped[0.1] == "no more images than at the share before (2)"
+    assert curve.doubling["reason"] == "there are only 3 sizes, and a law needs 4"
+
+
+def test_groups_are_never_torn(pack_of):
+    rng = np.random.default_rng(0)
+    group = [f"g{number}" for number in rng.integers(0, 25, 300)]
+    pack = pack_with_validation(pack_of, group=group)
+    of_row = np.array(group)
+
+    def predict(learned, rows, factor):
+        others = np.setdiff1d(pack.rows("train"), learned)
+        assert not set(of_row[learned]) & set(of_row[others])
+        return np.eye(2)[pack.labels(rows)]
+
+    learning_curve(pack, predict, 2, 0)
+
+
+def test_a_part_that_lacks_a_class_for_want_of_groups_is_left_out(pack_of):
+    """The only group with images of c holds more of a's: where it is not drawn, there is no c."""
+    labels = ["a", "a", "c"] * 4 + ["a"] * 108 + ["b"] * 80 + ["a", "b", "c"] * 30
+    group = [f"{label}{i // 12}" for i, label in enumerate(["a"] * 120 + ["b"] * 80)] + [f"v{i}" for i in range(90)]
+    pack = pack_of(np.zeros((290, 2)), labels, split=["train"] * 200 + ["val"] * 90, group=group)
+    curves = [learning_curve(pack, right_so_often(pack, lambda n: 1 / n), 1, seed) for seed in range(3)]
+    assert curves[0].skipped[0.01] == "too few groups for an image of every class"
+    for curve in curves:
+        assert set(curve.table["share"]) == set(SHARES) - set(curve.skipped)
+
+
+def test_numbers_are_judged_by_the_variance_that_is_explained(pack_of):
+    pack = pack_with_validation(pack_of, n=1000, m=200, task="regression")
+
+    def predict(learned, asked, factor):
+        noise = np.random.default_rng(0).normal(size=len(asked)) * np.sqrt(20 / len(learned))
+        return (pack.targets(asked) + noise)[:, None]
+
+    curve = learning_curve(pack, predict, 1, 0)
+    y_N = pack.targets(pack.rows("val"))
+    last = predict(np.arange(1000), pack.rows("val"), 1.0)[:, 0]
+    assert curve.sizes["value"].iloc[-1] == pytest.approx(1 - ((last - y_N) ** 2).mean() / y_N.var())
+    assert curve.fitted["c"] == pytest.approx(1.0, abs=0.05)
+
+
+def test_the_same_pack_and_seed_give_the_same_curve(pack_of):
+    pack = pack_with_validation(pack_of, n=500)
+
+    def predict(learned, asked, factor):
+        rng = np.random.default_rng(learned)
+        return rng.dirichlet([1, 1], len(asked))
+
+    one, again, other = (learning_curve(pack, predict, 2, seed) for seed in (0, 0, 1))
+    assert one.sizes.equals(again.sizes)
+    assert one.doubling == again.doubling
+    assert not one.sizes.equals(other.sizes)
+
+
+def test_the_shares_go_up_to_all():
+    assert list(SHARES) == sorted(SHARES)
+    assert SHARES[-1] == 1

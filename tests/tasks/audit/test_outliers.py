@@ -1,0 +1,73 @@
+import numpy as np
+import pytest
+
+from tasks.audit import outliers as module
+from tasks.audit.outliers import COLUMNS, far_off, outliers
+
+
+def around(direction, count, spread, seed=0):
+    rng = np.random.default_rng(seed)
+    return np.eye(32)[direction] + spread * rng.normal(size=(count, 32))
+
+
+def test_an_image_far_from_all_others_is_an_outlier(pack_of):
+    pack = pack_of(np.vstack([around(0, 60, 0.05), around(1, 1, 0.05)]), ["a"] * 61)
+    found = outliers(far_off(pack, 0), 3.5)
+    assert list(found["path"]) == ["0060.png"]
+    assert list(found.columns) == COLUMNS
+
+
+def test_images_of_one_kind_have_no_outlier(pack_of):
+    assert outliers(far_off(pack_of(around(0, 100, 0.05), ["a"] * 100), 0), 3.5).empty
+
+
+def test_a_few_strangers_who_are_alike_do_not_vouch_for_each_other(pack_of):
+    pack = pack_of(np.vstack([around(0, 200, 0.05), around(1, 9, 0.001)]), ["a"] * 209)
+    assert set(outliers(far_off(pack, 0), 3.5)["path"]) == {f"{i:04}.png" for i in range(200, 209)}
+
+
+def test_classes_of_few_images_are_not_far_from_each_other(pack_of):
+    pack = pack_of(np.vstack([around(k, 7, 0.05, seed=k) for k in range(5)]), np.repeat(list("abcde"), 7))
+    assert outliers(far_off(pack, 0), 3.5).empty
+
+
+def test_the_distance_is_that_to_the_tenth_nearest(pack_of):
+    x_ND = around(0, 200, 0.2)
+    table = far_off(pack_of(x_ND, ["a"] * 200), 0)
+    unit = x_ND / np.linalg.norm(x_ND, axis=1, keepdims=True)
+    cosines = np.sort(unit @ unit.T, axis=1)[:, ::-1]
+    assert np.allclose(table["distance"], 1 - cosines[:, 10], atol=1e-5)
+    assert np.allclose(table["cosine"], cosines[:, 1], atol=1e-5)
+
+
+def test_the_nearest_image_is_named(pack_of):
+    x_ND = around(0, 40, 0.2)
+    x_ND[7] = x_ND[30]
+    assert far_off(pack_of(x_ND, ["a"] * 40), 0)["nearest"].iloc[[7, 30]].tolist() == ["0030.png", "0007.png"]
+
+
+def test_labels_and_splits_have_no_part_in_it(pack_of):
+    x_ND = around(0, 40, 0.2)
+    one, other = (
+        far_off(pack_of(x_ND, ["a"] * 40), 0),
+        far_off(pack_of(x_ND, list("ab") * 20, split=["train", "test"] * 20), 0),
+    )
+    assert one["score"].equals(other["score"])
+
+
+def test_of_very_many_images_a_sample_is_compared_with(pack_of, monkeypatch):
+    monkeypatch.setattr(module, "COMPARED", 50)
+    pack = pack_of(np.vstack([around(0, 400, 0.05), around(1, 1, 0.05)]), ["a"] * 401)
+    table = far_off(pack, 3)
+    assert outliers(table, 3.5)["path"].iloc[0] == "0400.png"
+    assert table["nearest"].nunique() <= 50
+
+
+@pytest.mark.parametrize("n", [2, 3, 11])
+def test_few_images_are_compared_with_as_many_as_there_are(pack_of, n):
+    table = far_off(pack_of(around(0, n, 0.05), ["a"] * n), 0)
+    assert table["distance"].between(0, 2).all()
+
+
+def test_images_that_are_all_the_same_have_no_outlier(pack_of):
+    assert outliers(far_off(pack_of(np.ones((20, 4)), ["a"] * 20), 0), 3.5).empty

@@ -1,0 +1,58 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from tasks.audit import thumbnails as module
+from tasks.audit.thumbnails import SIDE, thumbnail, thumbnails
+from tasks.common.errors import DataError
+from tasks.common.pack import read_pack
+
+
+def test_every_image_has_a_small_version_in_the_packs_order(finished_paths):
+    pack = read_pack(finished_paths.features)
+    rows = thumbnails(pack, finished_paths)
+    assert rows.shape == (len(pack.index), SIDE * SIDE * 3)
+    for place in (0, 17, len(rows) - 1):
+        alone = thumbnail(finished_paths.raw / pack.index["path"].iloc[place], 3)
+        assert np.array_equal(rows[place], alone.astype(np.float16))
+
+
+def test_a_brighter_version_of_a_picture_is_the_same(tmp_path, photo):
+    image = photo(120, 90)
+    image.point(lambda value: 40 + value // 2).save(tmp_path / "a.png")
+    image.point(lambda value: 70 + value // 2).save(tmp_path / "b.png")
+    a, b = thumbnail(tmp_path / "a.png", 3), thumbnail(tmp_path / "b.png", 3)
+    assert np.abs(a - b).max() <= 1
+    assert np.abs(a).max() > 10
+
+
+@pytest.mark.parametrize("channels", [1, 3, 5])
+def test_an_image_of_any_number_of_channels_has_one(tmp_path, photo, channels):
+    bands = np.dstack([np.asarray(photo(40, 30))[..., 0]] * channels)
+    np.save(tmp_path / "a.npy", bands)
+    assert thumbnail(tmp_path / "a.npy", channels).shape == (SIDE * SIDE * channels,)
+
+
+def test_an_image_is_decoded_once_in_its_life(paths, monkeypatch):
+    pack = read_pack(paths.features)
+    first = thumbnails(pack, paths)
+    monkeypatch.setattr(module, "decode_bands", None)
+    assert np.array_equal(thumbnails(pack, paths), first)
+
+
+def test_the_cache_is_not_that_of_the_features(paths):
+    thumbnails(read_pack(paths.features), paths)
+    assert {folder.name for folder in (paths.cache / "features").iterdir()} == {
+        read_pack(paths.features).fingerprint["digest"]
+    }
+
+
+def test_a_file_that_has_become_unreadable_is_named(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"a\.png cannot be read"):
+        thumbnail(tmp_path / "a.png", 3)
+
+
+def test_a_picture_smaller_than_its_small_version_has_one_too(tmp_path):
+    Image.new("RGB", (4, 3), (200, 10, 10)).save(tmp_path / "a.png")
+    assert (thumbnail(tmp_path / "a.png", 3) == 0).all()

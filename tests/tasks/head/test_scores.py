@@ -1,0 +1,48 @@
+import numpy as np
+import pytest
+from sklearn.metrics import log_loss as scikit_log_loss
+
+from tasks.head.scores import Score, loss_of
+
+RNG = np.random.default_rng(0)
+P_MK = RNG.dirichlet(np.ones(3), 20)
+WEIGHT_M = RNG.uniform(0.5, 2, 20)
+
+
+def test_the_loss_of_one_class_an_image_is_the_log_loss():
+    y_M = RNG.integers(0, 3, 20)
+    expected = scikit_log_loss(y_M, P_MK, sample_weight=WEIGHT_M, labels=[0, 1, 2])
+    assert loss_of(P_MK, y_M, WEIGHT_M, "classification") == pytest.approx(expected)
+
+
+def test_the_loss_of_several_is_the_mean_log_loss_of_the_classes():
+    y_MK = RNG.integers(0, 2, (20, 3)).astype(float)
+    each = [scikit_log_loss(y_MK[:, k], P_MK[:, k], sample_weight=WEIGHT_M, labels=[0, 1]) for k in range(3)]
+    assert loss_of(P_MK, y_MK, WEIGHT_M, "multilabel") == pytest.approx(np.mean(each))
+
+
+def test_the_loss_of_numbers_is_the_mean_squared_error():
+    assert loss_of(np.array([[1.0], [3.0]]), np.array([2.0, 6.0]), np.array([1.0, 3.0]), "regression") == 7.0
+
+
+def test_a_probability_of_nought_leaves_the_loss_finite():
+    assert np.isfinite(loss_of(np.array([[0.0, 1.0]]), np.array([0]), np.ones(1), "classification"))
+    assert np.isfinite(loss_of(np.array([[0.0, 1.0]]), np.array([[1.0, 0.0]]), np.ones(1), "multilabel"))
+
+
+def test_of_several_classes_all_must_be_right():
+    p_MK, y_MK = np.array([[0.9, 0.2], [0.9, 0.2]]), np.array([[1.0, 0.0], [1.0, 1.0]])
+    assert Score.of(p_MK, y_MK, np.ones(2), "multilabel").accuracy == 0.5
+
+
+def test_numbers_have_no_accuracy_and_the_smaller_error_is_better():
+    near, far = (Score.of(np.array([[by]]), np.zeros(1), np.ones(1), "regression") for by in (0.1, 0.2))
+    assert np.isnan(near.accuracy)
+    assert near.better_than(far, "rmse")
+    assert not far.better_than(near, "rmse")
+
+
+def test_what_is_as_good_is_not_better():
+    score = Score(0.5, 0.9)
+    assert not score.better_than(score, "log_loss")
+    assert not score.better_than(score, "accuracy")
