@@ -119,7 +119,7 @@ def check_drift(root: Path, source: Path | None = None, model: str = CHAMPION) -
             found = compare_with(reference, today, features_of(today, reference, package, paths), settings.drift)
             document = _document(found, reference, today, version, model, settings.drift, paths, run_id)
             _write(found, document, paths)
-            _record(tracker, document, settings.drift, source is None)
+            _record(tracker, document, source is None)
     return DriftReport(found.verdict, found.tests, document)
 
 
@@ -365,7 +365,7 @@ def _write(found: Comparison, document: dict[str, Any], paths: Paths) -> None:
         drift_picture(found, f"{document['model']} version {document['version']}", folder / "drift.png")
 
 
-def _record(tracker: Tracker, document: dict[str, Any], params: DriftParams, of_project: bool) -> None:
+def _record(tracker: Tracker, document: dict[str, Any], of_project: bool) -> None:
     metrics = {key: document[key] for key in ("images", "reference_images", "mmd", "far")}
     facts = {key: str(document[key]) for key in ("verdict", "model", "version", "asked_for", "what")}
     dataset = DatasetRecord("raw", {"images": document["images"]}) if of_project else None

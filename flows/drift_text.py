@@ -17,7 +17,7 @@ MEANING = {
 def print_drift(found: dict[str, Any]) -> None:
     """What was compared, both tests, and what they mean."""
     model = f"{found['model']} version {found['version']}"
-    print(f"model     {model}, by {found['reference_images']:,} images from its training\ntoday     {found['what']}")
+    print(f"model     {model}, by {found['reference_images']:,} images of its data\ntoday     {found['what']}")
     if found["left_out"]:
         print(f"left out  {', '.join(f'{count:,} {reason}' for reason, count in found['left_out'].items())}")
     of = found["compared"]
