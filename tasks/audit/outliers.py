@@ -15,8 +15,8 @@ COMPARED = 20_000
 (Sun et al. 2022 found one in a hundred to do)."""
 
 NEIGHBOURS, FOR_EACH = 10, 20
-"""The distance to the tenth nearest, so that nine strangers who are alike do not vouch for each other; of few images, to
-one for each so many of them, or classes of few would all be far from each other."""
+"""The distance to the tenth nearest, so that nine strangers who are alike do not vouch for each other; of few images,
+to one for each so many of them, or classes of few would all be far from each other."""
 
 COLUMNS = ["image_id", "path", "split", "label", "score", "distance", "nearest", "cosine"]
 
@@ -24,9 +24,9 @@ COLUMNS = ["image_id", "path", "split", "label", "score", "distance", "nearest",
 def far_off(pack: Pack, seed: int) -> pd.DataFrame:
     """Every image in the pack's order: `COLUMNS`. Labels have no part in it.
 
-    `distance` is 1 - cosine of the features to the tenth nearest (see `NEIGHBOURS`); `score` is how many robust standard deviations its
-    logarithm is above the median (1.4826 times the median deviation is a standard deviation); `nearest` is the path of
-    the nearest image and `cosine` theirs.
+    `distance` is 1 - cosine of the features to the tenth nearest (see `NEIGHBOURS`); `score` is how many robust
+    standard deviations its logarithm is above the median (1.4826 times the median deviation is a standard deviation);
+    `nearest` is the path of the nearest image and `cosine` theirs.
     """
     n = len(pack.index)
     chosen = np.sort(np.random.default_rng(seed).permutation(n)[:COMPARED])
