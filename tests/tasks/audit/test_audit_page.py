@@ -1,0 +1,146 @@
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tasks.audit.copies import COLUMNS as PAIR
+from tasks.audit.copies import Copies
+from tasks.audit.curve import Curve
+from tasks.audit.findings import Findings
+from tasks.audit.page import LISTED, audit_page
+from tasks.audit.verdicts import Verdict
+
+
+@pytest.fixture
+def found():
+    """found(key=value, ...) -> what an audit of 200 images found: nothing, unless told."""
+
+    def make(**changes):
+        none = np.zeros(200, bool)
+        sizes = pd.DataFrame({"share": [0.5, 1.0], "images": [70, 140], "value": [0.8, 0.9], "low": 0.7, "high": 0.95})
+        nothing = {
+            "task": "classification",
+            "images": 200,
+            "by_split": {"train": 140, "val": 30, "test": 30},
+            "classes": 3,
+            "l2": 0.01,
+            "out_of_fold": 0.9,
+            "suspects": pd.DataFrame(),
+            "copies": Copies(pd.DataFrame(), 0, none, none),
+            "leaks": pd.DataFrame(),
+            "leaked": {"val": 0, "test": 0},
+            "conflicts": pd.DataFrame(),
+            "conflicting": 0,
+            "outliers": pd.DataFrame(),
+            "confusable": pd.DataFrame(),
+            "map": pd.DataFrame({"x": [0.0] * 200}),
+            "curve": Curve(sizes, sizes, {}, {"gain": 0.012, "low": 0.004, "high": 0.021, "reason": ""}, {}),
+        }
+        return Findings(**{**nothing, **changes})
+
+    return make
+
+
+def suspects_of(count, label="cat"):
+    return pd.DataFrame(
+        {
+            "path": [f"{label}/{n:03}.jpg" for n in range(count)],
+            "split": "train",
+            "label": label,
+            "suggested": "dog",
+            "score": 0.02,
+            "p_label": 0.02,
+            "p_suggested": 0.975,
+        }
+    )
+
+
+def pairs_of(count):
+    row = ["a.jpg", "train", "cat", "b.jpg", "test", "cat", 0.99, 0.5, "1", "2"]
+    return pd.DataFrame([row] * count, columns=PAIR)
+
+
+def text(page):
+    """As a browser would show it."""
+    parts = []
+    parser = HTMLParser()
+    parser.handle_data = parts.append
+    parser.feed(page)
+    return " ".join(" ".join(parts).split())
+
+
+def test_where_nothing_is_found_the_page_says_so(found):
+    shown = text(audit_page(found(), [], set()))
+    for sentence in (
+        "No label is suspected.",
+        "No image of validation or test is among those that are learned from.",
+        "There is none among the training and validation images.",
+        "No image is far from all others.",
+        "No two classes are taken for each other more often than chance may explain.",
+    ):
+        assert sentence in shown
+
+
+def test_each_verdict_has_a_row(found):
+    verdicts = [
+        Verdict("suspects", "labels are suspected", 9, 200, 0.02, "fail"),
+        Verdict("leaks", "images are leaks", 0, 60, 0.0, "warn"),
+    ]
+    page = audit_page(found(), verdicts, set())
+    assert "<td>suspects</td><td>9 labels are suspected of 200 (4.5%)</td><td class=n>0.02 = 4</td>" in page
+    assert "<td class=n>too many</td>" in page
+    assert "<td class=n>ok</td>" in page
+
+
+def test_a_suspect_has_its_path_its_label_and_the_suggestion(found):
+    page = audit_page(found(suspects=suspects_of(1)), [], set())
+    assert "1 label is suspected" in text(page)
+    assert (
+        "<td>cat/000.jpg</td><td>train</td><td>cat</td><td>dog</td><td class=n>2.0%</td><td class=n>97.5%</td>" in page
+    )
+
+
+def test_of_very_many_rows_the_first_are_listed_and_the_others_counted(found):
+    shown = text(audit_page(found(suspects=suspects_of(LISTED + 5)), [], set()))
+    assert f"cat/{LISTED - 1:03}.jpg" in shown
+    assert f"cat/{LISTED:03}.jpg" not in shown
+    assert "... and 5 more." in shown
+
+
+def test_leaks_are_counted_by_split_and_named_in_pairs(found):
+    page = audit_page(found(leaks=pairs_of(1), leaked={"val": 2, "test": 1}), [], set())
+    assert "1 test image is also among the training or validation images, and 2 validation images" in text(page)
+    assert "<td>a.jpg</td><td>train</td><td>cat</td><td>b.jpg</td><td>test</td><td>cat</td>" in page
+
+
+def test_confusable_classes_have_their_share_and_its_interval(found):
+    pair = {"class": "cat", "other_class": "dog", "images": 90, "share": 0.3, "low": 0.2, "high": 0.4}
+    page = audit_page(found(confusable=pd.DataFrame([pair])), [], set())
+    assert "<td>cat</td><td>dog</td><td class=n>90</td><td class=n>30.0% (20.0% to 40.0%)</td>" in page
+
+
+def test_the_gain_of_twice_the_images_is_a_sentence(found):
+    shown = text(audit_page(found(), [], set()))
+    assert "Twice the training images would bring about +1.2 points of accuracy (0.4 to 2.1)." in shown
+
+
+def test_where_the_gain_cannot_be_said_the_page_says_why(found):
+    curve = found().curve
+    unknown = Curve(curve.table, curve.sizes, {0.01: "too few groups"}, {"reason": "there are only 2 sizes"}, {})
+    shown = text(audit_page(found(curve=unknown), [], set()))
+    assert "What twice the images would bring cannot be said: there are only 2 sizes." in shown
+    assert "1% was left out: too few groups." in shown
+
+
+def test_a_name_cannot_bring_markup(found):
+    page = audit_page(found(suspects=suspects_of(1, "<script>x</script>")), [], set())
+    assert "<script" not in page
+    assert "&lt;script&gt;x&lt;/script&gt;" in page
+
+
+def test_the_page_needs_no_network_and_shows_only_pictures_that_are_there(found):
+    page = audit_page(found(suspects=suspects_of(1), leaks=pairs_of(1)), [], {"suspects.png", "map.png"})
+    assert not re.findall(r'(?:src|href)="(?:https?:)?//', page)
+    assert re.findall(r'src="([^"]+)"', page) == ["suspects.png", "map.png"]
