@@ -63,7 +63,11 @@ def _suspects(found: Findings) -> Section:
     text = f"Each training and validation image was judged by models that had not seen it ({how}). "
     if not len(found.suspects):
         return "Suspected labels", text + "No label is suspected.", "", ""
-    text += f"{_count(len(found.suspects), 'label is', 'labels are')} suspected, the worst first"
+    if found.task == "multilabel":
+        text += f"{_count(found.doubted, 'mark', 'marks')} of {found.judged:,} on "
+        text += f"{_count(len(found.suspects), 'image is', 'images are')} suspected, the worst first"
+    else:
+        text += f"{_count(found.doubted, 'label is', 'labels are')} suspected, the worst first"
     rows = found.suspects.assign(p_label=_percent(found.suspects["p_label"]))
     rows = rows.assign(p_suggested=_percent(rows["p_suggested"]), score=_figures(rows["score"], 2))
     columns = ["path", "split", "label", "suggested"]

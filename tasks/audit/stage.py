@@ -45,8 +45,9 @@ def judge(found: Findings, params: AuditParams) -> list[Verdict]:
     split = {name: found.by_split.get(name, 0) for name in ("train", "val", "test")}
     learned, tested = split["train"] + split["val"], split["val"] + split["test"]
     copied = found.leaked["val"] + found.leaked["test"]
+    marks = "marks (an image and a class)" if found.task == "multilabel" else "labels"
     counted = [
-        ("suspects", "labels are suspected", len(found.suspects), learned),
+        ("suspects", f"{marks} are suspected", found.doubted, found.judged),
         ("leaks", "images of val and test are in a split before", copied, tested),
         ("conflicts", "images are also under another label", found.conflicting, learned),
         ("outliers", "images are far from all others", len(found.outliers), found.images),

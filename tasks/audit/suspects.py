@@ -17,6 +17,7 @@ import pandas as pd
 
 from ..common.manifest import BETWEEN
 from ..common.pack import Pack, Rows
+from ..common.task import Task
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -61,36 +62,43 @@ def deviations(predicted_N: Floats, y_N: Floats) -> Floats:
 
 
 def suspected(pack: Pack, rows: Rows, output_NK: Floats) -> Bools:
-    """Of images `rows`, those with a label that is suspected, (N,); output: of models that have not seen them (see
-    `probe`). An image of which nothing is known (nan) is not suspected."""
-    known = ~np.isnan(output_NK).any(axis=1)
-    found = np.zeros(len(rows), np.bool_)
+    """What is suspected of images `rows`: (N, 1), the label, or of several classes an image (N, K), each mark.
+
+    Marks are counted and not images: of fifty right marks an image, one is doubted on nearly every image by chance.
+    output: of models that have not seen the images (see `probe`); one of which nothing is known (nan) is not suspected.
+    """
+    known = judged(output_NK)
+    found = np.zeros((len(rows), output_NK.shape[1] if pack.task == "multilabel" else 1), np.bool_)
     if known.any():
-        found[known] = _suspected(pack, rows[known], output_NK[known])
+        found[known] = _suspected(output_NK[known], pack.targets(rows[known]), pack.task)
     return found
 
 
-def _suspected(pack: Pack, rows: Rows, output_NK: Floats) -> Bools:
-    target = pack.targets(rows)
-    if pack.task == "regression":
-        return deviations(output_NK[:, 0], target) > FAR
-    if pack.task == "multilabel":
-        return np.asarray(wrong_marks(output_NK, target).any(axis=1))
-    return wrong_classes(output_NK, target)
+def judged(output_NK: Floats) -> Bools:
+    """Of which images something is known, (N,)."""
+    return ~np.isnan(output_NK).any(axis=1)
+
+
+def _suspected(output_NK: Floats, target: npt.NDArray[Any], task: Task) -> Bools:
+    if task == "regression":
+        return deviations(output_NK[:, 0], target)[:, None] > FAR
+    return wrong_marks(output_NK, target) if task == "multilabel" else wrong_classes(output_NK, target)[:, None]
 
 
 def suspects(pack: Pack, rows: Rows, output_NK: Floats) -> pd.DataFrame:
-    """A row a suspected label, the worst first: `COLUMNS`.
+    """A row an image whose label is suspected, the worst first: `COLUMNS`.
 
     `score` is the probability of the label; of several classes an image, that of the mark which is doubted most; of a
     number, minus the robust standard deviations from what was predicted. So less is worse.
     """
-    places = np.flatnonzero(suspected(pack, rows, output_NK))
-    judged = {"classification": _classes, "multilabel": _marks, "regression": _numbers}[pack.task](
-        pack, rows, output_NK, places
-    )
+    doubted = suspected(pack, rows, output_NK)
+    places = np.flatnonzero(doubted.any(axis=1))
+    if pack.task == "multilabel":
+        told = _marks(pack, rows[places], output_NK[places], doubted[places])
+    else:
+        told = {"classification": _classes, "regression": _numbers}[pack.task](pack, rows, output_NK, places)
     table = pack.index.iloc[rows[places]][["image_id", "path", "split", "label"]].reset_index(drop=True)
-    table = table.assign(label=table["label"].astype(str), **judged)
+    table = table.assign(label=table["label"].astype(str), **told)
     return table.sort_values(["score", "path"], ignore_index=True)[COLUMNS]
 
 
@@ -101,15 +109,12 @@ def _classes(pack: Pack, rows: Rows, p_NK: Floats, places: npt.NDArray[np.int64]
     return {"suggested": names[p.argmax(axis=1)], "score": own, "p_label": own, "p_suggested": p.max(axis=1)}
 
 
-def _marks(pack: Pack, rows: Rows, p_NK: Floats, places: npt.NDArray[np.int64]) -> dict[str, Any]:
-    known = ~np.isnan(p_NK).any(axis=1)
-    doubted_NK = np.zeros(p_NK.shape, np.bool_)
-    doubted_NK[known] = wrong_marks(p_NK[known], pack.targets(rows[known]))
-    y, p, doubted = pack.targets(rows[places]), p_NK[places], doubted_NK[places]
-    own = np.where(y > 0, p, 1 - p)
-    corrected = np.where(doubted, 1 - y, y) > 0
+def _marks(pack: Pack, rows: Rows, p_NK: Floats, doubted_NK: Bools) -> dict[str, Any]:
+    y_NK = pack.targets(rows)
+    own_NK = np.where(y_NK > 0, p_NK, 1 - p_NK)
+    corrected = np.where(doubted_NK, 1 - y_NK, y_NK) > 0
     named = [BETWEEN.join(name for name, has in zip(pack.classes, marks, strict=True) if has) for marks in corrected]
-    worst = np.where(doubted, own, np.inf).min(axis=1, initial=np.inf)
+    worst = np.where(doubted_NK, own_NK, np.inf).min(axis=1, initial=np.inf)
     return {"suggested": named, "score": worst, "p_label": worst, "p_suggested": 1 - worst}
 
 
