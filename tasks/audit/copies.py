@@ -26,7 +26,10 @@ DOWN, ACROSS = 1024, 8192
 """How many cosines are in memory at once."""
 
 MOST = 1_000_000
-"""Pairs that are listed; of more, the most alike."""
+"""Pairs within a split, and as many across splits, that are listed; of more, the most alike."""
+
+PLACES = 4
+"""Of cosines: what follows is left to the order in which threads add up."""
 
 COLUMNS = [
     "path", "split", "label", "other_path", "other_split", "other_label", "cosine_pixels", "cosine_features",
@@ -40,7 +43,7 @@ class Copies:
     pairs: `first`, `second` (places of images, `first` the one that is learned from earlier), `cosine_pixels`,
         `cosine_features`; the most alike first.
     count: of all pairs, listed or not.
-    leaked_N: whether an image of val is also in train, or one of test in train or val.
+    leaked_N: whether an image of val is also in train, or one of test in train or val; of all pairs, listed or not.
     conflicting_N: whether an image of train or val is there under another label.
     """
 
@@ -53,6 +56,10 @@ class Copies:
         """Pairs across splits: `COLUMNS`."""
         split = self._both(pack, "split")
         return self._table(pack, split[0] != split[1])
+
+    def leaked(self, pack: Pack) -> pd.DataFrame:
+        """Images of val and test that are in a split before, all of them: `image_id`, `path`, `split`."""
+        return pack.index[["image_id", "path", "split"]].astype(str)[self.leaked_N].reset_index(drop=True)
 
     def conflicts(self, pack: Pack) -> pd.DataFrame:
         """Pairs of training and validation images under different labels: `COLUMNS`."""
@@ -81,7 +88,8 @@ def find_copies(pack: Pack, pixels_NR: Floats, features_NR: Floats, near_pixels:
     label_N = pd.factorize(pack.index["label"])[0]
     names = pack.task != "regression"
     leaked, conflicting = np.zeros(n, np.bool_), np.zeros(n, np.bool_)
-    found: list[pd.DataFrame] = []
+    within: list[pd.DataFrame] = []
+    across_splits: list[pd.DataFrame] = []
     count = 0
     with progress("audit: comparing", n) as bar:
         for down in blocks(n, DOWN):
@@ -95,10 +103,13 @@ def find_copies(pack: Pack, pixels_NR: Floats, features_NR: Floats, near_pixels:
                 other = (label_N[first] != label_N[second]) & (rank_N[second] < SPLITS.index("test")) & names
                 conflicting[first[other]] = conflicting[second[other]] = True
                 count += len(pairs)
-                found = _most_alike([*found, pairs])
+                leak = rank_N[first] != rank_N[second]
+                within = _most_alike([*within, pairs[~leak]])
+                across_splits = _most_alike([*across_splits, pairs[leak]])
             bar.add(down.stop - down.start)
-    listed = pd.concat(found).sort_values(["cosine_pixels", "first", "second"], ascending=[False, True, True])
-    return Copies(listed.reset_index(drop=True), count, leaked, conflicting)
+    pairs = pd.concat([*within, *across_splits])
+    order = np.lexsort((pairs["second"], pairs["first"], -_likeness(pairs)))
+    return Copies(pairs.iloc[order].reset_index(drop=True), count, leaked, conflicting)
 
 
 def _near(
@@ -106,15 +117,18 @@ def _near(
 ) -> pd.DataFrame:
     by_pixels = pixels_NR[down] @ pixels_NR[across].T
     by_features = features_NR[down] @ features_NR[across].T
-    i, j = np.nonzero((by_pixels >= near_pixels) | (by_features >= near_features))
-    later = down.start + i < across.start + j
-    i, j = i[later], j[later]
+    reach = 0.1**PLACES  # only what may be near is rounded
+    i, j = np.nonzero((by_pixels >= near_pixels - reach) | (by_features >= near_features - reach))
+    pixels, features = by_pixels[i, j].round(PLACES), by_features[i, j].round(PLACES)
+    near = (pixels >= near_pixels) | (features >= near_features)
+    chosen = near & (down.start + i < across.start + j)
+    i, j, pixels, features = i[chosen], j[chosen], pixels[chosen], features[chosen]
     return pd.DataFrame(
         {
             "first": down.start + i,
             "second": across.start + j,
-            "cosine_pixels": by_pixels[i, j],
-            "cosine_features": by_features[i, j],
+            "cosine_pixels": pixels,
+            "cosine_features": features,
         }
     )
 
@@ -130,5 +144,9 @@ def _most_alike(found: list[pd.DataFrame]) -> list[pd.DataFrame]:
     if sum(map(len, found)) <= MOST:
         return found
     pairs = pd.concat(found)
-    nearest = np.argsort(-np.maximum(pairs["cosine_pixels"], pairs["cosine_features"]), kind="stable")[:MOST]
+    nearest = np.argsort(-_likeness(pairs), kind="stable")[:MOST]
     return [pairs.iloc[np.sort(nearest)]]
+
+
+def _likeness(pairs: pd.DataFrame) -> Floats:
+    return np.maximum(pairs["cosine_pixels"].to_numpy(), pairs["cosine_features"].to_numpy())

@@ -11,6 +11,7 @@ import pandas as pd
 from ..common.html import page, table
 from ..common.task import MAIN
 from .findings import Findings
+from .outliers import neighbour
 from .verdicts import Verdict
 
 LISTED = 30
@@ -78,12 +79,13 @@ def _suspects(found: Findings) -> Section:
 
 def _leaks(found: Findings) -> Section:
     title, test = "The same picture in two splits", found.leaked["test"]
-    if not len(found.leaks):
+    if not any(found.leaked.values()):
         return title, "No image of validation or test is among those that are learned from.", "", ""
     text = (
         f"{_count(test, 'test image is', 'test images are')} also among the training or validation images, and "
         f"{_count(found.leaked['val'], 'validation image', 'validation images')} among the training images. The report "
-        "gives the test's figures with and without them. The pairs, the most alike first"
+        "gives the test's figures with and without them. They are in "
+        '<a href="leaked.parquet">leaked.parquet</a>. The pairs, the most alike first'
     )
     return title, text + _file("leaks"), _pairs(found.leaks), "leaks.png"
 
@@ -102,11 +104,17 @@ def _outliers(found: Findings) -> Section:
         return title, "No image is far from all others.", "", ""
     text = (
         f"{_count(len(found.outliers), 'image is', 'images are')} far from all others, by the distance of the features "
-        "to the tenth nearest. Strange images are of another source, damaged, or rare and worth more of their kind"
+        f"to the {_nearest(neighbour(found.images))}. Strange images are of another source, damaged, or rare and worth "
+        "more of their kind"
     )
     rows = found.outliers.assign(score=_figures(found.outliers["score"], 1))
     heads = {"score": "robust standard deviations"}
     return title, text + _file("outliers"), _rows(rows, ["path", "split", "label", "score"], heads, 3), "outliers.png"
+
+
+def _nearest(k: int) -> str:
+    """nearest, 2nd nearest, ... 10th nearest."""
+    return "nearest" if k == 1 else f"{k}{({2: 'nd', 3: 'rd'}).get(k, 'th')} nearest"
 
 
 def _confusable(found: Findings) -> Section:

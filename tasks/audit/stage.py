@@ -64,6 +64,7 @@ def _write(found: Findings, verdicts: Sequence[Verdict], pack: Pack, params: Aud
     with whole_folder(paths.audit) as folder:
         for name in TABLES:
             write_table(getattr(found, name), folder / f"{name}.parquet")
+        write_table(found.copies.leaked(pack), folder / "leaked.parquet")
         write_table(found.map, folder / "map.parquet")
         write_table(found.curve.table, folder / "curve.parquet")
         write_json(folder / "audit.json", _facts(found, verdicts))

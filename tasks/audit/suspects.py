@@ -42,7 +42,7 @@ def wrong_classes(p_NK: Floats, y_N: npt.NDArray[np.int64]) -> Bools:
     lowest = np.argsort(own_N, kind="stable")[: np.count_nonzero(elsewhere)]
     suspected = np.zeros(len(y_N), np.bool_)
     suspected[lowest] = True
-    return suspected & (p_NK.argmax(axis=1) != y_N)
+    return np.asarray(suspected & (p_NK.argmax(axis=1) != y_N))
 
 
 def wrong_marks(p_NK: Floats, y_NK: Floats) -> Bools:
@@ -81,8 +81,10 @@ def judged(output_NK: Floats) -> Bools:
 
 def _suspected(output_NK: Floats, target: npt.NDArray[Any], task: Task) -> Bools:
     if task == "regression":
-        return deviations(output_NK[:, 0], target)[:, None] > FAR
-    return wrong_marks(output_NK, target) if task == "multilabel" else wrong_classes(output_NK, target)[:, None]
+        return np.asarray(deviations(output_NK[:, 0], target)[:, None] > FAR)
+    if task == "multilabel":
+        return wrong_marks(output_NK, target)
+    return wrong_classes(output_NK, target)[:, None]
 
 
 def suspects(pack: Pack, rows: Rows, output_NK: Floats) -> pd.DataFrame:

@@ -108,8 +108,44 @@ def test_of_too_many_pairs_the_most_alike_are_listed_and_all_are_counted(pack_of
     pack = pack_of(np.zeros((10, 2)), ["a"] * 10, split=["train"] * 5 + ["test"] * 5)
     found = find(pack, unit(rows), far_apart(10, 1))
     assert found.count == 45
-    assert set(found.pairs["first"]) | set(found.pairs["second"]) == set(range(5))
+    assert len(found.pairs) == 20
+    assert {(i, j) for i, j in combinations(range(5), 2)} <= set(zip(found.pairs["first"], found.pairs["second"]))
     assert list(np.flatnonzero(found.leaked_N)) == [5, 6, 7, 8, 9]
+
+
+def test_very_many_pairs_within_train_hide_no_leak(pack_of, far_apart, monkeypatch):
+    monkeypatch.setattr(module, "MOST", 10)
+    rows = far_apart(12)
+    rows[:10] = rows[0]
+    rows[11] = unit(rows[10:11] + 0.02 * far_apart(1, 2))[0]
+    pack = pack_of(np.zeros((12, 2)), ["a"] * 12, split=["train"] * 11 + ["test"])
+    found = find(pack, rows, far_apart(12, 1))
+    assert found.count == 46
+    assert pairs_of(found.leaks(pack)) == [(10, 11)]
+
+
+def test_images_that_leak_are_listed_even_where_their_pairs_are_too_many(pack_of, far_apart, monkeypatch):
+    monkeypatch.setattr(module, "MOST", 2)
+    rows = far_apart(1)[[0] * 6]
+    pack = pack_of(np.zeros((6, 2)), ["a"] * 6, split=["train"] * 3 + ["val", "test", "test"])
+    found = find(pack, rows, far_apart(6, 1))
+    assert len(found.leaks(pack)) == 2
+    assert list(found.leaked(pack)["path"]) == ["0003.png", "0004.png", "0005.png"]
+    assert list(found.leaked(pack)["split"]) == ["val", "test", "test"]
+
+
+def test_the_most_alike_by_either_cosine_come_first(pack_of, far_apart):
+    pixels, features = copy_of(far_apart(4), []), copy_of(far_apart(4, 1), [(2, 3)])
+    pixels[1] = unit(pixels[:1] + 0.2 * pixels[1:2])[0]
+    pack = pack_of(np.zeros((4, 2)), ["a"] * 4, split=["train", "test"] * 2)
+    assert pairs_of(find(pack, pixels, features).leaks(pack)) == [(2, 3), (0, 1)]
+
+
+def test_cosines_are_rounded_before_they_are_compared(pack_of, far_apart):
+    rows = far_apart(6)
+    rows[3:] = unit(rows[:3] + 0.1 * far_apart(3, 5))
+    pairs = find(pack_of(np.zeros((6, 2)), ["a"] * 6), rows, far_apart(6, 1)).pairs
+    assert (pairs["cosine_pixels"] == pairs["cosine_pixels"].round(4)).all()
 
 
 def scene(seed, size=96):
