@@ -75,14 +75,17 @@ class Findings:
 
     @property
     def gain(self) -> str:
-        """What twice the images would bring, in a sentence."""
+        """What twice the images would bring a model of the audit's kind, in a sentence."""
         doubling = self.curve.doubling
         if doubling["reason"]:
             return f"What twice the images would bring cannot be said: {doubling['reason']}."
         main = MAIN[self.task]
         scale, digits, unit_of = (100, 1, " points") if main.percent else (1, 3, "")
         gain, low, high = (f"{scale * doubling[key]:.{digits}f}" for key in ("gain", "low", "high"))
-        return f"Twice the training images would bring about +{gain}{unit_of} of {main.title} ({low} to {high})."
+        return (
+            f"Twice the training images would bring a linear model on these features about +{gain}{unit_of} of "
+            f"{main.title} ({low} to {high})."
+        )
 
 
 def look(pack: Pack, params: AuditParams, paths: Paths) -> Findings:

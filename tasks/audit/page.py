@@ -145,18 +145,21 @@ def _map(found: Findings) -> Section:
 def _curve(found: Findings) -> Section:
     main = MAIN[found.task]
     skipped = "".join(f" {share:.0%} was left out: {reason}." for share, reason in found.curve.skipped.items())
+    if not len(found.curve.sizes):
+        return "What more images bring", escape(found.gain), "", ""
     rows = found.curve.sizes.assign(
+        share=[f"{share:.1%}" for share in found.curve.sizes["share"]],
         images=[f"{images:,.0f}" for images in found.curve.sizes["images"]],
         value=[
             f"{main.text(value)} ({main.text(low)} to {main.text(high)})"
             for value, low, high in found.curve.sizes[["value", "low", "high"]].itertuples(index=False)
         ],
     )
-    heads = {"images": "training images", "value": f"{main.title} on validation"}
+    heads = {"share": "of all", "images": "training images", "value": f"{main.title} on validation"}
     return (
         "What more images bring",
         escape(found.gain + skipped),
-        _rows(rows, ["images", "value"], heads, 0),
+        _rows(rows, ["share", "images", "value"], heads, 0),
         "curve.png",
     )
 

@@ -87,7 +87,8 @@ def _draw(found: Findings, pack: Pack, shown: int, raw: Path, folder: Path) -> N
     if len(found.outliers):
         outliers_picture(found.outliers.head(shown), raw, folder / "outliers.png", channels)
     map_picture(found.map, folder / "map.png", found.task == "regression")
-    curve_picture(found.curve, main.title, main.percent, folder / "curve.png")
+    if len(found.curve.sizes):
+        curve_picture(found.curve, main.title, main.percent, folder / "curve.png")
 
 
 def _facts(found: Findings, verdicts: Sequence[Verdict]) -> dict[str, Any]:
@@ -111,6 +112,7 @@ def _facts(found: Findings, verdicts: Sequence[Verdict]) -> dict[str, Any]:
 
 def _record(found: Findings, verdicts: Sequence[Verdict], paths: Paths) -> Record:
     doubling = {key: value for key, value in found.curve.doubling.items() if key != "reason"}
+    curve = [(round(size.images), float(size.value)) for size in found.curve.sizes.itertuples()]
     metrics: dict[str, Any] = {
         **{one.name: one.found for one in verdicts},
         "leaked": found.leaked,
@@ -121,8 +123,6 @@ def _record(found: Findings, verdicts: Sequence[Verdict], paths: Paths) -> Recor
     return Record(
         metrics=metrics,
         facts={one.name: f"{one.state}: {one.text}" for one in verdicts} | {"doubling": found.gain},
-        curves={
-            "curve": [(round(size.images), float(size.value)) for size in found.curve.sizes.itertuples()],
-        },
+        curves={"curve": curve} if curve else {},
         files=sorted(paths.audit.iterdir()),
     )

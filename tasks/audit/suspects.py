@@ -76,7 +76,7 @@ def suspected(pack: Pack, rows: Rows, output_NK: Floats) -> Bools:
 
 def judged(output_NK: Floats) -> Bools:
     """Of which images something is known, (N,)."""
-    return ~np.isnan(output_NK).any(axis=1)
+    return np.asarray(~np.isnan(output_NK).any(axis=1))
 
 
 def _suspected(output_NK: Floats, target: npt.NDArray[Any], task: Task) -> Bools:
