@@ -20,7 +20,7 @@ from ..common.folds import units_of
 from ..common.metrics import main_figures
 from ..common.pack import Pack, Rows
 from ..common.progress import progress
-from .parts import growing, strata
+from .parts import growing, lacks_a_class, strata
 
 Floats = npt.NDArray[np.float64]
 
@@ -133,21 +133,12 @@ def _parts(pack: Pack, seeds: int, seed: int) -> tuple[list[tuple[float, int, Ro
         here = [train[by_share[place]] for by_share in drawn[: 1 if share == 1 else seeds]]
         if min(map(len, here)) == after:
             skipped[share] = f"no fewer images than at the share after ({after})"
-        elif any(_lacks_a_class(pack, train, part) for part in here):
+        elif any(lacks_a_class(pack, train, part) for part in here):
             skipped[share] = "too few groups for an image of every class"
         else:
             parts = [(share, number, part) for number, part in enumerate(here)] + parts
             after = min(map(len, here))
     return parts, dict(sorted(skipped.items()))
-
-
-def _lacks_a_class(pack: Pack, train: Rows, part: Rows) -> bool:
-    """Whether a class of the training images has none in this part."""
-    if pack.task == "regression":
-        return False
-    if pack.task == "classification":
-        return len(np.unique(pack.labels(part))) < len(np.unique(pack.labels(train)))
-    return bool((pack.targets(train).any(axis=0) & ~pack.targets(part).any(axis=0)).any())
 
 
 def _resamples(unit_N: Rows, seed: int) -> Floats:

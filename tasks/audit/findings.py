@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -22,9 +23,9 @@ from .curve import Curve, learning_curve
 from .embedding import embed
 from .outliers import far_off, outliers
 from .params import AuditParams
-from .parts import strata
+from .parts import lacks_a_class
 from .probe import USUAL_L2, Probe
-from .suspects import judged, suspected, suspects
+from .suspects import by_chance, judged, suspected, suspects
 from .thumbnails import thumbnails
 from .whitened import unit, whitened
 
@@ -45,7 +46,9 @@ class Findings:
     """Attributes:
     task, images, by_split: of the data.
     l2: the strength of the audit's own models.
-    out_of_fold: their main figure on training and validation images that they have not seen.
+    out_of_fold: their main figure on training and validation images that they have not seen; None without any.
+    unjudged: training and validation images that could not be held out.
+    by_chance: how many of so many right labels (or marks) would be suspected, see `suspects.by_chance`.
     suspects, outliers, confusable: see the modules of these names.
     doubted, judged: how many labels, of several classes an image marks, are suspected, and of how many could be judged.
     copies: pairs of images that are the same picture; `leaks` and `conflicts` are its tables.
@@ -59,7 +62,9 @@ class Findings:
     by_split: dict[str, int]
     classes: int
     l2: float
-    out_of_fold: float
+    out_of_fold: float | None
+    unjudged: int
+    by_chance: float
     suspects: pd.DataFrame
     doubted: int
     judged: int
@@ -111,7 +116,9 @@ def look(pack: Pack, params: AuditParams, paths: Paths) -> Findings:
         by_split={split: int(count) for split, count in pack.index["split"].value_counts().items()},
         classes=len(pack.classes),
         l2=probe.l2,
-        out_of_fold=main_figure(output[known], pack.targets(learned[known]), pack.task),
+        out_of_fold=_figure(pack, learned[known], output[known]),
+        unjudged=int((~known).sum()),
+        by_chance=by_chance(pack, learned, output, params.seed),
         suspects=wrong,
         doubted=int(doubted.sum()),
         judged=int(known.sum()) * doubted.shape[1],
@@ -127,10 +134,16 @@ def look(pack: Pack, params: AuditParams, paths: Paths) -> Findings:
     )
 
 
+def _figure(pack: Pack, rows: Rows, output_NK: Floats) -> float | None:
+    figure = main_figure(output_NK, pack.targets(rows), pack.task) if len(rows) else math.nan
+    return figure if math.isfinite(figure) else None
+
+
 def strength(pack: Pack, paths: Paths) -> float:
-    """The head's, if it is one of the kind that the audit trains."""
+    """The head's, if its estimator is the one that the audit trains: ridge regression's penalty is on another loss."""
     facts = read_json(paths.head / "head.json")
-    return float(facts.get("l2", USUAL_L2)) if facts.get("kind", "linear") == "linear" else USUAL_L2
+    own = "ridge" if pack.task == "regression" else "logistic"
+    return float(facts["l2"]) if facts.get("estimator") == own else USUAL_L2
 
 
 def doubted_twice(probe: Probe, rows: Rows, params: AuditParams) -> Floats:
@@ -155,8 +168,8 @@ def _out_of_fold(probe: Probe, rows: Rows, fold_N: Rows, doubted_N: Bools, each:
     for fold in np.unique(fold_N[fold_N >= 0]):
         held, others = fold_N == fold, fold_N != fold
         trusted = others & ~doubted_N
-        whole = np.unique(strata(probe.pack, rows[trusted])).size == np.unique(strata(probe.pack, rows[others])).size
-        output_NK[held] = probe(rows[trusted if whole else others], rows[held])
+        lacking = lacks_a_class(probe.pack, rows[others], rows[trusted])
+        output_NK[held] = probe(rows[others if lacking else trusted], rows[held])
         each()
     return output_NK
 

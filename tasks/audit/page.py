@@ -61,7 +61,15 @@ def _shown(section: Section, pictures: set[str]) -> list[str]:
 
 def _suspects(found: Findings) -> Section:
     how = "robust residuals" if found.task == "regression" else "confident learning, Northcutt et al. 2021"
-    text = f"Each training and validation image was judged by models that had not seen it ({how}). "
+    text = (
+        f"Each training and validation image was judged by models that had not seen it ({how}){_but(found.unjudged)}. "
+    )
+    if found.classes:
+        what = "marks" if found.task == "multilabel" else "labels"
+        text += (
+            f"If all {found.judged:,} {what} were right and as hard to tell as they seem, about "
+            f"{found.by_chance:,.0f} would be suspected too. "
+        )
     if not len(found.suspects):
         return "Suspected labels", text + "No label is suspected.", "", ""
     if found.task == "multilabel":
@@ -75,6 +83,13 @@ def _suspects(found: Findings) -> Section:
     columns += ["score"] if found.task == "regression" else ["p_label", "p_suggested"]
     heads = {"p_label": "its probability", "p_suggested": "of the suggestion", "score": "robust standard deviations"}
     return "Suspected labels", text + _file("suspects"), _rows(rows, columns, heads, 4), "suspects.png"
+
+
+def _but(unjudged: int) -> str:
+    if not unjudged:
+        return ""
+    images = "1 image that" if unjudged == 1 else f"{unjudged:,} images that"
+    return f", but {images} could not be held out: of a class with a single group, nothing could be learned without it"
 
 
 def _leaks(found: Findings) -> Section:

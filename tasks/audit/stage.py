@@ -97,6 +97,8 @@ def _facts(found: Findings, verdicts: Sequence[Verdict]) -> dict[str, Any]:
     return {
         "task": found.task,
         "l2": found.l2,
+        "unjudged": found.unjudged,
+        "suspected_by_chance": found.by_chance,
         f"out_of_fold_{MAIN[found.task].key}": found.out_of_fold,
         "checks": {one.name: one.facts() for one in verdicts},
         "leaked": found.leaked,
@@ -117,7 +119,7 @@ def _record(found: Findings, verdicts: Sequence[Verdict], paths: Paths) -> Recor
         **{one.name: one.found for one in verdicts},
         "leaked": found.leaked,
         "same_pictures": found.copies.count,
-        f"out_of_fold_{MAIN[found.task].key}": found.out_of_fold,
+        **({} if found.out_of_fold is None else {f"out_of_fold_{MAIN[found.task].key}": found.out_of_fold}),
         "doubling": doubling,
     }
     return Record(

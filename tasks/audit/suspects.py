@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from ..common.calibrating import calibrate
 from ..common.manifest import BETWEEN
 from ..common.pack import Pack, Rows
 from ..common.task import Task
@@ -24,6 +25,9 @@ Bools = npt.NDArray[np.bool_]
 
 FAR = 3.5
 """Robust standard deviations beyond which a number is an outlier (Iglewicz and Hoaglin 1993)."""
+
+DRAWS = 5
+"""Of right labels, whose suspects are counted."""
 
 ROUNDING = 1e-6
 """A probability that is the mean to so much counts as no lower."""
@@ -85,6 +89,31 @@ def _suspected(output_NK: Floats, target: npt.NDArray[Any], task: Task) -> Bools
     if task == "multilabel":
         return wrong_marks(output_NK, target)
     return wrong_classes(output_NK, target)[:, None]
+
+
+def by_chance(pack: Pack, rows: Rows, output_NK: Floats, seed: int) -> float:
+    """How many of so many right labels (of several classes an image, marks) the models would suspect: labels are drawn
+    from their probabilities, calibrated by the labels given. The harder the images are, the more.
+
+    Wrong labels make the models seem less sure, and so count for a part in this: of hand signs with 5 % flipped, it is
+    5.6 to 8.5 % where 4.3 to 5.8 % are suspected. It is to be read, and is no limit that could be kept.
+    """
+    known = judged(output_NK)
+    if pack.task == "regression" or not known.any():
+        return 0.0
+    p_NK, target = output_NK[known], pack.targets(rows[known])
+    truly_NK = calibrate(p_NK, target, np.ones(len(p_NK)), pack.task, scale=True).apply(p_NK)
+    rng = np.random.default_rng([seed, 4])
+    drawn = (_suspected(p_NK, _draw(truly_NK, pack.task, rng), pack.task).sum() for _ in range(DRAWS))
+    return float(sum(drawn)) / DRAWS
+
+
+def _draw(p_NK: Floats, task: Task, rng: np.random.Generator) -> npt.NDArray[Any]:
+    """Labels that have these probabilities."""
+    if task == "multilabel":
+        return (rng.random(p_NK.shape) < p_NK).astype(np.float64)
+    below_NK = p_NK.cumsum(axis=1) < rng.random((len(p_NK), 1))
+    return np.minimum(below_NK.sum(axis=1), p_NK.shape[1] - 1)
 
 
 def suspects(pack: Pack, rows: Rows, output_NK: Floats) -> pd.DataFrame:
