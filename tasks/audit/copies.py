@@ -3,7 +3,7 @@
 Two cosines tell, each of whitened rows (see `whitened`):
 
 - of small versions of the images (see `thumbnails`): finds JPEG of quality 50 to 95 and 0.75 to 1.25 times the size;
-- of features: finds mirrored and cropped photographs too.
+- of features: finds mirrored and cropped photographs too; only where the small versions are not unlike each other.
 
 The guide tells what was measured. No threshold for the features alone will do: of images of 28 or 100 pixels a side, a
 copy in JPEG 50 has features further from its original's than other images have.
@@ -11,6 +11,7 @@ copy in JPEG 50 has features further from its original's than other images have.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +19,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from ..common.manifest import SPLITS
-from ..common.pack import Floats, Pack
+from ..common.pack import Floats, Pack, Rows
 from ..common.progress import progress
 from .whitened import blocks
 
@@ -81,8 +82,19 @@ class Copies:
         return pd.concat([first, second, cosines], axis=1)[COLUMNS]
 
 
-def find_copies(pack: Pack, pixels_NR: Floats, features_NR: Floats, near_pixels: float, near_features: float) -> Copies:
-    """All pairs whose small versions or features are at least so near; both as `whitened` gives them."""
+def find_copies(
+    pack: Pack,
+    pixels_NR: Floats,
+    features_NR: Floats,
+    near_pixels: float,
+    near_features: float,
+    believed: Callable[[Rows, Rows], npt.NDArray[np.bool_]],
+) -> Copies:
+    """All pairs whose small versions or features are at least so near; both as `whitened` gives them.
+
+    Args:
+        believed: (first, second) -> which of these pairs, near by their features alone, look alike otherwise too.
+    """
     n = len(pixels_NR)
     rank_N = pack.index["split"].map(SPLITS.index).to_numpy()
     label_N = pd.factorize(pack.index["label"])[0]
@@ -97,6 +109,7 @@ def find_copies(pack: Pack, pixels_NR: Floats, features_NR: Floats, near_pixels:
                 if across.stop <= down.start:
                     continue  # each pair once
                 pairs = _near(pixels_NR, features_NR, down, across, near_pixels, near_features)
+                pairs = pairs[_believed(pairs, near_pixels, believed)]
                 pairs = _earlier_first(pairs, rank_N)
                 first, second = pairs["first"].to_numpy(), pairs["second"].to_numpy()
                 leaked[second[rank_N[first] < rank_N[second]]] = True
@@ -131,6 +144,15 @@ def _near(
             "cosine_features": features,
         }
     )
+
+
+def _believed(
+    pairs: pd.DataFrame, near_pixels: float, believed: Callable[[Rows, Rows], npt.NDArray[np.bool_]]
+) -> npt.NDArray[np.bool_]:
+    kept = pairs["cosine_pixels"].to_numpy() >= near_pixels
+    alone = pairs[~kept]
+    kept[~kept] = believed(alone["first"].to_numpy(), alone["second"].to_numpy())
+    return kept
 
 
 def _earlier_first(pairs: pd.DataFrame, rank_N: npt.NDArray[np.int64]) -> pd.DataFrame:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +27,7 @@ from .params import AuditParams
 from .parts import lacks_a_class
 from .probe import USUAL_L2, Probe
 from .suspects import by_chance, judged, suspected, suspects
-from .thumbnails import thumbnails
+from .thumbnails import alike, thumbnails
 from .whitened import unit, whitened
 
 Floats = npt.NDArray[np.float64]
@@ -99,12 +100,14 @@ def look(pack: Pack, params: AuditParams, paths: Paths) -> Findings:
     learned = pack.rows("train", "val")
     output = doubted_twice(replace(probe, l2=float(np.clip(probe.l2, *SOBER))), learned, params)
     wrong = suspects(pack, learned, output)
+    small = thumbnails(pack, paths)
     copies = find_copies(
         pack,
-        whitened(thumbnails(pack, paths)),
+        whitened(small),
         whitened(pack.stored_ND),
         params.near_pixels,
         params.near_features,
+        partial(alike, small),
     )
     far = outliers(far_off(pack, params.seed), params.outlier_score)
     pairs = pd.DataFrame() if pack.task == "regression" else mixed_up(pack, learned, output)

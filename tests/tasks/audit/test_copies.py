@@ -1,4 +1,5 @@
 import io
+from functools import partial
 from itertools import combinations
 
 import numpy as np
@@ -7,7 +8,7 @@ from PIL import Image
 
 from tasks.audit import copies as module
 from tasks.audit.copies import COLUMNS, find_copies
-from tasks.audit.thumbnails import thumbnail
+from tasks.audit.thumbnails import alike, thumbnail
 from tasks.audit.whitened import unit, whitened
 
 
@@ -29,8 +30,8 @@ def copy_of(rows, pairs):
     return rows
 
 
-def find(pack, pixels, features):
-    return find_copies(pack, pixels, features, 0.95, 0.9)
+def find(pack, pixels, features, believed=lambda first, second: np.ones(len(first), bool)):
+    return find_copies(pack, pixels, features, 0.95, 0.9, believed)
 
 
 def pairs_of(table):
@@ -59,6 +60,20 @@ def test_likeness_of_the_features_alone_will_do(pack_of, far_apart):
     assert pairs_of(found.leaks(pack)) == [(1, 3)]
     assert found.leaks(pack)["cosine_features"].iloc[0] == pytest.approx(1)
     assert found.leaks(pack)["cosine_pixels"].iloc[0] < 0.95
+
+
+def test_likeness_of_the_features_alone_needs_small_versions_that_are_not_unlike(pack_of, far_apart, tmp_path):
+    """Of 20 tight classes of five, features tell the class; only the mirrored picture is the same."""
+    for i in range(100):
+        scene(i).save(tmp_path / f"{i:04}.png")
+    scene(0).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(tmp_path / "0001.png")
+    small = np.stack([thumbnail(tmp_path / f"{i:04}.png", 3) for i in range(100)])
+    tight = far_apart(20)[np.repeat(np.arange(20), 5)]
+    pack = pack_of(np.zeros((100, 2)), ["a"] * 100)
+    found = find(pack, whitened(small), unit(tight + 0.01 * far_apart(100, 1)), partial(alike, small))
+    pairs = set(zip(found.pairs["first"], found.pairs["second"], strict=True))
+    assert (0, 1) in pairs
+    assert len(pairs) < 20  # of 200 within classes
 
 
 def test_copies_within_a_split_are_no_leak(pack_of, far_apart):
@@ -109,7 +124,9 @@ def test_of_too_many_pairs_the_most_alike_are_listed_and_all_are_counted(pack_of
     found = find(pack, unit(rows), far_apart(10, 1))
     assert found.count == 45
     assert len(found.pairs) == 20
-    assert {(i, j) for i, j in combinations(range(5), 2)} <= set(zip(found.pairs["first"], found.pairs["second"]))
+    assert {(i, j) for i, j in combinations(range(5), 2)} <= set(
+        zip(found.pairs["first"], found.pairs["second"], strict=True)
+    )
     assert list(np.flatnonzero(found.leaked_N)) == [5, 6, 7, 8, 9]
 
 
