@@ -203,6 +203,7 @@ def _print_summary(found: dict[str, Any]) -> None:
         table.add_row("classes", f"{found['classes']:,}")
     else:
         table.add_row("numbers", f"{found['target_min']:g} to {found['target_max']:g}")
+    table.add_row("audit", ", ".join(found["audit"]) or "nothing to look at")
     table.add_row("chosen", found["candidate"])
     table.add_row("fine-tuning", escape(found["finetune"]))
     for stage, seconds in found["seconds"].items():

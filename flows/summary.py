@@ -38,11 +38,20 @@ def summarise(root: Path) -> dict[str, Any]:
         "test_images": test["images"],
         "images_per_second": metrics["features"]["images_per_second"],
         "seconds": {stage: metrics[stage]["seconds"] for stage in STAGES},
+        "audit": _passed_limits(paths),
         "finetune": read_json(paths.finetune / "decision.json")["reason"] if paths.finetune.is_dir() else "",
         "model": f"{registration['name']} version {registration['version']}" if registration else "",
         "model_note": _model_note(root) if registration else "",
         "report": paths.relative(paths.report / "index.html"),
     }
+
+
+def _passed_limits(paths: Paths) -> list[str]:
+    """What the audit found more of than is allowed, and does not ignore."""
+    if not (paths.audit / "audit.json").is_file():
+        return []
+    checks = read_json(paths.audit / "audit.json")["checks"]
+    return [f"{check['found']:,} {name}" for name, check in checks.items() if check["state"] in ("warn", "fail")]
 
 
 def _model_note(root: Path) -> str:

@@ -70,6 +70,7 @@ class Tracker:
         self._flow = flow or {}
         # A run id left in the environment by someone else's program would silently be continued.
         os.environ.pop("MLFLOW_RUN_ID", None)
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # where `--json` is printed
         self.paths, self.uri = Paths(root), tracking_uri(root)
         self.client = MlflowClient(self.uri)
         try:

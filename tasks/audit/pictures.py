@@ -77,12 +77,12 @@ def _coloured(axes: Axes, table: pd.DataFrame) -> None:
     for label, colour in zip(labels, _colours(len(labels)), strict=True):
         mine = table[table["label"] == label]
         axes.scatter(mine["x"], mine["y"], s=14, color=colour, alpha=0.75, linewidths=0)
-    size = 12 if len(labels) <= 12 else 9 if len(labels) <= 40 else 7
+    size = 12 if len(labels) <= 12 else 9 if len(labels) <= 40 else 6.5
     for label, colour in zip(labels, _colours(len(labels)), strict=True):
-        x, y = _middle(table.loc[table["label"] == label, ["x", "y"]].to_numpy())
-        axes.text(
-            x, y, label or "none", color=0.7 * np.array(colour[:3]), fontsize=size, weight="bold", ha="center",
-            va="center", parse_math=False, path_effects=[withStroke(linewidth=2.5, foreground="white")],
+        axes.annotate(
+            label or "none", _middle(table.loc[table["label"] == label, ["x", "y"]].to_numpy()), xytext=(0, size / 2),
+            textcoords="offset points", color=0.7 * np.array(colour[:3]), fontsize=size, weight="bold", ha="center",
+            parse_math=False, path_effects=[withStroke(linewidth=2, foreground="white")],
         )  # fmt: skip
 
 
@@ -93,9 +93,10 @@ def _colours(count: int) -> list[tuple[float, ...]]:
     return [colormaps["hsv"]((k * 0.618034) % 1.0) for k in range(count)]
 
 
-def _middle(places_N2: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _middle(places_N2: npt.NDArray[np.float64]) -> tuple[float, float]:
     """The image nearest to the medians: of a class in two heaps, a place in one of them."""
-    return places_N2[((places_N2 - np.median(places_N2, axis=0)) ** 2).sum(axis=1).argmin()]
+    x, y = places_N2[((places_N2 - np.median(places_N2, axis=0)) ** 2).sum(axis=1).argmin()]
+    return float(x), float(y)
 
 
 def _ring(axes: Axes, table: pd.DataFrame, colour: str, marker: str, name: str) -> None:

@@ -1,1 +1,1 @@
-"""Stage 5: the only stage that reads the test split."""
+"""Stage 6: the only stage that judges by the test split."""

@@ -1,4 +1,4 @@
-"""evaluate: the only stage that reads the test split, and it chooses nothing by it."""
+"""evaluate: the only stage that judges by the test split, and it chooses nothing by it."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Stage 4: all layers trained, if that can pay."""
+"""Stage 5: all layers trained, if that can pay."""

@@ -73,5 +73,6 @@ def _loss(logits_SK: Double, wanted_SK: Double, task: Task) -> Double:
     """Of each row, (S,)."""
     told_S = (wanted_SK * logits_SK).sum(axis=1)
     if task == "classification":
-        return np.logaddexp.reduce(logits_SK, axis=1) - told_S
+        top_S = logits_SK.max(axis=1)
+        return top_S + np.log(np.exp(logits_SK - top_S[:, None]).sum(axis=1)) - told_S
     return np.logaddexp(0, logits_SK).sum(axis=1) - told_S

@@ -17,8 +17,8 @@ out (`platt.py`). Here those are each row's score by the solution without it, wh
     y_i - score_without_i = (y_i - score_i) / (1 - h_i),   h the diagonal of the hat matrix
 
 The logits are linear in the features still, so that the head is a linear one. They undo the shrinking: the strongest
-strengths give the classifier of the class means, not a guess. Augmented views of an image know each
-other: with them the probabilities are too sure, which calibration mends.
+strengths give the classifier of the class means, not a guess. Augmented views of an image know each other: with them
+the probabilities are too sure, which calibration mends.
 """
 
 from __future__ import annotations
@@ -163,8 +163,8 @@ class _Targets:
     def of(cls, target: Array, share_N: Double, k: int, task: Task) -> _Targets:
         if task == "regression":
             mean = float(share_N @ target)
-            spread = float(np.sqrt(share_N @ (target - mean) ** 2))
-            return cls(target, 1, task, np.array([mean]), np.array([spread or 1.0]), float(spread > 0))
+            deviation = float(np.sqrt(share_N @ (target - mean) ** 2))
+            return cls(target, 1, task, np.array([mean]), np.array([deviation or 1.0]), float(deviation > 0))
         mean_K = 2.0 * (np.bincount(target, share_N, k) if task == "classification" else share_N @ target) - 1.0
         return cls(target, k, task, mean_K.astype(np.float64), np.ones(k), 1.0)
 

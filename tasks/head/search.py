@@ -64,7 +64,7 @@ class Held:
 def search(
     walks: Sequence[Walk], folds: Sequence[Fold], held: Held, select: Select, patience: int, each: Callable[[], Any]
 ) -> Found:
-    """Goes every walk until it has not got better for `patience` candidates in a row; the folds go side by side, so
+    """Follows each walk until it has not got better for `patience` candidates in a row; the folds go side by side, so
     that it is the outputs of all of them that are judged.
 
     Args:

@@ -1,1 +1,1 @@
-"""Stage 6: the chosen candidate as a model that others can load."""
+"""Stage 7: the chosen candidate as a model that others can load."""

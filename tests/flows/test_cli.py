@@ -56,7 +56,7 @@ def test_summary_gives_accuracy_and_seconds_as_text_and_as_json(finished: Projec
 
     assert found["accuracy"] == finished.json("metrics/evaluate.json")["accuracy"]
     assert found["accuracy_low"] <= found["accuracy"] <= found["accuracy_high"]
-    assert set(found["seconds"]) == {"preprocess", "features", "head", "finetune", "evaluate", "register"}
+    assert set(found["seconds"]) == {"preprocess", "features", "head", "audit", "finetune", "evaluate", "register"}
     assert f"{found['accuracy']:.1%}" in finished.graft_here("summary").stdout
 
 

@@ -47,7 +47,20 @@ def test_a_second_run_has_nothing_to_do(project: Project) -> None:
 
 
 def test_another_head_parameter_runs_the_head_and_what_follows(rerun: Rerun) -> None:
-    assert rerun.ran == ["head", "finetune", "evaluate", "register"]
+    assert rerun.ran == ["head", "audit", "finetune", "evaluate", "register"]
+
+
+def test_a_failing_audit_stops_the_run_and_leaves_its_page(project: Project) -> None:
+    (project.root / "report").rename(project.root / "former")
+    project.set("audit", outlier_score=0.01, max_outliers=0.0, on_outliers="fail")
+
+    done = project.dvc("repro", check=False)
+
+    assert done.returncode
+    assert "`audit.max_outliers`" in done.stderr
+    assert "outliers.png" in (project.root / "data" / "audit" / "index.html").read_text(encoding="utf-8")
+    assert not (project.root / "report").exists()
+    assert [run.info.status for run in project.runs() if run.info.run_name == "audit"] == ["FINISHED", "FAILED"]
 
 
 def test_a_comment_in_the_heads_code_runs_the_head(project: Project) -> None:

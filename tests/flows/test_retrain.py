@@ -70,7 +70,7 @@ def test_graft_run_is_one_flow_run_with_a_task_a_stage(project: Project, prefect
     assert parent.data.tags["graft.reused.features"]
     assert parent.info.status == "FINISHED"
     children = [run for run in project.runs() if run.data.tags.get("mlflow.parentRunId") == result["parent_run_id"]]
-    assert {run.info.run_name for run in children} == {"head", "finetune", "evaluate", "register"}
+    assert {run.info.run_name for run in children} == {"head", "audit", "finetune", "evaluate", "register"}
     assert {run.data.tags["prefect.flow_run_id"] for run in children} == {str(flow_run.id)}
 
     artifacts = ask(prefect_api, lambda client: client.read_artifacts())

@@ -131,7 +131,7 @@ def test_a_later_run_links_the_runs_that_it_reuses(finished: Project, rerun: Rer
         for run in rerun.runs()
         if run.data.tags.get("mlflow.parentRunId") == newest.info.run_id
     }
-    assert ran == {"head", "finetune", "evaluate", "register"}
+    assert ran == {"head", "audit", "finetune", "evaluate", "register"}
     for stage in ("preprocess", "features"):
         assert newest.data.tags[f"graft.reused.{stage}"] == before[stage]
         assert before[stage] in newest.data.tags["mlflow.note.content"]
