@@ -68,7 +68,7 @@ def _write(choice: Choice, final: Head, calibration: Calibration, pack: Pack, pa
     """head.*: the head; selected.*: the same candidate trained without validation images, from which fine-tuning
     starts; validation.parquet: what the candidate says of images that were held out from it; calibration.json: what is
     done to it."""
-    settings = choice.found.chosen.settings
+    settings = {"estimator": choice.kind, **choice.found.chosen.settings}
     with whole_folder(paths.head) as folder:
         final.save(folder, "head", **settings)
         choice.head.save(folder, "selected", **settings)
