@@ -14,7 +14,7 @@ probabilities: they may lie outside [0, 1]. They become some as Platt (1999) doe
 out (`platt.py`). Here those are each row's score by the solution without it, which least squares give in closed form
 (Allen 1974):
 
-    y_i - score_without_i = (y_i - score_i) / (1 - h_i),   h the diagonal of the hat matrix
+    y_i - score_without_i = (y_i - score_i) / (1 - h_i),   h the diagonal of the hat matrix, the bias's part included
 
 The logits are linear in the features still, so that the head is a linear one. They undo the shrinking: the strongest
 strengths give the classifier of the class means, not a guess. Augmented views of an image know each
@@ -41,6 +41,9 @@ from .scores import loss_of
 
 SAMPLE = 4096
 """Rows at most by which scores become probabilities: a few numbers are learned from them."""
+
+ROUNDING = 1e-12
+"""What 1 - h counts as where it is less. With fewer rows than features it is about l2 by the variance along an axis."""
 
 
 class Ridge(Estimator):
@@ -126,10 +129,10 @@ class _Solver:
         return self._head(solved_RK, factor_K, shift_K), loss
 
     def _without_itself(self, score_SK: Double, l2: float) -> Double:
-        """Each sampled row's score by the solution for all other rows, less its mean; the mean keeps the row."""
-        hat_S = self._sample.share_S * (self._sample.rows_SR**2 @ (1 / (self._variance_R + l2)))
+        """Each sampled row's score by the solution for all other rows, mean included; less the mean of all rows."""
+        hat_S = self._sample.share_S * (1 + self._sample.rows_SR**2 @ (1 / (self._variance_R + l2)))
         y_SK = self._sample.y_SK
-        return y_SK - (y_SK - score_SK) / np.maximum(1 - hat_S, 1e-6)[:, None]
+        return y_SK - (y_SK - score_SK) / np.maximum(1 - hat_S, ROUNDING)[:, None]
 
     def _head(self, solved_RK: Double, factor_K: Double, shift_K: Double) -> LinearHead:
         """factor * (score less its mean) + shift, for features as given."""
