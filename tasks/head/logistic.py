@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
+from threadpoolctl import threadpool_limits
+
 from ..common import logistic
 from ..common.heads import Head, LinearHead
 from ..common.manifest import Task
@@ -70,7 +72,8 @@ def path(
         )
         for step in steps:
             head = LinearHead(step.weight_KD, step.bias_K, classes, task)
-            output = head.output(held_MD)
+            with threadpool_limits(1, user_api="blas"):
+                output = head.output(held_MD)
             yield Trained({"l2": step.l2}, head, output, step.train_loss, step.iterations, step.converged)
 
     return walk

@@ -23,7 +23,9 @@ other: with them the probabilities are too sure, which calibration mends.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,7 +72,9 @@ def path(classes: list[str], task: Task, strengths: Double, scratch: Path | None
         solver = _Solver(examples, classes, task, scratch)
         for l2 in map(float, strengths):
             head, loss = solver.solve(l2)
-            yield Trained({"l2": l2}, head, head.output(held_MD), loss)
+            with threadpool_limits(1, user_api="blas"):
+                output = head.output(held_MD)
+            yield Trained({"l2": l2}, head, output, loss)
 
     return walk
 
@@ -97,7 +101,8 @@ class _Solver:
             self._decompose(examples, share_N, scratch)
 
     def _decompose(self, examples: Examples, share_N: Double, scratch: Path | None) -> None:
-        self._basis, rows_NR = rotate(examples.features_ND, examples.weight_N, scratch)
+        with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="ridge") as pool:
+            self._basis, rows_NR = rotate(examples.features_ND, examples.weight_N, scratch, pool.map)
         self._centre_R, covariance_RR, with_target_RK = _moments(rows_NR, self._targets, share_N)
         self._variance_R, self._turn_RR = np.linalg.eigh(covariance_RR)
         self._variance_R = np.maximum(self._variance_R, 0.0)
