@@ -5,14 +5,18 @@ Weights can be told in either form: z = axes' ((x - mean) / scale) and W z + b a
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+from weakref import WeakValueDictionary
 
 import numpy as np
 import numpy.typing as npt
+
+from .errors import GraftError
 
 Floats = npt.NDArray[np.float64]
 Singles = npt.NDArray[np.float32]
@@ -21,10 +25,15 @@ BLOCK = 2048
 """Rows that a thread holds in memory at once, beside the result."""
 
 IN_MEMORY = 2 * 2**30
-"""Bytes: a larger result goes into a file, where a folder for it is given."""
+"""Bytes of rotated rows in memory, of all problems that are worked on at once: what would be more goes into a file,
+where a folder for it is given."""
 
-SAMPLE = 8
-"""Rows for each feature from which the axes are found: they only order the work, so that more would change nothing."""
+SAMPLE, BLOCKS = 8, 8
+"""Rows for each feature from which the axes are found, and blocks that they come from at least. The axes order the work
+and make the first guess of the Hessian: they change how fast a solution is found, but not which."""
+
+_IN_USE: WeakValueDictionary[int, Singles] = WeakValueDictionary()
+"""Rotated rows in memory that somebody still holds."""
 
 
 class Matrix(Protocol):
@@ -72,6 +81,9 @@ def rotate(
 
     Args:
         each: `map`, or that of an executor, whose threads then share the blocks of rows.
+
+    Raises:
+        GraftError: the disk has no room for them.
     """
     n, d = features_ND.shape
     share_N = (weight_N / weight_N.sum()).astype(np.float32)
@@ -108,7 +120,7 @@ def _moments(
 ) -> tuple[Floats, Floats]:
     """(variance (D,) over all rows, covariance (D, D) over some of them, from all over)."""
     n, d = features_ND.shape
-    every = max(1, n // (SAMPLE * d))
+    every = max(1, min(n // (SAMPLE * d), -(-n // BLOCK) // BLOCKS))
 
     def of_block(number: int, rows: slice) -> tuple[Any, Any, float]:
         centred, share = _centred(features_ND, rows, mean_D), share_N[rows]
@@ -134,8 +146,24 @@ def _blocks(n: int) -> Iterator[slice]:
 
 
 def _room(shape: tuple[int, int], scratch: Path | None) -> Singles:
-    if scratch is None or 4 * shape[0] * shape[1] <= IN_MEMORY:
-        return np.empty(shape, np.float32)
-    scratch.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=scratch) as file:  # has no name, and is gone with the process
-        return np.memmap(file, np.float32, "w+", shape=shape)
+    """Raises:
+    GraftError: the disk has no room for the rows.
+    """
+    size = 4 * shape[0] * shape[1]
+    if scratch is None or size + sum(rows_NR.nbytes for rows_NR in list(_IN_USE.values())) <= IN_MEMORY:
+        rows_NR = np.empty(shape, np.float32)
+        _IN_USE[id(rows_NR)] = rows_NR
+        return rows_NR
+    try:
+        scratch.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=scratch) as file:  # has no name, and is gone with the process
+            if hasattr(os, "posix_fallocate"):  # or writing to the map would kill the process where the disk is full
+                os.posix_fallocate(file.fileno(), 0, size)
+            return np.memmap(file, np.float32, "w+", shape=shape)
+    except OSError as error:
+        raise GraftError(
+            f"{scratch} cannot hold the features while a head is trained",
+            got=error.strerror or error,
+            allowed=f"{size / 2**30:.1f} GiB of free space",
+            todo="make room on that disk, and run it again",
+        ) from error
