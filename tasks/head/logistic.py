@@ -9,9 +9,10 @@ from typing import Literal
 from threadpoolctl import threadpool_limits
 
 from ..common import logistic
+from ..common.basis import Matrix
 from ..common.heads import Head, LinearHead
 from ..common.manifest import Task
-from .estimator import Array, Double, Estimator, Examples, Trained, Walk
+from .estimator import Double, Estimator, Examples, Trained, Walk
 
 
 class LogisticRegression(Estimator):
@@ -58,7 +59,7 @@ def path(
 ) -> Walk:
     """Every strength, each from where the one before ended. The training loss has the penalty in it."""
 
-    def walk(examples: Examples, held_MD: Array) -> Iterator[Trained]:
+    def walk(examples: Examples, held_MD: Matrix) -> Iterator[Trained]:
         steps = logistic.path(
             examples.features_ND,
             examples.target,

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from ..common.basis import Matrix
 from ..common.heads import Head, MlpHead, blocks
 from ..common.manifest import Task
-from .estimator import Array, Estimator, Examples, Trained, Walk
+from .estimator import Estimator, Examples, Trained, Walk
 from .moments import mean_of, scale_of
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def path(classes: list[str], task: Task, fixed: dict[str, Any], settings: dict[s
     """Epoch after epoch of one training; `fixed` and `settings` are of the constructor. The training loss has dropout
     in it."""
 
-    def walk(examples: Examples, held_MD: Array) -> Iterator[Trained]:
+    def walk(examples: Examples, held_MD: Matrix) -> Iterator[Trained]:
         training = Mlp(classes, task, **fixed, **settings).train(examples)
         for epoch, (head, loss) in enumerate(islice(training, epochs), 1):
             with _one_thread():

@@ -33,7 +33,7 @@ import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
-from ..common.basis import rotate
+from ..common.basis import Matrix, rotate
 from ..common.heads import Head, LinearHead, blocks, link
 from ..common.manifest import Task
 from .estimator import Array, Double, Estimator, Examples, Trained, Walk
@@ -68,7 +68,7 @@ class Ridge(Estimator):
 def path(classes: list[str], task: Task, strengths: Double, scratch: Path | None) -> Walk:
     """Every strength. The training loss is that of validation: the mean log loss, or the mean squared error."""
 
-    def walk(examples: Examples, held_MD: Array) -> Iterator[Trained]:
+    def walk(examples: Examples, held_MD: Matrix) -> Iterator[Trained]:
         solver = _Solver(examples, classes, task, scratch)
         for l2 in map(float, strengths):
             head, loss = solver.solve(l2)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..common.basis import Matrix
 from ..common.errors import GraftError
 from ..common.heads import Head
 from ..common.manifest import Task
@@ -20,7 +21,7 @@ class Fold:
     """What is learned from, and the features of the rows that are held out meanwhile."""
 
     examples: Examples
-    held_MD: Array
+    held_MD: Matrix
 
 
 @dataclass(frozen=True)
