@@ -1,6 +1,6 @@
 """Features standardised and turned into their principal axes, in one float32 matrix. N rows, D features, R axes.
 
-Weights can be told in either form: z = axes' ((x - mean) / scale) and W z + b are the same logits as W' x + b'.
+Weights have two forms: with z = axes' ((x - mean) / scale), W z + b are the same logits as W' x + b'.
 """
 
 from __future__ import annotations
@@ -67,12 +67,6 @@ class Basis:
         bias_K = theta_RK[-1] - weight_KD @ self.mean_D
         return np.ascontiguousarray(weight_KD, np.float32), bias_K.astype(np.float32)
 
-    def into(self, weight_KD: Singles, bias_K: Singles) -> Floats:
-        """The other way: theta (R + 1, K)."""
-        weight_KD = weight_KD.astype(np.float64)
-        turned_RK = self.axes_DR.T @ (weight_KD * self.scale_D).T
-        return np.vstack([turned_RK, bias_K + weight_KD @ self.mean_D])
-
 
 def rotate(
     features_ND: Matrix, weight_N: Floats, scratch: Path | None, each: Callable[..., Iterable[Any]] = map
@@ -87,10 +81,7 @@ def rotate(
     """
     n, d = features_ND.shape
     share_N = (weight_N / weight_N.sum()).astype(np.float32)
-    mean_D = sum(each(lambda rows: share_N[rows].astype(np.float64) @ features_ND[rows].astype(np.float64), _blocks(n)))
-    mean_D = np.asarray(mean_D) / float(share_N.sum(dtype=np.float64))
-    variance_D, covariance_DD = _moments(features_ND, share_N, mean_D, each)
-    scale_D = np.sqrt(variance_D + max(float(variance_D.mean()), 1e-12))
+    mean_D, scale_D, covariance_DD = _moments(features_ND, share_N, each)
     if n < d:
         return _rotate_few(features_ND, share_N, mean_D, scale_D)
     variance_R, axes_DR = np.linalg.eigh((covariance_DD / scale_D / scale_D[:, None]).astype(np.float32))
@@ -105,6 +96,11 @@ def rotate(
     return Basis(mean_D, scale_D, axes_DR, np.maximum(variance_R, 0.0).astype(np.float64)), rows_NR
 
 
+def standard(features_ND: Matrix, weight_N: Floats) -> tuple[Floats, Floats]:
+    """Mean and scale alone, both (D,); see `Basis`."""
+    return _moments(features_ND, (weight_N / weight_N.sum()).astype(np.float32), map)[:2]
+
+
 def _rotate_few(features_ND: Matrix, share_N: Singles, mean_D: Floats, scale_D: Floats) -> tuple[Basis, Singles]:
     """Fewer rows than features lie in a space of N dimensions, which a QR decomposition finds; they turn in it."""
     x_ND = _centred(features_ND, slice(0, features_ND.shape[0]), mean_D) / scale_D
@@ -116,10 +112,12 @@ def _rotate_few(features_ND: Matrix, share_N: Singles, mean_D: Floats, scale_D: 
 
 
 def _moments(
-    features_ND: Matrix, share_N: Singles, mean_D: Floats, each: Callable[..., Iterable[Any]]
-) -> tuple[Floats, Floats]:
-    """(variance (D,) over all rows, covariance (D, D) over some of them, from all over)."""
+    features_ND: Matrix, share_N: Singles, each: Callable[..., Iterable[Any]]
+) -> tuple[Floats, Floats, Floats]:
+    """(mean (D,) and scale (D,) of all rows, covariance (D, D) of some of them, from all over)."""
     n, d = features_ND.shape
+    mean_D = sum(each(lambda rows: share_N[rows].astype(np.float64) @ features_ND[rows].astype(np.float64), _blocks(n)))
+    mean_D = np.asarray(mean_D) / float(share_N.sum(dtype=np.float64))
     every = max(1, min(n // (SAMPLE * d), -(-n // BLOCK) // BLOCKS))
 
     def of_block(number: int, rows: slice) -> tuple[Any, Any, float]:
@@ -134,7 +132,8 @@ def _moments(
         if covariance is not None:
             covariance_DD += covariance
             seen += share
-    return variance_D, covariance_DD / max(seen, np.finfo(np.float64).tiny)
+    scale_D = np.sqrt(variance_D + max(float(variance_D.mean()), 1e-12))
+    return mean_D, scale_D, covariance_DD / max(seen, np.finfo(np.float64).tiny)
 
 
 def _centred(features_ND: Matrix, rows: slice, mean_D: Floats) -> Singles:

@@ -114,21 +114,13 @@ def fit(
     tolerance: float = 1e-5,
     max_iterations: int = 1000,
     scratch: Path | None = None,
-    start: Step | None = None,
 ) -> Step:
-    """One strength; the arguments are those of `path`.
-
-    Args:
-        start: a solution for much the same rows, to start from.
-    """
+    """One strength; the arguments are those of `path`."""
     with _problem(features_ND, target, weight_N, k, link, scratch) as problem:
-        if start is not None:
-            theta_RK = problem.basis.into(start.weight_KD, start.bias_K)
-        else:
-            count = int(np.ceil(max(np.log10(STRONG / l2), 0.0) * A_DECADE))
-            stronger = np.geomspace(STRONG, l2, count + 1)[:-1]
-            last = deque(_walk(problem, stronger, LOOSE, max_iterations, problem.guess()), maxlen=1)
-            theta_RK = last[0].theta_RK if last else problem.guess()
+        count = int(np.ceil(max(np.log10(STRONG / l2), 0.0) * A_DECADE))
+        stronger = np.geomspace(STRONG, l2, count + 1)[:-1]
+        last = deque(_walk(problem, stronger, LOOSE, max_iterations, problem.guess()), maxlen=1)
+        theta_RK = last[0].theta_RK if last else problem.guess()
         (point,) = _walk(problem, [l2], tolerance, max_iterations, theta_RK)
         return point.step(problem.basis)
 

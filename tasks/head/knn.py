@@ -14,8 +14,7 @@ import numpy as np
 from ..common.basis import Matrix
 from ..common.heads import NeighbourHead, blocks, unit_length
 from ..common.manifest import Task
-from .estimator import Array, Estimator, Examples, Rows, Trained, Walk
-from .moments import spread
+from .estimator import Array, Estimator, Examples, Rows, Trained, Walk, spread
 from .scores import loss_of
 
 SAMPLE = 4096

@@ -17,11 +17,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from ..common.basis import Matrix
+from ..common.basis import Matrix, standard
 from ..common.heads import Head, MlpHead, blocks
 from ..common.manifest import Task
 from .estimator import Estimator, Examples, Trained, Walk
-from .moments import mean_of, scale_of
 
 if TYPE_CHECKING:
     import torch
@@ -98,8 +97,7 @@ class _Course:
 
         self._how = how
         features_ND, weight_N = examples.features_ND, examples.weight_N
-        self._mean_D = mean_of(features_ND, weight_N)
-        self._scale_D = scale_of(features_ND, weight_N, self._mean_D)
+        self._mean_D, self._scale_D = standard(features_ND, weight_N)
         self._x_ND = torch.empty(features_ND.shape, dtype=torch.float32)
         for rows in blocks(len(weight_N)):
             self._x_ND[rows] = torch.from_numpy(((features_ND[rows] - self._mean_D) / self._scale_D).astype(np.float32))

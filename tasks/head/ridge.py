@@ -36,8 +36,7 @@ from threadpoolctl import threadpool_limits
 from ..common.basis import Matrix, rotate
 from ..common.heads import Head, LinearHead, blocks, link
 from ..common.manifest import Task
-from .estimator import Array, Double, Estimator, Examples, Trained, Walk
-from .moments import spread
+from .estimator import Array, Double, Estimator, Examples, Trained, Walk, spread
 from .platt import fit_logits
 from .scores import loss_of
 
@@ -181,7 +180,11 @@ class _Targets:
         target = self.target[rows]
         if self.task == "regression":
             return (target[:, None] - self.mean_K) / self.unit_K
-        return 2 * (np.eye(self.k)[target] if self.task == "classification" else target) - 1 - self.mean_K
+        if self.task == "multilabel":
+            return 2 * target - 1 - self.mean_K
+        y_BK = np.full((len(target), self.k), -1.0)
+        y_BK[np.arange(len(target)), target] = 1.0
+        return y_BK - self.mean_K
 
 
 def _moments(rows_NR: npt.NDArray[np.float32], targets: _Targets, share_N: Double) -> tuple[Double, Double, Double]:

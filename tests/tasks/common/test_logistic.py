@@ -279,14 +279,6 @@ def test_strengths_may_come_in_any_order_and_twice(data, strengths):
         assert step.train_loss == pytest.approx(solve(*data, l2=step.l2).train_loss, rel=1e-5)
 
 
-def test_a_start_near_the_solution_saves_steps(data):
-    cold = solve(*data, l2=1e-4)
-    warm = solve(*data, l2=1e-4, start=solve(*data, l2=1e-4, tolerance=1e-5))
-
-    assert warm.iterations < cold.iterations
-    assert warm.train_loss == pytest.approx(cold.train_loss, rel=1e-5)
-
-
 def test_what_is_left_of_a_path_is_not_computed(data):
     x_ND, y_N, weight_N = data
     steps = path(x_ND, y_N, weight_N, K, np.geomspace(1, 1e-4, 5))
