@@ -120,9 +120,11 @@ def hold_out(pack: Pack, params: HeadParams) -> tuple[Rows, Rows, list[Rows]]:
 
 
 def examples_of(pack: Pack, rows: Rows, params: HeadParams) -> Examples:
-    """The images of these rows, and the augmented views of those that are for training."""
+    """The images of these rows, and the augmented views of those that are for training; an image's weight is divided
+    among the two, so that one with views counts no more than one without."""
     features, rows = pack.with_views(rows)
-    examples = accept(features, pack.targets(rows), pack.weights(rows), pack.classes, pack.task)
+    weight_N = pack.weights(rows) / np.bincount(rows, minlength=1)[rows]
+    examples = accept(features, pack.targets(rows), weight_N, pack.classes, pack.task)
     weight_N = weigh(examples.weight_N, examples.target, pack.classes, params.class_weight)
     return Examples(examples.features_ND, examples.target, weight_N)
 

@@ -139,6 +139,14 @@ def test_without_training_images_there_are_no_views():
     assert examples_of(pack, pack.rows("val"), params()).features_ND.shape == (30, D)
 
 
+def test_an_image_with_views_counts_as_much_as_one_without():
+    pack = pack_of(views=2)
+    rows = pack.rows("train", "val")
+    examples = examples_of(pack, rows, params())
+    image_N = [row for _, row in places(pack, examples.features_ND)]
+    assert np.bincount(image_N, examples.weight_N) == pytest.approx(pack.weights(rows))
+
+
 def test_views_are_never_held_out():
     pack = pack_of(views=1)
     held, _, learned = hold_out(pack, params(folds=3))
