@@ -7,10 +7,11 @@ is 1 - confidence, shared out among the places where the search starts, so that 
 hold is d in all. They halve the distance to the threshold, and every halving has its share. We start from all images,
 half of them, a quarter and so on, and go down from each of these places image by image as long as the bound holds: a
 search in a fixed order that ends where it first fails needs no further share (Angelopoulos et al. 2021), if images of
-lower score are no less often wrong. The bound is one of
-independent images by whose answers nothing else was chosen: those of a group are fewer than they seem, and the images
-that find a threshold here have chosen the strength and the temperature before. Of 1,000 draws of 288 hand signs that promises 3 % with 90 % confidence in 997,
+lower score are no less often wrong. Of 1,000 draws of 288 hand signs that promises 3 % with 90 % confidence in 997,
 halving in none; the promise was broken in 6.
+
+The bound is one for independent images that have chosen nothing else. Those of a group are fewer than they seem, and
+the images that find a threshold here have chosen the strength and the temperature before.
 """
 
 from __future__ import annotations
