@@ -80,7 +80,7 @@ class Calibration:
         said = (
             f"of the images with a score above {self.threshold:.4g}, at most {self.max_error:.2%} get a wrong label, "
             f"with {self.confidence:.0%} confidence, if they are like the validation images and these independent; "
-            "said of the model as it was selected, before any refit, by images that chose its strength and temperature too"
+            "said of the model selected, before any refit, by images that chose its strength and temperature too"
         )
         return {"threshold": self.threshold, "promise": said}
 
