@@ -6,10 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
+from threadpoolctl import threadpool_limits
+
 from ..common import logistic
+from ..common.basis import Matrix
 from ..common.heads import Head, LinearHead
 from ..common.manifest import Task
-from .estimator import Array, Double, Estimator, Examples, Trained, Walk
+from .estimator import Double, Estimator, Examples, Trained, Walk
 
 
 class LogisticRegression(Estimator):
@@ -56,7 +59,7 @@ def path(
 ) -> Walk:
     """Every strength, each from where the one before ended. The training loss has the penalty in it."""
 
-    def walk(examples: Examples, held_MD: Array) -> Iterator[Trained]:
+    def walk(examples: Examples, held_MD: Matrix) -> Iterator[Trained]:
         steps = logistic.path(
             examples.features_ND,
             examples.target,
@@ -70,7 +73,8 @@ def path(
         )
         for step in steps:
             head = LinearHead(step.weight_KD, step.bias_K, classes, task)
-            output = head.output(held_MD)
+            with threadpool_limits(1, user_api="blas"):
+                output = head.output(held_MD)
             yield Trained({"l2": step.l2}, head, output, step.train_loss, step.iterations, step.converged)
 
     return walk

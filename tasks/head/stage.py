@@ -53,6 +53,11 @@ def _calibrate(choice: Choice, pack: Pack, params: HeadParams) -> Calibration:
 
 def _warn(choice: Choice, params: HeadParams) -> None:
     tried, best = choice.found.tried, choice.found.best
+    if not tried[best].converged:
+        say(
+            "head: the training of the chosen candidate ended before it had converged; "
+            "try a larger `head.max_iterations` or `head.tolerance`"
+        )
     if "l2" not in tried[best].settings or len(tried) == 1:
         return
     if len(tried) == best + 1:
