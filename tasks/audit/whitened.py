@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from threadpoolctl import threadpool_limits
 
 from ..common.pack import Floats
+from ..common.threads import one_thread_a_product
 
 AXES = 256
 """Of the largest variance; the others hold noise, which told copies from their originals more than from others."""
@@ -99,7 +99,7 @@ def _many(rows_ND: Matrix, centre_D: Floats) -> Floats:
 def _axes(symmetric: Doubles, most: int) -> tuple[Doubles, Doubles]:
     """Eigenvalues, the largest first, and eigenvectors; at most `most`. On one thread: on two, beside other work, it
     took up to nine times as long."""
-    with threadpool_limits(1, user_api="blas"):
+    with one_thread_a_product():
         values, vectors = np.linalg.eigh(symmetric)
     kept = max(1, min(AXES, most))
     return np.maximum(values, 0.0)[::-1][:kept], vectors[:, ::-1][:, :kept]

@@ -29,9 +29,9 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from threadpoolctl import threadpool_limits
 
 from .basis import Basis, Matrix, rotate
+from .threads import one_thread_a_product
 
 Floats = npt.NDArray[np.float64]
 Singles = npt.NDArray[np.float32]
@@ -136,7 +136,7 @@ class _Point:
     converged: bool
 
     def step(self, basis: Basis) -> Step:
-        with _one_thread_a_product():
+        with one_thread_a_product():
             weight_KD, bias_K = basis.out_of(self.theta_RK)
         return Step(self.l2, weight_KD, bias_K, self.loss, self.iterations, self.converged)
 
@@ -148,7 +148,7 @@ def _walk(
     memory: deque[tuple[Floats, Floats]] = deque(maxlen=int(np.clip(PAIR_BYTES // (2 * start_RK.nbytes), 4, PAIRS)))
     for l2 in map(float, strengths):
         at_RK = _extrapolate(known, l2) if known else start_RK
-        with _one_thread_a_product():
+        with one_thread_a_product():
             point = _minimise(problem, l2, at_RK, memory, tolerance, limit)
         known.append(point)
         yield point
@@ -231,19 +231,9 @@ def _problem(
     features_ND: Matrix, target: npt.NDArray[Any], weight_N: Floats, k: int, link: Link, scratch: Path | None
 ) -> Iterator[_Problem]:
     with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="logistic") as pool:
-        with _one_thread_a_product():
+        with one_thread_a_product():
             basis, rows_NR = rotate(features_ND, weight_N, scratch, pool.map)
         yield _Problem(basis, rows_NR, target, weight_N / weight_N.sum(), k, link, pool)
-
-
-def _one_thread_a_product() -> threadpool_limits:
-    """The threads that share the rows, or those of a product: both at once were four times slower, and on a busy
-    machine a decomposition whose threads wait for each other was twenty times slower than by one.
-
-    It is for the whole process, and must not be held where a generator yields: two that end in another order than they
-    began would leave it behind.
-    """
-    return threadpool_limits(1, user_api="blas")
 
 
 class _Problem:

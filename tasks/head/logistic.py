@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from threadpoolctl import threadpool_limits
-
 from ..common import logistic
 from ..common.basis import Matrix
 from ..common.heads import Head, LinearHead
 from ..common.manifest import Task
+from ..common.threads import one_thread_a_product
 from .estimator import Double, Estimator, Examples, Trained, Walk
 
 
@@ -73,7 +72,7 @@ def path(
         )
         for step in steps:
             head = LinearHead(step.weight_KD, step.bias_K, classes, task)
-            with threadpool_limits(1, user_api="blas"):
+            with one_thread_a_product():
                 output = head.output(held_MD)
             yield Trained({"l2": step.l2}, head, output, step.train_loss, step.iterations, step.converged)
 

@@ -31,11 +31,11 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from threadpoolctl import threadpool_limits
 
 from ..common.basis import Matrix, rotate
 from ..common.heads import Head, LinearHead, blocks, link
 from ..common.manifest import Task
+from ..common.threads import one_thread_a_product
 from .estimator import Array, Double, Estimator, Examples, Trained, Walk, spread
 from .platt import fit_logits
 from .scores import loss_of
@@ -71,7 +71,7 @@ def path(classes: list[str], task: Task, strengths: Double, scratch: Path | None
         solver = _Solver(examples, classes, task, scratch)
         for l2 in map(float, strengths):
             head, loss = solver.solve(l2)
-            with threadpool_limits(1, user_api="blas"):
+            with one_thread_a_product():
                 output = head.output(held_MD)
             yield Trained({"l2": l2}, head, output, loss)
 
@@ -96,7 +96,7 @@ class _Solver:
         self._classes, self._task = classes, task
         share_N = examples.weight_N / examples.weight_N.sum()
         self._targets = _Targets.of(examples.target, share_N, len(classes), task)
-        with threadpool_limits(1, user_api="blas"):
+        with one_thread_a_product():
             self._decompose(examples, share_N, scratch)
 
     def _decompose(self, examples: Examples, share_N: Double, scratch: Path | None) -> None:
@@ -117,7 +117,7 @@ class _Solver:
 
     def solve(self, l2: float) -> tuple[LinearHead, float]:
         """(head, training loss)."""
-        with threadpool_limits(1, user_api="blas"):
+        with one_thread_a_product():
             return self._solve(l2)
 
     def _solve(self, l2: float) -> tuple[LinearHead, float]:
