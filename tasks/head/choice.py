@@ -95,20 +95,19 @@ def hold_out(pack: Pack, params: HeadParams) -> tuple[Rows, Rows, list[Rows]]:
     Raises:
         ParamsError: there is no image to hold out, or there are too few units for two folds.
     """
-    train_rows, val_rows = pack.rows("train"), pack.rows("val")
+    val_rows, both = pack.rows("val"), pack.rows("train", "val")
     folds = (FOLDS if len(val_rows) < FEW else 0) if params.folds == "auto" else params.folds
-    if folds == 0:
-        if not len(val_rows):
-            raise ParamsError(
-                "`head.folds`: without folds, validation images choose, and there are none",
-                got="0",
-                allowed="auto, or 2 and more",
-                todo="set `head.folds: auto`, or give images to the split val",
-            )
-        return val_rows, np.zeros(len(val_rows), np.int64), [train_rows]
-    both = pack.rows("train", "val")
-    fold_N = assign(pack, both, folds, params.seed)
+    if folds == 0 and not len(val_rows):
+        raise ParamsError(
+            "`head.folds`: without folds, validation images choose, and there are none",
+            got="0",
+            allowed="auto, or 2 and more",
+            todo="set `head.folds: auto`, or give images to the split val",
+        )
+    fold_N = assign(pack, both, folds, params.seed) if folds else np.full(len(both), -1)
     if len(set(fold_N) - {-1}) < 2:
+        if params.folds in ("auto", 0) and len(val_rows):
+            return val_rows, np.zeros(len(val_rows), np.int64), [pack.rows("train")]
         raise ParamsError(
             "`head.folds` needs images, or groups of them, for at least two folds",
             got=f"{len(both)} images in {len(units_of(pack, both)[1])} groups",

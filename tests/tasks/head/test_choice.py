@@ -281,8 +281,9 @@ def test_few_is_what_the_parameter_says():
     assert f"takes {choice.FOLDS} where" in described
 
 
-def test_too_few_groups_for_two_folds_are_refused():
+def test_too_few_groups_for_two_folds_are_refused_and_auto_goes_by_validation_then():
     pack = pack_of(n=40)
     pack.index["group"] = pack.index["label"]
     with pytest.raises(ParamsError, match=r"`head.folds`(.|\n)*groups"):
         hold_out(pack, params(folds=4))
+    assert np.array_equal(hold_out(pack, params(folds="auto"))[0], pack.rows("val"))
