@@ -48,7 +48,7 @@ class DriftParams(Section):
     sample: int = Field(1000, ge=20, le=4000)
     """How many of today's images are compared at most; chosen at random."""
 
-    permutations: int = Field(1000, ge=100)
+    permutations: int = Field(1000, ge=100, le=10_000)
     """Of both tests; at least 2 / significance, or they could not say drift."""
 
     seed: int = 0

@@ -119,7 +119,7 @@ def check_drift(root: Path, source: Path | None = None, model: str = CHAMPION) -
             found = compare_with(reference, today, features_of(today, reference, package, paths), settings.drift)
             document = _document(found, reference, today, version, model, settings.drift, paths, run_id)
             _write(found, document, paths)
-            _record(tracker, document, settings.drift, source is None)
+            _record(tracker, document, source is None)
     return DriftReport(found.verdict, found.tests, document)
 
 
@@ -208,7 +208,8 @@ def list_source(source: Path) -> pd.DataFrame:
     """Columns `name`, `file` and `group` (or null) of every file below a folder but hidden ones, or of a table's rows.
 
     Raises:
-        DataError: it is neither, or the table has no column `path`, or names a file that is not there.
+        DataError: it is neither, or the table has no column `path`, or a row has no path or one of a file that is not
+            there.
     """
     if source.is_dir():
         names = [name for name in list_files(source) if not hidden(name)]
@@ -219,6 +220,15 @@ def list_source(source: Path) -> pd.DataFrame:
             f"{source} lacks the column `path`",
             got=", ".join(map(str, table.columns)),
             allowed="path, and group if images belong together",
+        )
+    empty = np.flatnonzero(table["path"].isna() | (table["path"].astype(str).str.strip() == "")) + 1
+    if len(empty):
+        raise DataError(
+            f"{source} has rows without a path",
+            got=f"{len(empty)} of {len(table)}: row {', '.join(map(str, empty[:NAMED]))}"
+            + (", ..." if len(empty) > NAMED else ""),
+            allowed="a path in every row; rows count from 1, without the header",
+            todo="fill in the paths, or take the rows out",
         )
     files = [source.parent / str(name) for name in table["path"]]
     absent = [file for file in files if not file.is_file()]
@@ -319,6 +329,7 @@ def _document(
     run_id: str,
 ) -> dict[str, Any]:
     folder = paths.state / "drift"
+    compared = found.places[len(found.reference_distances) :] - len(reference.features_nD)
     farthest = np.argsort(-found.distances, kind="stable")[:NAMED]
     return {
         "verdict": found.verdict,
@@ -330,10 +341,16 @@ def _document(
         "images": len(today.files),
         "what": today.what,
         "left_out": today.left_out,
+        "compared": {
+            "reference_images": len(found.reference_distances),
+            "reference_groups": found.reference_groups,
+            "images": len(found.distances),
+            "groups": found.groups,
+        },
         "significance": params.significance,
         "mmd": {**asdict(found.mmd), "squared": found.mmd2, "least": params.least_effect},
         "far": {**asdict(found.far), "quantile": params.far_quantile, "distance": found.far_distance},
-        "farthest": [{"path": today.names[i], "distance": float(found.distances[i])} for i in farthest],
+        "farthest": [{"path": today.names[compared[i]], "distance": float(found.distances[i])} for i in farthest],
         "dataset": versioning.raw_hash(paths.root),
         "commit": versioning.git_state(paths.root).commit,
         "file": str(folder / "drift.json"),
@@ -348,7 +365,7 @@ def _write(found: Comparison, document: dict[str, Any], paths: Paths) -> None:
         drift_picture(found, f"{document['model']} version {document['version']}", folder / "drift.png")
 
 
-def _record(tracker: Tracker, document: dict[str, Any], params: DriftParams, of_project: bool) -> None:
+def _record(tracker: Tracker, document: dict[str, Any], of_project: bool) -> None:
     metrics = {key: document[key] for key in ("images", "reference_images", "mmd", "far")}
     facts = {key: str(document[key]) for key in ("verdict", "model", "version", "asked_for", "what")}
     dataset = DatasetRecord("raw", {"images": document["images"]}) if of_project else None

@@ -17,9 +17,15 @@ MEANING = {
 def print_drift(found: dict[str, Any]) -> None:
     """What was compared, both tests, and what they mean."""
     model = f"{found['model']} version {found['version']}"
-    print(f"model     {model}, by {found['reference_images']:,} images from its training\ntoday     {found['what']}")
+    print(f"model     {model}, by {found['reference_images']:,} images of its data\ntoday     {found['what']}")
     if found["left_out"]:
         print(f"left out  {', '.join(f'{count:,} {reason}' for reason, count in found['left_out'].items())}")
+    of = found["compared"]
+    if (of["reference_groups"], of["groups"]) != (found["reference_images"], found["images"]):
+        print(
+            f"compared  {of['images']:,} images of {of['groups']:,} groups with {of['reference_images']:,} of"
+            f" {of['reference_groups']:,} of its training"
+        )
     print(f"\n{'':<20}{'found':>9}{'by chance':>12}{'p':>10}")
     for line in _rows(found):
         print(line)
@@ -44,6 +50,8 @@ def sentences(found: dict[str, Any], model: str) -> Iterator[str]:
         yield f"drift: today's images differ from those that {model} was trained on."
         yield from (MEANING[test] for test in found["tests"])
         return
-    yield f"none: as far as {found['images']:,} images can tell, they are like those that {model} was trained on."
+    images = found["compared"]["images"]
+    yield f"none: as far as {images:,} images can tell, they are like those that {model} was trained on."
+    yield f"A shift of the whole below {found['mmd']['chance']:.3f} is not told from chance by so many."
     if found["mmd"]["value"] < found["mmd"]["least"] and found["mmd"]["p"] <= found["significance"]:
         yield f"(The shift is more than chance, but below drift.least_effect, {found['mmd']['least']:g}.)"

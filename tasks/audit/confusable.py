@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ..common.metrics import wilson
+from ..common.metrics import confusion, wilson
 from ..common.pack import Pack, Rows
 
 Floats = npt.NDArray[np.float64]
+Counts = npt.NDArray[np.int64]
 
 CONFIDENCE = 0.95
 """Of the intervals, for all pairs at once (Bonferroni): two images do not make a pair."""
@@ -27,13 +27,10 @@ def mixed_up(pack: Pack, rows: Rows, p_NK: Floats) -> pd.DataFrame:
     the other, `taken_for_other` being those of the first class; `low` and `high` bound their share.
     """
     known = ~np.isnan(p_NK).any(axis=1)
-    has_NK = _marks(pack, pack.targets(rows[known]))
-    said_NK = _said(pack, p_NK[known])
-    lost_NK, gained_NK = has_NK * (1 - said_NK), (1 - has_NK) * said_NK
-    taken_KK = lost_NK.T @ gained_NK
-    only_KK = has_NK.T @ (1 - has_NK)
+    count = _several if pack.task == "multilabel" else _single
+    taken_KK, either_KK = count(pack.targets(rows[known]), p_NK[known])
     first, second = np.nonzero(np.triu(taken_KK + taken_KK.T, 1))
-    images, forth = (only_KK + only_KK.T)[first, second], taken_KK[first, second]
+    images, forth = either_KK[first, second], taken_KK[first, second]
     taken = forth + taken_KK[second, first]
     confidence = 1 - (1 - CONFIDENCE) / max(1, math.comb(len(pack.classes), 2))
     bounds = [wilson(int(n), t / n, confidence) for n, t in zip(images, taken, strict=True)]
@@ -59,11 +56,17 @@ def confusable(pairs: pd.DataFrame, share: float) -> pd.DataFrame:
     return pairs[pairs["low"] > share].reset_index(drop=True)
 
 
-def _marks(pack: Pack, target: npt.NDArray[Any]) -> Floats:
-    """Zeros and ones (N, K)."""
-    return target if pack.task == "multilabel" else np.eye(len(pack.classes))[target]
+def _single(y_N: npt.NDArray[np.int64], p_NK: Floats) -> tuple[Counts, Counts]:
+    """(images of a class that were taken for another, images of either), (K, K); nothing here is as large as N x K."""
+    taken_KK = confusion(p_NK.argmax(axis=1), y_N, p_NK.shape[1])
+    count_K = taken_KK.sum(axis=1)
+    np.fill_diagonal(taken_KK, 0)
+    return taken_KK, count_K[:, None] + count_K
 
 
-def _said(pack: Pack, p_NK: Floats) -> Floats:
-    """The same of what was predicted."""
-    return (p_NK >= 0.5).astype(np.float64) if pack.task == "multilabel" else _marks(pack, p_NK.argmax(axis=1))
+def _several(has_NK: Floats, p_NK: Floats) -> tuple[Counts, Counts]:
+    """The same of images of exactly one of the two."""
+    said_NK = (p_NK >= 0.5).astype(np.float64)
+    taken_KK = (has_NK * (1 - said_NK)).T @ ((1 - has_NK) * said_NK)
+    only_KK = has_NK.T @ (1 - has_NK)
+    return taken_KK.astype(np.int64), (only_KK + only_KK.T).astype(np.int64)

@@ -20,15 +20,15 @@ from ..common.folds import units_of
 from ..common.metrics import main_figures
 from ..common.pack import Pack, Rows
 from ..common.progress import progress
-from .parts import growing, strata
+from .parts import growing, lacks_a_class, strata
 
 Floats = npt.NDArray[np.float64]
 
 SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-"""Of the training images."""
+"""Of the training images that parts are asked to hold; what they hold is told."""
 
 RESAMPLES = 200
-"""Of the validation images and the seeds, for intervals (Efron 1979)."""
+"""Of the validation images, whole groups at a time, and the seeds, for intervals (Efron 1979)."""
 
 CONFIDENCE = 0.95
 
@@ -38,8 +38,16 @@ EXPONENTS = np.linspace(0.05, 1.5, 59)
 SURE = 0.05
 """Of the mean variance: no size is taken to be surer, for a few validation images can all be right by chance."""
 
+ASKED = 10
+"""Validation images from which there is a curve: of fewer, chance says more than the size does."""
+
+CONSTANT = 1e-9
+"""Of the variance: a resample of numbers that has less holds one number only, and no share of it can be explained."""
+
 LEAST = 4
 """Sizes from which three numbers can be fitted with one to spare."""
+
+TABLE, SIZES = ["share", "images", "seed", "value"], ["share", "images", "value", "low", "high"]
 
 Predict = Callable[[Rows, Rows, float], Floats]
 """(rows to learn from, rows to predict, factor of the strength) -> output (rows, K), see `probe`."""
@@ -48,9 +56,9 @@ Predict = Callable[[Rows, Rows, float], Floats]
 @dataclass(frozen=True)
 class Curve:
     """Attributes:
-    table: a row a size and seed: `share`, `images`, `seed`, and the task's figure as `value`.
-    sizes: a row a size: `share`, `images`, `value`, `low`, `high`.
-    skipped: shares of which no part could be made, with the reason.
+    table: a row a size and seed: `share` (that the part holds), `images`, `seed`, and the task's figure as `value`.
+    sizes: a row a size: `share`, `images`, `value`, `low`, `high`; none where validation cannot be asked.
+    skipped: of `SHARES`, those of which no part could be made, with the reason.
     doubling: what twice the images would bring: `gain`, `low`, `high`, or none of them and why in `reason`.
     fitted: `a`, `b`, `c`; none without a law.
     """
@@ -65,69 +73,95 @@ class Curve:
 def learning_curve(pack: Pack, predict: Predict, seeds: int, seed: int) -> Curve:
     """Trains on growing parts of the training images, which hold the smaller ones, and asks validation.
 
-    The penalty's strength is divided by a part's share: the penalty on the summed loss is then the same for all. On
-    hand signs and clothes, at 15 to 1,500 images, that was as good as to choose the strength of each size on validation
-    (0.3 points of accuracy less in the mean), and it costs one training instead of nine.
+    The penalty's strength is divided by the share that a part holds: the penalty on the summed loss is then the same
+    for all. On hand signs and clothes, at 15 to 1,500 images, that was as good as to choose the strength of each size
+    on validation (0.3 points of accuracy less in the mean), and it costs one training instead of nine.
     """
-    parts, skipped = _parts(pack, seeds, seed)
     val = pack.rows("val")
-    target = pack.targets(val)
-    weight_B = np.vstack([np.ones(len(val)), _resamples(len(val), seed)])
+    reason = _unasked(pack, val)
+    if reason:
+        return _no_curve(reason, {})
+    parts, skipped = _parts(pack, seeds, seed)
+    target, whole = pack.targets(val), len(pack.rows("train"))
+    weight_BN = np.vstack([np.ones(len(val)), _resamples(units_of(pack, val)[0], seed)])
+    degenerate_B = _degenerate(target, weight_BN) if pack.task == "regression" else np.zeros(len(weight_BN), np.bool_)
     errors: dict[float, list[Floats]] = {}
     rows: list[dict[str, float]] = []
     with progress("audit: learning curve", len(parts), "parts") as bar:
         for share, number, learned in parts:
-            output = predict(learned, val, 1 / share)
-            errors.setdefault(share, []).append(1 - main_figures(output, target, pack.task, weight_B))
-            rows.append({"share": share, "images": len(learned), "seed": number, "value": 1 - errors[share][-1][0]})
+            output = predict(learned, val, whole / len(learned))
+            error_B = 1 - main_figures(output, target, pack.task, weight_BN)
+            errors.setdefault(share, []).append(np.where(degenerate_B, np.nan, error_B))
+            held = {"share": len(learned) / whole, "images": len(learned), "seed": number}
+            rows.append({"asked": share, **held, "value": 1 - error_B[0]})
             bar.add()
-    table = pd.DataFrame(rows, columns=["share", "images", "seed", "value"]).astype({"seed": np.int64})
+    table = pd.DataFrame(rows, columns=["asked", *TABLE]).astype({"seed": np.int64})
     return _conclude(table, [np.stack(errors[share]) for share in errors], skipped, seed)
 
 
+def _unasked(pack: Pack, val: Rows) -> str:
+    """Why validation cannot be asked; empty if it can."""
+    if len(val) < ASKED:
+        return f"there are only {len(val)} validation images, and a curve needs {ASKED}"
+    if len(units_of(pack, val)[1]) == 1:
+        return "all validation images are of one group"
+    if pack.task == "regression" and len(np.unique(pack.targets(val))) == 1:
+        return "all validation images have the same number"
+    return ""
+
+
+def _no_curve(reason: str, skipped: dict[float, str]) -> Curve:
+    return Curve(pd.DataFrame(columns=TABLE), pd.DataFrame(columns=SIZES), skipped, {"reason": reason}, {})
+
+
+def _degenerate(target_N: Floats, weight_BN: Floats) -> npt.NDArray[np.bool_]:
+    centred_N, total_B = target_N - target_N.mean(), weight_BN.sum(axis=1)
+    variance_B = weight_BN @ centred_N**2 / total_B - (weight_BN @ centred_N / total_B) ** 2
+    return np.asarray(variance_B <= CONSTANT * target_N.var())
+
+
 def _parts(pack: Pack, seeds: int, seed: int) -> tuple[list[tuple[float, int, Rows]], dict[float, str]]:
-    """((share, number of the seed, rows), ...) by share, and the shares of which there is none."""
+    """((share asked for, number of the seed, rows), ...) by share, and the shares of which there is none; of shares
+    that come to as many images, the largest has its part."""
     train = pack.rows("train")
     stratum, unit = strata(pack, train), units_of(pack, train)[0]
     drawn = [growing(stratum, unit, SHARES, seed + number) for number in range(seeds)]
     parts: list[tuple[float, int, Rows]] = []
     skipped: dict[float, str] = {}
-    before = 0
-    for place, share in enumerate(SHARES):
+    after = 0
+    for place, share in reversed(list(enumerate(SHARES))):
         here = [train[by_share[place]] for by_share in drawn[: 1 if share == 1 else seeds]]
-        if min(map(len, here)) == before:
-            skipped[share] = f"no more images than at the share before ({before})"
-        elif any(_lacks_a_class(pack, train, part) for part in here):
+        if min(map(len, here)) == after:
+            skipped[share] = f"no fewer images than at the share after ({after})"
+        elif any(lacks_a_class(pack, train, part) for part in here):
             skipped[share] = "too few groups for an image of every class"
         else:
-            parts += [(share, number, part) for number, part in enumerate(here)]
-            before = min(map(len, here))
-    return parts, skipped
+            parts = [(share, number, part) for number, part in enumerate(here)] + parts
+            after = min(map(len, here))
+    return parts, dict(sorted(skipped.items()))
 
 
-def _lacks_a_class(pack: Pack, train: Rows, part: Rows) -> bool:
-    """Whether a class of the training images has none in this part."""
-    if pack.task == "regression":
-        return False
-    if pack.task == "classification":
-        return len(np.unique(pack.labels(part))) < len(np.unique(pack.labels(train)))
-    return bool((pack.targets(train).any(axis=0) & ~pack.targets(part).any(axis=0)).any())
-
-
-def _resamples(count: int, seed: int) -> Floats:
-    """How often each of `count` images was drawn, (B, count)."""
-    rng = np.random.default_rng([seed, 1])
-    return rng.multinomial(count, np.full(count, 1 / count), size=RESAMPLES).astype(np.float64)
+def _resamples(unit_N: Rows, seed: int) -> Floats:
+    """How often each image was drawn, (B, N), with all others of its unit: images of a group are no chances of their
+    own."""
+    count = int(unit_N.max()) + 1
+    drawn_BU = np.random.default_rng([seed, 1]).multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
+    return drawn_BU[:, unit_N].astype(np.float64)
 
 
 def _conclude(table: pd.DataFrame, errors_SEB: list[Floats], skipped: dict[float, str], seed: int) -> Curve:
-    """errors: of each size (seeds, 1 + B), the first without resampling."""
+    """errors: of each size (seeds, 1 + B), the first without resampling; nan where a resample gives no figure."""
+    known = np.asarray(np.isfinite(np.concatenate(errors_SEB)).all(axis=0))
+    if not known[0] or not known[1:].any():
+        return _no_curve("validation has too few labels of each kind", skipped)
+    errors_SEB = [errors_EB[:, known] for errors_EB in errors_SEB]
     rng = np.random.default_rng([seed, 2])
     mean_SB = np.stack([_mean_of_seeds(errors_EB, rng) for errors_EB in errors_SEB])
     tail = (1 - CONFIDENCE) / 2
     low_S, high_S = np.quantile(1 - mean_SB[:, 1:], [tail, 1 - tail], axis=1)
-    sizes = table.groupby("share", as_index=False).agg(images=("images", "mean"))
-    sizes = sizes.assign(value=1 - mean_SB[:, 0], low=low_S, high=high_S)
+    sizes = table.groupby("asked")[["share", "images"]].mean().reset_index(drop=True)
+    sizes = sizes.assign(value=1 - mean_SB[:, 0], low=low_S, high=high_S)[SIZES]
+    table = table[TABLE]
     reason = _unfit(mean_SB)
     if reason:
         return Curve(table, sizes, skipped, {"reason": reason}, {})

@@ -10,10 +10,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 from scipy.linalg import eigh
-from threadpoolctl import threadpool_limits
 
 from ..common.pack import Floats
 from ..common.progress import progress
+from ..common.threads import one_thread_a_product
 
 PERPLEXITY = 30.0
 """How many neighbours an image should be near, about."""
@@ -28,7 +28,7 @@ EXAGGERATION = 12.0
 def embed(rows_NR: Floats) -> Floats:
     """Places of shape (N, 2) for rows of length 1; the same for the same rows."""
     n = len(rows_NR)
-    with threadpool_limits(1, user_api="blas"):  # a sum in another order would end in another map
+    with one_thread_a_product():  # a sum in another order would end in another map
         start_N2 = _principal(rows_NR)
         if n < 5:  # nothing to arrange
             return start_N2

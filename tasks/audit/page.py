@@ -11,6 +11,7 @@ import pandas as pd
 from ..common.html import page, table
 from ..common.task import MAIN
 from .findings import Findings
+from .outliers import neighbour
 from .verdicts import Verdict
 
 LISTED = 30
@@ -60,10 +61,22 @@ def _shown(section: Section, pictures: set[str]) -> list[str]:
 
 def _suspects(found: Findings) -> Section:
     how = "robust residuals" if found.task == "regression" else "confident learning, Northcutt et al. 2021"
-    text = f"Each training and validation image was judged by models that had not seen it ({how}). "
+    text = (
+        f"Each training and validation image was judged by models that had not seen it ({how}){_but(found.unjudged)}. "
+    )
+    if found.classes:
+        what = "marks" if found.task == "multilabel" else "labels"
+        text += (
+            f"If all {found.judged:,} {what} were right and as hard to tell as they seem, about "
+            f"{found.by_chance:,.0f} would be suspected too. "
+        )
     if not len(found.suspects):
         return "Suspected labels", text + "No label is suspected.", "", ""
-    text += f"{_count(len(found.suspects), 'label is', 'labels are')} suspected, the worst first"
+    if found.task == "multilabel":
+        text += f"{_count(found.doubted, 'mark', 'marks')} of {found.judged:,} on "
+        text += f"{_count(len(found.suspects), 'image is', 'images are')} suspected, the worst first"
+    else:
+        text += f"{_count(found.doubted, 'label is', 'labels are')} suspected, the worst first"
     rows = found.suspects.assign(p_label=_percent(found.suspects["p_label"]))
     rows = rows.assign(p_suggested=_percent(rows["p_suggested"]), score=_figures(rows["score"], 2))
     columns = ["path", "split", "label", "suggested"]
@@ -72,14 +85,22 @@ def _suspects(found: Findings) -> Section:
     return "Suspected labels", text + _file("suspects"), _rows(rows, columns, heads, 4), "suspects.png"
 
 
+def _but(unjudged: int) -> str:
+    if not unjudged:
+        return ""
+    images = "1 image that" if unjudged == 1 else f"{unjudged:,} images that"
+    return f", but {images} could not be held out: of a class with a single group, nothing could be learned without it"
+
+
 def _leaks(found: Findings) -> Section:
     title, test = "The same picture in two splits", found.leaked["test"]
-    if not len(found.leaks):
+    if not any(found.leaked.values()):
         return title, "No image of validation or test is among those that are learned from.", "", ""
     text = (
         f"{_count(test, 'test image is', 'test images are')} also among the training or validation images, and "
         f"{_count(found.leaked['val'], 'validation image', 'validation images')} among the training images. The report "
-        "gives the test's figures with and without them. The pairs, the most alike first"
+        "gives the test's figures with and without them. They are in "
+        '<a href="leaked.parquet">leaked.parquet</a>. The pairs, the most alike first'
     )
     return title, text + _file("leaks"), _pairs(found.leaks), "leaks.png"
 
@@ -98,11 +119,17 @@ def _outliers(found: Findings) -> Section:
         return title, "No image is far from all others.", "", ""
     text = (
         f"{_count(len(found.outliers), 'image is', 'images are')} far from all others, by the distance of the features "
-        "to the tenth nearest. Strange images are of another source, damaged, or rare and worth more of their kind"
+        f"to the {_nearest(neighbour(found.images))}. Strange images are of another source, damaged, or rare and worth "
+        "more of their kind"
     )
     rows = found.outliers.assign(score=_figures(found.outliers["score"], 1))
     heads = {"score": "robust standard deviations"}
     return title, text + _file("outliers"), _rows(rows, ["path", "split", "label", "score"], heads, 3), "outliers.png"
+
+
+def _nearest(k: int) -> str:
+    """nearest, 2nd nearest, ... 10th nearest."""
+    return "nearest" if k == 1 else f"{k}{({2: 'nd', 3: 'rd'}).get(k, 'th')} nearest"
 
 
 def _confusable(found: Findings) -> Section:
@@ -133,18 +160,21 @@ def _map(found: Findings) -> Section:
 def _curve(found: Findings) -> Section:
     main = MAIN[found.task]
     skipped = "".join(f" {share:.0%} was left out: {reason}." for share, reason in found.curve.skipped.items())
+    if not len(found.curve.sizes):
+        return "What more images bring", escape(found.gain), "", ""
     rows = found.curve.sizes.assign(
+        share=[f"{share:.1%}" for share in found.curve.sizes["share"]],
         images=[f"{images:,.0f}" for images in found.curve.sizes["images"]],
         value=[
             f"{main.text(value)} ({main.text(low)} to {main.text(high)})"
             for value, low, high in found.curve.sizes[["value", "low", "high"]].itertuples(index=False)
         ],
     )
-    heads = {"images": "training images", "value": f"{main.title} on validation"}
+    heads = {"share": "of all", "images": "training images", "value": f"{main.title} on validation"}
     return (
         "What more images bring",
         escape(found.gain + skipped),
-        _rows(rows, ["images", "value"], heads, 0),
+        _rows(rows, ["share", "images", "value"], heads, 0),
         "curve.png",
     )
 

@@ -44,6 +44,15 @@ def growing(stratum_N: Ints, unit_N: Ints, shares: Sequence[float], seed: int) -
     return [np.flatnonzero((before_U < np.maximum(1, np.rint(share * whole_U)))[unit_N]) for share in shares]
 
 
+def lacks_a_class(pack: Pack, whole: Rows, part: Rows) -> bool:
+    """Whether a class of images `whole` has none in this part of them."""
+    if pack.task == "regression":
+        return False
+    if pack.task == "classification":
+        return len(np.unique(pack.labels(part))) < len(np.unique(pack.labels(whole)))
+    return bool((pack.targets(whole).any(axis=0) & ~pack.targets(part).any(axis=0)).any())
+
+
 def _of_units(stratum_N: Ints, unit_N: Ints) -> tuple[Ints, Ints]:
     """Each unit's size, and its stratum: the middle one of its images'."""
     order = np.lexsort((stratum_N, unit_N))

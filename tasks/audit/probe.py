@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from threadpoolctl import threadpool_limits
 
 from ..common.basis import rotate
 from ..common.heads import LinearHead
 from ..common.logistic import fit
 from ..common.pack import Learnable, Pack, Rows
+from ..common.threads import one_thread_a_product
 from .whitened import blocks
 
 Floats = npt.NDArray[np.float64]
@@ -51,7 +51,7 @@ class Probe:
         train = _ridge if self.pack.task == "regression" else _logistic
         # Decompositions on two threads took up to nine times as long as on one when the cores had other work besides;
         # the products inside have threads of their own.
-        with threadpool_limits(1, user_api="blas"):
+        with one_thread_a_product():
             return train(self.pack, features, rows, self.l2 * factor, self.scratch)(self.pack.features(asked))
 
 

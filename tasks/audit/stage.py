@@ -45,8 +45,9 @@ def judge(found: Findings, params: AuditParams) -> list[Verdict]:
     split = {name: found.by_split.get(name, 0) for name in ("train", "val", "test")}
     learned, tested = split["train"] + split["val"], split["val"] + split["test"]
     copied = found.leaked["val"] + found.leaked["test"]
+    marks = "marks (an image and a class)" if found.task == "multilabel" else "labels"
     counted = [
-        ("suspects", "labels are suspected", len(found.suspects), learned),
+        ("suspects", f"{marks} are suspected", found.doubted, found.judged),
         ("leaks", "images of val and test are in a split before", copied, tested),
         ("conflicts", "images are also under another label", found.conflicting, learned),
         ("outliers", "images are far from all others", len(found.outliers), found.images),
@@ -63,6 +64,7 @@ def _write(found: Findings, verdicts: Sequence[Verdict], pack: Pack, params: Aud
     with whole_folder(paths.audit) as folder:
         for name in TABLES:
             write_table(getattr(found, name), folder / f"{name}.parquet")
+        write_table(found.copies.leaked(pack), folder / "leaked.parquet")
         write_table(found.map, folder / "map.parquet")
         write_table(found.curve.table, folder / "curve.parquet")
         write_json(folder / "audit.json", _facts(found, verdicts))
@@ -85,7 +87,8 @@ def _draw(found: Findings, pack: Pack, shown: int, raw: Path, folder: Path) -> N
     if len(found.outliers):
         outliers_picture(found.outliers.head(shown), raw, folder / "outliers.png", channels)
     map_picture(found.map, folder / "map.png", found.task == "regression")
-    curve_picture(found.curve, main.title, main.percent, folder / "curve.png")
+    if len(found.curve.sizes):
+        curve_picture(found.curve, main.title, main.percent, folder / "curve.png")
 
 
 def _facts(found: Findings, verdicts: Sequence[Verdict]) -> dict[str, Any]:
@@ -94,6 +97,8 @@ def _facts(found: Findings, verdicts: Sequence[Verdict]) -> dict[str, Any]:
     return {
         "task": found.task,
         "l2": found.l2,
+        "unjudged": found.unjudged,
+        "suspected_by_chance": found.by_chance,
         f"out_of_fold_{MAIN[found.task].key}": found.out_of_fold,
         "checks": {one.name: one.facts() for one in verdicts},
         "leaked": found.leaked,
@@ -109,18 +114,17 @@ def _facts(found: Findings, verdicts: Sequence[Verdict]) -> dict[str, Any]:
 
 def _record(found: Findings, verdicts: Sequence[Verdict], paths: Paths) -> Record:
     doubling = {key: value for key, value in found.curve.doubling.items() if key != "reason"}
+    curve = [(round(size.images), float(size.value)) for size in found.curve.sizes.itertuples()]
     metrics: dict[str, Any] = {
         **{one.name: one.found for one in verdicts},
         "leaked": found.leaked,
         "same_pictures": found.copies.count,
-        f"out_of_fold_{MAIN[found.task].key}": found.out_of_fold,
+        **({} if found.out_of_fold is None else {f"out_of_fold_{MAIN[found.task].key}": found.out_of_fold}),
         "doubling": doubling,
     }
     return Record(
         metrics=metrics,
         facts={one.name: f"{one.state}: {one.text}" for one in verdicts} | {"doubling": found.gain},
-        curves={
-            "curve": [(round(size.images), float(size.value)) for size in found.curve.sizes.itertuples()],
-        },
+        curves={"curve": curve} if curve else {},
         files=sorted(paths.audit.iterdir()),
     )

@@ -6,6 +6,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,12 +14,17 @@ from PIL import Image
 
 from ..common.cache import FeatureCache, ids_of
 from ..common.images import decode_bands, pixels_of, still_readable
-from ..common.pack import Pack
+from ..common.pack import Pack, Rows
 from ..common.paths import Paths
 from ..common.progress import progress
+from .whitened import blocks, unit
 
 SIDE = 16
 """Pixels."""
+
+ALIKE = 0.7
+"""Cosine of small versions from which likeness of the features is believed: of few images a class, features may tell
+classes and no more."""
 
 FORM = 1
 """Raised whenever a change makes another small version of the same image."""
@@ -58,3 +64,13 @@ def thumbnail(file: Path, channels: int) -> npt.NDArray[np.float32]:
     small = [image.resize((SIDE, SIDE), Image.Resampling.BILINEAR, reducing_gap=3.0) for image in picture]
     pixels_PC = pixels_of(small).reshape(SIDE * SIDE, channels).astype(np.float32)
     return (pixels_PC - pixels_PC.mean(axis=0)).ravel()
+
+
+def alike(small_NV: npt.NDArray[Any], first: Rows, second: Rows) -> npt.NDArray[np.bool_]:
+    """Which pairs of small versions are at least `ALIKE` (cosine), as they are or with one mirrored."""
+    cosine = np.empty(len(first))
+    for pairs in blocks(len(first)):
+        one, other = (unit(small_NV[side[pairs]].astype(np.float32)) for side in (first, second))
+        turned = other.reshape(len(other), SIDE, SIDE, -1)[:, :, ::-1].reshape(other.shape)
+        cosine[pairs] = np.maximum((one * other).sum(axis=1), (one * turned).sum(axis=1))
+    return np.asarray(cosine.round(4) >= ALIKE)

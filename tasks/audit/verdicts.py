@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,7 +32,7 @@ class Verdict:
 
     @property
     def allowed(self) -> float:
-        return self.limit * self.of if self.limit < 1 else self.limit
+        return round(self.limit * self.of, 6) if self.limit < 1 else self.limit
 
     @property
     def state(self) -> str:
@@ -45,7 +46,8 @@ class Verdict:
 
     @property
     def bound(self) -> str:
-        return f"{self.limit:g}" + (f" = {self.allowed:.0f}" if 0 < self.limit < 1 else "")
+        """The limit in words; of a share also the most that is allowed."""
+        return f"{self.limit:g}" + (f" = {math.floor(self.allowed):,}" if 0 < self.limit < 1 else "")
 
     def facts(self) -> dict[str, Any]:
         """For audit.json."""

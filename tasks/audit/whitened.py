@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from threadpoolctl import threadpool_limits
 
 from ..common.pack import Floats
+from ..common.threads import one_thread_a_product
 
 AXES = 256
 """Of the largest variance; the others hold noise, which told copies from their originals more than from others."""
@@ -21,12 +21,16 @@ AXES = 256
 BLOCK = 4096
 """Rows that are held in memory at once, beside the result."""
 
+SAME = 1e-5
+"""Of a row's length: what is nearer to the mean than that is the mean."""
+
 Matrix = npt.NDArray[Any]
 Doubles = npt.NDArray[np.float64]
 
 
 def whitened(rows_ND: Matrix) -> Floats:
-    """float32 (N, R), each row of length 1 (or 0): rows_ND may lie on the disk.
+    """float32 (N, R), each row of length 1: rows_ND may lie on the disk. Rows that are the mean have no direction but
+    are all the same, so they have an axis of their own, and a cosine of 1 with each other.
 
     Along an axis of variance v a row is divided by sqrt(v + s), so that axes of next to no variance, which are noise,
     do not weigh as much as the others; s is the variance of the axis at a quarter of those kept. The mean variance
@@ -34,7 +38,12 @@ def whitened(rows_ND: Matrix) -> Floats:
     the median too little for few images (of 60, copies in JPEG 50 had cosines down to 0.95 instead of 0.98).
     """
     centre_D = _mean(rows_ND)
-    return unit(_few(rows_ND, centre_D) if len(rows_ND) <= rows_ND.shape[1] else _many(rows_ND, centre_D))
+    turned = unit(_few(rows_ND, centre_D) if len(rows_ND) <= rows_ND.shape[1] else _many(rows_ND, centre_D))
+    central_N = _central(rows_ND, centre_D)
+    if not central_N.any():
+        return turned
+    turned[central_N] = 0
+    return np.column_stack([turned, central_N.astype(np.float32)])
 
 
 def unit(rows_NR: Floats) -> Floats:
@@ -54,6 +63,16 @@ def _mean(rows_ND: Matrix) -> Floats:
     for block in blocks(len(rows_ND)):
         total_D += rows_ND[block].sum(axis=0, dtype=np.float64)
     return (total_D / len(rows_ND)).astype(np.float32)
+
+
+def _central(rows_ND: Matrix, centre_D: Floats) -> npt.NDArray[np.bool_]:
+    """Which rows are the mean, but for rounding."""
+    central_N = np.empty(len(rows_ND), np.bool_)
+    for block in blocks(len(rows_ND)):
+        rows = rows_ND[block].astype(np.float32)
+        away = np.linalg.norm(rows - centre_D, axis=1)
+        central_N[block] = away <= SAME * np.linalg.norm(rows, axis=1)
+    return central_N
 
 
 def _few(rows_ND: Matrix, centre_D: Floats) -> Floats:
@@ -80,7 +99,7 @@ def _many(rows_ND: Matrix, centre_D: Floats) -> Floats:
 def _axes(symmetric: Doubles, most: int) -> tuple[Doubles, Doubles]:
     """Eigenvalues, the largest first, and eigenvectors; at most `most`. On one thread: on two, beside other work, it
     took up to nine times as long."""
-    with threadpool_limits(1, user_api="blas"):
+    with one_thread_a_product():
         values, vectors = np.linalg.eigh(symmetric)
     kept = max(1, min(AXES, most))
     return np.maximum(values, 0.0)[::-1][:kept], vectors[:, ::-1][:, :kept]

@@ -1,18 +1,22 @@
 """Features standardised and turned into their principal axes, in one float32 matrix. N rows, D features, R axes.
 
-Weights can be told in either form: z = axes' ((x - mean) / scale) and W z + b are the same logits as W' x + b'.
+Weights have two forms: with z = axes' ((x - mean) / scale), W z + b are the same logits as W' x + b'.
 """
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+from weakref import WeakValueDictionary
 
 import numpy as np
 import numpy.typing as npt
+
+from .errors import GraftError
 
 Floats = npt.NDArray[np.float64]
 Singles = npt.NDArray[np.float32]
@@ -21,10 +25,15 @@ BLOCK = 2048
 """Rows that a thread holds in memory at once, beside the result."""
 
 IN_MEMORY = 2 * 2**30
-"""Bytes: a larger result goes into a file, where a folder for it is given."""
+"""Bytes of rotated rows in memory, of all problems that are worked on at once: what would be more goes into a file,
+where a folder for it is given."""
 
-SAMPLE = 8
-"""Rows for each feature from which the axes are found: they only order the work, so that more would change nothing."""
+SAMPLE, BLOCKS = 8, 8
+"""Rows for each feature from which the axes are found, and blocks that they come from at least. The axes order the work
+and make the first guess of the Hessian: they change how fast a solution is found, but not which."""
+
+_IN_USE: WeakValueDictionary[int, Singles] = WeakValueDictionary()
+"""Rotated rows in memory that somebody still holds."""
 
 
 class Matrix(Protocol):
@@ -58,12 +67,6 @@ class Basis:
         bias_K = theta_RK[-1] - weight_KD @ self.mean_D
         return np.ascontiguousarray(weight_KD, np.float32), bias_K.astype(np.float32)
 
-    def into(self, weight_KD: Singles, bias_K: Singles) -> Floats:
-        """The other way: theta (R + 1, K)."""
-        weight_KD = weight_KD.astype(np.float64)
-        turned_RK = self.axes_DR.T @ (weight_KD * self.scale_D).T
-        return np.vstack([turned_RK, bias_K + weight_KD @ self.mean_D])
-
 
 def rotate(
     features_ND: Matrix, weight_N: Floats, scratch: Path | None, each: Callable[..., Iterable[Any]] = map
@@ -72,13 +75,13 @@ def rotate(
 
     Args:
         each: `map`, or that of an executor, whose threads then share the blocks of rows.
+
+    Raises:
+        GraftError: the disk has no room for them.
     """
     n, d = features_ND.shape
     share_N = (weight_N / weight_N.sum()).astype(np.float32)
-    mean_D = sum(each(lambda rows: share_N[rows].astype(np.float64) @ features_ND[rows].astype(np.float64), _blocks(n)))
-    mean_D = np.asarray(mean_D) / float(share_N.sum(dtype=np.float64))
-    variance_D, covariance_DD = _moments(features_ND, share_N, mean_D, each)
-    scale_D = np.sqrt(variance_D + max(float(variance_D.mean()), 1e-12))
+    mean_D, scale_D, covariance_DD = _moments(features_ND, share_N, each)
     if n < d:
         return _rotate_few(features_ND, share_N, mean_D, scale_D)
     variance_R, axes_DR = np.linalg.eigh((covariance_DD / scale_D / scale_D[:, None]).astype(np.float32))
@@ -93,6 +96,11 @@ def rotate(
     return Basis(mean_D, scale_D, axes_DR, np.maximum(variance_R, 0.0).astype(np.float64)), rows_NR
 
 
+def standard(features_ND: Matrix, weight_N: Floats) -> tuple[Floats, Floats]:
+    """Mean and scale alone, both (D,); see `Basis`."""
+    return _moments(features_ND, (weight_N / weight_N.sum()).astype(np.float32), map)[:2]
+
+
 def _rotate_few(features_ND: Matrix, share_N: Singles, mean_D: Floats, scale_D: Floats) -> tuple[Basis, Singles]:
     """Fewer rows than features lie in a space of N dimensions, which a QR decomposition finds; they turn in it."""
     x_ND = _centred(features_ND, slice(0, features_ND.shape[0]), mean_D) / scale_D
@@ -104,11 +112,13 @@ def _rotate_few(features_ND: Matrix, share_N: Singles, mean_D: Floats, scale_D: 
 
 
 def _moments(
-    features_ND: Matrix, share_N: Singles, mean_D: Floats, each: Callable[..., Iterable[Any]]
-) -> tuple[Floats, Floats]:
-    """(variance (D,) over all rows, covariance (D, D) over some of them, from all over)."""
+    features_ND: Matrix, share_N: Singles, each: Callable[..., Iterable[Any]]
+) -> tuple[Floats, Floats, Floats]:
+    """(mean (D,) and scale (D,) of all rows, covariance (D, D) of some of them, from all over)."""
     n, d = features_ND.shape
-    every = max(1, n // (SAMPLE * d))
+    mean_D = sum(each(lambda rows: share_N[rows].astype(np.float64) @ features_ND[rows].astype(np.float64), _blocks(n)))
+    mean_D = np.asarray(mean_D) / float(share_N.sum(dtype=np.float64))
+    every = max(1, min(n // (SAMPLE * d), -(-n // BLOCK) // BLOCKS))
 
     def of_block(number: int, rows: slice) -> tuple[Any, Any, float]:
         centred, share = _centred(features_ND, rows, mean_D), share_N[rows]
@@ -122,7 +132,8 @@ def _moments(
         if covariance is not None:
             covariance_DD += covariance
             seen += share
-    return variance_D, covariance_DD / max(seen, np.finfo(np.float64).tiny)
+    scale_D = np.sqrt(variance_D + max(float(variance_D.mean()), 1e-12))
+    return mean_D, scale_D, covariance_DD / max(seen, np.finfo(np.float64).tiny)
 
 
 def _centred(features_ND: Matrix, rows: slice, mean_D: Floats) -> Singles:
@@ -134,8 +145,24 @@ def _blocks(n: int) -> Iterator[slice]:
 
 
 def _room(shape: tuple[int, int], scratch: Path | None) -> Singles:
-    if scratch is None or 4 * shape[0] * shape[1] <= IN_MEMORY:
-        return np.empty(shape, np.float32)
-    scratch.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=scratch) as file:  # has no name, and is gone with the process
-        return np.memmap(file, np.float32, "w+", shape=shape)
+    """Raises:
+    GraftError: the disk has no room for the rows.
+    """
+    size = 4 * shape[0] * shape[1]
+    if scratch is None or size + sum(rows_NR.nbytes for rows_NR in list(_IN_USE.values())) <= IN_MEMORY:
+        rows_NR = np.empty(shape, np.float32)
+        _IN_USE[id(rows_NR)] = rows_NR
+        return rows_NR
+    try:
+        scratch.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=scratch) as file:  # has no name, and is gone with the process
+            if hasattr(os, "posix_fallocate"):  # or writing to the map would kill the process where the disk is full
+                os.posix_fallocate(file.fileno(), 0, size)
+            return np.memmap(file, np.float32, "w+", shape=shape)
+    except OSError as error:
+        raise GraftError(
+            f"{scratch} cannot hold the features while a head is trained",
+            got=error.strerror or error,
+            allowed=f"{size / 2**30:.1f} GiB of free space",
+            todo="make room on that disk, and run it again",
+        ) from error

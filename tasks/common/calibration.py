@@ -71,12 +71,16 @@ class Calibration:
         return p_NK.max(axis=1) > (-np.inf if self.threshold is None else self.threshold)
 
     def promise(self) -> dict[str, Any]:
-        """Threshold and what it promises, in words for people; empty without one."""
+        """Threshold and what it promises, in words for people; empty without one.
+
+        It is a promise of the model that the held-out images chose, before any refit.
+        """
         if self.threshold is None:
             return {}
         said = (
             f"of the images with a score above {self.threshold:.4g}, at most {self.max_error:.2%} get a wrong label, "
-            f"with {self.confidence:.0%} confidence, if they are like the validation images"
+            f"with {self.confidence:.0%} confidence, if they are like the validation images and these independent; "
+            "said of the model selected, before any refit, by images that chose its strength and temperature too"
         )
         return {"threshold": self.threshold, "promise": said}
 

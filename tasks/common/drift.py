@@ -8,11 +8,15 @@ A axes, U groups, P permutations.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import combinations, count
+from math import comb
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 from scipy.linalg import eigh
+
+from .errors import DataError
 
 Array = npt.NDArray[np.float64]
 Groups = npt.NDArray[np.int64]
@@ -25,6 +29,9 @@ in 75 and 80 %, in 50 in 80 and 87 %."""
 
 IMAGES_PER_AXIS = 10
 """Fewer images are compared in fewer axes: whitened in as many axes as there are images, all are equally far apart."""
+
+TESTS = 2
+"""As many are made of the same images; by Holm's method the surer must reach significance / TESTS."""
 
 ROUNDING = 1e-12
 """Statistics that differ by less are equal: the same split, added up in another order."""
@@ -57,6 +64,8 @@ class Comparison:
             `far_distance`, which all but few reference images are not.
         reference_distances, distances: (n,) and (m,), each image's to the nearest (other) reference image.
         axes_N2: all images along the first two axes, reference first.
+        places: int64, which of the given n + m images these N are; see `even`.
+        reference_groups, groups: as many these are of.
         tests: those that say drift, in view of how many were made.
     """
 
@@ -67,6 +76,9 @@ class Comparison:
     reference_distances: Array
     distances: Array
     axes_N2: Array
+    places: npt.NDArray[np.int64]
+    reference_groups: int
+    groups: int
     tests: tuple[str, ...]
 
     @property
@@ -94,17 +106,63 @@ def compare(
         least_effect: a smaller value of `mmd` is no drift, however certain.
         groups_N: reference first, which must be of two or more; images of one group are not independent. Without, each
             image is a group of its own.
+
+    Raises:
+        DataError: there are so few groups that no images, however strange, could be called drift.
     """
     n, m = len(reference_nD), len(today_mD)
     groups_N = np.arange(n + m) if groups_N is None else _as_codes(groups_N, n)
-    z_NA = coordinates(np.concatenate([reference_nD, today_mD]))
+    ours, groups = int(groups_N[:n].max()) + 1, int(groups_N.max()) + 1
+    check_groups(ours, groups - ours, significance)
+    places = even(groups_N, n, seed)
+    groups_N, n = groups_N[places], int((places < n).sum())
+    z_NA = coordinates(np.concatenate([reference_nD, today_mD])[places])
     d2_NN = squared_distances(z_NA)
     sides_NP = deals(groups_N, n, permutations, seed)
     mmd, mmd2 = mmd_test(gaussian_kernel(d2_NN), sides_NP, significance)
     far, limit, nearest_N = far_test(d2_NN, sides_NP, groups_N, far_quantile, significance)
     says = holm({"mmd": mmd.p, "far": far.p}, significance)
     tests = tuple(name for name in says if name != "mmd" or mmd.value >= least_effect)
-    return Comparison(mmd, mmd2, far, limit, nearest_N[:n], nearest_N[n:], z_NA[:, :2], tests)
+    return Comparison(
+        mmd, mmd2, far, limit, nearest_N[:n], nearest_N[n:], z_NA[:, :2], places, ours, groups - ours, tests
+    )
+
+
+def check_groups(ours: int, others: int, significance: float) -> None:
+    """Raises:
+    DataError: the groups of the reference and of today can be dealt in so few ways that p cannot be small enough.
+    """
+    if _ways(ours, others) >= TESTS / significance:
+        return
+    needed = next(number for number in count(others + 1) if _ways(ours, number) >= TESTS / significance)
+    raise DataError(
+        "there are too few groups to tell drift from chance",
+        got=f"{others} of today's images and {ours} of the model's, which can be dealt in {_ways(ours, others)} ways",
+        allowed=f"{needed} or more of today's with {ours} of the model's: "
+        f"{TESTS} / drift.significance = {TESTS / significance:g} ways or more",
+        todo="compare images of more groups; if there are none, set a larger drift.significance",
+    )
+
+
+def _ways(ours: int, others: int) -> int:
+    """In which groups can be dealt; of equally many, the two sides exchanged is the same MMD."""
+    return comb(ours + others, ours) // (2 if ours == others else 1)
+
+
+def even(groups_N: Groups, n: int, seed: int) -> npt.NDArray[np.int64]:
+    """Places, rising, of the images to compare: of each group at most as many, drawn at random, as the median group has
+    on that side where it is smaller.
+
+    Deals exchange groups, so these must be alike: films of fifty frames dealt among single images make the sides of
+    every deal so uneven that chance alone looks like any shift.
+    """
+    sizes = np.bincount(groups_N)
+    ours = int(groups_N[:n].max()) + 1
+    most = int(min(np.median(sizes[:ours]), np.median(sizes[ours:])))
+    shuffled = np.random.default_rng(seed).permutation(len(groups_N))
+    order = shuffled[np.argsort(groups_N[shuffled], kind="stable")]
+    rank = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return np.sort(order[rank < most])
 
 
 def _as_codes(groups_N: Groups, n: int) -> Groups:
@@ -150,13 +208,16 @@ def gaussian_kernel(d2_NN: Array) -> Array:
 
 
 def deals(groups_N: Groups, n: int, permutations: int, seed: int) -> npt.NDArray[np.bool_]:
-    """(N, P), P being 1 + permutations: who is on the first side. In column 0 the first n, as it is; then as many
-    groups as these are of, drawn at random."""
+    """(N, P): who is on the first side. In column 0 the first n, as it is; then as many groups as these are of, drawn
+    at random, P being 1 + permutations; or each way to deal them once, if there are no more."""
     groups, ours = int(groups_N.max()) + 1, int(groups_N[:n].max()) + 1
-    drawn = np.random.default_rng(seed).random((groups, permutations)).argsort(axis=0)[:ours]
-    side_UP = np.zeros((groups, 1 + permutations), np.bool_)
-    side_UP[:ours, 0] = True
-    np.put_along_axis(side_UP[:, 1:], drawn, True, axis=0)
+    if comb(groups, ours) <= 1 + permutations:
+        drawn = np.array(list(combinations(range(groups), ours))).T  # the first of them is 0, 1, ...: as it is
+    else:
+        random = np.random.default_rng(seed).random((groups, permutations)).argsort(axis=0)[:ours]
+        drawn = np.concatenate([np.arange(ours)[:, None], random], axis=1)
+    side_UP = np.zeros((groups, drawn.shape[1]), np.bool_)
+    np.put_along_axis(side_UP, drawn, True, axis=0)
     return side_UP[groups_N]
 
 

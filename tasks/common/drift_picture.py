@@ -35,7 +35,7 @@ def _shares(found: Comparison) -> str:
 def _draw_axes(axes: Axes, found: Comparison, model: str) -> None:
     n = len(found.reference_distances)
     parts = (
-        (found.axes_N2[:n], GREY, f"trained on: {model}".replace("$", r"\$")),
+        (found.axes_N2[:n], GREY, f"data of {model}".replace("$", r"\$")),
         (found.axes_N2[n:], RED, "today's images"),
     )
     for points, colour, name in parts:
@@ -54,4 +54,4 @@ def _draw_distances(axes: Axes, found: Comparison) -> None:
     axes.axvline(found.far_distance, color="black", linewidth=1)
     axes.annotate("far", (found.far_distance, 0.97), xycoords=("data", "axes fraction"), xytext=(4, 0),
                   textcoords="offset points", fontsize=9, va="top")  # fmt: skip
-    axes.set(xlabel="distance to the nearest training image", ylabel="share of the images")
+    axes.set(xlabel="distance to the nearest image of the model's data", ylabel="share of the images")

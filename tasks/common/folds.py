@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy.sparse import csr_array
 
 from .manifest import Task
 from .pack import Pack, Rows
 
 Array = npt.NDArray[Any]
-Double = npt.NDArray[np.float64]
 
 BINS = 10
 """Into which numbers are sorted."""
@@ -27,9 +27,7 @@ BINS = 10
 def assign(pack: Pack, rows: Rows, folds: int, seed: int) -> Rows:
     """The fold of each of `rows`, from 0 on; -1 for those that are always learned from. Some folds may be empty."""
     unit_of_row, units = units_of(pack, rows)
-    has_NK = _has(pack.targets(rows), len(pack.classes), pack.task)
-    count_UK = np.zeros((len(units), has_NK.shape[1]))
-    np.add.at(count_UK, unit_of_row, has_NK)
+    count_UK = _count(pack.targets(rows), unit_of_row, (len(units), len(pack.classes) or BINS), pack.task)
     fold_U = _deal(count_UK, np.bincount(unit_of_row), [_chance(unit, seed) for unit in units], folds)
     if pack.task != "regression":
         fold_U = _keep_every_class(fold_U, count_UK, folds)
@@ -43,13 +41,14 @@ def units_of(pack: Pack, rows: Rows) -> tuple[Rows, list[str]]:
     return unit_of_row.astype(np.int64), [str(unit) for unit in units]
 
 
-def _has(target: Array, k: int, task: Task) -> Double:
-    """(N, K) zeros and ones; of numbers, in which of `BINS` equally full bins each lies."""
+def _count(target: Array, unit_of_row: Rows, shape: tuple[int, int], task: Task) -> csr_array:
+    """How many rows of each class a unit has (U, K); of numbers, of each of `BINS` equally full bins."""
+    row_of_one = np.arange(len(target))
     if task == "multilabel":
-        return target
+        row_of_one, target = np.nonzero(target)
     if task == "regression":
-        target, k = (target.argsort(kind="stable").argsort(kind="stable") * BINS) // len(target), BINS
-    return np.eye(k)[target]
+        target = (target.argsort(kind="stable").argsort(kind="stable") * BINS) // len(target)
+    return csr_array((np.ones(len(row_of_one)), (unit_of_row[row_of_one], target)), shape=shape)  # sums what is twice
 
 
 def _chance(unit: str, seed: int) -> int:
@@ -57,25 +56,27 @@ def _chance(unit: str, seed: int) -> int:
     return int.from_bytes(hashlib.blake2b(f"{seed}:{unit}".encode(), digest_size=8).digest(), "big")
 
 
-def _deal(count_UK: Double, size_U: Rows, chance_U: list[int], folds: int) -> Rows:
-    fold_U = np.empty(len(count_UK), np.int64)
+def _deal(count_UK: csr_array, size_U: Rows, chance_U: list[int], folds: int) -> Rows:
+    fold_U = np.empty(count_UK.shape[0], np.int64)
     rare_K = 1 / np.maximum(count_UK.sum(axis=0), 1) ** 2
     held_FK, held_F = np.zeros((folds, count_UK.shape[1])), np.zeros(folds)
-    for unit in sorted(range(len(count_UK)), key=lambda u: (-size_U[u], chance_U[u])):
-        alike_F = held_FK @ (count_UK[unit] * rare_K)
+    for unit in sorted(range(len(fold_U)), key=lambda u: (-size_U[u], chance_U[u])):
+        entries = slice(count_UK.indptr[unit], count_UK.indptr[unit + 1])
+        has, times = count_UK.indices[entries], count_UK.data[entries]
+        alike_F = held_FK[:, has] @ (times * rare_K[has])
         fold = np.lexsort((held_F, alike_F))[0]  # the least alike, and of those the smallest
         fold_U[unit] = fold
-        held_FK[fold] += count_UK[unit]
+        held_FK[fold, has] += times
         held_F[fold] += size_U[unit]
     return fold_U
 
 
-def _keep_every_class(fold_U: Rows, count_UK: Double, folds: int) -> Rows:
+def _keep_every_class(fold_U: Rows, count_UK: csr_array, folds: int) -> Rows:
     """-1 for units of a class that would be held out whole."""
     kept_U = fold_U.copy()
     total_K = count_UK.sum(axis=0)
     for fold in range(folds):
         inside = fold_U == fold
         whole_K = (count_UK[inside].sum(axis=0) == total_K) & (total_K > 0)
-        kept_U[inside & (count_UK[:, whole_K] > 0).any(axis=1)] = -1
+        kept_U[inside & (count_UK @ whole_K > 0)] = -1
     return kept_U

@@ -25,6 +25,7 @@ from .errors import DataError
 from .files import read_json, write_json
 
 if TYPE_CHECKING:
+    from .basis import Matrix
     from .manifest import Task
 
 Array = npt.NDArray[Any]
@@ -67,7 +68,7 @@ class Head(ABC):
         """
         if self.task == "regression":
             raise ValueError("a head that predicts a number has no probabilities; use predict")
-        return self.output(features_ND)
+        return self.output(np.asarray(features_ND))
 
     def predict(self, features_ND: Array) -> Array:
         """Codes (N,), zeros and ones (N, K), or numbers (N,), as the task is.
@@ -75,20 +76,23 @@ class Head(ABC):
         Raises:
             ValueError: the features are not D columns.
         """
-        return decide(self.output(features_ND), self.task)
+        return decide(self.output(np.asarray(features_ND)), self.task)
 
-    def output(self, features_ND: Array) -> Double:
+    def output(self, features_ND: Matrix) -> Double:
         """Probabilities (N, K), or numbers (N, 1).
+
+        Args:
+            features_ND: an array, or whatever else has a `shape` and gives rows by slices.
 
         Raises:
             ValueError: the features are not D columns.
         """
-        features_ND = np.asarray(features_ND)
-        if features_ND.ndim != 2 or features_ND.shape[1] != self.dimension:
-            raise ValueError(f"features of shape (N, {self.dimension}) are needed, got {features_ND.shape}")
+        shape = features_ND.shape
+        if len(shape) != 2 or shape[1] != self.dimension:
+            raise ValueError(f"features of shape (N, {self.dimension}) are needed, got {shape}")
         width = len(self.classes) if self.classes else 1
-        output = np.empty((len(features_ND), width))
-        for rows in blocks(len(features_ND)):
+        output = np.empty((shape[0], width))
+        for rows in blocks(shape[0]):
             output[rows] = self._output(features_ND[rows].astype(np.float32, copy=False))
         return output
 
@@ -195,10 +199,11 @@ class NeighbourHead(Head):
     def dimension(self) -> int:
         return self.unit.shape[1]
 
-    def search(self, features_ND: Array) -> tuple[Single, npt.NDArray[np.int64]]:
-        """(cosines, places) of the `k` most alike, both (N, k), the nearest first; of equals the earlier one first."""
-        cosine, place = np.empty((len(features_ND), self.k), np.float32), np.empty((len(features_ND), self.k), np.int64)
-        for rows in blocks(len(features_ND)):
+    def search(self, features_ND: Matrix) -> tuple[Single, npt.NDArray[np.int64]]:
+        """(cosines, places) of the `k` most alike, both (N, k), the nearest first; of equal cosines the earlier one."""
+        n = features_ND.shape[0]
+        cosine, place = np.empty((n, self.k), np.float32), np.empty((n, self.k), np.int64)
+        for rows in blocks(n):
             cosine[rows], place[rows] = self._search(features_ND[rows].astype(np.float32, copy=False))
         return cosine, place
 
@@ -247,11 +252,16 @@ class NeighbourHead(Head):
 
 
 def _best(cosine: Single, place: npt.NDArray[np.int64], k: int) -> tuple[Single, npt.NDArray[np.int64]]:
-    """The `k` largest of each row and their places, from the largest on."""
+    """The `k` largest of each row and their places, from the largest on; of equals the columns that come first.
+
+    A partition would take any of equals, so that it is one of whole numbers that are never equal: the bits of a float32
+    as a number of the same order, and below them the column.
+    """
+    bits = (0.0 - cosine).view(np.int32).astype(np.int64)  # 0.0 - x: there is but one nought
+    order = (np.where(bits < 0, bits ^ 0x7FFFFFFF, bits) << 32) + np.arange(cosine.shape[1])
     if cosine.shape[1] > k:
-        kept = np.sort(np.argpartition(-cosine, k - 1, axis=1)[:, :k], axis=1)
-        cosine, place = np.take_along_axis(cosine, kept, axis=1), np.take_along_axis(place, kept, axis=1)
-    order = np.argsort(-cosine, axis=1, kind="stable")
+        order = np.partition(order, k - 1, axis=1)[:, :k]
+    order = np.sort(order, axis=1) & 0xFFFFFFFF
     return np.take_along_axis(cosine, order, axis=1), np.take_along_axis(place, order, axis=1)
 
 

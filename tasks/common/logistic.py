@@ -29,9 +29,9 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from threadpoolctl import threadpool_limits
 
 from .basis import Basis, Matrix, rotate
+from .threads import one_thread_a_product
 
 Floats = npt.NDArray[np.float64]
 Singles = npt.NDArray[np.float32]
@@ -114,21 +114,13 @@ def fit(
     tolerance: float = 1e-5,
     max_iterations: int = 1000,
     scratch: Path | None = None,
-    start: Step | None = None,
 ) -> Step:
-    """One strength; the arguments are those of `path`.
-
-    Args:
-        start: a solution for much the same rows, to start from.
-    """
+    """One strength; the arguments are those of `path`."""
     with _problem(features_ND, target, weight_N, k, link, scratch) as problem:
-        if start is not None:
-            theta_RK = problem.basis.into(start.weight_KD, start.bias_K)
-        else:
-            count = int(np.ceil(max(np.log10(STRONG / l2), 0.0) * A_DECADE))
-            stronger = np.geomspace(STRONG, l2, count + 1)[:-1]
-            points = [point.theta_RK for point in _walk(problem, stronger, LOOSE, max_iterations, problem.guess())]
-            theta_RK = points[-1] if points else problem.guess()
+        count = int(np.ceil(max(np.log10(STRONG / l2), 0.0) * A_DECADE))
+        stronger = np.geomspace(STRONG, l2, count + 1)[:-1]
+        last = deque(_walk(problem, stronger, LOOSE, max_iterations, problem.guess()), maxlen=1)
+        theta_RK = last[0].theta_RK if last else problem.guess()
         (point,) = _walk(problem, [l2], tolerance, max_iterations, theta_RK)
         return point.step(problem.basis)
 
@@ -144,7 +136,9 @@ class _Point:
     converged: bool
 
     def step(self, basis: Basis) -> Step:
-        return Step(self.l2, *basis.out_of(self.theta_RK), self.loss, self.iterations, self.converged)
+        with one_thread_a_product():
+            weight_KD, bias_K = basis.out_of(self.theta_RK)
+        return Step(self.l2, weight_KD, bias_K, self.loss, self.iterations, self.converged)
 
 
 def _walk(
@@ -154,7 +148,8 @@ def _walk(
     memory: deque[tuple[Floats, Floats]] = deque(maxlen=int(np.clip(PAIR_BYTES // (2 * start_RK.nbytes), 4, PAIRS)))
     for l2 in map(float, strengths):
         at_RK = _extrapolate(known, l2) if known else start_RK
-        point = _minimise(problem, l2, at_RK, memory, tolerance, limit)
+        with one_thread_a_product():
+            point = _minimise(problem, l2, at_RK, memory, tolerance, limit)
         known.append(point)
         yield point
 
@@ -235,11 +230,9 @@ def _times_inverse_hessian(gradient_RK: Floats, pairs: list[tuple[Floats, Floats
 def _problem(
     features_ND: Matrix, target: npt.NDArray[Any], weight_N: Floats, k: int, link: Link, scratch: Path | None
 ) -> Iterator[_Problem]:
-    # The threads that share the rows, or those of a product: both at once were four times slower, and on a busy machine
-    # a decomposition whose threads wait for each other was twenty times slower than by one.
-    limit = threadpool_limits(1, user_api="blas")
-    with limit, ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="logistic") as pool:
-        basis, rows_NR = rotate(features_ND, weight_N, scratch, pool.map)
+    with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="logistic") as pool:
+        with one_thread_a_product():
+            basis, rows_NR = rotate(features_ND, weight_N, scratch, pool.map)
         yield _Problem(basis, rows_NR, target, weight_N / weight_N.sum(), k, link, pool)
 
 

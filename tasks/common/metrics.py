@@ -43,7 +43,7 @@ def main_figures(output_NK: Floats, target: npt.NDArray[Any], task: Task, times_
     centred_N = target - target.mean()
     squared_B = times_BN @ (output_NK[:, 0] - target) ** 2 / total_B
     variance_B = times_BN @ centred_N**2 / total_B - (times_BN @ centred_N / total_B) ** 2
-    return 1 - squared_B / np.maximum(variance_B, 1e-12)
+    return _r2(squared_B, variance_B, target)
 
 
 def loss(output_NK: Floats, target: npt.NDArray[Any], task: Task, weight_N: Floats | None = None) -> float:
@@ -242,8 +242,15 @@ def precision_recall(p_N: Floats, y_N: Floats) -> tuple[Floats, Floats]:
 def r2(predicted_N: Floats, y_N: Floats) -> float:
     """1 less the share of the variance that is left unexplained; of numbers without variance 1 if all are right, else
     0."""
-    left, whole = float(((predicted_N - y_N) ** 2).sum()), float(((y_N - y_N.mean()) ** 2).sum())
-    return 1 - left / whole if whole > 0 else float(left == 0)
+    left, whole = np.mean((predicted_N - y_N) ** 2, keepdims=True), np.var(y_N, keepdims=True)
+    return float(_r2(left, whole, y_N)[0])
+
+
+def _r2(squared_B: Floats, variance_B: Floats, y_N: Floats) -> Floats:
+    """From mean squared errors and variances of samples of y; a variance that is but rounding counts as none: of the
+    mean of all, or of the difference by which a sample's was found."""
+    varies_B = variance_B > max(1e-28 * np.square(y_N).max(), 1e-12 * np.var(y_N))
+    return np.where(varies_B, 1 - squared_B / np.where(varies_B, variance_B, 1.0), squared_B == 0)
 
 
 def regression_scores(predicted_N: Floats, y_N: Floats) -> dict[str, float | None]:
@@ -280,9 +287,7 @@ def regression_intervals(
     for drawn_BN in _resamples(len(y_N), samples, seed):
         squared_B = (error_N**2)[drawn_BN].mean(axis=1)
         variance_B = (centred_N**2)[drawn_BN].mean(axis=1) - centred_N[drawn_BN].mean(axis=1) ** 2
-        varies_B = variance_B > 1e-12 * (centred_N**2).mean()
-        share_B = np.divide(squared_B, variance_B, out=np.ones_like(squared_B), where=varies_B)
-        found["r2"].append(np.where(~varies_B & (squared_B == 0), 1.0, 1 - share_B))
+        found["r2"].append(_r2(squared_B, variance_B, y_N))
         found["mae"].append(np.abs(error_N)[drawn_BN].mean(axis=1))
         found["rmse"].append(np.sqrt(squared_B))
     return {name: _ends(np.concatenate(values), confidence) for name, values in found.items()}

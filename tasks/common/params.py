@@ -15,9 +15,10 @@ PARAMS_FILE = "params.yaml"
 
 
 class Section(BaseModel):
-    """A section of params.yaml: unknown keys are refused, and nothing changes after parsing."""
+    """A section of params.yaml: unknown keys and numbers that are not finite are refused, and nothing changes after
+    parsing."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 S = TypeVar("S", bound=Section)

@@ -9,6 +9,9 @@ half of them, a quarter and so on, and go down from each of these places image b
 search in a fixed order that ends where it first fails needs no further share (Angelopoulos et al. 2021), if images of
 lower score are no less often wrong. Of 1,000 draws of 288 hand signs that promises 3 % with 90 % confidence in 997,
 halving in none; the promise was broken in 6.
+
+The bound is one for independent images that have chosen nothing else. Those of a group are fewer than they seem, and
+the images that find a threshold here have chosen the strength and the temperature before.
 """
 
 from __future__ import annotations

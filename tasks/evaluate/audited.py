@@ -18,9 +18,8 @@ def without_leaks(folder: Path, outcome: Outcome, report: Report, params: Evalua
     Args:
         folder: data/audit.
     """
-    pairs = pd.read_parquet(folder / "leaks.parquet", columns=["other_image_id", "other_split"])
-    leaked = pairs.loc[pairs["other_split"] == "test", "other_image_id"]
-    kept = ~outcome.index["image_id"].isin(leaked).to_numpy()
+    leaked = pd.read_parquet(folder / "leaked.parquet", columns=["image_id", "split"])
+    kept = ~outcome.index["image_id"].isin(leaked.loc[leaked["split"] == "test", "image_id"]).to_numpy()
     if kept.all():
         return {}
     left = report.scores(outcome.output[kept], outcome.target[kept], params) if kept.any() else {}

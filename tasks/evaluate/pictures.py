@@ -99,7 +99,10 @@ def residuals_picture(error_N: Floats, path: Path) -> None:
     """How often which error occurs."""
     figure = Figure(figsize=(5.4, 3.6), layout="constrained")
     axes = figure.subplots()
-    axes.hist(error_N, bins=min(40, max(8, len(error_N) // 8)))
+    low, high = float(error_N.min()), float(error_N.max())
+    reach = max(high - low, 1e-9 * max(abs(low), abs(high)), 1e-300)  # errors that differ by rounding have one bar
+    middle = (low + high) / 2
+    axes.hist(error_N, bins=min(40, max(8, len(error_N) // 8)), range=(middle - reach / 2, middle + reach / 2))
     axes.axvline(0, color="grey", linestyle="--", linewidth=1)
     axes.set(xlabel="predicted less true", ylabel="images", title=f"Errors (mean {error_N.mean():.3g})")
     save(figure, path)

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ..common.errors import ParamsError
+from ..common.errors import DataError, ParamsError
 from ..common.folds import assign, units_of
 from ..common.heads import Head
 from ..common.manifest import Task
-from ..common.pack import Pack, Rows
+from ..common.pack import Learnable, Pack, Rows
 from ..common.progress import progress
-from .estimator import Examples, check, check_finite
+from .estimator import Examples, accept, check_finite
 from .kinds import Kind, estimator_of, kind_of, walks_of
 from .params import HeadParams
 from .scores import Select
@@ -44,15 +44,16 @@ def choose(pack: Pack, params: HeadParams, scratch: Path | None = None) -> Choic
     """Trains the candidates of the grid and takes the best. `scratch`: see `common.logistic.path`.
 
     Raises:
-        ParamsError: kind, selection, weights or folds that are not for these labels.
-        DataError: features that are not finite, or a class without a training image.
+        ParamsError: kind, selection, weights or folds that are not for these images.
+        DataError: features that are not finite, labels that are all the same, or a class without a training image.
     """
     kind, select = kind_of(params, pack.task), select_of(params, pack.task)
     check_class_weight(params.class_weight, pack.classes, pack.task)
     held, fold_M, learned = hold_out(pack, params)
-    check_finite(pack.features(held))
+    _check_images(pack, params)
     folds = [
-        Fold(examples_of(pack, rows, params), pack.features(held[fold_M == fold])) for fold, rows in enumerate(learned)
+        Fold(examples_of(pack, rows, params), Learnable(((pack.stored_ND, held[fold_M == fold]),)))
+        for fold, rows in enumerate(learned)
     ]
     walks, most, patience = walks_of(params, kind, pack.classes, pack.task, scratch)
     with progress("head: training", most, "candidates") as bar:
@@ -62,28 +63,51 @@ def choose(pack: Pack, params: HeadParams, scratch: Path | None = None) -> Choic
     return Choice(kind, found, held, fold_M, head)
 
 
+def _check_images(pack: Pack, params: HeadParams) -> None:
+    """See `choose`; once for all folds."""
+    train_rows = pack.rows("train")
+    if not len(train_rows):
+        raise DataError("no image is for training", todo="give images to the split train")
+    if pack.task == "classification" and len(pack.classes) < 2:
+        raise DataError(
+            "all images have the same label",
+            got=", ".join(pack.classes),
+            allowed="at least two classes",
+            todo="add images of another class",
+        )
+    examples_of(pack, train_rows, params)
+    features, rows = pack.with_views(pack.rows("train", "val"))
+    check_finite(features, pack.index["path"].to_numpy()[rows])
+
+
 def train(
     kind: Kind, settings: dict[str, float], pack: Pack, rows: Rows, params: HeadParams, scratch: Path | None = None
 ) -> Head:
-    """One candidate, trained on these rows of the pack."""
+    """One candidate, trained on these rows of the pack, whose features `choose` has checked."""
     examples = examples_of(pack, rows, params)
     estimator = estimator_of(params, kind, pack.classes, pack.task, settings, scratch)
-    return estimator.fit(examples.features_ND, examples.target, examples.weight_N).head_
+    return estimator.learn(examples).head_
 
 
 def hold_out(pack: Pack, params: HeadParams) -> tuple[Rows, Rows, list[Rows]]:
     """(rows held out, the fold of each, the rows that are learned from in each fold).
 
     Raises:
-        ParamsError: there are too few units for two folds.
+        ParamsError: there is no image to hold out, or there are too few units for two folds.
     """
-    train_rows, val_rows = pack.rows("train"), pack.rows("val")
+    val_rows, both = pack.rows("val"), pack.rows("train", "val")
     folds = (FOLDS if len(val_rows) < FEW else 0) if params.folds == "auto" else params.folds
-    if folds == 0:
-        return val_rows, np.zeros(len(val_rows), np.int64), [train_rows]
-    both = pack.rows("train", "val")
-    fold_N = assign(pack, both, folds, params.seed)
+    if folds == 0 and not len(val_rows):
+        raise ParamsError(
+            "`head.folds`: without folds, validation images choose, and there are none",
+            got="0",
+            allowed="auto, or 2 and more",
+            todo="set `head.folds: auto`, or give images to the split val",
+        )
+    fold_N = assign(pack, both, folds, params.seed) if folds else np.full(len(both), -1)
     if len(set(fold_N) - {-1}) < 2:
+        if params.folds in ("auto", 0) and len(val_rows):
+            return val_rows, np.zeros(len(val_rows), np.int64), [pack.rows("train")]
         raise ParamsError(
             "`head.folds` needs images, or groups of them, for at least two folds",
             got=f"{len(both)} images in {len(units_of(pack, both)[1])} groups",
@@ -95,9 +119,11 @@ def hold_out(pack: Pack, params: HeadParams) -> tuple[Rows, Rows, list[Rows]]:
 
 
 def examples_of(pack: Pack, rows: Rows, params: HeadParams) -> Examples:
-    """The images of these rows, and the augmented views of those that are for training."""
+    """The images of these rows, and the augmented views of those that are for training; an image's weight is divided
+    among the two, so that one with views counts no more than one without."""
     features, rows = pack.with_views(rows)
-    examples = check(features, pack.targets(rows), pack.weights(rows), pack.classes, pack.task)
+    weight_N = pack.weights(rows) / np.bincount(rows, minlength=1)[rows]
+    examples = accept(features, pack.targets(rows), weight_N, pack.classes, pack.task)
     weight_N = weigh(examples.weight_N, examples.target, pack.classes, params.class_weight)
     return Examples(examples.features_ND, examples.target, weight_N)
 

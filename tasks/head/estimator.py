@@ -9,7 +9,7 @@ Beside each estimator stands the `path` of its grid: every candidate trained on 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
@@ -65,7 +65,7 @@ class Trained:
 class Walk(Protocol):
     """Trains a grid's candidates on some rows, one after the other; `held_MD` are features of rows held out."""
 
-    def __call__(self, examples: Examples, held_MD: Array) -> Iterator[Trained]: ...
+    def __call__(self, examples: Examples, held_MD: Matrix) -> Iterator[Trained]: ...
 
 
 class Estimator(ABC):
@@ -92,7 +92,11 @@ class Estimator(ABC):
             ValueError: shapes that do not fit, or codes that are no class's.
             DataError: values that are not finite, or a class without a row.
         """
-        self.head_ = self._fit(check(features_ND, target, weight_N, self.classes, self.task))
+        return self.learn(check(features_ND, target, weight_N, self.classes, self.task))
+
+    def learn(self, examples: Examples) -> Self:
+        """`fit`, of what has been checked."""
+        self.head_ = self._fit(examples)
         return self
 
     @abstractmethod
@@ -112,8 +116,20 @@ class Estimator(ABC):
         return self.head_
 
 
+def spread(n: int, most: int) -> Rows:
+    """Places of `most` of n rows, from the first to the last; all if there are no more."""
+    return np.unique(np.linspace(0, n - 1, min(n, most)).astype(np.int64))
+
+
 def check(features_ND: Matrix, target: Array, weight_N: Array | None, classes: list[str], task: Task) -> Examples:
     """What `fit` is given, with the types that it needs; see there for what is refused."""
+    examples = accept(features_ND, target, weight_N, classes, task)
+    check_finite(features_ND)
+    return examples
+
+
+def accept(features_ND: Matrix, target: Array, weight_N: Array | None, classes: list[str], task: Task) -> Examples:
+    """`check` of all but the values of the features, which are many to read."""
     if len(features_ND.shape) != 2 or 0 in features_ND.shape:
         raise ValueError(f"features of shape (N, D) are needed, got {features_ND.shape}")
     n, k = features_ND.shape[0], len(classes)
@@ -126,20 +142,23 @@ def check(features_ND: Matrix, target: Array, weight_N: Array | None, classes: l
     bad_N = ~(np.isfinite(weight_N) & (weight_N > 0))
     if bad_N.any():
         raise DataError("weights must be above 0", got=weight_N[bad_N][0], todo="mend the column `weight`")
-    check_finite(features_ND)
     return Examples(features_ND, _checked_target(np.asarray(target), classes, task), weight_N)
 
 
-def check_finite(features_ND: Matrix) -> None:
-    """Raises:
-    DataError: features are not numbers, or infinite; names the first row.
+def check_finite(features_ND: Matrix, names: Sequence[str] | None = None) -> None:
+    """Args:
+        names: what each row is of.
+
+    Raises:
+        DataError: features are not numbers, or infinite; names the first row.
     """
     for rows in blocks(features_ND.shape[0]):
         bad_BD = ~np.isfinite(features_ND[rows])
         if bad_BD.any():
             row = int(bad_BD.any(axis=1).argmax())
+            place = rows.start + row
             raise DataError(
-                f"the features of row {rows.start + row} are not finite",
+                f"the features of {names[place] if names is not None else f'row {place}'} are not finite",
                 got=features_ND[rows][row][bad_BD[row]][0],
                 todo="set `features.precision: f32` and `features.dtype: float32`, and run `dvc repro` again",
             )

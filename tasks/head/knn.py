@@ -11,10 +11,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from ..common.basis import Matrix
 from ..common.heads import NeighbourHead, blocks, unit_length
 from ..common.manifest import Task
-from .estimator import Array, Estimator, Examples, Rows, Trained, Walk
-from .moments import spread
+from .estimator import Array, Estimator, Examples, Rows, Trained, Walk, spread
 from .scores import loss_of
 
 SAMPLE = 4096
@@ -59,7 +59,7 @@ def path(classes: list[str], task: Task, ks: Sequence[int], temperature: float) 
     """From many neighbours to few, all from one search. The training loss is that of validation, each row (of `SAMPLE`
     at most) by its neighbours among the others."""
 
-    def walk(examples: Examples, held_MD: Array) -> Iterator[Trained]:
+    def walk(examples: Examples, held_MD: Matrix) -> Iterator[Trained]:
         head = NearestNeighbours(classes, task, k=max(ks), temperature=temperature)._fit(examples)
         found, (some, among) = head.search(held_MD), _search_others(head, examples)
         for k in sorted(ks, reverse=True):

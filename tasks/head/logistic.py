@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Literal
 
 from ..common import logistic
+from ..common.basis import Matrix
 from ..common.heads import Head, LinearHead
 from ..common.manifest import Task
-from .estimator import Array, Double, Estimator, Examples, Trained, Walk
+from ..common.threads import one_thread_a_product
+from .estimator import Double, Estimator, Examples, Trained, Walk
 
 
 class LogisticRegression(Estimator):
@@ -56,7 +58,7 @@ def path(
 ) -> Walk:
     """Every strength, each from where the one before ended. The training loss has the penalty in it."""
 
-    def walk(examples: Examples, held_MD: Array) -> Iterator[Trained]:
+    def walk(examples: Examples, held_MD: Matrix) -> Iterator[Trained]:
         steps = logistic.path(
             examples.features_ND,
             examples.target,
@@ -70,7 +72,8 @@ def path(
         )
         for step in steps:
             head = LinearHead(step.weight_KD, step.bias_K, classes, task)
-            output = head.output(held_MD)
+            with one_thread_a_product():
+                output = head.output(held_MD)
             yield Trained({"l2": step.l2}, head, output, step.train_loss, step.iterations, step.converged)
 
     return walk

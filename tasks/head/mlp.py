@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from ..common.basis import Matrix, standard
 from ..common.heads import Head, MlpHead, blocks
 from ..common.manifest import Task
-from .estimator import Array, Estimator, Examples, Trained, Walk
-from .moments import mean_of, scale_of
+from .estimator import Estimator, Examples, Trained, Walk
 
 if TYPE_CHECKING:
     import torch
@@ -79,7 +79,7 @@ def path(classes: list[str], task: Task, fixed: dict[str, Any], settings: dict[s
     """Epoch after epoch of one training; `fixed` and `settings` are of the constructor. The training loss has dropout
     in it."""
 
-    def walk(examples: Examples, held_MD: Array) -> Iterator[Trained]:
+    def walk(examples: Examples, held_MD: Matrix) -> Iterator[Trained]:
         training = Mlp(classes, task, **fixed, **settings).train(examples)
         for epoch, (head, loss) in enumerate(islice(training, epochs), 1):
             with _one_thread():
@@ -97,8 +97,7 @@ class _Course:
 
         self._how = how
         features_ND, weight_N = examples.features_ND, examples.weight_N
-        self._mean_D = mean_of(features_ND, weight_N)
-        self._scale_D = scale_of(features_ND, weight_N, self._mean_D)
+        self._mean_D, self._scale_D = standard(features_ND, weight_N)
         self._x_ND = torch.empty(features_ND.shape, dtype=torch.float32)
         for rows in blocks(len(weight_N)):
             self._x_ND[rows] = torch.from_numpy(((features_ND[rows] - self._mean_D) / self._scale_D).astype(np.float32))

@@ -39,7 +39,9 @@ def _wanted(target: Array, share_S: Double, k: int, task: Task) -> Double:
     rows = len(share_S)
     if task == "classification":
         count_S = rows * np.bincount(target, share_S, k)[target, None]
-        return (np.eye(k)[target] * count_S + 1) / (count_S + k)
+        wanted_SK = np.broadcast_to(1 / (count_S + k), (rows, k)).copy()
+        wanted_SK[np.arange(rows), target] *= count_S[:, 0] + 1
+        return wanted_SK
     with_K = rows * (share_S @ target)
     return np.where(target > 0, (with_K + 1) / (with_K + 2), 1 / (rows - with_K + 2))
 

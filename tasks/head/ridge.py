@@ -14,7 +14,7 @@ probabilities: they may lie outside [0, 1]. They become some as Platt (1999) doe
 out (`platt.py`). Here those are each row's score by the solution without it, which least squares give in closed form
 (Allen 1974):
 
-    y_i - score_without_i = (y_i - score_i) / (1 - h_i),   h the diagonal of the hat matrix
+    y_i - score_without_i = (y_i - score_i) / (1 - h_i),   h the diagonal of the hat matrix, the bias's part included
 
 The logits are linear in the features still, so that the head is a linear one. They undo the shrinking: the strongest
 strengths give the classifier of the class means, not a guess. Augmented views of an image know each other: with them
@@ -23,24 +23,28 @@ the probabilities are too sure, which calibration mends.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from threadpoolctl import threadpool_limits
 
-from ..common.basis import rotate
+from ..common.basis import Matrix, rotate
 from ..common.heads import Head, LinearHead, blocks, link
 from ..common.manifest import Task
-from .estimator import Array, Double, Estimator, Examples, Trained, Walk
-from .moments import spread
+from ..common.threads import one_thread_a_product
+from .estimator import Array, Double, Estimator, Examples, Trained, Walk, spread
 from .platt import fit_logits
 from .scores import loss_of
 
 SAMPLE = 4096
 """Rows at most by which scores become probabilities: a few numbers are learned from them."""
+
+ROUNDING = 1e-12
+"""What 1 - h counts as where it is less. With fewer rows than features it is about l2 by the variance along an axis."""
 
 
 class Ridge(Estimator):
@@ -63,11 +67,13 @@ class Ridge(Estimator):
 def path(classes: list[str], task: Task, strengths: Double, scratch: Path | None) -> Walk:
     """Every strength. The training loss is that of validation: the mean log loss, or the mean squared error."""
 
-    def walk(examples: Examples, held_MD: Array) -> Iterator[Trained]:
+    def walk(examples: Examples, held_MD: Matrix) -> Iterator[Trained]:
         solver = _Solver(examples, classes, task, scratch)
         for l2 in map(float, strengths):
             head, loss = solver.solve(l2)
-            yield Trained({"l2": l2}, head, head.output(held_MD), loss)
+            with one_thread_a_product():
+                output = head.output(held_MD)
+            yield Trained({"l2": l2}, head, output, loss)
 
     return walk
 
@@ -90,11 +96,12 @@ class _Solver:
         self._classes, self._task = classes, task
         share_N = examples.weight_N / examples.weight_N.sum()
         self._targets = _Targets.of(examples.target, share_N, len(classes), task)
-        with threadpool_limits(1, user_api="blas"):
+        with one_thread_a_product():
             self._decompose(examples, share_N, scratch)
 
     def _decompose(self, examples: Examples, share_N: Double, scratch: Path | None) -> None:
-        self._basis, rows_NR = rotate(examples.features_ND, examples.weight_N, scratch)
+        with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="ridge") as pool:
+            self._basis, rows_NR = rotate(examples.features_ND, examples.weight_N, scratch, pool.map)
         self._centre_R, covariance_RR, with_target_RK = _moments(rows_NR, self._targets, share_N)
         self._variance_R, self._turn_RR = np.linalg.eigh(covariance_RR)
         self._variance_R = np.maximum(self._variance_R, 0.0)
@@ -110,7 +117,7 @@ class _Solver:
 
     def solve(self, l2: float) -> tuple[LinearHead, float]:
         """(head, training loss)."""
-        with threadpool_limits(1, user_api="blas"):
+        with one_thread_a_product():
             return self._solve(l2)
 
     def _solve(self, l2: float) -> tuple[LinearHead, float]:
@@ -126,10 +133,10 @@ class _Solver:
         return self._head(solved_RK, factor_K, shift_K), loss
 
     def _without_itself(self, score_SK: Double, l2: float) -> Double:
-        """Each sampled row's score by the solution for all other rows, less its mean; the mean keeps the row."""
-        hat_S = self._sample.share_S * (self._sample.rows_SR**2 @ (1 / (self._variance_R + l2)))
+        """Each sampled row's score by the solution for all other rows, mean included; less the mean of all rows."""
+        hat_S = self._sample.share_S * (1 + self._sample.rows_SR**2 @ (1 / (self._variance_R + l2)))
         y_SK = self._sample.y_SK
-        return y_SK - (y_SK - score_SK) / np.maximum(1 - hat_S, 1e-6)[:, None]
+        return y_SK - (y_SK - score_SK) / np.maximum(1 - hat_S, ROUNDING)[:, None]
 
     def _head(self, solved_RK: Double, factor_K: Double, shift_K: Double) -> LinearHead:
         """factor * (score less its mean) + shift, for features as given."""
@@ -173,7 +180,11 @@ class _Targets:
         target = self.target[rows]
         if self.task == "regression":
             return (target[:, None] - self.mean_K) / self.unit_K
-        return 2 * (np.eye(self.k)[target] if self.task == "classification" else target) - 1 - self.mean_K
+        if self.task == "multilabel":
+            return 2 * target - 1 - self.mean_K
+        y_BK = np.full((len(target), self.k), -1.0)
+        y_BK[np.arange(len(target)), target] = 1.0
+        return y_BK - self.mean_K
 
 
 def _moments(rows_NR: npt.NDArray[np.float32], targets: _Targets, share_N: Double) -> tuple[Double, Double, Double]:

@@ -29,7 +29,7 @@ def loss_of(output: Double, target: Array, weight_M: Double, task: Task) -> floa
 @dataclass(frozen=True)
 class Score:
     """Attributes:
-    loss: see `loss_of`.
+    loss: see `loss_of`; infinite where that is no number.
     accuracy: the share of rows of which all is right; NaN for numbers.
     """
 
@@ -42,10 +42,13 @@ class Score:
         if task == "multilabel":
             right_M = right_M.all(axis=1)
         accuracy = float("nan") if task == "regression" else float(right_M.mean())
-        return cls(loss_of(output, target, weight_M, task), accuracy)
+        loss = loss_of(output, target, weight_M, task)
+        return cls(loss if np.isfinite(loss) else float("inf"), accuracy)
 
     def better_than(self, other: Score, select: Select) -> bool:
-        """By the accuracy, and where it is the same the loss; or by the loss alone."""
+        """By the accuracy, and where it is the same the loss; or by the loss alone; an infinite loss is the worst."""
+        if np.isinf(self.loss) or np.isinf(other.loss):
+            return self.loss < other.loss
         if select == "accuracy" and self.accuracy != other.accuracy:
             return self.accuracy > other.accuracy
         return self.loss < other.loss

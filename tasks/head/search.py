@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from ..common.basis import Matrix
+from ..common.errors import GraftError
 from ..common.heads import Head
 from ..common.manifest import Task
 from .estimator import Array, Double, Examples, Walk
@@ -19,7 +21,7 @@ class Fold:
     """What is learned from, and the features of the rows that are held out meanwhile."""
 
     examples: Examples
-    held_MD: Array
+    held_MD: Matrix
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,9 @@ def search(
 
     Args:
         each: called after each candidate.
+
+    Raises:
+        GraftError: what every candidate says of the held-out rows is no number.
     """
     tried: list[Tried] = []
     best: tuple[int, Double, Head | None] | None = None
@@ -94,4 +99,10 @@ def search(
             if last - best_here >= patience:
                 break
     assert best is not None, "a grid has at least one candidate"
+    if np.isinf(tried[best[0]].score.loss):
+        raise GraftError(
+            "no candidate of `head` has a finite loss on the images held out",
+            got=f"{len(tried)} tried",
+            todo="look for features of extreme size, or set another `head.kind`",
+        )
     return Found(tried, *best)

@@ -53,6 +53,11 @@ def _calibrate(choice: Choice, pack: Pack, params: HeadParams) -> Calibration:
 
 def _warn(choice: Choice, params: HeadParams) -> None:
     tried, best = choice.found.tried, choice.found.best
+    if not tried[best].converged:
+        say(
+            "head: the training of the chosen candidate ended before it had converged; "
+            "try a larger `head.max_iterations` or `head.tolerance`"
+        )
     if "l2" not in tried[best].settings or len(tried) == 1:
         return
     if len(tried) == best + 1:
@@ -68,7 +73,7 @@ def _write(choice: Choice, final: Head, calibration: Calibration, pack: Pack, pa
     """head.*: the head; selected.*: the same candidate trained without validation images, from which fine-tuning
     starts; validation.parquet: what the candidate says of images that were held out from it; calibration.json: what is
     done to it."""
-    settings = choice.found.chosen.settings
+    settings = {"estimator": choice.kind, **choice.found.chosen.settings}
     with whole_folder(paths.head) as folder:
         final.save(folder, "head", **settings)
         choice.head.save(folder, "selected", **settings)

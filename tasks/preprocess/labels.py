@@ -26,6 +26,9 @@ COLUMNS: dict[Task, str] = {
 }
 """What a table must have beside `path`."""
 
+LARGEST = 1e100
+"""Of a number: squares of larger ones, and their sums, are soon infinite."""
+
 _YES, _NO = {"1", "1.0", "true"}, {"0", "0.0", "false"}
 
 
@@ -115,7 +118,7 @@ def _number_column(table: pd.DataFrame, path: Path) -> str:
 
 
 def _numbers(column: pd.Series, path: Path) -> pd.Series:
-    texts = column.map(text)
+    texts = column.map(lambda cell: str(list(cell)) if _is_list(cell) else text(cell))
     numbers = texts.map(_number, na_action="ignore")
     wrong = numbers.notna() & ~numbers.map(math.isfinite, na_action="ignore").eq(True)
     if wrong.any():
@@ -123,7 +126,7 @@ def _numbers(column: pd.Series, path: Path) -> pd.Series:
         raise DataError(
             f"{path}: row {row + 1} has a {column.name} that is no number",
             got=texts.iloc[row],
-            allowed="a number such as 12, -0.5 or 1.5e3",
+            allowed=f"a number such as 12, -0.5 or 1.5e3, at most {LARGEST:g} away from 0",
             todo="correct it, or take the row out; for classes set `head.task: classification`",
         )
     return numbers.map(repr, na_action="ignore")
@@ -135,7 +138,7 @@ def _number(written: str) -> float:
         found = math.inf if "_" in written else float(written) + 0.0  # of minus zero, zero
     except ValueError:
         return math.inf
-    return math.inf if math.isnan(found) else found
+    return found if abs(found) <= LARGEST else math.inf
 
 
 def _several(table: pd.DataFrame, path: Path) -> pd.Series:
@@ -150,14 +153,22 @@ def _several(table: pd.DataFrame, path: Path) -> pd.Series:
             allowed=f"either label or columns `{ONE_CLASS}NAME`",
             todo="take one of the two out",
         )
-    has = pd.DataFrame({_class_of(name, path): _zeros_and_ones(table[name], path) for name in columns})
+    names = [_class_of(name, path) for name in columns]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise DataError(
+            f"{path} has two columns of one class", got=", ".join(twice), todo="rename one, or take it out of the table"
+        )
+    has = pd.DataFrame({name: _zeros_and_ones(table[column], path) for name, column in zip(names, columns)})
     return pd.Series([_joined(list(has.columns[row])) for row in has.to_numpy(bool)], index=table.index, dtype=object)
 
 
 def _parts(cell: Any, path: Path) -> list[str]:
     if not _is_list(cell):
+        if isinstance(cell, float) and cell.is_integer():
+            cell = int(cell)  # whole numbers in a column with an empty cell
         return (text(cell) or "").split(BETWEEN)
-    names = [str(name) for name in cell]
+    names = [str(name) for name in cell if not pd.isna(name)]
     for name in names:
         if BETWEEN in name:
             raise DataError(f"{path}: a class is called {name}", allowed=f"no {BETWEEN} in a name", todo="rename it")

@@ -122,32 +122,36 @@ def _fill_small_classes(
     """
     memory: dict[str, str] = {}
     entangled = _entangled(images)
+    standing = Counter((label, placed[key]) for key, labels in entangled.items() for label in labels)
     for name, rows in images.groupby("label", sort=True):
         members = sorted(set(rows.loc[rows["split"].isna(), "key"]), key=lambda key: place(key, seed))
         now = {key: memory.get(key, placed[key]) for key in members}
         brought = set(rows["split"].dropna())
         lacking = [split for split in wanted[: len(members)] if split not in brought and split not in now.values()]
         for split in lacking:
-            tied = _tied(entangled[entangled["label"] != name], {**placed, **memory}) | memory.keys()
-            donor = _donor(now, [key for key in members if key in movable and key not in tied])
+            free = [
+                key
+                for key in members
+                if key in movable
+                and key not in memory
+                and all(standing[label, now[key]] > 1 for label in entangled.get(key, []) if label != name)
+            ]
+            donor = _donor(now, free)
             if donor is not None:
+                for label in entangled.get(donor, []):
+                    standing[label, now[donor]] -= 1
+                    standing[label, split] += 1
                 memory[donor] = now[donor] = split
         if not {*wanted} <= {*now.values(), *brought}:
             memory |= now
     return memory
 
 
-def _entangled(images: pd.DataFrame) -> pd.DataFrame:
-    """Once each, `key` and `label` of the classes that share a key whose split is open with another class."""
+def _entangled(images: pd.DataFrame) -> dict[str, list[str]]:
+    """key -> its labels, for keys whose split is open, of the classes that share one of them with another class."""
     pairs = images.loc[images["split"].isna(), ["key", "label"]].drop_duplicates()
     shared = pairs.loc[pairs["key"].duplicated(keep=False), "label"]
-    return pairs[pairs["label"].isin(shared)]
-
-
-def _tied(pairs: pd.DataFrame, now: dict[str, str]) -> set[str]:
-    """Keys that are the only one of a class in their split."""
-    standing = pairs.assign(split=pairs["key"].map(now))
-    return set(standing.loc[~standing.duplicated(["label", "split"], keep=False), "key"])
+    return pairs[pairs["label"].isin(shared)].groupby("key")["label"].agg(list).to_dict()
 
 
 def _donor(now: dict[str, str], movable: list[str]) -> str | None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from ..common.errors import DataError
@@ -162,13 +163,14 @@ def _read_pins(path: Path) -> pd.DataFrame:
 
 def _stop_if_nothing_to_learn(manifest: pd.DataFrame, raw: Path, task: Task) -> None:
     _CHECKS[task](manifest, raw)
+    named = task != "regression"
     for split in SPLITS:
         if not (manifest["split"] == split).any():
             raise DataError(
                 f"no image is left for the split {split}",
                 got=f"{len(manifest)} images",
-                allowed="at least three images (or three groups), of one class at least",
-                todo="add images; if labels are numbers, set `head.task: regression`",
+                allowed="at least three images (or three groups)" + (", of one class at least" if named else ""),
+                todo="add images" + ("; if labels are numbers, set `head.task: regression`" if named else ""),
             )
 
 
@@ -186,10 +188,12 @@ def _stop_without_two_classes(manifest: pd.DataFrame, raw: Path) -> None:
 def _stop_without_a_class(manifest: pd.DataFrame, raw: Path) -> None:
     """What every image has, or none, teaches nothing."""
     found = counts(manifest) if len(manifest) else {}
-    if all(sum(count.values()) == len(manifest) for count in found.values()):
+    train = int((manifest["split"] == "train").sum())
+    if all(count["train"] in (0, train) for count in found.values()):
+        everywhere = [name for name, count in found.items() if count["train"]]
         raise DataError(
-            f"{raw}: no class tells the images apart",
-            got=f"{len(manifest)} images, of which all have: {', '.join(found) or 'no class'}",
+            f"{raw}: no class tells the training images apart",
+            got=f"{train} images, of which all have: {', '.join(everywhere) or 'no class'}",
             allowed="at least one class that some images have and others have not",
             todo="check the labels in labels.csv",
         )
@@ -252,8 +256,11 @@ def _balance(manifest: pd.DataFrame) -> pd.DataFrame:
     """Columns `label`, `split`, `images`; numbers are counted in intervals, whose names sort as the numbers do."""
     rows = by_class(manifest)
     if task_of(manifest) == "regression":
-        places, edges = pd.cut(manifest["label"].astype(float), INTERVALS, labels=False, retbins=True)
-        names = [f"{n:02}: {edges[n]:.4g} to {edges[n + 1]:.4g}" for n in range(INTERVALS)]
+        numbers = manifest["label"].astype(float)
+        edges = np.linspace(numbers.min(), numbers.max(), INTERVALS + 1)
+        digits = 4 if edges[-1] - edges[0] > 1e-2 * np.abs(edges).max() else 9
+        names = [f"{n:02}: {edges[n]:.{digits}g} to {edges[n + 1]:.{digits}g}" for n in range(INTERVALS)]
+        places = np.searchsorted(edges[1:-1], numbers, side="left")
         rows = manifest.assign(label=[names[n] for n in places])
     return rows.groupby(["label", "split"], sort=True).size().rename("images").reset_index()
 

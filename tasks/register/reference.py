@@ -19,8 +19,8 @@ SEED = 0
 def write_reference(package: Path, pack: Pack, raw: Path, *, tuned: bool) -> None:
     """Puts the reference beside the package's graph, which is there already.
 
-    Of a frozen network it is a sample of the training images. A network that was fine-tuned gives its own training
-    images other features than images it has never seen, alike as they may be; so then it is of those held out.
+    Of a frozen network it is a sample of the training images. A network that was fine-tuned may have learned its
+    training images by heart, and give them other features than images like them; so then it is of those held out.
     """
     rows = sample_rows(pack, "val", "test") if tuned else sample_rows(pack, "train")
     same = not tuned and pack.fingerprint["engine"] == "openvino"

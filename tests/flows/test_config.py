@@ -58,6 +58,11 @@ def test_too_few_permutations_to_ever_say_drift_are_refused(tmp_path: Path) -> N
         load_params(file)
 
 
+def test_more_permutations_than_memory_holds_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ParamsError, match=r"drift\.permutations[\s\S]*10,?_?000"):
+        load_params(write(tmp_path, "drift:\n  permutations: 10001\n"))
+
+
 def test_off_and_on_are_words(tmp_path: Path) -> None:
     assert load_params(write(tmp_path, "finetune:\n  mode: off\n"))["finetune"].model_dump()["mode"] == "off"
     assert load_params(write(tmp_path, "finetune:\n  mode: on\n"))["finetune"].model_dump()["mode"] == "on"

@@ -25,7 +25,7 @@ from flows.drift import (
 )
 from tasks.common.cache import ids_of
 from tasks.common.errors import DataError, GraftError
-from tasks.common.files import md5
+from tasks.common.files import md5, read_json
 from tasks.common.paths import Paths
 from tasks.common.reference import Reference
 
@@ -266,6 +266,46 @@ def test_what_is_neither_folder_nor_table_is_refused(
 
     with pytest.raises(DataError, match=message):
         list_source(tmp_path / name)
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_rows_without_a_path_are_told_by_their_numbers(tmp_path: Path, kind: str) -> None:
+    draw(tmp_path / "a.png", 0, 1)
+    table = pd.DataFrame({"path": ["a.png", None, "a.png", " "], "group": "scene"})
+    source = tmp_path / f"today.{kind}"
+    table.to_csv(source, index=False) if kind == "csv" else table.to_parquet(source)
+
+    with pytest.raises(DataError, match="has rows without a path") as caught:
+        list_source(source)
+
+    assert caught.value.got == "2 of 4: row 2, 4"
+
+
+def test_what_was_compared_of_groups_is_said_on_the_screen_and_in_the_report(here: Project, tmp_path: Path) -> None:
+    folder = draw_alike(tmp_path / "images")
+    names = sorted(file.relative_to(tmp_path).as_posix() for file in folder.rglob("*.png"))
+    table = pd.DataFrame({"path": names, "group": np.arange(len(names)) // 2})
+    table.to_csv(tmp_path / "today.csv", index=False)
+
+    done = here.graft("drift", str(tmp_path / "today.csv"))
+    found = read_json(here.root / ".graft" / "drift" / "drift.json")
+
+    assert found["compared"] == {"reference_images": 24, "reference_groups": 24, "images": 18, "groups": 18}
+    assert "compared  18 images of 18 groups with 24 of 24 of its training" in done.stdout
+    assert f"below {found['mmd']['chance']:.3f} is not told from chance" in done.stdout
+    assert {one["path"] for one in found["farthest"]} < set(names)
+
+
+def test_images_of_one_group_alone_are_refused(champion: Project, tmp_path: Path) -> None:
+    folder = draw_brighter(tmp_path / "images")
+    names = sorted(file.relative_to(tmp_path).as_posix() for file in folder.rglob("*.png"))
+    pd.DataFrame({"path": names, "group": "film"}).to_csv(tmp_path / "today.csv", index=False)
+
+    done = champion.graft("drift", str(tmp_path / "today.csv"), check=False)
+
+    assert done.returncode == 2
+    assert "too few groups" in done.stderr
+    assert "1 of today's images and 24 of the model's" in done.stderr
 
 
 def test_features_that_the_cache_holds_are_not_computed_again(

@@ -166,7 +166,7 @@ def test_dvcs_own_commands_say_something_useful(rerun: Rerun, tmp_path: Path) ->
     assert "head.l2_max" in project.dvc("params", "diff").stdout
     shown = project.dvc("plots", "show").stdout
     page = Path(shown.strip().removeprefix("file://")).read_text(encoding="utf-8")
-    for title in ("Confusion on the test images", "Validation loss by L2 strength", "Images by class"):
+    for title in ("Confusion on the test images", "Loss of the head's candidates", "Images by label"):
         assert title in page
     assert "head" in project.dvc("metrics", "diff").stdout
 

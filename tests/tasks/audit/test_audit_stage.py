@@ -51,7 +51,7 @@ def leaking(paths, run_stage):
 def test_the_folder_has_a_page_tables_pictures_and_the_verdicts(finished_paths):
     names = {file.name for file in finished_paths.audit.iterdir()}
     assert {f"{name}.parquet" for name in TABLES} <= names
-    assert {"index.html", "audit.json", "map.png", "curve.png", "map.parquet", "curve.parquet"} <= names
+    assert {"index.html", "audit.json", "map.png", "leaked.parquet", "map.parquet", "curve.parquet"} <= names
 
 
 def test_images_of_clear_colours_have_nothing_to_find(finished_paths):
@@ -129,7 +129,12 @@ def test_a_second_run_gives_the_same_bytes(paths, run_stage, tree_bytes):
 
 @pytest.mark.parametrize(
     ("facts", "taken"),
-    [({"kind": "linear", "l2": 0.125}, 0.125), ({"kind": "knn", "k": 5}, 0.01), ({"kind": "mlp"}, 0.01)],
+    [
+        ({"kind": "linear", "estimator": "logistic", "l2": 0.125}, 0.125),
+        ({"kind": "linear", "estimator": "ridge", "l2": 0.125}, 0.01),
+        ({"kind": "knn", "estimator": "knn", "k": 5}, 0.01),
+        ({"kind": "mlp", "estimator": "mlp"}, 0.01),
+    ],
     ids=str,
 )
 def test_the_strength_is_the_heads_where_it_has_one(paths, run_stage, facts, taken):
@@ -164,7 +169,7 @@ def test_numbers_are_audited_without_questions_about_classes(paths, run_stage):
 def test_the_verdicts_are_plain_json(finished_paths):
     content = (finished_paths.audit / "audit.json").read_text(encoding="utf-8")
     assert "NaN" not in content
-    assert json.loads(content)["curve"]["sizes"][-1]["share"] == 1
+    assert json.loads(content)["curve"]["sizes"] == []  # four validation images
 
 
 def test_the_plots_can_be_drawn_from_tables(finished_paths):
@@ -183,3 +188,42 @@ def test_auditing_imports_no_torch(paths, repository):
         "sys.exit('torch' in sys.modules or 'openvino' in sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", program, str(paths.root)], cwd=repository, check=True)
+
+
+def test_the_head_says_what_trained_it(finished_paths):
+    assert read_json(finished_paths.head / "head.json")["estimator"] == "logistic"
+
+
+def test_where_nothing_can_be_held_out_the_page_says_so_and_the_json_is_valid(paths, run_stage):
+    file = paths.features / "index.parquet"
+    index = pd.read_parquet(file)
+    write_table(index.assign(group=pd.array(index["label"], "string")), file)
+    run_stage("audit", paths)
+    content = (paths.audit / "audit.json").read_text(encoding="utf-8")
+    told = json.loads(content, parse_constant=pytest.fail)
+    assert told["checks"]["suspects"]["of"] == 0
+    assert told["out_of_fold_accuracy"] is None
+    assert told["unjudged"] == len(read_pack(paths.features).rows("train", "val"))
+    assert f"{told['unjudged']} images that could not be held out" in (paths.audit / "index.html").read_text("utf-8")
+
+
+def test_enough_validation_images_are_asked_for_a_curve(paths, run_stage):
+    file = paths.features / "index.parquet"
+    index = pd.read_parquet(file)
+    write_table(index.assign(split=["val" if n % 2 else split for n, split in enumerate(index["split"])]), file)
+    run_stage("audit", paths)
+    assert read_json(paths.audit / "audit.json")["curve"]["sizes"][-1]["share"] == 1
+    assert (paths.audit / "curve.png").is_file()
+    assert "training images" in (paths.audit / "index.html").read_text(encoding="utf-8")
+
+
+def test_without_validation_images_there_is_an_audit_without_a_curve(paths, run_stage):
+    file = paths.features / "index.parquet"
+    index = pd.read_parquet(file)
+    write_table(index.assign(split=index["split"].replace("val", "train")), file)
+    run_stage("audit", paths)
+    told = read_json(paths.audit / "audit.json")["curve"]
+    assert told["sizes"] == []
+    assert "only 0 validation images" in told["doubling"]["reason"]
+    assert not (paths.audit / "curve.png").exists()
+    assert "only 0 validation images" in (paths.audit / "index.html").read_text(encoding="utf-8")

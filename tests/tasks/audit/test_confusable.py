@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 
 from tasks.audit.confusable import COLUMNS, confusable, mixed_up
@@ -70,3 +72,19 @@ def test_no_mistake_is_an_empty_table_with_its_columns(pack_of):
     table = table_of(pack_of, np.array([0, 1, 2]), np.array([0, 1, 2]))
     assert list(table.columns) == COLUMNS
     assert confusable(table, 0.05).empty
+
+
+def test_memory_for_very_many_classes_is_that_of_their_pairs_and_not_of_the_images(pack_of):
+    names = np.array([f"c{k:03}" for k in range(200)])
+    codes = np.arange(20_000) % 200
+    pack = pack_of(np.zeros((20_000, 2)), names[codes])
+    p_NK = np.zeros((20_000, 200), np.float32)
+    p_NK[np.arange(20_000), codes ^ (codes < 2)] = 1
+    rows = np.arange(20_000)
+    pack.targets(rows)
+    tracemalloc.start()
+    table = mixed_up(pack, rows, p_NK)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert table[["class", "other_class", "images", "taken"]].to_numpy().tolist() == [["c000", "c001", 200, 200]]
+    assert most < 2.5 * p_NK.nbytes

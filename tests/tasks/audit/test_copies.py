@@ -1,4 +1,5 @@
 import io
+from functools import partial
 from itertools import combinations
 
 import numpy as np
@@ -7,7 +8,7 @@ from PIL import Image
 
 from tasks.audit import copies as module
 from tasks.audit.copies import COLUMNS, find_copies
-from tasks.audit.thumbnails import thumbnail
+from tasks.audit.thumbnails import alike, thumbnail
 from tasks.audit.whitened import unit, whitened
 
 
@@ -29,8 +30,8 @@ def copy_of(rows, pairs):
     return rows
 
 
-def find(pack, pixels, features):
-    return find_copies(pack, pixels, features, 0.95, 0.9)
+def find(pack, pixels, features, believed=lambda first, second: np.ones(len(first), bool)):
+    return find_copies(pack, pixels, features, 0.95, 0.9, believed)
 
 
 def pairs_of(table):
@@ -59,6 +60,20 @@ def test_likeness_of_the_features_alone_will_do(pack_of, far_apart):
     assert pairs_of(found.leaks(pack)) == [(1, 3)]
     assert found.leaks(pack)["cosine_features"].iloc[0] == pytest.approx(1)
     assert found.leaks(pack)["cosine_pixels"].iloc[0] < 0.95
+
+
+def test_likeness_of_the_features_alone_needs_small_versions_that_are_not_unlike(pack_of, far_apart, tmp_path):
+    """Of 20 tight classes of five, features tell the class; only the mirrored picture is the same."""
+    for i in range(100):
+        scene(i).save(tmp_path / f"{i:04}.png")
+    scene(0).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(tmp_path / "0001.png")
+    small = np.stack([thumbnail(tmp_path / f"{i:04}.png", 3) for i in range(100)])
+    tight = far_apart(20)[np.repeat(np.arange(20), 5)]
+    pack = pack_of(np.zeros((100, 2)), ["a"] * 100)
+    found = find(pack, whitened(small), unit(tight + 0.01 * far_apart(100, 1)), partial(alike, small))
+    pairs = set(zip(found.pairs["first"], found.pairs["second"], strict=True))
+    assert (0, 1) in pairs
+    assert len(pairs) < 20  # of 200 within classes
 
 
 def test_copies_within_a_split_are_no_leak(pack_of, far_apart):
@@ -108,8 +123,46 @@ def test_of_too_many_pairs_the_most_alike_are_listed_and_all_are_counted(pack_of
     pack = pack_of(np.zeros((10, 2)), ["a"] * 10, split=["train"] * 5 + ["test"] * 5)
     found = find(pack, unit(rows), far_apart(10, 1))
     assert found.count == 45
-    assert set(found.pairs["first"]) | set(found.pairs["second"]) == set(range(5))
+    assert len(found.pairs) == 20
+    assert {(i, j) for i, j in combinations(range(5), 2)} <= set(
+        zip(found.pairs["first"], found.pairs["second"], strict=True)
+    )
     assert list(np.flatnonzero(found.leaked_N)) == [5, 6, 7, 8, 9]
+
+
+def test_very_many_pairs_within_train_hide_no_leak(pack_of, far_apart, monkeypatch):
+    monkeypatch.setattr(module, "MOST", 10)
+    rows = far_apart(12)
+    rows[:10] = rows[0]
+    rows[11] = unit(rows[10:11] + 0.02 * far_apart(1, 2))[0]
+    pack = pack_of(np.zeros((12, 2)), ["a"] * 12, split=["train"] * 11 + ["test"])
+    found = find(pack, rows, far_apart(12, 1))
+    assert found.count == 46
+    assert pairs_of(found.leaks(pack)) == [(10, 11)]
+
+
+def test_images_that_leak_are_listed_even_where_their_pairs_are_too_many(pack_of, far_apart, monkeypatch):
+    monkeypatch.setattr(module, "MOST", 2)
+    rows = far_apart(1)[[0] * 6]
+    pack = pack_of(np.zeros((6, 2)), ["a"] * 6, split=["train"] * 3 + ["val", "test", "test"])
+    found = find(pack, rows, far_apart(6, 1))
+    assert len(found.leaks(pack)) == 2
+    assert list(found.leaked(pack)["path"]) == ["0003.png", "0004.png", "0005.png"]
+    assert list(found.leaked(pack)["split"]) == ["val", "test", "test"]
+
+
+def test_the_most_alike_by_either_cosine_come_first(pack_of, far_apart):
+    pixels, features = copy_of(far_apart(4), []), copy_of(far_apart(4, 1), [(2, 3)])
+    pixels[1] = unit(pixels[:1] + 0.2 * pixels[1:2])[0]
+    pack = pack_of(np.zeros((4, 2)), ["a"] * 4, split=["train", "test"] * 2)
+    assert pairs_of(find(pack, pixels, features).leaks(pack)) == [(2, 3), (0, 1)]
+
+
+def test_cosines_are_rounded_before_they_are_compared(pack_of, far_apart):
+    rows = far_apart(6)
+    rows[3:] = unit(rows[:3] + 0.1 * far_apart(3, 5))
+    pairs = find(pack_of(np.zeros((6, 2)), ["a"] * 6), rows, far_apart(6, 1)).pairs
+    assert (pairs["cosine_pixels"] == pairs["cosine_pixels"].round(4)).all()
 
 
 def scene(seed, size=96):

@@ -99,8 +99,9 @@ def test_of_few_images_there_are_too_few_sizes_for_a_law(pack_of):
     pack = pack_with_validation(pack_of, n=8)
     curve = learning_curve(pack, right_so_often(pack, lambda n: 1 / n), 1, 0)
     assert list(curve.sizes["images"]) == [2, 4, 8]
-    assert set(curve.skipped) == {0.02, 0.05, 0.1, 0.2}
-    assert curve.skipped[0.1] == "no more images than at the share before (2)"
+    assert list(curve.sizes["share"]) == [0.25, 0.5, 1]
+    assert set(curve.skipped) == {0.01, 0.02, 0.05, 0.1}
+    assert curve.skipped[0.1] == "no fewer images than at the share after (2)"
     assert curve.doubling["reason"] == "there are only 3 sizes, and a law needs 4"
 
 
@@ -126,7 +127,7 @@ def test_a_part_that_lacks_a_class_for_want_of_groups_is_left_out(pack_of):
     curves = [learning_curve(pack, right_so_often(pack, lambda n: 1 / n), 1, seed) for seed in range(3)]
     assert curves[0].skipped[0.01] == "too few groups for an image of every class"
     for curve in curves:
-        assert set(curve.table["share"]) == set(SHARES) - set(curve.skipped)
+        assert len(curve.sizes) == len(set(SHARES) - set(curve.skipped))
 
 
 def test_numbers_are_judged_by_the_variance_that_is_explained(pack_of):
@@ -159,3 +160,71 @@ def test_the_same_pack_and_seed_give_the_same_curve(pack_of):
 def test_the_shares_go_up_to_all():
     assert list(SHARES) == sorted(SHARES)
     assert SHARES[-1] == 1
+
+
+def test_the_share_and_the_penalty_of_a_part_are_those_of_what_it_holds(pack_of):
+    """Of 50 classes of four images, a hundredth holds one image each: a quarter."""
+    names = [f"c{k:02}" for k in range(50)] * 5
+    pack = pack_of(np.zeros((250, 2)), names, split=["train"] * 200 + ["val"] * 50)
+    factors = {}
+
+    def predict(learned, rows, factor):
+        factors[len(learned)] = factor
+        return np.eye(50)[pack.labels(rows)]
+
+    curve = learning_curve(pack, predict, 1, 0)
+    assert list(curve.sizes["share"]) == list(curve.table["share"]) == [0.25, 0.5, 1]
+    assert factors == {50: 4, 100: 2, 200: 1}
+
+
+def test_all_images_have_their_point_even_where_a_smaller_share_holds_all(pack_of):
+    pack = pack_of(np.zeros((22, 2)), list("ab") * 11, split=["train"] * 2 + ["val"] * 20)
+    curve = learning_curve(pack, right_so_often(pack, lambda n: 0.1), 2, 0)
+    assert list(curve.sizes["share"]) == [1]
+    assert set(curve.skipped) == set(SHARES) - {1}
+
+
+@pytest.mark.parametrize("m", [0, 1, 9])
+def test_without_enough_validation_images_there_is_no_curve_and_it_is_said_why(pack_of, m):
+    curve = learning_curve(pack_with_validation(pack_of, m=m), None, 1, 0)
+    assert curve.sizes.empty
+    assert curve.table.empty
+    assert curve.doubling == {"reason": f"there are only {m} validation images, and a curve needs 10"}
+
+
+def test_validation_images_of_one_group_give_no_curve(pack_of):
+    group = [None] * 200 + ["v"] * 100
+    curve = learning_curve(pack_with_validation(pack_of, group=group), None, 1, 0)
+    assert curve.doubling == {"reason": "all validation images are of one group"}
+
+
+def test_resamples_of_one_number_only_have_no_part_in_the_interval(pack_of):
+    """Eleven of twelve validation images have the same number: in every third resample all have."""
+    y_N = np.concatenate([np.arange(100) % 17, [5.0] * 11, [9.0]])
+    pack = pack_of(np.zeros((112, 2)), y_N, split=["train"] * 100 + ["val"] * 12, task="regression")
+    curve = learning_curve(pack, lambda learned, rows, factor: pack.targets(rows)[:, None] + 0.5, 1, 0)
+    assert np.isfinite(curve.sizes[["value", "low", "high"]]).all(axis=None)
+    assert curve.sizes["low"].min() > -10
+
+
+def test_numbers_that_are_all_the_same_give_no_curve(pack_of):
+    y_N = np.concatenate([np.arange(100) % 17, [5.0] * 20])
+    pack = pack_of(np.zeros((120, 2)), y_N, split=["train"] * 100 + ["val"] * 20, task="regression")
+    assert learning_curve(pack, None, 1, 0).doubling == {"reason": "all validation images have the same number"}
+
+
+def test_images_of_a_group_are_drawn_together_so_that_the_interval_is_as_wide_as_groups_make_it(pack_of):
+    """Five groups of twenty, of which one is all wrong: five chances, and not a hundred."""
+    group = [None] * 200 + [f"v{i // 20}" for i in range(100)]
+
+    def interval(group):
+        pack = pack_with_validation(pack_of, group=group)
+
+        def predict(learned, rows, factor):
+            y_N = pack.labels(rows)
+            return np.eye(2)[np.where(np.arange(100) < 20, 1 - y_N, y_N)]
+
+        last = learning_curve(pack, predict, 1, 0).sizes.iloc[-1]
+        return last["high"] - last["low"]
+
+    assert interval(group) > 3 * interval(None)

@@ -3,7 +3,7 @@ import pytest
 
 from tasks.audit.findings import doubted_twice
 from tasks.audit.params import AuditParams
-from tasks.audit.suspects import COLUMNS, deviations, suspects, wrong_classes, wrong_marks
+from tasks.audit.suspects import COLUMNS, by_chance, deviations, suspected, suspects, wrong_classes, wrong_marks
 
 
 def sure(codes, k, p=0.9):
@@ -153,3 +153,60 @@ def test_a_group_is_judged_by_models_that_have_seen_none_of_it(pack_of, probe_of
 
     assert len(found(groups) & {f"{i:04}.png" for i in range(10)}) >= 8
     assert not found(None)
+
+
+def test_of_several_classes_marks_are_counted_and_not_images(pack_of):
+    """Right marks and true probabilities: nearly every image of twenty classes has one that chance makes look wrong."""
+    rng = np.random.default_rng(0)
+    p_NK = rng.beta(0.5, 0.5, size=(300, 20))
+    names = list("abcdefghijklmnopqrst")
+    labels = [
+        "|".join(name for name, has in zip(names, row, strict=True) if has) for row in rng.random((300, 20)) < p_NK
+    ]
+    pack = pack_of(np.zeros((300, 2)), labels, task="multilabel")
+    found = suspected(pack, np.arange(300), p_NK)
+    assert found.shape == (300, 20)
+    assert found.any(axis=1).mean() > 0.5
+    assert found.mean() < 0.1
+
+
+def test_of_several_classes_a_doubted_mark_takes_no_image_from_what_is_learned(pack_of):
+    pack = pack_of(np.zeros((40, 2)), ["a", "b"] * 20, task="multilabel")
+    learned = []
+
+    class Wrong:
+        def __init__(self):
+            self.pack = pack
+
+        def __call__(self, rows, asked):
+            learned.append(len(rows))
+            p_NK = pack.targets(asked) * 0.8 + 0.1
+            return np.where(asked[:, None] < 4, 1 - p_NK, p_NK)
+
+    assert suspected(pack, np.arange(40), doubted_twice(Wrong(), np.arange(40), AuditParams())).sum() == 8
+    assert learned == [32] * 5
+
+
+def labels_of(p_NK, seed):
+    """Right labels of images that have these probabilities."""
+    return np.array([np.random.default_rng([seed, i]).choice(len(p), p=p) for i, p in enumerate(p_NK)])
+
+
+def test_how_many_right_labels_would_be_suspected_is_told_by_drawing_them(pack_of):
+    p_NK = np.random.default_rng(0).dirichlet([0.3] * 10, 2000)
+    y_N = labels_of(p_NK, 1)
+    pack = pack_of(np.zeros((2000, 2)), np.array(list("abcdefghij"))[y_N])
+    expected = wrong_classes(p_NK, y_N).sum()
+    assert expected > 40
+    assert by_chance(pack, np.arange(2000), p_NK, 0) == pytest.approx(expected, rel=0.25)
+
+
+def test_of_images_that_are_told_surely_next_to_none_is_suspected_by_chance(pack_of):
+    codes = np.arange(300) % 3
+    pack = pack_of(np.zeros((300, 2)), np.array(list("abc"))[codes])
+    assert by_chance(pack, np.arange(300), sure(codes, 3, 0.999), 0) < 2
+
+
+def test_what_could_not_be_judged_is_not_suspected_by_chance(pack_of):
+    pack = pack_of(np.zeros((2, 2)), list("ab"))
+    assert by_chance(pack, np.arange(2), np.full((2, 2), np.nan), 0) == 0

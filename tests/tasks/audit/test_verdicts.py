@@ -55,3 +55,8 @@ def test_the_error_says_what_was_found_what_is_allowed_and_what_to_do():
 def test_where_there_is_nothing_to_find_nothing_is_found():
     assert verdict(0, 0.0, of=0).state == "ok"
     assert verdict(0, 0.0, of=0).text == "0 labels are suspected of 0"
+
+
+def test_the_limit_that_is_shown_is_the_most_that_is_allowed():
+    assert verdict(2, 0.02, of=80).state == "warn"
+    assert verdict(2, 0.02, of=80).bound == "0.02 = 1"

@@ -45,8 +45,18 @@ def test_what_all_rows_have_in_common_counts_for_nothing():
     assert np.abs(cosines[~np.eye(200, dtype=bool)]).max() < 0.95
 
 
-def test_rows_that_are_all_the_same_have_no_direction():
-    assert (whitened(np.ones((5, 3), np.float32)) == 0).all()
+@pytest.mark.parametrize("n", [3, 10])
+def test_rows_that_are_all_the_same_are_alike(n):
+    same = whitened(np.full((n, 5), [0.1, 0.7, 1 / 3, 1.9, 0.0], np.float32))
+    assert (same @ same.T == 1).all()
+
+
+def test_rows_at_the_mean_are_alike_and_like_no_others():
+    rows_ND = np.random.default_rng(0).normal(size=(20, 8)).astype(np.float32) + 3
+    rows_ND = np.vstack([rows_ND, 6 - rows_ND, np.full((2, 8), 3, np.float32)])
+    cosines = whitened(rows_ND) @ whitened(rows_ND).T
+    assert (cosines[40:, 40:] == 1).all()
+    assert (cosines[40:, :40] == 0).all()
 
 
 def test_a_row_of_zeros_stays_one():

@@ -1,8 +1,12 @@
+import errno
+import os
+
 import numpy as np
 import pytest
 
 from tasks.common import basis
 from tasks.common.basis import rotate
+from tasks.common.errors import GraftError
 
 D = 8
 
@@ -47,7 +51,6 @@ def test_weights_have_one_meaning_in_both_forms(raw_ND, n):
     weight_KD, bias_K = found.out_of(theta_RK)
 
     assert np.allclose(raw_ND[:n] @ weight_KD.T + bias_K, rows_NR @ theta_RK[:-1] + theta_RK[-1], atol=1e-3)
-    assert np.allclose(found.into(weight_KD, bias_K), theta_RK, atol=1e-4)
     assert weight_KD.dtype == bias_K.dtype == np.float32
 
 
@@ -61,6 +64,44 @@ def test_many_rows_lie_in_a_file_that_nobody_need_remove(raw_ND, tmp_path, monke
     assert not isinstance(in_memory, np.memmap)
     assert mapped.tobytes() == in_memory.tobytes()
     assert list((tmp_path / "scratch").iterdir()) == []
+
+
+def test_what_problems_hold_at_once_is_counted_together(raw_ND, tmp_path, monkeypatch):
+    monkeypatch.setattr(basis, "IN_MEMORY", sum(rows.nbytes for rows in basis._IN_USE.values()) + raw_ND.nbytes)
+
+    _, first = rotate(raw_ND, np.ones(500), tmp_path)
+    _, second = rotate(raw_ND, np.ones(500), tmp_path)
+    of_first = first[10:]
+    del first
+    _, third = rotate(raw_ND, np.ones(500), tmp_path)
+    del of_first
+    _, fourth = rotate(raw_ND, np.ones(500), tmp_path)
+
+    assert isinstance(second, np.memmap)
+    assert isinstance(third, np.memmap), "a part of the first is still in use"
+    assert not isinstance(fourth, np.memmap)
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system cannot set room aside")
+def test_a_full_disk_is_told_before_anything_is_written(raw_ND, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(basis, "IN_MEMORY", 100)
+    monkeypatch.setattr(os, "posix_fallocate", full)
+
+    with pytest.raises(GraftError, match=r"scratch cannot hold(.|\n)*No space(.|\n)*GiB"):
+        rotate(raw_ND, np.ones(500), tmp_path / "scratch")
+
+
+def test_the_room_in_a_file_is_set_aside(raw_ND, tmp_path, monkeypatch):
+    monkeypatch.setattr(basis, "IN_MEMORY", 100)
+    asked = []
+    monkeypatch.setattr(os, "posix_fallocate", lambda _, *span: asked.append(span), raising=False)
+
+    rotate(raw_ND, np.ones(500), tmp_path)
+
+    assert asked == [(0, raw_ND.nbytes)]
 
 
 def test_half_precision_is_read_as_it_is(raw_ND):
@@ -78,6 +119,16 @@ def test_a_few_rows_from_all_over_find_the_axes_of_many(monkeypatch):
 
     assert np.allclose(rows_NR @ found.axes_DR.T, standardised(many_ND, found), atol=1e-4)
     assert np.allclose(found.variance_R, rows_NR.var(axis=0), rtol=0.6)
+
+
+def test_few_features_are_sampled_from_all_over_too(monkeypatch):
+    late_ND = np.random.default_rng(3).normal(size=(4000, 2)).astype(np.float32)
+    late_ND[16:, 1] = late_ND[16:, 0]  # of which the first block knows nothing
+    monkeypatch.setattr(basis, "BLOCK", 16)
+
+    found, rows_NR = rotate(late_ND, np.ones(4000), None)
+
+    assert np.allclose(found.variance_R, rows_NR.var(axis=0), atol=0.2)
 
 
 def test_standardised_features_have_mean_zero_and_a_variance_of_at_most_one():

@@ -78,6 +78,7 @@ def test_the_promise_is_told_in_words():
     told = Calibration(threshold=0.8, max_error=0.05, confidence=0.9).promise()
     assert told["threshold"] == 0.8
     assert "above 0.8, at most 5.00% get a wrong label, with 90% confidence" in told["promise"]
+    assert all(words in told["promise"] for words in ("independent", "before any refit", "strength and temperature"))
     assert Calibration().promise() == {}
 
 

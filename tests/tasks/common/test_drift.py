@@ -10,6 +10,7 @@ from tasks.common.drift import (
     compare,
     coordinates,
     deals,
+    even,
     far_test,
     gaussian_kernel,
     holm,
@@ -17,6 +18,7 @@ from tasks.common.drift import (
     nearest_distances,
     squared_distances,
 )
+from tasks.common.errors import DataError
 
 HOW = {"significance": 0.01, "permutations": 499, "far_quantile": 0.95}
 
@@ -150,13 +152,102 @@ def test_images_of_one_group_are_one_piece_of_evidence():
     assert compare(images[:80], images[80:], **HOW, groups_N=groups_N).verdict == "none"
 
 
+def scenes(seed, groups, size):
+    """As many images of each of some groups, which differ more between than within."""
+    return np.repeat(normal(seed, groups), size, axis=0) + 0.3 * (normal(seed + 1000, groups * size) - 1)
+
+
+def coded(*sides):
+    """Group codes, of pairs (groups, images in each)."""
+    sizes = np.concatenate([np.full(groups, size) for groups, size in sides])
+    return np.repeat(np.arange(len(sizes)), sizes)
+
+
+@pytest.mark.parametrize(
+    ("ours", "others", "ways", "needed"), [(5, 1, 6, 6), (150, 1, 151, 2), (5, 4, 126, 6), (5, 5, 126, 6)]
+)
+def test_too_few_groups_to_tell_drift_from_chance_are_told_with_how_many_it_takes(ours, others, ways, needed):
+    images = np.concatenate([scenes(1, ours, 20), 20 * 0.3 + scenes(2, others, 20)])
+
+    with pytest.raises(DataError, match="too few groups") as caught:
+        compare(images[: 20 * ours], images[20 * ours :], **HOW, groups_N=coded((ours + others, 20)))
+
+    assert (
+        caught.value.got == f"{others} of today's images and {ours} of the model's, which can be dealt in {ways} ways"
+    )
+    assert caught.value.allowed.startswith(f"{needed} or more of today's with {ours} of the model's: ")
+    assert caught.value.allowed.endswith("= 200 ways or more")
+
+
+@pytest.mark.parametrize(("ours", "others"), [(5, 6), (199, 1), (6, 4)])
+def test_the_fewest_groups_that_are_taken_can_say_drift(ours, others):
+    images = np.concatenate([scenes(1, ours, 4), 20 * 0.3 * np.eye(8)[0] + scenes(2, others, 4)])
+
+    found = compare(images[: 4 * ours], images[4 * ours :], **HOW, groups_N=coded((ours + others, 4)))
+
+    assert found.verdict == "drift"
+
+
+def test_few_groups_are_dealt_in_each_way_once():
+    sides_NP = deals(coded((7, 2)), 6, 499, 0)
+
+    assert sides_NP.shape == (14, 35)
+    assert sides_NP[:, 0].tolist() == [True] * 6 + [False] * 8
+    assert len(np.unique(sides_NP, axis=1).T) == 35
+    assert (sides_NP.sum(axis=0) == 6).all()
+
+
+UNEVEN = [((20, 50), (200, 1)), ((200, 1), (20, 10))]
+
+
+@pytest.mark.parametrize(("ours", "others"), UNEVEN, ids=["groups, single images", "single images, groups"])
+def test_a_shift_is_seen_though_only_one_side_has_groups(ours, others):
+    for seed in range(5):
+        today = scenes(100 + seed, *others) + 2 * 0.3 * np.eye(8)[0]
+
+        assert compare(scenes(seed, *ours), today, **HOW, groups_N=coded(ours, others)).verdict == "drift"
+
+
+@pytest.mark.parametrize(("ours", "others"), UNEVEN, ids=["groups, single images", "single images, groups"])
+def test_chance_is_called_drift_as_rarely_as_asked_though_only_one_side_has_groups(ours, others):
+    how = {"significance": 0.1, "permutations": 99, "far_quantile": 0.95}
+    verdicts = [
+        compare(scenes(seed, *ours), scenes(100 + seed, *others), **how, groups_N=coded(ours, others)).verdict
+        for seed in range(40)
+    ]
+
+    assert verdicts.count("drift") <= 9  # a binomial of 40 and 0.1 is above in 1 % of cases
+
+
+def test_of_each_group_as_many_are_compared_as_the_smaller_ones_have():
+    groups_N = coded((4, 10), (5, 3))
+
+    places = even(groups_N, 40, 0)
+
+    assert np.bincount(groups_N[places]).tolist() == [3] * 9
+    assert places.tolist() == sorted(set(places.tolist())) == even(groups_N, 40, 0).tolist()
+    assert places.tolist() != even(groups_N, 40, 1).tolist()
+
+
+def test_groups_of_one_size_are_compared_whole():
+    assert even(coded((6, 10)), 30, 0).tolist() == list(range(60))
+
+
+def test_what_was_compared_is_told():
+    found = compare(scenes(1, 20, 5), scenes(2, 30, 1), **HOW, groups_N=coded((20, 5), (30, 1)))
+
+    assert (found.reference_groups, found.groups) == (20, 30)
+    assert (len(found.reference_distances), len(found.distances)) == (20, 30)
+    assert found.places[20:].tolist() == list(range(100, 130))
+
+
 def test_a_group_is_dealt_whole():
-    groups_N = np.repeat(np.arange(6), 3)
+    groups_N = np.repeat(np.arange(8), 3)
 
-    sides_NP = deals(groups_N, 9, 50, 0)
+    sides_NP = deals(groups_N, 12, 50, 0)
 
-    assert (sides_NP.reshape(6, 3, 51).std(axis=1) == 0).all()
-    assert (sides_NP.sum(axis=0) == 9).all()
+    assert (sides_NP.reshape(8, 3, 51).std(axis=1) == 0).all()
+    assert (sides_NP.sum(axis=0) == 12).all()
     assert len(np.unique(sides_NP, axis=1).T) > 10
 
 

@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -110,3 +112,13 @@ def test_the_folds_depend_on_the_seed_and_the_images_and_not_on_their_order():
 def test_classes_of_one_group_each_are_always_learned_from():
     fold_N = folds_of(pack_of(["a"] * 5 + ["b"] * 5, groups=["one"] * 5 + ["two"] * 5))
     assert set(fold_N) == {-1}
+
+
+def test_many_groups_of_many_classes_need_no_table_of_all_of_them():
+    pack = pack_of([f"{i % 500:03}" for i in range(5000)])
+    tracemalloc.start()
+    fold_N = folds_of(pack)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 5000 * 500 * 8 / 2
+    assert np.bincount(fold_N).tolist() == [1000] * 5

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from scipy.optimize import check_grad
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from tasks.common import basis, logistic
 from tasks.common.basis import rotate
@@ -278,14 +279,6 @@ def test_strengths_may_come_in_any_order_and_twice(data, strengths):
         assert step.train_loss == pytest.approx(solve(*data, l2=step.l2).train_loss, rel=1e-5)
 
 
-def test_a_start_near_the_solution_saves_steps(data):
-    cold = solve(*data, l2=1e-4)
-    warm = solve(*data, l2=1e-4, start=solve(*data, l2=1e-4, tolerance=1e-5))
-
-    assert warm.iterations < cold.iterations
-    assert warm.train_loss == pytest.approx(cold.train_loss, rel=1e-5)
-
-
 def test_what_is_left_of_a_path_is_not_computed(data):
     x_ND, y_N, weight_N = data
     steps = path(x_ND, y_N, weight_N, K, np.geomspace(1, 1e-4, 5))
@@ -294,3 +287,20 @@ def test_what_is_left_of_a_path_is_not_computed(data):
     steps.close()
     with pytest.raises(StopIteration):
         next(steps)
+
+
+def threads_of_products():
+    return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
+
+
+def test_paths_side_by_side_leave_the_process_its_threads(data):
+    """As many as before while the caller has a step, and when paths end in the order in which they began."""
+    x_ND, y_N, weight_N = data
+    with threadpool_limits(2, user_api="blas"):
+        before = threads_of_products()
+        one, other = (path(x_ND, y_N, weight_N, K, [1.0, 0.1]) for _ in range(2))
+        for _ in zip(one, other, strict=False):
+            assert threads_of_products() == before
+        one.close()
+        other.close()
+        assert threads_of_products() == before

@@ -138,9 +138,17 @@ def test_ranks_of_equal_numbers_are_shared():
     assert metrics.spearman(predicted_N, y_N) == pytest.approx(spearmanr(predicted_N, y_N).statistic)
 
 
-@pytest.mark.parametrize(("predicted", "expected"), [([2.0, 2.0], 1.0), ([2.0, 3.0], 0.0)])
-def test_numbers_that_are_all_the_same_have_figures_and_no_warning(predicted, expected):
-    y_N, predicted_N = np.array([2.0, 2.0]), np.array(predicted)
+@pytest.mark.parametrize(
+    ("same", "predicted", "expected"),
+    [
+        (2.0, [2.0, 2.0, 2.0], 1.0),
+        (2.0, [2.0, 3.0, 2.0], 0.0),
+        (0.1, [0.1, 0.1, 0.1], 1.0),
+        (0.1, [0.2, 0.1, 0.15], 0.0),
+    ],
+)
+def test_numbers_that_are_all_the_same_have_figures_and_no_warning(same, predicted, expected):
+    y_N, predicted_N = np.full(3, same), np.array(predicted)  # the mean of 0.1, 0.1 and 0.1 is not 0.1
     with np.errstate(all="raise"):
         scores = metrics.regression_scores(predicted_N, y_N)
         intervals = metrics.regression_intervals(predicted_N, y_N, 0.95, 100, 0)
@@ -187,3 +195,26 @@ def test_a_better_model_has_a_larger_main_figure_and_a_smaller_loss(task):
 def test_the_loss_of_a_number_is_the_weighted_mean_squared_error():
     loss = metrics.loss(np.array([[1.0], [2.0]]), np.array([0.0, 0.0]), "regression", np.array([3.0, 1.0]))
     assert loss == pytest.approx((3 * 1 + 1 * 4) / 4)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_figures_of_resamples_are_those_of_the_images_drawn(seed):
+    predicted_N, y_N = numbers(seed)
+    p_NK, y_NK = several(seed)
+    rng = np.random.default_rng(seed)
+    for output, target, task in ((predicted_N[:, None], y_N, "regression"), (p_NK, y_NK, "multilabel")):
+        rows = rng.integers(0, len(target), len(target))
+        times_BN = np.stack([np.ones(len(target)), np.bincount(rows, minlength=len(target))])
+        whole, drawn = metrics.main_figures(output, target, task, times_BN)
+        assert whole == pytest.approx(metrics.main_figure(output, target, task))
+        assert drawn == pytest.approx(metrics.main_figure(output[rows], target[rows], task))
+
+
+@pytest.mark.parametrize(("unit", "offset"), [(1e-7, 0.0), (1e7, 0.0), (1.0, 1e6)])
+def test_r2_does_not_depend_on_the_unit_of_the_numbers(unit, offset):
+    predicted_N, y_N = numbers(0)
+    ones = np.ones((1, len(y_N)))
+    expected = metrics.r2(predicted_N, y_N)
+    predicted_N, y_N = unit * predicted_N + offset, unit * y_N + offset
+    assert metrics.r2(predicted_N, y_N) == pytest.approx(expected, rel=1e-6)
+    assert metrics.main_figures(predicted_N[:, None], y_N, "regression", ones)[0] == pytest.approx(expected, rel=1e-6)

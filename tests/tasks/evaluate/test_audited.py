@@ -2,7 +2,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.audit.copies import COLUMNS
 from tasks.common.manifest import write_table
 from tasks.common.pack import read_pack
 from tasks.evaluate.audited import audit_text
@@ -12,16 +11,7 @@ def leak(paths, *, count=1, split="test"):
     """Writes down that the first images of a split are also among the training images; which images."""
     pack = read_pack(paths.features)
     leaked = pack.index.iloc[pack.rows(split)].head(count)
-    pairs = pd.DataFrame(
-        {
-            **dict.fromkeys(COLUMNS, ""),
-            "other_image_id": leaked["image_id"].to_numpy(),
-            "other_split": split,
-            "cosine_pixels": 1.0,
-            "cosine_features": 1.0,
-        }
-    )
-    write_table(pairs, paths.audit / "leaks.parquet")
+    write_table(leaked[["image_id", "path", "split"]], paths.audit / "leaked.parquet")
     return set(leaked["image_id"])
 
 

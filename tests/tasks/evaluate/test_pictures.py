@@ -149,3 +149,9 @@ def test_numbers_are_pictures_of_any_number_of_images(tmp_path, n):
         residuals_picture(error_N, tmp_path / "b.png")
     assert min(pixels(tmp_path / "a.png").shape[:2]) > 200
     assert min(pixels(tmp_path / "b.png").shape[:2]) > 200
+
+
+@pytest.mark.parametrize("errors", [[0.5, np.nextafter(0.5, 1)], [0.0, 0.0], [1e100, -1e100]])
+def test_errors_that_differ_by_rounding_are_a_picture_too(tmp_path, errors):
+    residuals_picture(np.array(errors), tmp_path / "a.png")
+    assert min(pixels(tmp_path / "a.png").shape[:2]) > 200

@@ -2,9 +2,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tasks.common import basis, heads
 from tasks.common.errors import DataError, ParamsError
+from tasks.common.heads import blocks
 from tasks.common.pack import Pack
-from tasks.head import choice
+from tasks.head import choice, estimator
 from tasks.head.choice import choose, examples_of, hold_out, select_of, train
 from tasks.head.params import HeadParams
 
@@ -137,6 +139,14 @@ def test_without_training_images_there_are_no_views():
     assert examples_of(pack, pack.rows("val"), params()).features_ND.shape == (30, D)
 
 
+def test_an_image_with_views_counts_as_much_as_one_without():
+    pack = pack_of(views=2)
+    rows = pack.rows("train", "val")
+    examples = examples_of(pack, rows, params())
+    image_N = [row for _, row in places(pack, examples.features_ND)]
+    assert np.bincount(image_N, examples.weight_N) == pytest.approx(pack.weights(rows))
+
+
 def test_views_are_never_held_out():
     pack = pack_of(views=1)
     held, _, learned = hold_out(pack, params(folds=3))
@@ -180,18 +190,65 @@ def test_a_figure_of_another_task_is_refused(task, select):
         choose(pack_of(task), params(select=select))
 
 
-def test_a_class_without_a_training_image_is_named():
+@pytest.mark.parametrize("folds", [0, 3])
+def test_a_class_without_a_training_image_is_named_before_anything_is_trained(folds, monkeypatch):
+    monkeypatch.setattr(choice, "search", lambda *_: pytest.fail("it was searched"))
     pack = pack_of()
     index = pack.index.assign(split=np.where(pack.index["label"] == "b", "val", "train"))
     with pytest.raises(DataError, match=r"a class has no image(.|\n)*got: +b"):
-        choose(Pack(pack.stored_ND, pack.views_VD, index, {}), params(folds=0))
+        choose(Pack(pack.stored_ND, pack.views_VD, index, {}), params(folds=folds))
 
 
 def test_features_of_validation_that_are_not_finite_are_refused():
     pack = pack_of()
     pack.stored_ND[pack.rows("val")[2], 1] = np.inf
-    with pytest.raises(DataError, match="row 2 are not finite"):
+    with pytest.raises(DataError, match=r"features of 2\.png are not finite"):
         choose(pack, params(folds=0))
+
+
+def test_features_of_a_view_that_are_not_finite_are_told_by_the_image():
+    pack = pack_of(views=2)
+    pack.views_VD[93, 0] = np.nan  # of 90 training images, the fourth's second view
+    with pytest.raises(DataError, match=r"features of 33\.png are not finite"):
+        choose(pack, params(folds=3))
+
+
+def test_the_features_held_out_are_read_by_slices():
+    pack = pack_of(val=0.5)
+    longest = 0
+
+    class Watched(np.ndarray):
+        def __getitem__(self, rows):
+            nonlocal longest
+            if isinstance(rows, np.ndarray):
+                longest = max(longest, len(rows))
+            return np.asarray(self)[rows]
+
+    watched = Pack(pack.stored_ND.view(Watched), pack.views_VD, pack.index, {})
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (heads, estimator):
+            patch.setattr(module, "blocks", lambda n: blocks(n, 16))
+        patch.setattr(basis, "BLOCK", 16)
+        choose(watched, params(folds=3))
+    assert longest == 16
+
+
+def test_without_folds_and_validation_images_nothing_can_be_chosen():
+    with pytest.raises(ParamsError, match=r"`head.folds`(.|\n)*none(.|\n)*auto"):
+        choose(pack_of(val=0), params(folds=0))
+
+
+@pytest.mark.parametrize("folds", [0, 3])
+def test_without_training_images_nothing_can_be_learned(folds):
+    with pytest.raises(DataError, match="no image is for training"):
+        choose(pack_of(val=1), params(folds=folds))
+
+
+@pytest.mark.parametrize("folds", [0, 3])
+def test_labels_that_are_all_the_same_are_refused(folds):
+    pack = pack_of()
+    with pytest.raises(DataError, match=r"same label(.|\n)*got: +a"):
+        choose(Pack(pack.stored_ND, pack.views_VD, pack.index.assign(label="a"), {}), params(folds=folds))
 
 
 def test_the_same_pack_gives_the_same_bits():
@@ -224,8 +281,9 @@ def test_few_is_what_the_parameter_says():
     assert f"takes {choice.FOLDS} where" in described
 
 
-def test_too_few_groups_for_two_folds_are_refused():
+def test_too_few_groups_for_two_folds_are_refused_and_auto_goes_by_validation_then():
     pack = pack_of(n=40)
     pack.index["group"] = pack.index["label"]
     with pytest.raises(ParamsError, match=r"`head.folds`(.|\n)*groups"):
         hold_out(pack, params(folds=4))
+    assert np.array_equal(hold_out(pack, params(folds="auto"))[0], pack.rows("val"))

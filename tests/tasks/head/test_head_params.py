@@ -49,3 +49,10 @@ def test_other_class_weights_are_refused(wrong):
 def test_values_out_of_range_are_refused_by_key(key, value):
     with pytest.raises(ParamsError, match=rf"`head\.{key}"):
         parse(**{key: value})
+
+
+@pytest.mark.parametrize("key", ["l2_max", "tolerance", "knn_temperature", "mlp_weight_decay"])
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_numbers_must_be_finite(key, value):
+    with pytest.raises(ParamsError, match=rf"`head.{key}(.|\n)*finite"):
+        parse_section(HeadParams, {key: [value] if key == "mlp_weight_decay" else value}, "head")

@@ -305,6 +305,12 @@ def test_a_larger_weight_of_a_class_finds_more_of_it(unbalanced, run_stage):
     assert found[20] > found[1]
 
 
+@pytest.mark.parametrize("steps", [1, 1000])
+def test_a_chosen_candidate_that_did_not_converge_is_said(unbalanced, run_stage, capsys, steps):
+    run_stage("head", unbalanced, max_iterations=steps)
+    assert ("`head.max_iterations`" in capsys.readouterr().err) == (steps == 1)
+
+
 @pytest.mark.parametrize(("bounds", "key"), [((1e-3, 1e-3), None), ((10.0, 1.0), "l2_min"), ((1e-9, 1e-12), "l2_max")])
 def test_a_best_strength_at_an_end_of_the_path_is_said(unbalanced, run_stage, capsys, bounds, key):
     run_stage("head", unbalanced, l2_max=bounds[0], l2_min=bounds[1], strengths=1 if key is None else 3)

@@ -73,3 +73,19 @@ def test_float16_costs_no_accuracy():
     votes = np.exp(np.take_along_axis(cosine_MN, nearest, axis=1) / 0.07)
     exact = ((votes * y_N[nearest]).sum(axis=1) / votes.sum(axis=1) > 0.5).astype(int)
     assert (head.predict(held_MD) == exact).mean() > 0.99
+
+
+def test_of_rows_that_are_just_alike_the_earlier_ones_vote():
+    x_ND, unlike = np.tile(np.float32([[1, 0]]), (3000, 1)), np.float32([[0, 1]])
+    x_ND[:1500] = np.concatenate([unlike, x_ND[1:1500]])
+    head = NearestNeighbours(["a", "b"], k=50).fit(x_ND, np.arange(3000) % 2).head_
+    cosine, place = head.search(np.float32([[2, 0], [0, 3]]))
+    assert np.array_equal(place, [np.arange(1, 51), np.arange(50)])
+    assert (cosine[0] == 1).all()
+    assert cosine[1].tolist() == [1.0] + [0.0] * 49
+
+
+def test_cosines_below_nought_keep_their_order():
+    x_ND = np.float32([[-1, 0], [-0.5, 0.8], [0, 1], [0.5, 0.8], [1, 0]])
+    head = NearestNeighbours(["a", "b"], k=4).fit(x_ND, np.array([0, 1, 0, 1, 0])).head_
+    assert head.search(np.float32([[1, 0], [-1, 0]]))[1].tolist() == [[4, 3, 2, 1], [0, 1, 2, 3]]

@@ -51,21 +51,25 @@ def test_the_slopes_of_classes_are_scikit_learns_but_for_one_factor(l2):
     assert np.allclose(ours / factor, theirs, atol=1e-4)
 
 
-def test_a_rows_score_without_it_is_that_of_a_solution_without_it():
-    x_ND, numbers, weight_N = rows(30)
+@pytest.mark.parametrize("l2", [0.3, 1e-6])
+@pytest.mark.parametrize(("n", "d"), [(30, D), (20, 60)], ids=["more rows than features", "fewer"])
+def test_a_rows_score_without_it_is_that_of_a_solution_without_it(n, d, l2):
+    x_ND, numbers, weight_N = rows(n, d)
     examples = check(x_ND, classes_of(numbers), weight_N, list("abc"), "classification")
     solver = ridge._Solver(examples, list("abc"), "classification", None)
-    l2, z_ND = 0.3, standardised(x_ND, weight_N)
+    z_ND = standardised(x_ND, weight_N)
     score_SK = solver._sample.rows_SR @ (solver._with_target_RK / (solver._variance_R + l2)[:, None])
-    told_SK = solver._without_itself(score_SK, l2)
+    told_SK = solver._without_itself(score_SK, l2) + solver._targets.mean_K
     y_NK = 2.0 * np.eye(3)[examples.target] - 1
     share_N = weight_N / weight_N.sum()
-    mean_K = share_N @ y_NK
-    for row in range(30):  # the mean and the sum of weights are the whole's, as they are in the closed form
-        left_N = np.where(np.arange(30) == row, 0, share_N)
-        inner_DD = (z_ND * left_N[:, None]).T @ z_ND + l2 * np.eye(D)
-        slope_DK = np.linalg.solve(inner_DD, (z_ND * left_N[:, None]).T @ (y_NK - mean_K))
-        assert np.allclose(z_ND[row] @ slope_DK, told_SK[row], atol=1e-4)
+    for row in range(n):  # the sum of weights is that of all, so that the penalty is the same
+        left_N = np.where(np.arange(n) == row, 0, share_N)
+        mean_D, mean_K = (left_N @ values / left_N.sum() for values in (z_ND, y_NK))
+        centred_ND = z_ND - mean_D
+        root_N1 = np.sqrt(left_N)[:, None]
+        inner_NN = (root_N1 * centred_ND) @ (root_N1 * centred_ND).T + l2 * np.eye(n)
+        slope_DK = (root_N1 * centred_ND).T @ np.linalg.solve(inner_NN, root_N1 * (y_NK - mean_K))
+        assert np.allclose(centred_ND[row] @ slope_DK + mean_K, told_SK[row], atol=1e-2 if l2 < 1e-3 else 1e-4)
 
 
 def test_the_path_has_what_each_strength_has_by_itself():

@@ -46,3 +46,13 @@ def test_what_is_as_good_is_not_better():
     score = Score(0.5, 0.9)
     assert not score.better_than(score, "log_loss")
     assert not score.better_than(score, "accuracy")
+
+
+def test_what_is_no_number_is_worse_than_anything():
+    target, weight_M = np.zeros(2), np.ones(2)
+    broken, far = (Score.of(np.full((2, 1), by), target, weight_M, "regression") for by in (np.nan, 1e3))
+    assert broken.loss == np.inf
+    assert far.better_than(broken, "rmse")
+    assert not broken.better_than(far, "rmse")
+    assert Score(9.0, 0.1).better_than(Score(np.inf, 0.9), "accuracy")
+    assert not Score(np.inf, 0.9).better_than(Score(9.0, 0.1), "accuracy")

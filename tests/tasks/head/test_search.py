@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from tasks.common.errors import GraftError
 from tasks.common.heads import LinearHead
 from tasks.head.estimator import Trained, check
 from tasks.head.search import Fold, Held, search
@@ -102,3 +103,13 @@ def test_weights_of_held_out_rows_count(weight):
     of_held = Held(np.array([0, 0]), np.array([1.0, weight]), "classification")
     chosen = search([walk_of([0.1, 2.0])], [Fold(EXAMPLES, HELD_ND)], of_held, "log_loss", 3, lambda: None).best
     assert chosen == (1 if weight < 1 else 0)
+
+
+@pytest.mark.parametrize("select", ["log_loss", "accuracy"])
+def test_a_candidate_that_says_no_numbers_is_beaten_by_the_next(select):
+    assert found_by([np.nan, 0.1, np.nan], select=select).best == 1
+
+
+def test_without_any_candidate_that_says_numbers_there_is_no_choice():
+    with pytest.raises(GraftError, match=r"finite loss(.|\n)*2 tried"):
+        found_by([np.nan, np.nan])

@@ -124,3 +124,27 @@ def test_a_row_without_a_number_is_refused(tmp_path):
 def test_a_parquet_table_keeps_its_types(tmp_path, task, columns, expected):
     pd.DataFrame({"path": ["1.png", "2.png"], **columns}).to_parquet(tmp_path / "list.parquet")
     assert list(read_table(tmp_path / "list.parquet", task)["label"]) == expected
+
+
+def test_lists_are_no_numbers():
+    with pytest.raises(DataError, match=r"row 2 has a label that is no number"):
+        labels("regression", label=["1", [1.0, 2.0]])
+
+
+@pytest.mark.parametrize("number", ["1e200", "-1e101"])
+def test_numbers_whose_squares_have_no_place_are_refused(number):
+    with pytest.raises(DataError, match=r"at most 1e\+100 away from 0"):
+        labels("regression", label=["1", number])
+
+
+def test_two_columns_of_one_class_are_refused():
+    with pytest.raises(DataError, match=r"two columns of one class(.|\n)*cat"):
+        labels("multilabel", **{"label:cat": ["1", "0"], "label: cat": ["0", "0"]})
+
+
+def test_an_empty_cell_does_not_rename_classes_that_are_whole_numbers():
+    assert labels("multilabel", label=pd.Series([1, 2, None])) == ["1", "2", ""]
+
+
+def test_nothing_in_a_list_is_no_class():
+    assert labels("multilabel", label=[["a", None]]) == ["a"]

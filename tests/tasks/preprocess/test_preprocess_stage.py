@@ -475,8 +475,8 @@ def test_copies_with_other_labels_are_held_out_whatever_a_label_is(tabled, prepr
 @pytest.mark.parametrize(
     ("task", "label", "told"),
     [
-        ("multilabel", "red", "no class tells the images apart"),
-        ("multilabel", "", "no class tells the images apart"),
+        ("multilabel", "red", "no class tells the training images apart"),
+        ("multilabel", "", "no class tells the training images apart"),
         ("regression", "1.5", "all training images have the same number"),
     ],
 )
