@@ -78,6 +78,9 @@ def plot_head(results: dict[str, Any], target: Path) -> None:
     for panel, (name, words) in zip(panels, names.items(), strict=True):
         counts = [int(count) for count in growth.get(name, {})]
         seconds = list(growth.get(name, {}).values())
+        panel.set_xlabel(words)
+        if not counts:
+            continue
         panel.plot(counts, seconds, "o-", color=GREEN)
         if len(counts) > 1:
             slope = np.polyfit(np.log(counts), np.log(seconds), 1)[0]
@@ -86,7 +89,6 @@ def plot_head(results: dict[str, Any], target: Path) -> None:
         panel.set_yscale("log")
         panel.set_xticks(counts, [f"{count:,}" for count in counts], rotation=45, minor=False)
         panel.minorticks_off()
-        panel.set_xlabel(words)
         panel.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel("seconds")
     _save(figure, target)
