@@ -74,7 +74,7 @@ def plot_head(results: dict[str, Any], target: Path) -> None:
     """Seconds by rows, features, classes and strengths; above, how the best straight line rises on log scales."""
     growth = results["found"].get("growth", {})
     names = {"n": "rows", "d": "features", "k": "classes", "strengths": "strengths from 1e5 to 1e-6"}
-    figure, panels = plt.subplots(1, len(names), figsize=(13, 3.2))
+    figure, panels = plt.subplots(1, len(names), figsize=(13, 3.2), sharey=True)
     for panel, (name, words) in zip(panels, names.items(), strict=True):
         counts = [int(count) for count in growth.get(name, {})]
         seconds = list(growth.get(name, {}).values())
@@ -90,6 +90,10 @@ def plot_head(results: dict[str, Any], target: Path) -> None:
         panel.set_xticks(counts, [f"{count:,}" for count in counts], rotation=45, minor=False)
         panel.minorticks_off()
         panel.spines[["top", "right"]].set_visible(False)
+    ticks = [0.5, 1, 2, 5, 10, 20, 50, 100]
+    panels[0].set_yticks(ticks, [f"{tick:g}" for tick in ticks], minor=False)
+    panels[0].minorticks_off()
+    panels[0].set_ylim(0.5, None)
     panels[0].set_ylabel("seconds")
     _save(figure, target)
 
