@@ -54,6 +54,11 @@ STRONG, A_DECADE, LOOSE = 10.0, 2, 1e-3
 """A single weak strength is reached over stronger ones: from `STRONG` on, so many a decade, to this tolerance."""
 
 
+WEAK = 1e-3
+"""Below it the tolerance falls with the strength: the less the penalty bends the loss, the further away a solution is
+at the same gradient."""
+
+
 @dataclass(frozen=True)
 class Step:
     """One strength's result.
@@ -94,7 +99,8 @@ def path(
         target: int64 class codes (N,) for `softmax`; zeros and ones (N, K) for `sigmoid`.
         weight_N: weights of the rows; their scale has no effect.
         k: the number of classes, K.
-        tolerance: the largest entry of the gradient, for standardised features, at which a strength ends.
+        tolerance: the largest entry of the gradient, for standardised features, at which a strength ends; at one below
+            `WEAK` so much less as it is weaker.
         max_iterations: steps for one strength at most.
         scratch: a folder for the rotated rows if they are more than memory should hold (`basis.IN_MEMORY`).
     """
@@ -149,7 +155,7 @@ def _walk(
     for l2 in map(float, strengths):
         at_RK = _extrapolate(known, l2) if known else start_RK
         with one_thread_a_product():
-            point = _minimise(problem, l2, at_RK, memory, tolerance, limit)
+            point = _minimise(problem, l2, at_RK, memory, tolerance * min(1.0, l2 / WEAK), limit)
         known.append(point)
         yield point
 

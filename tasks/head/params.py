@@ -70,7 +70,8 @@ class HeadParams(Section):
     """For `logistic`: the path ends after this many strengths in a row without a better result; `ridge` tries all."""
 
     tolerance: float = Field(1e-5, gt=0)
-    """For `logistic`: the largest entry of the mean loss's gradient at which training of one strength ends."""
+    """For `logistic`: the largest entry of the mean loss's gradient at which training of one strength ends; at a
+    strength below 0.001 so much less as it is weaker."""
 
     max_iterations: int = Field(1000, ge=1)
     """For `logistic`: steps for one strength at most."""
