@@ -7,6 +7,7 @@ What a head gives is called output, (N, K): probabilities, or (N, 1) for a numbe
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,16 @@ from .task import Task
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+Counts = npt.NDArray[np.int32]
 
 
 RESAMPLES = 1000
-"""Of the bootstrap of a mean average precision at most: each costs as much as N * K numbers, and not one."""
+"""Of the bootstrap of a mean average precision at least: each costs as much as N * K numbers, and not one."""
 
-PART = 2**20
+WORK = 2 * 10**9
+"""Numbers that a bootstrap of a mean average precision costs, unless that were too few resamples: some seconds."""
+
+PART = 2**18
 """Numbers that are drawn at a time: more would not stay in the processor's cache."""
 
 
@@ -38,8 +43,7 @@ def main_figures(output_NK: Floats, target: npt.NDArray[Any], task: Task, times_
     if task == "classification":
         return times_BN @ (output_NK.argmax(axis=1) == target) / total_B
     if task == "multilabel":
-        each_KB = [_average_precision(p, y, times_BN) for p, y in zip(output_NK.T, target.T, strict=True)]
-        return _mean_of_known(np.array(each_KB).T)
+        return _mean_average_precisions(_rankings(output_NK, target), times_BN.astype(np.int32))
     centred_N = target - target.mean()
     squared_B = times_BN @ (output_NK[:, 0] - target) ** 2 / total_B
     variance_B = times_BN @ centred_N**2 / total_B - (times_BN @ centred_N / total_B) ** 2
@@ -145,24 +149,58 @@ def several_log_loss(p_NK: Floats, y_NK: Floats, weight_N: Floats | None = None)
     return float(-np.average(np.log(right_NK).mean(axis=1), weights=weight_N))
 
 
-def average_precisions(p_NK: Floats, y_NK: Floats) -> Floats:
-    """Of each class, shape (K,): the mean, over the images that have it, of the share of those that have it among all
-    that are ranked at least as high. Not a number for a class that no image has."""
-    once_1N = np.ones((1, len(p_NK)))
-    return np.array([_average_precision(p, y, once_1N)[0] for p, y in zip(p_NK.T, y_NK.T, strict=True)])
+@dataclass(frozen=True)
+class _Ranking:
+    """The images from the highest probability of a class down; P of them have it.
+
+    Attributes:
+        order_N: the images.
+        has_P: the places, in that order, of those that have the class.
+        last_P: the last place of equal probability; images of equal probability have one rank.
+        last_with_P: that place among the P.
+    """
+
+    order_N: Ints
+    has_P: Ints
+    last_P: Ints
+    last_with_P: Ints
 
 
-def _average_precision(p_N: Floats, y_N: Floats, times_BN: Floats) -> Floats:
-    """Shape (B,), where image n is there `times` over; images of equal probability have one rank."""
+def _rankings(p_NK: Floats, y_NK: Floats) -> list[_Ranking]:
+    return [_ranking(p, y) for p, y in zip(p_NK.T, y_NK.T, strict=True)]
+
+
+def _ranking(p_N: Floats, y_N: Floats) -> _Ranking:
     order = np.argsort(-p_N, kind="stable")
-    last = np.searchsorted(-p_N[order], -p_N[order], side="right") - 1  # of the images ranked as high as this one
     has = np.flatnonzero(y_N[order] > 0)
-    times_BP = times_BN[:, order[has]]
-    above_BP = np.cumsum(times_BN[:, order], axis=1)[:, last[has]]
-    above_with_BP = np.cumsum(times_BP, axis=1)[:, np.searchsorted(has, last[has], side="right") - 1]
-    share_BP = np.divide(above_with_BP, above_BP, out=np.zeros_like(above_BP), where=above_BP > 0)
+    last = np.searchsorted(-p_N[order], -p_N[order[has]], side="right") - 1
+    return _Ranking(order, has, last, np.searchsorted(has, last, side="right") - 1)
+
+
+def _average_precision(ranking: _Ranking, times_BN: Counts) -> Floats:
+    """Shape (B,), where image n is there `times` over: the mean, over the images that have the class, of the share of
+    those that have it among all that are ranked at least as high. Whole numbers, as they are added up eight times as
+    fast."""
+    ranked_BN = np.take(times_BN, ranking.order_N, axis=1)
+    times_BP = np.take(ranked_BN, ranking.has_P, axis=1)
+    above_BN = np.cumsum(ranked_BN, axis=1, dtype=np.int32, out=ranked_BN)
+    above_with_BP = np.cumsum(times_BP, axis=1, dtype=np.int32)
+    above_BP = np.maximum(np.take(above_BN, ranking.last_P, axis=1), 1)  # where none is above, none with the class is
+    share_BP = np.take(above_with_BP, ranking.last_with_P, axis=1) / above_BP
     total_B = times_BP.sum(axis=1)
-    return np.divide((times_BP * share_BP).sum(axis=1), total_B, out=np.full(len(total_B), np.nan), where=total_B > 0)
+    summed_B = np.einsum("bp,bp->b", share_BP, times_BP)
+    return np.divide(summed_B, total_B, out=np.full(len(total_B), np.nan), where=total_B > 0)
+
+
+def average_precisions(p_NK: Floats, y_NK: Floats) -> Floats:
+    """Of each class, shape (K,), see `_average_precision`. Not a number for a class that no image has."""
+    once_1N = np.ones((1, len(p_NK)), dtype=np.int32)
+    return np.array([_average_precision(ranking, once_1N)[0] for ranking in _rankings(p_NK, y_NK)])
+
+
+def _mean_average_precisions(rankings: list[_Ranking], times_BN: Counts) -> Floats:
+    """Of resamples, (B,), over the classes that any of a resample's images has."""
+    return _mean_of_known(np.stack([_average_precision(ranking, times_BN) for ranking in rankings], axis=1))
 
 
 def mean_average_precision(p_NK: Floats, y_NK: Floats) -> float:
@@ -179,15 +217,18 @@ def _mean_of_known(values_BK: Floats) -> Floats:
 def mean_average_precision_interval(
     p_NK: Floats, y_NK: Floats, confidence: float, samples: int, seed: int
 ) -> tuple[float, float]:
-    """Percentile interval over at most `RESAMPLES` resamples of the images."""
-    n = len(p_NK)
-    means = []
-    for drawn_BN in _resamples(n, min(samples, RESAMPLES), seed):
-        places = drawn_BN + n * np.arange(len(drawn_BN))[:, None]
-        times_BN = np.bincount(places.ravel(), minlength=drawn_BN.size).reshape(drawn_BN.shape).astype(np.float64)
-        each_KB = [_average_precision(p, y, times_BN) for p, y in zip(p_NK.T, y_NK.T, strict=True)]
-        means.append(_mean_of_known(np.array(each_KB).T))
-    return _ends(np.concatenate(means), confidence)
+    """Percentile interval over resamples of the images: `samples` of them, or as many as `WORK` allows."""
+    n, rankings = len(p_NK), _rankings(p_NK, y_NK)
+    most = min(samples, max(RESAMPLES, WORK // p_NK.size))
+    drawn = (_times(drawn_BN) for drawn_BN in _resamples(n, most, seed))
+    return _ends(np.concatenate([_mean_average_precisions(rankings, times_BN) for times_BN in drawn]), confidence)
+
+
+def _times(drawn_BN: Ints) -> Counts:
+    """How often each of the N images was drawn."""
+    samples, n = drawn_BN.shape
+    places = drawn_BN + n * np.arange(samples)[:, None]
+    return np.bincount(places.ravel(), minlength=drawn_BN.size).reshape(drawn_BN.shape).astype(np.int32)
 
 
 def multilabel_scores(p_NK: Floats, y_NK: Floats) -> dict[str, float]:

@@ -14,7 +14,8 @@ class EvaluateParams(Section):
     """Of the intervals around the main figure and the like."""
 
     bootstrap: int = Field(10_000, ge=100)
-    """Resamples for the intervals; for a mean average precision at most 1,000 of them."""
+    """Resamples for the intervals. For a mean average precision as many of them as cost 2 * 10**9 numbers (images *
+    classes * resamples), but at least 1,000."""
 
     bins: int = Field(15, ge=2)
     """Of the reliability diagram and the calibration error."""

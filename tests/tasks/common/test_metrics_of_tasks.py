@@ -111,6 +111,28 @@ def test_the_interval_of_mean_average_precision_agrees_with_resampling_image_by_
 
 
 @pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("ties", [False, True])
+def test_the_interval_of_mean_average_precision_is_of_scikit_learns_figures_of_the_same_resamples(seed, ties):
+    p_NK, y_NK = several(seed, ties=ties)
+    drawn_BN = np.random.default_rng(seed).integers(0, 80, (40, 80))
+    times_BN = [np.bincount(drawn_N, minlength=80) for drawn_N in drawn_BN]
+    means = [reference.average_precision_score(y_NK, p_NK, sample_weight=times_N) for times_N in times_BN]
+    found = metrics.mean_average_precision_interval(p_NK, y_NK, 0.8, 40, seed)
+    assert found == pytest.approx(np.quantile(means, [0.1, 0.9]), rel=1e-12)
+
+
+def test_the_interval_of_many_images_and_classes_is_of_fewer_resamples(monkeypatch):
+    p_NK, y_NK = several(0)
+    fewer = metrics.mean_average_precision_interval(p_NK, y_NK, 0.9, 120, 1)
+    monkeypatch.setattr(metrics, "RESAMPLES", 100)
+    monkeypatch.setattr(metrics, "WORK", 120 * p_NK.size)
+    assert metrics.mean_average_precision_interval(p_NK, y_NK, 0.9, 200, 1) == fewer
+    monkeypatch.setattr(metrics, "WORK", p_NK.size)
+    least = metrics.mean_average_precision_interval(p_NK, y_NK, 0.9, 200, 1)
+    assert least == metrics.mean_average_precision_interval(p_NK, y_NK, 0.9, 100, 1)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
 def test_the_precision_recall_curve_is_scikit_learns(seed):
     p_NK, y_NK = several(seed, ties=True)
     recall, precision = metrics.precision_recall(p_NK[:, 0], y_NK[:, 0])
