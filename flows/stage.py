@@ -41,7 +41,12 @@ def main(words: list[str]) -> int:
 
 
 def run_stage(stage: str, paths: Paths) -> None:
-    """Parameters, body, figures, record. A failure is recorded as one, and leaves no half-written output."""
+    """Parameters, body, figures, record. A failure is recorded as one, and leaves no half-written output; one that the
+    stage found rather than met is recorded with all that it found.
+
+    Raises:
+        GraftError: something that the user can mend.
+    """
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits to ignore it
     recorder = Recorder(paths.root)  # first of all: MLflow is loaded while this process loads its own
     processes.follow_the_flow()
@@ -60,6 +65,8 @@ def run_stage(stage: str, paths: Paths) -> None:
         record: Record = body.run(params, paths, *extra)
         runs = recorder.runs()
         _record(stage, record, begun, params, paths, recorder)
+        if record.failure is not None:
+            raise record.failure
         outputs = _hash_outputs(stage, paths)
         write_json(paths.run(stage), {"stage": stage, **runs, "inputs": inputs, "outputs": outputs})
         recorder("finish", inputs, outputs)

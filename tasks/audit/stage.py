@@ -18,17 +18,16 @@ from .findings import Findings, look
 from .page import audit_page
 from .params import AuditParams
 from .pictures import curve_picture, map_picture, outliers_picture, pairs_picture, suspects_picture
-from .verdicts import Verdict, stop_if_any_fails, warnings
+from .verdicts import Verdict, failure, warnings
 
 TABLES = ("suspects", "leaks", "conflicts", "outliers", "confusable")
 
 
 def run(params: AuditParams, paths: Paths) -> Record:
-    """Looks, compares with what is allowed, writes all down, and says so; what shall stop the run does it at the end,
-    when there is something to look at.
+    """Looks, compares with what is allowed, writes all down, and says so.
 
-    Raises:
-        DataError: more was found than is allowed, where `audit.on_...` says `fail`.
+    Where more was found than is allowed and `audit.on_...` says `fail`, the record has the failure, which stops the run
+    when all is recorded.
     """
     pack = read_pack(paths.features)
     found = look(pack, params, paths)
@@ -36,7 +35,6 @@ def run(params: AuditParams, paths: Paths) -> Record:
     _write(found, verdicts, pack, params, paths)
     for line in warnings(verdicts):
         say(line)
-    stop_if_any_fails(verdicts, paths.relative(paths.audit / "index.html"))
     return _record(found, verdicts, paths)
 
 
@@ -127,4 +125,5 @@ def _record(found: Findings, verdicts: Sequence[Verdict], paths: Paths) -> Recor
         facts={one.name: f"{one.state}: {one.text}" for one in verdicts} | {"doubling": found.gain},
         curves={"curve": curve} if curve else {},
         files=sorted(paths.audit.iterdir()),
+        failure=failure(verdicts, paths.relative(paths.audit / "index.html")),
     )

@@ -61,16 +61,14 @@ def warnings(verdicts: Sequence[Verdict]) -> list[str]:
     ]
 
 
-def stop_if_any_fails(verdicts: Sequence[Verdict], page: str) -> None:
-    """Raises:
-    DataError: more was found than is allowed, and `fail` is what shall be done then.
-    """
+def failure(verdicts: Sequence[Verdict], page: str) -> DataError | None:
+    """More was found than is allowed, and `fail` is what shall be done then; None if that is not so."""
     failed = [one for one in verdicts if one.state == "fail"]
     if not failed:
-        return
+        return None
     keys = ", ".join(f"`audit.max_{one.name}`" for one in failed)
     switches = ", ".join(f"`audit.on_{one.name}: warn`" for one in failed)
-    raise DataError(
+    return DataError(
         f"the audit found more in the data than {keys} allows",
         got="; ".join(one.text for one in failed),
         allowed="; ".join(f"{one.name} {one.bound}" for one in failed),

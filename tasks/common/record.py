@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .errors import GraftError
+
 
 @dataclass(frozen=True)
 class DatasetRecord:
@@ -25,6 +27,7 @@ class Record:
         curves: name -> [(step, value), ...], for figures that have a course.
         files: what to keep with the run, whole; small.
         dataset: the images themselves, if the stage read them.
+        failure: why the run must stop here, once all of this has been recorded.
     """
 
     metrics: dict[str, Any]
@@ -32,3 +35,4 @@ class Record:
     curves: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
     files: list[Path] = field(default_factory=list)
     dataset: DatasetRecord | None = None
+    failure: GraftError | None = None

@@ -50,7 +50,7 @@ def test_another_head_parameter_runs_the_head_and_what_follows(rerun: Rerun) -> 
     assert rerun.ran == ["head", "audit", "finetune", "evaluate", "register"]
 
 
-def test_a_failing_audit_stops_the_run_and_leaves_its_page(project: Project) -> None:
+def test_a_failing_audit_stops_the_run_and_leaves_its_page_and_its_record(project: Project) -> None:
     (project.root / "report").rename(project.root / "former")
     project.set("audit", outlier_score=0.01, max_outliers=0.0, on_outliers="fail")
 
@@ -60,7 +60,15 @@ def test_a_failing_audit_stops_the_run_and_leaves_its_page(project: Project) -> 
     assert "`audit.max_outliers`" in done.stderr
     assert "outliers.png" in (project.root / "data" / "audit" / "index.html").read_text(encoding="utf-8")
     assert not (project.root / "report").exists()
-    assert [run.info.status for run in project.runs() if run.info.run_name == "audit"] == ["FINISHED", "FAILED"]
+    before, failed = [run for run in project.runs() if run.info.run_name == "audit"]
+    assert (before.info.status, failed.info.status) == ("FINISHED", "FAILED")
+    assert failed.data.metrics["outliers"] > before.data.metrics["outliers"]
+    assert failed.data.tags["outliers"].startswith("fail: ")
+    assert "`audit.max_outliers`" in failed.data.tags["mlflow.note.content"]
+    kept = {file.path for file in project.mlflow().list_artifacts(failed.info.run_id)}
+    assert {"index.html", "outliers.parquet", "outliers.png"} <= kept
+    parent = project.mlflow().get_run(failed.data.tags["mlflow.parentRunId"])
+    assert parent.info.status == "FAILED"
 
 
 def test_a_comment_in_the_heads_code_runs_the_head(project: Project) -> None:

@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -103,11 +104,15 @@ def test_what_is_within_the_limit_is_not_said(mislabelled, run_stage, capsys):
     assert "suspected" not in capsys.readouterr().err
 
 
-def test_a_failing_audit_has_written_what_there_is_to_look_at(mislabelled, run_stage):
+def test_a_failing_audit_has_written_what_there_is_to_look_at_and_its_record_says_why(mislabelled, run_stage):
     paths, wrong = mislabelled
     shutil.rmtree(paths.audit)
-    with pytest.raises(DataError, match=r"audit.max_suspects(.|\n)*1 labels are suspected(.|\n)*data/audit/index.html"):
-        run_stage("audit", paths, max_suspects=0.0, on_suspects="fail")
+    record = run_stage("audit", paths, max_suspects=0.0, on_suspects="fail")
+    assert isinstance(record.failure, DataError)
+    said = r"audit.max_suspects(.|\n)*1 labels are suspected(.|\n)*data/audit/index.html"
+    assert re.search(said, str(record.failure))
+    assert record.metrics["suspects"] == 1
+    assert paths.audit / "suspects.parquet" in record.files
     assert list(table(paths, "suspects")["path"]) == [wrong]
     assert wrong in (paths.audit / "index.html").read_text(encoding="utf-8")
 

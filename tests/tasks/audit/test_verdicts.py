@@ -1,6 +1,6 @@
 import pytest
 
-from tasks.audit.verdicts import Verdict, stop_if_any_fails, warnings
+from tasks.audit.verdicts import Verdict, failure, warnings
 from tasks.common.errors import DataError
 
 
@@ -34,14 +34,14 @@ def test_what_is_ignored_or_within_its_limit_is_not_said():
 
 @pytest.mark.parametrize("action", ["warn", "ignore"])
 def test_only_what_shall_fail_stops_the_run(action):
-    stop_if_any_fails([verdict(9, 0.02, action), verdict(1, 0.02, "fail")], "data/audit/index.html")
+    assert failure([verdict(9, 0.02, action), verdict(1, 0.02, "fail")], "data/audit/index.html") is None
 
 
 def test_the_error_says_what_was_found_what_is_allowed_and_what_to_do():
     verdicts = [verdict(9, 0.02, "fail"), verdict(3, 0.0, "fail", name="leaks"), verdict(9, 0.02, name="outliers")]
-    with pytest.raises(DataError) as raised:
-        stop_if_any_fails(verdicts, "data/audit/index.html")
-    assert str(raised.value) == "\n".join(
+    error = failure(verdicts, "data/audit/index.html")
+    assert isinstance(error, DataError)
+    assert str(error) == "\n".join(
         [
             "the audit found more in the data than `audit.max_suspects`, `audit.max_leaks` allows",
             "  got:     9 labels are suspected of 200 (4.5%); 3 labels are suspected of 200 (1.5%)",
