@@ -232,9 +232,9 @@ class NeighbourHead(Head):
             else:
                 chosen_BK += votes_BJ[:, j, None] * self.target[place_BJ[:, j]]
         further_B1 = likeness_BJ[:, -1:] * self.weight.mean()
-        return (chosen_BK + further_B1 * self._share()) / (votes_BJ.sum(axis=1, keepdims=True) + further_B1)
+        return (chosen_BK + further_B1 * self.share()) / (votes_BJ.sum(axis=1, keepdims=True) + further_B1)
 
-    def _share(self) -> Double:
+    def share(self) -> Double:
         """Of all weight, that of the images of each class, shape (K,)."""
         weight = self.weight.astype(np.float64)
         if self.task == "classification":

@@ -8,9 +8,11 @@ import pytest
 from tasks.common.calibration import Calibration
 from tasks.common.errors import GraftError
 from tasks.common.files import read_json, write_json
-from tasks.common.heads import LinearHead
+from tasks.common.heads import LinearHead, NeighbourHead
 from tasks.common.manifest import write_table
 from tasks.common.paths import Paths
+from tasks.register import stage as register
+from tasks.register.package import write_package
 from tasks.register.stage import predict_in_fresh_process
 
 
@@ -46,6 +48,46 @@ def test_a_head_that_is_not_the_evaluated_one_is_refused(paths, run_stage):
     with pytest.raises(GraftError, match="does not predict what evaluate saw") as caught:
         run_stage("register", paths)
     assert "a probability that differs by" in caught.value.got
+
+
+@pytest.fixture
+def neighbours(paths, run_stage):
+    """A project with a nearest neighbours' head."""
+    for name in ("head", "finetune", "evaluate"):
+        run_stage(name, paths, **({"kind": "knn", "knn_k": [3]} if name == "head" else {}))
+    return paths
+
+
+def test_neighbours_as_near_as_each_other_may_change_places_by_rounding(neighbours, run_stage):
+    """All training images are one another's copies but for the label: evaluate and the package are at odds on which of
+    them are nearest."""
+    head = NeighbourHead.load(neighbours.head)
+    same = replace(head, unit=np.repeat(head.unit[:1], len(head.unit), axis=0))
+    same.save(neighbours.head)
+    run_stage("evaluate", neighbours)
+    replace(same, target=same.target[::-1]).save(neighbours.head)
+    assert run_stage("register", neighbours).metrics["largest_difference"] > 0.1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"target": lambda head: (head.target + (head.target > 0)) % 3},  # one of three classes is another
+        {"unit": lambda head: head.unit[:, ::-1]},
+        {"temperature": lambda head: 0.5},
+        {"weight": lambda head: head.weight * np.linspace(1, 3, len(head.weight), dtype=np.float32)},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_package_whose_neighbours_are_not_the_evaluated_ones_is_refused(neighbours, run_stage, monkeypatch, change):
+    def broken(folder, graph, head, calibration, facts):
+        changed = {name: make(head) for name, make in change.items()}
+        write_package(folder, graph, replace(head, **changed), calibration, facts)
+
+    assert run_stage("register", neighbours).metrics["largest_difference"] <= 1e-6
+    monkeypatch.setattr(register, "write_package", broken)
+    with pytest.raises(GraftError, match="does not predict what evaluate saw"):
+        run_stage("register", neighbours, smoke_images=100)
 
 
 def test_a_package_that_was_refused_does_not_replace_the_earlier_one(paths, run_stage, tree_bytes):
