@@ -40,6 +40,10 @@ import pandas as pd
 from {code}.register.serving import ImageClassifier
 
 
+TYPES = {{"label": "str", "score": "float64", "value": "float64", "abstain": "bool"}}
+"""Of the columns that are no objects, which a table without rows cannot tell."""
+
+
 class Model(mlflow.pyfunc.PythonModel):
     """Column `image` (bytes, base64 or paths) in; out as ImageClassifier.predict says."""
 
@@ -47,7 +51,14 @@ class Model(mlflow.pyfunc.PythonModel):
         self._classifier = ImageClassifier(Path(context.artifacts["package"]))
 
     def predict(self, context, model_input, params=None):
-        return pd.DataFrame(self._classifier.predict(list(model_input["image"])), columns=self._classifier.columns)
+        columns = self._classifier.columns
+        answers = self._classifier.predict(_images(model_input["image"]))
+        return pd.DataFrame(answers, columns=columns).astype({{name: TYPES[name] for name in columns if name in TYPES}})
+
+
+def _images(column):
+    """One entry an image: of {{"image": [...]}} MLflow makes a single row with a list in it."""
+    return [image for entry in column for image in (entry if isinstance(entry, list) else [entry])]
 
 
 mlflow.models.set_model(Model())

@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pandas as pd
+from served import check_served
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -126,6 +127,7 @@ def test_signature_example_and_requirements_are_there(finished: Project) -> None
     assert info.signature.inputs.input_names() == ["image"]
     assert info.signature.outputs.input_names() == ["label", "score", "probabilities"]
     assert info.saved_input_example_info is not None
+    check_served("models:/graft/1", info.signature.outputs)
     requirements = (finished.root / "models" / "package" / "requirements.txt").read_text(encoding="utf-8")
     assert "openvino==" in requirements
     assert "torch" not in requirements

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from projects import Project, draw_shapes, draw_turned, make_project
+from served import check_served
 
 from flows.rank import rank_backbones
 from tasks.common.errors import ParamsError
@@ -41,6 +42,7 @@ def check_record(project: Project, main: str, columns: list[str]) -> None:
     mlflow.set_tracking_uri(f"sqlite:///{project.root}/mlflow.db")
     model = mlflow.models.get_model_info(project.json("models/registration.json")["model_uri"])
     assert model.signature.outputs.input_names() == columns
+    check_served("models:/graft/1", model.signature.outputs)
 
 
 def check_pages(project: Project, title: str, plots: list[str]) -> None:
