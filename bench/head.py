@@ -247,8 +247,8 @@ def growth(data: Any) -> Json:
 
 
 def whole(data: Any) -> Json:
-    """All 60,000 rows, with the stage's tolerance: until the loss on 10,000 others turns, as the stage `head` walks, and
-    all 45 strengths."""
+    """All 60,000 rows, with the stage's tolerance: until the loss on 10,000 others turns, as the stage `head` walks,
+    and all 45 strengths."""
     x_ND, y_N = (np.array(part) for part in data["train"])
     started = time.perf_counter()
     visited, _ = until_it_turns(walk(x_ND, y_N, K, STRENGTHS), *(np.array(part) for part in data["t10k"]))
