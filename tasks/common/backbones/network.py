@@ -19,15 +19,18 @@ from .spec import AS_TRAINED, Form, Spec, check_same, libraries
 from .weights import WeightsSource, fit_state, read_checkpoint, read_state
 
 
-def create(backbone: str, source: WeightsSource, form: Form = AS_TRAINED) -> torch.nn.Module:
+def create(backbone: str, source: WeightsSource, form: Form = AS_TRAINED, seed: int = 0) -> torch.nn.Module:
     """The network in evaluation mode; its output is the feature vector, or the logits, float32 (B, D).
+
+    Args:
+        seed: of weights that are random.
 
     Raises:
         ParamsError: timm knows no such model, or it does not take images of this size or number of channels.
         WeightsError: the weights cannot be had, or are another network's; or have no classifier for `logits`.
     """
     source = fetched(backbone, source)
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     model = adapt(_with_weights(backbone, source, form), backbone, form)
     if form.output != "logits":
         model.reset_classifier(0)  # type: ignore[operator]
