@@ -79,6 +79,8 @@ def look(outcome: Outcome, candidate: Candidate, pack: Pack, paths: Paths, most:
             say(f"evaluate: the report shows no heat maps: {error}")
             return Looks(pack.task, (), error.what)
         table = chosen(outcome, pack.task, most)
+        if table.empty:
+            return Looks(pack.task, (), "nothing was found in any test image, and rightly so")
         pixels = [load(paths.raw / path, transform) for path in table["path"]]
         heats = _heats(looking, pixels, list(table["output"]), transform)
     seen = (Look(*each) for each in zip(table["caption"], table["wrong"], pixels, heats))
@@ -108,7 +110,8 @@ def chosen(outcome: Outcome, task: Task, most: int) -> pd.DataFrame:
     `path`; `output`, whose heat map is asked for: of the class that was said, or of several the most probable; `wrong`;
     `caption`.
     """
-    table = _JUDGED[task](outcome).assign(path=outcome.index["path"])
+    table = _JUDGED[task](outcome)
+    table = table.assign(path=outcome.index["path"].to_numpy()[table.index])
     wrong = table[table["wrong"]].sort_values(["off", "path"], ascending=[False, True])
     right = table[~table["wrong"]].sort_values(["off", "path"])
     worst = wrong.head(most - min(most // 2, len(right)))
@@ -130,7 +133,8 @@ def _one_class(outcome: Outcome) -> pd.DataFrame:
 
 
 def _several_classes(outcome: Outcome) -> pd.DataFrame:
-    """The same of the most probable class, whether or not it was found; what was found comes before what was not."""
+    """The same of the most probable class; not of images in which nothing was found and rightly so, which have nothing
+    to look for."""
     rows, said_N = np.arange(len(outcome.output)), outcome.output.argmax(axis=1)
     p_N, true_N = outcome.output[rows, said_N], outcome.target[rows, said_N] > 0
     wrong_N = (p_N >= 0.5) != true_N
@@ -140,7 +144,8 @@ def _several_classes(outcome: Outcome) -> pd.DataFrame:
         for label, k, p in zip(labels, said_N, p_N)
     ]
     off_N = np.where(wrong_N, np.abs(p_N - true_N), 1 - p_N)
-    return pd.DataFrame({"output": said_N, "wrong": wrong_N, "off": off_N, "caption": captions})
+    table = pd.DataFrame({"output": said_N, "wrong": wrong_N, "off": off_N, "caption": captions})
+    return table[wrong_N | (p_N >= 0.5)]
 
 
 def _number(outcome: Outcome) -> pd.DataFrame:
@@ -161,14 +166,13 @@ def _short(text: str) -> str:
 
 def draw_looks(looks: Looks, folder: Path) -> None:
     """looks.png, if there is anything to see."""
-    if not looks.seen:
-        return
-    worst, best = (
-        ("Largest errors", "Smallest errors") if looks.task == "regression" else ("Worst mistakes", "Successes")
-    )
+    worst, best = _TITLES.get(looks.task, ("Worst mistakes", "Successes"))
     parts = {worst: [one for one in looks.seen if one.wrong], best: [one for one in looks.seen if not one.wrong]}
-    looks_picture(parts, folder / FILE)
+    if looks.seen:
+        looks_picture({title: some for title, some in parts.items() if some}, folder / FILE)
 
+
+_TITLES: dict[Task, tuple[str, str]] = {"regression": ("Largest errors", "Smallest errors")}
 
 _SPEAKS = {
     "classification": "speaks for the class that was said",

@@ -133,21 +133,23 @@ LOOKS_A_ROW = 3
 
 
 def looks_picture(parts: Mapping[str, Sequence[Look]], path: Path) -> None:
-    """Under each title pairs: an image as the network sees it, and the same with its heat map."""
-    parts = {title: looks for title, looks in parts.items() if looks}
+    """Under each title pairs: an image as the network sees it, and the same with its heat map.
+
+    Args:
+        parts: title -> at least one look.
+    """
     rows = {title: -(-len(looks) // LOOKS_A_ROW) for title, looks in parts.items()}
-    height, width = next(iter(parts.values()))[0].heat_HW.shape
-    cell = 3.5 * height / (2 * width) + 0.5
-    size = (3.6 * LOOKS_A_ROW, sum(cell * n + 0.35 for n in rows.values()))
-    figure = Figure(figsize=size, layout="constrained")
-    ratios = [cell * n + 0.35 for n in rows.values()]
-    for part, (title, looks) in zip(
-        figure.subfigures(len(parts), 1, height_ratios=ratios, squeeze=False).ravel(), parts.items()
-    ):
-        part.suptitle(title)
-        for axes in part.subplots(rows[title], LOOKS_A_ROW, squeeze=False).ravel():
+    first = next(iter(parts.values()))[0]
+    height, width = first.heat_HW.shape
+    row = 1.75 * height / width + 0.2 * (1 + first.caption.count("\n")) + 0.1
+    inches = [row * n + 0.35 for n in rows.values()]
+    figure = Figure(figsize=(3.6 * LOOKS_A_ROW, sum(inches)), layout="constrained")
+    places = figure.subfigures(len(parts), 1, height_ratios=inches, squeeze=False).ravel()
+    for place, (title, looks) in zip(places, parts.items()):
+        place.suptitle(title)
+        for axes in place.subplots(rows[title], LOOKS_A_ROW, squeeze=False).ravel():
             axes.axis("off")
-        for axes, look in zip(part.axes, looks):
+        for axes, look in zip(place.axes, looks):
             axes.imshow(_pair(look))
             axes.set_title(look.caption, fontsize=9, parse_math=False)
     save(figure, path)
