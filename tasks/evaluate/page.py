@@ -32,8 +32,8 @@ class _Layout:
     pictures: tuple[tuple[str, Callable[[Metrics], str], str], ...]
 
 
-def report_page(metrics: Metrics, confidence: float) -> str:
-    """The page's text; `metrics` as in metrics/evaluate.json."""
+def report_page(metrics: Metrics, confidence: float, further: str = "") -> str:
+    """The page's text; `metrics` as in metrics/evaluate.json, `further` as it is at the end."""
     layout, main = _LAYOUTS[metrics["task"]], MAIN[metrics["task"]]
     value, low, high = (main.text(metrics[key]) for key in main.keys)
     of_classes = f" of {metrics['classes']} classes" if "classes" in metrics else ""
@@ -52,6 +52,7 @@ def report_page(metrics: Metrics, confidence: float) -> str:
                 f'<h2>{title}</h2>{text(metrics)}<img src="{file}" alt="{title}">'
                 for title, text, file in layout.pictures
             ),
+            *([further] if further else []),
         ],
     )
 

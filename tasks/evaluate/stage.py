@@ -16,6 +16,7 @@ from ..common.record import DatasetRecord, Record
 from ..common.task import Task
 from . import classification, multilabel, regression
 from .audited import without_leaks
+from .looks import Looks, draw_looks, look, looks_text
 from .outcome import Outcome, Report
 from .page import report_page
 from .params import EvaluateParams
@@ -59,7 +60,8 @@ def run(params: EvaluateParams, paths: Paths) -> Record:
         "candidates": scores,
         **without_leaks(paths.audit, outcome, report, params),
     }
-    _write(report, outcome, predictions, metrics, params, paths, pack.channels)
+    looks = look(outcome, candidates[chosen], pack, paths, params.looks) if params.looks else None
+    _write(report, outcome, predictions, metrics, looks, params, paths, pack.channels)
     profile = {"images": len(test), "split": "test"}
     return Record(
         metrics=metrics,
@@ -74,6 +76,7 @@ def _write(
     outcome: Outcome,
     predictions: pd.DataFrame,
     metrics: dict[str, Any],
+    looks: Looks | None,
     params: EvaluateParams,
     paths: Paths,
     channels: int,
@@ -82,7 +85,10 @@ def _write(
         write_table(predictions, folder / "predictions.parquet")
         report.draw(outcome, predictions, metrics, params, paths.raw, channels, folder)
         shutil.copytree(paths.audit, folder / "audit")
-        (folder / "index.html").write_text(report_page(metrics, params.confidence), encoding="utf-8")
+        if looks is not None:
+            draw_looks(looks, folder)
+        further = looks_text(looks) if looks is not None else ""
+        (folder / "index.html").write_text(report_page(metrics, params.confidence, further), encoding="utf-8")
     with whole_folder(paths.plots("evaluate")) as folder:
         for name, columns in TABLES.items():
             pd.DataFrame(columns=columns).to_csv(folder / name, index=False)
