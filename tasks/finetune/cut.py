@@ -24,6 +24,10 @@ SHARE = 4
 """Where most layers have the same number of tokens, the last stage is a so many-th part of all."""
 
 
+class CannotCut(ParamsError):
+    """A network that is not one layer after the other around the cut."""
+
+
 class Trunk(nn.Module):
     """Gives the input of the module `before`, flattened: (B, C * H * W) or (B, tokens * C)."""
 
@@ -123,7 +127,7 @@ def cut(network: nn.Module, before: str, input_shape: tuple[int, int, int]) -> t
     """The two, in evaluation mode.
 
     Raises:
-        ParamsError: together they are not the network, whose later layers take more than the maps.
+        CannotCut: together they are not the network, whose later layers take more than the maps.
     """
     network.eval()
     trunk, tail = Trunk(copy.deepcopy(network), before).eval(), Tail(network, before, input_shape).eval()
@@ -131,7 +135,7 @@ def cut(network: nn.Module, before: str, input_shape: tuple[int, int, int]) -> t
     with torch.no_grad():
         whole, parts = network(example), tail(trunk(example))
     if float((whole - parts).abs().max()) > AGREE * float(whole.abs().max()):
-        raise ParamsError(
+        raise CannotCut(
             "params.yaml: this backbone cannot be cut for `finetune.layers: last_stage`",
             got=f"from {before} on, its layers take more than the maps of the layer before",
             allowed="finetune.layers: all | norm",

@@ -66,14 +66,14 @@ class Job:
         self._source = self._make_source()
         self._goal = Goal.of(pack.task, pack.targets(train), params.label_smoothing)
         body = self._tail or self._network
-        choose(body, params.layers)
+        choose(body, params.trained)
         self._trainer = Trainer(
             body, self._start(), self._source.feed, self._source.example, params, self.plan, self._goal
         )
 
     def _make_source(self) -> Source:
         recipe = Recipe.of(self.augment, self._params.seed)
-        if self._params.layers != "last_stage":
+        if self._params.trained != "last_stage":
             return FromImages(self._pack, self._spec.transform, recipe, self._paths, self._params.decoded_gb)
         transform = self._spec.transform
         shape = (transform.channels, transform.height, transform.width)

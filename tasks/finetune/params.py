@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from ..common.augment import Recipe
 from ..common.params import Section
+from ..common.recipe import Recipe
 
 Auto = Literal["auto"]
 
@@ -19,7 +19,7 @@ class FinetuneParams(Section):
     """`auto` trains when it can pay: there are enough images, the frozen head leaves enough to gain, and the time fits
     `budget_minutes`. Whatever was trained is only kept if it is better than the frozen head on validation."""
 
-    budget_minutes: float = Field(2.0, gt=0)
+    budget_minutes: float = Field(5.0, gt=0)
     """What `auto` may spend; predicted from measured steps before it starts."""
 
     min_images: int = Field(500, ge=1)
@@ -30,9 +30,10 @@ class FinetuneParams(Section):
     what was trained to be kept."""
 
     init: Literal["pretrained", "scratch"] = "pretrained"
-    """`scratch` forgets what was transferred: random weights, a random last layer; to compare with, not to use."""
+    """`scratch` forgets what was transferred, and trains all layers from random weights, whatever `layers` says; to
+    compare with."""
 
-    layers: Literal["all", "last_stage", "norm"] = "all"
+    layers: Literal["all", "last_stage", "norm"] = "last_stage"
     """What of the backbone is trained: `all`; `last_stage`, on cached maps of the frozen layers before it, which is
     much faster; `norm`, the scale and shift of its norm layers. The last layer always is."""
 
@@ -118,8 +119,7 @@ class FinetuneParams(Section):
     seed: int = 0
     """Of the order of the images, their augmentation, and all else that is random."""
 
-    @model_validator(mode="after")
-    def _all_from_scratch(self) -> FinetuneParams:
-        if self.init == "scratch" and self.layers != "all":
-            raise ValueError(f"`init: scratch` trains all layers, so `layers: {self.layers}` does not go with it")
-        return self
+    @property
+    def trained(self) -> Literal["all", "last_stage", "norm"]:
+        """The layers that are trained: random ones are of no use frozen."""
+        return "all" if self.init == "scratch" else self.layers

@@ -55,9 +55,15 @@ def run(params: FinetuneParams, paths: Paths) -> Record:
     if reason or not isinstance(head, LinearHead):
         return stay(reason)  # torch is not needed to say no
 
+    from .cut import CannotCut
     from .job import Job
 
-    job = Job(params, pack, head, paths, train, val)
+    try:
+        job = Job(params, pack, head, paths, train, val)
+    except CannotCut as error:
+        if params.mode == "on":
+            raise
+        return stay(f"{pack.fingerprint['backbone']} cannot be cut for its last stage: {error.got}")
     go, reason, minutes = whether_it_fits(params, job.plan.epochs, len(train), lambda: job.seconds() / 60)
     if not go:
         return stay(reason, minutes)
@@ -70,7 +76,7 @@ def run(params: FinetuneParams, paths: Paths) -> Record:
         Calibration.load(paths.head), tuned_output, pack.targets(val), pack.weights(val), pack.task
     )
     chosen, verdict = whether_to_keep(frozen, tuned, p, params.significance, calibration.kept)
-    settled = {"layers": params.layers, "init": params.init, **job.settled()}
+    settled = {"layers": params.trained, "init": params.init, **job.settled()}
     decision = Decision(
         params.mode, True, chosen, f"{reason}; {verdict}", len(train), params.budget_minutes,
         {"head": frozen, "finetune": tuned}, p, further, settled,
@@ -112,7 +118,7 @@ def _stay(
 
 
 def _what(params: FinetuneParams) -> str:
-    layers = {"all": "all layers", "last_stage": "the last stage", "norm": "the norm layers"}[params.layers]
+    layers = {"all": "all layers", "last_stage": "the last stage", "norm": "the norm layers"}[params.trained]
     return layers if params.init == "pretrained" else f"{layers} from scratch"
 
 
@@ -142,7 +148,7 @@ def _write(decision: Decision, job: Job, calibration: Calibration, course: Cours
         tuned = WeightsSource("finetuned", spec.weights)
         convert(backbone, network.spec_of(backbone, spec.backbone, tuned, spec.form), folder / "graph")
         pd.DataFrame(course.rows).to_csv(folder / "curves.csv", index=False)
-        augmented_sheet(_shown(pack, paths), job.augment, folder / SHEET)
+        augmented_sheet(_shown(pack, paths), job.augment, spec.transform, job.plan.epochs, folder / SHEET)
 
 
 def _record(

@@ -120,7 +120,7 @@ class Trainer:
         self.device = self._world.device
         self.network = nn.Sequential(body, _linear(*last)).to(self.device)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if plan.batch_norm == "frozen" and params.layers != "norm":  # there, weights need no gradient
+        if plan.batch_norm == "frozen" and params.trained != "norm":  # there, weights need no gradient
             folding.fold(self.network, example.to(self.device))
         self._groups = groups(
             body,

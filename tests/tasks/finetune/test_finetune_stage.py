@@ -314,18 +314,20 @@ def test_from_scratch_nothing_is_left_of_what_was_transferred(paths, run_stage, 
     assert (record.facts["init"], record.facts["layers"]) == ("scratch", "all")
 
 
-@pytest.mark.parametrize("layers", ["last_stage", "norm"])
-def test_from_scratch_there_is_nothing_to_leave_frozen(layers):
-    from tasks.common.params import parse_section
-    from tasks.finetune.params import FinetuneParams
+def test_auto_stays_with_the_head_where_the_network_cannot_be_cut(poor_paths, run_stage, monkeypatch):
+    from tasks.finetune import cut
 
-    with pytest.raises(ParamsError, match="init: scratch"):
-        parse_section(FinetuneParams, {"init": "scratch", "layers": layers}, "finetune")
+    monkeypatch.setattr(cut, "AGREE", -1.0)  # as if the two parts were never the network
+    changes = {"layers": "last_stage", "min_images": 1, "budget_minutes": 60, "batch_size": 8}
+    record = run_stage("finetune", poor_paths, mode="auto", **changes)
+    assert "test_efficientnet cannot be cut for its last stage" in record.facts["reason"]
+    with pytest.raises(ParamsError, match="finetune.layers: all"):
+        run_stage("finetune", poor_paths, mode="on", **changes)
 
 
 def test_two_processes_learn_what_one_does(paths, tmp_path, run_stage):
     """Two, on the processor by gloo, with the same images a step."""
-    changes = {"mode": "on", "epochs": 2, "batch_size": 8, "precision": "f32", "mixup": 0.3}
+    changes = {"mode": "on", "layers": "all", "epochs": 2, "batch_size": 8, "precision": "f32", "mixup": 0.3}
     both = Paths(Path(shutil.copytree(paths.root, tmp_path / "both")))
     run_stage("finetune", paths, processes=1, **changes)
     run_stage("finetune", both, processes=2, **changes)
