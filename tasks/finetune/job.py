@@ -41,6 +41,7 @@ class Job:
 
     Args:
         head: where the last layer starts; from scratch it starts from nothing.
+        also: further rows that `output` will be asked of.
 
     Attributes:
         plan: what `auto` came to.
@@ -52,10 +53,18 @@ class Job:
     """
 
     def __init__(
-        self, params: FinetuneParams, pack: Pack, head: LinearHead, paths: Paths, train: Rows, val: Rows
+        self,
+        params: FinetuneParams,
+        pack: Pack,
+        head: LinearHead,
+        paths: Paths,
+        train: Rows,
+        val: Rows,
+        also: Rows | None = None,
     ) -> None:
         self._params, self._pack, self._head, self._paths = params, pack, head, paths
         self._train, self._val = train, val
+        self._plain = val if also is None else np.concatenate([val, also])
         self._spec = Spec.from_dict(pack.fingerprint)
         self.plan = plan(params, len(train))
         self.augment = Augment(
@@ -83,7 +92,16 @@ class Job:
         if self._params.views == "auto":
             views = min(views, room(len(self._train), int(np.prod(self._tail.shape)), self._params.decoded_gb))
         return FromMaps(
-            self._pack, self._spec, trunk, before, self._tail.shape, recipe, self._train, self._val, views, self._paths
+            self._pack,
+            self._spec,
+            trunk,
+            before,
+            self._tail.shape,
+            recipe,
+            self._train,
+            self._plain,
+            views,
+            self._paths,
         )
 
     def _start(self) -> tuple[Array, Array]:

@@ -117,7 +117,7 @@ class FromImages:
 class FromMaps:
     """Args:
     trunk: the layers that stay frozen; `before` names the cut, `shape` is that of an image's maps.
-    train, val: the rows whose maps are needed, of `views` views for training; 0 for the images as they are.
+    train, plain: the rows whose maps are needed, of the images as they are but for `views` views for training.
 
     Attributes:
         views: of each training image; 0 for the images as they are.
@@ -132,7 +132,7 @@ class FromMaps:
         shape: tuple[int, ...],
         recipe: Recipe,
         train: Rows,
-        val: Rows,
+        plain: Rows,
         views: int,
         paths: Paths,
     ) -> None:
@@ -140,17 +140,17 @@ class FromMaps:
         self._paths, self.views, self._views = paths, views, max(views, 1)
         self._dimension = int(np.prod(shape))
         self._before = before
-        self._rows = np.concatenate([np.repeat(train, self._views), val])
+        self._rows = np.concatenate([np.repeat(train, self._views), plain])
         number = np.arange(views) if views else np.array([-1])
-        self._numbers = np.concatenate([np.tile(number, len(train)), np.full(len(val), -1)])
+        self._numbers = np.concatenate([np.tile(number, len(train)), np.full(len(plain), -1)])
         self._first = {int(row): place * self._views for place, row in enumerate(train)}
-        self._first |= {int(row): len(train) * self._views + place for place, row in enumerate(val)}
+        self._first |= {int(row): len(train) * self._views + place for place, row in enumerate(plain)}
         ids = list(pack.index["image_id"])
         self._ids = ids_of([
             ids[row] if number < 0 else view_key(ids[row], int(number), recipe.named)
             for row, number in zip(self._rows, self._numbers, strict=True)
         ])  # fmt: skip
-        self._is_val = frozenset(map(int, val))
+        self._is_plain = frozenset(map(int, plain))
         fingerprint = self._fingerprint()
         self._cache = FeatureCache(paths.cache / "features" / str(fingerprint["digest"]), self._dimension, "float16")
         self._note = fingerprint
@@ -192,7 +192,7 @@ class FromMaps:
         def load(i: int, epoch: int) -> Array:
             assert self._maps is not None
             row = int(rows[i])
-            turn = 0 if row in self._is_val else epoch % self._views
+            turn = 0 if row in self._is_plain else epoch % self._views
             return self._maps[self._first[row] + turn]
 
         return Images(load, self._pack.targets(rows), self._pack.weights(rows))
