@@ -146,8 +146,18 @@ class Trainer:
     def is_alone(self) -> bool:
         return bool(self._world.num_processes == 1)
 
-    def seconds(self, train: Images, val: Images, steps: int = 5) -> float:
+    def seconds(self, train: Images, val: Images) -> float:
         """What all epochs would take, measured on real steps whose effect is undone."""
+        size = self.params.batch_size
+        few = Images(val.load, val.target[: 2 * size], val.weight_N[: 2 * size])
+        clock = _Clock()
+        self._output(few)
+        clock.lap(len(few))
+        seen = self._steps(train) * min(size, len(train))
+        return self.plan.epochs * (seen / self.rate(train) + clock.seconds_each * len(val))
+
+    def rate(self, train: Images, steps: int = 5) -> float:
+        """Images per second of a training step, the median of so many whose effect is undone."""
         before, optimizer = copy.deepcopy(self.network.state_dict()), copy.deepcopy(self._optimizer.state_dict())
         size = self.params.batch_size
         order = np.resize(np.arange(len(train)), (WARM + steps) * size)
@@ -156,15 +166,10 @@ class Trainer:
         for number, (rows, batch) in enumerate(self._batches(train.load, self._parts(order, size), epoch=0)):
             self._step(rows, batch, train, course, epoch=0, step=number, at=0.0)
             clock.lap(len(rows) if number >= WARM else 0)
-        each = clock.seconds_each
-        few = Images(val.load, val.target[: 2 * size], val.weight_N[: 2 * size])
-        clock = _Clock()
-        self._output(few)
-        clock.lap(len(few))
         self.network.load_state_dict(before)
         self._optimizer.load_state_dict(optimizer)
         self._optimizer.zero_grad(set_to_none=True)
-        return self.plan.epochs * (each * self._steps(train) * min(size, len(train)) + clock.seconds_each * len(val))
+        return 1 / clock.seconds_each
 
     def run(self, train: Images, val: Images, checkpoint: Path, deadline_seconds: float | None) -> Course:
         """Trains until the epochs are done, validation stops improving, or another epoch would pass the deadline; the
