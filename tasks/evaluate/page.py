@@ -47,6 +47,7 @@ def report_page(metrics: Metrics, confidence: float, further: str = "") -> str:
             audit_text(metrics),
             "<h2>Candidates</h2>",
             _figures("candidate", layout.candidates, metrics["candidates"]),
+            f"<p>{escape(metrics['decision'])}</p>" if "decision" in metrics else "",
             *(["<h2>Classes</h2>", _figures("class", layout.classes, metrics["per_class"])] if of_classes else []),
             *(
                 f'<h2>{title}</h2>{text(metrics)}<img src="{file}" alt="{title}">'

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from ..common.candidates import read_candidates
-from ..common.files import whole_folder
+from ..common.files import read_json, whole_folder
 from ..common.manifest import write_table
 from ..common.pack import read_pack
 from ..common.paths import Paths
@@ -58,6 +58,7 @@ def run(params: EvaluateParams, paths: Paths) -> Record:
         "candidate": chosen,
         "images": len(test),
         "candidates": scores,
+        "decision": _decision(paths),
         **without_leaks(paths.audit, outcome, report, params),
     }
     looks = look(outcome, candidates[chosen], pack, paths, params.looks) if params.looks else None
@@ -69,6 +70,14 @@ def run(params: EvaluateParams, paths: Paths) -> Record:
         files=sorted(paths.report.iterdir()),
         dataset=DatasetRecord("test", profile),
     )
+
+
+def _decision(paths: Paths) -> str:
+    """What the stage `finetune` decided, and why."""
+    decision = read_json(paths.finetune / "decision.json")
+    chosen = "The fine-tuned network was chosen" if decision["chosen"] == "finetune" else "The frozen head was chosen"
+    further = f" {decision['more_images'].capitalize()}." if decision["more_images"] else ""
+    return f"{chosen}: {decision['reason']}.{further}"
 
 
 def _write(
