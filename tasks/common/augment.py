@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 import threading
 import warnings
 from pathlib import Path
@@ -62,7 +63,9 @@ class Augment:
         if not hasattr(self._thread, "recipe"):
             self._thread.recipe = A.from_dict(A.to_dict(self.recipe))
         key = f"{self._seed}:{number}:{image_id}".encode()
-        self._thread.recipe.set_random_seed(int.from_bytes(hashlib.blake2b(key, digest_size=4).digest(), "big"))
+        seed = int.from_bytes(hashlib.blake2b(key, digest_size=4).digest(), "big")
+        # Not `set_random_seed`: it gives every step the same seed, so that they would all happen, or none.
+        self._thread.recipe.set_random_state(np.random.default_rng(seed), random.Random(seed))
         view: Pixels = self._thread.recipe(image=pixels)["image"]
         return view
 
