@@ -219,7 +219,7 @@ class Trainer:
                 course.best_state = {name: value.detach().cpu().clone() for name, value in state.items()}
         train_loss = course.loss_sum / self._steps(train)
         course.rows.append({"epoch": epoch, "train_loss": train_loss, "val_loss": val_loss, f"val_{main.key}": figure})
-        course.step, course.loss_sum, before = 0, 0.0, course.seconds
+        course.step, course.loss_sum, before = 0, 0.0, course.laps[-1] if course.laps else 0.0
         course.seconds = clock.total()
         course.laps.append(course.seconds)
         if self.is_main:
