@@ -12,10 +12,10 @@ from statistics import median
 
 from .figures import STARTED
 
-WARM = 3
+WARM = 2
 """Steps before the clock: the first ones make what torch keeps."""
 
-STEPS = 8
+STEPS = 5
 """Steps whose median is the rate."""
 
 

@@ -19,7 +19,7 @@ from ..common.augment import Augment, named_recipe
 from ..common.backbones import network
 from ..common.backbones.spec import Spec
 from ..common.backbones.weights import find_weights, same_weights
-from ..common.errors import GraftError
+from ..common.errors import GraftError, ParamsError
 from ..common.heads import LinearHead
 from ..common.pack import Pack, Rows
 from ..common.paths import Paths
@@ -169,7 +169,19 @@ class Job:
         return self._paths.checkpoints / f"finetune-{digest.hexdigest()[:32]}.pt"
 
     def _processes(self) -> int:
-        return self._params.processes or max(1, torch.cuda.device_count())
+        """Raises:
+        ParamsError: so many that one would have no pair of a step's images.
+        """
+        most = max(1, min(self._params.batch_size, len(self._train)) // 2)
+        asked = self._params.processes or max(1, min(torch.cuda.device_count(), most))
+        if asked > most:
+            raise ParamsError(
+                "params.yaml: `finetune.processes` is too large for the images of a step",
+                got=asked,
+                allowed=f"1 to {most}, half of the images of a step",
+                todo="set fewer processes, or a larger `finetune.batch_size`",
+            )
+        return asked
 
     def _share(self, processes: int, deadline_seconds: float | None) -> None:
         """Has so many processes train up to the end; their checkpoint holds all of it.

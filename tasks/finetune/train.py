@@ -51,6 +51,9 @@ Feed = Callable[[Array, torch.device], torch.Tensor]
 PATIENT = 3
 """From scratch, so many times the patience: what is learned from nothing stands still now and then."""
 
+TOGETHER = 4
+"""Processes agree on a checkpoint after so many steps."""
+
 WARM = 2
 """Steps that are taken before the clock starts: the first ones make what torch keeps."""
 
@@ -220,7 +223,7 @@ class Trainer:
         train_loss = course.loss_sum / self._steps(train)
         course.rows.append({"epoch": epoch, "train_loss": train_loss, "val_loss": val_loss, f"val_{main.key}": figure})
         course.step, course.loss_sum, before = 0, 0.0, course.laps[-1] if course.laps else 0.0
-        course.seconds = clock.total()
+        course.seconds = max(self._all(clock.total()))  # the same for all, who end by it
         course.laps.append(course.seconds)
         if self.is_main:
             say(
@@ -263,8 +266,8 @@ class Trainer:
                 course.step += 1
                 if bar is not None:
                     bar.add(size)
-                if course.step < steps and time.monotonic() - saved > 60 * self.params.checkpoint_every:
-                    course.loss_sum, course.seconds = before + self._sum(total), clock.total()
+                if course.step < steps and self._is_due(saved, course.step):
+                    course.loss_sum, course.seconds = before + self._sum(total), max(self._all(clock.total()))
                     self._save(checkpoint, course)
                     saved = time.monotonic()
         course.loss_sum = before + self._sum(total)
@@ -414,6 +417,15 @@ class Trainer:
     def _sum(self, value: torch.Tensor) -> float:
         """Over all processes."""
         return float(self._world.reduce(value, "sum"))
+
+    def _all(self, value: Any) -> list[Any]:
+        """What each process says."""
+        return [value] if self.is_alone else gather_object([value])
+
+    def _is_due(self, saved: float, step: int) -> bool:
+        """Whether it is time for a checkpoint; no process may think so alone, and to ask all at each step is too much."""
+        late = time.monotonic() - saved > 60 * self.params.checkpoint_every
+        return late if self.is_alone else step % TOGETHER == 0 and any(self._all(late))
 
     def _save(self, path: Path, course: Course) -> None:
         if self.is_main:

@@ -327,13 +327,19 @@ def test_auto_stays_with_the_head_where_the_network_cannot_be_cut(poor_paths, ru
 
 def test_two_processes_learn_what_one_does(paths, tmp_path, run_stage):
     """Two, on the processor by gloo, with the same images a step."""
-    changes = {"mode": "on", "layers": "all", "epochs": 2, "batch_size": 8, "precision": "f32", "mixup": 0.3}
+    changes = {"mode": "on", "layers": "all", "epochs": 2, "batch_size": 3, "precision": "f32", "mixup": 0.3}
+    changes["checkpoint_every"] = 1e-9  # both must come to the same checkpoints
     both = Paths(Path(shutil.copytree(paths.root, tmp_path / "both")))
     run_stage("finetune", paths, processes=1, **changes)
     run_stage("finetune", both, processes=2, **changes)
     one, two = (pd.read_csv(p.finetune / "curves.csv") for p in (paths, both))
     assert len(one) == 2
     assert np.allclose(one[["train_loss", "val_loss"]], two[["train_loss", "val_loss"]], rtol=1e-4, atol=0)
+
+
+def test_more_processes_than_a_step_has_images_for_are_refused(paths, run_stage):
+    with pytest.raises(ParamsError, match=r"finetune.processes(.|\n)*1 to 4"):
+        run_stage("finetune", paths, mode="on", epochs=1, batch_size=8, processes=5)
 
 
 def test_what_fails_in_several_processes_fails_here(paths, run_stage):
