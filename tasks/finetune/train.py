@@ -423,7 +423,7 @@ class Trainer:
         return [value] if self.is_alone else gather_object([value])
 
     def _is_due(self, saved: float, step: int) -> bool:
-        """Whether it is time for a checkpoint; no process may think so alone, and to ask all at each step is too much."""
+        """Whether it is time for a checkpoint: no process may think so alone, and to ask all costs time."""
         late = time.monotonic() - saved > 60 * self.params.checkpoint_every
         return late if self.is_alone else step % TOGETHER == 0 and any(self._all(late))
 
