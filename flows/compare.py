@@ -49,6 +49,9 @@ SEEDS = 3
 INNER = 0.2
 """Of a part's images, those by which its training chooses: the head's strength, the epoch at which to stop."""
 
+RULES = 1
+"""Raised whenever a change in `tasks.finetune` makes another training of the same parameters."""
+
 FREE = {"mode", "budget_minutes", "min_images", "significance", "processes", "decoded_gb", "checkpoint_every"}
 """Of the section `finetune`, what changes nothing of what is learned."""
 
@@ -147,6 +150,7 @@ def _digest(pack: Pack, settings: Settings) -> str:
     """Names the folder of what was trained: other images, features or parameters are another comparison."""
     index = pack.index[["image_id", "label", "task", "split"]].to_csv(index=False)
     return json_digest({
+        "rules": RULES,
         "features": pack.fingerprint["digest"],
         "images": index,
         "head": settings.head.model_dump(mode="json"),

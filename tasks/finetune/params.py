@@ -42,11 +42,11 @@ class FinetuneParams(Section):
     them. `auto`: as many as there are epochs; 0: the images as they are."""
 
     epochs: Auto | Annotated[int, Field(ge=1)] = "auto"
-    """Passes over the training images; `auto` shows about 15,000 images (60,000 from scratch), each 4 to 20 times (15
+    """Passes over the training images; `auto` shows about 15,000 images (60,000 from scratch), each 4 to 50 times (15
     to 100)."""
 
-    patience: int = Field(3, ge=1)
-    """Training ends after this many epochs without a better validation loss; from scratch after three times as many."""
+    patience: Auto | Annotated[int, Field(ge=1)] = "auto"
+    """Training ends after this many epochs without a better validation loss; `auto`: a quarter of all, 3 at least."""
 
     batch_size: int = Field(32, ge=2)
     """Images a step, of all processes together."""
@@ -60,9 +60,9 @@ class FinetuneParams(Section):
 
     learning_rate: Auto | Annotated[float, Field(gt=0)] = "auto"
     """The last layer's highest rate; reached after the warm-up, then falling as a cosine. `auto` goes by optimizer,
-    batch and start: for 32 images AdamW has 1e-3 (2e-3 from scratch), SGD 1e-2 (1e-1)."""
+    batch and start: for 32 images AdamW has 2e-3, SGD 2e-2 (1e-1 from scratch)."""
 
-    layer_decay: float = Field(0.75, gt=0, le=1)
+    layer_decay: float = Field(0.9, gt=0, le=1)
     """Each layer's rate is this times the rate of the layer above it; from scratch all have the same."""
 
     unfreeze: Literal["at_once", "gradual"] = "at_once"

@@ -16,15 +16,21 @@ SEEN = {"pretrained": 15_000, "scratch": 60_000}
 """Images that training sees, at least `FEWEST` and at most `MOST` times each."""
 
 FEWEST = {"pretrained": 4, "scratch": 15}
-MOST = {"pretrained": 20, "scratch": 100}
+MOST = {"pretrained": 50, "scratch": 100}
+
+PATIENT = 4
+"""Training ends after a so many-th part of its epochs without a better validation loss, and after `LEAST` at the least:
+before the rate has fallen, a standstill says little."""
+
+LEAST = 3
 
 LARGE = 20_000
 """Training images from which mixup helps and does not hinder, as in the BiT-HyperRule."""
 
 RATES = {
-    ("adamw", "pretrained"): 1e-3,
+    ("adamw", "pretrained"): 2e-3,
     ("adamw", "scratch"): 2e-3,
-    ("sgd", "pretrained"): 1e-2,
+    ("sgd", "pretrained"): 2e-2,
     ("sgd", "scratch"): 1e-1,
 }
 """The last layer's highest rate for `RATE_BATCH` images a step; it grows with the batch, for SGD in proportion (Goyal
@@ -38,6 +44,7 @@ class Plan:
     """What training goes by; `ema` is the share of the average that is kept at each step, 0 for no average."""
 
     epochs: int
+    patience: int
     learning_rate: float
     batch_norm: str
     mixup: float
@@ -55,6 +62,7 @@ def plan(params: FinetuneParams, train_images: int) -> Plan:
     cuts = 1.0 if scratch and train_images >= LARGE else 0.0
     return Plan(
         epochs=epochs,
+        patience=max(LEAST, epochs // PATIENT) if params.patience == "auto" else params.patience,
         learning_rate=rate if params.learning_rate == "auto" else params.learning_rate,
         batch_norm=("running" if scratch else "frozen") if params.batch_norm == "auto" else params.batch_norm,
         mixup=mixes if params.mixup == "auto" else params.mixup,

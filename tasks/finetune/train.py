@@ -48,9 +48,6 @@ Loader = Callable[[int, int], Array]
 Feed = Callable[[Array, torch.device], torch.Tensor]
 """Images as they were loaded, one after the other, as float32 (B, C, H, W) in the network's own measure."""
 
-PATIENT = 3
-"""From scratch, so many times the patience: what is learned from nothing stands still now and then."""
-
 TOGETHER = 4
 """Processes agree on a checkpoint after so many steps."""
 
@@ -195,7 +192,7 @@ class Trainer:
     def _has_ended(self, course: Course, deadline_seconds: float | None) -> bool:
         """Looks at nothing but what is in a checkpoint, so that a resumed run ends where an undisturbed one does."""
         done = len(course.rows)
-        patience = self.params.patience * (PATIENT if self.params.init == "scratch" else 1)
+        patience = self.plan.patience
         if done == 0 or course.step:
             return False
         if done >= self.plan.epochs:

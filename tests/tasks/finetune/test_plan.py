@@ -7,7 +7,7 @@ from tasks.finetune.plan import plan
 @pytest.mark.parametrize(
     ("images", "init", "epochs"),
     [
-        (100, "pretrained", 20),
+        (100, "pretrained", 50),
         (1_500, "pretrained", 10),
         (60_000, "pretrained", 4),
         (600, "scratch", 100),
@@ -50,3 +50,9 @@ def test_the_average_is_over_about_an_epoch():
 
 def test_there_is_a_view_an_epoch():
     assert plan(FinetuneParams(epochs=6), 100).views == 6
+
+
+@pytest.mark.parametrize(("epochs", "patience"), [(4, 3), (12, 3), (40, 10)])
+def test_patience_is_a_quarter_of_all_epochs(epochs, patience):
+    assert plan(FinetuneParams(epochs=epochs), 1000).patience == patience
+    assert plan(FinetuneParams(epochs=epochs, patience=7), 1000).patience == 7
