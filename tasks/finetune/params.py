@@ -46,7 +46,7 @@ class FinetuneParams(Section):
     to 100)."""
 
     patience: Auto | Annotated[int, Field(ge=1)] = "auto"
-    """Training ends after this many epochs without a better validation loss; `auto`: a quarter of all, 3 at least."""
+    """Training ends after this many epochs without a better validation loss; `auto`: a third of all, 5 at least."""
 
     batch_size: int = Field(32, ge=2)
     """Images a step, of all processes together."""

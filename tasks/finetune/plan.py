@@ -18,11 +18,11 @@ SEEN = {"pretrained": 15_000, "scratch": 60_000}
 FEWEST = {"pretrained": 4, "scratch": 15}
 MOST = {"pretrained": 50, "scratch": 100}
 
-PATIENT = 4
+PATIENT = 3
 """Training ends after a so many-th part of its epochs without a better validation loss, and after `LEAST` at the least:
 before the rate has fallen, a standstill says little."""
 
-LEAST = 3
+LEAST = 5
 
 LARGE = 20_000
 """Training images from which mixup helps and does not hinder, as in the BiT-HyperRule."""

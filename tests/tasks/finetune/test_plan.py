@@ -52,7 +52,7 @@ def test_there_is_a_view_an_epoch():
     assert plan(FinetuneParams(epochs=6), 100).views == 6
 
 
-@pytest.mark.parametrize(("epochs", "patience"), [(4, 3), (12, 3), (40, 10)])
-def test_patience_is_a_quarter_of_all_epochs(epochs, patience):
+@pytest.mark.parametrize(("epochs", "patience"), [(4, 5), (12, 5), (40, 13)])
+def test_patience_is_a_third_of_all_epochs(epochs, patience):
     assert plan(FinetuneParams(epochs=epochs), 1000).patience == patience
     assert plan(FinetuneParams(epochs=epochs, patience=7), 1000).patience == 7
