@@ -172,13 +172,13 @@ class Job:
         """Raises:
         ParamsError: so many that one would have no pair of a step's images.
         """
-        most = max(1, min(self._params.batch_size, len(self._train)) // 2)
+        most = max(1, -(-min(self._params.batch_size, len(self._train)) // 2))
         asked = self._params.processes or max(1, min(torch.cuda.device_count(), most))
         if asked > most:
             raise ParamsError(
                 "params.yaml: `finetune.processes` is too large for the images of a step",
                 got=asked,
-                allowed=f"1 to {most}, half of the images of a step",
+                allowed=f"1 to {most}, one for each pair of a step's images",
                 todo="set fewer processes, or a larger `finetune.batch_size`",
             )
         return asked

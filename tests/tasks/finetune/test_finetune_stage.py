@@ -328,7 +328,7 @@ def test_auto_stays_with_the_head_where_the_network_cannot_be_cut(poor_paths, ru
 def test_two_processes_learn_what_one_does(paths, tmp_path, run_stage):
     """Two, on the processor by gloo, with the same images a step."""
     changes = {"mode": "on", "layers": "all", "epochs": 2, "batch_size": 3, "precision": "f32", "mixup": 0.3}
-    changes["checkpoint_every"] = 1e-9  # both must come to the same checkpoints
+    changes |= {"checkpoint_every": 1e-9, "learning_rate": 3e-4}  # both must come to the same checkpoints
     both = Paths(Path(shutil.copytree(paths.root, tmp_path / "both")))
     run_stage("finetune", paths, processes=1, **changes)
     run_stage("finetune", both, processes=2, **changes)
