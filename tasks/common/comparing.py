@@ -150,7 +150,10 @@ def _crossing(line: Sequence[Point], found: Sequence[Point], task: Task) -> str:
     if all(state > 0 for state in states):
         return f"{title} is better than the frozen head from {line[0].images:,} images on ({figures})."
     if states[-1] > 0:
-        return f"{title} crosses the frozen head at about {_meet(line):,} images and is then better ({figures})."
+        if any(point.gain is not None and point.gain[0] <= 0 for point in line):
+            return f"{title} crosses the frozen head at about {_meet(line):,} images and is then better ({figures})."
+        sure = next(point.images for point in line if point.told_apart > 0)
+        return f"{title} is better than the frozen head from {sure:,} images on, and not surely with fewer ({figures})."
     if all(state < 0 for state in states):
         return f"{title} stays below the frozen head up to {last.images:,} images ({figures})."
     if states[-1] < 0:
@@ -159,14 +162,11 @@ def _crossing(line: Sequence[Point], found: Sequence[Point], task: Task) -> str:
 
 
 def _meet(line: Sequence[Point]) -> int:
-    """Where the gain passes zero for the last time, or is better for certain for the first: on a logarithmic axis."""
+    """Where the gain passes zero for the last time, on a logarithmic axis."""
     gains = [point.gain[0] for point in line if point.gain is not None]
-    below = [place for place, gain in enumerate(gains[:-1]) if gain <= 0]
-    if not below:
-        return next(point.images for point in line if point.told_apart > 0)
-    a, b = below[-1], below[-1] + 1
-    at = -gains[a] / (gains[b] - gains[a]) if gains[b] > gains[a] else 1.0
-    x = np.log([line[a].images, line[b].images])
+    a = max(place for place, gain in enumerate(gains[:-1]) if gain <= 0)
+    at = -gains[a] / (gains[a + 1] - gains[a])
+    x = np.log([line[a].images, line[a + 1].images])
     return round(float(np.exp(x[0] + at * (x[1] - x[0]))))
 
 

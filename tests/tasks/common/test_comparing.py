@@ -87,6 +87,7 @@ def test_methods_and_sizes_come_in_their_order():
         ((0.8, 0.85, 0.9), "cannot be told from the frozen head at 500 images"),
         ((0.9, 0.85, 0.8), "is below the frozen head at 500 images"),
         ((0.6, 0.8, 0.99), "crosses the frozen head at about"),
+        ((0.8025, 0.95, 0.99), "is better than the frozen head from 250 images on, and not surely with fewer"),
     ],
 )
 def test_where_a_method_stands_beside_the_frozen_head_is_a_sentence(line, words):
