@@ -52,7 +52,7 @@ INNER = 0.2
 RULES = 1
 """Raised whenever a change in `tasks.finetune` makes another training of the same parameters."""
 
-FREE = {"mode", "budget_minutes", "min_images", "significance", "processes", "decoded_gb", "checkpoint_every"}
+FREE = {"mode", "budget_minutes", "min_images", "significance", "processes", "checkpoint_every"}
 """Of the section `finetune`, what changes nothing of what is learned."""
 
 

@@ -32,7 +32,7 @@ from .plan import plan
 from .source import FromImages, FromMaps, Recipe, Source, room
 from .train import Array, Course, Trainer
 
-FREE = {"mode", "budget_minutes", "min_images", "significance", "processes", "decoded_gb", "checkpoint_every"}
+FREE = {"mode", "budget_minutes", "min_images", "significance", "processes", "checkpoint_every"}
 """Parameters that change nothing of what is learned."""
 
 

@@ -37,6 +37,9 @@ from .train import Array, Feed, Images
 PROBE = 64
 """Images of which maps are computed to tell how long all would take."""
 
+KEPT = 8_000_000_000
+"""Bytes of images that are decoded once for all their views."""
+
 LEFT = 1 / 4
 """Of the disk's free space, what is left to others."""
 
@@ -204,12 +207,14 @@ class FromMaps:
 
     def _compute(self, places: npt.NDArray[np.int64], engine: Engine | TorchEngine) -> None:
         files, ids = self._pack.index["path"], self._pack.index["image_id"]
-        transform, augment = self._spec.transform, self._recipe.augment
+        transform, augment, raw = self._spec.transform, self._recipe.augment, self._paths.raw
+        resized = Decoded(lambda row: augment.resized(raw / files[row]), self._paths.tmp, KEPT)
 
         def load_item(i: int) -> Pixels:
             row, number = int(self._rows[places[i]]), int(self._numbers[places[i]])
-            file = self._paths.raw / files[row]
-            return load(file, transform) if number < 0 else augment(file, ids[row], number)
+            if number < 0:
+                return load(raw / files[row], transform)
+            return augment.view(resized(row), ids[row], number)
 
         try:
             with self._cache as cache, progress(f"finetune: maps before {self._before}", len(places)) as bar:

@@ -159,6 +159,7 @@ class Trainer:
     def rate(self, train: Images, steps: int = 5) -> float:
         """Images per second of a training step, the median of so many whose effect is undone."""
         before, optimizer = copy.deepcopy(self.network.state_dict()), copy.deepcopy(self._optimizer.state_dict())
+        average = [value.clone() for value in self._average]
         size = self.params.batch_size
         order = np.resize(np.arange(len(train)), (WARM + steps) * size)
         course, clock = Course(parts=self.params.accumulate), _Clock()
@@ -169,6 +170,7 @@ class Trainer:
         self.network.load_state_dict(before)
         self._optimizer.load_state_dict(optimizer)
         self._optimizer.zero_grad(set_to_none=True)
+        self._average = average
         return 1 / clock.seconds_each
 
     def run(self, train: Images, val: Images, checkpoint: Path, deadline_seconds: float | None) -> Course:

@@ -107,7 +107,7 @@ def test_measuring_the_speed_leaves_all_weights_unchanged(trainer, batch_norm, b
 
 
 def test_measuring_the_speed_leaves_the_course_unchanged(trainer, tmp_path):
-    measured, plain = trainer(), trainer()
+    measured, plain = (trainer(ema="auto", batch_norm="running", warmup=0) for _ in range(2))
     measured.seconds(images(), images())
     rows = [t.run(images(), images(), tmp_path / f"{n}.pt", None).rows for n, t in enumerate((measured, plain))]
     assert rows[0] == rows[1]
