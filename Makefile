@@ -2,12 +2,13 @@
 PYTHON ?= python3
 VENV := .venv
 BENCH := .venv-bench
+TRAINERS := .venv-bench-trainers
 BIN := $(VENV)/bin
 WORKERS := 2
 export NO_ALBUMENTATIONS_UPDATE := 1
 export DO_NOT_TRACK := 1
 
-.PHONY: help install demo test lint format bench bench-features bench-memory bench-views bench-backbones bench-head clean
+.PHONY: help install demo test lint format bench bench-features bench-memory bench-views bench-backbones bench-head bench-finetune clean
 
 help:
 	@echo "make demo     the environment, the sample images, the whole pipeline, one table"
@@ -17,6 +18,7 @@ help:
 	@echo "make bench    Graft beside its peers, about an hour; PHOTOS=FOLDER names photographs to cut, FASHION=FOLDER"
 	@echo "              the four files of Fashion-MNIST (make bench-features, bench-memory, bench-head: one of them)"
 	@echo "make bench-backbones  the eighteen networks of the Keras table beside Keras itself, twenty minutes"
+	@echo "make bench-finetune LABELLED=FOLDER  fine-tuning beside timm, Hugging Face and fastai, half an hour"
 	@echo "make clean    removes the environments"
 
 install: $(VENV)/.done
@@ -62,6 +64,10 @@ bench-memory: install
 bench-head: install
 	@$(BIN)/python -m bench.head $(if $(FASHION),--data "$(FASHION)") $(or $(ARGS),--publish)
 
+# Photographs in a folder a class go in LABELLED; half an hour on two cores.
+bench-finetune: install $(TRAINERS)/.done
+	@$(BIN)/python -m bench.finetune --labelled "$(LABELLED)" $(or $(ARGS),--publish)
+
 bench-views: install
 	@$(BIN)/python -m bench.views --photos "$(PHOTOS)" $(or $(ARGS),--publish)
 
@@ -74,5 +80,11 @@ $(BENCH)/.done: bench/requirements.txt | install
 	@$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check --requirement bench/requirements.txt
 	@touch $@
 
+$(TRAINERS)/.done: bench/requirements-trainers.txt | install
+	@echo "making $(TRAINERS), the environment of the trainers beside Graft: some minutes and 6 GB of disk, once"
+	@test -x $(TRAINERS)/bin/python || $(BIN)/python -m venv $(TRAINERS)
+	@$(TRAINERS)/bin/python -m pip install --quiet --disable-pip-version-check --requirement bench/requirements-trainers.txt
+	@touch $@
+
 clean:
-	@rm -rf $(VENV) $(BENCH)
+	@rm -rf $(VENV) $(BENCH) $(TRAINERS)

@@ -33,7 +33,7 @@ def list_them(project: Project = HERE, as_json: AsJson = False) -> None:
         print(json.dumps(rows, indent=2))
         return
     for row in rows:
-        what = f"{row['backbone']}, {row['computed_by']}, {row['dtype']}"
+        what = f"{row['backbone']}, {row['what']}, {row['computed_by']}, {row['dtype']}"
         size = f"{row['images']:>9,} images {row['megabytes']:>9,.1f} MB"
         print(f"{row['fingerprint'][:12]} {size}  {row['last_used']}  {what}")
         if row["used_by"]:

@@ -45,6 +45,7 @@ class Entry:
         return {
             "fingerprint": self.digest,
             "backbone": self.facts.get("backbone", "?"),
+            "what": f"maps before {self.facts['cut_before']}" if "cut_before" in self.facts else "features",
             "computed_by": " ".join(str(self.facts.get(key, "?")) for key in ("engine", "device", "precision")),
             "dtype": self.facts.get("dtype", "?"),
             "images": self.images,

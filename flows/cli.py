@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from tasks.common.environment import own_python_first
-from tasks.common.errors import GraftError
+from tasks.common.errors import GraftError, ParamsError
 from tasks.common.paths import find_root
 from tasks.common.task import MAIN
 
@@ -325,6 +325,47 @@ def rank(
         print(json.dumps(found, indent=2, ensure_ascii=False))
         return
     print_ranking(found)
+
+
+@app.command()
+def compare(
+    methods: Annotated[
+        str, typer.Option(help="Some of head, last_stage, all, scratch.")
+    ] = "head,last_stage,all,scratch",
+    shares: Annotated[str, typer.Option(help="Of the training images.")] = "0.1,0.3,1",
+    seeds: Annotated[int, typer.Option(help="Trainings of each kind.")] = 3,
+    budget_minutes: Annotated[
+        float | None, typer.Option(help="Leave out what would take longer.", show_default=False)
+    ] = None,
+    page: Annotated[
+        Path | None,
+        typer.Option(help="A Markdown file to write the result to as well.", show_default=False),
+    ] = None,
+    project: Project = HERE,
+    as_json: AsJson = False,
+) -> None:
+    """Compare a frozen backbone, partial and full fine-tuning and learning from scratch on your images."""
+    from .compare import compare_methods
+    from .compare_text import print_comparison
+
+    found = compare_methods(
+        find_root(project), _words(methods), _numbers("--shares", shares), seeds, budget_minutes, page
+    )
+    if as_json:
+        print(json.dumps(found, indent=2, ensure_ascii=False))
+        return
+    print_comparison(found)
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _numbers(option: str, text: str) -> list[float]:
+    try:
+        return [float(word) for word in _words(text)]
+    except ValueError:
+        raise ParamsError(option, got=text, allowed="numbers with commas between", todo="e.g. 0.1,0.3,1") from None
 
 
 @app.command()

@@ -13,7 +13,7 @@ def print_ranking(found: dict[str, Any]) -> None:
     counts = found["images"]
     print(f"{counts['train']:,} training and {counts['val']:,} validation images", end="; ")
     print(f"heads compared on {found['held_out']:,} that they had not learned\n")
-    for line in _aligned([HEADINGS, *(_cells(row) for row in found["candidates"])]):
+    for line in aligned([HEADINGS, *(_cells(row) for row in found["candidates"])]):
         print(line)
     print(f"\n{'p':<9} of an exact McNemar test against the first, on the same images")
     for line in _speeds(found["candidates"]):
@@ -40,7 +40,7 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _aligned(rows: list[tuple[str, ...]]) -> Iterator[str]:
+def aligned(rows: list[tuple[str, ...]]) -> Iterator[str]:
     """The first column to the left, the others to the right."""
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     for first, *others in rows:

@@ -45,7 +45,7 @@ TINY = {
     "head": {"task": "classification", "strengths": 7},
     "audit": {"folds": 3, "curve_seeds": 1},
     "finetune": {"mode": "off"},
-    "evaluate": {"bootstrap": 500},
+    "evaluate": {"bootstrap": 500, "looks": 0},
     "register": {"name": "graft"},
     "retrain": {"time_limit_minutes": 5.0, "retries": 0, "retry_seconds": 0.0},
 }

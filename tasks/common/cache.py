@@ -9,6 +9,7 @@ Only ids are held in memory, 24 bytes an image; features are read segment by seg
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import time
@@ -49,6 +50,15 @@ _ID = np.dtype("V16")
 def ids_of(hexadecimal: list[str]) -> Ids:
     """Keys from texts of 32 hexadecimal digits."""
     return np.frombuffer(bytes.fromhex("".join(hexadecimal)), _ID)
+
+
+VIEWS = 2
+"""Raised whenever a change in `augment` makes other views of the same number."""
+
+
+def view_key(image_id: str, number: int, recipe: str) -> str:
+    """Of an image's view: 32 hexadecimal digits, for `ids_of`."""
+    return hashlib.blake2b(f"{image_id} {number} {recipe}".encode(), digest_size=16).hexdigest()
 
 
 class FeatureCache:

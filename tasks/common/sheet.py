@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from .images import Picture, decode_bands
+from .images import Picture, Pixels, decode_bands
 
 matplotlib.use("agg")
 
@@ -51,3 +51,9 @@ def _visible(picture: Picture) -> Image.Image:
     if len(picture) >= 3:
         return Image.merge("RGB", picture[:3])
     return picture[0].convert("RGB")
+
+
+def visible(pixels: Pixels) -> Image.Image:
+    """The same of what a network sees."""
+    shown = pixels[..., :3] if pixels.shape[2] >= 3 else pixels[..., 0]
+    return Image.fromarray(np.ascontiguousarray(shown)).convert("RGB")

@@ -32,8 +32,8 @@ class _Layout:
     pictures: tuple[tuple[str, Callable[[Metrics], str], str], ...]
 
 
-def report_page(metrics: Metrics, confidence: float) -> str:
-    """The page's text; `metrics` as in metrics/evaluate.json."""
+def report_page(metrics: Metrics, confidence: float, further: str = "") -> str:
+    """The page's text; `metrics` as in metrics/evaluate.json, `further` as it is at the end."""
     layout, main = _LAYOUTS[metrics["task"]], MAIN[metrics["task"]]
     value, low, high = (main.text(metrics[key]) for key in main.keys)
     of_classes = f" of {metrics['classes']} classes" if "classes" in metrics else ""
@@ -47,11 +47,13 @@ def report_page(metrics: Metrics, confidence: float) -> str:
             audit_text(metrics),
             "<h2>Candidates</h2>",
             _figures("candidate", layout.candidates, metrics["candidates"]),
+            f"<p>{escape(metrics['decision'])}</p>" if "decision" in metrics else "",
             *(["<h2>Classes</h2>", _figures("class", layout.classes, metrics["per_class"])] if of_classes else []),
             *(
                 f'<h2>{title}</h2>{text(metrics)}<img src="{file}" alt="{title}">'
                 for title, text, file in layout.pictures
             ),
+            *([further] if further else []),
         ],
     )
 

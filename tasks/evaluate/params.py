@@ -23,5 +23,9 @@ class EvaluateParams(Section):
     mistakes: int = Field(24, ge=1, le=100)
     """How many of the worst mistakes, or largest errors, the picture shows."""
 
+    looks: int = Field(12, ge=0, le=100)
+    """How many test images are shown with what the network looks at in them: half of them the worst mistakes, the rest
+    successes. 0: none, and torch is not needed."""
+
     seed: int = 0
     """Of the resampling."""

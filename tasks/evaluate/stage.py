@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from ..common.candidates import read_candidates
-from ..common.files import whole_folder
+from ..common.files import read_json, whole_folder
 from ..common.manifest import write_table
 from ..common.pack import read_pack
 from ..common.paths import Paths
@@ -16,6 +16,7 @@ from ..common.record import DatasetRecord, Record
 from ..common.task import Task
 from . import classification, multilabel, regression
 from .audited import without_leaks
+from .looks import Looks, draw_looks, look, looks_text
 from .outcome import Outcome, Report
 from .page import report_page
 from .params import EvaluateParams
@@ -57,9 +58,11 @@ def run(params: EvaluateParams, paths: Paths) -> Record:
         "candidate": chosen,
         "images": len(test),
         "candidates": scores,
+        "decision": _decision(paths),
         **without_leaks(paths.audit, outcome, report, params),
     }
-    _write(report, outcome, predictions, metrics, params, paths, pack.channels)
+    looks = look(outcome, candidates[chosen], pack, paths, params.looks) if params.looks else None
+    _write(report, outcome, predictions, metrics, looks, params, paths, pack.channels)
     profile = {"images": len(test), "split": "test"}
     return Record(
         metrics=metrics,
@@ -69,11 +72,20 @@ def run(params: EvaluateParams, paths: Paths) -> Record:
     )
 
 
+def _decision(paths: Paths) -> str:
+    """What the stage `finetune` decided, and why."""
+    decision = read_json(paths.finetune / "decision.json")
+    chosen = "The fine-tuned network was chosen" if decision["chosen"] == "finetune" else "The frozen head was chosen"
+    further = f" {decision['more_images'].capitalize()}." if decision["more_images"] else ""
+    return f"{chosen}: {decision['reason']}.{further}"
+
+
 def _write(
     report: Report,
     outcome: Outcome,
     predictions: pd.DataFrame,
     metrics: dict[str, Any],
+    looks: Looks | None,
     params: EvaluateParams,
     paths: Paths,
     channels: int,
@@ -82,7 +94,10 @@ def _write(
         write_table(predictions, folder / "predictions.parquet")
         report.draw(outcome, predictions, metrics, params, paths.raw, channels, folder)
         shutil.copytree(paths.audit, folder / "audit")
-        (folder / "index.html").write_text(report_page(metrics, params.confidence), encoding="utf-8")
+        if looks is not None:
+            draw_looks(looks, folder)
+        further = looks_text(looks) if looks is not None else ""
+        (folder / "index.html").write_text(report_page(metrics, params.confidence, further), encoding="utf-8")
     with whole_folder(paths.plots("evaluate")) as folder:
         for name, columns in TABLES.items():
             pd.DataFrame(columns=columns).to_csv(folder / name, index=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -12,15 +11,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ..common.cache import Ids, ids_of
+from ..common.cache import VIEWS, Ids, ids_of, view_key
 from ..common.images import EvalTransform
 from .params import FeaturesParams
 
 if TYPE_CHECKING:
     from ..common.augment import Augment
-
-RECIPE = 1
-"""Raised whenever a change in `common.augment` makes other views of the same number."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +51,8 @@ def list_items(manifest: pd.DataFrame, params: FeaturesParams) -> Items:
     train = np.flatnonzero(manifest["split"] == "train")
     numbers = np.repeat(np.arange(1, params.views + 1), len(train))
     rows = np.tile(train, params.views)
-    recipe = json.dumps([RECIPE, version("albumentations"), _recipe(params)], sort_keys=True)
-    keys = [_view_key(image_ids[row], int(number), recipe) for row, number in zip(rows, numbers)]
+    recipe = json.dumps([VIEWS, version("albumentations"), _recipe(params)], sort_keys=True)
+    keys = [view_key(image_ids[row], int(number), recipe) for row, number in zip(rows, numbers)]
     return Items(
         ids_of(image_ids + keys),
         np.concatenate([np.arange(len(manifest)), rows]),
@@ -65,9 +61,13 @@ def list_items(manifest: pd.DataFrame, params: FeaturesParams) -> Items:
 
 
 def augmentation(params: FeaturesParams, transform: EvalTransform) -> Augment:
-    from ..common.augment import Augment
+    from ..common.augment import Augment, views_recipe
 
-    return Augment(transform, **_recipe(params))  # type: ignore[arg-type]
+    return Augment(
+        transform,
+        views_recipe(transform, crop_scale=params.view_crop_scale, flip=params.view_flip, colour=params.view_colour),
+        params.view_seed,
+    )
 
 
 def _recipe(params: FeaturesParams) -> dict[str, float | bool | int]:
@@ -77,7 +77,3 @@ def _recipe(params: FeaturesParams) -> dict[str, float | bool | int]:
         "colour": params.view_colour,
         "seed": params.view_seed,
     }
-
-
-def _view_key(image_id: str, number: int, recipe: str) -> str:
-    return hashlib.blake2b(f"{image_id} {number} {recipe}".encode(), digest_size=16).hexdigest()

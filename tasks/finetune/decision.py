@@ -1,4 +1,4 @@
-"""Whether to train all layers, and whether to keep what came out. Pure: figures in, a decision in words out."""
+"""Whether to train the backbone, and whether to keep what came out. Pure: figures in, a decision in words out."""
 
 from __future__ import annotations
 
@@ -6,9 +6,22 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+from scipy.special import bdtr
+
 from ..common.errors import ParamsError
+from ..common.metrics import main_figures
 from ..common.task import LOSS, MAIN, Task
 from .params import FinetuneParams
+
+RESAMPLES = 2000
+"""Of the validation images, for a paired bootstrap."""
+
+BLOCK = 100
+"""Resamples at a time."""
+
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -28,10 +41,13 @@ class Decision:
     """What decision.json says; nothing of it was measured by a clock, so that the same decision is the same file.
 
     Attributes:
-        ran: whether all layers were trained.
+        ran: whether layers of the backbone were trained.
         chosen: the candidate to go on with, `head` or `finetune`.
         reason: one sentence.
         validation: candidate -> its score.
+        p: of the paired test that the fine-tuned is no better; none if it did not run.
+        more_images: what the head's learning curve says of twice the images.
+        settled: what the parameters' `auto` came to.
     """
 
     mode: str
@@ -41,23 +57,42 @@ class Decision:
     train_images: int
     budget_minutes: float
     validation: dict[str, Score]
+    p: float | None = None
+    more_images: str = ""
+    settled: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "validation": {name: score.named() for name, score in self.validation.items()}}
 
 
-def whether_to_train(
-    params: FinetuneParams, train_images: int, predict_minutes: Callable[[], float]
+def why_not(params: FinetuneParams, train_images: int, wrong: int | None, val_images: int) -> str:
+    """Why `off`, or `auto`, does not train, as far as that can be said without measuring; empty if it cannot.
+
+    Args:
+        wrong: of the validation images, by the frozen head; none for a task without right and wrong.
+    """
+    if params.mode == "off":
+        return "`finetune.mode` is off"
+    if params.mode == "on":
+        return ""
+    if train_images < params.min_images:
+        return f"{train_images} training images are fewer than `finetune.min_images`, {params.min_images}"
+    if wrong is not None and mid_p(wrong, 0) > params.significance:
+        return (
+            f"the frozen head has {wrong} of {val_images} validation images wrong, so few that even a flawless model "
+            "could not be told from it"
+        )
+    return ""
+
+
+def whether_it_fits(
+    params: FinetuneParams, epochs: int, train_images: int, predict_minutes: Callable[[], float]
 ) -> tuple[bool, str, float | None]:
     """(go, reason, predicted minutes); the prediction, which costs seconds, is asked for only when it matters."""
-    if params.mode == "off":
-        return False, "`finetune.mode` is off", None
     if params.mode == "on":
         return True, "`finetune.mode` is on", None
-    if train_images < params.min_images:
-        return False, f"{train_images} training images are fewer than `finetune.min_images`, {params.min_images}", None
     minutes = predict_minutes()
-    spent = f"{params.epochs} epochs of {train_images} images would take"
+    spent = f"{epochs} epochs of {train_images} images would take"
     if minutes > params.budget_minutes:
         return False, f"{spent} more than `finetune.budget_minutes`, {params.budget_minutes:g}, here", minutes
     return True, f"{spent} less than `finetune.budget_minutes`, {params.budget_minutes:g}, here", minutes
@@ -79,15 +114,58 @@ def why_no_start(params: FinetuneParams, kind: str) -> str:
     return f"fine-tuning starts from a linear head; by `head.kind` it is of kind {kind}"
 
 
-def whether_to_keep(head: Score, finetuned: Score, keeps_promise: bool = True) -> tuple[str, str]:
-    """(chosen, reason): the one with the larger main figure on validation, and on a tie with the smaller loss; but not
-    one of which `head.max_error` cannot be promised, as it can of the head."""
+def more_images(doubling: dict[str, Any], task: Task) -> str:
+    """What the head's learning curve (see `audit`) says of twice the images, as a sentence."""
+    if doubling.get("reason"):
+        return f"what twice the images would bring the head cannot be said: {doubling['reason']}"
+    figure = MAIN[task]
+    scale, unit, digits = (100, " points", 1) if figure.percent else (1, "", 3)
+    gain, low, high = (f"{scale * doubling[key]:.{digits}f}" for key in ("gain", "low", "high"))
+    return f"twice the images would bring the head {gain}{unit} of {figure.title} ({low} to {high})"
+
+
+def paired_p(head: Floats, tuned: Floats, target: npt.NDArray[Any], task: Task, seed: int) -> float:
+    """How likely an equally good model had looked as much better than the head on the same images; one-sided.
+
+    For classes the mid-p McNemar test (Fagerland et al. 2013), else a paired bootstrap of the main figure.
+
+    Args:
+        head, tuned: outputs (V, K) of the V validation images.
+    """
+    if task == "classification":
+        head_right, tuned_right = head.argmax(axis=1) == target, tuned.argmax(axis=1) == target
+        return mid_p(int(np.sum(tuned_right & ~head_right)), int(np.sum(head_right & ~tuned_right)))
+    rng = np.random.default_rng(seed)
+    count, worse = len(target), 0
+    for _ in range(RESAMPLES // BLOCK):
+        times_BN = rng.multinomial(count, np.full(count, 1 / count), size=BLOCK).astype(np.float64)
+        gain_B = main_figures(tuned, target, task, times_BN) - main_figures(head, target, task, times_BN)
+        worse += int(np.count_nonzero(~(gain_B > 0)))
+    return (worse + 1) / (RESAMPLES + 1)
+
+
+def mid_p(won: int, lost: int) -> float:
+    """One-sided: the upper tail of a fair coin's, with half of the probability of `won` itself."""
+    n = won + lost
+    if n == 0:
+        return 1.0
+    below, at_most = (bdtr(k, n, 0.5) if k >= 0 else 0.0 for k in (won - 1, won))
+    return float(1 - at_most + (at_most - below) / 2)
+
+
+def whether_to_keep(
+    head: Score, tuned: Score, p: float, significance: float, keeps_promise: bool = True
+) -> tuple[str, str]:
+    """(chosen, reason): the fine-tuned if its main figure on validation is larger, and by more than chance explains;
+    but not if `head.max_error` cannot be promised of it, as it can of the head."""
     figures = (
-        f"validation {MAIN[head.task].title} {finetuned.main:.4f} against the frozen head's {head.main:.4f}, "
-        f"{LOSS[head.task].replace('_', ' ')} {finetuned.loss:.4f} against {head.loss:.4f}"
+        f"validation {MAIN[head.task].title} {tuned.main:.4f} against the frozen head's {head.main:.4f} (paired test: "
+        f"p = {p:.2g}), {LOSS[head.task].replace('_', ' ')} {tuned.loss:.4f} against {head.loss:.4f}"
     )
-    if (finetuned.main, -finetuned.loss) > (head.main, -head.loss):
-        if not keeps_promise:
-            return "head", f"fine-tuned is better, but of it `head.max_error` cannot be promised: {figures}"
-        return "finetune", f"fine-tuned is better: {figures}"
-    return "head", f"fine-tuned is not better: {figures}"
+    if tuned.main <= head.main:
+        return "head", f"fine-tuned is not better: {figures}"
+    if p > significance:
+        return "head", f"fine-tuned is better by no more than chance explains: {figures}"
+    if not keeps_promise:
+        return "head", f"fine-tuned is better, but of it `head.max_error` cannot be promised: {figures}"
+    return "finetune", f"fine-tuned is better: {figures}"

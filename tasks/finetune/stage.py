@@ -1,8 +1,7 @@
-"""finetune: all layers trained, if that can pay, and kept only if it did."""
+"""finetune: layers of the backbone trained, if that can pay, and kept only if it did."""
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,69 +9,81 @@ import numpy.typing as npt
 import pandas as pd
 
 from ..common.backbones.spec import Spec
-from ..common.backbones.weights import same_weights
 from ..common.calibrating import calibrate_like, summary
 from ..common.calibration import FILE, Calibration
-from ..common.files import whole_folder, write_json
-from ..common.heads import Head, LinearHead, load_head
-from ..common.images import EvalTransform, load
+from ..common.files import read_json, whole_folder, write_json
+from ..common.heads import LinearHead, load_head
 from ..common.metrics import loss, main_figure
 from ..common.pack import Pack, read_pack
 from ..common.paths import Paths
 from ..common.progress import say
 from ..common.record import Record
 from ..common.task import MAIN
-from .decision import Decision, Score, whether_to_keep, whether_to_train, why_no_start
+from .decision import Decision, Score, more_images, paired_p, whether_it_fits, whether_to_keep, why_no_start, why_not
 from .params import FinetuneParams
 
 if TYPE_CHECKING:
-    from .train import Course, Images, Trainer
+    from .job import Job
+    from .train import Course
+
+SHEET, SHOWN = "augmentation.png", 6
+"""The contact sheet of what the network sees in training, and of how many images."""
 
 
 def run(params: FinetuneParams, paths: Paths) -> Record:
     """Decides, trains if so decided, compares with the frozen head on validation.
 
     Raises:
-        ParamsError: it is to train, from a head that is not linear.
+        ParamsError: it is to train, from a head that is not linear; or the backbone cannot be cut as asked.
         WeightsError: the backbone's weights are gone, or are others than the features were made with.
         DataError: an image is gone or damaged since it was checked.
+        GraftError: memory has run out with one image a step.
     """
     pack = read_pack(paths.features)
+    train, val = pack.rows("train"), pack.rows("val")
     head = load_head(paths.head, "selected")
-    frozen = _score_of_head(head, pack)
-    train_images = len(pack.rows("train"))
-    if params.mode == "off" or (params.mode == "auto" and train_images < params.min_images):
-        _, reason, minutes = whether_to_train(params, train_images, lambda: 0.0)  # torch is not needed to say no
-        return _stay(params, paths, train_images, reason, minutes, frozen)
-    if not isinstance(head, LinearHead):
-        return _stay(params, paths, train_images, why_no_start(params, head.kind), None, frozen)
+    output = head.output(pack.features(val))
+    frozen = _score(output, pack)
+    further = more_images(read_json(paths.audit / "audit.json")["curve"]["doubling"], pack.task)
 
-    spec = Spec.from_dict(pack.fingerprint)
-    trainer, train, val = _set_up(params, paths, pack, head, spec)
-    go, reason, minutes = whether_to_train(
-        params, train_images, lambda: trainer.seconds_per_image(train) * train_images * params.epochs / 60
-    )
+    def stay(reason: str, minutes: float | None = None) -> Record:
+        return _stay(params, paths, len(train), reason, minutes, frozen, further)
+
+    if params.mode != "off" and not isinstance(head, LinearHead):
+        return stay(why_no_start(params, head.kind))
+    reason = why_not(params, len(train), _wrong(output, pack), len(val))
+    if reason or not isinstance(head, LinearHead):
+        return stay(reason)  # torch is not needed to say no
+
+    from .cut import CannotCut
+    from .job import Job
+
+    try:
+        job = Job(params, pack, head, paths, train, val)
+    except CannotCut as error:
+        if params.mode == "on":
+            raise
+        return stay(f"{pack.fingerprint['backbone']} cannot be cut for its last stage: {error.got}")
+    go, reason, minutes = whether_it_fits(params, job.plan.epochs, len(train), lambda: job.seconds() / 60)
     if not go:
-        return _stay(params, paths, train_images, reason, minutes, frozen)
+        return stay(reason, minutes)
 
-    say(f"finetune: training all layers: {_with(reason, minutes)}")
-    checkpoint = paths.checkpoints / f"finetune-{_digest(params, pack, head)}.pt"
-    course = trainer.run(train, val, checkpoint, params.budget_minutes * 60 if params.mode == "auto" else None)
-    output = trainer.output(val)
-    tuned = _score(output, pack)
-    calibration = calibrate_like(Calibration.load(paths.head), output, val.target, val.weight_N, pack.task)
-    chosen, verdict = whether_to_keep(frozen, tuned, calibration.kept)
+    say(f"finetune: training {_what(params)}: {_with(reason, minutes)}")
+    course = job.run(job.checkpoint(), params.budget_minutes * 60 if params.mode == "auto" else None)
+    tuned_output = job.output(val)
+    tuned, p = _score(tuned_output, pack), paired_p(output, tuned_output, pack.targets(val), pack.task, params.seed)
+    calibration = calibrate_like(
+        Calibration.load(paths.head), tuned_output, pack.targets(val), pack.weights(val), pack.task
+    )
+    chosen, verdict = whether_to_keep(frozen, tuned, p, params.significance, calibration.kept)
+    settled = {"layers": params.trained, "init": params.init, **job.settled()}
     decision = Decision(
-        params.mode, True, chosen, f"{reason}; {verdict}", train_images, params.budget_minutes,
-        {"head": frozen, "finetune": tuned},
+        params.mode, True, chosen, f"{reason}; {verdict}", len(train), params.budget_minutes,
+        {"head": frozen, "finetune": tuned}, p, further, settled,
     )  # fmt: skip
-    _write(decision, trainer, calibration, course, spec, pack.classes, paths)
-    checkpoint.unlink(missing_ok=True)
+    _write(decision, job, calibration, course, pack, paths)
+    job.checkpoint().unlink(missing_ok=True)
     return _record(decision, minutes, course, calibration, paths)
-
-
-def _score_of_head(head: Head, pack: Pack) -> Score:
-    return _score(head.output(pack.features(pack.rows("val"))), pack)
 
 
 def _score(output: npt.NDArray[np.float64], pack: Pack) -> Score:
@@ -82,14 +93,33 @@ def _score(output: npt.NDArray[np.float64], pack: Pack) -> Score:
     return Score(main_figure(output, target, pack.task), loss(output, target, pack.task, pack.weights(val)), pack.task)
 
 
+def _wrong(output: npt.NDArray[np.float64], pack: Pack) -> int | None:
+    if pack.task != "classification":
+        return None
+    return int(np.count_nonzero(output.argmax(axis=1) != pack.targets(pack.rows("val"))))
+
+
 def _stay(
-    params: FinetuneParams, paths: Paths, train_images: int, reason: str, minutes: float | None, frozen: Score
+    params: FinetuneParams,
+    paths: Paths,
+    train_images: int,
+    reason: str,
+    minutes: float | None,
+    frozen: Score,
+    further: str,
 ) -> Record:
     say(f"finetune: the frozen head stays: {_with(reason, minutes)}")
-    decision = Decision(params.mode, False, "head", reason, train_images, params.budget_minutes, {"head": frozen})
+    decision = Decision(
+        params.mode, False, "head", reason, train_images, params.budget_minutes, {"head": frozen}, more_images=further
+    )
     with whole_folder(paths.finetune) as folder:
         write_json(folder / "decision.json", decision.to_dict())
     return _record(decision, minutes, None, None, paths)
+
+
+def _what(params: FinetuneParams) -> str:
+    layers = {"all": "all layers", "last_stage": "the last stage", "norm": "the norm layers"}[params.trained]
+    return layers if params.init == "pretrained" else f"{layers} from scratch"
 
 
 def _with(reason: str, minutes: float | None) -> str:
@@ -97,70 +127,28 @@ def _with(reason: str, minutes: float | None) -> str:
     return reason if minutes is None else f"{reason} ({minutes:.1f} minutes predicted)"
 
 
-def _set_up(
-    params: FinetuneParams, paths: Paths, pack: Pack, head: LinearHead, spec: Spec
-) -> tuple[Trainer, Images, Images]:
-    from ..common.augment import Augment
-    from ..common.backbones import network
-    from .goal import Goal
-    from .train import Images, Trainer
-
-    backbone = network.create_again(spec, same_weights(spec.backbone, spec.weights, spec.weights_sha256, paths.weights))
-    train, val = pack.rows("train"), pack.rows("val")
-    goal = Goal.of(pack.task, pack.targets(train), params.label_smoothing)
-    trainer = Trainer(backbone, head, spec.transform, params, goal)
-    augment = Augment(
-        spec.transform, crop_scale=params.crop_scale, flip=params.flip, colour=params.colour, seed=params.seed
-    )
-    files, ids = list(pack.index["path"]), list(pack.index["image_id"])
-    transform: EvalTransform = spec.transform
-    return (
-        trainer,
-        Images(
-            lambda i, epoch: augment(paths.raw / files[train[i]], ids[train[i]], epoch),
-            pack.targets(train),
-            pack.weights(train),
-        ),
-        Images(lambda i, _: load(paths.raw / files[val[i]], transform), pack.targets(val), pack.weights(val)),
-    )
-
-
-def _digest(params: FinetuneParams, pack: Pack, head: LinearHead) -> str:
-    """Names the checkpoint: another recipe, other images or another head must not go on from it."""
-    digest = hashlib.sha256(params.model_dump_json(exclude={"mode", "budget_minutes"}).encode())
-    digest.update(pack.fingerprint["digest"].encode())
-    digest.update(pack.index[["image_id", "label", "task", "split"]].to_csv(index=False).encode())
-    digest.update(head.weight.tobytes())
-    return digest.hexdigest()[:32]
-
-
-def _write(
-    decision: Decision,
-    trainer: Trainer,
-    calibration: Calibration,
-    course: Course,
-    spec: Spec,
-    classes: list[str],
-    paths: Paths,
-) -> None:
+def _write(decision: Decision, job: Job, calibration: Calibration, course: Course, pack: Pack, paths: Paths) -> None:
     """decision.json; head.*; calibration.json; graph/ (the fine-tuned backbone, ready to infer); network.safetensors;
-    curves.csv."""
+    curves.csv; the contact sheet."""
     from safetensors.torch import save_file
 
     from ..common.backbones import network
     from ..common.backbones.graph import convert
     from ..common.backbones.weights import WeightsSource
+    from .augmented import augmented_sheet
 
-    backbone = trainer.backbone.cpu().eval()
+    spec = Spec.from_dict(pack.fingerprint)
+    backbone = job.network()
     with whole_folder(paths.finetune) as folder:
         write_json(folder / "decision.json", decision.to_dict())
-        trainer.head(classes).save(folder)
+        job.head().save(folder)
         calibration.save(folder)
         state = {name: value.contiguous() for name, value in backbone.state_dict().items()}
         save_file(state, folder / "network.safetensors")
         tuned = WeightsSource("finetuned", spec.weights)
         convert(backbone, network.spec_of(backbone, spec.backbone, tuned, spec.form), folder / "graph")
         pd.DataFrame(course.rows).to_csv(folder / "curves.csv", index=False)
+        augmented_sheet(_shown(pack, paths), job.augment, spec.transform, job.plan.epochs, folder / SHEET)
 
 
 def _record(
@@ -179,9 +167,11 @@ def _record(
         files.append(paths.finetune / FILE)
     if course is not None:
         metrics |= {
+            "p": decision.p,
             "epochs": len(course.rows),
             "best_epoch": course.best_epoch,
             "training_seconds": course.seconds,
+            "preparation_seconds": course.preparation,
             "ended": course.ended,
         }
         metrics["images_per_second"] = decision.train_images * len(course.rows) / course.seconds
@@ -190,10 +180,20 @@ def _record(
             name: [(int(row["epoch"]), row[name]) for row in course.rows]
             for name in ("train_loss", "val_loss", f"val_{main.key}")
         }
-        files.append(paths.finetune / "curves.csv")
-    return Record(
-        metrics=metrics,
-        facts={"chosen": decision.chosen, "reason": _with(decision.reason, minutes)},
-        curves=curves,
-        files=files,
-    )
+        curves["seconds"] = list(enumerate(course.laps))
+        files += [paths.finetune / "curves.csv", paths.finetune / SHEET]
+    facts = {"chosen": decision.chosen, "reason": _with(decision.reason, minutes), "more_images": decision.more_images}
+    for name, value in (decision.settled or {}).items():
+        facts[name] = f"{value}"
+    return Record(metrics=metrics, facts=facts, curves=curves, files=files)
+
+
+def _shown(pack: Pack, paths: Paths) -> list[tuple[Any, str, str]]:
+    """(file, image_id, label) of a few training images, from all over."""
+    train = pack.rows("train")
+    rows = train[np.unique(np.linspace(0, len(train) - 1, SHOWN).astype(np.int64))]
+    index = pack.index.iloc[rows]
+    return [
+        (paths.raw / path, image_id, str(label))
+        for path, image_id, label in zip(index["path"], index["image_id"], index["label"], strict=True)
+    ]

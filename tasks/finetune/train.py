@@ -1,4 +1,10 @@
-"""Training of the whole network. B images a step, K classes, D features, H x W pixels of C channels."""
+"""Training by gradient descent. B images a step (of all processes together), K classes, D features.
+
+A step is the same however often training is interrupted and among how many processes it is shared: the order of the
+images, their views and how they are mixed follow from the seed, the epoch and the step alone; a process has a run of
+each step's images; gradients are those of the whole step. Processes are Accelerate's: it needs nothing that timm does
+not bring already, and leaves the loop to us.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +12,9 @@ import copy
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,21 +22,37 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ..common.engine import cpu_has_fast_bf16
+from ..common.errors import GraftError
 from ..common.files import whole_file
 from ..common.heads import LinearHead
-from ..common.images import EvalTransform, Pixels
 from ..common.metrics import loss, main_figure
 from ..common.progress import progress, say
 from ..common.task import MAIN
+from . import folding, mixing
 from .goal import Goal
+from .layers import groups, thaw
 from .params import FinetuneParams
+from .plan import Plan
 
+Array = npt.NDArray[Any]
 Ints = npt.NDArray[np.int64]
-Loader = Callable[[int, int], Pixels]
-"""(place of the image, epoch) -> uint8 (H, W, C)."""
+Loader = Callable[[int, int], Array]
+"""(place of the image, epoch) -> what the network is fed with: uint8 (H, W, C), or float16 maps."""
+
+Feed = Callable[[Array, torch.device], torch.Tensor]
+"""Images as they were loaded, one after the other, as float32 (B, C, H, W) in the network's own measure."""
+
+TOGETHER = 4
+"""Processes agree on a checkpoint after so many steps."""
+
+WARM = 2
+"""Steps that are taken before the clock starts: the first ones make what torch keeps."""
 
 
 @dataclass(frozen=True)
@@ -38,225 +60,433 @@ class Images:
     """Images to learn from or to validate on: how to load one, their targets (see `Pack.targets`), their weights."""
 
     load: Loader
-    target: npt.NDArray[Any]
+    target: Array
     weight_N: npt.NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.target)
 
 
 @dataclass
 class Course:
-    """What happened: a row an epoch, and the best weights by validation loss."""
+    """What happened, and where training stands; all of it is in a checkpoint.
+
+    Attributes:
+        rows: one an epoch.
+        best_state: the network of the best epoch by validation loss.
+        seconds: of training and validation, without what an interruption lost.
+        laps: `seconds` as they were after each epoch.
+        preparation: seconds before the first step, for what is computed only once.
+        step, loss_sum: within the epoch under way.
+        parts: into which a step's images are divided, as memory allows.
+    """
 
     rows: list[dict[str, float]] = field(default_factory=list)
     best_epoch: int = -1
     best_state: dict[str, torch.Tensor] = field(default_factory=dict)
     seconds: float = 0.0
-    ended: str = "all epochs done"
+    laps: list[float] = field(default_factory=list)
+    preparation: float = 0.0
+    ended: str = ""
+    step: int = 0
+    loss_sum: float = 0.0
+    parts: int = 1
 
 
 class Trainer:
-    """A backbone with a linear head, trained end to end.
+    """A network with a linear last layer, trained end to end.
 
     Args:
-        backbone: gives (B, D) from normalised (B, C, H, W).
-        head: where the last layer starts.
-        transform: for the normalisation.
+        body: gives (B, D). What of it takes no gradient is not trained.
+        last: (weight (K, D), bias (K,)) where the last layer starts.
+        feed: what makes input of images.
+        example: an input of two images.
         goal: what the last layer's outputs are.
     """
 
     def __init__(
-        self, backbone: nn.Module, head: LinearHead, transform: EvalTransform, params: FinetuneParams, goal: Goal
+        self,
+        body: nn.Module,
+        last: tuple[Array, Array],
+        feed: Feed,
+        example: torch.Tensor,
+        params: FinetuneParams,
+        plan: Plan,
+        goal: Goal,
     ) -> None:
         torch.manual_seed(params.seed)
-        self.params, self.goal = params, goal
-        self.device = _device()
-        self.network = nn.Sequential(backbone, _linear(*goal.start(head))).to(self.device)
+        self.params, self.plan, self.goal, self._feed = params, plan, goal, feed
+        self._world = Accelerator(cpu=not (torch.cuda.is_available() or torch.backends.mps.is_available()))
+        self.device = self._world.device
+        self.network = nn.Sequential(body, _linear(*last)).to(self.device)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        scale = torch.tensor([255.0], device=self.device)
-        self._mean = (torch.tensor(transform.mean, device=self.device) * scale).view(1, -1, 1, 1)
-        self._std = (torch.tensor(transform.std, device=self.device) * scale).view(1, -1, 1, 1)
-        self._optimizer = torch.optim.AdamW(_groups(self.network, params.weight_decay), lr=params.learning_rate)
+        if plan.batch_norm == "frozen" and params.trained != "norm":  # there, weights need no gradient
+            folding.fold(self.network, example.to(self.device))
+        self._groups = groups(
+            body,
+            self.network[1],
+            layer_decay=1.0 if params.init == "scratch" else params.layer_decay,
+            weight_decay=params.weight_decay,
+        )
+        self._optimizer = _optimizer(params, self._groups)
+        self._wrapped = self._world.prepare_model(self.network)
+        self._live = [value for value in self.network.state_dict().values() if value.is_floating_point()]
+        self._average = [value.clone() for value in self._live] if plan.ema else []
 
     @property
-    def backbone(self) -> nn.Module:
+    def body(self) -> nn.Module:
         return self.network[0]
 
-    def seconds_per_image(self, images: Images, steps: int = 3) -> float:
-        """Measured on real steps, whose effect is undone."""
-        before = {name: value.clone() for name, value in self.network.state_dict().items()}
-        optimizer = copy.deepcopy(self._optimizer.state_dict())
-        order = np.arange(min(len(images.target), (steps + 1) * self.params.batch_size))
+    @property
+    def is_main(self) -> bool:
+        """Whether this process speaks and writes for all."""
+        return self._world.is_main_process
+
+    @property
+    def is_alone(self) -> bool:
+        return bool(self._world.num_processes == 1)
+
+    def seconds(self, train: Images, val: Images) -> float:
+        """What all epochs would take, measured on real steps whose effect is undone."""
+        size = self.params.batch_size
+        few = Images(val.load, val.target[: 2 * size], val.weight_N[: 2 * size])
+        clock = _Clock()
+        self._output(few)
+        clock.lap(len(few))
+        seen = self._steps(train) * min(size, len(train))
+        return self.plan.epochs * (seen / self.rate(train) + clock.seconds_each * len(val))
+
+    def rate(self, train: Images, steps: int = 5) -> float:
+        """Images per second of a training step, the median of so many whose effect is undone."""
+        before, optimizer = copy.deepcopy(self.network.state_dict()), copy.deepcopy(self._optimizer.state_dict())
+        average = [value.clone() for value in self._average]
+        size = self.params.batch_size
+        order = np.resize(np.arange(len(train)), (WARM + steps) * size)
+        course, clock = Course(parts=self.params.accumulate), _Clock()
         self._train_mode()
-        started, seen = 0.0, 0
-        for step, (rows, pixels) in enumerate(self._batches(images.load, order, epoch=0, drop_last=False)):
-            if step == 1 or len(order) <= self.params.batch_size:
-                started, seen = started or time.perf_counter(), 0
-            self._step(pixels, rows, images, rate=0.0)
-            seen += len(rows)
-        elapsed = time.perf_counter() - started
+        for number, (rows, batch) in enumerate(self._batches(train.load, self._parts(order, size), epoch=0)):
+            self._step(rows, batch, train, course, epoch=0, step=number, at=0.0)
+            clock.lap(len(rows) if number >= WARM else 0)
         self.network.load_state_dict(before)
         self._optimizer.load_state_dict(optimizer)
-        return elapsed / max(seen, 1)
+        self._optimizer.zero_grad(set_to_none=True)
+        self._average = average
+        return 1 / clock.seconds_each
 
     def run(self, train: Images, val: Images, checkpoint: Path, deadline_seconds: float | None) -> Course:
-        """Trains until the epochs are done, validation stops improving, or another epoch would pass the deadline.
+        """Trains until the epochs are done, validation stops improving, or another epoch would pass the deadline; the
+        network is then that of the best epoch.
 
         Args:
-            checkpoint: written after each epoch, and continued from if it is there.
+            checkpoint: written now and then and after each epoch, and continued from if it is there.
+
+        Raises:
+            GraftError: one image a step is too much for the memory.
         """
         course = self._resume(checkpoint)
-        total = self.params.epochs * self._steps(train)
         while not self._has_ended(course, deadline_seconds):
-            self._one_epoch(course, train, val, total)
+            self._one_epoch(course, train, val, checkpoint)
             self._save(checkpoint, course)
+        folding.unfold(self.network)
         self.network.load_state_dict(course.best_state)
         return course
 
     def _has_ended(self, course: Course, deadline_seconds: float | None) -> bool:
         """Looks at nothing but what is in a checkpoint, so that a resumed run ends where an undisturbed one does."""
         done = len(course.rows)
-        if done == 0:
+        patience = self.plan.patience
+        if done == 0 or course.step:
             return False
-        if done >= self.params.epochs:
+        if done >= self.plan.epochs:
             course.ended = "all epochs done"
-        elif done - 1 - course.best_epoch >= self.params.patience:
-            course.ended = f"validation has not improved for {self.params.patience} epochs"
+        elif done - 1 - course.best_epoch >= patience:
+            course.ended = f"validation has not improved for {patience} epochs"
         elif deadline_seconds is not None and course.seconds * (done + 1) / done > deadline_seconds:
             course.ended = "another epoch would pass the time budget"
         else:
             return False
         return True
 
-    def _one_epoch(self, course: Course, train: Images, val: Images, total: int) -> None:
-        started, epoch = time.perf_counter(), len(course.rows)
-        train_loss = self._epoch(train, epoch, total)
+    def _one_epoch(self, course: Course, train: Images, val: Images, checkpoint: Path) -> None:
+        clock, epoch = _Clock(course.seconds), len(course.rows)
+        self._epoch(course, train, epoch, clock, checkpoint)
         main, task = MAIN[self.goal.task], self.goal.task
-        output = self.output(val)
-        val_loss = loss(output, val.target, task, val.weight_N) / self.goal.unit
-        figure = main_figure(output, val.target, task)
+        with self._averaged():
+            output = self._output(val)
+            val_loss = loss(output, val.target, task, val.weight_N) / self.goal.unit
+            figure = main_figure(output, val.target, task)
+            if course.best_epoch < 0 or val_loss < course.rows[course.best_epoch]["val_loss"]:
+                course.best_epoch = epoch
+                state = self.network.state_dict()
+                course.best_state = {name: value.detach().cpu().clone() for name, value in state.items()}
+        train_loss = course.loss_sum / self._steps(train)
         course.rows.append({"epoch": epoch, "train_loss": train_loss, "val_loss": val_loss, f"val_{main.key}": figure})
-        if course.best_epoch < 0 or val_loss < course.rows[course.best_epoch]["val_loss"]:
-            course.best_epoch = epoch
-            state = self.network.state_dict()
-            course.best_state = {name: value.detach().cpu().clone() for name, value in state.items()}
-        spent = time.perf_counter() - started
-        course.seconds += spent
-        say(
-            f"finetune: epoch {epoch + 1} of {self.params.epochs}: validation loss {val_loss:.4f}, "
-            f"{main.title} {figure:.4f}, {spent:.0f} s"
-        )
+        course.step, course.loss_sum, before = 0, 0.0, course.laps[-1] if course.laps else 0.0
+        course.seconds = max(self._all(clock.total()))  # the same for all, who end by it
+        course.laps.append(course.seconds)
+        if self.is_main:
+            say(
+                f"finetune: epoch {epoch + 1} of {self.plan.epochs}: validation loss {val_loss:.4f}, "
+                f"{main.title} {main.text(figure)}, {course.seconds - before:.0f} s"
+            )
 
     def output(self, images: Images) -> npt.NDArray[np.float64]:
         """Probabilities (N, K), or numbers (N, 1), in evaluation mode."""
+        return self._output(images)
+
+    def _output(self, images: Images) -> npt.NDArray[np.float64]:
         self.network.eval()
-        order = np.arange(len(images.target))
+        mine = np.array_split(np.arange(len(images)), self._world.num_processes)[self._world.process_index]
+        size = max(1, self.params.batch_size // self._world.num_processes)
+        pieces = [mine[start : start + size] for start in range(0, len(mine), size)]
         with torch.inference_mode():
             parts = [
-                self.goal.output(self._logits(pixels).float().cpu()).numpy()
-                for _, pixels in self._batches(images.load, order, epoch=-1, drop_last=False)
+                self.goal.output(self._logits(self.network, self._feed(batch, self.device)).float().cpu()).numpy()
+                for _, batch in self._batches(images.load, pieces, epoch=-1)
             ]
-        return np.concatenate(parts).astype(np.float64)
+        return np.concatenate(gather_object(parts)).astype(np.float64)
 
     def head(self, classes: list[str]) -> LinearHead:
         linear: Any = self.network[1]
         weight, bias = linear.weight.detach().cpu().numpy(), linear.bias.detach().cpu().numpy()
         return self.goal.head(weight, bias, classes)
 
-    def _epoch(self, images: Images, epoch: int, total: int) -> float:
+    def _epoch(self, course: Course, images: Images, epoch: int, clock: _Clock, checkpoint: Path) -> None:
         self._train_mode()
-        order = np.random.default_rng([self.params.seed, epoch]).permutation(len(images.target))
-        losses = []
-        with progress(f"finetune: epoch {epoch + 1}", len(order)) as bar:
-            for step, (rows, pixels) in enumerate(self._batches(images.load, order, epoch, drop_last=True)):
-                rate = self._rate((epoch * self._steps(images) + step + 1) / total)
-                losses.append(self._step(pixels, rows, images, rate))
-                bar.add(len(rows))
-        return float(np.mean(losses))
+        steps, saved = self._steps(images), time.monotonic()
+        order = np.random.default_rng([self.params.seed, epoch]).permutation(len(images))
+        size = min(self.params.batch_size, len(order))
+        parts = self._parts(order[: steps * size], size)[course.step :]
+        before, total = course.loss_sum, torch.zeros((), device=self.device)
+        with progress(f"finetune: epoch {epoch + 1}", len(order)) if self.is_main else nullcontext() as bar:
+            for rows, batch in self._batches(images.load, parts, epoch):
+                at = (epoch * steps + course.step + 1) / (self.plan.epochs * steps)
+                total += self._step(rows, batch, images, course, epoch, course.step, at)
+                course.step += 1
+                if bar is not None:
+                    bar.add(size)
+                if course.step < steps and self._is_due(saved, course.step):
+                    course.loss_sum, course.seconds = before + self._sum(total), max(self._all(clock.total()))
+                    self._save(checkpoint, course)
+                    saved = time.monotonic()
+        course.loss_sum = before + self._sum(total)
 
-    def _step(self, pixels: Pixels, rows: Ints, images: Images, rate: float) -> float:
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
-        target = torch.from_numpy(images.target[rows]).to(self.device)
-        weight_B = torch.from_numpy(images.weight_N[rows]).to(self.device, torch.float32)
-        loss_B = self.goal.loss(self._logits(pixels).float(), target)
-        mean = (loss_B * weight_B).sum() / weight_B.sum()
-        self._optimizer.zero_grad(set_to_none=True)
-        mean.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+    def _step(
+        self, rows: Ints, batch: Array, images: Images, course: Course, epoch: int, step: int, at: float
+    ) -> torch.Tensor:
+        """The loss of this process's share of the step; `rows` are those of all processes.
+
+        Args:
+            at: the share of all steps done after this one.
+        """
+        torch.manual_seed(hash((self.params.seed, epoch, step, self._world.process_index)) % 2**31)
+        open_groups = thaw(self._groups, at) if self.params.unfreeze == "gradual" else [True] * len(self._groups)
+        for group, scale, trains in zip(self._optimizer.param_groups, self._groups, open_groups, strict=True):
+            group["lr"] = self._rate(at) * scale["lr_scale"] * trains
+        while True:
+            try:
+                value = self._gradient(rows, batch, images, course.parts, epoch, step)
+                break
+            except (MemoryError, RuntimeError) as error:
+                self._make_do(error, course, len(batch))
+        for group, trains in zip(self._groups, open_groups, strict=True):
+            if not trains:
+                for parameter in group["params"]:
+                    parameter.grad = None
+        if self.params.clip:
+            nn.utils.clip_grad_norm_([p for group in self._groups for p in group["params"]], self.params.clip)
         self._optimizer.step()
-        return float(mean.detach())
+        if self._average:
+            passed = epoch * self._steps(images) + step
+            keep = min(self.plan.ema, (1 + passed) / (10 + passed))
+            get_ema_multi_avg_fn(keep)(self._average, self._live, passed)  # type: ignore[no-untyped-call]
+        return value
 
-    def _logits(self, pixels: Pixels) -> torch.Tensor:
-        x_BCHW = torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2).float()
+    def _gradient(self, rows: Ints, batch: Array, images: Images, parts: int, epoch: int, step: int) -> torch.Tensor:
+        """Sets the gradients; the loss, as in `_step`."""
+        self._optimizer.zero_grad(set_to_none=True)
+        mine = _share(len(rows), self._world.process_index, self._world.num_processes)
+        x = self._feed(batch, self.device)
+        target = torch.from_numpy(images.target[rows[mine]]).to(self.device)
+        weight = images.weight_N[rows]
+        weight_B = torch.from_numpy(weight[mine] / weight.sum()).to(self.device, torch.float32)
+        share_B = torch.ones_like(weight_B)
+        rng = np.random.default_rng([self.params.seed, epoch, step])
+        how = mixing.draw(len(rows), self.plan.mixup, self.plan.cutmix, rng)
+        if how is not None:
+            x, share_B = mixing.mix(x, how.part(mine))
+        other = torch.from_numpy(mixing.partners(len(batch))).to(self.device)
+        value = torch.zeros((), device=self.device)
+        pieces = [_share(len(batch), number, parts) for number in range(parts)]
+        pieces = [piece for piece in pieces if piece.stop > piece.start]
+        for number, piece in enumerate(pieces):
+            waits = self._world.no_sync(self._wrapped) if number + 1 < len(pieces) else nullcontext()
+            with waits:
+                logits = self._logits(self._wrapped, x[piece]).float()
+                loss_B = self.goal.loss(logits, target[piece])
+                if how is not None:
+                    mixed_B = self.goal.loss(logits, target[other[piece]])
+                    loss_B = torch.lerp(mixed_B, loss_B, share_B[piece].to(loss_B.dtype))
+                part = (loss_B * weight_B[piece]).sum()
+                (part * self._world.num_processes).backward()  # gradients are the mean of the processes'
+            value += part.detach()
+        return value
+
+    def _make_do(self, error: Exception, course: Course, images: int) -> None:
+        """Divides steps into twice as many parts if memory has run out, and raises any other error again."""
+        if not (isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "t allocate memory" in str(error)):
+            raise error
+        self._optimizer.zero_grad(set_to_none=True)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if course.parts >= images or self._world.num_processes > 1:  # the others would wait for ever
+            raise GraftError(
+                "memory has run out in fine-tuning",
+                got=f"{images} images a step in {course.parts} parts",
+                todo="set a smaller `finetune.batch_size`, a larger `finetune.accumulate`, or `finetune.layers: "
+                "last_stage`",
+            ) from error
+        course.parts *= 2
+        say(f"finetune: memory has run out; each step's {images} images go in {course.parts} parts from here on")
+
+    def _logits(self, network: nn.Module, x: torch.Tensor) -> torch.Tensor:
         with self._autocast():
-            logits: torch.Tensor = self.network((x_BCHW - self._mean) / self._std)
+            logits: torch.Tensor = network(x)
         return logits
 
     def _autocast(self) -> AbstractContextManager[Any]:
         wanted = self.params.precision
         if wanted == "auto":
-            wanted = (
-                "bf16" if self.device.type == "cuda" or (self.device.type == "cpu" and cpu_has_fast_bf16()) else "f32"
-            )
+            fast = self.device.type == "cuda" or (self.device.type == "cpu" and cpu_has_fast_bf16())
+            wanted = "bf16" if fast else "f32"
         return torch.autocast(self.device.type, torch.bfloat16) if wanted == "bf16" else nullcontext()
 
     def _train_mode(self) -> None:
         self.network.train()
-        if self.params.batch_norm == "frozen":
+        if self.plan.batch_norm == "frozen":
             for module in self.network.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval()
 
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """The averages in the place of the weights, within the block."""
+        kept = [value.clone() for value in self._live] if self._average else []
+        with torch.no_grad():
+            for value, average in zip(self._live, self._average):
+                value.copy_(average)
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for value, back in zip(self._live, kept):
+                    value.copy_(back)
+
     def _steps(self, images: Images) -> int:
-        return max(1, len(images.target) // self.params.batch_size)
+        """An epoch's; what is left over by the last whole one is seen in another epoch."""
+        return max(1, len(images) // self.params.batch_size)
 
     def _rate(self, at: float) -> float:
         """Linear up, then half a cosine down to nothing; `at` is the share of all steps done."""
         if at < self.params.warmup:
-            return self.params.learning_rate * (at / self.params.warmup)
+            return self.plan.learning_rate * (at / self.params.warmup)
         fall = (at - self.params.warmup) / (1 - self.params.warmup)
-        return self.params.learning_rate * 0.5 * (1 + math.cos(math.pi * fall))
+        return self.plan.learning_rate * 0.5 * (1 + math.cos(math.pi * fall))
 
-    def _batches(self, load: Loader, order: Ints, epoch: int, *, drop_last: bool) -> Iterator[tuple[Ints, Pixels]]:
-        """Batches in order, the next ones decoded by threads meanwhile."""
-        size = self.params.batch_size
-        parts = [order[start : start + size] for start in range(0, len(order), size)]
-        if drop_last and len(parts) > 1 and len(parts[-1]) < size:
-            parts.pop()
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            ahead = [[pool.submit(load, int(row), epoch) for row in part] for part in parts[:2]]
+    def _parts(self, order: Ints, size: int) -> list[Ints]:
+        return [order[start : start + size] for start in range(0, len(order), size)]
+
+    def _batches(self, load: Loader, parts: Sequence[Ints], epoch: int) -> Iterator[tuple[Ints, Array]]:
+        """(rows of the step, this process's images of them) in order, the next ones loaded by threads meanwhile; in
+        validation (epoch -1), all images of each part."""
+        rank, count = (0, 1) if epoch < 0 else (self._world.process_index, self._world.num_processes)
+        with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="load") as pool:
+
+            def feed(number: int) -> list[Any]:
+                rows = parts[number]
+                return [pool.submit(load, int(row), epoch) for row in rows[_share(len(rows), rank, count)]]
+
+            ahead = [feed(number) for number in range(min(2, len(parts)))]
             for number, rows in enumerate(parts):
-                pixels = np.stack([future.result() for future in ahead.pop(0)])
+                batch = np.stack([future.result() for future in ahead.pop(0)])
                 if number + 2 < len(parts):
-                    ahead.append([pool.submit(load, int(row), epoch) for row in parts[number + 2]])
-                yield rows, pixels
+                    ahead.append(feed(number + 2))
+                yield rows, batch
+
+    def _sum(self, value: torch.Tensor) -> float:
+        """Over all processes."""
+        return float(self._world.reduce(value, "sum"))
+
+    def _all(self, value: Any) -> list[Any]:
+        """What each process says."""
+        return [value] if self.is_alone else gather_object([value])
+
+    def _is_due(self, saved: float, step: int) -> bool:
+        """Whether it is time for a checkpoint: no process may think so alone, and to ask all costs time."""
+        late = time.monotonic() - saved > 60 * self.params.checkpoint_every
+        return late if self.is_alone else step % TOGETHER == 0 and any(self._all(late))
 
     def _save(self, path: Path, course: Course) -> None:
-        state = {
-            "network": self.network.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
-            "course": vars(course),
-        }
-        with whole_file(path) as part:
-            torch.save(state, part)
+        if self.is_main:
+            state = {
+                "network": self.network.state_dict(),
+                "average": self._average,
+                "optimizer": self._optimizer.state_dict(),
+                "course": vars(course),
+            }
+            with whole_file(path) as part:
+                torch.save(state, part)
+        self._world.wait_for_everyone()
 
     def _resume(self, path: Path) -> Course:
         if not path.is_file():
-            return Course()
+            return Course(parts=self.params.accumulate)
         state = torch.load(path, map_location=self.device, weights_only=True)
         self.network.load_state_dict(state["network"])
+        self._average = state["average"]
         self._optimizer.load_state_dict(state["optimizer"])
         course = Course(**state["course"])
-        say(f"finetune: going on after epoch {len(course.rows)}, from the checkpoint of an interrupted run")
+        if self.is_main and not course.ended:
+            where = (
+                f"step {course.step} of epoch {len(course.rows) + 1}" if course.step else f"epoch {len(course.rows)}"
+            )
+            say(f"finetune: going on after {where}, from the checkpoint of an interrupted run")
         return course
 
 
-def _device() -> torch.device:
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+class _Clock:
+    """Args:
+    before: seconds that were spent earlier.
+    """
+
+    def __init__(self, before: float = 0.0) -> None:
+        self._before, self._started = before, time.perf_counter()
+        self._laps: list[float] = []
+        self._last = self._started
+
+    def total(self) -> float:
+        return self._before + time.perf_counter() - self._started
+
+    def lap(self, images: int) -> None:
+        """Ends a lap in which so many images were seen; of none, it is not counted."""
+        now = time.perf_counter()
+        if images:
+            self._laps.append((now - self._last) / images)
+        self._last = now
+
+    @property
+    def seconds_each(self) -> float:
+        """The laps' median."""
+        return float(np.median(self._laps))
 
 
-def _linear(weight_KD: npt.NDArray[Any], bias_K: npt.NDArray[Any]) -> nn.Linear:
+def _share(count: int, part: int, parts: int) -> slice:
+    """Part number `part` of 0 ... count, never between two partners (see `mixing`)."""
+    pairs = -(-count // 2)
+    return slice(min(2 * (pairs * part // parts), count), min(2 * (pairs * (part + 1) // parts), count))
+
+
+def _linear(weight_KD: Array, bias_K: Array) -> nn.Linear:
     k, d = weight_KD.shape
     linear = nn.Linear(d, k)
     with torch.no_grad():
@@ -265,10 +495,8 @@ def _linear(weight_KD: npt.NDArray[Any], bias_K: npt.NDArray[Any]) -> nn.Linear:
     return linear
 
 
-def _groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Decay on matrices and filters only."""
-    parameters = list(network.parameters())
-    return [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+def _optimizer(params: FinetuneParams, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    described = [{"params": group["params"], "weight_decay": group["weight_decay"]} for group in groups]
+    if params.optimizer == "sgd":
+        return torch.optim.SGD(described, lr=0.0, momentum=0.9, nesterov=True, fused=True)
+    return torch.optim.AdamW(described, lr=0.0, fused=True)

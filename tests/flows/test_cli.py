@@ -17,8 +17,8 @@ from projects import Project, copy_prefect_database, draw_classes, free_port, wa
 from flows.servers import answers
 
 COMMANDS = (
-    "sample", "import", "repro", "run", "serve", "ui", "summary", "models", "classify", "rank", "drift", "params",
-    "doctor",
+    "sample", "import", "repro", "run", "serve", "ui", "summary", "models", "classify", "rank", "compare", "drift",
+    "params", "doctor",
 )  # fmt: skip
 
 

@@ -21,8 +21,8 @@ SECTIONS = {
     "features": {"backbone": BACKBONE, "weights": "random", "precision": "f32", "threads": 2},
     "head": {"folds": 0, "l2_max": 1.0, "strengths": 7},
     "audit": {"folds": 3, "curve_seeds": 1},
-    "finetune": {"mode": "off"},
-    "evaluate": {"bootstrap": 200},
+    "finetune": {"mode": "off", "layers": "all"},
+    "evaluate": {"bootstrap": 200, "looks": 2},
     "register": {"smoke_images": 4},
 }
 

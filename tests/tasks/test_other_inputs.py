@@ -108,6 +108,11 @@ def test_what_is_evaluated_is_better_than_chance(project):
     assert project.records["evaluate"].metrics["accuracy"] > 0.5
 
 
+def test_the_report_shows_what_the_network_looks_at(project):
+    with Image.open(project.paths.report / "looks.png") as picture:
+        assert np.asarray(picture).std() > 1
+
+
 def test_the_package_agrees_with_evaluate(project):
     assert project.records["register"].metrics["largest_difference"] < 1e-4
 

@@ -6,6 +6,7 @@ Networks are built on torch's meta device, where tensors have a shape and no num
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -74,6 +75,43 @@ def dissect(name: str) -> dict[str, Any]:
         "hidden": _hidden(model, set(outputs) - set(before) - set(last)),
         "pooled": _channels(model, maps),
     }
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Attributes:
+    name: of the module.
+    shape: of one image's output.
+    places: height and width of maps, the number of tokens, or nothing for a vector.
+    """
+
+    name: str
+    shape: Shape
+    places: Shape
+
+
+def layers_of(model: torch.nn.Module, input_shape: tuple[int, int, int]) -> list[Layer]:
+    """The layers of a network in the order in which data move: its parts, and of a sequence the parts of that.
+
+    Args:
+        model: on the processor; put into evaluation mode.
+        input_shape: of an image, (C, H, W).
+    """
+    outputs, _ = _trace(model.eval(), partial(model, torch.zeros(1, *input_shape)))
+    body = getattr(model, "network", model)
+    order = {name: place for place, name in enumerate(outputs)}
+    names = sorted(_smallest(model, "", outputs), key=order.__getitem__)
+    return [Layer(name, tuple(outputs[name].shape[1:]), _places(body, outputs[name])) for name in names]
+
+
+def _smallest(model: torch.nn.Module, prefix: str, outputs: dict[str, torch.Tensor]) -> Iterator[str]:
+    parent = model.get_submodule(prefix)
+    for part, module in parent.named_children():
+        name = f"{prefix}.{part}" if prefix else part
+        if name in outputs and not isinstance(module, torch.nn.Sequential):
+            yield name
+        else:
+            yield from _smallest(model, name, outputs)
 
 
 def _trace(model: torch.nn.Module, run: Callable[[], torch.Tensor]) -> tuple[dict[str, torch.Tensor], torch.Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,18 @@ from .spec import AS_TRAINED, Form, Spec, check_same, libraries
 from .weights import WeightsSource, fit_state, read_checkpoint, read_state
 
 
-def create(backbone: str, source: WeightsSource, form: Form = AS_TRAINED) -> torch.nn.Module:
+def create(backbone: str, source: WeightsSource, form: Form = AS_TRAINED, seed: int = 0) -> torch.nn.Module:
     """The network in evaluation mode; its output is the feature vector, or the logits, float32 (B, D).
+
+    Args:
+        seed: of weights that are random.
 
     Raises:
         ParamsError: timm knows no such model, or it does not take images of this size or number of channels.
         WeightsError: the weights cannot be had, or are another network's; or have no classifier for `logits`.
     """
     source = fetched(backbone, source)
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     model = adapt(_with_weights(backbone, source, form), backbone, form)
     if form.output != "logits":
         model.reset_classifier(0)  # type: ignore[operator]
@@ -112,16 +115,15 @@ class Pooled(torch.nn.Module):
         super().__init__()
         self.network = network
         shape, called = self._look(eval_transform(network, form))
-        places = {1: (2, 3), len(shape) - 1: (1, 2)}  # by where the features stand, as not every network says
-        found = [axes for axis, axes in places.items() if len(shape) == 4 and shape[axis] == network.num_features]
-        if not found:
+        axes = map_axes(shape, network.num_features)  # type: ignore[arg-type]
+        if axes is None:
             raise ParamsError(
                 f"params.yaml: `features.output: pooled` needs maps of features, which {backbone} has not",
                 got=f"its last output is of shape {tuple(shape[1:])}",
                 allowed="a network whose last output is (features, height, width)",
                 todo="set `features.output: pre_logits`",
             )
-        self.axes = found[0]
+        self.axes = axes
         for name, part in list(network.named_children()):
             if not called & {id(module) for module in part.modules()}:
                 setattr(network, name, torch.nn.Identity())
@@ -141,9 +143,28 @@ class Pooled(torch.nn.Module):
     def pretrained_cfg(self) -> Any:
         return self.network.pretrained_cfg
 
+    @property
+    def num_features(self) -> Any:
+        return self.network.num_features
+
     def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+        return self.forward_head(self.forward_features(x_BCHW))
+
+    def forward_features(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+        """The last maps, as timm's networks have this method."""
         maps: torch.Tensor = self.network.forward_features(x_BCHW)  # type: ignore[operator]
+        return maps
+
+    def forward_head(self, maps: torch.Tensor) -> torch.Tensor:
+        """What timm's networks pool and classify in this method is only pooled."""
         return maps.mean(self.axes)
+
+
+def map_axes(shape: Sequence[int], features: int) -> tuple[int, int] | None:
+    """Where height and width stand in the shape of a network's last maps: (B, D, h, w), or (B, h, w, D) in some; known
+    by where its `features` D stand, as not every network says. None: they are no such maps."""
+    places = {1: (2, 3), len(shape) - 1: (1, 2)}
+    return next((axes for axis, axes in places.items() if len(shape) == 4 and shape[axis] == features), None)
 
 
 def create_again(spec: Spec, source: WeightsSource) -> torch.nn.Module:

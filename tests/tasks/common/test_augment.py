@@ -2,9 +2,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from tasks.common.augment import Augment
-from tasks.common.images import EvalTransform
+from tasks.common.augment import Augment, described, named_recipe, views_recipe
+from tasks.common.errors import ParamsError
+from tasks.common.images import EvalTransform, load
 
 TRANSFORM = EvalTransform(48, 48, 0.9, "center", "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 IMAGE_ID = "0123456789abcdef0123456789abcdef"
@@ -16,11 +18,11 @@ def file(photo, tmp_path):
     return tmp_path / "a.png"
 
 
-RECIPE = {"crop_scale": 0.6, "flip": True, "colour": 0.2, "seed": 0}
+RECIPE = {"crop_scale": 0.6, "flip": True, "colour": 0.2}
 
 
-def augmentation(transform=TRANSFORM, **changes):
-    return Augment(transform, **{**RECIPE, **changes})
+def augmentation(transform=TRANSFORM, seed=0, **changes):
+    return Augment(transform, views_recipe(transform, **{**RECIPE, **changes}), seed)
 
 
 def view(file, image_id=IMAGE_ID, epoch=0, transform=TRANSFORM, **changes):
@@ -132,3 +134,89 @@ def test_the_brightness_of_grey_varies(noise, tmp_path):
     noise(60, 60, spread=0).convert("L").save(tmp_path / "g.png")
     views = [view(tmp_path / "g.png", epoch=epoch, transform=of_bands(1), colour=0.3) for epoch in range(8)]
     assert len({int(pixels.mean()) for pixels in views}) > 1
+
+
+NAMES = ["none", "light", "standard", "strong"]
+
+
+def named(recipe, transform=TRANSFORM, flip=True):
+    return Augment(transform, named_recipe(recipe, transform, flip=flip), 0)
+
+
+@pytest.mark.parametrize("recipe", NAMES)
+@pytest.mark.parametrize("count", [1, 3, 4, 6])
+def test_every_recipe_gives_images_of_the_networks_size_and_channels(noise, tmp_path, recipe, count):
+    values = np.dstack([np.asarray(noise(90, 70, seed=c))[..., 0] for c in range(count)])
+    np.save(tmp_path / "a.npy", values)
+    augment = named(recipe, of_bands(count))
+    for epoch in range(12):
+        pixels = augment(tmp_path / "a.npy", IMAGE_ID, epoch)
+        assert (pixels.shape, pixels.dtype) == ((48, 64, count), np.uint8)
+
+
+def test_nothing_random_is_the_image_as_evaluated(file):
+    assert np.abs(named("none")(file, IMAGE_ID, 3).astype(int) - load(file, TRANSFORM)).mean() < 3
+    assert np.array_equal(named("none")(file, IMAGE_ID, 3), named("none")(file, IMAGE_ID, 4))
+
+
+def test_the_standard_is_the_recipe_of_views_with_its_defaults(file):
+    assert np.array_equal(named("standard")(file, IMAGE_ID, 1), view(file, epoch=1))
+
+
+def test_stronger_recipes_change_more(tmp_path):
+    shade = np.linspace(60, 200, 120 * 90 * 3).reshape(90, 120, 3).astype(np.uint8)
+    Image.fromarray(shade).save(tmp_path / "shade.png")
+    plain = named("none")(tmp_path / "shade.png", IMAGE_ID, 0).astype(int)
+    changes = [
+        np.mean([np.abs(named(name)(tmp_path / "shade.png", IMAGE_ID, epoch) - plain).mean() for epoch in range(40)])
+        for name in NAMES
+    ]
+    assert changes[0] == 0
+    assert changes == sorted(changes)
+
+
+@pytest.mark.parametrize("recipe", NAMES)
+def test_without_flip_no_recipe_mirrors(recipe):
+    assert "HorizontalFlip" not in str(described(named_recipe(recipe, TRANSFORM, flip=False)))
+
+
+@pytest.mark.parametrize("recipe", NAMES)
+def test_a_recipe_can_be_written_as_a_list_and_is_then_the_same(file, recipe):
+    steps = described(named_recipe(recipe, TRANSFORM, flip=True))
+    again = named(steps)
+    # the centre crop that follows a list draws no random number, but every step has a generator of its own
+    assert described(again.recipe)[:-1] == steps
+    assert again(file, IMAGE_ID, 2).shape == (48, 48, 3)
+
+
+def test_a_list_needs_no_crop_of_its_own(file):
+    assert named([{"__class_fullname__": "HorizontalFlip", "p": 1.0}])(file, IMAGE_ID, 0).shape == (48, 48, 3)
+
+
+@pytest.mark.parametrize(
+    ("steps", "words"),
+    [
+        ([{"__class_fullname__": "HorizontalFlop"}], "HorizontalFlop"),
+        ([{"__class_fullname__": "GaussianBlur", "sigma": 3, "p": 1}], "sigma"),
+        ([{"__class_fullname__": "HorizontalFlip", "p": 7}], "p"),
+        ([{"__class_fullname__": "Normalize", "p": 1.0}], "float32"),
+    ],
+    ids=["unknown step", "unknown argument", "value out of range", "no image comes out"],
+)
+def test_a_list_that_is_no_recipe_is_one_clear_error(steps, words):
+    with pytest.raises(ParamsError, match=r"finetune.augment") as caught:
+        named_recipe(steps, TRANSFORM, flip=True)
+    assert words in str(caught.value)
+    assert "none | light | standard | strong" in str(caught.value)
+
+
+def test_whether_one_step_happens_says_nothing_of_another(file):
+    steps = [{"__class_fullname__": name, "p": 0.5} for name in ("HorizontalFlip", "VerticalFlip", "InvertImg")]
+    augment = named(steps)
+    seen = {augment(file, IMAGE_ID, epoch).tobytes() for epoch in range(80)}
+    assert len(seen) == 8
+
+
+def test_other_views_of_the_same_number_would_be_noticed(file):
+    """Raise `VIEWS` in `cache` if this has to change: features of views are kept under their number."""
+    assert [int(view(file, epoch=epoch).sum()) for epoch in range(3)] == [854536, 829030, 866035]

@@ -79,6 +79,7 @@ def test_the_report_has_a_page_its_pictures_and_the_predictions(finished_paths):
         "reliability.png",
         "risk_coverage.png",
         "mistakes.png",
+        "looks.png",
         "predictions.parquet",
         "audit",
     }
@@ -194,13 +195,13 @@ def test_the_choice_does_not_follow_the_test_figures(tuned, run_stage):
     assert metrics["candidate"] == "finetune"
 
 
-def test_evaluating_a_frozen_head_imports_no_torch(paths, repository):
+def test_evaluating_a_frozen_head_without_looks_imports_no_torch(paths, repository):
     program = (
         "import sys, pathlib\n"
         "from tasks.common.paths import Paths\n"
         "from tasks.evaluate.params import EvaluateParams\n"
         "from tasks.evaluate.stage import run\n"
-        "run(EvaluateParams(), Paths(pathlib.Path(sys.argv[1])))\n"
+        "run(EvaluateParams(looks=0), Paths(pathlib.Path(sys.argv[1])))\n"
         "sys.exit('torch' in sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", program, str(paths.root)], cwd=repository, check=True)

@@ -1,82 +1,143 @@
 import json
 
+import numpy as np
 import pytest
+from scipy.stats import binom
 
-from tasks.finetune.decision import Decision, Score, whether_to_keep, whether_to_train
+from tasks.finetune.decision import (
+    Decision,
+    Score,
+    mid_p,
+    more_images,
+    paired_p,
+    whether_it_fits,
+    whether_to_keep,
+    why_not,
+)
 from tasks.finetune.params import FinetuneParams
+
+SURE = 0.001
 
 
 def never():
     raise AssertionError("the prediction costs seconds and was asked for in vain")
 
 
-def test_what_cannot_keep_the_promise_is_not_kept():
-    head, better = Score(0.8, 0.5), Score(0.9, 0.3)
-    assert whether_to_keep(head, better, keeps_promise=True)[0] == "finetune"
-    chosen, reason = whether_to_keep(head, better, keeps_promise=False)
-    assert chosen == "head"
-    assert "`head.max_error` cannot be promised" in reason
-
-
 def test_off_never_trains():
-    assert whether_to_train(FinetuneParams(mode="off"), 10**6, never) == (False, "`finetune.mode` is off", None)
+    assert why_not(FinetuneParams(mode="off"), 10**6, 100, 200) == "`finetune.mode` is off"
 
 
 def test_on_always_trains():
-    assert whether_to_train(FinetuneParams(mode="on"), 1, never) == (True, "`finetune.mode` is on", None)
+    params = FinetuneParams(mode="on")
+    assert why_not(params, 1, 0, 10) == ""
+    assert whether_it_fits(params, 3, 1, never) == (True, "`finetune.mode` is on", None)
 
 
 def test_auto_does_not_train_on_too_few_images():
-    go, reason, minutes = whether_to_train(FinetuneParams(min_images=500), 499, never)
-    assert (go, minutes) == (False, None)
-    assert "499 training images are fewer than `finetune.min_images`, 500" in reason
+    reason = why_not(FinetuneParams(min_images=500), 499, 50, 100)
+    assert reason == "499 training images are fewer than `finetune.min_images`, 500"
 
 
-def test_auto_trains_when_images_and_budget_suffice():
-    params = FinetuneParams(min_images=500, budget_minutes=2, epochs=10)
-    go, reason, minutes = whether_to_train(params, 500, lambda: 2.0)
+def test_auto_does_not_train_where_even_a_flawless_model_could_not_be_told_from_the_head():
+    assert "the frozen head has 3 of 200 validation images wrong" in why_not(FinetuneParams(), 1000, 3, 200)
+    assert why_not(FinetuneParams(), 1000, 4, 200) == ""
+    assert why_not(FinetuneParams(), 1000, None, 200) == ""
+
+
+def test_auto_trains_when_the_budget_suffices():
+    go, reason, minutes = whether_it_fits(FinetuneParams(budget_minutes=2), 10, 500, lambda: 2.0)
     assert (go, minutes) == (True, 2.0)
     assert "10 epochs of 500 images would take less than" in reason
 
 
 def test_auto_does_not_train_when_it_would_take_too_long():
-    go, reason, minutes = whether_to_train(FinetuneParams(budget_minutes=2), 5000, lambda: 2.1)
+    go, reason, minutes = whether_it_fits(FinetuneParams(budget_minutes=2), 4, 5000, lambda: 2.1)
     assert (go, minutes) == (False, 2.1)
     assert "more than `finetune.budget_minutes`, 2" in reason
 
 
 @pytest.mark.parametrize(
-    ("head", "finetuned", "chosen"),
+    ("head", "finetuned", "p", "chosen", "words"),
     [
-        (Score(0.8, 0.5), Score(0.9, 0.9), "finetune"),
-        (Score(0.9, 0.9), Score(0.8, 0.1), "head"),
-        (Score(0.9, 0.5), Score(0.9, 0.4), "finetune"),
-        (Score(0.9, 0.4), Score(0.9, 0.5), "head"),
-        (Score(0.9, 0.4), Score(0.9, 0.4), "head"),
+        (Score(0.8, 0.5), Score(0.9, 0.9), SURE, "finetune", "fine-tuned is better:"),
+        (Score(0.9, 0.9), Score(0.8, 0.1), 0.99, "head", "not better"),
+        (Score(0.9, 0.5), Score(0.9, 0.4), 0.5, "head", "not better"),
+        (Score(0.8, 0.5), Score(0.81, 0.4), 0.2, "head", "no more than chance explains"),
     ],
-    ids=["more accurate", "less accurate", "tie, smaller loss", "tie, larger loss", "the same"],
+    ids=["more accurate", "less accurate", "tie", "by chance"],
 )
-def test_the_more_accurate_is_kept_and_a_tie_goes_to_the_smaller_loss(head, finetuned, chosen):
-    assert whether_to_keep(head, finetuned)[0] == chosen
+def test_only_the_better_is_kept_and_only_if_chance_does_not_explain_it(head, finetuned, p, chosen, words):
+    found, reason = whether_to_keep(head, finetuned, p, 0.05)
+    assert found == chosen
+    assert words in reason
+
+
+def test_what_cannot_keep_the_promise_is_not_kept():
+    head, better = Score(0.8, 0.5), Score(0.9, 0.3)
+    assert whether_to_keep(head, better, SURE, 0.05, keeps_promise=True)[0] == "finetune"
+    chosen, reason = whether_to_keep(head, better, SURE, 0.05, keeps_promise=False)
+    assert chosen == "head"
+    assert "`head.max_error` cannot be promised" in reason
 
 
 def test_the_reason_to_keep_tells_the_figures():
-    reason = whether_to_keep(Score(0.8, 0.5), Score(0.9, 0.25))[1]
-    assert "accuracy 0.9000 against the frozen head's 0.8000" in reason
+    reason = whether_to_keep(Score(0.8, 0.5), Score(0.9, 0.25), 0.0123, 0.05)[1]
+    assert "accuracy 0.9000 against the frozen head's 0.8000 (paired test: p = 0.012)" in reason
     assert "log loss 0.2500 against 0.5000" in reason
+
+
+@pytest.mark.parametrize(("won", "lost"), [(0, 0), (1, 0), (5, 2), (2, 5), (20, 3)])
+def test_mid_p_is_the_tail_with_half_of_its_first_term(won, lost):
+    n = won + lost
+    expected = binom.sf(won, n, 0.5) + binom.pmf(won, n, 0.5) / 2 if n else 1.0
+    assert mid_p(won, lost) == pytest.approx(expected)
+
+
+def test_classes_are_compared_image_by_image():
+    y_N = np.zeros(20, np.int64)
+    wrong, right = np.tile([0.0, 1.0], (20, 1)), np.tile([1.0, 0.0], (20, 1))
+    half = np.where(np.arange(20)[:, None] < 10, wrong, right)
+    assert paired_p(half, right, y_N, "classification", 0) == mid_p(10, 0)
+    assert paired_p(right, half, y_N, "classification", 0) == mid_p(0, 10)
+    assert paired_p(half, half, y_N, "classification", 0) == 1.0
+
+
+def test_numbers_are_compared_by_a_paired_bootstrap():
+    rng = np.random.default_rng(0)
+    target = rng.normal(size=60)
+    rough, fine = (target[:, None] + rng.normal(0, spread, (60, 1)) for spread in (0.5, 0.1))
+    assert paired_p(rough, fine, target, "regression", 0) < 0.01
+    assert paired_p(fine, rough, target, "regression", 0) > 0.99
+    assert paired_p(rough, fine, target, "regression", 0) == paired_p(rough, fine, target, "regression", 0)
+
+
+def test_equal_models_are_rarely_told_apart():
+    rng = np.random.default_rng(0)
+    y_N = np.zeros(300, np.int64)
+    found = []
+    for _ in range(400):
+        head, tuned = (np.where(rng.random(300)[:, None] < 0.9, [1.0, 0.0], [0.0, 1.0]) for _ in range(2))
+        found.append(paired_p(head, tuned, y_N, "classification", 0))
+    assert np.mean(np.array(found) < 0.05) < 0.08
+
+
+def test_the_learning_curve_is_told_as_a_sentence():
+    doubling = {"gain": 0.015, "low": 0.012, "high": 0.018, "reason": ""}
+    told = more_images(doubling, "classification")
+    assert told == "twice the images would bring the head 1.5 points of accuracy (1.2 to 1.8)"
+    assert "cannot be said: too few" in more_images({"reason": "too few"}, "classification")
 
 
 def test_a_decision_can_be_written_as_json():
     decision = Decision("auto", False, "head", "why", 10, 2.0, {"head": Score(0.5, 1.0)})
     content = json.loads(json.dumps(decision.to_dict()))
     assert content["validation"] == {"head": {"accuracy": 0.5, "log_loss": 1.0}}
-    assert (content["ran"], content["chosen"]) == (False, "head")
+    assert (content["ran"], content["chosen"], content["p"]) == (False, "head", None)
 
 
 @pytest.mark.parametrize(("task", "words"), [("multilabel", "mean average precision"), ("regression", "R²")])
 def test_the_main_figure_of_the_task_decides(task, words):
-    head, better = Score(0.8, 0.1, task), Score(0.9, 0.5, task)
-    chosen, reason = whether_to_keep(head, better)
+    chosen, reason = whether_to_keep(Score(0.8, 0.1, task), Score(0.9, 0.5, task), SURE, 0.05)
     assert chosen == "finetune"
     assert f"validation {words} 0.9000 against the frozen head's 0.8000" in reason
 

@@ -3,6 +3,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,11 +11,12 @@ import pytest
 import torch
 
 from tasks.common.backbones.graph import read_graph
+from tasks.common.cache import count_images
 from tasks.common.calibrating import calibrate
 from tasks.common.calibration import Calibration
 from tasks.common.candidates import read_candidates
 from tasks.common.engine import Engine
-from tasks.common.errors import ParamsError
+from tasks.common.errors import GraftError, ParamsError
 from tasks.common.files import read_json
 from tasks.common.heads import LinearHead
 from tasks.common.images import load
@@ -30,6 +32,28 @@ from tasks.finetune.stage import run
 run(FinetuneParams(**json.loads(sys.argv[2])), Paths(pathlib.Path(sys.argv[1])))
 sys.exit("torch" in sys.modules)
 """
+
+
+@pytest.fixture
+def poor_paths(paths):
+    """A project whose head has learned the opposite: there is something to gain."""
+    head = LinearHead.load(paths.head, "selected")
+    LinearHead(-head.weight, -head.bias, head.classes, head.task).save(paths.head, "selected")
+    return paths
+
+
+def network_of(paths):
+    from safetensors.torch import load_file
+
+    return load_file(paths.finetune / "network.safetensors")
+
+
+def changed(paths, tiny_network):
+    """Names of what is not as in the pre-trained network."""
+    before = tiny_network.state_dict()
+    after = network_of(paths)
+    assert after.keys() == before.keys()
+    return {name for name in before if not torch.equal(after[name], before[name])}
 
 
 @pytest.mark.parametrize(
@@ -65,8 +89,13 @@ def test_from_a_head_that_is_not_linear_on_is_an_error_that_names_both_keys(path
 
 def test_a_head_by_ridge_regression_is_linear_and_may_be_fine_tuned_from(paths, run_stage):
     run_stage("head", paths, kind="ridge")
-    changes = {"mode": "auto", "min_images": 1, "budget_minutes": 1e-6, "batch_size": 4, "precision": "f32"}
-    assert "would take more than" in run_stage("finetune", paths, **changes).facts["reason"]
+    assert run_stage("finetune", paths, mode="on", epochs=1, batch_size=8).metrics["ran"]
+
+
+def test_auto_does_not_try_to_improve_on_a_head_without_a_mistake(paths, run_stage):
+    record = run_stage("finetune", paths, mode="auto", min_images=1, budget_minutes=60)
+    assert "0 of 7 validation images wrong" in record.facts["reason"]
+    assert not record.metrics["ran"]
 
 
 def test_the_score_of_the_frozen_head_is_that_of_the_head_that_has_not_seen_validation(finished_paths):
@@ -78,28 +107,28 @@ def test_the_score_of_the_frozen_head_is_that_of_the_head_that_has_not_seen_vali
     assert score["log_loss"] == pytest.approx(log_loss(p_NK, pack.labels(val)))
 
 
-def test_auto_measures_and_stays_with_the_head_when_it_would_take_too_long(paths, run_stage):
+def test_auto_measures_and_stays_with_the_head_when_it_would_take_too_long(poor_paths, run_stage):
     changes = {"min_images": 1, "budget_minutes": 1e-6, "batch_size": 4, "precision": "f32"}
-    record = run_stage("finetune", paths, mode="auto", **changes)
-    decision = read_json(paths.finetune / "decision.json")
+    record = run_stage("finetune", poor_paths, mode="auto", **changes)
+    decision = read_json(poor_paths.finetune / "decision.json")
     assert (decision["ran"], decision["chosen"]) == (False, "head")
     assert record.metrics["predicted_minutes"] > 1e-6
     assert "minutes predicted" in record.facts["reason"]
 
 
-def test_what_a_clock_measured_does_not_change_the_decision(paths, run_stage):
+def test_what_a_clock_measured_does_not_change_the_decision(poor_paths, run_stage):
     changes = {"mode": "auto", "min_images": 1, "budget_minutes": 1e-6, "batch_size": 4, "precision": "f32"}
     contents = []
     for _ in range(2):
-        run_stage("finetune", paths, **changes)
-        contents.append((paths.finetune / "decision.json").read_bytes())
+        run_stage("finetune", poor_paths, **changes)
+        contents.append((poor_paths.finetune / "decision.json").read_bytes())
     assert contents[0] == contents[1]
 
 
-def test_auto_trains_when_there_is_time(paths, run_stage):
+def test_auto_trains_when_there_is_time(poor_paths, run_stage):
     changes = {"min_images": 1, "budget_minutes": 60, "epochs": 1, "batch_size": 8, "precision": "f32"}
-    record = run_stage("finetune", paths, mode="auto", **changes)
-    decision = read_json(paths.finetune / "decision.json")
+    record = run_stage("finetune", poor_paths, mode="auto", **changes)
+    decision = read_json(poor_paths.finetune / "decision.json")
     assert decision["ran"]
     assert 0 < record.metrics["predicted_minutes"] < 60
     assert record.metrics["epochs"] == 1
@@ -115,6 +144,7 @@ def test_training_writes_all_that_a_candidate_needs(tuned_paths):
         "graph",
         "network.safetensors",
         "curves.csv",
+        "augmentation.png",
     }
 
 
@@ -143,8 +173,10 @@ def test_a_promise_asked_of_the_head_is_asked_of_the_trained_network(paths, run_
 def test_the_decision_tells_both_scores_and_keeps_the_better(tuned_paths):
     decision = read_json(tuned_paths.finetune / "decision.json")
     head, tuned = decision["validation"]["head"], decision["validation"]["finetune"]
-    better = (tuned["accuracy"], -tuned["log_loss"]) > (head["accuracy"], -head["log_loss"])
+    better = tuned["accuracy"] > head["accuracy"] and decision["p"] <= 0.05
     assert decision["chosen"] == ("finetune" if better else "head")
+    assert decision["settled"]["epochs"] == 2
+    assert decision["more_images"].startswith("what twice the images would bring the head cannot be said")
 
 
 def test_the_curves_have_a_row_an_epoch(tuned_paths):
@@ -215,3 +247,140 @@ def test_a_later_decision_against_training_removes_what_was_trained(tuned_paths,
     shutil.copytree(tuned_paths.root, paths.root)
     run_stage("finetune", paths, mode="off")
     assert [file.name for file in paths.finetune.iterdir()] == ["decision.json"]
+
+
+def test_norm_changes_only_norm_layers(paths, run_stage, tiny_network):
+    from tasks.finetune.layers import is_norm
+
+    run_stage("finetune", paths, mode="on", layers="norm", epochs=2, batch_size=8, learning_rate=0.1, precision="f32")
+    norms = {
+        f"{name}.{part}" for name, module in tiny_network.named_modules() if is_norm(module)
+        for part in ("weight", "bias")
+    }  # fmt: skip
+    assert changed(paths, tiny_network) == norms
+
+
+@pytest.fixture(scope="session")
+def staged_paths(finished_paths, tmp_path_factory, run_stage):
+    """A project whose last stage was trained on cached maps. For reading only."""
+    paths = Paths(Path(shutil.copytree(finished_paths.root, tmp_path_factory.mktemp("staged") / "project")))
+    run_stage("finetune", paths, mode="on", layers="last_stage", epochs=2, batch_size=8, precision="f32")
+    return paths
+
+
+def test_the_last_stage_changes_nothing_before_the_cut(staged_paths, tiny_network):
+    cut = read_json(staged_paths.finetune / "decision.json")["settled"]["cut_before"]
+    names = [name for name, _ in tiny_network.named_modules()]
+    after = {name for name in names if names.index(name) >= names.index(cut)}
+    found = changed(staged_paths, tiny_network)
+    assert found
+    assert {name.rpartition(".")[0] for name in found} <= after
+
+
+def test_graph_and_head_of_the_last_stage_have_the_validation_score_of_the_decision(staged_paths):
+    """So what was trained on maps of half precision is what the whole network computes."""
+    pack = read_pack(staged_paths.features)
+    val = pack.rows("val")
+    graph = read_graph(staged_paths.finetune / "graph")
+    files = [staged_paths.raw / path for path in pack.index["path"].iloc[val]]
+    p_NK = LinearHead.load(staged_paths.finetune).predict_proba(
+        Engine(graph.xml)(np.stack([load(file, graph.spec.transform) for file in files]))
+    )
+    score = read_json(staged_paths.finetune / "decision.json")["validation"]["finetune"]
+    assert accuracy(p_NK, pack.labels(val)) == score["accuracy"]
+    assert log_loss(p_NK, pack.labels(val)) == pytest.approx(score["log_loss"], rel=5e-3)
+
+
+def test_maps_are_computed_once(staged_paths, tmp_path, run_stage):
+    paths = Paths(Path(shutil.copytree(staged_paths.root, tmp_path / "project")))
+    folders = [f for f in (paths.cache / "features").iterdir() if "cut_before" in read_json(f / "fingerprint.json")]
+    assert len(folders) == 1
+    pack = read_pack(paths.features)
+    train, val = len(pack.rows("train")), len(pack.rows("val"))
+    assert count_images(folders[0]) == 2 * train + val
+    segments = sorted(folders[0].glob("*.safetensors"))
+    run_stage("finetune", paths, mode="on", layers="last_stage", epochs=2, batch_size=8, precision="f32")
+    assert sorted(folders[0].glob("*.safetensors")) == segments
+    run_stage("finetune", paths, mode="on", layers="last_stage", epochs=3, batch_size=8, precision="f32")
+    assert count_images(folders[0]) == 3 * train + val
+
+
+def test_from_scratch_nothing_is_left_of_what_was_transferred(paths, run_stage, tiny_network):
+    changes = {"mode": "on", "init": "scratch", "epochs": 1, "batch_size": 8, "precision": "f32", "seed": 3}
+    record = run_stage("finetune", paths, **changes)
+    weights = {name for name, value in tiny_network.named_parameters() if value.ndim > 1}
+    assert changed(paths, tiny_network) >= weights
+    assert record.facts["batch_norm"] == "running"
+    assert (record.facts["init"], record.facts["layers"]) == ("scratch", "all")
+
+
+def test_auto_stays_with_the_head_where_the_network_cannot_be_cut(poor_paths, run_stage, monkeypatch):
+    from tasks.finetune import cut
+
+    monkeypatch.setattr(cut, "AGREE", -1.0)  # as if the two parts were never the network
+    changes = {"layers": "last_stage", "min_images": 1, "budget_minutes": 60, "batch_size": 8}
+    record = run_stage("finetune", poor_paths, mode="auto", **changes)
+    assert "test_efficientnet cannot be cut for its last stage" in record.facts["reason"]
+    with pytest.raises(ParamsError, match=r"finetune.layers: all"):
+        run_stage("finetune", poor_paths, mode="on", **changes)
+
+
+def test_two_processes_learn_what_one_does(paths, tmp_path, run_stage):
+    """Two, on the processor by gloo, with the same images a step."""
+    changes = {"mode": "on", "layers": "all", "epochs": 2, "batch_size": 3, "precision": "f32", "mixup": 0.3}
+    changes |= {"checkpoint_every": 1e-9, "learning_rate": 3e-4}  # both must come to the same checkpoints
+    both = Paths(Path(shutil.copytree(paths.root, tmp_path / "both")))
+    run_stage("finetune", paths, processes=1, **changes)
+    run_stage("finetune", both, processes=2, **changes)
+    one, two = (pd.read_csv(p.finetune / "curves.csv") for p in (paths, both))
+    assert len(one) == 2
+    assert np.allclose(one[["train_loss", "val_loss"]], two[["train_loss", "val_loss"]], rtol=1e-4, atol=0)
+
+
+def test_more_processes_than_a_step_has_images_for_are_refused(paths, run_stage):
+    with pytest.raises(ParamsError, match=r"finetune.processes(.|\n)*1 to 4"):
+        run_stage("finetune", paths, mode="on", epochs=1, batch_size=8, processes=5)
+
+
+def test_what_fails_in_several_processes_fails_here(paths, run_stage):
+    pack = read_pack(paths.features)
+    (paths.raw / pack.index["path"].iloc[pack.rows("train")[0]]).unlink()
+    with pytest.raises(GraftError, match="several processes failed"):
+        run_stage("finetune", paths, mode="on", epochs=1, batch_size=8, precision="f32", processes=2)
+    assert read_json(paths.finetune / "decision.json")["mode"] == "off"  # as it was
+
+
+KILLED = """
+import json, pathlib, sys
+from tasks.common.paths import Paths
+from tasks.finetune.params import FinetuneParams
+from tasks.finetune.stage import run
+run(FinetuneParams(**json.loads(sys.argv[2])), Paths(pathlib.Path(sys.argv[1])))
+"""
+
+
+def test_a_stage_killed_at_any_moment_goes_on_from_its_checkpoint(paths, tmp_path, run_stage, repository, capfd):
+    changes = {
+        "mode": "on",
+        "layers": "all",
+        "epochs": 9,
+        "batch_size": 8,
+        "precision": "f32",
+        "checkpoint_every": 1e-9,
+        "patience": 99,
+    }
+    undisturbed = Paths(Path(shutil.copytree(paths.root, tmp_path / "undisturbed")))
+    run_stage("finetune", undisturbed, **changes)
+    command = [sys.executable, "-c", KILLED, str(paths.root), json.dumps(changes)]
+    with subprocess.Popen(command, cwd=repository, stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stderr:
+            if "epoch 3 of 9" in line:
+                process.kill()
+                break
+        process.stderr.read()
+    capfd.readouterr()
+    run_stage("finetune", paths, **changes)
+    assert "from the checkpoint of an interrupted run" in capfd.readouterr().err
+    pd.testing.assert_frame_equal(
+        pd.read_csv(paths.finetune / "curves.csv"), pd.read_csv(undisturbed.finetune / "curves.csv"), rtol=1e-5
+    )

@@ -8,6 +8,8 @@ from tasks.common.images import EvalTransform
 from tasks.common.metrics import main_figure, several_log_loss
 from tasks.finetune.goal import Goal
 from tasks.finetune.params import FinetuneParams
+from tasks.finetune.plan import plan
+from tasks.finetune.source import normalised
 from tasks.finetune.train import Images, Trainer
 
 LOGITS = torch.tensor([[2.0, -1.0], [0.5, 0.0], [-3.0, 1.0]])
@@ -86,8 +88,9 @@ def trained(task, pixels, target, k, tmp_path, **params):
     head = LinearHead(np.zeros((k, 6), np.float32), np.zeros(k, np.float32), classes, task)
     settings = {"epochs": 30, "batch_size": 8, "learning_rate": 2e-2, "patience": 30, "precision": "f32", **params}
     images = Images(lambda i, epoch: pixels[i], target, np.ones(N))
-    goal = Goal.of(task, target, 0.0)
-    trainer = Trainer(backbone, head, TRANSFORM, FinetuneParams(**settings), goal)
+    goal, chosen, example = Goal.of(task, target, 0.0), FinetuneParams(**settings), torch.zeros(2, 3, 8, 8)
+    planned = plan(chosen, N)
+    trainer = Trainer(backbone, goal.start(head), normalised(TRANSFORM), example, chosen, planned, goal)
     return trainer, images, trainer.run(images, images, tmp_path / "c.pt", None)
 
 

@@ -1,0 +1,115 @@
+"""Graft as a trainer among the others of bench/finetune.py; logs what they log."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import timm
+import torch
+from safetensors.torch import load_file
+
+from tasks.common.backbones.network import eval_transform
+from tasks.common.files import write_json
+from tasks.common.paths import Paths
+from tasks.features.params import FeaturesParams
+from tasks.features.stage import run as features
+from tasks.finetune.cut import cut, last_stage
+from tasks.finetune.goal import Goal
+from tasks.finetune.params import FinetuneParams
+from tasks.finetune.plan import plan as planned
+from tasks.finetune.source import as_maps, normalised
+from tasks.finetune.stage import run as finetune
+from tasks.finetune.train import Images, Trainer
+from tasks.head.params import HeadParams
+from tasks.head.stage import run as head
+from tasks.preprocess.params import PreprocessParams
+from tasks.preprocess.stage import run as preprocess
+
+from .peers.course import STEPS, WARM, Course, Plan, arguments
+from .peers.figures import BATCH
+
+LAYERS = "BENCH_LAYERS"
+"""The variable with `finetune.layers`."""
+
+
+def main() -> None:
+    plan, what, course = arguments(__doc__)
+    params = FinetuneParams(mode="on", layers=os.environ[LAYERS])  # type: ignore[arg-type]
+    if what == "rate":
+        course.write(rate(plan, params), **facts())
+        return
+    with tempfile.TemporaryDirectory(dir=Path(plan.weights).parent) as folder:
+        accuracy(plan, params, course, Paths(Path(folder)))
+    course.write(**facts())
+
+
+def facts() -> dict[str, str]:
+    return {"torch": torch.__version__, "timm": timm.__version__}
+
+
+def accuracy(plan: Plan, params: FinetuneParams, course: Course, paths: Paths) -> None:
+    """From the image files on, with nothing cached: the stages up to `finetune`, but for `audit`, of which fine-tuning
+    asks only for a sentence."""
+    arrange(plan, paths)
+    preprocess(PreprocessParams(), paths, {}, "classification")
+    features(FeaturesParams(backbone=plan.backbone, image_size=plan.size), paths)
+    head(HeadParams(), paths)
+    course.epoch(_head_accuracy(paths))
+    paths.audit.mkdir(parents=True)
+    write_json(paths.audit / "audit.json", {"curve": {"doubling": {"reason": "the audit was not run"}}})
+    started = course.since_start()
+    record = finetune(params, paths)
+    curves = pd.read_csv(paths.finetune / "curves.csv")
+    laps = [seconds for _, seconds in record.curves["seconds"]]
+    ready = course.since_start() - started - laps[-1]  # all that is not an epoch: maps before, the graph after
+    for seconds, right in zip(laps, curves["val_accuracy"], strict=True):
+        course.epoch(float(right), started + ready + seconds)
+
+
+def _head_accuracy(paths: Paths) -> float:
+    held = pd.read_parquet(paths.head / "validation.parquet")
+    columns = [name for name in held if name.startswith("p_")]
+    labels = sorted(held["label"].unique())
+    return float((held[columns].to_numpy().argmax(axis=1) == held["label"].map(labels.index)).mean())
+
+
+def arrange(plan: Plan, paths: Paths) -> None:
+    """The images as a table with the plan's splits; one image a class, which no one else sees, is the test's."""
+    paths.raw.mkdir(parents=True)
+    rows: list[dict[str, Any]] = []
+    for split, listed in (("train", plan.train), ("val", plan.held), ("test", plan.test)):
+        for file, label in listed:
+            name = f"{len(rows)}{Path(file).suffix}"
+            shutil.copyfile(file, paths.raw / name)
+            rows.append({"path": name, "label": plan.classes[label], "split": split})
+    pd.DataFrame(rows).to_csv(paths.raw / "labels.csv", index=False)
+
+
+def rate(plan: Plan, params: FinetuneParams) -> float:
+    """Of steps on images, or maps, that are there."""
+    model: Any = timm.create_model(plan.backbone, pretrained=False, num_classes=0)
+    model.load_state_dict(load_file(plan.weights))
+    shape, k = (3, plan.size, plan.size), len(plan.classes)
+    last = np.zeros((k, model.num_features), np.float32), np.zeros(k, np.float32)
+    count = BATCH * (WARM + STEPS)
+    body, feed, inputs = model, normalised(eval_transform(model)), np.zeros((plan.size, plan.size, 3), np.uint8)
+    example = torch.zeros(2, *shape)
+    if params.layers == "last_stage":
+        _, body = cut(model, last_stage(model, shape), shape)
+        feed, inputs = as_maps(body.shape), np.zeros(int(np.prod(body.shape)), np.float16)
+        example = torch.zeros(2, *body.shape)
+    target = np.arange(count) % k
+    trainer = Trainer(
+        body, last, feed, example, params, planned(params, count), Goal("classification", params.label_smoothing)
+    )
+    return trainer.rate(Images(lambda i, epoch: inputs, target, np.ones(count)), STEPS)
+
+
+if __name__ == "__main__":
+    main()

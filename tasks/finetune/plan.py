@@ -1,0 +1,81 @@
+"""What `auto` comes to for so many training images: pure rules.
+
+After the BiT-HyperRule (Kolesnikov et al. 2020), which sets steps and mixup by the number of images and leaves the rest
+alone. Theirs counts in steps of 512 images on accelerators; here it is images seen, with fewer of them, because
+training starts from the head's solution (LP-FT) and not from a random last layer.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from .params import FinetuneParams
+
+SEEN = {"pretrained": 15_000, "scratch": 60_000}
+"""Images that training sees, at least `FEWEST` and at most `MOST` times each."""
+
+FEWEST = {"pretrained": 4, "scratch": 15}
+MOST = {"pretrained": 50, "scratch": 100}
+
+PATIENT = 3
+"""Training ends after a so many-th part of its epochs without a better validation loss, and after `LEAST` at the least:
+before the rate has fallen, a standstill says little."""
+
+LEAST = 5
+
+LARGE = 20_000
+"""Training images from which mixup helps and does not hinder, as in the BiT-HyperRule."""
+
+RATES = {
+    ("adamw", "pretrained"): 2e-3,
+    ("adamw", "scratch"): 2e-3,
+    ("sgd", "pretrained"): 2e-2,
+    ("sgd", "scratch"): 1e-1,
+}
+"""The last layer's highest rate for `RATE_BATCH` images a step; it grows with the batch, for SGD in proportion (Goyal
+et al. 2017), for AdamW with the root (Malladi et al. 2022)."""
+
+RATE_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What training goes by; `ema` is the share of the average that is kept at each step, 0 for no average."""
+
+    epochs: int
+    patience: int
+    learning_rate: float
+    batch_norm: str
+    mixup: float
+    cutmix: float
+    ema: float
+    views: int
+
+
+def plan(params: FinetuneParams, train_images: int) -> Plan:
+    scratch = params.init == "scratch"
+    epochs = params.epochs if params.epochs != "auto" else _epochs(params.init, train_images)
+    growth = params.batch_size / RATE_BATCH
+    rate = RATES[params.optimizer, params.init] * (growth if params.optimizer == "sgd" else math.sqrt(growth))
+    mixes = 0.2 if scratch else 0.1 if train_images >= LARGE else 0.0
+    cuts = 1.0 if scratch and train_images >= LARGE else 0.0
+    return Plan(
+        epochs=epochs,
+        patience=max(LEAST, epochs // PATIENT) if params.patience == "auto" else params.patience,
+        learning_rate=rate if params.learning_rate == "auto" else params.learning_rate,
+        batch_norm=("running" if scratch else "frozen") if params.batch_norm == "auto" else params.batch_norm,
+        mixup=mixes if params.mixup == "auto" else params.mixup,
+        cutmix=cuts if params.cutmix == "auto" else params.cutmix,
+        ema=_ema(train_images // params.batch_size) if params.ema == "auto" else params.ema,
+        views=epochs if params.views == "auto" else params.views,
+    )
+
+
+def _epochs(init: str, train_images: int) -> int:
+    return min(max(math.ceil(SEEN[init] / train_images), FEWEST[init]), MOST[init])
+
+
+def _ema(steps_an_epoch: int) -> float:
+    """An average over about one epoch."""
+    return min(1 - 1 / max(steps_an_epoch, 1), 0.9999)

@@ -1,0 +1,57 @@
+"""One of several processes that share a training; started by the stage itself, or on several machines by hand:
+
+    torchrun --nnodes 2 --nproc-per-node 4 ... -m tasks.finetune.worker PROJECT
+
+The project must be the same for all, on a disk that they share. What comes out is the checkpoint of a finished
+training, which the stage `finetune` takes up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from ..common.errors import GraftError
+from ..common.heads import LinearHead, load_head
+from ..common.pack import read_pack
+from ..common.params import parse_section, read_params
+from ..common.paths import Paths
+from .decision import why_no_start
+from .job import Job
+from .params import FinetuneParams
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("project", type=Path)
+    parser.add_argument("params", nargs="?", help="the section `finetune` as JSON; by default that of params.yaml")
+    parser.add_argument("seconds", nargs="?", type=float, help="end before they are over")
+    options = parser.parse_args()
+    try:
+        train(options.project, options.params, options.seconds)
+    except GraftError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+def train(project: Path, params: str | None, seconds: float | None) -> None:
+    """Raises:
+    GraftError: whatever the stage itself would say.
+    """
+    paths = Paths(project)
+    chosen = (
+        FinetuneParams.model_validate_json(params)
+        if params
+        else parse_section(FinetuneParams, read_params(paths.params).get("finetune"), "finetune")
+    )
+    pack, head = read_pack(paths.features), load_head(paths.head, "selected")
+    if not isinstance(head, LinearHead):
+        raise GraftError(why_no_start(chosen, head.kind))
+    job = Job(chosen, pack, head, paths, pack.rows("train"), pack.rows("val"))
+    job.run(job.checkpoint(), seconds)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
