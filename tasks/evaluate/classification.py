@@ -39,7 +39,7 @@ def predictions(outcome: Outcome) -> pd.DataFrame:
 
 def further(outcome: Outcome, predictions: pd.DataFrame, params: EvaluateParams) -> dict[str, Any]:
     """Calibration and abstention, and the figures of each class."""
-    bins, before = _bins(outcome, params)
+    bins, before = outcome.reliability
     return {
         "calibration_error": figures.expected_calibration_error(bins),
         **before_calibration(outcome.before, outcome.target, outcome.calibration.temperature, before),
@@ -59,7 +59,7 @@ def draw(
     folder: Path,
 ) -> None:
     """confusion.png, reliability.png, risk_coverage.png, mistakes.png."""
-    bins, before = _bins(outcome, params)
+    bins, before = outcome.reliability
     wrong = predictions[predictions["predicted"] != predictions["label"]]
     worst = wrong.sort_values(["score", "path"], ascending=[False, True]).head(params.mistakes)
     captions = [f"{one.label}\nas {one.predicted} ({one.score:.0%})" for one in worst.itertuples()]
@@ -71,7 +71,7 @@ def draw(
 
 def tabulate(outcome: Outcome, predictions: pd.DataFrame, params: EvaluateParams, folder: Path) -> None:
     """confusion.csv, reliability.csv and reliability_before.csv, risk_coverage.csv."""
-    bins, before = _bins(outcome, params)
+    bins, before = outcome.reliability
     confused = predictions.rename(columns={"label": "actual"})[["actual", "predicted"]]
     confused.to_csv(folder / "confusion.csv", index=False)
     pd.DataFrame(bins).to_csv(folder / "reliability.csv", index=False)
@@ -81,9 +81,3 @@ def tabulate(outcome: Outcome, predictions: pd.DataFrame, params: EvaluateParams
 
 def _confusion(outcome: Outcome) -> npt.NDArray[np.int64]:
     return figures.confusion(outcome.output.argmax(axis=1), outcome.target, len(outcome.classes))
-
-
-def _bins(outcome: Outcome, params: EvaluateParams) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Of the reliability diagram, after calibration and before."""
-    after = figures.reliability(outcome.output, outcome.target, params.bins)
-    return after, figures.reliability(outcome.before, outcome.target, params.bins)

@@ -14,7 +14,6 @@ import numpy.typing as npt
 import pandas as pd
 
 from ..common import metrics as figures
-from ..common.calibration import two_way
 from ..common.heads import decide
 from ..common.manifest import BETWEEN
 from .outcome import Floats, Outcome
@@ -45,11 +44,10 @@ def predictions(outcome: Outcome) -> pd.DataFrame:
 
 def further(outcome: Outcome, predictions: pd.DataFrame, params: EvaluateParams) -> dict[str, Any]:
     """Calibration, every class of every image being a question; the figures of each class."""
-    bins, before = _bins(outcome, params)
-    pairs, yes = two_way(outcome.before), _yes(outcome)
+    bins, before = outcome.reliability
     return {
         "calibration_error": figures.expected_calibration_error(bins),
-        **before_calibration(pairs, yes, outcome.calibration.temperature, before),
+        **before_calibration(*outcome.questions(outcome.before), outcome.calibration.temperature, before),
         "classes": len(outcome.classes),
         "per_class": figures.per_label(outcome.output, outcome.target, outcome.classes),
     }
@@ -65,7 +63,7 @@ def draw(
     folder: Path,
 ) -> None:
     """precision_recall.png, reliability.png, mistakes.png."""
-    bins, before = _bins(outcome, params)
+    bins, before = outcome.reliability
     average = {name: row["average_precision"] for name, row in metrics["per_class"].items()}
     curves = {
         name: figures.precision_recall(outcome.output[:, k], outcome.target[:, k])
@@ -95,19 +93,9 @@ def _caption(outcome: Outcome, label: str, row: int, k: int) -> str:
 
 def tabulate(outcome: Outcome, predictions: pd.DataFrame, params: EvaluateParams, folder: Path) -> None:
     """average_precision.csv, reliability.csv and reliability_before.csv."""
-    bins, before = _bins(outcome, params)
+    bins, before = outcome.reliability
     average = figures.average_precisions(outcome.output, outcome.target)
     known = pd.DataFrame({"label": outcome.classes, "average_precision": average}).dropna()
     known.to_csv(folder / "average_precision.csv", index=False)
     pd.DataFrame(bins).to_csv(folder / "reliability.csv", index=False)
     pd.DataFrame(before).to_csv(folder / "reliability_before.csv", index=False)
-
-
-def _yes(outcome: Outcome) -> npt.NDArray[np.int64]:
-    return (outcome.target > 0).astype(np.int64).ravel()
-
-
-def _bins(outcome: Outcome, params: EvaluateParams) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Of the reliability diagram, after calibration and before."""
-    after = figures.reliability(two_way(outcome.output), _yes(outcome), params.bins)
-    return after, figures.reliability(two_way(outcome.before), _yes(outcome), params.bins)

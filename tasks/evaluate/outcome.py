@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,10 +11,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ..common.calibration import Calibration
+from ..common.calibration import Calibration, two_way
+from ..common.metrics import reliability
 from .params import EvaluateParams
 
 Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Bins = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,7 @@ class Outcome:
         before: (N, K), or (N, 1), as the head gives it.
         output: the same, calibrated.
         calibration: by which it was.
+        bins: of the reliability diagram.
     """
 
     index: pd.DataFrame
@@ -35,6 +40,19 @@ class Outcome:
     before: Floats
     output: Floats
     calibration: Calibration
+    bins: int
+
+    @cached_property
+    def reliability(self) -> tuple[Bins, Bins]:
+        """After calibration and before."""
+        after, before = (reliability(*self.questions(p_NK), self.bins) for p_NK in (self.output, self.before))
+        return after, before
+
+    def questions(self, p_NK: Floats) -> tuple[Floats, Ints]:
+        """Probabilities and codes: a row an image, or of several classes an image a row for each."""
+        if self.target.ndim == 1:
+            return p_NK, self.target
+        return two_way(p_NK), (self.target > 0).astype(np.int64).ravel()
 
 
 class Report(Protocol):

@@ -49,7 +49,8 @@ def run(params: EvaluateParams, paths: Paths) -> Record:
     output = {name: one.calibration.apply(before[name]) for name, one in candidates.items()}
     scores = {name: report.scores(each, target, params) for name, each in output.items()}
     index = pack.index.iloc[test][["image_id", "path", "label"]].reset_index(drop=True)
-    outcome = Outcome(index, pack.classes, target, before[chosen], output[chosen], candidates[chosen].calibration)
+    calibration = candidates[chosen].calibration
+    outcome = Outcome(index, pack.classes, target, before[chosen], output[chosen], calibration, params.bins)
     predictions = report.predictions(outcome)
     metrics: dict[str, Any] = {
         "task": pack.task,

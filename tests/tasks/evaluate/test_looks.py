@@ -25,7 +25,7 @@ def outcome_of(output, target, labels, classes=CLASSES):
     output = np.array(output, float)
     names = [f"{n}.png" for n in range(len(output))]
     index = pd.DataFrame({"image_id": names, "path": names, "label": labels})
-    return Outcome(index, classes, np.array(target), output, output, Calibration())
+    return Outcome(index, classes, np.array(target), output, output, Calibration(), 15)
 
 
 def sure(k, p):
@@ -146,7 +146,7 @@ def looked(paths, name, most=4):
     test = pack.rows("test")
     output = candidates[name].output(pack, test, paths, "f32")
     index = pack.index.iloc[test][["image_id", "path", "label"]].reset_index(drop=True)
-    outcome = Outcome(index, pack.classes, pack.targets(test), output, output, Calibration())
+    outcome = Outcome(index, pack.classes, pack.targets(test), output, output, Calibration(), 15)
     return look(outcome, candidates[name], pack, paths, most)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from tasks.common import metrics as figures
 from tasks.common.calibration import Calibration
-from tasks.evaluate import multilabel, regression
+from tasks.evaluate import multilabel, outcome, regression
 from tasks.evaluate.outcome import Outcome
 from tasks.evaluate.page import report_page
 from tasks.evaluate.params import EvaluateParams
@@ -35,14 +35,16 @@ def raw(tmp_path, noise):
 
 @pytest.fixture
 def several():
-    return Outcome(index(["cat", "cat|dog", "", "dog"]), CLASSES, TARGET, P, P, Calibration(each=True))
+    return Outcome(index(["cat", "cat|dog", "", "dog"]), CLASSES, TARGET, P, P, Calibration(each=True), PARAMS.bins)
 
 
 @pytest.fixture
 def numbers():
     target = np.array([1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
     said = target + np.array([0.1, -0.5, 2.0, 0.0, -3.0, 0.2])
-    return Outcome(index([str(y) for y in target]), [], target, said[:, None], said[:, None], Calibration())
+    return Outcome(
+        index([str(y) for y in target]), [], target, said[:, None], said[:, None], Calibration(), PARAMS.bins
+    )
 
 
 def metrics_of(report, outcome, task):
@@ -161,3 +163,14 @@ def test_the_table_of_numbers_has_a_row_an_image(numbers, tmp_path):
     table = pd.read_csv(tmp_path / "predicted.csv")
     assert list(table.columns) == ["actual", "predicted", "error"]
     assert len(table) == 6
+
+
+def test_the_reliability_is_computed_once_for_figures_pictures_and_tables(several, tmp_path, monkeypatch):
+    asked = []
+    counted = lambda *values: asked.append(values) or figures.reliability(*values)  # noqa: E731
+    monkeypatch.setattr(outcome, "reliability", counted)
+    predictions, metrics = metrics_of(multilabel, several, "multilabel")
+    multilabel.tabulate(several, predictions, PARAMS, tmp_path)
+    assert len(asked) == 2  # after calibration and before
+    table = pd.read_csv(tmp_path / "reliability.csv")
+    assert metrics["calibration_error"] == pytest.approx(figures.expected_calibration_error(table.to_dict("records")))
