@@ -57,12 +57,13 @@ def assign(
     brings_val, brings_test = (images["split"].eq(name).any() for name in ("val", "test"))
     open_val, open_test = 0.0 if brings_val else val_fraction, 0.0 if brings_test else test_fraction
     pinned = dict(pins.loc[pins["seed"] == seed, ["key", "split"]].itertuples(index=False))
-    placed = {key: pinned.get(key) or _by_hash(key, seed, open_val, open_test) for key in images["key"].unique()}
+    place_of = {key: place(key, seed) for key in images["key"].unique()}
+    placed = {key: pinned.get(key) or _by_hash(at, open_val, open_test) for key, at in place_of.items()}
 
     given = images["split"].where(images["split"].ne("train") | (open_val == 0.0))
     wanted = [name for name, brought in (("train", False), ("test", brings_test), ("val", brings_val)) if not brought]
     movable = _movable(images.assign(split=given if brings_test else images["split"])) - set(pinned)
-    moves = _fill_small_classes(_by_class(images.assign(split=given), task), placed, movable, wanted, seed)
+    moves = _fill_small_classes(_by_class(images.assign(split=given), task), placed, place_of, movable, wanted)
     new = {key: split for key, split in moves.items() if key not in pinned}
     appended = pd.DataFrame([(seed, key, split) for key, split in new.items()], columns=PIN_COLUMNS)
     all_pins = pd.concat([pins, appended], ignore_index=True) if len(appended) else pins
@@ -85,8 +86,7 @@ def torn(images: pd.DataFrame) -> pd.Series:
     return out
 
 
-def _by_hash(key: str, seed: int, val_fraction: float, test_fraction: float) -> str:
-    at = place(key, seed)
+def _by_hash(at: float, val_fraction: float, test_fraction: float) -> str:
     return "test" if at < test_fraction else "val" if at < test_fraction + val_fraction else "train"
 
 
@@ -112,7 +112,7 @@ def _movable(images: pd.DataFrame) -> set[str]:
 
 
 def _fill_small_classes(
-    images: pd.DataFrame, placed: dict[str, str], movable: set[str], wanted: list[str], seed: int
+    images: pd.DataFrame, placed: dict[str, str], place_of: dict[str, float], movable: set[str], wanted: list[str]
 ) -> dict[str, str]:
     """Moves so that each class has a key in each wanted split, as far as its keys go (a single one trains, of two one
     is for the test); keys whose split is given stay out of it.
@@ -123,8 +123,8 @@ def _fill_small_classes(
     memory: dict[str, str] = {}
     entangled = _entangled(images)
     standing = Counter((label, placed[key]) for key, labels in entangled.items() for label in labels)
-    for name, rows in images.groupby("label", sort=True):
-        members = sorted(set(rows.loc[rows["split"].isna(), "key"]), key=lambda key: place(key, seed))
+    for name, rows in images[["label", "key", "split"]].groupby("label", sort=True):
+        members = sorted(set(rows.loc[rows["split"].isna(), "key"]), key=place_of.__getitem__)
         now = {key: memory.get(key, placed[key]) for key in members}
         brought = set(rows["split"].dropna())
         lacking = [split for split in wanted[: len(members)] if split not in brought and split not in now.values()]
@@ -151,7 +151,10 @@ def _entangled(images: pd.DataFrame) -> dict[str, list[str]]:
     """key -> its labels, for keys whose split is open, of the classes that share one of them with another class."""
     pairs = images.loc[images["split"].isna(), ["key", "label"]].drop_duplicates()
     shared = pairs.loc[pairs["key"].duplicated(keep=False), "label"]
-    return pairs[pairs["label"].isin(shared)].groupby("key")["label"].agg(list).to_dict()
+    found: dict[str, list[str]] = {}
+    for key, label in pairs[pairs["label"].isin(shared)].itertuples(index=False):
+        found.setdefault(key, []).append(label)
+    return found
 
 
 def _donor(now: dict[str, str], movable: list[str]) -> str | None:
