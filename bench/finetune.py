@@ -5,9 +5,8 @@
     python -m bench.finetune --labelled FOLDER --quick        a smoke test
 
 `make bench-finetune LABELLED=FOLDER` makes the trainers' environment first. Without `--publish`, results go to
-build/bench. Each contestant is a process of its own;
-all begin with the same weights, learn from the same images, and are judged after each epoch on the same ones held out.
-A contestant's clock starts with its process.
+build/bench. Each contestant is a process of its own; all begin with the same weights, learn from the same images, and
+are judged after each epoch on the same ones held out. A contestant's clock starts with its process.
 """
 
 from __future__ import annotations
@@ -121,7 +120,9 @@ def rates_of(raw: dict[str, list[Json]], which: str) -> dict[str, float]:
 
 def finetune_text(results: Json) -> str:
     """All that stands between the markers `finetune` of the page."""
-    parts = [f"{report.machine_text(results['machine'])}\n{results['date']}; {_versions(results)}."]
+    machine = results["machine"]
+    about = f"{report.machine_text(machine)} Load before the run: {machine['load_before']}."
+    parts = [f"{about}\n{results['date']}; {_versions(results)}."]
     if results.get("rates"):
         parts.append(_rates_table(results))
     if results.get("courses"):

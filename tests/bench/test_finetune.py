@@ -56,6 +56,7 @@ def results():
 
 def test_the_text_tells_rates_accuracies_and_the_time_to_each_peers(results):
     told = finetune_text(results)
+    assert "Load before the run: 0.1." in told
     assert "| a training step, 224 pixels, 32 images |" in told
     assert "| **Graft, last stage on cached maps** | 100.0 | 12.5 x | 120.0 | 12.0 x |" in told
     assert "| timm's train.py, eager fp32 | 7 | 90.0% | 90.0% | 2.0 |" in told
