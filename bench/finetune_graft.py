@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,14 @@ from safetensors.torch import load_file
 
 from tasks.common.backbones.network import eval_transform
 from tasks.common.files import write_json
+from tasks.common.heads import LinearHead
+from tasks.common.pack import read_pack
 from tasks.common.paths import Paths
 from tasks.features.params import FeaturesParams
 from tasks.features.stage import run as features
 from tasks.finetune.cut import cut, last_stage
 from tasks.finetune.goal import Goal
+from tasks.finetune.job import Job
 from tasks.finetune.params import FinetuneParams
 from tasks.finetune.plan import plan as planned
 from tasks.finetune.source import as_maps, normalised
@@ -31,7 +35,7 @@ from tasks.head.stage import run as head
 from tasks.preprocess.params import PreprocessParams
 from tasks.preprocess.stage import run as preprocess
 
-from .peers.course import STEPS, WARM, Course, Plan, arguments
+from .peers.course import WARM, Course, Plan, arguments
 from .peers.figures import BATCH
 
 LAYERS = "BENCH_LAYERS"
@@ -40,26 +44,31 @@ LAYERS = "BENCH_LAYERS"
 
 def main() -> None:
     plan, what, course = arguments(__doc__)
-    params = FinetuneParams(mode="on", layers=os.environ[LAYERS])  # type: ignore[arg-type]
-    if what == "rate":
-        course.write(rate(plan, params), **facts())
-        return
+    params = FinetuneParams(mode="on", layers=os.environ[LAYERS], epochs=plan.epochs or "auto")  # type: ignore[arg-type]
     with tempfile.TemporaryDirectory(dir=Path(plan.weights).parent) as folder:
-        accuracy(plan, params, course, Paths(Path(folder)))
-    course.write(**facts())
+        paths = Paths(Path(folder))
+        if what == "rate":
+            course.write(pure=pure_rate(plan, params), from_files=rate_from_files(plan, params, paths), **facts())
+        else:
+            epochs = accuracy(plan, params, course, paths)
+            course.write(**facts(), epochs=str(epochs))
 
 
 def facts() -> dict[str, str]:
     return {"torch": torch.__version__, "timm": timm.__version__}
 
 
-def accuracy(plan: Plan, params: FinetuneParams, course: Course, paths: Paths) -> None:
-    """From the image files on, with nothing cached: the stages up to `finetune`, but for `audit`, of which fine-tuning
-    asks only for a sentence."""
+def up_to_head(plan: Plan, paths: Paths) -> None:
     arrange(plan, paths)
     preprocess(PreprocessParams(), paths, {}, "classification")
     features(FeaturesParams(backbone=plan.backbone, image_size=plan.size), paths)
     head(HeadParams(), paths)
+
+
+def accuracy(plan: Plan, params: FinetuneParams, course: Course, paths: Paths) -> int:
+    """From the image files on, with nothing cached: the stages up to `finetune`, but for `audit`, of which fine-tuning
+    asks only for a sentence. The number of epochs that it took."""
+    up_to_head(plan, paths)
     course.epoch(_head_accuracy(paths))
     paths.audit.mkdir(parents=True)
     write_json(paths.audit / "audit.json", {"curve": {"doubling": {"reason": "the audit was not run"}}})
@@ -70,13 +79,15 @@ def accuracy(plan: Plan, params: FinetuneParams, course: Course, paths: Paths) -
     ready = course.since_start() - started - laps[-1]  # all that is not an epoch: maps before, the graph after
     for seconds, right in zip(laps, curves["val_accuracy"], strict=True):
         course.epoch(float(right), started + ready + seconds)
+    return len(laps)
 
 
 def _head_accuracy(paths: Paths) -> float:
-    held = pd.read_parquet(paths.head / "validation.parquet")
-    columns = [name for name in held if name.startswith("p_")]
-    labels = sorted(held["label"].unique())
-    return float((held[columns].to_numpy().argmax(axis=1) == held["label"].map(labels.index)).mean())
+    """On the held-out images, of the head that has not seen them."""
+    pack = read_pack(paths.features)
+    held = pack.rows("val")
+    found = LinearHead.load(paths.head, "selected").predict_proba(pack.features(held)).argmax(axis=1)
+    return float((found == pack.targets(held)).mean())
 
 
 def arrange(plan: Plan, paths: Paths) -> None:
@@ -91,13 +102,26 @@ def arrange(plan: Plan, paths: Paths) -> None:
     pd.DataFrame(rows).to_csv(paths.raw / "labels.csv", index=False)
 
 
-def rate(plan: Plan, params: FinetuneParams) -> float:
+def rate_from_files(plan: Plan, params: FinetuneParams, paths: Paths) -> float:
+    """Of steps on images that are decoded and augmented meanwhile, as in the first epoch; or on maps, which are read
+    from the disk. Of maps there is one view an image: what a step costs does not depend on how many there are."""
+    count = BATCH * (WARM + plan.steps)
+    up_to_head(replace(plan, train=plan.train[:count], held=plan.held[:BATCH]), paths)
+    pack = read_pack(paths.features)
+    train, val = pack.rows("train"), pack.rows("val")
+    few = params.model_copy(update={"views": 1})
+    job = Job(few, pack, LinearHead.load(paths.head, "selected"), paths, train, val)
+    job._source.prepare()
+    return job._trainer.rate(job._source.images(train), plan.steps)
+
+
+def pure_rate(plan: Plan, params: FinetuneParams) -> float:
     """Of steps on images, or maps, that are there."""
     model: Any = timm.create_model(plan.backbone, pretrained=False, num_classes=0)
     model.load_state_dict(load_file(plan.weights))
     shape, k = (3, plan.size, plan.size), len(plan.classes)
     last = np.zeros((k, model.num_features), np.float32), np.zeros(k, np.float32)
-    count = BATCH * (WARM + STEPS)
+    count = BATCH * (WARM + plan.steps)
     body, feed, inputs = model, normalised(eval_transform(model)), np.zeros((plan.size, plan.size, 3), np.uint8)
     example = torch.zeros(2, *shape)
     if params.layers == "last_stage":
@@ -108,7 +132,7 @@ def rate(plan: Plan, params: FinetuneParams) -> float:
     trainer = Trainer(
         body, last, feed, example, params, planned(params, count), Goal("classification", params.label_smoothing)
     )
-    return trainer.rate(Images(lambda i, epoch: inputs, target, np.ones(count)), STEPS)
+    return trainer.rate(Images(lambda i, epoch: inputs, target, np.ones(count)), plan.steps)
 
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ from .figures import STARTED
 WARM = 2
 """Steps before the clock: the first ones make what torch keeps."""
 
-STEPS = 5
-"""Steps whose median is the rate."""
+STEPS = 3
+"""Steps after them, whose median is the rate."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,8 @@ class Plan:
         size: of the input, in pixels.
         train, held: (file, class code) of the images to learn from, and of those on which all are judged.
         test: of one image a class that nobody looks at.
+        steps: as `STEPS`; fewer in a smoke test.
+        epochs: of a smoke test; otherwise null, and each trainer has its own number.
     """
 
     backbone: str
@@ -37,6 +39,8 @@ class Plan:
     train: list[tuple[str, int]]
     held: list[tuple[str, int]]
     test: list[tuple[str, int]]
+    steps: int = STEPS
+    epochs: int | None = None
 
 
 def arguments(description: str | None) -> tuple[Plan, str, Course]:
@@ -57,17 +61,24 @@ class Course:
         self._epochs: list[tuple[float, float]] = []
 
     def epoch(self, accuracy: float, seconds: float | None = None) -> None:
+        """Equal shares are equal numbers, however a trainer has computed them."""
         now = time.time() - self._started if seconds is None else seconds
-        self._epochs.append((round(now, 2), accuracy))
+        self._epochs.append((round(now, 2), round(accuracy, 6)))
 
     def since_start(self) -> float:
         return time.time() - self._started
 
-    def write(self, rate: float | None = None, **facts: str) -> None:
+    def write(self, *, pure: float | None = None, from_files: float | None = None, **facts: str) -> None:
+        """
+        Args:
+            pure: images per second of a training step on images that are there.
+            from_files: of one on images that are read, decoded and augmented meanwhile.
+        """
         content = {
             "seconds": round(self.since_start(), 2),
             "epochs": self._epochs,
-            "images_per_second": rate,
+            "pure": pure,
+            "from_files": from_files,
             "facts": facts,
         }
         self._out.write_text(json.dumps(content), encoding="utf-8")
@@ -76,8 +87,8 @@ class Course:
 class Laps:
     """Images per second of a step, from step to step."""
 
-    def __init__(self, images: int) -> None:
-        self._images, self._times = images, [time.perf_counter()]
+    def __init__(self, images: int, steps: int) -> None:
+        self._images, self._steps, self._times = images, steps, [time.perf_counter()]
 
     def step(self) -> None:
         self._times.append(time.perf_counter())
@@ -88,7 +99,7 @@ class Laps:
 
     @property
     def enough(self) -> bool:
-        return self.done >= WARM + STEPS
+        return self.done >= WARM + self._steps
 
     @property
     def rate(self) -> float:
