@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from tasks.common.environment import own_python_first
-from tasks.common.errors import DataError, GraftError
+from tasks.common.errors import DataError, GraftError, TransientError
 from tasks.common.files import md5
 
 
@@ -43,8 +46,12 @@ class GitState:
         return f"https://{host}/{project}{kind}{self.commit}/{path}"
 
 
+MADE = ("dvc.lock", "metrics", "data/pins.csv", "ledger.jsonl")
+"""What git tracks and runs write: DVC takes metrics away before it runs a stage."""
+
+
 def git_state(root: Path) -> GitState:
-    """What git says of `root`."""
+    """What git says of `root`; what runs write makes nothing dirty."""
 
     def ask(*words: str) -> str:
         done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True)
@@ -53,9 +60,70 @@ def git_state(root: Path) -> GitState:
     return GitState(
         commit=ask("rev-parse", "HEAD"),
         branch=ask("rev-parse", "--abbrev-ref", "HEAD"),
-        dirty=bool(ask("status", "--porcelain", "--untracked-files=no")),
+        dirty=bool(
+            ask("status", "--porcelain", "--untracked-files=no", "--", ".", *(f":(exclude){name}" for name in MADE))
+        ),
         origin=re.sub(r"^(https?://)[^@/]+@", r"\1", ask("config", "--get", "remote.origin.url")),
     )
+
+
+def git(root: Path, *words: str, doing: str, say: str = "") -> str:
+    """Runs git to its end and returns what it printed; it asks nobody for a password.
+
+    Args:
+        doing: what for, for the error.
+        say: what it reads.
+
+    Raises:
+        TransientError: the other side cannot be reached.
+        GraftError: it failed; with what it said last.
+    """
+    done = try_git(root, *words, say=say)
+    if done.returncode:
+        said = done.stderr.strip() or done.stdout.strip() or "no message"
+        kind = TransientError if any(words in said.lower() for words in UNREACHED) else GraftError
+        raise kind(
+            f"git failed while {doing}",
+            got=said.splitlines()[-1],
+            todo=f"run `git {' '.join(words)}` in {root} to see more",
+        )
+    return done.stdout.strip()
+
+
+UNREACHED = (
+    "could not resolve host",
+    "could not read from remote",
+    "connection refused",
+    "connection timed out",
+    "unable to access",
+    "does not appear to be a git repository",
+    "the remote end hung up",
+)
+"""What git says of a remote that does not answer."""
+
+
+def try_git(root: Path, *words: str, say: str = "") -> subprocess.CompletedProcess[str]:
+    """What became of a git command, whatever it was."""
+    who = f"graft@{socket.gethostname()}"
+    asked = {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
+    names = {f"GIT_{role}_{what}": value for role in ROLES for what, value in (("NAME", "Graft"), ("EMAIL", who))}
+    known = {} if _has_identity(str(root)) else names
+    return subprocess.run(
+        ["git", "-C", str(root), *words],
+        input=say,
+        env={**known, **os.environ, **asked},
+        capture_output=True,
+        text=True,
+    )
+
+
+ROLES = ("AUTHOR", "COMMITTER")
+
+
+@cache
+def _has_identity(root: str) -> bool:
+    done = subprocess.run(["git", "-C", root, "config", "user.email"], capture_output=True)
+    return done.returncode == 0
 
 
 def dvc_command(*words: str) -> list[str]:
@@ -176,6 +244,20 @@ def cache_folder(root: Path) -> Path:
 
     configured = Config(str(root / ".dvc"))["cache"].get("dir")
     return Path(configured) if configured else root / ".dvc" / "cache"
+
+
+def dvc_remote(root: Path) -> str:
+    """The name of DVC's default remote; empty if there is none."""
+    from dvc.config import Config
+
+    return str(Config(str(root / ".dvc"))["core"].get("remote") or "")
+
+
+def dvc_remote_addresses(root: Path) -> dict[str, str]:
+    """Name -> address of DVC's remotes; of a folder the absolute path."""
+    from dvc.config import Config
+
+    return {name: str(settings["url"]) for name, settings in Config(str(root / ".dvc"))["remote"].items()}
 
 
 def cache_types(root: Path) -> list[str]:
