@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -84,6 +85,7 @@ class Records:
         name = cast(RegisterParams, load_params(root / "params.yaml")["register"]).name
         if not has_store(root):
             raise GraftError("nothing is recorded of this project", todo="run `dvc repro`, which records what it does")
+        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # the files that are fetched are small
         self.root, self.name, self.tracker = root, name, Tracker(root)
         self.versions = sorted(self._versions(), key=lambda version: -int(version.version))
         self.aliases = self._aliases()

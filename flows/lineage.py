@@ -21,6 +21,7 @@ from . import ledger
 from .environments import packages_of
 from .executions import RESULT, RUN_DIGITS, Execution, Records
 from .image_lists import REJECTED, SEEN, ImageList, ImageLists
+from .recipes import read_recipe
 
 Document = dict[str, Any]
 """An answer; `kind` is `model`, `run`, `data`, `image` or `commit`."""
@@ -180,7 +181,7 @@ class Lineage:
             "parent_run_id": str(parent.info.run_id) if parent is not None else "",
             "run_name": (parent.info.run_name or "") if parent is not None else "",
             "data": self._data_of(execution, listed, tags),
-            "code": _code(of_run, tags),
+            "code": _code(of_run, tags) | {"changed": self._changed(execution, tags)},
             "backbone": {
                 "name": tags.get("backbone") or params.get("features", {}).get("backbone", ""),
                 "weights": params.get("features", {}).get("weights", ""),
@@ -197,6 +198,15 @@ class Lineage:
         raw = (execution.raw if execution is not None else "") or tags.get("dvc.raw", "")
         manifest = execution.manifest if execution is not None else ""
         return {"raw": raw, "manifest": manifest, **(_images(listed) if listed is not None else {})}
+
+    def _changed(self, execution: Execution | None, tags: Mapping[str, str]) -> list[str] | None:
+        """The code that was not as committed; None if nothing tells."""
+        if execution is None:
+            return None
+        try:
+            return read_recipe(self.records, execution, "it", tags.get(RESULT, "")).changed_code(self._root)
+        except GraftError:
+            return None
 
     def _history(self, number: str) -> Document:
         """What the ledger says of a version."""

@@ -29,15 +29,16 @@ from .lineage_text import (
 Document = dict[str, Any]
 
 STYLE = """<style>
-.chain { display: flex; flex-wrap: wrap; gap: 1.6rem; margin: 1.5rem 0; padding: 0; list-style: none; }
-.chain li { position: relative; flex: 1 1 8rem; padding: .6rem .8rem; border: 1px solid #ccc; border-radius: .4rem; }
-.chain li + li::before { content: "→"; position: absolute; left: -1.35rem; top: 50%; margin-top: -.8em; color: #888; }
+body { max-width: 66rem; } td { overflow-wrap: break-word; } table { font-size: .9rem; }
+.chain { display: flex; flex-wrap: wrap; gap: 1.5rem; margin: 1.5rem 0; padding: 0; list-style: none; }
+.chain li { position: relative; flex: 1 1 6rem; padding: .6rem .7rem; border: 1px solid #ccc; border-radius: .4rem; }
+.chain li + li::before { content: "+"; position: absolute; left: -1.3rem; top: 50%; margin-top: -.8em; color: #888; }
+.chain li.next::before { content: "→" !important; }
 .chain b { display: block; font-size: .75rem; font-weight: 600; color: #777; text-transform: uppercase; }
 .chain .here { border: 2px solid #0a5; } .chain span { overflow-wrap: anywhere; font-size: .9rem; }
 table.facts th { text-align: left; vertical-align: top; font-weight: 600; white-space: nowrap; }
 table.facts { width: 100%; } th { text-align: left; }
 code { font-size: .85em; overflow-wrap: anywhere; } .note { color: #a40; }
-.train { color: #05a; } .val { color: #850; } .test { color: #074; } .rejected { color: #a00; }
 details { margin: 1rem 0; } summary { cursor: pointer; font-weight: 600; } footer { margin: 3rem 0; color: #777; }
 </style>"""
 
@@ -86,7 +87,7 @@ def _chain(document: Document) -> str:
     """What it was made of, it, and what came after, from left to right."""
     links = [
         ("data", f"{document['data'].get('images', '?')} images", _short(document["data"]["raw"])),
-        ("code", _short(document["code"]["commit"]), "with changes" if document["code"]["dirty"] else "committed"),
+        ("code", _short(document["code"]["commit"]), "with changes" if document["code"]["changed"] else ""),
         ("backbone", document["backbone"]["name"], _short(document["backbone"]["weights_sha256"])),
         ("run", _short(document["parent_run_id"]), document["run_name"]),
     ]
@@ -95,11 +96,13 @@ def _chain(document: Document) -> str:
         after = document["history"]["replaced_by"]
         links += [("replaced by", f"version {after['version']}", moment(after["at"]))] if after else []
     here = "version" if document["kind"] == "model" else "run"
-    return f'<ol class="chain">{"".join(_link(*link, link[0] == here) for link in links)}</ol>'
+    return f'<ol class="chain">{"".join(_link(*link, here) for link in links)}</ol>'
 
 
-def _link(title: str, first: str, second: str, here: bool) -> str:
-    mark = ' class="here"' if here else ""
+def _link(title: str, first: str, second: str, here: str) -> str:
+    """A box; an arrow leads to what came of those before it."""
+    marks = [*(["next"] if title in ("run", "version", "replaced by") else []), *(["here"] if title == here else [])]
+    mark = f' class="{" ".join(marks)}"' if marks else ""
     return f"<li{mark}><b>{title}</b><span>{escape(str(first))}<br>{escape(second)}</span></li>"
 
 
@@ -138,8 +141,8 @@ def _history(history: Document) -> list[str]:
     if not history["entries"]:
         return ["<h2>Decisions</h2>", "<p>Nothing was decided of it yet.</p>"]
     rows = [
-        [moment(entry["at"]), f"version {entry['version']} {DECISIONS.get(entry['what'], entry['what'])}",
-         f"version {entry['previous']}" if entry["previous"] else "", entry["by"], entry["why"]]
+        [_when(entry["at"]), _whole_words(f"version {entry['version']} {DECISIONS.get(entry['what'], entry['what'])}"),
+         _whole_words(f"version {entry['previous']}") if entry["previous"] else "", entry["by"], entry["why"]]
         for entry in history["entries"]
     ]  # fmt: skip
     return ["<h2>Decisions</h2>", table(["when", "what", "over", "by", "why"], rows, words=5)]
@@ -154,7 +157,7 @@ def _whole(document: Document) -> list[str]:
         parts += ["<h2>Images</h2>", table(["class", *SPLITS], rows)]
         parts += [f"<p>... and {more:,} more classes.</p>"] if more > 0 else []
     stages = [
-        [row["stage"], row["state"], row["run_id"], moment(row["at"]), row["commit"][:12],
+        [row["stage"], row["state"], _short(row["run_id"]), _when(row["at"]), row["commit"][:12],
          "" if row["seconds"] is None else f"{row['seconds']:.1f}"]
         for row in document["stages"]
     ]  # fmt: skip
@@ -168,24 +171,36 @@ def _whole(document: Document) -> list[str]:
 
 def _image(document: Document) -> list[str]:
     facts = {
-        "md5": " ".join(_code(each) for each in document["image_ids"]),
-        "path": escape(", ".join(document["paths"])),
+        "md5": "<br>".join(_code(each) for each in document["image_ids"]),
+        "path": "<br>".join(escape(path) for path in document["paths"]),
     }
-    rows = [
-        [version_text(use), role(use), use["label"], use["path"], moment(use["at"]),
-         main_figure(use["test"]), use["why"]]
-        for use in _all(document)
-    ]  # fmt: skip
     had = {use["version"] for use in document["versions"] if use["split"] != "rejected"}
     untold = document["untold"]
     return [
         _facts(facts),
         f"<p>{len(had):,} of {document['asked_versions']:,} registered versions had it.</p>",
-        table(["model", "what it did", "label then", "path then", "registered", "test", "why"], rows, words=7),
+        _uses_of_image(document),
         f'<p class="note">Nothing tells which images were in version {escape(", ".join(untold))}.</p>'
         if untold
         else "",
     ]
+
+
+def _uses_of_image(document: Document) -> str:
+    """A row a use; of columns that would say the same in each row, or nothing, none."""
+    uses = _all(document)
+    columns: dict[str, list[str]] = {
+        "model": [_whole_words(version_text(use)) for use in uses],
+        "what it did": [role(use) for use in uses],
+        "label then": [use["label"] for use in uses],
+        **({"path then": [use["path"] for use in uses]} if len(document["paths"]) > 1 else {}),
+        **({"md5 then": [_short(use["image_id"]) for use in uses]} if len(document["image_ids"]) > 1 else {}),
+        **({"why": [use["why"] for use in uses]} if any(use["why"] for use in uses) else {}),
+        "made": [_when(use["at"]) for use in uses],
+        "test": [main_figure(use["test"]) for use in uses],
+    }
+    rows = [list(row) for row in zip(*columns.values(), strict=True)]
+    return table(list(columns), rows, words=len(columns)) if rows else ""
 
 
 def _data(document: Document) -> list[str]:
@@ -193,10 +208,16 @@ def _data(document: Document) -> list[str]:
     if "images" in document:
         facts["images"] = _noted(document)
     rows = [
-        [version_text(use), use["run_id"], moment(use["at"]), use["commit"][:12], main_figure(use["test"])]
+        [
+            _whole_words(version_text(use)),
+            _short(use["run_id"]),
+            _when(use["at"]),
+            use["commit"][:12],
+            main_figure(use["test"]),
+        ]
         for use in _all(document)
     ]
-    head = ["model", "MLflow run", "registered", "commit", "test"]
+    head = ["model", "MLflow run", "made", "commit", "test"]
     return [_facts(facts), table(head, rows, words=5) if rows else "<p>No model was made of it.</p>"]
 
 
@@ -215,6 +236,15 @@ def _facts(facts: Mapping[str, str]) -> str:
 
 def _code(text: str) -> str:
     return f"<code>{escape(text)}</code>" if text else ""
+
+
+def _whole_words(text: str) -> str:
+    """Without a place to break the line."""
+    return text.replace(" ", "\u00a0")
+
+
+def _when(iso: str) -> str:
+    return _whole_words(moment(iso))
 
 
 def _short(text: str) -> str:

@@ -140,7 +140,7 @@ def _image(document: Document) -> Iterator[str]:
     had = {use["version"] for use in document["versions"] if use["split"] != "rejected"}
     yield f"{_count(len(had), 'version', 'versions')} of {document['asked_versions']} had it."
     if uses:
-        yield from ("", f"{'model':<34}{'label':<16}{'registered':<22}{'what it did'}")
+        yield from ("", f"{'model':<34}{'label':<16}{'made':<22}{'what it did'}")
     for use in uses:
         when = moment(use["at"])
         yield f"{version_text(use)[:33]:<34}{use['label'][:15]:<16}{when:<22}{role(use)}"
@@ -162,7 +162,7 @@ def _data(document: Document) -> Iterator[str]:
     if not uses:
         yield from ("", "no model was made of it")
         return
-    yield from ("", f"{'model':<34}{'registered':<24}{'test':<12}")
+    yield from ("", f"{'model':<34}{'made':<24}{'test':<12}")
     for use in uses:
         yield f"{version_text(use)[:33]:<34}{moment(use['at']):<24}{main_figure(use['test'])}"
 
@@ -185,15 +185,17 @@ def images_text(data: Mapping[str, Any]) -> str:
     text = f"{data['images']:,}: {by_split}"
     if data.get("rejected"):
         reasons = ", ".join(f"{number:,} {reason}" for reason, number in data["rejected_because"].items())
-        text += f"; {data['rejected']:,} files rejected ({reasons})"
+        text += f"; {_count(data['rejected'], 'file', 'files')} rejected ({reasons})"
     return text + (f"; {data['note']}" if data["note"] else "")
 
 
 def code_text(code: Mapping[str, Any]) -> str:
     """The commits, and whether there were changes."""
     text = code["commit"] or "no commit"
-    if code["dirty"]:
-        text += ", with changes that were not committed"
+    if code["changed"]:
+        text += f", with changes that were not committed: {', '.join(code['changed'])}"
+    elif code["changed"] is None and code["dirty"]:
+        text += ", perhaps with changes that were not committed"
     return text + (f"; its dvc.lock is in {code['result']}" if code["result"] else "")
 
 

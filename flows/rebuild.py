@@ -10,15 +10,11 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import yaml
-from mlflow.entities.model_registry import ModelVersion
-from mlflow.exceptions import MlflowException
 
 from tasks.common.errors import GraftError, ParamsError
 from tasks.common.files import read_json, whole_file
@@ -28,7 +24,8 @@ from tasks.common.progress import say
 from tasks.common.task import MAIN
 
 from . import environments, package_difference, versioning
-from .executions import RESULT, Execution, Records
+from .executions import Records
+from .recipes import Recipe, recipe_of
 from .registry import FIGURES, fetched_package, find_version
 from .tracking import flatten
 
@@ -38,32 +35,6 @@ ENVIRONMENTS = ("current", "recorded")
 
 SETTLING = 30.0
 """Seconds that the recorder may take to write its last entry, after DVC has ended."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What a version was made of.
-
-    Attributes:
-        commit: the whole id.
-        lock: dvc.lock's stages, as the run kept it.
-        pins: the md5s that data/pins.csv may have: as the run found it, and as it left it.
-    """
-
-    version: ModelVersion
-    execution: Execution
-    commit: str
-    lock: dict[str, Any]
-    pins: frozenset[str]
-
-    @property
-    def name(self) -> str:
-        return f"version {self.version.version} of `{self.version.name}`"
-
-    def hashes(self, of: str) -> dict[str, str]:
-        """Path -> hash of all `deps` or `outs`."""
-        entries = (entry for stage in self.lock.values() for entry in stage.get(of, []))
-        return {entry["path"]: entry["md5"] for entry in entries if "md5" in entry}
 
 
 def rebuild(root: Path, wanted: str, *, keep: bool = False, environment: str = "current") -> Document:
@@ -81,14 +52,14 @@ def rebuild(root: Path, wanted: str, *, keep: bool = False, environment: str = "
         raise ParamsError("--environment", got=environment, allowed=", ".join(ENVIRONMENTS))
     records = Records(root)
     version = records.named(wanted) or find_version(records.tracker, records.name, wanted)
-    recipe = read_recipe(records, version)
-    raw = _raw_hash(recipe)
+    recipe = recipe_of(records, version)
+    raw = recipe.raw()
     say(f"rebuild: {recipe.name}, commit {recipe.commit[:12]}, images {raw}")
+    recipe.refuse_other_code(root)
     versioning.bring_back(root, raw, "its images")
     differing = environments.differences(recipe.execution.parent.data.tags)
     started = time.monotonic()
-    with _worktree(root, recipe, keep) as place:
-        _refuse_other_code(place, recipe)
+    with _worktree(root, f"{version.name}-{version.version}", recipe.commit, keep) as place:
         notes = [*_restore(root, place, recipe, raw), *_of_environment(differing, environment)]
         python = Path(sys.executable)
         if environment == "recorded" and differing:
@@ -114,95 +85,20 @@ def rebuild(root: Path, wanted: str, *, keep: bool = False, environment: str = "
     return {"equal": equal, **document}
 
 
-def read_recipe(records: Records, version: ModelVersion) -> Recipe:
-    """What a version was made of.
-
-    Raises:
-        GraftError: MLflow has not got its run, or the run no lock; or git has not got the commit.
-    """
-    name = f"version {version.version} of `{version.name}`"
-    execution = records.of_version(version)
-    if execution is None:
-        raise GraftError(
-            f"the run that made {name} is not in this MLflow store", got=version.run_id, todo="name another version"
-        )
-    recorded = version.tags.get(RESULT) or execution.parent.data.tags.get("git.commit", "")
-    commit = versioning.full_commit(records.root, recorded) if len(recorded) >= 7 else ""
-    if not commit:
-        raise GraftError(
-            f"the commit of {name} is not in this repository",
-            got=recorded or "no commit: it was made outside of git",
-            todo="`git fetch --all`, or work in the repository where it was made",
-        )
-    lock = _lock(records, execution, name)
-    return Recipe(version, execution, commit, lock, frozenset(_pins(records, execution, lock)))
-
-
-def _lock(records: Records, execution: Execution, name: str) -> dict[str, Any]:
-    """The stages of the dvc.lock that the run keeps."""
-    records.tracker.paths.tmp.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=records.tracker.paths.tmp) as folder:
-        try:
-            file = records.tracker.client.download_artifacts(execution.parent.info.run_id, "dvc.lock", folder)
-        except (MlflowException, OSError) as error:
-            raise GraftError(
-                f"the run that made {name} has not kept its dvc.lock",
-                got=str(error).splitlines()[0][:300],
-                todo="name another version",
-            ) from error
-        return dict(read_params(Path(file)).get("stages", {}))
-
-
-def _pins(records: Records, execution: Execution, lock: Mapping[str, Any]) -> Iterator[str]:
-    pinned = [dep for dep in lock.get("preprocess", {}).get("deps", []) if dep["path"] == "data/pins.csv"]
-    yield from (str(dep["md5"]) for dep in pinned if "md5" in dep)
-    run = execution.stages.get("preprocess")
-    if run is not None and "dvc.dep.data/pins.csv" in run.data.tags:
-        yield str(run.data.tags["dvc.dep.data/pins.csv"])
-
-
-def _raw_hash(recipe: Recipe) -> str:
-    raw = recipe.hashes("deps").get("data/raw") or recipe.execution.raw
-    if not raw.endswith(".dir"):
-        raise GraftError(
-            f"the images of {recipe.name} were not under DVC",
-            got=raw or "no hash of data/raw",
-            todo="`dvc add data/raw` before the next run",
-        )
-    return raw
-
-
 @contextmanager
-def _worktree(root: Path, recipe: Recipe, keep: bool) -> Iterator[Path]:
+def _worktree(root: Path, name: str, commit: str, keep: bool) -> Iterator[Path]:
     """The project's folder in a worktree at the commit; gone afterwards, unless it is to be kept."""
     below = versioning.git(root, "rev-parse", "--show-prefix", doing="looking for the project in its repository")
-    name = f"{recipe.version.name}-{recipe.version.version}-{datetime.now():%Y%m%dT%H%M%S}"
-    folder = Paths(root.resolve()).state / "rebuild" / name
+    folder = Paths(root.resolve()).state / "rebuild" / f"{name}-{datetime.now():%Y%m%dT%H%M%S}"
     folder.parent.mkdir(parents=True, exist_ok=True)
-    doing = f"making a worktree at {recipe.commit[:12]}"
-    versioning.git(root, "worktree", "add", "--quiet", "--detach", str(folder), recipe.commit, doing=doing)
+    doing = f"making a worktree at {commit[:12]}"
+    versioning.git(root, "worktree", "add", "--quiet", "--detach", str(folder), commit, doing=doing)
     try:
         yield folder / below
     finally:
         if not keep:
             shutil.rmtree(folder, ignore_errors=True)
             versioning.git(root, "worktree", "prune", doing="removing the worktree")
-
-
-def _refuse_other_code(place: Path, recipe: Recipe) -> None:
-    """The code of the commit must be the code that ran.
-
-    Raises:
-        GraftError: it is not: there were changes that nobody committed.
-    """
-    code = {path: digest for path, digest in recipe.hashes("deps").items() if path.startswith("tasks")}
-    other = [path for path, digest in sorted(code.items()) if _hash(place / path) != digest]
-    if other or not code:
-        raise GraftError(
-            f"the code that made {recipe.name} was never committed",
-            got=f"other than at commit {recipe.commit[:12]}: {', '.join(other) or 'nothing tells what it was'}",
-            todo="nothing can bring it back; run the pipeline with the code committed, and rebuild that version",
-        )
 
 
 def _hash(path: Path) -> str:

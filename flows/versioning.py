@@ -318,6 +318,44 @@ def full_commit(root: Path, commit: str) -> str:
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
+def tree_hashes(root: Path, commit: str, paths: Iterable[str]) -> dict[str, str]:
+    """Path -> the hash that DVC would give the file or folder at a commit; empty if it was not there."""
+    here = git(root, "rev-parse", "--show-prefix", doing="looking for the project in its repository")
+    names = git(root, "ls-tree", "-r", "-z", "--full-tree", "--name-only", commit, doing=f"listing {commit}")
+    wanted = list(paths)
+    files = [name.removeprefix(here) for name in names.split("\0") if name.startswith(here)]
+    files = [name for name in files if any(name == path or name.startswith(f"{path}/") for path in wanted)]
+    digests = dict(zip(files, _md5s_at(root, [f"{commit}:{here}{name}" for name in files]), strict=True))
+    return {path: digests.get(path) or _listing_hash(path, digests) for path in wanted}
+
+
+def _md5s_at(root: Path, objects: Sequence[str]) -> Iterator[str]:
+    """The md5 of each of git's objects."""
+    done = subprocess.run(
+        ["git", "-C", str(root), "cat-file", "--batch"],
+        input="".join(f"{name}\n" for name in objects).encode(),
+        capture_output=True,
+        check=True,
+    )
+    rest = done.stdout
+    for _ in objects:
+        head, _, rest = rest.partition(b"\n")
+        size = int(head.split()[-1])
+        yield hashlib.md5(rest[:size], usedforsecurity=False).hexdigest()
+        rest = rest[size + 1 :]
+
+
+def _listing_hash(folder: str, digests: dict[str, str]) -> str:
+    """DVC's hash of a folder, by the md5s of what is in it."""
+    below = f"{folder}/"
+    listing = [
+        {"md5": md5, "relpath": name.removeprefix(below)} for name, md5 in digests.items() if name.startswith(below)
+    ]
+    listing.sort(key=lambda entry: entry["relpath"])
+    text = json.dumps(listing, sort_keys=True)
+    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest() + ".dir" if listing else ""
+
+
 def versions_of(root: Path, path: str) -> Iterator[bytes]:
     """The contents that a file has had: now, and at all commits that changed it, the newest first."""
     if (root / path).is_file():
