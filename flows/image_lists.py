@@ -82,7 +82,8 @@ class ImageLists:
             wanted = [("image_id", image_ids), ("path", paths)]
             either = [[(column, "in", list(values))] for column, values in wanted if values]
             return ImageList(pd.read_parquet(kept, filters=either or None))
-        known = self._reference(version) if version is not None else None
+        by_path_alone = image_ids is not None and not image_ids  # a package knows only md5s
+        known = self._reference(version) if version is not None and not by_path_alone else None
         if known is None:
             return None
         lost = self._lost.get(execution.manifest, "") if execution is not None else ""

@@ -115,9 +115,9 @@ class Lineage:
         for commit in self._commits(what):
             yield f"commit {commit}", lambda commit=commit: self._commit(commit, what)  # type: ignore[misc]
         if len(what) == WHOLE and not runs:
-            uses, _ = self._uses_of_image([what], [])
-            if uses:
-                yield f"image {what}", lambda: self._image(what, [what], [])
+            image = self._image(what, [what], [])
+            if image["versions"] or image["runs"]:
+                yield f"image {what}", lambda: image
             if self._places(f"{what}.dir"):
                 yield f"data {what}.dir", lambda: self._data(f"{what}.dir", what)
 

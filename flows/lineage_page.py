@@ -15,6 +15,7 @@ from tasks.common.manifest import SPLITS
 from .lineage_text import (
     CLASSES,
     DECISIONS,
+    backbone_text,
     class_rows,
     code_text,
     figures,
@@ -115,14 +116,18 @@ def _common(document: Document) -> dict[str, str]:
         for name, version in other.items()
     ]
     url = prefect["flow_run_url"]
-    flow = f'<a href="{escape(url)}">{escape(prefect["flow_run_id"])}</a>' if url else escape(prefect["flow_run_id"])
+    flow = (
+        f'<a href="{escape(url)}">{escape(prefect["flow_run_id"])}</a>'
+        if _is_web(url)
+        else escape(prefect["flow_run_id"])
+    )
     return {
         "run": f"{_code(document['parent_run_id'])} {escape(document['run_name'])}",
         "data": _code(document["data"]["raw"]),
         "images": _noted(document["data"]),
         "image list": _code(document["data"]["manifest"]),
         "code": escape(code_text(document["code"])),
-        "backbone": escape(f"{backbone['name']}, weights {backbone['weights']}"),
+        "backbone": escape(backbone_text(backbone)),
         "its weights": f"SHA-256 {_code(backbone['weights_sha256'])}" if backbone["weights_sha256"] else "",
         "features": _code(backbone["fingerprint"]),
         "environment": escape(f"Python {environment['python']} on {environment['machine']}, by {environment['user']}"),
@@ -130,6 +135,10 @@ def _common(document: Document) -> dict[str, str]:
         "packages of reused stages": escape(", ".join(others)),
         "Prefect": flow,
     }
+
+
+def _is_web(url: str) -> bool:
+    return url.startswith(("http://", "https://"))
 
 
 def _noted(data: Mapping[str, Any]) -> str:

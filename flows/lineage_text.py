@@ -84,7 +84,7 @@ def _facts(document: Document) -> dict[str, str]:
         "data": document["data"]["raw"],
         "images": images_text(document["data"]),
         "code": code_text(document["code"]),
-        "backbone": f"{backbone['name']}, weights {backbone['weights']}",
+        "backbone": backbone_text(backbone),
         "weights": f"sha256 {backbone['weights_sha256']}" if backbone["weights_sha256"] else "",
         "environment": f"Python {environment['python']} on {environment['machine']}, by {environment['user']}",
         "packages": ", ".join(f"{name} {version}" for name, version in environment["packages"].items()),
@@ -175,6 +175,11 @@ def version_text(use: Mapping[str, Any]) -> str:
     if not use["version"]:
         return f"run {use['run_id'][:8]} (no version)"
     return f"version {use['version']}" + (f" ({', '.join(use['aliases'])})" if use["aliases"] else "")
+
+
+def backbone_text(backbone: Mapping[str, str]) -> str:
+    """Its name, and where its weights came from."""
+    return f"{backbone['name']}, weights {backbone['weights']}" if backbone["name"] else ""
 
 
 def images_text(data: Mapping[str, Any]) -> str:

@@ -61,10 +61,7 @@ def rebuild(root: Path, wanted: str, *, keep: bool = False, environment: str = "
     started = time.monotonic()
     with _worktree(root, f"{version.name}-{version.version}", recipe.commit, keep) as place:
         notes = [*_restore(root, place, recipe, raw), *_of_environment(differing, environment)]
-        python = Path(sys.executable)
-        if environment == "recorded" and differing:
-            python = environments.make(place / ".graft" / "environment", environments.installable(differing))
-        _run(place, python, keep)
+        _run(place, _python(place, environment, differing), keep)
         with fetched_package(records.tracker, version) as package:
             files = package_difference.compare(package, Paths(place).package)
         document = {
@@ -172,6 +169,12 @@ def _of_environment(differing: Mapping[str, tuple[str, str]], environment: str) 
     if "python" in differing and environment == "recorded":
         then, now = differing["python"]
         yield f"Python {then} cannot be installed: this is {now}"
+
+
+def _python(place: Path, environment: str, differing: Mapping[str, tuple[str, str]]) -> Path:
+    """This one, or that of an environment with the recorded packages."""
+    packages = environments.installable(differing) if environment == "recorded" else {}
+    return environments.make(place / ".graft" / "environment", packages) if packages else Path(sys.executable)
 
 
 def _run(place: Path, python: Path, keep: bool) -> None:
