@@ -124,7 +124,10 @@ def _lock(records: Records, execution: Execution, name: str) -> dict[str, Any]:
                 got=str(error).splitlines()[0][:300],
                 todo="name another version",
             ) from error
-        return dict(read_params(Path(file)).get("stages", {}))
+        stages = read_params(Path(file)).get("stages")
+    if not stages:
+        raise GraftError(f"the dvc.lock that made {name} names no stage", todo="name another version")
+    return dict(stages)
 
 
 def _pins(records: Records, execution: Execution, lock: Mapping[str, Any]) -> Iterator[str]:
