@@ -454,6 +454,59 @@ def drift(
 
 
 @app.command()
+def trace(
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL|RUN|HASH|IMAGE",
+            help="NAME@alias, NAME/3, an alias or a number; a run's id or its first 8 digits; a hash of data "
+            "(<md5>.dir), of an image, or a commit; an image's path below data/raw, or a file.",
+            show_default=False,
+        ),
+    ],
+    page: Annotated[
+        Path | None, typer.Option(help="An HTML file to write the answer to as well.", show_default=False)
+    ] = None,
+    project: Project = HERE,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a model was made of; or which models an image, data or a commit went into, and as what."""
+    from .lineage import trace as find
+    from .lineage_text import print_lineage
+
+    document = find(find_root(project), what)
+    if page is not None:
+        from .lineage_page import write_page
+
+        write_page(document, page)
+    print(json.dumps(document, indent=2, ensure_ascii=False)) if as_json else print_lineage(document)
+
+
+@app.command()
+def rebuild(
+    version: Annotated[
+        str, typer.Argument(metavar="VERSION", help="NAME@alias, NAME/3, an alias or a number.", show_default=False)
+    ],
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the worktree, and say where it is.")] = False,
+    environment: Annotated[
+        str,
+        typer.Option(help="current: this environment; recorded: with the packages that differ as they were then."),
+    ] = "current",
+    project: Project = HERE,
+    as_json: AsJson = False,
+) -> None:
+    """Make a registered version anew from its commit and data, and compare; exit code 0 if the test figures are
+    equal, 3 if not."""
+    from .rebuild import rebuild as make_anew
+    from .rebuild_text import print_rebuilt
+
+    document = make_anew(find_root(project), version, keep=keep, environment=environment)
+    print(json.dumps(document, indent=2, ensure_ascii=False)) if as_json else print_rebuilt(document)
+    if not document["equal"]:
+        raise SystemExit(3)
+
+
+@app.command()
 def params(
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema for editors.")] = False,
     project: Project = HERE,
