@@ -9,7 +9,7 @@ import re
 import socket
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -103,7 +103,7 @@ UNREACHED = (
 
 
 def try_git(root: Path, *words: str, say: str = "") -> subprocess.CompletedProcess[str]:
-    """What became of a git command, whatever it was."""
+    """What became of a git command, whatever it was. No hooks run: those that DVC installs would check out data."""
     who = f"graft@{socket.gethostname()}"
     asked = {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
     names = {f"GIT_{role}_{what}": value for role in ROLES for what, value in (("NAME", "Graft"), ("EMAIL", who))}
@@ -445,4 +445,57 @@ def share_cache(root: Path, place: Path) -> None:
 
 def is_cached(root: Path, digest: str) -> bool:
     """Whether DVC's cache has what is known by a hash; of a folder its listing."""
-    return (cache_folder(root) / "files" / "md5" / digest[:2] / digest[2:]).is_file()
+    return cached_file(root, digest) is not None
+
+
+# What is there now, and what DVC keeps of what was
+
+
+def cached_file(root: Path, digest: str) -> Path | None:
+    """Where DVC's cache has the content of this hash, of a file or of a folder's listing; None if it has not got it."""
+    file = cache_folder(root) / "files" / "md5" / digest[:2] / digest[2:]
+    return file if digest and file.is_file() else None
+
+
+def listing_of(root: Path, digest: str) -> dict[str, str] | None:
+    """Path -> md5 of the files of a folder, by its hash; None if DVC's cache has no listing of that hash."""
+    file = cached_file(root, digest)
+    if file is None or not digest.endswith(".dir"):
+        return None
+    return {entry["relpath"]: entry["md5"] for entry in json.loads(file.read_bytes())}
+
+
+def hash_of_listing(listing: Mapping[str, str]) -> str:
+    """The hash that DVC gives a folder of these files."""
+    entries = [{"md5": listing[path], "relpath": path} for path in sorted(listing)]
+    text = json.dumps(entries, sort_keys=True)
+    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest() + ".dir"
+
+
+def files_now(root: Path, places: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Each place (a file or a folder of the project) -> path below it -> md5 as it is now.
+
+    A file's own path below itself is empty; a place that is not there is left out, and so are files that DVC ignores.
+    DVC remembers the hash of a file by its inode, time and size; only what it does not know is read.
+    """
+    from dvc.fs import LocalFileSystem
+    from dvc.repo import Repo
+
+    fs, top = LocalFileSystem(), str(root.resolve())
+    with Repo(top) as repo:
+        found: dict[str, dict[str, str]] = {}
+        for place in dict.fromkeys(places):
+            path = f"{top}/{place}"
+            if os.path.isdir(path):  # noqa: PTH112
+                found[place] = {file: file[len(path) + 1 :] for file in repo.dvcignore.find(fs, path)}
+            elif os.path.isfile(path):  # noqa: PTH113
+                found[place] = {path: ""}
+        every = list(dict.fromkeys(file for files in found.values() for file in files))
+        known = {
+            path: info.value for path, _, info in repo.state.get_many(every, fs, {}) if info and info.name == "md5"
+        }
+    hashes = {file: known.get(file) or md5(Path(file)) for file in every if file in known or os.path.exists(file)}  # noqa: PTH110
+    return {
+        place: {below: hashes[file] for file, below in files.items() if file in hashes}
+        for place, files in found.items()
+    }

@@ -11,12 +11,11 @@ import pandas as pd
 
 from .errors import DataError
 from .files import whole_file
+from .task import BETWEEN as BETWEEN
 from .task import Task as Task
+from .task import names_in as names_in
 
 SPLITS = ("train", "val", "test")
-
-BETWEEN = "|"
-"""Between the classes of one image, where it may have several."""
 
 COLUMNS = {
     "image_id": "string",
@@ -73,11 +72,6 @@ def classes(manifest: pd.DataFrame) -> list[str]:
         return []
     labels = manifest["label"].unique()
     return sorted(labels) if task == "classification" else sorted({name for text in labels for name in names_in(text)})
-
-
-def names_in(label: str) -> list[str]:
-    """The classes of an image that may have several."""
-    return [name for name in label.split(BETWEEN) if name]
 
 
 def by_class(manifest: pd.DataFrame) -> pd.DataFrame:

@@ -8,6 +8,14 @@ from typing import Literal
 Task = Literal["classification", "multilabel", "regression"]
 """What an image's label is: one class; any number of classes; a number."""
 
+BETWEEN = "|"
+"""Between the classes of one image, where it may have several."""
+
+
+def names_in(label: str) -> list[str]:
+    """The classes of an image that may have several."""
+    return [name for name in label.split(BETWEEN) if name]
+
 
 @dataclass(frozen=True)
 class Figure:

@@ -12,12 +12,7 @@ import pandas as pd
 from ..common.errors import DataError
 from ..common.manifest import BETWEEN
 from ..common.task import Task
-
-TARGET = "target"
-"""What the column may be called as well, where labels are numbers."""
-
-ONE_CLASS = "label:"
-"""How the name of a column of zeros and ones begins, where an image may have several classes; the class follows."""
+from .forms import ONE_CLASS, TARGET
 
 COLUMNS: dict[Task, str] = {
     "classification": "label",

@@ -7,7 +7,6 @@ the table.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -15,22 +14,13 @@ import pandas as pd
 
 from ..common.errors import DataError
 from ..common.task import Task
+from .forms import SPLIT_NAMES as SPLIT_NAMES
+from .forms import TABLE as TABLE
+from .forms import hidden as hidden
+from .forms import list_files as list_files
+from .forms import split_folders
 from .labels import COLUMNS as LABEL_COLUMNS
 from .labels import read_labels, refuse_folders, text
-
-TABLE = "labels.csv"
-
-SPLIT_NAMES = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "dev": "val",
-    "test": "test",
-    "testing": "test",
-}
-"""What people call a split -> what Graft calls it."""
 
 COLUMNS = ["path", "label", "split", "group", "weight"]
 
@@ -53,24 +43,9 @@ def scan(raw: Path, task: Task = "classification") -> pd.DataFrame:
         return given_splits(_from_table(raw, files, task))
     refuse_folders(raw, task)
     tops = {PurePosixPath(file).parts[0] for file in files if "/" in file and not hidden(file)}
-    if tops and all(top.lower() in SPLIT_NAMES for top in tops):
+    if split_folders(tops):
         return given_splits(_from_split_folders(files))
     return _from_class_folders(files)
-
-
-def list_files(folder: Path) -> list[str]:
-    """Relative paths of all files below `folder`, with slashes, sorted."""
-    found = []
-    for parent, _, names in os.walk(folder, followlinks=True):
-        prefix = Path(parent).relative_to(folder)
-        found += [(prefix / name).as_posix() for name in names]
-    return sorted(found)
-
-
-def hidden(file: str) -> bool:
-    """Whether a file is one that systems leave about (.DS_Store, Thumbs.db, a dot folder)."""
-    parts = PurePosixPath(file).parts
-    return any(part.startswith(".") for part in parts) or parts[-1].lower() in ("thumbs.db", "desktop.ini")
 
 
 def _rows(rows: list[tuple[str, str | None, str | None]]) -> pd.DataFrame:
