@@ -35,6 +35,7 @@ from .account import Outcome
 from .changes import Changes, pending
 from .config import GateParams, RetrainParams, load_params
 from .gate import Check, Verdict, incomparable, judge, unopposed
+from .heartbeat import bury_the_dead, sign
 from .lock import Busy, alone
 from .notify import Notice
 from .notify import notify as tell
@@ -253,7 +254,10 @@ def retrain(project: str, unattended: bool = False) -> Any:
     processes.end_with_the_worker()
     os.environ.setdefault("MLFLOW_TRACKING_URI", tracking_uri(root))  # the project's store, not one in the worktree
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    coalesce()
+    sign(str(runtime.flow_run.id))
+    if runtime.deployment.id:
+        bury_the_dead(str(runtime.deployment.id))
+        coalesce()
     try:
         with alone(repository(root), remote_of(root, committed_params(root)), _flow_run_page()):
             return _work(root, True)

@@ -21,8 +21,6 @@ from prefect.states import Cancelled
 
 def coalesce() -> int:
     """After an outage several runs are due at once: this one does for all; returns how many it has cancelled."""
-    if not runtime.deployment.id:
-        return 0
     due = FlowRunFilter(
         state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])),
         expected_start_time=FlowRunFilterExpectedStartTime(before_=datetime.now(UTC)),

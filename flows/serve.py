@@ -10,6 +10,9 @@ from tasks.common.errors import GraftError
 from .servers import PREFECT_PORT, prefect_server, prepare_prefect
 from .workspace import repository
 
+BEAT = "30"
+"""Seconds between two signs of life of a run; see `heartbeat`, which may be imported only when this is set."""
+
 
 def check_schedule(cron: str, timezone: str) -> None:
     """Asks Prefect itself whether it would take the schedule.
@@ -39,6 +42,7 @@ def serve(root: Path, cron: str, timezone: str, name: str, port: int = PREFECT_P
         GraftError: the project is not under git, or the schedule makes no sense.
     """
     prepare_prefect(root)
+    os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", BEAT)
     check_schedule(cron, timezone)
     repository(root)
     if os.environ.get("PREFECT_API_URL"):
@@ -55,8 +59,10 @@ def _serve(root: Path, cron: str, timezone: str, name: str) -> None:
     from prefect.schedules import Cron
     from prefect.types.entrypoint import EntrypointType
 
+    from .heartbeat import ensure_watch
     from .retrain import retrain
 
+    ensure_watch()
     print(f"serving retrain/{name}: {cron} ({timezone}); Ctrl-C ends it", flush=True)
     retrain.serve(
         name=name,

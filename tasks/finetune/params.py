@@ -60,10 +60,12 @@ class FinetuneParams(Section):
 
     learning_rate: Auto | Annotated[float, Field(gt=0)] = "auto"
     """The last layer's highest rate; reached after the warm-up, then falling as a cosine. `auto` goes by optimizer,
-    batch and start: for 32 images AdamW has 2e-3, SGD 2e-2 (1e-1 from scratch)."""
+    batch, start and number of images: for 32 images AdamW has 2e-3, SGD 2e-2 (1e-1 from scratch), and half of it from
+    20,000 training images on."""
 
-    layer_decay: float = Field(0.9, gt=0, le=1)
-    """Each layer's rate is this times the rate of the layer above it; from scratch all have the same."""
+    layer_decay: Auto | Annotated[float, Field(gt=0, le=1)] = "auto"
+    """Each layer's rate is this times the rate of the layer above it; from scratch all have the same. `auto` is 0.9, and
+    0.75 from 20,000 training images on."""
 
     unfreeze: Literal["at_once", "gradual"] = "at_once"
     """`gradual` trains the last layer first and the others one after the other, all in the second half."""

@@ -25,7 +25,11 @@ before the rate has fallen, a standstill says little."""
 LEAST = 5
 
 LARGE = 20_000
-"""Training images from which mixup helps and does not hinder, as in the BiT-HyperRule."""
+"""Training images from which mixup helps and does not hinder, as in the BiT-HyperRule; and from which, with as many
+steps, rates are halved and fall faster from layer to layer: with those for few images, 54,000 pictures of clothes came
+to 90.4 % on validation, with these to 93.7."""
+
+DECAY, DECAY_LARGE = 0.9, 0.75
 
 RATES = {
     ("adamw", "pretrained"): 2e-3,
@@ -46,6 +50,7 @@ class Plan:
     epochs: int
     patience: int
     learning_rate: float
+    layer_decay: float
     batch_norm: str
     mixup: float
     cutmix: float
@@ -58,18 +63,26 @@ def plan(params: FinetuneParams, train_images: int) -> Plan:
     epochs = params.epochs if params.epochs != "auto" else _epochs(params.init, train_images)
     growth = params.batch_size / RATE_BATCH
     rate = RATES[params.optimizer, params.init] * (growth if params.optimizer == "sgd" else math.sqrt(growth))
+    large = not scratch and train_images >= LARGE
     mixes = 0.2 if scratch else 0.1 if train_images >= LARGE else 0.0
     cuts = 1.0 if scratch and train_images >= LARGE else 0.0
     return Plan(
         epochs=epochs,
         patience=max(LEAST, epochs // PATIENT) if params.patience == "auto" else params.patience,
-        learning_rate=rate if params.learning_rate == "auto" else params.learning_rate,
+        learning_rate=(rate / 2 if large else rate) if params.learning_rate == "auto" else params.learning_rate,
+        layer_decay=_decay(params, scratch=scratch, large=large),
         batch_norm=("running" if scratch else "frozen") if params.batch_norm == "auto" else params.batch_norm,
         mixup=mixes if params.mixup == "auto" else params.mixup,
         cutmix=cuts if params.cutmix == "auto" else params.cutmix,
         ema=_ema(train_images // params.batch_size) if params.ema == "auto" else params.ema,
         views=epochs if params.views == "auto" else params.views,
     )
+
+
+def _decay(params: FinetuneParams, *, scratch: bool, large: bool) -> float:
+    if scratch:
+        return 1.0
+    return (DECAY_LARGE if large else DECAY) if params.layer_decay == "auto" else params.layer_decay
 
 
 def _epochs(init: str, train_images: int) -> int:

@@ -125,7 +125,7 @@ class Trainer:
         self._groups = groups(
             body,
             self.network[1],
-            layer_decay=1.0 if params.init == "scratch" else params.layer_decay,
+            layer_decay=plan.layer_decay,
             weight_decay=params.weight_decay,
         )
         self._optimizer = _optimizer(params, self._groups)

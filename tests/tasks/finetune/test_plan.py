@@ -32,6 +32,16 @@ def test_the_rate_grows_with_the_batch():
     assert sgd[1] == pytest.approx(4 * sgd[0])
 
 
+def test_many_images_bring_many_steps_and_so_lower_rates():
+    few, many = plan(FinetuneParams(), 19_999), plan(FinetuneParams(), 20_000)
+    assert (few.learning_rate, few.layer_decay) == (2e-3, 0.9)
+    assert (many.learning_rate, many.layer_decay) == (1e-3, 0.75)
+    given = plan(FinetuneParams(learning_rate=0.01, layer_decay=0.5), 20_000)
+    assert (given.learning_rate, given.layer_decay) == (0.01, 0.5)
+    scratch = plan(FinetuneParams(init="scratch"), 20_000)
+    assert (scratch.learning_rate, scratch.layer_decay) == (2e-3, 1.0)
+
+
 def test_mixing_is_for_many_images_or_from_scratch():
     assert (plan(FinetuneParams(), 1000).mixup, plan(FinetuneParams(), 50_000).mixup) == (0.0, 0.1)
     assert plan(FinetuneParams(init="scratch"), 1000).mixup > 0
