@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,7 +19,7 @@ from tasks.common.params import read_params
 from tasks.common.paths import STAGES, Paths
 from tasks.common.task import Task
 
-from .image_changes import ImageChanges, between, images_between
+from .image_changes import UNKNOWN, ImageChanges, between, images_between
 from .reasons import Reason, changed_keys, reasons_of, sentence_of
 from .versioning import cached_file, files_now, hash_of_listing, listing_of, raw_hash, tree_hash
 
@@ -196,6 +196,8 @@ class Present:
         places = [path for stage in stages for path in (*pipeline.deps(stage), *pipeline.outs(stage))]
         self._files = files_now(self._root, places)
         self._hashes: dict[str, str] = {}
+        self._listing = cache(partial(listing_of, self._root))
+        self._is_raw = cache(lambda digest: self._listing(digest) == self._files["data/raw"])
 
     def dep(self, path: str, before: str) -> str:
         if path == "data/raw":
@@ -206,7 +208,7 @@ class Present:
         """As it was, if it is; to compare 60,000 names is faster than to hash their list."""
         if "data/raw" not in self._files:
             return before
-        return before if listing_of(self._root, before) == self._files["data/raw"] else self._hash("data/raw")
+        return before if self._is_raw(before) else self._hash("data/raw")
 
     def _hash(self, path: str) -> str:
         if path not in self._hashes:
@@ -229,13 +231,13 @@ class Present:
         return "" if not kept or self._is_cached(before) else "is not in DVC's cache"
 
     def _is_cached(self, digest: str) -> bool:
-        inner = listing_of(self._root, digest) if digest.endswith(".dir") else {}
+        inner = self._listing(digest) if digest.endswith(".dir") else {}
         return inner is not None and all(cached_file(self._root, one) for one in (digest, *inner.values()))
 
     def images(self, before: str, now: str) -> ImageChanges:
-        old = listing_of(self._root, before) if before else {}
+        old = self._listing(before) if before else {}
         if old is None:
-            return ImageChanges(known=False)
+            return UNKNOWN
         return between(self._root, old, self._files["data/raw"], self._pipeline.task())
 
 
@@ -254,7 +256,7 @@ def _reasons(
     pipeline: Pipeline, look: Look, stage: str, images: Callable[[str, str], ImageChanges]
 ) -> tuple[Reason, ...]:
     if stage not in pipeline.locked:
-        return (Reason("never_run", "it never ran"),)
+        return (Reason("never_run", f"{stage} never ran"),)
     locked, deps = pipeline.before(stage, "deps"), pipeline.deps(stage)
     before = {path: locked.get(path, "") for path in deps}
     now = {path: look.dep(path, before[path]) for path in deps}

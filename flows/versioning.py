@@ -275,12 +275,21 @@ def files_now(root: Path, places: Iterable[str]) -> dict[str, dict[str, str]]:
                 found[place] = {file: file[len(path) + 1 :] for file in repo.dvcignore.find(fs, path)}
             elif os.path.isfile(path):  # noqa: PTH113
                 found[place] = {path: ""}
-        every = list(dict.fromkeys(file for files in found.values() for file in files))
-        known = {
-            path: info.value for path, _, info in repo.state.get_many(every, fs, {}) if info and info.name == "md5"
-        }
-    hashes = {file: known.get(file) or md5(Path(file)) for file in every if file in known or os.path.exists(file)}  # noqa: PTH110
+        seen = {file: _seen(file) for files in found.values() for file in files}
+        every = {file: info for file, info in seen.items() if info}
+        kept = repo.state.get_many(list(every), fs, every)
+        known = {file: str(info.value) for file, _, info in kept if info and info.name == "md5"}
+    hashes = {file: known.get(file) or md5(Path(file)) for file in every}
     return {
         place: {below: hashes[file] for file, below in files.items() if file in hashes}
         for place, files in found.items()
     }
+
+
+def _seen(file: str) -> dict[str, Any]:
+    """What DVC knows a file by; empty for a link to nowhere. Its own way of asking takes three times as long."""
+    try:
+        found = os.stat(file)  # noqa: PTH116
+    except FileNotFoundError:
+        return {}
+    return {"type": "file", "ino": found.st_ino, "mtime": found.st_mtime, "size": found.st_size}

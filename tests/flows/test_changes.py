@@ -390,3 +390,43 @@ def test_nothing_large_is_loaded(finished: Project) -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=finished.root, capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "[]"
+
+
+def test_status_says_it_stage_by_stage(project: Project) -> None:
+    assert project.graft_here("status").stdout.startswith("nothing to do")
+    draw_new_images(project)
+    change_params(project)
+
+    told = project.graft_here("status", COLUMNS="200").stdout.splitlines()
+
+    assert told[0].startswith("+4 images (of which 3 in class red, 1 in class blue), params head.l2_max changed;")
+    rows = {line.split()[0]: line for line in told if line.strip()}
+    assert "runs" in rows["head"]
+    assert "params head.l2_max changed" in rows["head"]
+    change = json.loads(project.graft_here("status", "--json").stdout)
+    assert change["images"]["added_by_class"] == {"red": 3, "blue": 1}
+    assert change["reasons"]["head"] == [
+        {"kind": "params", "words": "params head.l2_max changed", "names": ["head.l2_max"]}
+    ]
+
+
+def test_status_tells_what_may_run_from_what_stays(project: Project) -> None:
+    change_params(project)
+
+    told = project.graft_here("status", COLUMNS="200").stdout
+
+    assert [line.split("  ")[0].strip() for line in told.splitlines() if "as it is" in line] == [
+        "preprocess",
+        "features",
+    ]
+    assert told.count("may run") == 4
+
+
+def test_status_answers_without_mlflow(finished: Project) -> None:
+    code = (
+        "import atexit, sys; from flows import cli; sys.argv = ['graft', 'status'];"
+        "atexit.register(lambda: print(sorted({'mlflow', 'torch', 'pandas'} & {*sys.modules}))); cli.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=finished.root, capture_output=True, text=True, check=True)
+
+    assert done.stdout.splitlines()[-1] == "[]"
