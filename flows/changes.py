@@ -47,7 +47,7 @@ class Changes:
         return not self.stages
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return {"empty": self.empty, **asdict(self)}
 
 
 def pending(root: Path) -> Changes:
