@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 def print_changes(changes: Changes) -> None:
     """What would run, stage by stage."""
+    if changes.note:
+        print(f"{changes.note}\n")
     if changes.empty:
         print("nothing to do: images, code and parameters are as they were when the stages last ran")
         return

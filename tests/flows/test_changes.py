@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from projects import Project, draw, draw_classes
@@ -275,6 +276,35 @@ def test_files_that_dvc_has_not_seen_are_counted(project: Project) -> None:
 
     assert changes.images == ImageChanges(1, 1, 1, {"red": 1}, {"green": 1}, {"blue": 1})
     assert changes.sentence.startswith("+1 image (class red), -1 image (class green), 1 image changed (class blue)")
+
+
+def test_a_data_file_that_names_other_images_than_lie_here_is_told(project: Project) -> None:
+    """Someone has pushed new images; `git pull` has brought data/raw.dvc alone."""
+    file = project.root / "data" / "raw.dvc"
+    before = file.read_text(encoding="utf-8")
+    add_images(project)
+    pushed = file.read_text(encoding="utf-8")
+    file.write_text(before, encoding="utf-8")
+    project.dvc("checkout", "--quiet", "--force", "data/raw.dvc")
+    assert pending_here(project.root).note == ""
+
+    file.write_text(pushed, encoding="utf-8")
+
+    changes = pending_here(project.root)
+    assert changes.empty
+    assert changes.note.startswith("data/raw.dvc names other images (+4 images (of which 3 in class red, 1 in class bl")
+    assert pending(project.root).sentence.startswith("+4 images")
+    assert "dvc checkout data/raw.dvc" in project.graft_here("status").stdout
+
+
+def test_new_images_are_counted_without_being_read(project: Project) -> None:
+    project.dvc("status")
+    draw(project.root / "data" / "raw" / "red" / "new.png", 0, 801)
+
+    with mock.patch("flows.changes.md5", side_effect=AssertionError("it was read")):
+        changes = pending_here(project.root)
+
+    assert changes.images == ImageChanges(1, 0, 0, {"red": 1})
 
 
 def test_a_file_that_was_only_touched_is_no_change(project: Project) -> None:
