@@ -405,6 +405,21 @@ def test_of_a_table_the_class_is_the_label_and_a_new_label_is_a_change(
     assert (found.added_by_class, found.changed_by_class) == expected
 
 
+@pytest.mark.parametrize(
+    ("by_class", "told"),
+    [
+        ({"bees": 312}, "+312 images (class bees)"),
+        ({"bees": 280}, "+312 images (of which 280 in class bees)"),
+        ({"bees": 280, "ants": 32}, "+312 images (of which 280 in class bees, 32 in class ants)"),
+        ({"bees": 280, **{f"c{n}": 2 for n in range(16)}}, "+312 images (of which 280 in class bees)"),
+        ({f"c{n}": 12 for n in range(26)}, "+312 images (in 26 classes)"),
+        ({}, "+312 images"),
+    ],
+)
+def test_of_many_classes_the_large_ones_are_named(by_class: dict[str, int], told: str) -> None:
+    assert ImageChanges(added=312, added_by_class=by_class).words() == told
+
+
 def test_a_lock_with_conflicts_is_named(project: Project) -> None:
     (project.root / "dvc.lock").write_text("<<<<<<< HEAD\nstages:\n", encoding="utf-8")
 
