@@ -8,11 +8,12 @@ WORKERS := 2
 export NO_ALBUMENTATIONS_UPDATE := 1
 export DO_NOT_TRACK := 1
 
-.PHONY: help install demo test lint format bench bench-features bench-memory bench-views bench-backbones bench-head bench-finetune clean
+.PHONY: help install demo test drill lint format bench bench-features bench-memory bench-views bench-backbones bench-head bench-finetune clean
 
 help:
 	@echo "make demo     the environment, the sample images, the whole pipeline, one table"
 	@echo "make test     the environment, the linters and all tests"
+	@echo "make drill    five nights of unattended retraining, with real servers, remotes, an outage and a kill"
 	@echo "make lint     ruff, mypy and the import contracts alone"
 	@echo "make install  the environment in $(VENV), for work of your own"
 	@echo "make bench    Graft beside its peers, about an hour; PHOTOS=FOLDER names photographs to cut, FASHION=FOLDER"
@@ -47,6 +48,10 @@ lint: install
 # Tests wait for processes that start most of the time, so two at once take little more than half as long.
 test: lint
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
+
+# Nights and their table; FOLDER=... keeps what they leave.
+drill: install
+	@PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH=. $(BIN)/python tests/drill.py $(if $(FOLDER),--folder "$(FOLDER)") $(ARGS)
 
 format: install
 	@$(BIN)/ruff check --fix .

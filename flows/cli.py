@@ -117,7 +117,16 @@ def repro(context: typer.Context, project: Project = HERE) -> None:
 
 
 @app.command()
-def run(project: Project = HERE, as_json: AsJson = False) -> None:
+def run(
+    project: Project = HERE,
+    unattended: Annotated[
+        bool,
+        typer.Option(
+            "--unattended", help="As the schedule does: in a worktree of the newest commit, with promotion and push."
+        ),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Run the flow `retrain` once, now: every stage a Prefect task, recorded in MLflow."""
     from .servers import prepare_prefect, use_own_prefect
 
@@ -126,16 +135,64 @@ def run(project: Project = HERE, as_json: AsJson = False) -> None:
     use_own_prefect(root)
     from .config import load_params
 
-    load_params(root / "params.yaml")  # refuse what is wrong before a server is started
+    if not unattended:
+        load_params(root / "params.yaml")  # refuse what is wrong before a server is started
     from .retrain import retrain
 
-    result = retrain(str(root))
+    state: Any = retrain(str(root), unattended, return_state=True)
+    result = None if state.is_cancelled() else state.result()
+    if not isinstance(result, dict):
+        print(json.dumps({"state": state.name, "message": state.message}, indent=2) if as_json else state.message)
+        raise SystemExit(4 if state.is_cancelled() else 0)
     if as_json:
         print(json.dumps(result, indent=2))
         return
     for stage in result["stages"]:
         print(f"{stage['stage']:<11} {'ran' if stage['ran'] else 'reused':<7} {stage['seconds']:>7.1f} s")
-    summary(project=root, as_json=False)
+    for row in result["checks"]:
+        print(f"{row['check']:<22} {row['outcome']:<10} {row['found']}")
+    print(result["said"])
+    if not unattended:
+        summary(project=root, as_json=False)
+
+
+Why = Annotated[str, typer.Option("--why", help="The reason, for the ledger.", show_default=False)]
+
+
+@app.command()
+def promote(
+    version: Annotated[str, typer.Argument(help="A version of the registered model, or an alias.")] = "challenger",
+    why: Why = "",
+    anyway: Annotated[bool, typer.Option("--anyway", help="Even if the gate has refused it.")] = False,
+    project: Project = HERE,
+    as_json: AsJson = False,
+) -> None:
+    """Make a version of the registered model the champion; it is tried out first, and written into the ledger."""
+    from .deciding import promote_version
+
+    entry = promote_version(find_root(project), version, why, anyway=anyway)
+    _show(entry, as_json, f"{entry['model']} version {entry['version']} is the champion")
+
+
+@app.command()
+def rollback(why: Why = "", project: Project = HERE, as_json: AsJson = False) -> None:
+    """Make the previous champion the champion again; it is tried out first, and written into the ledger."""
+    from .deciding import roll_back_champion
+
+    entry = roll_back_champion(find_root(project), why)
+    _show(entry, as_json, f"{entry['model']} version {entry['version']} is the champion again")
+
+
+@app.command("ledger")
+def ledger_(project: Project = HERE, as_json: AsJson = False) -> None:
+    """Show every promotion, refusal and rollback: who, when and why."""
+    from .deciding import kept_ledger, print_ledger
+
+    kept = kept_ledger(find_root(project))
+    if as_json:
+        print(json.dumps(kept, indent=2, ensure_ascii=False))
+    else:
+        print_ledger(kept)
 
 
 @app.command()
@@ -432,6 +489,59 @@ def drift(
     else:
         print_drift(report.document)
     if report.verdict == "drift":
+        raise SystemExit(3)
+
+
+@app.command()
+def trace(
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL|RUN|HASH|IMAGE",
+            help="NAME@alias, NAME/3, an alias or a number; a run's id or its first 8 digits; a hash of data "
+            "(<md5>.dir), of an image, or a commit; an image's path below data/raw, or a file.",
+            show_default=False,
+        ),
+    ],
+    page: Annotated[
+        Path | None, typer.Option(help="An HTML file to write the answer to as well.", show_default=False)
+    ] = None,
+    project: Project = HERE,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a model was made of; or which models an image, data or a commit went into, and as what."""
+    from .lineage import trace as find
+    from .lineage_text import print_lineage
+
+    document = find(find_root(project), what)
+    if page is not None:
+        from .lineage_page import write_page
+
+        write_page(document, page)
+    print(json.dumps(document, indent=2, ensure_ascii=False)) if as_json else print_lineage(document)
+
+
+@app.command()
+def rebuild(
+    version: Annotated[
+        str, typer.Argument(metavar="VERSION", help="NAME@alias, NAME/3, an alias or a number.", show_default=False)
+    ],
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the worktree, and say where it is.")] = False,
+    environment: Annotated[
+        str,
+        typer.Option(help="current: this environment; recorded: with the packages that differ as they were then."),
+    ] = "current",
+    project: Project = HERE,
+    as_json: AsJson = False,
+) -> None:
+    """Make a registered version anew from its commit and data, and compare; exit code 0 if the test figures are
+    equal, 3 if not."""
+    from .rebuild import rebuild as make_anew
+    from .rebuild_text import print_rebuilt
+
+    document = make_anew(find_root(project), version, keep=keep, environment=environment)
+    print(json.dumps(document, indent=2, ensure_ascii=False)) if as_json else print_rebuilt(document)
+    if not document["equal"]:
         raise SystemExit(3)
 
 

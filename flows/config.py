@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -20,7 +21,7 @@ from tasks.register.params import RegisterParams
 
 
 class RetrainParams(Section):
-    """How stages run under `graft run` and `graft serve`; no stage's result depends on it."""
+    """How the flow `retrain` works; no stage's result depends on it."""
 
     time_limit_minutes: float = Field(120.0, gt=0)
     """After this time a stage's processes are killed and the run fails."""
@@ -30,6 +31,84 @@ class RetrainParams(Section):
 
     retry_seconds: float = Field(30.0, ge=0)
     """The wait before each further try."""
+
+    source: Literal["git", "import-url", "inbox"] = "git"
+    """Where new images come from, unattended: `git`, someone pushes a new data/raw.dvc; `import-url`, `dvc update` of
+    the place that data/raw.dvc was imported from; `inbox`, files that are dropped into a folder."""
+
+    inbox: str | None = None
+    """The folder of `source: inbox`, laid out as for `graft import`; from the project's folder on, or absolute."""
+
+    settle_seconds: float = Field(60.0, ge=0)
+    """A file of the inbox that was changed later than this ago is left for the next run."""
+
+    remote: str = "origin"
+    """Git's name of the repository that is fetched from and pushed to; without one, results stay on a branch here."""
+
+    branch: str = "main"
+    """The branch that is retrained, and that results are pushed to."""
+
+    promote: Literal["auto", "manual"] = "auto"
+    """Unattended, whether a challenger that has passed the gate becomes the champion at once, or by `graft promote`."""
+
+    notify: tuple[str, ...] = ()
+    """Who is told: addresses of webhooks, `env:NAME` of a variable that holds one, or Prefect's notification blocks
+    as `type/name`."""
+
+    notify_on: tuple[Literal["failure", "refusal", "promotion"], ...] = ("failure", "refusal", "promotion")
+    """What they are told of; a challenger that waits for `graft promote` counts as promotion."""
+
+    @model_validator(mode="after")
+    def _has_an_inbox(self) -> Self:
+        if self.source == "inbox" and not self.inbox:
+            raise ValueError("source: inbox needs the folder: set inbox")
+        for place in self.notify:
+            if not re.fullmatch(r"https?://\S+|env:[A-Za-z_]\w*|[a-z0-9-]+/[a-z0-9-]+", place):
+                raise ValueError(f"notify takes https://..., env:NAME or a block as type/name, got {place}")
+        return self
+
+
+class GateParams(Section):
+    """What a challenger must show before it takes the champion's place; both are scored on the current test images."""
+
+    rule: Literal["not_worse", "better"] = "not_worse"
+    """What the paired test (McNemar's for classes, else a bootstrap) must say of the challenger."""
+
+    significance: float = Field(0.05, gt=0, lt=0.5)
+    """Of the paired tests, one-sided."""
+
+    min_gain: float = 0.0
+    """By how much the main figure must be above the champion's; may be negative."""
+
+    class_floor: float | dict[str, float] = 0.0
+    """The least recall (several classes an image: average precision) of every class, or of those that are named."""
+
+    class_drop: float = Field(0.1, ge=0)
+    """A class may not fall by more than this, unless chance explains it."""
+
+    class_images: int = Field(10, ge=1)
+    """A class with fewer test images is not asked for its floor nor its fall."""
+
+    calibration_rise: float = Field(0.05, ge=0)
+    """By how much the expected calibration error may be above the champion's."""
+
+    latency_ratio: float = Field(3.0, gt=0)
+    """How many times the champion's time a single image may take on this machine."""
+
+    max_latency_ms: float | None = Field(None, gt=0)
+    """The most milliseconds that a single image may take on this machine."""
+
+    max_leaked: float = Field(0.01, ge=0, le=1)
+    """The largest share of test images that are copies of training images, as the stage audit finds them."""
+
+    max_suspect: float = Field(0.2, ge=0, le=1)
+    """The largest share of new images whose label the stage audit doubts."""
+
+    drift: Literal["note", "refuse", "off"] = "note"
+    """What follows if new images differ from those that the champion was trained on; see `drift` for the test."""
+
+    def floor_of(self, name: str) -> float:
+        return self.class_floor.get(name, 0.0) if isinstance(self.class_floor, dict) else self.class_floor
 
 
 class DriftParams(Section):
@@ -74,6 +153,7 @@ class Params(Section):
     evaluate: EvaluateParams = EvaluateParams()
     register_: RegisterParams = Field(RegisterParams(), alias="register")
     retrain: RetrainParams = RetrainParams()
+    gate: GateParams = GateParams()
     drift: DriftParams = DriftParams()
 
 

@@ -16,6 +16,9 @@ from tasks.common.errors import GraftError
 
 key = process_key
 
+ORPHANED = 60.0
+"""Seconds that a run without a worker has for winding up."""
+
 
 def me() -> psutil.Process:
     return psutil.Process()
@@ -75,6 +78,22 @@ def key_runs(text: str) -> bool | None:
         return runs(find(text))
     except GraftError:
         return False
+
+
+def end_with_the_worker(every: float = 1.0) -> None:
+    """If a worker, or `graft serve`, started this flow run, ends the run as soon as that is gone: nobody could cancel
+    it then. It has some time to say so itself.
+    """
+    if "PREFECT__FLOW_RUN_ID" in os.environ:
+        threading.Thread(target=_end_with, args=(os.getppid(), every), name="worker", daemon=True).start()
+
+
+def _end_with(parent: int, every: float) -> None:
+    while os.getppid() == parent:  # an orphan gets another parent
+        time.sleep(every)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(ORPHANED)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def follow_the_flow(every: float = 1.0) -> None:

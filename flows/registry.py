@@ -22,11 +22,12 @@ from tasks.common.files import read_json, write_json
 from tasks.common.paths import Paths
 from tasks.common.task import MAIN
 
+from . import ledger
 from .store import own_store
 from .tracking import Tracker
 from .versioning import raw_hash
 
-CHALLENGER, CHAMPION = "challenger", "champion"
+CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous"
 
 FINGERPRINT = "features.fingerprint"
 """The tag of a version that names the features its head was trained on."""
@@ -66,6 +67,8 @@ def register_model(tracker: Tracker, run_id: str, name: str) -> dict[str, Any]:
     client.set_registered_model_alias(name, CHALLENGER, version.version)
     if not _version_at(tracker, name, CHAMPION):
         client.set_registered_model_alias(name, CHAMPION, version.version)
+        entry = ledger.new_entry(client.get_model_version(name, version.version), "first", "", "there was no champion")
+        ledger.enter(tracker, entry)
     registration = {
         "name": name,
         "version": str(version.version),
@@ -189,11 +192,18 @@ def fetched_package(tracker: Tracker, version: ModelVersion) -> Iterator[Path]:
         yield Path(fetched)
 
 
+def aliases_of(tracker: Tracker, name: str) -> dict[str, str]:
+    """Alias of a registered model -> version; empty if there is no such model."""
+    model = _if_there(lambda: tracker.client.get_registered_model(name))
+    return {} if model is None else {alias: str(version) for alias, version in model.aliases.items()}
+
+
 def feature_fingerprints(tracker: Tracker, name: str) -> dict[str, str]:
     """Alias of a registered model -> the fingerprint of the features that its version was trained on."""
-    model = _if_there(lambda: tracker.client.get_registered_model(name))
-    aliases = {} if model is None else model.aliases
-    tags = {alias: tracker.client.get_model_version(name, version).tags for alias, version in aliases.items()}
+    tags = {
+        alias: tracker.client.get_model_version(name, version).tags
+        for alias, version in aliases_of(tracker, name).items()
+    }
     return {alias: values[FINGERPRINT] for alias, values in tags.items() if FINGERPRINT in values}
 
 

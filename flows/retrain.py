@@ -1,32 +1,52 @@
-"""The Prefect flow `retrain`: every stage brought up to date, one after another, and what came of it on one page."""
+"""The Prefect flow `retrain`: find what is new, bring every stage up to date, judge the new model, and say what came of
+it. Each step is a task: sync, plan, the stages, check, gate, promote, push, notify.
+
+A person's run works in the checkout as it is, and leaves promoting and committing to the person. An unattended run
+works in a git worktree of its own, one at a time, and does both.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from prefect import flow, get_run_logger, runtime, task
+from prefect import Task, flow, get_run_logger, runtime, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
 from prefect.exceptions import CancelledRun
 from prefect.settings import PREFECT_UI_URL
+from prefect.states import Cancelled, Completed
 
 from tasks.common.environment import FLOW_RUN_URL, PARENT
-from tasks.common.errors import GraftError
+from tasks.common.errors import GraftError, may_pass
 from tasks.common.files import read_json
 from tasks.common.paths import Paths
 from tasks.common.task import MAIN
-from tasks.pipeline import STAGE_TASKS, run_dvc
+from tasks.pipeline import STAGE_TASKS, StageFailed, run_dvc
 
-from . import processes
-from .config import RetrainParams, load_params
-from .registry import restore_challenger
+from . import account, ledger, processes
+from .account import Outcome
+from .changes import Changes, pending
+from .config import GateParams, RetrainParams, load_params
+from .gate import Check, Verdict, incomparable, judge, unopposed
+from .lock import Busy, alone
+from .notify import Notice
+from .notify import notify as tell
+from .publish import publish
+from .registry import CHAMPION, aliases_of, fetched_package, find_version, restore_challenger
+from .schedule import coalesce
 from .servers import MLFLOW_PORT, PREFECT_PORT, own_address
-from .tracking import Tracker
-from .versioning import raw_hash
+from .sources import bring_new
+from .store import tracking_uri
+from .tracking import Tracker, server_may_recover
+from .versioning import dvc, dvc_remote
+from .workspace import Workspace, committed_params, prepare, remote_of, repository
 
 
 class _SayErrorsOnly(logging.Filter):
@@ -42,13 +62,168 @@ for _name in ("prefect.flow_runs", "prefect.task_runs"):
     logging.getLogger(_name).addFilter(_SayErrorsOnly())
 
 
-@task(name="sync", task_run_name="sync", cache_policy=NO_CACHE, persist_result=False)
-def sync(project: str, time_limit_minutes: float) -> str:
-    """Has DVC look at the images and remember them as they are now; returns the hash of data/raw."""
+def _may_pass(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
+    failure = state.result(raise_on_failure=False)
+    kind = failure.kind if isinstance(failure, StageFailed) else ""
+    return kind == "io" or may_pass(failure) or (isinstance(failure, Exception) and server_may_recover(failure))
+
+
+def _step(name: str) -> Callable[[Callable[..., Any]], Any]:
+    """A task of the flow, tried again where a failure may pass by itself."""
+    return task(
+        name=name, task_run_name=name, cache_policy=NO_CACHE, persist_result=False, retry_condition_fn=_may_pass
+    )
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run works and records.
+
+    Attributes:
+        project: the person's checkout.
+        root: where the stages run: the same, or its like in the worktree.
+        workspace: the worktree; None in the checkout.
+    """
+
+    project: Path
+    root: Path
+    workspace: Workspace | None = None
+
+    @property
+    def paths(self) -> Paths:
+        return Paths(self.root)
+
+    def params(self) -> tuple[RetrainParams, GateParams]:
+        sections = load_params(self.paths.params)
+        return cast(RetrainParams, sections["retrain"]), cast(GateParams, sections["gate"])
+
+    def model(self) -> str:
+        return str(load_params(self.paths.params)["register"].model_dump()["name"])
+
+
+# The steps
+
+
+@_step("sync")
+def sync(project: str, unattended: bool, time_limit_minutes: float) -> Place:
+    """Data and code as they are now: in the checkout DVC looks at the images; unattended, the worktree is brought to
+    the newest commit, and what is new comes from `retrain.source`."""
     root = Path(project)
-    if (root / "data" / "raw.dvc").is_file():
-        run_dvc(["repro", "data/raw.dvc"], root, time_limit_minutes, {}, "sync")
-    return raw_hash(root)
+    if not unattended:
+        if (root / "data" / "raw.dvc").is_file():
+            run_dvc(["repro", "data/raw.dvc"], root, time_limit_minutes, {}, "sync")
+        return Place(root, root)
+    workspace = prepare(root, committed_params(root))
+    place = Place(root, workspace.root, workspace)
+    get_run_logger().info("%s", bring_new(workspace, place.params()[0]))
+    return place
+
+
+@_step("plan")
+def plan(place: Place) -> Changes:
+    """What would run, and because of what."""
+    changes = pending(place.root)
+    get_run_logger().info("%s", "nothing to do" if changes.empty else changes.sentence)
+    return changes
+
+
+@_step("fetch")
+def fetch(place: Place) -> None:
+    """Brings the images, and weights that are under DVC, into the worktree."""
+    files = [str(file.relative_to(place.root)) for file in sorted((place.root / "data").rglob("*.dvc"))]
+    if files:
+        verb = "pull" if dvc_remote(place.root) else "checkout"
+        dvc(place.root, [verb, "--quiet", "--force", *files], "bringing the images into the worktree")
+
+
+@_step("check")
+def check(place: Place) -> tuple[Check, ...]:
+    """What the features say of the new images."""
+    from .contest import data_checks
+
+    with _champion(place) as (version, package):
+        if version is not None and str(version.version) == read_json(place.paths.registration)["version"]:
+            return data_checks(place.paths, None, None)
+        return data_checks(place.paths, package, version)
+
+
+@_step("gate")
+def gate(place: Place, data: tuple[Check, ...]) -> Verdict:
+    """Champion and challenger on the current test images."""
+    from tasks.common.pack import read_pack
+
+    from .contest import contest, why_incomparable
+
+    with _champion(place) as (version, package):
+        registration = read_json(place.paths.registration)
+        if version is None or package is None or str(version.version) == registration["version"]:
+            return unopposed(data, "there is nothing to compare it with")
+        why = why_incomparable(package, read_pack(place.paths.features))
+        if why:
+            return incomparable(data, why)
+        return judge(contest(place.paths, package), data, place.params()[1])
+
+
+@_step("promote")
+def promote(place: Place, verdict: Verdict, parent: str) -> Outcome:
+    """The challenger becomes the champion, or waits, or is refused; written into the ledger."""
+    from . import promotion
+
+    tracker, (params, _) = Tracker(place.root), place.params()
+    registration = read_json(place.paths.registration)
+    version = find_version(tracker, registration["name"], registration["version"])
+    kept = promotion.settle(tracker, version.name)
+    champion = aliases_of(tracker, version.name).get(CHAMPION, "")
+    word = "passed" if verdict.passed else "refused"
+    tracker.client.set_model_version_tag(
+        version.name, version.version, promotion.GATE, f"{word}: {verdict.sentence}"[:5000]
+    )
+    decided = ledger.decided(kept, str(version.version))
+    what = _what(place, verdict, params, champion == str(version.version))
+    if what == "champion" and read_json(place.paths.run("register"))["parent_run_id"] == parent:
+        what = "first"
+    if what == "promoted":
+        promotion.promote(tracker, version, verdict.sentence, metrics=verdict.metrics, flow_run_url=_flow_run_page())
+    if what == "refused" and (decided is None or decided.what != "refused"):
+        promotion.refuse(tracker, version, champion, verdict.sentence, verdict.metrics, _flow_run_page())
+    kept = ledger.mend(tracker, version.name)
+    outcome = Outcome(what, version.name, str(version.version), champion, verdict)
+    if kept:
+        tracker.client.log_artifact(parent, str(place.root / ledger.FILE))
+    account.describe_version(tracker, version, outcome)
+    get_run_logger().info("%s", outcome.sentence())
+    return outcome
+
+
+def _what(place: Place, verdict: Verdict, params: RetrainParams, champion: bool) -> str:
+    if champion:
+        return "champion"
+    if not verdict.passed:
+        return "refused"
+    return "promoted" if place.workspace is not None and params.promote == "auto" else "waits"
+
+
+@_step("push")
+def push(place: Place, changes: Changes, outcome: Outcome, parent: str) -> str:
+    """Data, then the commit; MLflow's run and version learn which commit holds the result."""
+    assert place.workspace is not None
+    commit = publish(place.workspace, account.commit_message(changes, outcome))
+    tracker = Tracker(place.root)
+    tracker.client.set_tag(parent, "git.result", commit)
+    if read_json(place.paths.run("register"))["parent_run_id"] == parent:
+        tracker.client.set_model_version_tag(outcome.model, outcome.version, "git.result", commit)
+    get_run_logger().info("pushed as %s", commit[:12])
+    return commit
+
+
+@_step("notify")
+def notify(places: list[str], notice: Notice) -> None:
+    """Tells people; that somebody cannot be told fails nothing."""
+    for problem in tell(places, notice):
+        get_run_logger().error("%s", problem)
+
+
+# The flow
 
 
 def _run_name() -> str:
@@ -56,37 +231,117 @@ def _run_name() -> str:
 
 
 @flow(name="retrain", flow_run_name=_run_name, persist_result=False, log_prints=False)
-def retrain(project: str) -> dict[str, Any]:
-    """Brings every stage of a project up to date.
+def retrain(project: str, unattended: bool = False) -> Any:
+    """Brings every stage of a project up to date, and judges the model that comes of it.
 
     Args:
         project: the folder of dvc.yaml.
+        unattended: in a git worktree of its own, with promotion, commit and push; or in the checkout, without.
 
     Returns:
-        `parent_run_id` (MLflow's run of this execution), `stages` (one result each), `evaluate` (the test's figures).
+        `parent_run_id` (MLflow's run of this execution), `stages` (one result each), `evaluate` (the test's figures),
+        `outcome`, `checks`, `commit`; or Prefect's state Completed where there is nothing to do, and Cancelled where
+        another run is at work.
 
     Raises:
         StageFailed: a stage did not end well; what ran before it stays.
+        GraftError: another step did not.
     """
     root = Path(project).resolve()
-    params: RetrainParams = load_params(root / "params.yaml")["retrain"]  # type: ignore[assignment]
-    tracker = Tracker(root)
+    if not unattended:
+        return _work(root, False)
+    processes.end_with_the_worker()
+    os.environ.setdefault("MLFLOW_TRACKING_URI", tracking_uri(root))  # the project's store, not one in the worktree
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    coalesce()
+    try:
+        with alone(repository(root), remote_of(root, committed_params(root)), _flow_run_page()):
+            return _work(root, True)
+    except Busy as busy:
+        get_run_logger().warning("%s", busy)
+        return Cancelled(message=f"{busy.what}: {busy.got}")
+
+
+def _work(project: Path, unattended: bool) -> Any:
+    params = (
+        committed_params(project) if unattended else cast(RetrainParams, load_params(Paths(project).params)["retrain"])
+    )
+    patient: dict[str, Any] = {"retries": params.retries, "retry_delay_seconds": params.retry_seconds}
+    with _failures_told(params if unattended else None):
+        place = sync.with_options(**patient)(str(project), unattended, params.time_limit_minutes)
+        changes = plan(place)
+        if unattended and changes.empty:
+            return Completed(message=account.nothing_to_do(place.paths))
+        return _bring_up_to_date(place, changes, patient)
+
+
+def _bring_up_to_date(place: Place, changes: Changes, patient: dict[str, Any]) -> dict[str, Any]:
+    params, _ = place.params()
+    tracker = Tracker(place.root)
     parent = tracker.new_parent(runtime.flow_run.name or "retrain", _flow_tags())
     environment = {PARENT: parent, FLOW_RUN_URL: _flow_run_page()}
     results: list[dict[str, Any]] = []
+    outcome, commit = None, ""
     try:
-        sync(str(root), params.time_limit_minutes)
+        if place.workspace is not None:
+            fetch.with_options(**patient)(place)
         for stage_task in STAGE_TASKS:
-            patient = stage_task.with_options(retries=params.retries, retry_delay_seconds=params.retry_seconds)
-            results.append(patient(str(root), params.time_limit_minutes, environment))
+            results.append(stage_task.with_options(**patient)(str(place.root), params.time_limit_minutes, environment))
+        restore_challenger(tracker)
+        verdict = gate.with_options(**patient)(place, check.with_options(**patient)(place))
+        outcome = promote.with_options(**patient)(place, verdict, parent)
+        if place.workspace is not None:
+            commit = push.with_options(**patient)(place, changes, outcome, parent)
+            _tell_of(place, params, outcome, parent)
     except BaseException as error:
-        _wind_up(root, tracker, parent, results, _status(error))
+        _wind_up(place, tracker, parent, results, _status(error), changes, outcome)
         raise
-    problems = _wind_up(root, tracker, parent, results, "FINISHED")
+    problems = _wind_up(place, tracker, parent, results, "FINISHED", changes, outcome)
     if problems:
         raise problems[0]
     get_run_logger().info("%d of %d stages ran", sum(result["ran"] for result in results), len(results))
-    return {"parent_run_id": parent, "stages": results, "evaluate": read_json(Paths(root).metrics("evaluate"))}
+    return {
+        "parent_run_id": parent,
+        "stages": results,
+        "evaluate": read_json(place.paths.metrics("evaluate")),
+        "outcome": outcome.facts(),
+        "said": outcome.sentence(),
+        "checks": outcome.verdict.rows(),
+        "commit": commit,
+    }
+
+
+@contextmanager
+def _champion(place: Place) -> Iterator[tuple[Any, Path | None]]:
+    """The champion's version and its package, while the block runs; two times none without one."""
+    tracker, name = Tracker(place.root), place.model()
+    if CHAMPION not in aliases_of(tracker, name):
+        yield None, None
+        return
+    version = find_version(tracker, name, CHAMPION)
+    with fetched_package(tracker, version) as package:
+        yield version, package
+
+
+@contextmanager
+def _failures_told(params: RetrainParams | None) -> Iterator[None]:
+    """People learn that an unattended run has failed, and why."""
+    try:
+        yield
+    except Exception as error:
+        if params is not None and "failure" in params.notify_on and params.notify:
+            title = f"{runtime.flow_run.name} has failed"
+            notice = Notice("failure", title, str(error)[:2000], {"the run": _flow_run_page()})
+            notify(params.notify, notice)
+        raise
+
+
+def _tell_of(place: Place, params: RetrainParams, outcome: Outcome, parent: str) -> None:
+    about = outcome.about()
+    if about and about in params.notify_on and params.notify:
+        links = {"the run": _flow_run_page(), "MLflow": run_link(Tracker(place.root), parent, place.project)}
+        title = f"{runtime.flow_run.name}: {outcome.sentence()}"
+        notify(params.notify, Notice(about, title, account.checks_table(outcome.verdict), links, outcome.facts()))
 
 
 def _status(error: BaseException) -> str:
@@ -94,12 +349,21 @@ def _status(error: BaseException) -> str:
     return "FAILED" if isinstance(error, Exception) and not isinstance(error, CancelledRun) else "KILLED"
 
 
-def _wind_up(root: Path, tracker: Tracker, parent: str, results: list[dict[str, Any]], status: str) -> list[Exception]:
+def _wind_up(
+    place: Place,
+    tracker: Tracker,
+    parent: str,
+    results: list[dict[str, Any]],
+    status: str,
+    changes: Changes,
+    outcome: Outcome | None,
+) -> list[Exception]:
     """Closes the record and writes the page, each even if the other fails; what failed is logged and returned."""
+    told = account.parent_text(tracker, place.root, changes, outcome)
     steps: dict[str, Callable[[], object]] = {
-        "MLflow's run cannot be closed": lambda: tracker.close_parent(parent, status, tested=True),
+        "MLflow's run cannot be closed": lambda: tracker.close_parent(parent, status, tested=True, account=told()),
         "the alias of the model cannot be checked": lambda: status == "FINISHED" and restore_challenger(tracker),
-        "the page of the run cannot be written": lambda: _artifacts(root, tracker, parent, results),
+        "the page of the run cannot be written": lambda: _artifacts(place, tracker, parent, results, changes, outcome),
     }
     problems: list[Exception] = []
     for trouble, step in steps.items():
@@ -122,32 +386,45 @@ def _flow_run_page() -> str:
     return f"{(known or f'http://127.0.0.1:{PREFECT_PORT}').rstrip('/')}/runs/flow-run/{runtime.flow_run.id}"
 
 
-def run_link(tracker: Tracker, run_id: str) -> str:
+def run_link(tracker: Tracker, run_id: str, project: Path) -> str:
     """The address of a run in MLflow's pages; for a store in a file, where `graft ui` would show it."""
-    base = tracker.uri if tracker.uri.startswith("http") else own_address("MLflow", tracker.paths.root)
+    base = tracker.uri if tracker.uri.startswith("http") else own_address("MLflow", project)
     base = base or f"http://127.0.0.1:{os.environ.get('GRAFT_MLFLOW_PORT', MLFLOW_PORT)}"
     return f"{base.rstrip('/')}/#/experiments/{tracker.experiment_id}/runs/{run_id}"
 
 
-def _artifacts(root: Path, tracker: Tracker, parent: str, results: list[dict[str, Any]]) -> None:
-    """The stages as a table, and the whole in words with links, on the flow run's page."""
+def _artifacts(
+    place: Place,
+    tracker: Tracker,
+    parent: str,
+    results: list[dict[str, Any]],
+    changes: Changes,
+    outcome: Outcome | None,
+) -> None:
+    """The stages and the gate as tables, and the whole in words with links, on the flow run's page."""
     rows = [
         {
             "stage": result["stage"],
             "": "ran" if result["ran"] else "reused",
             "seconds": result["seconds"],
-            "MLflow run": run_link(tracker, result["run_id"]),
+            "MLflow run": run_link(tracker, result["run_id"], place.project),
         }
         for result in results
     ]
     create_table_artifact(table=rows, key="stages", description="What ran, and what was reused")
-    lines = [f"[The MLflow run of this execution]({run_link(tracker, parent)})", ""]
+    lines = [f"[The MLflow run of this execution]({run_link(tracker, parent, place.project)})", ""]
     lines += ["| stage | | seconds | MLflow |", "| --- | --- | ---: | --- |"]
     lines += [f"| {row['stage']} | {row['']} | {row['seconds']} | [run]({row['MLflow run']}) |" for row in rows]
-    evaluate = Paths(root).metrics("evaluate")
+    evaluate = place.paths.metrics("evaluate")
     if evaluate.is_file() and len(rows) == len(STAGE_TASKS):
         test = read_json(evaluate)
         main = MAIN[test["task"]]
         value, low, high = (f"{test[key]:.4f}" for key in main.keys)
         lines.insert(0, f"**Test {main.title} {value}** ({low} to {high})\n")
+    if changes.sentence:
+        lines.insert(0, f"{changes.sentence}\n")
+    if outcome is not None:
+        create_table_artifact(table=outcome.verdict.rows(), key="gate", description=outcome.sentence())
+        lines.insert(0, f"**{outcome.sentence()}**\n")
+        lines += ["", account.checks_table(outcome.verdict)]
     create_markdown_artifact(markdown="\n".join(lines), key="summary", description="What came of it")

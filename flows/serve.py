@@ -8,6 +8,7 @@ from pathlib import Path
 from tasks.common.errors import GraftError
 
 from .servers import PREFECT_PORT, prefect_server, prepare_prefect
+from .workspace import repository
 
 
 def check_schedule(cron: str, timezone: str) -> None:
@@ -30,12 +31,16 @@ def check_schedule(cron: str, timezone: str) -> None:
 
 
 def serve(root: Path, cron: str, timezone: str, name: str, port: int = PREFECT_PORT) -> None:
-    """Serves `retrain` until the process is ended. Starts a Prefect server unless PREFECT_API_URL names one.
+    """Serves `retrain`, unattended, until the process is ended. Starts a Prefect server if PREFECT_API_URL names none.
 
     One run at a time: what becomes due meanwhile is cancelled, so that after an outage they do not all fire at once.
+
+    Raises:
+        GraftError: the project is not under git, or the schedule makes no sense.
     """
     prepare_prefect(root)
     check_schedule(cron, timezone)
+    repository(root)
     if os.environ.get("PREFECT_API_URL"):
         _serve(root, cron, timezone, name)
         return
@@ -56,7 +61,7 @@ def _serve(root: Path, cron: str, timezone: str, name: str) -> None:
     retrain.serve(
         name=name,
         schedule=Cron(cron, timezone=timezone),
-        parameters={"project": str(root)},
+        parameters={"project": str(root), "unattended": True},
         global_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW),
         limit=1,
         entrypoint_type=EntrypointType.MODULE_PATH,

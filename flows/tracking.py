@@ -88,8 +88,8 @@ class Tracker:
         found = self.client.get_experiment_by_name(name)
         if found:
             return str(found.experiment_id)
-        local = self.uri.startswith("sqlite:")
-        place = (self.paths.root / "mlartifacts").resolve().as_uri() if local else None
+        store = self.uri.removeprefix("sqlite:///")
+        place = Path(store).with_name("mlartifacts").resolve().as_uri() if store != self.uri else None
         tags = {"mlflow.experimentKind": "custom_model_development"}  # MLflow's pages for training, not for GenAI
         return str(self.client.create_experiment(name, artifact_location=place, tags=tags))
 
@@ -137,14 +137,15 @@ class Tracker:
             if key and processes.key_runs(key) is False:
                 self.client.set_terminated(run.info.run_id, "KILLED")
 
-    def close_parent(self, run_id: str, status: str, *, tested: bool) -> None:
+    def close_parent(self, run_id: str, status: str, *, tested: bool, account: str = "") -> None:
         """Ends the parent, for now: a later stage of the same execution opens it again.
 
         Args:
+            account: Markdown that comes first in the run's description.
             tested: whether metrics/evaluate.json is this execution's; before that it is an earlier one's.
         """
         self._log_lock(run_id)
-        self._describe(run_id, failed=status != "FINISHED")
+        self._describe(run_id, account, failed=status != "FINISHED")
         if tested and status == "FINISHED" and self.paths.metrics("evaluate").is_file():
             test = read_json(self.paths.metrics("evaluate"))
             for name in MAIN[test["task"]].keys:
@@ -171,14 +172,14 @@ class Tracker:
         )
         return {run.data.tags.get("graft.stage", ""): run for run in runs}
 
-    def _describe(self, parent_id: str, *, failed: bool) -> None:
+    def _describe(self, parent_id: str, account: str, *, failed: bool) -> None:
         """The parent's description: each stage's own run, or the earlier run whose result was reused.
 
         After a failure, what comes later in the pipeline was not reached.
         """
         ran = self.children(parent_id)
         last = max((STAGES.index(stage) for stage in ran if stage in STAGES), default=-1)
-        lines = ["| stage | run | |", "| --- | --- | --- |"]
+        lines = [*([account, ""] if account else []), "| stage | run | |", "| --- | --- | --- |"]
         for place, stage in enumerate(STAGES):
             before = self.paths.run(stage)
             if stage in ran:

@@ -6,17 +6,19 @@ import hashlib
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from tasks.common.environment import own_python_first
-from tasks.common.errors import DataError, GraftError
+from tasks.common.errors import DataError, GraftError, TransientError
 from tasks.common.files import md5
 
 
@@ -44,8 +46,12 @@ class GitState:
         return f"https://{host}/{project}{kind}{self.commit}/{path}"
 
 
+MADE = ("dvc.lock", "metrics", "data/pins.csv", "ledger.jsonl")
+"""What git tracks and runs write: DVC takes metrics away before it runs a stage."""
+
+
 def git_state(root: Path) -> GitState:
-    """What git says of `root`."""
+    """What git says of `root`; what runs write makes nothing dirty."""
 
     def ask(*words: str) -> str:
         done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True)
@@ -54,9 +60,70 @@ def git_state(root: Path) -> GitState:
     return GitState(
         commit=ask("rev-parse", "HEAD"),
         branch=ask("rev-parse", "--abbrev-ref", "HEAD"),
-        dirty=bool(ask("status", "--porcelain", "--untracked-files=no")),
+        dirty=bool(
+            ask("status", "--porcelain", "--untracked-files=no", "--", ".", *(f":(exclude){name}" for name in MADE))
+        ),
         origin=re.sub(r"^(https?://)[^@/]+@", r"\1", ask("config", "--get", "remote.origin.url")),
     )
+
+
+def git(root: Path, *words: str, doing: str, say: str = "") -> str:
+    """Runs git to its end and returns what it printed; it asks nobody for a password.
+
+    Args:
+        doing: what for, for the error.
+        say: what it reads.
+
+    Raises:
+        TransientError: the other side cannot be reached.
+        GraftError: it failed; with what it said last.
+    """
+    done = try_git(root, *words, say=say)
+    if done.returncode:
+        said = done.stderr.strip() or done.stdout.strip() or "no message"
+        kind = TransientError if any(words in said.lower() for words in UNREACHED) else GraftError
+        raise kind(
+            f"git failed while {doing}",
+            got=said.splitlines()[-1],
+            todo=f"run `git {' '.join(words)}` in {root} to see more",
+        )
+    return done.stdout.strip()
+
+
+UNREACHED = (
+    "could not resolve host",
+    "could not read from remote",
+    "connection refused",
+    "connection timed out",
+    "unable to access",
+    "does not appear to be a git repository",
+    "the remote end hung up",
+)
+"""What git says of a remote that does not answer."""
+
+
+def try_git(root: Path, *words: str, say: str = "") -> subprocess.CompletedProcess[str]:
+    """What became of a git command, whatever it was. No hooks run: those that DVC installs would check out data."""
+    who = f"graft@{socket.gethostname()}"
+    asked = {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
+    names = {f"GIT_{role}_{what}": value for role in ROLES for what, value in (("NAME", "Graft"), ("EMAIL", who))}
+    known = {} if _has_identity(str(root)) else names
+    return subprocess.run(
+        ["git", "-C", str(root), *words],
+        input=say,
+        env={**known, **os.environ, **asked},
+        capture_output=True,
+        text=True,
+    )
+
+
+ROLES = ("AUTHOR", "COMMITTER")
+
+
+@cache
+def _has_identity(root: str) -> bool:
+    done = subprocess.run(["git", "-C", root, "config", "user.email"], capture_output=True)
+    return done.returncode == 0
 
 
 def dvc_command(*words: str) -> list[str]:
@@ -179,6 +246,20 @@ def cache_folder(root: Path) -> Path:
     return Path(configured) if configured else root / ".dvc" / "cache"
 
 
+def dvc_remote(root: Path) -> str:
+    """The name of DVC's default remote; empty if there is none."""
+    from dvc.config import Config
+
+    return str(Config(str(root / ".dvc"))["core"].get("remote") or "")
+
+
+def dvc_remote_addresses(root: Path) -> dict[str, str]:
+    """Name -> address of DVC's remotes; of a folder the absolute path."""
+    from dvc.config import Config
+
+    return {name: str(settings["url"]) for name, settings in Config(str(root / ".dvc"))["remote"].items()}
+
+
 def cache_types(root: Path) -> list[str]:
     """How DVC gets files out of its cache: reflink, hardlink, symlink or copy, as configured."""
     from dvc.config import Config
@@ -205,13 +286,14 @@ def _names(entries: Iterable[Any]) -> list[str]:
 
 def dep_hashes(root: Path, stage: str) -> dict[str, str]:
     """Dependency -> hash. Outputs of other stages are looked up in dvc.lock, which is current for them by now."""
-    known = {"data/raw": raw_hash(root), **_locked_outs(root)}
+    known = {"data/raw": raw_hash(root), **locked_outs(root)}
     return {
         dep: known.get(dep) or tree_hash(root / dep) for dep in stage_files(root, stage).deps if (root / dep).exists()
     }
 
 
-def _locked_outs(root: Path) -> dict[str, str]:
+def locked_outs(root: Path) -> dict[str, str]:
+    """Output -> hash, as dvc.lock says."""
     lock = root / "dvc.lock"
     if not lock.is_file():
         return {}
@@ -231,6 +313,139 @@ def tree_hash(path: Path) -> str:
     )
     text = json.dumps(listing, sort_keys=True)
     return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest() + ".dir"
+
+
+# What an earlier run had: its objects in DVC's cache, and its files in git
+
+
+def cached_files(root: Path, digest: str) -> dict[str, Path]:
+    """Path -> file in DVC's cache, of a folder that DVC knows by its hash (`<md5>.dir`).
+
+    Raises:
+        FileNotFoundError: something of it is not in the cache.
+    """
+    objects = cache_folder(root) / "files" / "md5"
+    listing = json.loads((objects / digest[:2] / digest[2:]).read_text(encoding="utf-8"))
+    files = {entry["relpath"]: objects / entry["md5"][:2] / entry["md5"][2:] for entry in listing}
+    missing = next((file for file in files.values() if not file.is_file()), None)
+    if missing is not None:
+        raise FileNotFoundError(missing)
+    return files
+
+
+def bring_back(root: Path, digest: str, what: str) -> dict[str, Path]:
+    """`cached_files`, fetched from the DVC remote if they are not in the cache.
+
+    Args:
+        what: it is, for the message.
+
+    Raises:
+        GraftError: the cache has not got it, and no remote gives it.
+    """
+    try:
+        return cached_files(root, digest)
+    except FileNotFoundError:
+        fetch_object(root, digest, what)
+    try:
+        return cached_files(root, digest)
+    except FileNotFoundError as error:
+        raise _not_there(digest, what, "the remote has only a part of it") from error
+
+
+def fetch_object(root: Path, digest: str, what: str) -> None:
+    """Copies what DVC knows by a hash from the remote to the cache; of a folder all files.
+
+    Raises:
+        GraftError: there is no remote, or it does not give it.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+    from dvc_data.hashfile.hash_info import HashInfo
+
+    try:
+        with Repo(str(root)) as repo:
+            failed = repo.cloud.pull([HashInfo("md5", digest)]).failed
+    except (DvcException, OSError) as error:
+        raise _not_there(digest, what, (str(error).splitlines() or [type(error).__name__])[0]) from error
+    if failed:
+        raise _not_there(digest, what, "the remote has not got it")
+
+
+def _not_there(digest: str, what: str, reason: str) -> GraftError:
+    return GraftError(
+        f"{what} are neither in DVC's cache nor to be had from a remote",
+        got=f"{digest}: {reason}",
+        todo="make the remote reachable (`dvc remote list`), or `dvc push` from where they are",
+    )
+
+
+def full_commit(root: Path, commit: str) -> str:
+    """The whole id of a commit of which the beginning is known; empty if the repository has no such one."""
+    words = ["git", "-C", str(root), "rev-parse", "--quiet", "--verify", f"{commit}^{{commit}}"]
+    done = subprocess.run(words, capture_output=True, text=True)
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def tree_hashes(root: Path, commit: str, paths: Iterable[str]) -> dict[str, str]:
+    """Path -> the hash that DVC would give the file or folder at a commit; empty if it was not there."""
+    here = git(root, "rev-parse", "--show-prefix", doing="looking for the project in its repository")
+    names = git(root, "ls-tree", "-r", "-z", "--full-tree", "--name-only", commit, doing=f"listing {commit}")
+    wanted = list(paths)
+    files = [name.removeprefix(here) for name in names.split("\0") if name.startswith(here)]
+    files = [name for name in files if any(name == path or name.startswith(f"{path}/") for path in wanted)]
+    digests = dict(zip(files, _md5s_at(root, [f"{commit}:{here}{name}" for name in files]), strict=True))
+    return {path: digests.get(path) or _listing_hash(path, digests) for path in wanted}
+
+
+def _md5s_at(root: Path, objects: Sequence[str]) -> Iterator[str]:
+    """The md5 of each of git's objects."""
+    done = subprocess.run(
+        ["git", "-C", str(root), "cat-file", "--batch"],
+        input="".join(f"{name}\n" for name in objects).encode(),
+        capture_output=True,
+        check=True,
+    )
+    rest = done.stdout
+    for _ in objects:
+        head, _, rest = rest.partition(b"\n")
+        size = int(head.split()[-1])
+        yield hashlib.md5(rest[:size], usedforsecurity=False).hexdigest()
+        rest = rest[size + 1 :]
+
+
+def _listing_hash(folder: str, digests: dict[str, str]) -> str:
+    """DVC's hash of a folder, by the md5s of what is in it."""
+    below = f"{folder}/"
+    listing = [
+        {"md5": md5, "relpath": name.removeprefix(below)} for name, md5 in digests.items() if name.startswith(below)
+    ]
+    listing.sort(key=lambda entry: entry["relpath"])
+    text = json.dumps(listing, sort_keys=True)
+    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest() + ".dir" if listing else ""
+
+
+def versions_of(root: Path, path: str) -> Iterator[bytes]:
+    """The contents that a file has had: now, and at all commits that changed it, the newest first."""
+    if (root / path).is_file():
+        yield (root / path).read_bytes()
+    here = git(root, "rev-parse", "--show-prefix", doing="looking for the project in its repository")
+    for commit in git(root, "log", "--all", "--format=%H", "--", path, doing=f"looking for {path}").split():
+        done = subprocess.run(["git", "-C", str(root), "show", f"{commit}:{here}{path}"], capture_output=True)
+        if done.returncode == 0:
+            yield done.stdout
+
+
+def share_cache(root: Path, place: Path) -> None:
+    """Has DVC in another worktree use this project's cache, and link rather than copy where it can."""
+    from dvc.config import Config
+
+    with Config(str(place / ".dvc")).edit("local") as settings:
+        settings["cache"] = {"dir": str(cache_folder(root).resolve()), "type": ["reflink", "hardlink", "copy"]}
+
+
+def is_cached(root: Path, digest: str) -> bool:
+    """Whether DVC's cache has what is known by a hash; of a folder its listing."""
+    return cached_file(root, digest) is not None
 
 
 # What is there now, and what DVC keeps of what was

@@ -48,6 +48,7 @@ TINY = {
     "evaluate": {"bootstrap": 500, "looks": 0},
     "register": {"name": "graft"},
     "retrain": {"time_limit_minutes": 5.0, "retries": 0, "retry_seconds": 0.0},
+    "gate": {"latency_ratio": 50.0},
 }
 
 
@@ -293,6 +294,20 @@ def make_project(root: Path, **sections: dict[str, Any]) -> Project:
     project.git("init", "--quiet", "--initial-branch", "main")
     project.git("add", "--all")
     project.git("commit", "--quiet", "--message", "code")
+    return project
+
+
+def made_repository(project: Project, folder: Path) -> Project:
+    """Gives a project a remote of git's, `remote.git`, and one of DVC's, `store`, in a folder; all is pushed."""
+    project.call("git", "init", "--quiet", "--bare", "--initial-branch", "main", str(folder / "remote.git"))
+    project.git("remote", "add", "origin", str(folder / "remote.git"))
+    (folder / "store").mkdir()
+    project.dvc("remote", "add", "--default", "store", str(folder / "store"))
+    project.git("add", "--all")
+    project.git("commit", "--quiet", "--message", "where others find it")
+    project.git("push", "--quiet", "origin", "main")
+    if (project.root / "data" / "raw.dvc").is_file():
+        project.dvc("push", "--quiet")
     return project
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = set(STAGES)
-FLOWS = {"retrain", "drift"}
+FLOWS = {"retrain", "gate", "drift"}
 """Sections of params.yaml that are no stage's."""
 
 

@@ -79,7 +79,7 @@ def views_recipe(transform: EvalTransform, *, crop_scale: float, flip: bool, col
         colour: how far brightness, contrast and saturation vary; of images of one or three channels only.
     """
     return A.Compose([
-        _crop(transform, crop_scale),
+        *_crop(transform, crop_scale),
         *_mirror(flip),
         *_colours(transform, colour),
     ])  # fmt: skip
@@ -111,9 +111,13 @@ def described(recipe: A.Compose) -> list[dict[str, Any]]:
     return steps
 
 
-def _crop(transform: EvalTransform, crop_scale: float) -> A.BasicTransform:
+def _crop(transform: EvalTransform, crop_scale: float) -> list[A.BasicTransform]:
+    """First a part of the network's proportions, anywhere along the longer side: where no crop of the wanted size and
+    shape fits into an elongated image, RandomResizedCrop takes the middle, every time."""
     size = (transform.height, transform.width)
-    return A.RandomResizedCrop(size, scale=(crop_scale, 1.0), interpolation=BICUBIC)
+    width, height = transform.resized(transform.width, transform.height)
+    part = A.RandomCrop(height, width, pad_if_needed=True, border_mode=REFLECT)
+    return [part, A.RandomResizedCrop(size, scale=(crop_scale, 1.0), interpolation=BICUBIC)]
 
 
 def _centre(transform: EvalTransform) -> A.BasicTransform:
@@ -134,7 +138,7 @@ def _strong(transform: EvalTransform, flip: bool) -> A.Compose:
     """Turns, smaller crops, more of colour, now and then grey, blur, noise and an erased box (Zhong et al. 2020)."""
     return A.Compose([
         A.Affine(rotate=(-15, 15), shear=(-8, 8), border_mode=REFLECT, p=0.5),
-        _crop(transform, 0.35),
+        *_crop(transform, 0.35),
         *_mirror(flip),
         *_colours(transform, 0.4),
         *([A.ToGray(p=0.1)] if transform.channels == 3 else []),

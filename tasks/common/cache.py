@@ -52,7 +52,7 @@ def ids_of(hexadecimal: list[str]) -> Ids:
     return np.frombuffer(bytes.fromhex("".join(hexadecimal)), _ID)
 
 
-VIEWS = 2
+VIEWS = 3
 """Raised whenever a change in `augment` makes other views of the same number."""
 
 

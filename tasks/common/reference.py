@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ class Reference:
         groups_n: int64 codes; images of one group are not independent.
         seen_ids: (S,) keys of all images that the model's weights or this sample know.
         held_out_ids: (H,) keys of the other images that were there: the test, and validation.
+        lent_ids: (L,) keys among `seen_ids` of images that only the sample knows, and the weights do not.
         fingerprint: of the cache whose features are the same numbers; empty if there is none.
     """
 
@@ -38,6 +39,17 @@ class Reference:
     seen_ids: Ids
     held_out_ids: Ids
     fingerprint: str
+    lent_ids: Ids = field(default_factory=lambda: np.empty(0, "V16"))
+
+    @property
+    def trained_ids(self) -> Ids:
+        """Of the images that the weights know, (T,)."""
+        return np.setdiff1d(self.seen_ids, self.lent_ids)
+
+    @property
+    def judged_ids(self) -> Ids:
+        """Of the images by which the model was chosen and judged."""
+        return np.union1d(self.held_out_ids, self.lent_ids)
 
     def save(self, folder: Path) -> None:
         """reference.safetensors with the numbers, reference.json with the rest."""
@@ -46,6 +58,7 @@ class Reference:
             "groups": self.groups_n,
             "seen": _as_bytes(self.seen_ids),
             "held_out": _as_bytes(self.held_out_ids),
+            "lent": _as_bytes(self.lent_ids),
         }
         save_file(tensors, folder / f"{NAME}.safetensors")
         write_json(folder / f"{NAME}.json", {"images": len(self.features_nD), "fingerprint": self.fingerprint})
@@ -56,9 +69,14 @@ class Reference:
         if not (folder / f"{NAME}.json").is_file():
             return None
         tensors = load_file(folder / f"{NAME}.safetensors")
-        seen, held_out = (tensors[key].reshape(-1).view("V16") for key in ("seen", "held_out"))
+        ids = {key: tensors[key].reshape(-1).view("V16") for key in ("seen", "held_out", "lent") if key in tensors}
         return cls(
-            tensors["features"], tensors["groups"], seen, held_out, read_json(folder / f"{NAME}.json")["fingerprint"]
+            features_nD=tensors["features"],
+            groups_n=tensors["groups"],
+            seen_ids=ids["seen"],
+            held_out_ids=ids["held_out"],
+            fingerprint=read_json(folder / f"{NAME}.json")["fingerprint"],
+            **({"lent_ids": ids["lent"]} if "lent" in ids else {}),
         )
 
 

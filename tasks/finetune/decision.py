@@ -6,22 +6,10 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-from scipy.special import bdtr
-
 from ..common.errors import ParamsError
-from ..common.metrics import main_figures
+from ..common.paired import mid_p
 from ..common.task import LOSS, MAIN, Task
 from .params import FinetuneParams
-
-RESAMPLES = 2000
-"""Of the validation images, for a paired bootstrap."""
-
-BLOCK = 100
-"""Resamples at a time."""
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -122,35 +110,6 @@ def more_images(doubling: dict[str, Any], task: Task) -> str:
     scale, unit, digits = (100, " points", 1) if figure.percent else (1, "", 3)
     gain, low, high = (f"{scale * doubling[key]:.{digits}f}" for key in ("gain", "low", "high"))
     return f"twice the images would bring the head {gain}{unit} of {figure.title} ({low} to {high})"
-
-
-def paired_p(head: Floats, tuned: Floats, target: npt.NDArray[Any], task: Task, seed: int) -> float:
-    """How likely an equally good model had looked as much better than the head on the same images; one-sided.
-
-    For classes the mid-p McNemar test (Fagerland et al. 2013), else a paired bootstrap of the main figure.
-
-    Args:
-        head, tuned: outputs (V, K) of the V validation images.
-    """
-    if task == "classification":
-        head_right, tuned_right = head.argmax(axis=1) == target, tuned.argmax(axis=1) == target
-        return mid_p(int(np.sum(tuned_right & ~head_right)), int(np.sum(head_right & ~tuned_right)))
-    rng = np.random.default_rng(seed)
-    count, worse = len(target), 0
-    for _ in range(RESAMPLES // BLOCK):
-        times_BN = rng.multinomial(count, np.full(count, 1 / count), size=BLOCK).astype(np.float64)
-        gain_B = main_figures(tuned, target, task, times_BN) - main_figures(head, target, task, times_BN)
-        worse += int(np.count_nonzero(~(gain_B > 0)))
-    return (worse + 1) / (RESAMPLES + 1)
-
-
-def mid_p(won: int, lost: int) -> float:
-    """One-sided: the upper tail of a fair coin's, with half of the probability of `won` itself."""
-    n = won + lost
-    if n == 0:
-        return 1.0
-    below, at_most = (bdtr(k, n, 0.5) if k >= 0 else 0.0 for k in (won - 1, won))
-    return float(1 - at_most + (at_most - below) / 2)
 
 
 def whether_to_keep(

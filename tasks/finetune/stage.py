@@ -15,11 +15,12 @@ from ..common.files import read_json, whole_folder, write_json
 from ..common.heads import LinearHead, load_head
 from ..common.metrics import loss, main_figure
 from ..common.pack import Pack, read_pack
+from ..common.paired import paired_p
 from ..common.paths import Paths
 from ..common.progress import say
 from ..common.record import Record
 from ..common.task import MAIN
-from .decision import Decision, Score, more_images, paired_p, whether_it_fits, whether_to_keep, why_no_start, why_not
+from .decision import Decision, Score, more_images, whether_it_fits, whether_to_keep, why_no_start, why_not
 from .params import FinetuneParams
 
 if TYPE_CHECKING:

@@ -26,13 +26,15 @@ def write_reference(package: Path, pack: Pack, raw: Path, *, tuned: bool) -> Non
     same = not tuned and pack.fingerprint["engine"] == "openvino"
     files = [raw / path for path in pack.index["path"].iloc[rows]]
     ids = ids_of(list(pack.index["image_id"]))
-    seen = np.unique(ids[np.concatenate([pack.rows("train"), rows])])
+    trained = ids[pack.rows("train")]
+    seen = np.union1d(trained, ids[rows])
     Reference(
         features_nD=pack.stored_ND[rows] if same else package_features(package, files, "register: reference"),
         groups_n=group_codes(pack.index["group"].iloc[rows]),
         seen_ids=seen,
         held_out_ids=np.setdiff1d(ids, seen),
         fingerprint=pack.fingerprint["digest"] if same else "",
+        lent_ids=np.setdiff1d(ids[rows], trained),
     ).save(package)
 
 

@@ -63,7 +63,7 @@ def test_graft_run_is_one_flow_run_with_a_task_a_stage(project: Project, prefect
     assert flow_run.state_name == "Completed"
     tasks = ask(prefect_api, lambda client: client.read_task_runs())
     names = {task.name: task.state_name for task in tasks if task.flow_run_id == flow_run.id}
-    assert names == dict.fromkeys(("sync", *STAGES), "Completed")
+    assert names == dict.fromkeys(("sync", "plan", *STAGES, "check", "gate", "promote"), "Completed")
 
     parent = project.mlflow().get_run(result["parent_run_id"])
     assert parent.data.tags["prefect.flow_run_id"] == str(flow_run.id)
@@ -77,6 +77,9 @@ def test_graft_run_is_one_flow_run_with_a_task_a_stage(project: Project, prefect
     mine = {artifact.key: artifact.data for artifact in artifacts if artifact.flow_run_id == flow_run.id}
     assert result["parent_run_id"] in mine["summary"]
     assert all(stage in mine["stages"] for stage in STAGES)
+    assert "gain" in mine["gate"]
+    assert result["outcome"]["what"] in ("waits", "refused"), "a person's run leaves promoting to the person"
+    assert str(project.mlflow().get_model_version_by_alias("graft", "champion").version) == "1"
 
 
 def test_a_failed_stage_fails_the_run_with_the_stages_own_words(project: Project, prefect_api: dict[str, str]) -> None:

@@ -5,16 +5,22 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
-from projects import Project, ask, draw, wait_for
+from projects import Project, ask, draw, made_repository, wait_for
 
 from tasks.common.paths import STAGES
 
 
 def test_a_deployment_is_served_with_its_schedule_and_runs_all_stages_for_new_images(
-    finished: Project, project: Project, prefect_api: dict[str, str]
+    finished: Project, project: Project, prefect_api: dict[str, str], tmp_path: Path
 ) -> None:
     draw(project.root / "data" / "raw" / "red" / "new.png", 0, 999)
+    project.dvc("add", "data/raw")
+    project.git("add", "--all")
+    made_repository(project, tmp_path)
+    (project.root / "note.txt").write_text("a person is at work here", encoding="utf-8")
+    before = project.git("status", "--porcelain"), project.git("rev-parse", "HEAD"), project.lock()
     words = ["serve", "--cron", "0 2 * * *", "--timezone", "Europe/Berlin", "--name", "nightly"]
     served = subprocess.Popen(
         [sys.executable, "-m", "flows.cli", *words],
@@ -28,7 +34,7 @@ def test_a_deployment_is_served_with_its_schedule_and_runs_all_stages_for_new_im
         deployment = wait_for(lambda: find(prefect_api))
         schedule = deployment.schedules[0].schedule
         assert (schedule.cron, schedule.timezone) == ("0 2 * * *", "Europe/Berlin")
-        assert deployment.parameters == {"project": str(project.root)}
+        assert deployment.parameters == {"project": str(project.root), "unattended": True}
         assert deployment.global_concurrency_limit.limit == 1
         assert deployment.concurrency_options.collision_strategy.value == "CANCEL_NEW"
         assert deployment.entrypoint == "flows.retrain.retrain"
@@ -39,10 +45,20 @@ def test_a_deployment_is_served_with_its_schedule_and_runs_all_stages_for_new_im
     finally:
         served.send_signal(signal.SIGINT)
         served.communicate(timeout=60)
-    assert project.json("metrics/preprocess.json")["images"] == 43
+    assert (project.git("status", "--porcelain"), project.git("rev-parse", "HEAD"), project.lock()) == before
+    result = clone(tmp_path)
+    assert result.json("metrics/preprocess.json")["images"] == 43
+    assert result.repro("--pull") == [], "what was pushed is whole and up to date"
     for stage in STAGES:
-        assert project.json(f"runs/{stage}.json")["run_id"] != finished.json(f"runs/{stage}.json")["run_id"], "it ran"
-    assert project.repro() == []
+        assert result.json(f"runs/{stage}.json")["run_id"] != finished.json(f"runs/{stage}.json")["run_id"], "it ran"
+
+
+def clone(folder: Path) -> Project:
+    """What others find in the remote, with its data."""
+    project = Project(folder / "clone")
+    subprocess.run(["git", "clone", "--quiet", str(folder / "remote.git"), str(project.root)], check=True)
+    project.dvc("pull", "--quiet")
+    return project
 
 
 def find(prefect_api: dict[str, str]):  # type: ignore[no-untyped-def]
@@ -53,6 +69,13 @@ def find(prefect_api: dict[str, str]):  # type: ignore[no-untyped-def]
 def final(prefect_api: dict[str, str], run_id):  # type: ignore[no-untyped-def]
     run = ask(prefect_api, lambda client: client.read_flow_run(run_id))
     return run if run.state is not None and run.state.is_final() else None
+
+
+def test_a_project_that_is_not_under_git_is_refused(project: Project) -> None:
+    (project.root / ".git").rename(project.root / ".away")
+    done = project.graft("serve", "--cron", "0 2 * * *", check=False)
+    assert done.returncode == 2
+    assert "no git repository" in done.stderr
 
 
 def test_what_is_no_schedule_is_refused(project: Project) -> None:

@@ -217,6 +217,16 @@ def test_whether_one_step_happens_says_nothing_of_another(file):
     assert len(seen) == 8
 
 
+@pytest.mark.parametrize("recipe", ["light", "standard", "strong"])
+@pytest.mark.parametrize("size", [(480, 320), (270, 480)], ids=["3 to 2", "9 to 16"])
+def test_views_of_elongated_images_differ_as_others_do(tmp_path, recipe, size):
+    path = tmp_path / "long.png"
+    pixels = np.random.default_rng(0).integers(0, 255, (size[1], size[0], 3))
+    Image.fromarray(pixels.astype(np.uint8)).save(path)
+    augment = named(recipe, flip=False)
+    assert len({augment(path, IMAGE_ID, epoch).tobytes() for epoch in range(60)}) >= 58
+
+
 def test_other_views_of_the_same_number_would_be_noticed(file):
     """Raise `VIEWS` in `cache` if this has to change: features of views are kept under their number."""
     assert [int(view(file, epoch=epoch).sum()) for epoch in range(3)] == [854536, 829030, 866035]

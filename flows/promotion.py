@@ -1,0 +1,189 @@
+"""Which version of a registered model is champion: promoted, rolled back, and never left half changed."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import mlflow
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from tasks.common.errors import GraftError
+
+from . import ledger
+from .ledger import Entry
+from .registry import CHALLENGER, CHAMPION, PREVIOUS, aliases_of, find_version
+from .tracking import Tracker
+
+PENDING = "graft.pending"
+"""The tag of a registered model while its aliases change: what they were, and the entry of the ledger."""
+
+GATE = "graft.gate"
+"""The tag of a version with what the gate said: `passed` or `refused`, a colon, and why."""
+
+
+def promote(
+    tracker: Tracker,
+    version: ModelVersion,
+    why: str,
+    *,
+    metrics: Mapping[str, float] | None = None,
+    flow_run_url: str = "",
+) -> Entry:
+    """Makes a version the champion, and the champion the previous one; written into the ledger.
+
+    Raises:
+        GraftError: the version is the champion, or cannot be used; nothing has changed then.
+    """
+    recover(tracker, version.name)
+    before, number = aliases_of(tracker, version.name), str(version.version)
+    champion = before.get(CHAMPION, "")
+    if champion == number:
+        raise GraftError(
+            f"version {number} of `{version.name}` is the champion already",
+            todo="name another version, or an alias: graft promote challenger",
+        )
+    what = "promoted" if champion else "first"
+    entry = ledger.new_entry(version, what, champion, why, dict(metrics or {}), flow_run_url)  # type: ignore[arg-type]
+    after = {**before, CHAMPION: number, **({PREVIOUS: champion} if champion else {})}
+    _change(tracker, entry, before, after)
+    return entry
+
+
+def roll_back(tracker: Tracker, name: str, why: str) -> Entry:
+    """Makes the previous champion the champion again.
+
+    Raises:
+        GraftError: there is none, or it cannot be used; nothing has changed then.
+    """
+    recover(tracker, name)
+    before = aliases_of(tracker, name)
+    champion, target = before.get(CHAMPION, ""), before.get(PREVIOUS, "")
+    if not target:
+        raise GraftError(
+            f"`{name}` has no previous champion",
+            got=f"aliases {', '.join(f'{alias} (version {number})' for alias, number in sorted(before.items()))}",
+            todo="name the version that should be champion: graft promote VERSION",
+        )
+    version = find_version(tracker, name, target)
+    entry = ledger.new_entry(version, "rolled_back", champion, why)
+    earlier = ledger.before(ledger.entries(tracker, name), target)
+    after = {alias: number for alias, number in before.items() if alias != PREVIOUS} | {CHAMPION: target}
+    _change(tracker, entry, before, after | ({PREVIOUS: earlier} if earlier else {}))
+    return entry
+
+
+def refuse(
+    tracker: Tracker, version: ModelVersion, champion: str, why: str, metrics: Mapping[str, float], flow_run_url: str
+) -> Entry:
+    """Writes into the ledger that a version does not become the champion."""
+    entry = ledger.new_entry(version, "refused", champion, why, dict(metrics), flow_run_url)
+    ledger.enter(tracker, entry)
+    return entry
+
+
+def settle(tracker: Tracker, name: str) -> list[Entry]:
+    """What an earlier run left undone is undone, what others did is noted, and the ledger is mended; returns it."""
+    recover(tracker, name)
+    kept = ledger.mend(tracker, name)
+    champion = aliases_of(tracker, name).get(CHAMPION, "")
+    if champion and champion != ledger.champion_of(kept):
+        version = find_version(tracker, name, champion)
+        what = "by_hand" if kept else "first"
+        why = "the alias was found moved by something that is not Graft" if kept else "the first version of all"
+        entry = ledger.new_entry(version, what, ledger.champion_of(kept), why)  # type: ignore[arg-type]
+        ledger.enter(tracker, entry)
+        kept = ledger.mend(tracker, name)
+    return kept
+
+
+def recover(tracker: Tracker, name: str) -> bool:
+    """Restores the aliases that a run left half changed; whether there was something to restore."""
+    try:
+        model = tracker.client.get_registered_model(name)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return False
+        raise
+    if PENDING not in model.tags:
+        return False
+    kept = json.loads(model.tags[PENDING])
+    _restore(tracker, name, kept["aliases"], ledger.parse(kept["entry"], f"tag {PENDING} of `{name}`"))
+    return True
+
+
+def try_out(model_uri: str) -> None:
+    """Loads a logged model as others will and has it predict the example that was logged with it.
+
+    Raises:
+        GraftError: it does not load, or does not predict.
+    """
+    try:
+        model = mlflow.pyfunc.load_model(model_uri)
+        example = model.input_example
+        answers = model.predict(example)
+    except Exception as error:
+        raise GraftError(
+            f"{model_uri} cannot be used as MLflow has it",
+            got=f"{type(error).__name__}: {str(error).splitlines()[0][:300] if str(error) else ''}",
+            todo="bring its files back, or name another version; no alias has been moved",
+        ) from error
+    if len(answers) != len(example):
+        raise GraftError(f"{model_uri} does not answer", got=f"{len(answers)} answers to {len(example)} images")
+
+
+def _change(tracker: Tracker, entry: Entry, before: Mapping[str, str], after: Mapping[str, str]) -> None:
+    """From one set of aliases to another: all of it, or nothing."""
+    with _store(tracker.uri):
+        try_out(f"models:/{entry.model}/{entry.version}")
+        with _all_or_nothing(tracker, entry, before):
+            ledger.enter(tracker, entry)
+            _set_aliases(tracker, entry.model, before, after)
+            try_out(f"models:/{entry.model}@{CHAMPION}")
+
+
+@contextmanager
+def _store(uri: str) -> Iterator[None]:
+    """Has MLflow load models from this store; it knows but one for the whole process, and sets the variable as well."""
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    mlflow.set_tracking_uri(uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(before)  # type: ignore[arg-type]
+
+
+@contextmanager
+def _all_or_nothing(tracker: Tracker, entry: Entry, before: Mapping[str, str]) -> Iterator[None]:
+    note = json.dumps({"aliases": dict(before), "entry": ledger.shortened(entry).line()})
+    tracker.client.set_registered_model_tag(entry.model, PENDING, note)
+    try:
+        yield
+    except BaseException:
+        _restore(tracker, entry.model, before, entry)
+        raise
+    tracker.client.delete_registered_model_tag(entry.model, PENDING)
+
+
+def _restore(tracker: Tracker, name: str, aliases: Mapping[str, str], entry: Entry) -> None:
+    _set_aliases(tracker, name, aliases_of(tracker, name), aliases)
+    if ledger.TAG + entry.id in tracker.client.get_model_version(name, entry.version).tags:
+        ledger.withdraw(tracker, entry)
+    tracker.client.delete_registered_model_tag(name, PENDING)
+
+
+def _set_aliases(tracker: Tracker, name: str, now: Mapping[str, str], wanted: Mapping[str, str]) -> None:
+    """Of those that promotion is about; the challenger is the stage register's."""
+    for alias in (PREVIOUS, CHAMPION):
+        if alias in wanted and now.get(alias) != wanted[alias]:
+            tracker.client.set_registered_model_alias(name, alias, wanted[alias])
+        elif alias in now and alias not in wanted:
+            tracker.client.delete_registered_model_alias(name, alias)
+
+
+def challenger_of(tracker: Tracker, name: str) -> str:
+    """The challenger's version; empty if there is none."""
+    return aliases_of(tracker, name).get(CHALLENGER, "")

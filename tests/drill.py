@@ -1,0 +1,439 @@
+"""Five nights of unattended retraining, with everything real: a Prefect server and worker, an MLflow server, remotes of
+git's and DVC's, and colleagues who push images. `make drill`; some minutes.
+
+After every night the champion must be valid and predict, the checkout be untouched, the remotes whole, the ledger
+complete, and no process left behind. A table of the nights is printed; the exit code is 1 if anything was not so.
+
+    python tests/drill.py [--folder FOLDER] [--images 2000] [--keep]     FOLDER is made anew; --keep leaves servers up
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+from hook import Hook, listening
+from PIL import Image, ImageOps
+from projects import Project, ask, free_port, made_repository, make_project, wait_for
+
+from flows.servers import mlflow_server, prefect_server, prepare_prefect
+
+ROOT = Path(__file__).resolve().parent.parent
+
+QUIET = {"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
+"""Of MLflow's clients: a server that is down is to be noticed before the night is over."""
+
+PARAMS: dict[str, dict[str, Any]] = {
+    "preprocess": {"val_fraction": 0.15, "test_fraction": 0.15},
+    "features": {"backbone": "tf_efficientnet_lite0", "weights": "auto"},
+    "head": {"strengths": 45},
+    "audit": {"folds": 5, "curve_seeds": 1},
+    "retrain": {"time_limit_minutes": 10.0, "retries": 0, "retry_seconds": 1.0},
+    "gate": {"latency_ratio": 50.0, "min_gain": -0.02},
+}
+
+POOL = "graft"
+
+
+@dataclass
+class Night:
+    """What a night was to bring, and what it brought."""
+
+    name: str
+    state: str = ""
+    seconds: float = 0.0
+    outcome: str = ""
+    champion: str = ""
+    wrong: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Town:
+    """All that is there: the project, its remotes, its servers."""
+
+    base: Path
+    project: Project
+    prefect: dict[str, str]
+    mlflow_port: int
+    hook: Hook
+    images: dict[str, list[Path]]
+    worker: subprocess.Popen[bytes] | None = None
+    mlflow: Any = None
+    nights: list[Night] = field(default_factory=list)
+    used: int = 0
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**self.prefect, **QUIET, "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{self.mlflow_port}"}
+
+
+# Setting up
+
+
+def build(base: Path, images: int) -> tuple[Project, dict[str, list[Path]]]:
+    """A project of photographs of clothes under git and DVC, pushed to remotes; and images that are still to come."""
+    project = make_project(base / "project", **PARAMS)
+    source = base / "sample"
+    with zipfile.ZipFile(ROOT / "sample" / "fashion-mnist-2000.zip") as file:
+        file.extractall(source)
+    by_class = {folder.name: sorted(folder.iterdir()) for folder in sorted(source.iterdir()) if folder.is_dir()}
+    each = images // len(by_class)
+    for name, files in by_class.items():
+        place = project.root / "data" / "raw" / name
+        place.mkdir(parents=True)
+        for file in files[:each]:
+            shutil.copy(file, place)
+    project.dvc("add", "data/raw")
+    made_repository(project, base)
+    return project, by_class
+
+
+def push_images(town: Town, count: int, *, wrong: bool = False) -> None:
+    """A colleague pushes mirrored images, of every class as many; under the next class's name if `wrong`."""
+    clone = Project(town.base / "colleague")
+    if not clone.root.exists():
+        subprocess.run(["git", "clone", "--quiet", str(town.base / "remote.git"), str(clone.root)], check=True)
+    clone.git("pull", "--quiet", "--rebase")
+    clone.dvc("pull", "--quiet", "data/raw.dvc")
+    names = list(town.images)
+    for place, name in enumerate(names):
+        for file in town.images[name][town.used : town.used + count // len(names)]:
+            target = clone.root / "data" / "raw" / (names[(place + 1) % len(names)] if wrong else name)
+            with Image.open(file) as image:
+                ImageOps.mirror(image).save(target / f"{'wrong' if wrong else 'new'}-{file.name}")
+    town.used += count // len(names)
+    clone.dvc("add", "data/raw")
+    clone.git("commit", "--quiet", "--all", "--message", f"{count} images")
+    clone.dvc("push", "--quiet", "data/raw.dvc")
+    clone.git("push", "--quiet", "origin", "main")
+
+
+def start_mlflow(town: Town) -> None:
+    """On the project's own database, at the port that all know."""
+    town.mlflow = contextlib.ExitStack()
+    store = f"sqlite:///{town.base}/mlflow.db"
+    address = town.mlflow.enter_context(mlflow_server(town.base, store, town.mlflow_port))
+    assert address.endswith(str(town.mlflow_port)), address
+
+
+def start_worker(town: Town) -> None:
+    log = (town.base / "worker.log").open("ab")
+    town.worker = subprocess.Popen(
+        [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--type", "process", "--name", "drill"],
+        cwd=town.project.root,
+        env=town.project.environment(**town.environment, PREFECT_WORKER_QUERY_SECONDS="1"),
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
+    )
+
+
+def deploy(town: Town) -> Any:
+    """By prefect.yaml, as a team does."""
+    shutil.copyfile(ROOT / "prefect.yaml", town.project.root / "prefect.yaml")
+    environment = {**town.environment, "GRAFT_PROJECT": str(town.project.root)}
+    town.project.call(
+        sys.executable, "-m", "prefect", "work-pool", "create", POOL, "--type", "process", "--overwrite", **environment
+    )
+    town.project.call(
+        sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--name", "nightly", "--pool", POOL, **environment
+    )
+    (town.project.root / "prefect.yaml").unlink()
+    deployments = ask(town.prefect, lambda client: client.read_deployments())
+    return next(one for one in deployments if one.name == "nightly")
+
+
+# A night
+
+
+def night(
+    town: Town, deployment: Any, name: str, meanwhile: Callable[[Any], None] | None = None, expected: str = "Completed"
+) -> Night:
+    """One run, and all that must be so after it."""
+    this = Night(name)
+    town.nights.append(this)
+    before = checkout(town)
+    told = len(town.hook.got)
+    began = time.time()
+    run = ask(town.prefect, lambda client: client.create_flow_run_from_deployment(deployment.id))
+    if meanwhile is not None:
+        meanwhile(run)
+    ended = wait_for(lambda: final(town, run.id), seconds=900)
+    started = ended.start_time.timestamp() if ended.start_time else began
+    this.state, this.seconds = ended.state_name, round(ended.end_time.timestamp() - started, 1)
+    this.outcome = outcome_of(town, ended, told)
+    require(this, ended.state_name == expected, f"the run ended {ended.state_name}: {ended.state.message}")
+    for what, so in after(town, before):
+        require(this, so, what)
+    this.champion = champion_version(town)
+    print(f"{this.name}: {this.state}, {this.seconds} s, {this.outcome}", *this.wrong, sep="\n  ", flush=True)
+    return this
+
+
+def require(this: Night, so: Any, what: str) -> None:
+    if not so:
+        this.wrong.append(what)
+
+
+def final(town: Town, run_id: Any) -> Any:
+    run = ask(town.prefect, lambda client: client.read_flow_run(run_id))
+    return run if run.state is not None and run.state.is_final() else None
+
+
+def outcome_of(town: Town, run: Any, told: int) -> str:
+    """What people were told, or else what the run says."""
+    notices = [notice["title"].partition(": ")[2] or notice["title"] for notice in town.hook.got[told:]]
+    return "; ".join(notices) or str(run.state.message or "")
+
+
+def checkout(town: Town) -> tuple[str, str]:
+    return town.project.git("status", "--porcelain"), town.project.git("rev-parse", "HEAD")
+
+
+def after(town: Town, before: tuple[str, str]) -> Iterator[tuple[str, Any]]:
+    """What must be so, and whether it is."""
+    wait_for(lambda: not strangers(town), seconds=60) if strangers(town) else None
+    yield f"processes are left: {strangers(town)}", not strangers(town)
+    yield "the checkout was touched", checkout(town) == before
+    yield "the champion does not predict", served(town)
+    yield "the repository is locked", not town.project.git("ls-remote", "origin", "refs/graft/lock")
+    yield from remotes(town)
+    yield from ledger(town)
+    running = ask(town.prefect, lambda client: client.read_flow_runs())
+    yield "a run is Running for ever", all(run.state_name != "Running" for run in running)
+
+
+def strangers(town: Town) -> list[str]:
+    """Processes that work in the project's folders, but servers and the worker."""
+    found = []
+    known = ("mlflow server", "uvicorn", "gunicorn", "prefect server", "prefect worker", "drill.py")
+    for process in psutil.process_iter(["cmdline", "cwd", "pid"]):
+        words = " ".join(process.info["cmdline"] or [])
+        inside = str(process.info["cwd"] or "").startswith(str(town.project.root))
+        if inside and words and not any(name in words for name in known):
+            found.append(f"{process.info['pid']} {words[:80]}")
+    return found
+
+
+PREDICT = """
+import sys, mlflow, pandas as pd
+model = mlflow.pyfunc.load_model("models:/graft@champion")
+print(len(model.predict(pd.DataFrame({"image": sys.argv[1:]}))))
+"""
+
+
+def served(town: Town) -> bool:
+    """Whether a stranger to Graft gets answers from the champion."""
+    file = next(iter(town.images.values()))[0]
+    done = subprocess.run(
+        [sys.executable, "-c", PREDICT, str(file)], cwd="/", env=town.project.environment(**town.environment),
+        capture_output=True, text=True,
+    )  # fmt: skip
+    return done.stdout.strip().endswith("1")
+
+
+def remotes(town: Town) -> Iterator[tuple[str, Any]]:
+    """A stranger's clone gets all data of the newest commit, and finds nothing to run."""
+    clone = Project(town.base / "stranger")
+    shutil.rmtree(clone.root, ignore_errors=True)
+    subprocess.run(["git", "clone", "--quiet", str(town.base / "remote.git"), str(clone.root)], check=True)
+    pulled = clone.dvc("pull", "--quiet", check=False)
+    newest = clone.git("log", "-1", "--format=%s")
+    yield (
+        f"`dvc pull` of {newest!r} fails: {pulled.stderr[-300:]}",
+        pulled.returncode == 0 or not (clone.root / "dvc.lock").exists(),
+    )
+    if newest.startswith("Retrain"):
+        status = json.loads(clone.dvc("status", "--json").stdout or "{}")
+        yield f"the pushed result is not up to date: {status}", not status
+
+
+def ledger(town: Town) -> Iterator[tuple[str, Any]]:
+    """Every version has a decision; the pushed file has what MLflow has, as far as a run ended."""
+    kept = json.loads(town.project.graft("ledger", "--json", **town.environment).stdout)
+    client = mlflow_client(town)
+    versions = {str(one.version) for one in client.search_model_versions("name = 'graft'")}
+    decided = {entry["version"] for entry in kept}
+    open_versions = versions - decided
+    yield f"versions without a decision: {open_versions}", not open_versions or town.nights[-1].state != "Completed"
+    champion = [entry for entry in kept if entry["what"] != "refused"][-1]["version"]
+    yield "the ledger's champion is another", champion == champion_version(town)
+    pushed = town.project.call("git", "ls-remote", "origin", "refs/heads/main").stdout.split()[0]
+    lines = subprocess.run(
+        ["git", "-C", str(town.base / "stranger"), "show", f"{pushed}:ledger.jsonl"], capture_output=True, text=True
+    ).stdout.splitlines()
+    missing = {entry["id"] for entry in kept} - {json.loads(line)["id"] for line in lines}
+    yield f"the pushed ledger lacks {missing}", not missing or town.nights[-1].state != "Completed"
+
+
+def mlflow_client(town: Town) -> Any:
+    from mlflow import MlflowClient
+
+    return MlflowClient(town.environment["MLFLOW_TRACKING_URI"])
+
+
+def champion_version(town: Town) -> str:
+    return str(mlflow_client(town).get_model_version_by_alias("graft", "champion").version)
+
+
+def when_stage_runs(town: Town, stage: str, act: Callable[[], None]) -> Callable[[Any], None]:
+    """Waits for a stage's process in the worktree, then acts."""
+
+    def wait(_: Any) -> None:
+        def at_work() -> bool:
+            return any(
+                (process.info["cmdline"] or [])[-2:] == ["flows.stage", stage]
+                for process in psutil.process_iter(["cmdline"])
+            )
+
+        wait_for(at_work, seconds=300)
+        act()
+
+    return wait
+
+
+def kill_worker(town: Town) -> None:
+    assert town.worker is not None
+    town.worker.send_signal(signal.SIGKILL)
+    town.worker.wait()
+
+
+def stop_mlflow(town: Town) -> None:
+    town.mlflow.close()
+
+
+def run_all(town: Town) -> None:
+    deployment = deploy(town)
+    start_worker(town)
+    first = night(town, deployment, "0  the first run of all")
+    push_images(town, 20)
+    one = night(town, deployment, "1  new images (20)")
+    startups = startup_seconds(town)
+    two = night(town, deployment, "2  nothing new")
+    require(two, two.seconds <= 10, f"it took {two.seconds} s")
+    require(two, two.outcome.startswith("nothing to do"), "it did not say so")
+    push_images(town, 400, wrong=True)
+    three = night(town, deployment, "3  a bad batch (400 images, mislabelled)")
+    require(three, "was refused" in three.outcome, "it was not refused")
+    require(three, three.champion == one.champion, "the champion changed")
+    undo_last_push(town)
+    push_images(town, 20)
+    outage = when_stage_runs(town, "head", lambda: stop_mlflow(town))
+    night_of_outage(town, deployment, outage)
+    night(town, deployment, "4b the next night, MLflow is back")
+    push_images(town, 20)
+    night(
+        town,
+        deployment,
+        "5  kill -9 of the worker",
+        when_stage_runs(town, "audit", lambda: kill_worker(town)),
+        "Crashed",
+    )
+    start_worker(town)
+    night(town, deployment, "5b the next night, a new worker")
+    own, whole = one.seconds - startups, first.seconds - startups
+    print(
+        f"\nbeyond {startups:.1f} s of start-up: first run {whole:.1f} s, night 1 {own:.1f} s, {own / whole:.0%} of it"
+    )
+
+
+def night_of_outage(town: Town, deployment: Any, outage: Callable[[Any], None]) -> None:
+    """The checks need MLflow, so it is back before them."""
+
+    def fails(run: Any) -> None:
+        outage(run)
+        wait_for(lambda: final(town, run.id), seconds=600)
+        start_mlflow(town)
+
+    night(town, deployment, "4  MLflow's server goes down in the middle", fails, "Failed")
+
+
+def undo_last_push(town: Town) -> None:
+    """Somebody takes the bad batch out again."""
+    clone = Project(town.base / "colleague")
+    clone.git("pull", "--quiet", "--rebase")
+    clone.dvc("pull", "--quiet", "data/raw.dvc")
+    for file in (clone.root / "data" / "raw").rglob("wrong-*"):
+        file.unlink()
+    clone.dvc("add", "data/raw")
+    clone.git("commit", "--quiet", "--all", "--message", "the bad batch is out")
+    clone.dvc("push", "--quiet", "data/raw.dvc")
+    clone.git("push", "--quiet", "origin", "main")
+
+
+def startup_seconds(town: Town) -> float:
+    """What the processes of all stages take before they begin to work, in the last run."""
+    root = town.project.root / ".graft" / "worktrees" / "retrain"
+    return sum(json.loads(file.read_text())["startup_seconds"] for file in (root / "metrics").glob("*.json"))
+
+
+def traced(town: Town) -> list[str]:
+    """The first champion, after all nights: where it comes from, and made anew."""
+    wrong = []
+    trace = town.project.graft("trace", "graft/1", **town.environment, check=False)
+    print(trace.stdout[-3000:], trace.stderr[-1000:])
+    if trace.returncode:
+        wrong.append("graft trace graft/1 fails")
+    rebuilt = town.project.graft("rebuild", "1", **town.environment, check=False)
+    print(rebuilt.stdout[-3000:], rebuilt.stderr[-1000:])
+    if rebuilt.returncode:
+        wrong.append("graft rebuild 1 is not equal")
+    return wrong
+
+
+def table(nights: list[Night]) -> str:
+    rows = [["night", "state", "seconds", "champion", "what was said"]]
+    rows += [[one.name, one.state, f"{one.seconds:.1f}", one.champion, one.outcome[:110]] for one in nights]
+    widths = [max(len(row[k]) for row in rows) for k in range(4)]
+    return "\n".join("  ".join([*(row[k].ljust(widths[k]) for k in range(4)), row[4]]) for row in rows)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--images", type=int, default=2000)
+    parser.add_argument("--keep", action="store_true", help="leave the servers up until a key is pressed")
+    options = parser.parse_args()
+    base = options.folder or Path(tempfile.mkdtemp(prefix="graft-drill-"))
+    shutil.rmtree(base, ignore_errors=True)
+    base.mkdir(parents=True)
+    os.environ |= QUIET
+    prepare_prefect(base)
+    with listening() as hook, prefect_server(base, free_port()) as address:
+        PARAMS["retrain"]["notify"] = [hook.address]
+        project, images = build(base, options.images)
+        prefect = {"PREFECT_API_URL": f"{address}/api", "PREFECT_HOME": os.environ["PREFECT_HOME"]}
+        town = Town(base, project, prefect, free_port(), hook, images)
+        start_mlflow(town)
+        try:
+            run_all(town)
+            wrong = [f"{one.name}: {each}" for one in town.nights for each in one.wrong] + traced(town)
+            print("\n" + table(town.nights))
+            if options.keep:
+                input(f"Prefect {address}, MLflow {town.environment['MLFLOW_TRACKING_URI']}; Enter ends all\n")
+        finally:
+            if town.worker is not None:
+                town.worker.terminate()
+            town.mlflow.close()
+    if not options.folder:
+        shutil.rmtree(base, ignore_errors=True)
+    print("\nnot as it should be:\n  " + "\n  ".join(wrong) if wrong else "\nall as it should be")
+    return bool(wrong)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
