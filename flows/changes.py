@@ -7,19 +7,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
-from functools import cache
+from dataclasses import asdict, dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import yaml
 
 from tasks.common.errors import GraftError
+from tasks.common.files import md5
 from tasks.common.params import read_params
 from tasks.common.paths import STAGES, Paths
 from tasks.common.task import Task
 
-from .image_changes import ImageChanges, between, images_between
+from .image_changes import UNKNOWN, ImageChanges, between, images_between
 from .reasons import Reason, changed_keys, reasons_of, sentence_of
 from .versioning import cached_file, files_now, hash_of_listing, listing_of, raw_hash, tree_hash
 
@@ -34,6 +35,7 @@ class Changes:
         reasons: stage -> why.
         images: what is new in data/raw since the first stage ran; None if nothing is.
         sentence: all of it; empty if there is nothing.
+        note: what else is to be done first; mostly empty.
     """
 
     stages: tuple[str, ...]
@@ -41,13 +43,14 @@ class Changes:
     reasons: dict[str, tuple[Reason, ...]]
     images: ImageChanges | None
     sentence: str
+    note: str = ""
 
     @property
     def empty(self) -> bool:
         return not self.stages
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return {"empty": self.empty, **asdict(self)}
 
 
 def pending(root: Path) -> Changes:
@@ -73,7 +76,8 @@ def pending_here(root: Path) -> Changes:
         GraftError: dvc.lock, dvc.yaml or params.yaml cannot be read.
     """
     pipeline = Pipeline.of(root)
-    return _compared(pipeline, Present(pipeline))
+    look = Present(pipeline)
+    return replace(_compared(pipeline, look), note=look.note())
 
 
 # What is compared
@@ -133,6 +137,12 @@ class Pipeline:
         return str(found.get("task", "classification")) if isinstance(found, dict) else "classification"  # type: ignore[return-value]
 
 
+RAW = "data/raw"
+
+CHANGED = "changed"
+"""In the place of a hash that need not be known."""
+
+
 class Look(Protocol):
     """A way of seeing the project as it is now."""
 
@@ -157,7 +167,7 @@ class Kept:
         self._tree = cache(tree_hash)
 
     def dep(self, path: str, before: str) -> str:
-        if path == "data/raw":
+        if path == RAW:
             return raw_hash(self._root) or before
         if path in self._outs:
             return self._outs[path]
@@ -178,12 +188,13 @@ class Kept:
 
 def _brought(root: Path, folder: Path) -> str:
     """The hash of a folder once DVC has brought what the .dvc files in it name."""
-    listing = files_now(root, [folder.relative_to(root).as_posix()]).popitem()[1]
+    known = files_now(root, [folder.relative_to(root).as_posix()]).popitem()[1]
+    listing = {name: digest or md5(folder / name) for name, digest in known.items()}
     for file in folder.glob("*.dvc"):
         name, digest = file.stem, raw_hash(root, file.relative_to(root).as_posix())
         inner = listing_of(root, digest) if digest.endswith(".dir") else {"": digest}
-        for below, md5 in (inner or {}).items():
-            listing[f"{name}/{below}".rstrip("/")] = md5
+        for below, content in (inner or {}).items():
+            listing[f"{name}/{below}".rstrip("/")] = content
     return hash_of_listing(listing)
 
 
@@ -195,25 +206,33 @@ class Present:
         stages = pipeline.entries
         places = [path for stage in stages for path in (*pipeline.deps(stage), *pipeline.outs(stage))]
         self._files = files_now(self._root, places)
-        self._hashes: dict[str, str] = {}
+        self._listing = cache(partial(listing_of, self._root))
+        self._raw, self._hash = cache(self._hash_of_raw), cache(self._hash_of)
 
     def dep(self, path: str, before: str) -> str:
-        if path == "data/raw":
-            return self._raw(before)
-        return self._hash(path)
+        return self._raw(before) if path == RAW else self._hash(path)
 
-    def _raw(self, before: str) -> str:
-        """As it was, if it is; to compare 60,000 names is faster than to hash their list."""
-        if "data/raw" not in self._files:
+    def _hash_of_raw(self, before: str) -> str:
+        """As it was, if it is. A file that DVC does not know is read only if that can tell."""
+        if RAW not in self._files:
             return before
-        return before if listing_of(self._root, before) == self._files["data/raw"] else self._hash("data/raw")
+        listing = self._listing(before)
+        if listing is None:
+            return self._hash(RAW)
+        self._read(RAW, listing)
+        return before if listing == self._files[RAW] else CHANGED
 
-    def _hash(self, path: str) -> str:
-        if path not in self._hashes:
-            files = self._files.get(path)
-            of_file = "" if files is None else files.get("")
-            self._hashes[path] = hash_of_listing(files or {}) if of_file is None else of_file
-        return self._hashes[path]
+    def _hash_of(self, path: str) -> str:
+        if path not in self._files:
+            return ""
+        self._read(path, self._files[path])
+        return self._files[path].get("") or hash_of_listing(self._files[path])
+
+    def _read(self, path: str, names: Iterable[str]) -> None:
+        files = self._files[path]
+        for name in names:
+            if files.get(name) == "":
+                files[name] = md5(self._root / path / name)
 
     def outs(self, stage: str) -> list[Reason]:
         kept, before = self._pipeline.kept_outs(stage), self._pipeline.before(stage, "outs")
@@ -229,14 +248,23 @@ class Present:
         return "" if not kept or self._is_cached(before) else "is not in DVC's cache"
 
     def _is_cached(self, digest: str) -> bool:
-        inner = listing_of(self._root, digest) if digest.endswith(".dir") else {}
+        inner = self._listing(digest) if digest.endswith(".dir") else {}
         return inner is not None and all(cached_file(self._root, one) for one in (digest, *inner.values()))
 
     def images(self, before: str, now: str) -> ImageChanges:
-        old = listing_of(self._root, before) if before else {}
+        old = self._listing(before) if before else {}
         if old is None:
-            return ImageChanges(known=False)
-        return between(self._root, old, self._files["data/raw"], self._pipeline.task())
+            return UNKNOWN
+        return between(self._root, old, self._files[RAW], self._pipeline.task())
+
+    def note(self) -> str:
+        """Whether the images here are the last run's, and data/raw.dvc names others: `dvc repro` would undo that."""
+        before = self._pipeline.before("preprocess", "deps").get(RAW, "")
+        tracked = raw_hash(self._root)
+        if not before or tracked in ("", before) or RAW not in self._files or self._raw(before) != before:
+            return ""
+        words = images_between(self._root, before, tracked, self._pipeline.task()).words()
+        return f"data/raw.dvc names other images ({words}): `dvc checkout data/raw.dvc` or `dvc pull` brings them"
 
 
 # The comparison
@@ -254,7 +282,7 @@ def _reasons(
     pipeline: Pipeline, look: Look, stage: str, images: Callable[[str, str], ImageChanges]
 ) -> tuple[Reason, ...]:
     if stage not in pipeline.locked:
-        return (Reason("never_run", "it never ran"),)
+        return (Reason("never_run", f"{stage} never ran"),)
     locked, deps = pipeline.before(stage, "deps"), pipeline.deps(stage)
     before = {path: locked.get(path, "") for path in deps}
     now = {path: look.dep(path, before[path]) for path in deps}
@@ -266,9 +294,9 @@ def _reasons(
 def _new_images(pipeline: Pipeline, look: Look, images: Callable[[str, str], ImageChanges]) -> ImageChanges | None:
     """Since the first stage ran that has not seen data/raw as it is."""
     for stage in pipeline.entries:
-        if "data/raw" in pipeline.deps(stage) and stage in pipeline.locked:
-            before = pipeline.before(stage, "deps").get("data/raw", "")
-            now = look.dep("data/raw", before)
+        if RAW in pipeline.deps(stage) and stage in pipeline.locked:
+            before = pipeline.before(stage, "deps").get(RAW, "")
+            now = look.dep(RAW, before)
             if now != before:
                 return images(before, now)
     return None

@@ -274,6 +274,45 @@ def _print_summary(found: dict[str, Any]) -> None:
 
 
 @app.command()
+def status(project: Project = HERE, as_json: AsJson = False) -> None:
+    """Show what would run, and because of what; runs nothing."""
+    from .changes import pending_here
+
+    changes = pending_here(find_root(project))
+    if as_json:
+        print(json.dumps(changes.to_dict(), indent=2, ensure_ascii=False))
+        return
+    from .changes_text import print_changes
+
+    print_changes(changes)
+
+
+@app.command()
+def why(
+    run: Annotated[
+        str,
+        typer.Argument(
+            metavar="[RUN]",
+            help="A run's id in MLflow or its first eight digits, of a stage or a whole run; or a version of the model "
+            "(3, champion, NAME/3). By default the last run of this project.",
+            show_default=False,
+        ),
+    ] = "",
+    project: Project = HERE,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a recorded run did, stage by stage, and because of what."""
+    from .changes_text import print_explanation
+    from .why import explain
+
+    found = explain(find_root(project), run)
+    if as_json:
+        print(json.dumps(found.to_dict(), indent=2, ensure_ascii=False))
+        return
+    print_explanation(found)
+
+
+@app.command()
 def models(
     names: Annotated[
         list[str] | None,

@@ -133,11 +133,10 @@ def _images(count: int) -> str:
 
 
 def _of_which(by_class: Mapping[str, int], total: int) -> str:
-    """The largest classes, and of how many they are the largest."""
-    largest = list(by_class.items())[:NAMED]
-    if not largest:
-        return ""
-    if len(by_class) == 1 and largest[0][1] == total:
-        return f" (class {largest[0][0]})"
-    told = ", ".join(f"{count:,} in class {name}" for name, count in largest)
-    return f" (of which {told})" if len(by_class) <= NAMED else f" (of which {told}, in {len(by_class)} classes)"
+    """All classes if they are few, else those that hold a tenth or more."""
+    if len(by_class) == 1 and total in by_class.values():
+        return f" (class {next(iter(by_class))})"
+    few = len(by_class) <= NAMED
+    named = [(name, count) for name, count in by_class.items() if few or count >= total / 10][:NAMED]
+    told = ", ".join(f"{count:,} in class {name}" for name, count in named)
+    return f" (of which {told})" if told else f" (in {len(by_class):,} classes)" if by_class else ""

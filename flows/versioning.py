@@ -473,10 +473,10 @@ def hash_of_listing(listing: Mapping[str, str]) -> str:
 
 
 def files_now(root: Path, places: Iterable[str]) -> dict[str, dict[str, str]]:
-    """Each place (a file or a folder of the project) -> path below it -> md5 as it is now.
+    """Each place (a file or a folder of the project) -> path below it -> md5 as it is now, or empty if DVC does not
+    know it: it remembers the hash of a file by inode, time and size.
 
     A file's own path below itself is empty; a place that is not there is left out, and so are files that DVC ignores.
-    DVC remembers the hash of a file by its inode, time and size; only what it does not know is read.
     """
     from dvc.fs import LocalFileSystem
     from dvc.repo import Repo
@@ -490,12 +490,20 @@ def files_now(root: Path, places: Iterable[str]) -> dict[str, dict[str, str]]:
                 found[place] = {file: file[len(path) + 1 :] for file in repo.dvcignore.find(fs, path)}
             elif os.path.isfile(path):  # noqa: PTH113
                 found[place] = {path: ""}
-        every = list(dict.fromkeys(file for files in found.values() for file in files))
-        known = {
-            path: info.value for path, _, info in repo.state.get_many(every, fs, {}) if info and info.name == "md5"
-        }
-    hashes = {file: known.get(file) or md5(Path(file)) for file in every if file in known or os.path.exists(file)}  # noqa: PTH110
+        seen = {file: _seen(file) for files in found.values() for file in files}
+        every = {file: info for file, info in seen.items() if info}
+        kept = repo.state.get_many(list(every), fs, every)
+        known = {file: str(info.value) for file, _, info in kept if info and info.name == "md5"}
     return {
-        place: {below: hashes[file] for file, below in files.items() if file in hashes}
+        place: {below: known.get(file, "") for file, below in files.items() if file in every}
         for place, files in found.items()
     }
+
+
+def _seen(file: str) -> dict[str, Any]:
+    """What DVC knows a file by; empty for a link to nowhere. Its own way of asking takes three times as long."""
+    try:
+        found = os.stat(file)  # noqa: PTH116
+    except FileNotFoundError:
+        return {}
+    return {"type": "file", "ino": found.st_ino, "mtime": found.st_mtime, "size": found.st_size}

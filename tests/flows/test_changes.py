@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from projects import Project, draw, draw_classes
@@ -277,6 +278,35 @@ def test_files_that_dvc_has_not_seen_are_counted(project: Project) -> None:
     assert changes.sentence.startswith("+1 image (class red), -1 image (class green), 1 image changed (class blue)")
 
 
+def test_a_data_file_that_names_other_images_than_lie_here_is_told(project: Project) -> None:
+    """Someone has pushed new images; `git pull` has brought data/raw.dvc alone."""
+    file = project.root / "data" / "raw.dvc"
+    before = file.read_text(encoding="utf-8")
+    add_images(project)
+    pushed = file.read_text(encoding="utf-8")
+    file.write_text(before, encoding="utf-8")
+    project.dvc("checkout", "--quiet", "--force", "data/raw.dvc")
+    assert pending_here(project.root).note == ""
+
+    file.write_text(pushed, encoding="utf-8")
+
+    changes = pending_here(project.root)
+    assert changes.empty
+    assert changes.note.startswith("data/raw.dvc names other images (+4 images (of which 3 in class red, 1 in class bl")
+    assert pending(project.root).sentence.startswith("+4 images")
+    assert "dvc checkout data/raw.dvc" in project.graft_here("status").stdout
+
+
+def test_new_images_are_counted_without_being_read(project: Project) -> None:
+    project.dvc("status")
+    draw(project.root / "data" / "raw" / "red" / "new.png", 0, 801)
+
+    with mock.patch("flows.changes.md5", side_effect=AssertionError("it was read")):
+        changes = pending_here(project.root)
+
+    assert changes.images == ImageChanges(1, 0, 0, {"red": 1})
+
+
 def test_a_file_that_was_only_touched_is_no_change(project: Project) -> None:
     file = project.root / "data" / "raw" / "red" / "000.png"
     os.utime(file, (1_700_000_000, 1_700_000_000))
@@ -375,6 +405,21 @@ def test_of_a_table_the_class_is_the_label_and_a_new_label_is_a_change(
     assert (found.added_by_class, found.changed_by_class) == expected
 
 
+@pytest.mark.parametrize(
+    ("by_class", "told"),
+    [
+        ({"bees": 312}, "+312 images (class bees)"),
+        ({"bees": 280}, "+312 images (of which 280 in class bees)"),
+        ({"bees": 280, "ants": 32}, "+312 images (of which 280 in class bees, 32 in class ants)"),
+        ({"bees": 280, **{f"c{n}": 2 for n in range(16)}}, "+312 images (of which 280 in class bees)"),
+        ({f"c{n}": 12 for n in range(26)}, "+312 images (in 26 classes)"),
+        ({}, "+312 images"),
+    ],
+)
+def test_of_many_classes_the_large_ones_are_named(by_class: dict[str, int], told: str) -> None:
+    assert ImageChanges(added=312, added_by_class=by_class).words() == told
+
+
 def test_a_lock_with_conflicts_is_named(project: Project) -> None:
     (project.root / "dvc.lock").write_text("<<<<<<< HEAD\nstages:\n", encoding="utf-8")
 
@@ -390,3 +435,43 @@ def test_nothing_large_is_loaded(finished: Project) -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=finished.root, capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "[]"
+
+
+def test_status_says_it_stage_by_stage(project: Project) -> None:
+    assert project.graft_here("status").stdout.startswith("nothing to do")
+    draw_new_images(project)
+    change_params(project)
+
+    told = project.graft_here("status", COLUMNS="200").stdout.splitlines()
+
+    assert told[0].startswith("+4 images (of which 3 in class red, 1 in class blue), params head.l2_max changed;")
+    rows = {line.split()[0]: line for line in told if line.strip()}
+    assert "runs" in rows["head"]
+    assert "params head.l2_max changed" in rows["head"]
+    change = json.loads(project.graft_here("status", "--json").stdout)
+    assert change["images"]["added_by_class"] == {"red": 3, "blue": 1}
+    assert change["reasons"]["head"] == [
+        {"kind": "params", "words": "params head.l2_max changed", "names": ["head.l2_max"]}
+    ]
+
+
+def test_status_tells_what_may_run_from_what_stays(project: Project) -> None:
+    change_params(project)
+
+    told = project.graft_here("status", COLUMNS="200").stdout
+
+    assert [line.split("  ")[0].strip() for line in told.splitlines() if "as it is" in line] == [
+        "preprocess",
+        "features",
+    ]
+    assert told.count("may run") == 4
+
+
+def test_status_answers_without_mlflow(finished: Project) -> None:
+    code = (
+        "import atexit, sys; from flows import cli; sys.argv = ['graft', 'status'];"
+        "atexit.register(lambda: print(sorted({'mlflow', 'torch', 'pandas'} & {*sys.modules}))); cli.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=finished.root, capture_output=True, text=True, check=True)
+
+    assert done.stdout.splitlines()[-1] == "[]"
