@@ -1,0 +1,138 @@
+"""A dead process is noticed: its flow run does not stay `Running` for ever.
+
+Two ways, since neither sees everything. The server listens for the heartbeats that Prefect sends from the process of
+every flow run, and ends a run that has been silent for long: so a machine that has vanished is noticed too. And whoever
+looks on the same machine sees at once that a process is gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterId,
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.client.schemas.responses import SetStateStatus
+from prefect.events.actions import ChangeFlowRunState
+from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+from prefect.events.schemas.events import ResourceSpecification
+from prefect.states import Crashed
+
+from . import processes
+
+BEAT = 30
+"""Seconds between two heartbeats of a flow run; Prefect allows no fewer."""
+
+SILENT = 300.0
+"""Seconds of silence after which a run is taken for dead: a restart of the server must not look like it."""
+
+PROCESS = "graft.process"
+"""The label of a flow run that says which process it is, by its key."""
+
+HEARTBEAT = "prefect.flow-run.heartbeat"
+
+ENDS = ("Completed", "Failed", "Cancelled", "Crashed", "TimedOut", "Suspended")
+"""States, by their names, after which no heartbeat is due."""
+
+
+def heartbeat_settings() -> dict[str, str]:
+    """The environment in which `graft serve`, or a worker, must run for its flow runs to send heartbeats."""
+    return {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(BEAT)}
+
+
+# Noticed by the server
+
+
+def ensure_watch(name: str = "graft: a run whose process died", silent: float = SILENT) -> None:
+    """Makes the automation that ends silent runs of `retrain`, on the server that PREFECT_API_URL names.
+
+    Where it exists it is brought up to date; one that somebody has paused stays paused.
+    """
+    wanted = _watch(name, silent)
+    with get_client(sync_client=True) as client:
+        known = sorted(client.read_automations_by_name(name), key=lambda one: str(one.id))
+        if not known:
+            client.create_automation(wanted)
+        for same in known[1:]:  # two processes have made it at once
+            client.delete_automation(same.id)
+        if known and _content(known[0]) != _content(wanted):
+            client.update_automation(known[0].id, wanted.model_copy(update={"enabled": known[0].enabled}))
+
+
+def _watch(name: str, silent: float) -> AutomationCore:
+    return AutomationCore(
+        name=name,
+        description="A run whose process sends no heartbeat any more is ended, so that others may start.",
+        enabled=True,
+        trigger=EventTrigger(
+            posture=Posture.Proactive,
+            match=ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]}),
+            match_related=ResourceSpecification(
+                {"prefect.resource.role": ["flow"], "prefect.resource.name": ["retrain"]}
+            ),
+            for_each={"prefect.resource.id"},
+            after={HEARTBEAT},
+            expect={HEARTBEAT, *(f"prefect.flow-run.{end}" for end in ENDS)},
+            threshold=1,
+            within=timedelta(seconds=silent),
+        ),
+        actions=[
+            ChangeFlowRunState(
+                state=StateType.CRASHED,
+                name="Crashed",
+                message=f"no sign of life for {silent:.0f} seconds: its process, or its machine, is gone",
+            )
+        ],
+    )
+
+
+def _content(automation: AutomationCore) -> dict[str, object]:
+    return automation.model_dump(mode="json", include={"description", "trigger", "actions"})
+
+
+# Noticed on the same machine
+
+
+def sign(flow_run_id: UUID | str) -> None:
+    """Leaves with the flow run which process it is: this one."""
+    with get_client(sync_client=True) as client:
+        client.update_flow_run_labels(UUID(str(flow_run_id)), {PROCESS: processes.key(processes.me())})
+
+
+def bury_the_dead(deployment_id: UUID | str) -> list[str]:
+    """Ends runs of this deployment that are under way according to Prefect, but whose process on this machine is gone.
+
+    Returns:
+        Their names. Runs of other machines are left alone: the server's watch is for them.
+    """
+    with get_client(sync_client=True) as client:
+        dead = [run for run in _under_way(client, UUID(str(deployment_id))) if _is_dead(run)]
+        return [run.name for run in dead if _bury(client, run)]
+
+
+def _under_way(client: SyncPrefectClient, deployment_id: UUID) -> Iterable[FlowRun]:
+    states = FlowRunFilterStateType(any_=[StateType.RUNNING, StateType.CANCELLING])
+    return client.read_flow_runs(
+        flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=states)),
+        deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment_id])),
+    )
+
+
+def _is_dead(run: FlowRun) -> bool:
+    signed = str(run.labels.get(PROCESS, ""))
+    return bool(signed) and processes.key_runs(signed) is False
+
+
+def _bury(client: SyncPrefectClient, run: FlowRun) -> bool:
+    _, pid, _ = str(run.labels[PROCESS]).rsplit(":", 2)
+    state: State[Any] = Crashed(message=f"its process {pid} is gone: killed, or out of memory")
+    return client.set_flow_run_state(run.id, state).status == SetStateStatus.ACCEPT  # else it has ended meanwhile

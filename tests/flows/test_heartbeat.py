@@ -1,0 +1,212 @@
+"""A flow run whose process was killed outright ends as Crashed; one that lives goes on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import psutil
+import pytest
+from prefect.events.schemas.automations import AutomationCore
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from projects import ask, wait_for
+
+from flows import processes
+from flows.heartbeat import BEAT, PROCESS, bury_the_dead, ensure_watch, heartbeat_settings
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+SERVED = """
+import sys, time
+from pathlib import Path
+from prefect import flow, runtime
+from flows.heartbeat import sign
+
+@flow(name="retrain")
+def retrain(released: str) -> None:
+    sign(runtime.flow_run.id)
+    while not Path(released).exists():
+        time.sleep(0.1)
+
+if __name__ == "__main__":
+    retrain.serve(name=sys.argv[1], print_starting_message=False)
+"""
+
+
+@pytest.fixture
+def server(prefect_api: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
+    """Prefect's server, for this process too."""
+    for name, value in prefect_api.items():
+        monkeypatch.setenv(name, value)
+    with temporary_settings({PREFECT_API_URL: prefect_api["PREFECT_API_URL"]}):
+        yield prefect_api
+
+
+@dataclass(frozen=True)
+class Served:
+    """A process that serves a flow, which runs.
+
+    Attributes:
+        run_id: of the flow run.
+        released: the file at whose appearance the flow ends.
+    """
+
+    process: psutil.Process
+    deployment_id: UUID
+    run_id: UUID
+    released: Path
+
+    def kill(self) -> None:
+        """As a power cut does: the serving process and the flow run's, which is in a session of its own."""
+        for process in [self.process, *self.process.children(recursive=True)]:
+            process.kill()
+        self.process.wait(10)
+
+
+@contextmanager
+def serving(folder: Path, name: str, server: dict[str, str]) -> Iterator[Served]:
+    """Serves a flow `retrain` that waits for a file, and starts a run of it."""
+    folder.mkdir()
+    (folder / "beating.py").write_text(SERVED, encoding="utf-8")
+    process = subprocess.Popen(
+        [sys.executable, "beating.py", name],
+        cwd=folder,
+        env={**os.environ, **heartbeat_settings(), "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    own = psutil.Process(process.pid)
+    try:
+        deployment = wait_for(lambda: deployment_of(server, name))
+        parameters = {"released": str(folder / "released")}
+        run = ask(server, lambda client: client.create_flow_run_from_deployment(deployment.id, parameters=parameters))
+        served = Served(own, deployment.id, run.id, folder / "released")
+        wait_for(lambda: PROCESS in read(server, run.id).labels)
+        yield served
+    finally:
+        children = own.children(recursive=True) if own.is_running() else []
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            process.wait(60)
+        for child in children:
+            if child.is_running():
+                child.kill()
+
+
+def deployment_of(server: dict[str, str], name: str) -> Any:
+    deployments = ask(server, lambda client: client.read_deployments())
+    return next((deployment for deployment in deployments if deployment.name == name), None)
+
+
+def read(server: dict[str, str], run_id: UUID) -> Any:
+    return ask(server, lambda client: client.read_flow_run(run_id))
+
+
+def ended(server: dict[str, str], run_id: UUID) -> Any:
+    run = read(server, run_id)
+    return run if run.state.is_final() else None
+
+
+def watches(server: dict[str, str], name: str) -> list[Any]:
+    return list(ask(server, lambda client: client.read_automations_by_name(name)))
+
+
+def test_a_silent_run_ends_as_crashed_and_one_that_lives_goes_on(
+    tmp_path: Path, server: dict[str, str], request: pytest.FixtureRequest
+) -> None:
+    ensure_watch("silent runs", silent=BEAT + 10)
+    (watch,) = watches(server, "silent runs")
+    request.addfinalizer(lambda: ask(server, lambda client: client.delete_automation(watch.id)))
+    with serving(tmp_path / "dying", "dying", server) as dying, serving(tmp_path / "living", "living", server) as lives:
+        key = read(server, lives.run_id).labels[PROCESS]
+        assert processes.key_runs(key)
+        dying.kill()
+
+        crashed = wait_for(lambda: ended(server, dying.run_id), seconds=3 * BEAT)
+
+        assert crashed.state_name == "Crashed"
+        assert "no sign of life for 40 seconds" in crashed.state.message
+        assert read(server, lives.run_id).state_name == "Running", "its second heartbeat has come"
+        lives.released.touch()
+        assert wait_for(lambda: ended(server, lives.run_id)).state_name == "Completed"
+
+
+def test_the_watch_is_made_once_brought_up_to_date_and_stays_paused(server: dict[str, str]) -> None:
+    name = f"watch {uuid4()}"
+    ensure_watch(name)
+    (made,) = watches(server, name)
+    ensure_watch(name)
+    assert watches(server, name) == [made], "a second call changes nothing"
+
+    ask(server, lambda client: client.pause_automation(made.id))
+    ensure_watch(name, silent=60)
+
+    (later,) = watches(server, name)
+    assert (later.id, later.enabled) == (made.id, False)
+    assert later.trigger.within.total_seconds() == 60
+    assert "60 seconds" in later.actions[0].message
+
+    twin = AutomationCore(**later.model_dump(exclude={"id"}))
+    assert ask(server, lambda client: client.create_automation(twin)) != later.id
+    ensure_watch(name, silent=60)
+    assert len(watches(server, name)) == 1, "two processes that made it at once leave one"
+
+
+def test_runs_whose_process_is_gone_are_ended_and_others_are_left_alone(server: dict[str, str]) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    dead = processes.key(psutil.Process(gone.pid))
+    gone.kill()
+    gone.wait()
+    deployment, other = register("burying"), register("another")
+    keys = {
+        "dead": dead,
+        "alive": processes.key(processes.me()),
+        "elsewhere": f"not-{socket.gethostname()}:{gone.pid}:1",
+        "unsigned": "",
+    }
+    runs = {name: running(server, deployment, key) for name, key in keys.items()}
+    foreign = running(server, other, dead)
+
+    buried = bury_the_dead(deployment)
+
+    assert buried == [read(server, runs["dead"]).name]
+    ended_run = read(server, runs["dead"])
+    assert ended_run.state_name == "Crashed"
+    assert f"its process {gone.pid} is gone" in ended_run.state.message
+    left = [read(server, run).state_name for run in (runs["alive"], runs["elsewhere"], runs["unsigned"], foreign)]
+    assert left == ["Running"] * 4
+    assert bury_the_dead(deployment) == []
+
+
+def register(name: str) -> UUID:
+    """A deployment of a flow; nothing serves it."""
+    from prefect import flow
+
+    @flow(name="retrain")
+    def retrain() -> None:
+        """Never called."""
+
+    return retrain.to_deployment(name).apply()  # type: ignore[union-attr,return-value]
+
+
+def running(server: dict[str, str], deployment_id: UUID, key: str) -> UUID:
+    """A run that is Running according to Prefect, signed with the key of a process."""
+    from prefect.states import Running
+
+    async def make(client: Any) -> UUID:
+        run = await client.create_flow_run_from_deployment(deployment_id)
+        await client.set_flow_run_state(run.id, Running(), force=True)
+        if key:
+            await client.update_flow_run_labels(run.id, {PROCESS: key})
+        return UUID(str(run.id))
+
+    return UUID(str(ask(server, make)))
