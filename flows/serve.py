@@ -49,9 +49,12 @@ def serve(root: Path, cron: str, timezone: str, name: str, port: int = PREFECT_P
         _serve(root, cron, timezone, name)
         return
     with prefect_server(root, port) as address:
-        os.environ["PREFECT_API_URL"] = f"{address}/api"
+        os.environ["PREFECT_API_URL"] = f"{address}/api"  # for the runs' processes
         print(f"Prefect: {address}", flush=True)
-        _serve(root, cron, timezone, name)
+        from prefect.settings import PREFECT_API_URL, temporary_settings
+
+        with temporary_settings({PREFECT_API_URL: f"{address}/api"}):  # this one has read its settings already
+            _serve(root, cron, timezone, name)
 
 
 def _serve(root: Path, cron: str, timezone: str, name: str) -> None:

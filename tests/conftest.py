@@ -13,6 +13,17 @@ import pytest
 from projects import Project, Rerun, free_port, made_once, make_project, rerun_head, run_all
 
 
+@pytest.fixture(autouse=True)
+def store_of_its_own() -> Iterator[None]:
+    """To tell MLflow in a test which store to load models from sets a variable for all that comes after."""
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    yield
+    if os.environ.get("MLFLOW_TRACKING_URI") != before:
+        import mlflow
+
+        mlflow.set_tracking_uri(before)  # type: ignore[arg-type]
+
+
 @pytest.fixture
 def empty_project(tmp_path: Path) -> Project:
     """A project without images."""
