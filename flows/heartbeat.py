@@ -7,6 +7,7 @@ looks on the same machine sees at once that a process is gone.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
@@ -22,9 +23,11 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.client.schemas.responses import SetStateStatus
-from prefect.events.actions import ChangeFlowRunState
+from prefect.client.schemas.sorting import FlowRunSort
+from prefect.events.actions import ChangeFlowRunState, SendNotification
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
+from prefect.exceptions import ObjectNotFound
 from prefect.states import Crashed
 
 from . import processes
@@ -37,6 +40,9 @@ SILENT = 300.0
 
 PROCESS = "graft.process"
 """The label of a flow run that says which process it is, by its key."""
+
+PAGE = "\n\n{{ flow_run|ui_url or flow_run.id }}"
+"""Its address, where the server knows its own (PREFECT_UI_URL)."""
 
 HEARTBEAT = "prefect.flow-run.heartbeat"
 
@@ -52,13 +58,20 @@ def heartbeat_settings() -> dict[str, str]:
 # Noticed by the server
 
 
-def ensure_watch(name: str = "graft: a run whose process died", silent: float = SILENT) -> None:
+def ensure_watch(
+    name: str = "graft: a run whose process died", silent: float = SILENT, tell: Iterable[str] = ()
+) -> None:
     """Makes the automation that ends silent runs of `retrain`, on the server that PREFECT_API_URL names.
 
     Where it exists it is brought up to date; one that somebody has paused stays paused.
+
+    Args:
+        silent: seconds without a heartbeat after which a run is ended.
+        tell: as `retrain.notify`. The server itself can tell through Prefect's blocks alone; for others there is
+            `last_death`.
     """
-    wanted = _watch(name, silent)
     with get_client(sync_client=True) as client:
+        wanted = _watch(name, silent, _blocks(client, tell))
         known = sorted(client.read_automations_by_name(name), key=lambda one: str(one.id))
         if not known:
             client.create_automation(wanted)
@@ -68,7 +81,20 @@ def ensure_watch(name: str = "graft: a run whose process died", silent: float = 
             client.update_automation(known[0].id, wanted.model_copy(update={"enabled": known[0].enabled}))
 
 
-def _watch(name: str, silent: float) -> AutomationCore:
+def _blocks(client: SyncPrefectClient, tell: Iterable[str]) -> list[UUID]:
+    """Those that the server has; that one is missing, `flows/notify.py` says whenever it has something to tell."""
+    found = []
+    for place in tell:
+        if place.startswith("env:") or "://" in place:
+            continue
+        kind, _, block = place.partition("/")
+        with contextlib.suppress(ObjectNotFound):
+            found.append(client.read_block_document_by_name(block, kind).id)
+    return found
+
+
+def _watch(name: str, silent: float, blocks: list[UUID]) -> AutomationCore:
+    told = f"no sign of life for {silent:.0f} seconds: its process, or its machine, is gone"
     return AutomationCore(
         name=name,
         description="A run whose process sends no heartbeat any more is ended, so that others may start.",
@@ -86,11 +112,11 @@ def _watch(name: str, silent: float) -> AutomationCore:
             within=timedelta(seconds=silent),
         ),
         actions=[
-            ChangeFlowRunState(
-                state=StateType.CRASHED,
-                name="Crashed",
-                message=f"no sign of life for {silent:.0f} seconds: its process, or its machine, is gone",
-            )
+            ChangeFlowRunState(state=StateType.CRASHED, name="Crashed", message=told),
+            *(
+                SendNotification(block_document_id=block, subject="{{ flow_run.name }} has died", body=told + PAGE)
+                for block in blocks
+            ),
         ],
     )
 
@@ -119,11 +145,32 @@ def bury_the_dead(deployment_id: UUID | str) -> list[str]:
         return [run.name for run in dead if _bury(client, run)]
 
 
-def _under_way(client: SyncPrefectClient, deployment_id: UUID) -> Iterable[FlowRun]:
-    states = FlowRunFilterStateType(any_=[StateType.RUNNING, StateType.CANCELLING])
+def last_death(deployment_id: UUID | str) -> str:
+    """What Prefect says of the last run of this deployment, if it crashed; else empty.
+
+    For the next run to tell people, since a dead one cannot.
+    """
+    ended = [StateType.COMPLETED, StateType.FAILED, StateType.CRASHED]
+    with get_client(sync_client=True) as client:
+        for run in _runs(client, UUID(str(deployment_id)), ended, limit=1):
+            if run.state is not None and run.state.is_crashed():
+                return f"{run.name}: {run.state.message}"
+    return ""
+
+
+def _under_way(client: SyncPrefectClient, deployment_id: UUID) -> list[FlowRun]:
+    return _runs(client, deployment_id, [StateType.RUNNING, StateType.CANCELLING])
+
+
+def _runs(
+    client: SyncPrefectClient, deployment_id: UUID, states: list[StateType], limit: int | None = None
+) -> list[FlowRun]:
+    """Of the deployment in one of the states, the last ended first."""
     return client.read_flow_runs(
-        flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=states)),
+        flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=states))),
         deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment_id])),
+        sort=FlowRunSort.END_TIME_DESC,
+        limit=limit,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -10,18 +11,21 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 from uuid import UUID, uuid4
 
 import psutil
 import pytest
+from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.events.schemas.automations import AutomationCore
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from projects import ask, wait_for
 
 from flows import processes
-from flows.heartbeat import BEAT, PROCESS, bury_the_dead, ensure_watch, heartbeat_settings
+from flows.heartbeat import BEAT, PROCESS, bury_the_dead, ensure_watch, heartbeat_settings, last_death
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -93,13 +97,10 @@ def serving(folder: Path, name: str, server: dict[str, str]) -> Iterator[Served]
         wait_for(lambda: PROCESS in read(server, run.id).labels)
         yield served
     finally:
-        children = own.children(recursive=True) if own.is_running() else []
+        (folder / "released").touch()
         if process.poll() is None:
             process.send_signal(signal.SIGINT)
             process.wait(60)
-        for child in children:
-            if child.is_running():
-                child.kill()
 
 
 def deployment_of(server: dict[str, str], name: str) -> Any:
@@ -123,7 +124,10 @@ def watches(server: dict[str, str], name: str) -> list[Any]:
 def test_a_silent_run_ends_as_crashed_and_one_that_lives_goes_on(
     tmp_path: Path, server: dict[str, str], request: pytest.FixtureRequest
 ) -> None:
-    ensure_watch("silent runs", silent=BEAT + 10)
+    told, address = listener(request)
+    block = CustomWebhookNotificationBlock(name="listener", url=address, json_data={"text": "{{subject}}: {{body}}"})
+    block.save("listener", overwrite=True)
+    ensure_watch("silent runs", BEAT + 10, tell=["custom-webhook/listener", "custom-webhook/none", address, "env:NONE"])
     (watch,) = watches(server, "silent runs")
     request.addfinalizer(lambda: ask(server, lambda client: client.delete_automation(watch.id)))
     with serving(tmp_path / "dying", "dying", server) as dying, serving(tmp_path / "living", "living", server) as lives:
@@ -135,9 +139,33 @@ def test_a_silent_run_ends_as_crashed_and_one_that_lives_goes_on(
 
         assert crashed.state_name == "Crashed"
         assert "no sign of life for 40 seconds" in crashed.state.message
+        (notice,) = wait_for(lambda: told)
+        assert f"{crashed.name} has died: no sign of life for 40 seconds" in notice
+        assert str(crashed.id) in notice
+        assert last_death(dying.deployment_id) == f"{crashed.name}: {crashed.state.message}"
         assert read(server, lives.run_id).state_name == "Running", "its second heartbeat has come"
         lives.released.touch()
         assert wait_for(lambda: ended(server, lives.run_id)).state_name == "Completed"
+        assert last_death(lives.deployment_id) == ""
+
+
+def listener(request: pytest.FixtureRequest) -> tuple[list[str], str]:
+    """What is posted to an address, and the address."""
+    told: list[str] = []
+
+    class Listener(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"])))["text"])
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Says nothing."""
+
+    hook = HTTPServer(("127.0.0.1", 0), Listener)
+    Thread(target=hook.serve_forever, daemon=True).start()
+    request.addfinalizer(hook.shutdown)
+    return told, f"http://127.0.0.1:{hook.server_port}"
 
 
 def test_the_watch_is_made_once_brought_up_to_date_and_stays_paused(server: dict[str, str]) -> None:
@@ -185,6 +213,8 @@ def test_runs_whose_process_is_gone_are_ended_and_others_are_left_alone(server: 
     left = [read(server, run).state_name for run in (runs["alive"], runs["elsewhere"], runs["unsigned"], foreign)]
     assert left == ["Running"] * 4
     assert bury_the_dead(deployment) == []
+    assert last_death(deployment) == f"{ended_run.name}: {ended_run.state.message}"
+    assert last_death(other) == ""
 
 
 def register(name: str) -> UUID:
