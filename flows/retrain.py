@@ -35,7 +35,7 @@ from .account import Outcome
 from .changes import Changes, pending
 from .config import GateParams, RetrainParams, load_params
 from .gate import Check, Verdict, incomparable, judge, unopposed
-from .heartbeat import bury_the_dead, sign
+from .heartbeat import bury_the_dead, last_death, sign
 from .lock import Busy, alone
 from .notify import Notice
 from .notify import notify as tell
@@ -254,16 +254,27 @@ def retrain(project: str, unattended: bool = False) -> Any:
     processes.end_with_the_worker()
     os.environ.setdefault("MLFLOW_TRACKING_URI", tracking_uri(root))  # the project's store, not one in the worktree
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    sign(str(runtime.flow_run.id))
-    if runtime.deployment.id:
-        bury_the_dead(str(runtime.deployment.id))
-        coalesce()
+    repo, params = repository(root), committed_params(root)
+    _among_others(params)
     try:
-        with alone(repository(root), remote_of(root, committed_params(root)), _flow_run_page()):
+        with alone(repo, remote_of(root, params), _flow_run_page()):
             return _work(root, True)
     except Busy as busy:
         get_run_logger().warning("%s", busy)
         return Cancelled(message=f"{busy.what}: {busy.got}")
+
+
+def _among_others(params: RetrainParams) -> None:
+    """Says which process this is, ends what died, tells of it, and does for all that is due."""
+    sign(str(runtime.flow_run.id))
+    if not runtime.deployment.id:
+        return
+    deployment = str(runtime.deployment.id)
+    bury_the_dead(deployment)
+    died = last_death(deployment)
+    if died and params.notify and "failure" in params.notify_on:
+        notify(list(params.notify), Notice("failure", "the last run died", died, {"this run": _flow_run_page()}))
+    coalesce()
 
 
 def _work(project: Path, unattended: bool) -> Any:
@@ -336,7 +347,7 @@ def _failures_told(params: RetrainParams | None) -> Iterator[None]:
         if params is not None and "failure" in params.notify_on and params.notify:
             title = f"{runtime.flow_run.name} has failed"
             notice = Notice("failure", title, str(error)[:2000], {"the run": _flow_run_page()})
-            notify(params.notify, notice)
+            notify(list(params.notify), notice)
         raise
 
 
@@ -345,7 +356,7 @@ def _tell_of(place: Place, params: RetrainParams, outcome: Outcome, parent: str)
     if about and about in params.notify_on and params.notify:
         links = {"the run": _flow_run_page(), "MLflow": run_link(Tracker(place.root), parent, place.project)}
         title = f"{runtime.flow_run.name}: {outcome.sentence()}"
-        notify(params.notify, Notice(about, title, account.checks_table(outcome.verdict), links, outcome.facts()))
+        notify(list(params.notify), Notice(about, title, account.checks_table(outcome.verdict), links, outcome.facts()))
 
 
 def _status(error: BaseException) -> str:

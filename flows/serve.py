@@ -8,7 +8,7 @@ from pathlib import Path
 from tasks.common.errors import GraftError
 
 from .servers import PREFECT_PORT, prefect_server, prepare_prefect
-from .workspace import repository
+from .workspace import committed_params, repository
 
 BEAT = "30"
 """Seconds between two signs of life of a run; see `heartbeat`, which may be imported only when this is set."""
@@ -65,7 +65,7 @@ def _serve(root: Path, cron: str, timezone: str, name: str) -> None:
     from .heartbeat import ensure_watch
     from .retrain import retrain
 
-    ensure_watch()
+    ensure_watch(tell=committed_params(root).notify)
     print(f"serving retrain/{name}: {cron} ({timezone}); Ctrl-C ends it", flush=True)
     retrain.serve(
         name=name,

@@ -50,8 +50,8 @@ def test_of_the_runs_that_fell_due_one_runs_and_the_others_are_cancelled(
 
     async def three(client: Any) -> list[Any]:
         return [
-            await client.create_flow_run_from_deployment(known.id, state=Scheduled(past + timedelta(hours=number)))
-            for number in range(3)
+            await client.create_flow_run_from_deployment(known.id, state=Scheduled(scheduled_time=time))
+            for time in (past, past + timedelta(hours=1), past + timedelta(hours=2))
         ]
 
     due = [run.id for run in ask(prefect_api, three)]
