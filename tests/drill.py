@@ -102,7 +102,7 @@ def build(base: Path, images: int) -> tuple[Project, dict[str, list[Path]]]:
 
 
 def push_images(town: Town, count: int, *, wrong: bool = False) -> None:
-    """A colleague pushes images that are still to come, of every class as many; if `wrong`, under the next one's name."""
+    """A colleague pushes images that are still to come, of each class as many; if `wrong`, as the next class."""
     clone = Project(town.base / "colleague")
     if not clone.root.exists():
         subprocess.run(["git", "clone", "--quiet", str(town.base / "remote.git"), str(clone.root)], check=True)
