@@ -38,9 +38,17 @@ def why_incomparable(package: Path, pack: Pack) -> str:
     facts = read_json(package / "package.json")
     if facts["task"] != pack.task:
         return f"the champion is for {facts['task']}, the images are labelled for {pack.task}"
-    if Reference.load(package) is None:
+    reference = Reference.load(package)
+    if reference is None:
         return "the champion does not say which images it was trained on: it is from before Graft kept that"
+    if _seen(pack, reference).all():
+        return "the champion was trained on every image of the test"
     return ""
+
+
+def _seen(pack: Pack, reference: Reference) -> npt.NDArray[np.bool_]:
+    """Which of the test images a model was trained on."""
+    return np.isin(ids_of(list(pack.index["image_id"].iloc[pack.rows("test")])), reference.trained_ids)
 
 
 def contest(paths: Paths, champion: Path) -> Contest:
@@ -52,16 +60,16 @@ def contest(paths: Paths, champion: Path) -> Contest:
     pack = read_pack(paths.features)
     reference = cast(Reference, Reference.load(champion))
     test = pack.rows("test")
-    ids = ids_of(list(pack.index["image_id"].iloc[test]))
-    seen = np.isin(ids, reference.trained_ids)
+    seen = _seen(pack, reference)
     rows = test[~seen]
+    ids = ids_of(list(pack.index["image_id"].iloc[rows]))
     return Contest(
         task=pack.task,
         classes=pack.classes,
         target=pack.targets(rows),
         challenger=_challenger(paths, pack)[~seen],
         champion=_champion(champion, pack, rows, paths),
-        earlier_N=np.isin(ids[~seen], reference.judged_ids),
+        earlier_N=np.isin(ids, reference.judged_ids),
         left_out=int(seen.sum()),
         latency=_latency(paths.package, champion, [paths.raw / name for name in pack.index["path"].iloc[rows[:LOOKS]]]),
     )

@@ -36,6 +36,9 @@ ENVIRONMENTS = ("current", "recorded")
 SETTLING = 30.0
 """Seconds that the recorder may take to write its last entry, after DVC has ended."""
 
+LINKS = ("reflink", "hardlink", "copy")
+"""How images come out of the cache into a worktree that lives for minutes."""
+
 
 def rebuild(root: Path, wanted: str, *, keep: bool = False, environment: str = "current") -> Document:
     """Makes a version anew in a git worktree, without any cache of results, and compares it with what was registered.
@@ -106,7 +109,7 @@ def _restore(root: Path, place: Path, recipe: Recipe, raw: str) -> Iterator[str]
     """Parameters, pins, images and weights as they were; says what differed from the commit."""
     yield from _restore_params(Paths(place).params, recipe)
     _restore_pins(root, Paths(place).pins, recipe)
-    versioning.share_cache(root, place)
+    versioning.share_cache(root, place, LINKS)
     with whole_file(place / "data" / "raw.dvc") as part:
         part.write_text(yaml.safe_dump({"outs": [{"md5": raw, "hash": "md5", "path": "raw"}]}), encoding="utf-8")
     versioning.dvc(place, ["checkout", "data/raw.dvc"], "bringing the images back")

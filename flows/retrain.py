@@ -35,7 +35,7 @@ from .account import Outcome
 from .changes import Changes, pending
 from .config import GateParams, RetrainParams, load_params
 from .gate import Check, Verdict, incomparable, judge, unopposed
-from .heartbeat import bury_the_dead, last_death, sign
+from .heartbeat import bury_the_dead, ensure_watch, last_death, sign
 from .lock import Busy, alone
 from .notify import Notice
 from .notify import notify as tell
@@ -270,10 +270,11 @@ def _among_others(params: RetrainParams) -> None:
     if not runtime.deployment.id:
         return
     deployment = str(runtime.deployment.id)
+    ensure_watch(tell=params.notify)
     bury_the_dead(deployment)
     died = last_death(deployment)
     if died and params.notify and "failure" in params.notify_on:
-        notify(list(params.notify), Notice("failure", "the last run died", died, {"this run": _flow_run_page()}))
+        notify(list(params.notify), Notice("failure", "the last run has died", died, {"this run": _flow_run_page()}))
     coalesce()
 
 

@@ -435,12 +435,18 @@ def versions_of(root: Path, path: str) -> Iterator[bytes]:
             yield done.stdout
 
 
-def share_cache(root: Path, place: Path) -> None:
-    """Has DVC in another worktree use this project's cache, and link rather than copy where it can."""
+def share_cache(root: Path, place: Path, types: Sequence[str] = ()) -> None:
+    """Has DVC in another worktree use this project's cache, and its remotes where they are folders.
+
+    Args:
+        types: of links into the cache; by default as is configured there.
+    """
     from dvc.config import Config
 
     with Config(str(place / ".dvc")).edit("local") as settings:
-        settings["cache"] = {"dir": str(cache_folder(root).resolve()), "type": ["reflink", "hardlink", "copy"]}
+        settings["cache"] = {"dir": str(cache_folder(root).resolve()), **({"type": list(types)} if types else {})}
+        for name, address in dvc_remote_addresses(root).items():  # a relative one would lead elsewhere from there
+            settings.setdefault("remote", {}).setdefault(name, {})["url"] = address
 
 
 def is_cached(root: Path, digest: str) -> bool:

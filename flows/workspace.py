@@ -6,7 +6,6 @@ It shares the repository's objects, DVC's cache and the feature cache, and keeps
 from __future__ import annotations
 
 import shutil
-from configparser import ConfigParser
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,7 +15,7 @@ from tasks.common.errors import GraftError
 from tasks.common.paths import Paths
 
 from .config import RetrainParams, load_params
-from .versioning import cache_folder, dvc_remote_addresses, git, try_git
+from .versioning import git, share_cache, try_git
 
 OWN_BRANCH = "graft/retrain"
 """Where results are kept if there is no remote to push them to."""
@@ -143,21 +142,12 @@ def _clear_locks(repo: Path, tree: Path) -> None:
 
 def _share(project: Path, root: Path) -> None:
     """DVC's cache and settings of this machine, and the caches of features and graphs."""
-    local = root / ".dvc" / "config.local"
-    config = ConfigParser()
-    config.read(project / ".dvc" / "config.local", encoding="utf-8")
-    if not config.has_section("cache"):
-        config.add_section("cache")
-    config["cache"]["dir"] = str(cache_folder(project).resolve())
-    for name, address in dvc_remote_addresses(project).items():  # relative ones would lead elsewhere from there
-        section = f"'remote \"{name}\"'"
-        if not config.has_section(section):
-            config.add_section(section)
-        config[section]["url"] = address.replace("%", "%%")
-    local.parent.mkdir(parents=True, exist_ok=True)
-    local.touch(mode=0o600)  # it may hold passwords
-    with local.open("w", encoding="utf-8") as file:
-        config.write(file)
+    own, local = (place / ".dvc" / "config.local" for place in (project, root))
+    local.unlink(missing_ok=True)
+    if own.is_file():
+        local.touch(mode=0o600)  # it may hold passwords
+        local.write_bytes(own.read_bytes())
+    share_cache(project, root)
     ours, theirs = Paths(root).cache, Paths(project).cache
     theirs.mkdir(parents=True, exist_ok=True)
     if not ours.is_symlink():
