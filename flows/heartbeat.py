@@ -3,6 +3,9 @@
 Two ways, since neither sees everything. The server listens for the heartbeats that Prefect sends from the process of
 every flow run, and ends a run that has been silent for long: so a machine that has vanished is noticed too. And whoever
 looks on the same machine sees at once that a process is gone.
+
+It matters to more than the page: of a deployment one run may be under way, so that a dead one would keep out all
+others.
 """
 
 from __future__ import annotations
@@ -31,9 +34,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Crashed
 
 from . import processes
-
-BEAT = 30
-"""Seconds between two heartbeats of a flow run; Prefect allows no fewer."""
+from .servers import BEAT
 
 SILENT = 300.0
 """Seconds of silence after which a run is taken for dead: a restart of the server must not look like it."""
@@ -51,7 +52,7 @@ ENDS = ("Completed", "Failed", "Cancelled", "Crashed", "TimedOut", "Suspended")
 
 
 def heartbeat_settings() -> dict[str, str]:
-    """The environment in which `graft serve`, or a worker, must run for its flow runs to send heartbeats."""
+    """The environment in which a worker must run for its flow runs to send heartbeats."""
     return {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(BEAT)}
 
 
@@ -143,6 +144,16 @@ def bury_the_dead(deployment_id: UUID | str) -> list[str]:
     with get_client(sync_client=True) as client:
         dead = [run for run in _under_way(client, UUID(str(deployment_id))) if _is_dead(run)]
         return [run.name for run in dead if _bury(client, run)]
+
+
+def bury_the_dead_of(deployment: str) -> list[str]:
+    """As `bury_the_dead`, for who is about to serve the deployment `flow/name`; without one there is nothing to do."""
+    with get_client(sync_client=True) as client:
+        try:
+            known = client.read_deployment_by_name(deployment)
+        except ObjectNotFound:
+            return []
+    return bury_the_dead(known.id)
 
 
 def last_death(deployment_id: UUID | str) -> str:

@@ -24,6 +24,9 @@ from tasks.common.paths import Paths
 from . import processes
 
 PREFECT_PORT, MLFLOW_PORT = 4200, 5000
+BEAT = 30
+"""Seconds between two heartbeats of a flow run; Prefect allows no fewer."""
+
 HEALTH = {"Prefect": "/api/health", "MLflow": "/health"}
 
 
@@ -39,6 +42,9 @@ def prepare_prefect(root: Path) -> None:
         "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "false",
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+        # in memory they are lost with the server, and what a dead run held would be held for ever
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(BEAT),
         "PREFECT_CLI_PROMPT": "false",
     }
     for name, value in defaults.items():

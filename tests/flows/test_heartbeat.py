@@ -20,12 +20,24 @@ from uuid import UUID, uuid4
 import psutil
 import pytest
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
+from prefect.events.filters import EventAnyResourceFilter, EventFilter, EventNameFilter
 from prefect.events.schemas.automations import AutomationCore
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from projects import ask, wait_for
+from prefect.states import Crashed, Pending
+from projects import Project, ask, copy_prefect_database, free_port, wait_for
 
 from flows import processes
-from flows.heartbeat import BEAT, PROCESS, bury_the_dead, ensure_watch, heartbeat_settings, last_death
+from flows.heartbeat import (
+    BEAT,
+    HEARTBEAT,
+    PROCESS,
+    bury_the_dead,
+    bury_the_dead_of,
+    ensure_watch,
+    heartbeat_settings,
+    last_death,
+)
+from flows.servers import prefect_server
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -33,6 +45,7 @@ SERVED = """
 import sys, time
 from pathlib import Path
 from prefect import flow, runtime
+from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 from flows.heartbeat import sign
 
 @flow(name="retrain")
@@ -42,7 +55,8 @@ def retrain(released: str) -> None:
         time.sleep(0.1)
 
 if __name__ == "__main__":
-    retrain.serve(name=sys.argv[1], print_starting_message=False)
+    one = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
+    retrain.serve(name=sys.argv[1], global_limit=one, print_starting_message=False)
 """
 
 
@@ -84,7 +98,7 @@ def serving(folder: Path, name: str, server: dict[str, str]) -> Iterator[Served]
     process = subprocess.Popen(
         [sys.executable, "beating.py", name],
         cwd=folder,
-        env={**os.environ, **heartbeat_settings(), "PYTHONPATH": str(ROOT)},
+        env={**os.environ, **server, **heartbeat_settings(), "PYTHONPATH": str(ROOT)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -168,6 +182,59 @@ def listener(request: pytest.FixtureRequest) -> tuple[list[str], str]:
     return told, f"http://127.0.0.1:{hook.server_port}"
 
 
+def test_after_a_power_cut_the_dead_run_is_ended_and_lets_others_start(
+    prefect_api: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, port = Project(tmp_path / "own"), free_port()
+    own.root.mkdir()
+    copy_prefect_database(prefect_api, own)
+    here = {"PREFECT_HOME": str(own.root / ".prefect"), "PREFECT_API_URL": f"http://127.0.0.1:{port}/api"}
+    for name, value in here.items():
+        monkeypatch.setenv(name, value)
+    with temporary_settings({PREFECT_API_URL: here["PREFECT_API_URL"]}):
+        with prefect_server(own.root, port):
+            ensure_watch("after the cut", silent=10)
+        with prefect_server(own.root, port), serving(tmp_path / "cut", "cut", here) as served:
+            wait_for(lambda: heard(here, served))
+            assert started(here, served) == "Cancelled", "one at a time"
+            served.kill()
+            _, pid, _ = own.json(".graft/servers/prefect.json")["process"].rsplit(":", 2)
+            os.killpg(int(pid), signal.SIGKILL)
+
+        with prefect_server(own.root, port):
+            assert "no sign of life" in wait_for(lambda: ended(here, served.run_id)).state.message
+            assert started(here, served) == "Pending", "what the dead run held is free"
+
+
+def heard(server: dict[str, str], served: Served) -> bool:
+    """Whether the server has got a heartbeat of the run."""
+    about = EventFilter(event=EventNameFilter(name=[HEARTBEAT]))
+    about.any_resource = [EventAnyResourceFilter(id=[f"prefect.flow-run.{served.run_id}"])]
+    return bool(ask(server, lambda client: client.read_events(about, limit=1)).total)
+
+
+def started(server: dict[str, str], served: Served) -> str:
+    """The state of another run of the deployment as soon as somebody wants to start it."""
+
+    async def start(client: Any) -> str:
+        parameters = {"released": str(served.released)}
+        run = await client.create_flow_run_from_deployment(served.deployment_id, parameters=parameters)
+        await client.set_flow_run_state(run.id, Pending())
+        return str((await client.read_flow_run(run.id)).state_name)
+
+    return str(ask(server, start))
+
+
+def test_a_run_that_was_taken_for_dead_by_mistake_ends_as_what_it_is(tmp_path: Path, server: dict[str, str]) -> None:
+    with serving(tmp_path / "mistaken", "mistaken", server) as served:
+        ask(server, lambda client: client.set_flow_run_state(served.run_id, Crashed(), force=True))
+        assert read(server, served.run_id).state_name == "Crashed"
+
+        served.released.touch()
+
+        wait_for(lambda: read(server, served.run_id).state_name == "Completed", seconds=30)
+
+
 def test_the_watch_is_made_once_brought_up_to_date_and_stays_paused(server: dict[str, str]) -> None:
     name = f"watch {uuid4()}"
     ensure_watch(name)
@@ -213,8 +280,10 @@ def test_runs_whose_process_is_gone_are_ended_and_others_are_left_alone(server: 
     left = [read(server, run).state_name for run in (runs["alive"], runs["elsewhere"], runs["unsigned"], foreign)]
     assert left == ["Running"] * 4
     assert bury_the_dead(deployment) == []
+    assert bury_the_dead_of("retrain/another") == [read(server, foreign).name]
+    assert bury_the_dead_of("retrain/none") == []
     assert last_death(deployment) == f"{ended_run.name}: {ended_run.state.message}"
-    assert last_death(other) == ""
+    assert last_death(register("untried")) == ""
 
 
 def register(name: str) -> UUID:
