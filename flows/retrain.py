@@ -402,10 +402,16 @@ def _flow_run_page() -> str:
     return f"{(known or f'http://127.0.0.1:{PREFECT_PORT}').rstrip('/')}/runs/flow-run/{runtime.flow_run.id}"
 
 
+MLFLOW_PAGES = "GRAFT_MLFLOW_PAGES"
+"""The variable with the address at which people see MLflow's pages, where it is not the one that programs use."""
+
+
 def run_link(tracker: Tracker, run_id: str, project: Path) -> str:
     """The address of a run in MLflow's pages; for a store in a file, where `graft ui` would show it."""
-    base = tracker.uri if tracker.uri.startswith("http") else own_address("MLflow", project)
-    base = base or f"http://127.0.0.1:{os.environ.get('GRAFT_MLFLOW_PORT', MLFLOW_PORT)}"
+    base = os.environ.get(MLFLOW_PAGES) or (tracker.uri if tracker.uri.startswith("http") else "")
+    base = (
+        base or own_address("MLflow", project) or f"http://127.0.0.1:{os.environ.get('GRAFT_MLFLOW_PORT', MLFLOW_PORT)}"
+    )
     return f"{base.rstrip('/')}/#/experiments/{tracker.experiment_id}/runs/{run_id}"
 
 

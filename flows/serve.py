@@ -10,9 +10,6 @@ from tasks.common.errors import GraftError
 from .servers import PREFECT_PORT, prefect_server, prepare_prefect
 from .workspace import committed_params, repository
 
-BEAT = "30"
-"""Seconds between two signs of life of a run; see `heartbeat`, which may be imported only when this is set."""
-
 
 def check_schedule(cron: str, timezone: str) -> None:
     """Asks Prefect itself whether it would take the schedule.
@@ -42,7 +39,6 @@ def serve(root: Path, cron: str, timezone: str, name: str, port: int = PREFECT_P
         GraftError: the project is not under git, or the schedule makes no sense.
     """
     prepare_prefect(root)
-    os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", BEAT)
     check_schedule(cron, timezone)
     repository(root)
     if os.environ.get("PREFECT_API_URL"):
@@ -62,9 +58,10 @@ def _serve(root: Path, cron: str, timezone: str, name: str) -> None:
     from prefect.schedules import Cron
     from prefect.types.entrypoint import EntrypointType
 
-    from .heartbeat import ensure_watch
+    from .heartbeat import bury_the_dead_of, ensure_watch
     from .retrain import retrain
 
+    bury_the_dead_of(f"retrain/{name}")  # the server would cancel all runs for the sake of one that died
     ensure_watch(tell=committed_params(root).notify)
     print(f"serving retrain/{name}: {cron} ({timezone}); Ctrl-C ends it", flush=True)
     retrain.serve(
