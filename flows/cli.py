@@ -226,6 +226,7 @@ def ui(
     prepare_prefect(root)
     ended = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: ended.set())
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits to ignore it
     uri = tracking_uri(root)
     pages = nullcontext(uri) if uri.startswith("http") else mlflow_server(root, uri, mlflow_port)
     with pages as mlflow_address, prefect_server(root, prefect_port) as prefect_address:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 from tasks.common.errors import GraftError
@@ -38,6 +39,7 @@ def serve(root: Path, cron: str, timezone: str, name: str, port: int = PREFECT_P
     Raises:
         GraftError: the project is not under git, or the schedule makes no sense.
     """
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits to ignore it
     prepare_prefect(root)
     check_schedule(cron, timezone)
     repository(root)

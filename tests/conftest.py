@@ -6,11 +6,14 @@ What takes long is made once for all tests, and once for all of pytest's process
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from projects import Project, Rerun, free_port, made_once, make_project, rerun_head, run_all
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background, and then by all that tests start
 
 
 @pytest.fixture(autouse=True)
