@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
 
@@ -46,7 +47,7 @@ from .servers import MLFLOW_PORT, PREFECT_PORT, own_address
 from .sources import bring_new
 from .store import tracking_uri
 from .tracking import Tracker, server_may_recover
-from .versioning import dvc, dvc_remote
+from .versioning import dvc, dvc_remote, fetch_object, is_cached, raw_hash
 from .workspace import Workspace, committed_params, prepare, remote_of, repository
 
 
@@ -117,6 +118,9 @@ def sync(project: str, unattended: bool, time_limit_minutes: float) -> Place:
     workspace = prepare(root, committed_params(root))
     place = Place(root, workspace.root, workspace)
     get_run_logger().info("%s", bring_new(workspace, place.params()[0]))
+    digest = raw_hash(place.root)
+    if digest and dvc_remote(place.root) and not is_cached(place.root, digest):
+        fetch_object(place.root, digest, "the list of the images")  # by which the plan says which are new
     return place
 
 
@@ -294,7 +298,7 @@ def _work(project: Path, unattended: bool) -> Any:
 def _bring_up_to_date(place: Place, changes: Changes, patient: dict[str, Any]) -> dict[str, Any]:
     params, _ = place.params()
     tracker = Tracker(place.root)
-    parent = tracker.new_parent(runtime.flow_run.name or "retrain", _flow_tags())
+    parent = tracker.new_parent(f"{runtime.flow_run.name or 'retrain'} · {datetime.now():%Y-%m-%d %H:%M}", _flow_tags())
     environment = {PARENT: parent, FLOW_RUN_URL: _flow_run_page()}
     results: list[dict[str, Any]] = []
     outcome, commit = None, ""

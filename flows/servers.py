@@ -27,6 +27,9 @@ PREFECT_PORT, MLFLOW_PORT = 4200, 5000
 BEAT = 30
 """Seconds between two heartbeats of a flow run; Prefect allows no fewer."""
 
+PAGES: dict[str, dict[str, str]] = {"Prefect": {"PREFECT_UI_API_URL": "/api"}, "MLflow": {}}
+"""The variables that tell a server's own pages where it answers, which they take for the usual port else."""
+
 HEALTH = {"Prefect": "/api/health", "MLflow": "/health"}
 
 
@@ -72,7 +75,9 @@ def server(what: str, words: list[str], port: int, root: Path) -> Iterator[str]:
         return
     port = _free_from(port)
     address, log = f"http://127.0.0.1:{port}", root / ".graft" / f"{what.lower()}-server.log"
-    process = _start([*words, "--port", str(port)], root, log)
+    process = _start(
+        [*words, "--port", str(port)], root, log, {name: address + path for name, path in PAGES[what].items()}
+    )
     try:
         key = processes.key(psutil.Process(process.pid))
         _wait(what, process, address + HEALTH[what], log)
@@ -113,12 +118,13 @@ def _free_from(port: int) -> int:
     raise GraftError("no free port", got=f"{port} and the hundred above it are in use", todo="name another port")
 
 
-def _start(words: list[str], root: Path, log: Path) -> subprocess.Popen[bytes]:
+def _start(words: list[str], root: Path, log: Path, pages: dict[str, str]) -> subprocess.Popen[bytes]:
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as file:
         return subprocess.Popen(
             [sys.executable, "-m", *words],
             cwd=root,
+            env={**os.environ, **pages},
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=file,

@@ -146,6 +146,7 @@ class Tracker:
         """
         self._log_lock(run_id)
         self._describe(run_id, account, failed=status != "FINISHED")
+        self._name_data(run_id)
         if tested and status == "FINISHED" and self.paths.metrics("evaluate").is_file():
             test = read_json(self.paths.metrics("evaluate"))
             for name in MAIN[test["task"]].keys:
@@ -192,6 +193,18 @@ class Tracker:
             else:
                 lines.append(f"| {stage} | | not reached |")
         self.client.set_tag(parent_id, "mlflow.note.content", "\n".join(lines))
+
+    def _name_data(self, parent_id: str) -> None:
+        """The images that the first stage saw are the parent's data too."""
+        seen = self.paths.run("preprocess")
+        if not seen.is_file() or self.client.get_run(parent_id).inputs.dataset_inputs:
+            return
+        found = self.client.search_runs(
+            [self.experiment_id], f"attributes.run_id = '{read_json(seen)['run_id']}'", max_results=1
+        )
+        datasets = found[0].inputs.dataset_inputs if found else []
+        if datasets:
+            self.client.log_inputs(parent_id, datasets=[DatasetInput(each.dataset, []) for each in datasets])
 
     def link(self, run_id: str, text: str) -> str:
         return f"[{text}](#/experiments/{self.experiment_id}/runs/{run_id})"

@@ -10,6 +10,7 @@ from threading import Thread
 
 import psutil
 import pytest
+import requests
 from projects import free_port
 
 from flows import processes
@@ -25,6 +26,17 @@ class Healthy(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         pass
+
+
+def test_prefects_pages_ask_the_server_that_they_came_from(prefect_api: dict[str, str]) -> None:
+    """On whatever port it is: by default they ask port 4200."""
+    address = prefect_api["PREFECT_API_URL"].removesuffix("/api")
+    for path in ("/ui-settings", "/v1/ui-settings"):
+        answer = requests.get(address + path, timeout=10)
+        if answer.ok:
+            assert answer.json()["api_url"] == prefect_api["PREFECT_API_URL"]
+            return
+    raise AssertionError("no page says where the server is")
 
 
 def test_anothers_server_on_the_port_is_not_used(tmp_path: Path) -> None:
