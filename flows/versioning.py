@@ -356,7 +356,8 @@ def fetch_object(root: Path, digest: str, what: str) -> None:
     """Copies what DVC knows by a hash from the remote to the cache; of a folder all files.
 
     Raises:
-        GraftError: there is no remote, or it does not give it.
+        TransientError: the remote does not answer, or there is none.
+        GraftError: the remote has not got it.
     """
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
@@ -366,13 +367,14 @@ def fetch_object(root: Path, digest: str, what: str) -> None:
         with Repo(str(root)) as repo:
             failed = repo.cloud.pull([HashInfo("md5", digest)]).failed
     except (DvcException, OSError) as error:
-        raise _not_there(digest, what, (str(error).splitlines() or [type(error).__name__])[0]) from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise _not_there(digest, what, reason, TransientError) from error
     if failed:
         raise _not_there(digest, what, "the remote has not got it")
 
 
-def _not_there(digest: str, what: str, reason: str) -> GraftError:
-    return GraftError(
+def _not_there(digest: str, what: str, reason: str, kind: type[GraftError] = GraftError) -> GraftError:
+    return kind(
         f"{what} are neither in DVC's cache nor to be had from a remote",
         got=f"{digest}: {reason}",
         todo="make the remote reachable (`dvc remote list`), or `dvc push` from where they are",
