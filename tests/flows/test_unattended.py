@@ -186,7 +186,11 @@ def test_runs_and_versions_name_the_commit_that_holds_their_result(home: Home) -
 
 def test_mlflows_pages_tell_the_whole_story(home: Home) -> None:
     client = home.project.mlflow()
-    note = client.get_run(home.nights[2]["parent_run_id"]).data.tags["mlflow.note.content"]
+    parent = client.get_run(home.nights[2]["parent_run_id"])
+    assert [each.dataset.digest for each in parent.inputs.dataset_inputs] == [
+        client.get_model_version("graft", "3").tags["dvc.raw"]
+    ]
+    note = parent.data.tags["mlflow.note.content"]
     assert "version 3 of `graft` was refused" in note
     assert "| check | outcome |" in note
     assert "(#/models/graft/versions/3)" in note
