@@ -262,6 +262,8 @@ def retrain(project: str, unattended: bool = False) -> Any:
     _among_others(params)
     try:
         with alone(repo, remote_of(root, params), _flow_run_page()):
+            if runtime.deployment.id:
+                coalesce()
             return _work(root, True)
     except Busy as busy:
         get_run_logger().warning("%s", busy)
@@ -269,7 +271,7 @@ def retrain(project: str, unattended: bool = False) -> Any:
 
 
 def _among_others(params: RetrainParams) -> None:
-    """Says which process this is, ends what died, tells of it, and does for all that is due."""
+    """Says which process this is, ends what died, and tells of it."""
     sign(str(runtime.flow_run.id))
     if not runtime.deployment.id:
         return
@@ -277,9 +279,14 @@ def _among_others(params: RetrainParams) -> None:
     ensure_watch(tell=params.notify)
     bury_the_dead(deployment)
     died = last_death(deployment)
-    if died and params.notify and "failure" in params.notify_on:
-        notify(list(params.notify), Notice("failure", "the last run has died", died, {"this run": _flow_run_page()}))
-    coalesce()
+    if died:
+        _tell(params, Notice("failure", "the last run has died", died, {"this run": _flow_run_page()}))
+
+
+def _tell(params: RetrainParams, notice: Notice) -> None:
+    """If people want to hear of it."""
+    if params.notify and notice.about in params.notify_on:
+        notify(list(params.notify), notice)
 
 
 def _work(project: Path, unattended: bool) -> Any:
@@ -349,19 +356,18 @@ def _failures_told(params: RetrainParams | None) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if params is not None and "failure" in params.notify_on and params.notify:
+        if params is not None:
             title = f"{runtime.flow_run.name} has failed"
-            notice = Notice("failure", title, str(error)[:2000], {"the run": _flow_run_page()})
-            notify(list(params.notify), notice)
+            _tell(params, Notice("failure", title, str(error)[:2000], {"the run": _flow_run_page()}))
         raise
 
 
 def _tell_of(place: Place, params: RetrainParams, outcome: Outcome, parent: str) -> None:
     about = outcome.about()
-    if about and about in params.notify_on and params.notify:
+    if about:
         links = {"the run": _flow_run_page(), "MLflow": run_link(Tracker(place.root), parent, place.project)}
         title = f"{runtime.flow_run.name}: {outcome.sentence()}"
-        notify(list(params.notify), Notice(about, title, account.checks_table(outcome.verdict), links, outcome.facts()))
+        _tell(params, Notice(about, title, account.checks_table(outcome.verdict), links, outcome.facts()))
 
 
 def _status(error: BaseException) -> str:

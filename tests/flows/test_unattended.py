@@ -58,9 +58,13 @@ def push(clone: Project, message: str) -> None:
     clone.git("push", "--quiet", "origin", "main")
 
 
-def unattended(project: Project, prefect_api: dict[str, str], check: bool = True) -> dict[str, Any]:
-    done = project.graft("run", "--unattended", "--json", check=check, **prefect_api)
-    return json.loads(done.stdout[done.stdout.index("{") :])
+def push_batch(folder: Path, prefix: str, count: int, first: int, shift: int = 0) -> None:
+    """A colleague pushes images of all colours as many; with a shift, each under another colour's name."""
+    clone, names = colleague(folder), ("red", "green", "blue")
+    for number in range(count):
+        name = names[(number + shift) % 3]
+        draw(clone.root / "data" / "raw" / name / f"{prefix}{number}.png", number % 3, first + number)
+    push(clone, "a bad batch" if shift else f"{count} images")
 
 
 @pytest.fixture(scope="module")
@@ -75,25 +79,10 @@ def home(finished: Project, tmp_path_factory: pytest.TempPathFactory, prefect_ap
         (project.root / "params.yaml").write_text("a person is in the middle of: [something", encoding="utf-8")
         seen, nights = [state_of(project)], []
 
-        clone = colleague(folder)
-        for number in range(30):
-            draw(
-                clone.root / "data" / "raw" / ("red", "green", "blue")[number % 3] / f"n{number}.png",
-                number % 3,
-                500 + number,
-            )
-        push(clone, "thirty images")
+        push_batch(folder, "n", 30, 500)
         nights.append(unattended_dirty(project, prefect_api))
         nights.append(unattended_dirty(project, prefect_api))
-
-        clone = colleague(folder)
-        for number in range(60):
-            draw(
-                clone.root / "data" / "raw" / ("green", "blue", "red")[number % 3] / f"w{number}.png",
-                number % 3,
-                900 + number,
-            )
-        push(clone, "a bad batch")
+        push_batch(folder, "w", 60, 900, shift=1)
         nights.append(unattended_dirty(project, prefect_api))
         seen.append(state_of(project))
         yield Home(project, folder, nights, seen, hook.got)
