@@ -96,8 +96,8 @@ def _aliases(root: Path) -> dict[str, str]:
 
     if not has_store(root):
         return {}
-    from .config import load_params
+    from .config import model_name
     from .registry import feature_fingerprints
     from .tracking import Tracker
 
-    return feature_fingerprints(Tracker(root), load_params(root / "params.yaml")["register"].model_dump()["name"])
+    return feature_fingerprints(Tracker(root), model_name(root))

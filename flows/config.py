@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
 from pydantic import Field, model_validator
 
 from tasks.audit.params import AuditParams
 from tasks.common.errors import ParamsError, nearest
 from tasks.common.params import Section, parse_section, read_params
+from tasks.common.paths import Paths
 from tasks.common.task import Task
 from tasks.evaluate.params import EvaluateParams
 from tasks.features.params import FeaturesParams
@@ -180,6 +181,15 @@ def load_params(path: Path) -> dict[str, Section]:
                 todo=nearest(str(name), SECTIONS) or "remove the section",
             )
     return {name: parse_section(model, content.get(name), name, path.name) for name, model in SECTIONS.items()}
+
+
+def model_name(project: Path) -> str:
+    """`register.name`: under which MLflow's registry has a project's models.
+
+    Raises:
+        ParamsError: params.yaml is wrong.
+    """
+    return cast(RegisterParams, load_params(Paths(project).params)["register"]).name
 
 
 def task_of(sections: dict[str, Section]) -> Task:

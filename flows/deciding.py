@@ -13,7 +13,7 @@ from rich.table import Table
 from tasks.common.errors import GraftError
 
 from . import ledger, promotion
-from .config import load_params
+from .config import model_name
 from .registry import find_version
 from .store import has_store
 from .tracking import Tracker
@@ -73,4 +73,4 @@ def print_ledger(kept: list[dict[str, Any]]) -> None:
 def _registry(root: Path) -> tuple[Tracker, str]:
     if not has_store(root):
         raise GraftError("no model is registered in this project", todo="run `dvc repro`, which registers the first")
-    return Tracker(root), str(load_params(root / "params.yaml")["register"].model_dump()["name"])
+    return Tracker(root), model_name(root)

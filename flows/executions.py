@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
@@ -15,9 +14,8 @@ from mlflow.exceptions import MlflowException
 
 from tasks.common.errors import GraftError
 from tasks.common.paths import STAGES
-from tasks.register.params import RegisterParams
 
-from .config import load_params
+from .config import model_name
 from .registry import find_version
 from .store import has_store
 from .tracking import Tracker
@@ -82,7 +80,7 @@ class Records:
     """
 
     def __init__(self, root: Path) -> None:
-        name = cast(RegisterParams, load_params(root / "params.yaml")["register"]).name
+        name = model_name(root)
         if not has_store(root):
             raise GraftError("nothing is recorded of this project", todo="run `dvc repro`, which records what it does")
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # the files that are fetched are small

@@ -39,13 +39,19 @@ from .servers import BEAT
 SILENT = 300.0
 """Seconds of silence after which a run is taken for dead: a restart of the server must not look like it."""
 
+UNSTARTED = 1800.0
+"""Seconds that a run may be `Pending`: a worker that has taken it may have to fetch an image first."""
+
 PROCESS = "graft.process"
 """The label of a flow run that says which process it is, by its key."""
 
 PAGE = "\n\n{{ flow_run|ui_url or flow_run.id }}"
 """Its address, where the server knows its own (PREFECT_UI_URL)."""
 
-HEARTBEAT = "prefect.flow-run.heartbeat"
+HEARTBEAT, PENDING, RUNNING = (f"prefect.flow-run.{kind}" for kind in ("heartbeat", "Pending", "Running"))
+
+DIED, WAITS = "a run whose process died", "a run that was never started"
+"""What the automations are called."""
 
 ENDS = ("Completed", "Failed", "Cancelled", "Crashed", "TimedOut", "Suspended")
 """States, by their names, after which no heartbeat is due."""
@@ -60,26 +66,39 @@ def heartbeat_settings() -> dict[str, str]:
 
 
 def ensure_watch(
-    name: str = "graft: a run whose process died", silent: float = SILENT, tell: Iterable[str] = ()
+    name: str = "graft",
+    silent: float = SILENT,
+    tell: Iterable[str] = (),
+    unstarted: float = UNSTARTED,
 ) -> None:
-    """Makes the automation that ends silent runs of `retrain`, on the server that PREFECT_API_URL names.
+    """Makes the automations that end runs of `retrain` which are silent, or which a worker has taken and never started,
+    on the server that PREFECT_API_URL names.
 
-    Where it exists it is brought up to date; one that somebody has paused stays paused.
+    Where they exist they are brought up to date; one that somebody has paused stays paused.
 
     Args:
+        name: with which their names begin.
         silent: seconds without a heartbeat after which a run is ended.
+        unstarted: seconds as `Pending` after which it is.
         tell: as `retrain.notify`. The server itself can tell through Prefect's blocks alone; for others there is
             `last_death`.
     """
+    gone = f"no sign of life for {silent:.0f} seconds: its process, or its machine, is gone"
+    never = f"it was not started within {unstarted:.0f} seconds: the worker that took it is gone"
     with get_client(sync_client=True) as client:
-        wanted = _watch(name, silent, _blocks(client, tell))
-        known = sorted(client.read_automations_by_name(name), key=lambda one: str(one.id))
-        if not known:
-            client.create_automation(wanted)
-        for same in known[1:]:  # two processes have made it at once
-            client.delete_automation(same.id)
-        if known and _content(known[0]) != _content(wanted):
-            client.update_automation(known[0].id, wanted.model_copy(update={"enabled": known[0].enabled}))
+        blocks = _blocks(client, tell)
+        _ensure(client, _watch(f"{name}: {DIED}", HEARTBEAT, HEARTBEAT, silent, gone, blocks))
+        _ensure(client, _watch(f"{name}: {WAITS}", PENDING, RUNNING, unstarted, never, blocks))
+
+
+def _ensure(client: SyncPrefectClient, wanted: AutomationCore) -> None:
+    known = sorted(client.read_automations_by_name(wanted.name), key=lambda one: str(one.id))
+    if not known:
+        client.create_automation(wanted)
+    for same in known[1:]:  # two processes have made it at once
+        client.delete_automation(same.id)
+    if known and _content(known[0]) != _content(wanted):
+        client.update_automation(known[0].id, wanted.model_copy(update={"enabled": known[0].enabled}))
 
 
 def _blocks(client: SyncPrefectClient, tell: Iterable[str]) -> list[UUID]:
@@ -94,11 +113,11 @@ def _blocks(client: SyncPrefectClient, tell: Iterable[str]) -> list[UUID]:
     return found
 
 
-def _watch(name: str, silent: float, blocks: list[UUID]) -> AutomationCore:
-    told = f"no sign of life for {silent:.0f} seconds: its process, or its machine, is gone"
+def _watch(name: str, after: str, expected: str, seconds: float, told: str, blocks: list[UUID]) -> AutomationCore:
+    """Ends a run for which one event was not followed by the other, nor by its end, in so many seconds."""
     return AutomationCore(
         name=name,
-        description="A run whose process sends no heartbeat any more is ended, so that others may start.",
+        description="A run whose process is gone is ended, so that others may start.",
         enabled=True,
         trigger=EventTrigger(
             posture=Posture.Proactive,
@@ -107,10 +126,10 @@ def _watch(name: str, silent: float, blocks: list[UUID]) -> AutomationCore:
                 {"prefect.resource.role": ["flow"], "prefect.resource.name": ["retrain"]}
             ),
             for_each={"prefect.resource.id"},
-            after={HEARTBEAT},
-            expect={HEARTBEAT, *(f"prefect.flow-run.{end}" for end in ENDS)},
+            after={after},
+            expect={expected, *(f"prefect.flow-run.{end}" for end in ENDS)},
             threshold=1,
-            within=timedelta(seconds=silent),
+            within=timedelta(seconds=seconds),
         ),
         actions=[
             ChangeFlowRunState(state=StateType.CRASHED, name="Crashed", message=told),

@@ -23,7 +23,7 @@ from tasks.common.paths import STAGES, Paths
 from tasks.common.progress import say
 from tasks.common.task import MAIN
 
-from . import environments, package_difference, versioning
+from . import environments, package_difference, processes, versioning
 from .executions import Records
 from .recipes import Recipe, recipe_of
 from .registry import FIGURES, fetched_package, find_version
@@ -35,6 +35,9 @@ ENVIRONMENTS = ("current", "recorded")
 
 SETTLING = 30.0
 """Seconds that the recorder may take to write its last entry, after DVC has ended."""
+
+OWNER = ".process"
+"""Beside a worktree, while it is worked in: whose it is."""
 
 LINKS = ("reflink", "hardlink", "copy")
 """How images come out of the cache into a worktree that lives for minutes."""
@@ -91,6 +94,9 @@ def _worktree(root: Path, name: str, commit: str, keep: bool) -> Iterator[Path]:
     below = versioning.git(root, "rev-parse", "--show-prefix", doing="looking for the project in its repository")
     folder = Paths(root.resolve()).state / "rebuild" / f"{name}-{datetime.now():%Y%m%dT%H%M%S}"
     folder.parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(folder.parent)
+    owner = folder.with_name(f"{folder.name}{OWNER}")
+    owner.write_text(processes.key(processes.me()), encoding="utf-8")
     doing = f"making a worktree at {commit[:12]}"
     versioning.git(root, "worktree", "add", "--quiet", "--detach", str(folder), commit, doing=doing)
     try:
@@ -99,6 +105,15 @@ def _worktree(root: Path, name: str, commit: str, keep: bool) -> Iterator[Path]:
         if not keep:
             shutil.rmtree(folder, ignore_errors=True)
             versioning.git(root, "worktree", "prune", doing="removing the worktree")
+        owner.unlink()
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Worktrees of rebuilds that were killed; git forgets them with the next one that is removed."""
+    for owner in folder.glob(f"*{OWNER}"):
+        if processes.key_runs(owner.read_text(encoding="utf-8")) is False:
+            shutil.rmtree(owner.with_name(owner.name.removesuffix(OWNER)), ignore_errors=True)
+            owner.unlink(missing_ok=True)
 
 
 def _hash(path: Path) -> str:

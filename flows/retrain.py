@@ -34,7 +34,7 @@ from tasks.pipeline import STAGE_TASKS, StageFailed, run_dvc
 from . import account, ledger, processes
 from .account import Outcome
 from .changes import Changes, pending
-from .config import GateParams, RetrainParams, load_params
+from .config import GateParams, RetrainParams, load_params, model_name
 from .gate import Check, Verdict, incomparable, judge, unopposed
 from .heartbeat import bury_the_dead, ensure_watch, last_death, sign
 from .lock import Busy, alone
@@ -98,9 +98,6 @@ class Place:
     def params(self) -> tuple[RetrainParams, GateParams]:
         sections = load_params(self.paths.params)
         return cast(RetrainParams, sections["retrain"]), cast(GateParams, sections["gate"])
-
-    def model(self) -> str:
-        return str(load_params(self.paths.params)["register"].model_dump()["name"])
 
 
 # The steps
@@ -259,15 +256,16 @@ def retrain(project: str, unattended: bool = False) -> Any:
     os.environ.setdefault("MLFLOW_TRACKING_URI", tracking_uri(root))  # the project's store, not one in the worktree
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     repo, params = repository(root), committed_params(root)
-    _among_others(params)
-    try:
-        with alone(repo, remote_of(root, params), _flow_run_page()):
-            if runtime.deployment.id:
-                coalesce()
-            return _work(root, True)
-    except Busy as busy:
-        get_run_logger().warning("%s", busy)
-        return Cancelled(message=f"{busy.what}: {busy.got}")
+    with _failures_told(params):
+        _among_others(params)
+        try:
+            with alone(repo, remote_of(root, params), _flow_run_page()):
+                if runtime.deployment.id:
+                    coalesce()
+                return _work(root, True)
+        except Busy as busy:
+            get_run_logger().warning("%s", busy)
+            return Cancelled(message=f"{busy.what}: {busy.got}")
 
 
 def _among_others(params: RetrainParams) -> None:
@@ -294,12 +292,11 @@ def _work(project: Path, unattended: bool) -> Any:
         committed_params(project) if unattended else cast(RetrainParams, load_params(Paths(project).params)["retrain"])
     )
     patient: dict[str, Any] = {"retries": params.retries, "retry_delay_seconds": params.retry_seconds}
-    with _failures_told(params if unattended else None):
-        place = sync.with_options(**patient)(str(project), unattended, params.time_limit_minutes)
-        changes = plan(place)
-        if unattended and changes.empty:
-            return Completed(message=account.nothing_to_do(place.paths))
-        return _bring_up_to_date(place, changes, patient)
+    place = sync.with_options(**patient)(str(project), unattended, params.time_limit_minutes)
+    changes = plan(place)
+    if unattended and changes.empty:
+        return Completed(message=account.nothing_to_do(place.paths))
+    return _bring_up_to_date(place, changes, patient)
 
 
 def _bring_up_to_date(place: Place, changes: Changes, patient: dict[str, Any]) -> dict[str, Any]:
@@ -341,7 +338,7 @@ def _bring_up_to_date(place: Place, changes: Changes, patient: dict[str, Any]) -
 @contextmanager
 def _champion(place: Place) -> Iterator[tuple[Any, Path | None]]:
     """The champion's version and its package, while the block runs; two times none without one."""
-    tracker, name = Tracker(place.root), place.model()
+    tracker, name = Tracker(place.root), model_name(place.root)
     if CHAMPION not in aliases_of(tracker, name):
         yield None, None
         return
@@ -351,14 +348,13 @@ def _champion(place: Place) -> Iterator[tuple[Any, Path | None]]:
 
 
 @contextmanager
-def _failures_told(params: RetrainParams | None) -> Iterator[None]:
-    """People learn that an unattended run has failed, and why."""
+def _failures_told(params: RetrainParams) -> Iterator[None]:
+    """People learn that the run has failed, and why."""
     try:
         yield
     except Exception as error:
-        if params is not None:
-            title = f"{runtime.flow_run.name} has failed"
-            _tell(params, Notice("failure", title, str(error)[:2000], {"the run": _flow_run_page()}))
+        title = f"{runtime.flow_run.name} has failed"
+        _tell(params, Notice("failure", title, str(error)[:2000], {"the run": _flow_run_page()}))
         raise
 
 

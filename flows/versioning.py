@@ -76,7 +76,7 @@ def git(root: Path, *words: str, doing: str, say: str = "") -> str:
 
     Raises:
         TransientError: the other side cannot be reached.
-        GraftError: it failed; with what it said last.
+        GraftError: it failed; with what it gave as the reason.
     """
     done = try_git(root, *words, say=say)
     if done.returncode:
@@ -84,10 +84,16 @@ def git(root: Path, *words: str, doing: str, say: str = "") -> str:
         kind = TransientError if any(words in said.lower() for words in UNREACHED) else GraftError
         raise kind(
             f"git failed while {doing}",
-            got=said.splitlines()[-1],
+            got=_reason(said),
             todo=f"run `git {' '.join(words)}` in {root} to see more",
         )
     return done.stdout.strip()
+
+
+def _reason(said: str) -> str:
+    """The first line that git calls an error, or else the last: it may end with advice in several lines."""
+    lines = said.splitlines()
+    return next((line for line in lines if line.startswith(("fatal: ", "error: "))), lines[-1])
 
 
 UNREACHED = (

@@ -19,6 +19,7 @@ from tasks.common.params import read_params
 from tasks.common.paths import STAGES
 from tasks.common.task import Task
 
+from .config import model_name
 from .image_changes import ImageChanges, images_between
 from .reasons import Reason, changed_keys, reasons_of, sentence_of, some
 from .registry import find_version
@@ -120,7 +121,7 @@ def _execution(tracker: Tracker, wanted: str) -> Run:
     if len(digits) >= SHORTEST and set(digits) <= set("0123456789abcdef"):
         return _parent(tracker, _by_digits(tracker, digits))
     name, _, version = wanted.replace("@", "/").rpartition("/")
-    name = name or str(_section(tracker.paths.root, "register").get("name", "graft"))
+    name = name or model_name(tracker.paths.root)
     return _parent(tracker, tracker.client.get_run(find_version(tracker, name, version).run_id))
 
 

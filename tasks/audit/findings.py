@@ -96,7 +96,7 @@ class Findings:
 
 def look(pack: Pack, params: AuditParams, paths: Paths) -> Findings:
     """Asks every question."""
-    probe = Probe(pack, strength(pack, paths), paths.tmp)
+    probe = Probe.of(pack, strength(pack, paths), paths.tmp)
     learned = pack.rows("train", "val")
     output = doubted_twice(replace(probe, l2=float(np.clip(probe.l2, *SOBER))), learned, params)
     wrong = suspects(pack, learned, output)

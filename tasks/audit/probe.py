@@ -13,10 +13,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ..common.basis import rotate
 from ..common.heads import LinearHead
-from ..common.logistic import fit
-from ..common.pack import Learnable, Pack, Rows
+from ..common.logistic import Link, Parts
+from ..common.pack import Pack, Rows
 from ..common.threads import one_thread_a_product
 from .whitened import blocks
 
@@ -37,63 +36,74 @@ class Probe:
     Attributes:
         pack: what is learned from and predicted.
         l2: the penalty's strength, on the mean loss.
-        scratch: a folder for what does not fit into memory.
+        parts: the features of all training and validation images, and of their augmented views.
+        row_of_part: of which of the pack's rows each is.
     """
 
     pack: Pack
     l2: float
-    scratch: Path
+    parts: Parts
+    row_of_part: Rows
+
+    @classmethod
+    def of(cls, pack: Pack, l2: float, scratch: Path) -> Probe:
+        """Args:
+        scratch: a folder for what does not fit into memory.
+        """
+        features, rows = pack.with_views(pack.rows("train", "val"))
+        link: Link = "sigmoid" if pack.task == "multilabel" else "softmax"
+        return cls(pack, l2, Parts(features, pack.weights(rows), link, scratch), rows)
 
     def __call__(self, learned: Rows, asked: Rows, factor: float = 1.0) -> Floats:
         """What a model of rows `learned`, and of their augmented views, says of rows `asked`; at `factor` times the
         strength. A class that it has not seen gets 0."""
-        features, rows = self.pack.with_views(learned)
-        train = _ridge if self.pack.task == "regression" else _logistic
+        places = np.flatnonzero(np.isin(self.row_of_part, learned))
+        train = self._ridge if self.pack.task == "regression" else self._logistic
         # Decompositions on two threads took up to nine times as long as on one when the cores had other work besides;
         # the products inside have threads of their own.
         with one_thread_a_product():
-            return train(self.pack, features, rows, self.l2 * factor, self.scratch)(self.pack.features(asked))
+            return train(places, self.l2 * factor)(self.pack.features(asked))
 
+    def _logistic(self, places: Rows, l2: float) -> Callable[[Singles], Floats]:
+        """Of one class an image by softmax, of several by sigmoids; a class that is always or never there is not
+        fitted."""
+        pack, rows = self.pack, self.row_of_part[places]
+        target, k = pack.targets(rows), len(pack.classes)
+        several = pack.task == "multilabel"
+        share_K = target.mean(axis=0) if several else np.bincount(target, minlength=k) / len(target)
+        fitted = np.flatnonzero((share_K > 0) & (share_K < 1))
+        if not len(fitted):
+            return lambda asked_MD: np.tile(share_K, (len(asked_MD), 1))
+        step = self.parts.fit(
+            places,
+            target[:, fitted] if several else np.searchsorted(fitted, target),
+            pack.weights(rows),
+            len(fitted),
+            l2,
+            tolerance=TOLERANCE,
+        )
+        head = LinearHead(step.weight_KD, step.bias_K, [pack.classes[place] for place in fitted], pack.task)
 
-def _logistic(pack: Pack, features: Learnable, rows: Rows, l2: float, scratch: Path) -> Callable[[Singles], Floats]:
-    """Of one class an image by softmax, of several by sigmoids; a class that is always or never there is not fitted."""
-    target, k = pack.targets(rows), len(pack.classes)
-    several = pack.task == "multilabel"
-    share_K = target.mean(axis=0) if several else np.bincount(target, minlength=k) / len(target)
-    fitted = np.flatnonzero((share_K > 0) & (share_K < 1))
-    if not len(fitted):
-        return lambda asked_MD: np.tile(share_K, (len(asked_MD), 1))
-    step = fit(
-        features,
-        target[:, fitted] if several else np.searchsorted(fitted, target),
-        pack.weights(rows),
-        len(fitted),
-        l2,
-        link="sigmoid" if several else "softmax",
-        tolerance=TOLERANCE,
-        scratch=scratch,
-    )
-    head = LinearHead(step.weight_KD, step.bias_K, [pack.classes[place] for place in fitted], pack.task)
+        def ask(asked_MD: Singles) -> Floats:
+            output_MK = np.tile(np.where(share_K == 1, 1.0, 0.0), (len(asked_MD), 1))
+            output_MK[:, fitted] = head.output(asked_MD)
+            return output_MK
 
-    def ask(asked_MD: Singles) -> Floats:
-        output_MK = np.tile(np.where(share_K == 1, 1.0, 0.0), (len(asked_MD), 1))
-        output_MK[:, fitted] = head.output(asked_MD)
-        return output_MK
+        return ask
 
-    return ask
-
-
-def _ridge(pack: Pack, features: Learnable, rows: Rows, l2: float, scratch: Path) -> Callable[[Singles], Floats]:
-    """(C + l2) w = c in the features' principal axes, C their covariance and c that with the number."""
-    weight, target = pack.weights(rows), pack.targets(rows)
-    share = weight / weight.sum()
-    mean = float(share @ target)
-    basis, turned = rotate(features, weight, scratch)
-    covariance, with_target = np.zeros((turned.shape[1],) * 2), np.zeros(turned.shape[1])
-    for block in blocks(len(turned)):
-        scaled = (turned[block] * share[block, None]).astype(np.float64)
-        covariance += scaled.T @ turned[block]
-        with_target += scaled.T @ (target[block] - mean)
-    weights = np.linalg.solve(covariance + l2 * np.eye(len(covariance)), with_target)
-    weight_1D, bias_1 = basis.out_of(np.append(weights, mean)[:, None])
-    return LinearHead(weight_1D, bias_1, [], "regression").output
+    def _ridge(self, places: Rows, l2: float) -> Callable[[Singles], Floats]:
+        """(C + l2) w = c in the features' principal axes, C their covariance and c that with the number."""
+        turned, rows = self.parts.rows(places), self.row_of_part[places]
+        weight, target = self.pack.weights(rows), self.pack.targets(rows)
+        share = weight / weight.sum()
+        mean = float(share @ target)
+        centre = share @ turned
+        covariance, with_target = np.zeros((turned.shape[1],) * 2), np.zeros(turned.shape[1])
+        for block in blocks(len(turned)):
+            centred = turned[block] - centre.astype(np.float32)
+            scaled = (centred * share[block, None]).astype(np.float64)
+            covariance += scaled.T @ centred
+            with_target += scaled.T @ (target[block] - mean)
+        weights = np.linalg.solve(covariance + l2 * np.eye(len(covariance)), with_target)
+        weight_1D, bias_1 = self.parts.basis.out_of(np.append(weights, mean - centre @ weights)[:, None])
+        return LinearHead(weight_1D, bias_1, [], "regression").output

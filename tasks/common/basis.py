@@ -96,6 +96,14 @@ def rotate(
     return Basis(mean_D, scale_D, axes_DR, np.maximum(variance_R, 0.0).astype(np.float64)), rows_NR
 
 
+def take(rows_NR: Singles, places: npt.NDArray[np.int64], scratch: Path | None) -> Singles:
+    """Some of the rotated rows, kept as `rotate` keeps them."""
+    taken = _room((len(places), rows_NR.shape[1]), scratch)
+    for rows in _blocks(len(places)):
+        taken[rows] = rows_NR[places[rows]]
+    return taken
+
+
 def standard(features_ND: Matrix, weight_N: Floats) -> tuple[Floats, Floats]:
     """Mean and scale alone, both (D,); see `Basis`."""
     return _moments(features_ND, (weight_N / weight_N.sum()).astype(np.float32), map)[:2]

@@ -29,8 +29,10 @@ from projects import Project, ask, copy_prefect_database, free_port, wait_for
 from flows import processes
 from flows.heartbeat import (
     BEAT,
+    DIED,
     HEARTBEAT,
     PROCESS,
+    WAITS,
     bury_the_dead,
     bury_the_dead_of,
     ensure_watch,
@@ -132,7 +134,8 @@ def ended(server: dict[str, str], run_id: UUID) -> Any:
 
 
 def watches(server: dict[str, str], name: str) -> list[Any]:
-    return list(ask(server, lambda client: client.read_automations_by_name(name)))
+    """Of the two automations, that for silent runs."""
+    return list(ask(server, lambda client: client.read_automations_by_name(f"{name}: {DIED}")))
 
 
 def test_a_silent_run_ends_as_crashed_and_one_that_lives_goes_on(
@@ -284,6 +287,28 @@ def test_runs_whose_process_is_gone_are_ended_and_others_are_left_alone(server: 
     assert bury_the_dead_of("retrain/none") == []
     assert last_death(deployment) == f"{ended_run.name}: {ended_run.state.message}"
     assert last_death(register("untried")) == ""
+
+
+def test_a_run_that_its_worker_never_started_does_not_stay_pending(
+    server: dict[str, str], request: pytest.FixtureRequest
+) -> None:
+    """Its worker is killed between taking it and starting it; it holds the deployment's only place."""
+    ensure_watch("lost workers", unstarted=10)
+    (watch,) = ask(server, lambda client: client.read_automations_by_name(f"lost workers: {WAITS}"))
+    request.addfinalizer(lambda: ask(server, lambda client: client.delete_automation(watch.id)))
+    deployment = register("lost")
+
+    async def take(client: Any) -> UUID:
+        run = await client.create_flow_run_from_deployment(deployment)
+        await client.set_flow_run_state(run.id, Pending())
+        return run.id  # type: ignore[no-any-return]
+
+    run_id = ask(server, take)
+
+    lost = wait_for(lambda: ended(server, run_id))
+
+    assert lost.state_name == "Crashed"
+    assert "not started within 10 seconds" in lost.state.message
 
 
 def register(name: str) -> UUID:

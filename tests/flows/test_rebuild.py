@@ -6,15 +6,17 @@ import hashlib
 import json
 import shutil
 import subprocess
+import sys
 import zipfile
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from flows import environments, package_difference, rebuild, versioning
+from flows import environments, package_difference, processes, rebuild, versioning
 from flows.executions import Records
 from flows.recipes import recipe_of
 from tasks.common.errors import GraftError
@@ -49,6 +51,21 @@ def test_a_version_is_made_again_with_equal_figures_and_leaves_no_trace(project:
     assert len(project.mlflow().search_model_versions("name = 'graft'")) == 1
     assert len(project.git("worktree", "list").splitlines()) == 1
     assert list((project.root / ".graft" / "rebuild").iterdir()) == []
+
+
+def test_the_worktree_of_a_rebuild_that_was_killed_is_removed_and_others_are_not(tmp_path: Path) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    owners = {"killed": processes.key(psutil.Process(gone.pid)), "at work": processes.key(processes.me())}
+    gone.kill()
+    gone.wait()
+    for name in ("kept", *owners):
+        (tmp_path / name).mkdir()
+    for name, key in owners.items():
+        (tmp_path / f"{name}{rebuild.OWNER}").write_text(key)
+
+    rebuild._remove_abandoned(tmp_path)
+
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["at work", f"at work{rebuild.OWNER}", "kept"]
 
 
 def test_parameters_come_from_the_run_and_other_figures_are_said_to_be_so(rerun: Rerun, tmp_path: Path) -> None:

@@ -226,6 +226,8 @@ def test_a_failure_is_told_and_the_next_run_goes_on(home: Home, prefect_api: dic
     finally:
         (home.folder / "away.git").rename(remote)
     assert json.loads(done.stdout.strip().splitlines()[-1])["state"] == "Failed"
+    assert home.told[-1]["about"] == "failure"
+    assert "remote.git" in home.told[-1]["text"]
     assert unattended_dirty(home.project, prefect_api)["message"].startswith("nothing to do")
 
 

@@ -54,6 +54,6 @@ def probe_of(tmp_path):
     """probe_of(pack, l2) -> what trains on parts of the pack."""
 
     def make(pack, l2=0.01):
-        return Probe(pack, l2, Path(tmp_path))
+        return Probe.of(pack, l2, Path(tmp_path))
 
     return make

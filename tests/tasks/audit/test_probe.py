@@ -53,7 +53,7 @@ def test_numbers_are_predicted_by_the_ridge_regression_of_the_stated_loss(pack_o
     pack = pack_of(x_ND, y_N, task="regression")
     learned, asked = halves(pack)
     x, y = x_ND[learned], y_N[learned]
-    scale = np.sqrt(x.var(axis=0) + x.var(axis=0).mean())
+    scale = np.sqrt(x_ND.var(axis=0) + x_ND.var(axis=0).mean())  # of all that may be learned from
     z = (x - x.mean(axis=0)) / scale
     w = np.linalg.solve(z.T @ z / len(y) + 0.05 * np.eye(5), z.T @ (y - y.mean()) / len(y))
     expected = (x_ND[asked] - x.mean(axis=0)) / scale @ w + y.mean()
