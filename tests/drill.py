@@ -386,8 +386,8 @@ def run_all(town: Town, small: Town) -> None:
     night(town, deployment, "5b the next night, a new worker")
     whole, own = first.seconds - startup_first, one.seconds - startup_night
     print(
-        f"\na project of {SMALL} images takes {startup_first:.1f} s, its next night {startup_night:.1f} s; beyond these, "
-        f"the first run took {whole:.1f} s and night 1 {own:.1f} s, {own / whole:.0%} of it"
+        f"\na project of {SMALL} images takes {startup_first:.1f} s, its next night {startup_night:.1f} s; "
+        f"beyond these, the first run took {whole:.1f} s and night 1 {own:.1f} s, {own / whole:.0%} of it"
     )
 
 
