@@ -65,7 +65,7 @@ class FinetuneParams(Section):
 
     layer_decay: Auto | Annotated[float, Field(gt=0, le=1)] = "auto"
     """Each layer's rate is this times the rate of the layer above it; from scratch all have the same. `auto` is 0.9,
-    and 0.75 from 20,000 training images on."""
+    and 0.85 from 20,000 training images on."""
 
     unfreeze: Literal["at_once", "gradual"] = "at_once"
     """`gradual` trains the last layer first and the others one after the other, all in the second half."""

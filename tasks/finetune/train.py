@@ -12,9 +12,9 @@ import copy
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,9 @@ TOGETHER = 4
 
 WARM = 2
 """Steps that are taken before the clock starts: the first ones make what torch keeps."""
+
+MEASURED, MEASURED_SECONDS, MOST_MEASURED = 5, 4.0, 100
+"""Steps by which the rest is predicted: so many, and where they are short as many more as fit into these seconds."""
 
 
 @dataclass(frozen=True)
@@ -156,17 +159,20 @@ class Trainer:
         seen = self._steps(train) * min(size, len(train))
         return self.plan.epochs * (seen / self.rate(train) + clock.seconds_each * len(val))
 
-    def rate(self, train: Images, steps: int = 5) -> float:
-        """Images per second of a training step, the median of so many whose effect is undone."""
+    def rate(self, train: Images) -> float:
+        """Images per second of a training step, the median of some whose effect is undone."""
         before, optimizer = copy.deepcopy(self.network.state_dict()), copy.deepcopy(self._optimizer.state_dict())
         average = [value.clone() for value in self._average]
         size = self.params.batch_size
-        order = np.resize(np.arange(len(train)), (WARM + steps) * size)
+        order = np.resize(np.arange(len(train)), (WARM + MOST_MEASURED) * size)
         course, clock = Course(parts=self.params.accumulate), _Clock()
         self._train_mode()
-        for number, (rows, batch) in enumerate(self._batches(train.load, self._parts(order, size), epoch=0)):
-            self._step(rows, batch, train, course, epoch=0, step=number, at=0.0)
-            clock.lap(len(rows) if number >= WARM else 0)
+        with closing(self._batches(train.load, self._parts(order, size), epoch=0)) as batches:
+            for number, (rows, batch) in enumerate(batches):
+                self._step(rows, batch, train, course, epoch=0, step=number, at=0.0)
+                clock.lap(len(rows) if number >= WARM else 0)
+                if number + 1 >= WARM + MEASURED and clock.total() >= MEASURED_SECONDS:
+                    break
         self.network.load_state_dict(before)
         self._optimizer.load_state_dict(optimizer)
         self._optimizer.zero_grad(set_to_none=True)
@@ -396,7 +402,7 @@ class Trainer:
     def _parts(self, order: Ints, size: int) -> list[Ints]:
         return [order[start : start + size] for start in range(0, len(order), size)]
 
-    def _batches(self, load: Loader, parts: Sequence[Ints], epoch: int) -> Iterator[tuple[Ints, Array]]:
+    def _batches(self, load: Loader, parts: Sequence[Ints], epoch: int) -> Generator[tuple[Ints, Array], None, None]:
         """(rows of the step, this process's images of them) in order, the next ones loaded by threads meanwhile; in
         validation (epoch -1), all images of each part."""
         rank, count = (0, 1) if epoch < 0 else (self._world.process_index, self._world.num_processes)
