@@ -157,10 +157,11 @@ class Trainer:
         self._output(few)
         clock.lap(len(few))
         seen = self._steps(train) * min(size, len(train))
-        return self.plan.epochs * (seen / self.rate(train) + clock.seconds_each * len(val))
+        return self.plan.epochs * (seen / self.rate(train, seconds=MEASURED_SECONDS) + clock.seconds_each * len(val))
 
-    def rate(self, train: Images) -> float:
-        """Images per second of a training step, the median of some whose effect is undone."""
+    def rate(self, train: Images, steps: int = MEASURED, seconds: float = 0.0) -> float:
+        """Images per second of a training step, the median of so many whose effect is undone, and of more until so many
+        seconds are over."""
         before, optimizer = copy.deepcopy(self.network.state_dict()), copy.deepcopy(self._optimizer.state_dict())
         average = [value.clone() for value in self._average]
         size = self.params.batch_size
@@ -171,7 +172,7 @@ class Trainer:
             for number, (rows, batch) in enumerate(batches):
                 self._step(rows, batch, train, course, epoch=0, step=number, at=0.0)
                 clock.lap(len(rows) if number >= WARM else 0)
-                if number + 1 >= WARM + MEASURED and clock.total() >= MEASURED_SECONDS:
+                if number + 1 >= WARM + steps and clock.total() >= seconds:
                     break
         self.network.load_state_dict(before)
         self._optimizer.load_state_dict(optimizer)
