@@ -142,7 +142,8 @@ def _watch(name: str, after: str, expected: str, seconds: float, told: str, bloc
 
 
 def _content(automation: AutomationCore) -> dict[str, object]:
-    return automation.model_dump(mode="json", include={"description", "trigger", "actions"})
+    """What of it is ours. Sets stay sets: an update for their order would make the server forget what it waits for."""
+    return automation.model_dump(include={"description", "trigger", "actions"})
 
 
 # Noticed on the same machine

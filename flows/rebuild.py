@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -96,24 +97,26 @@ def _worktree(root: Path, name: str, commit: str, keep: bool) -> Iterator[Path]:
     folder.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(folder.parent)
     owner = folder.with_name(f"{folder.name}{OWNER}")
-    owner.write_text(processes.key(processes.me()), encoding="utf-8")
     doing = f"making a worktree at {commit[:12]}"
-    versioning.git(root, "worktree", "add", "--quiet", "--detach", str(folder), commit, doing=doing)
     try:
+        if not keep:
+            owner.write_text(processes.key(processes.me()), encoding="utf-8")
+        versioning.git(root, "worktree", "add", "--quiet", "--detach", str(folder), commit, doing=doing)
         yield folder / below
     finally:
+        owner.unlink(missing_ok=True)
         if not keep:
             shutil.rmtree(folder, ignore_errors=True)
             versioning.git(root, "worktree", "prune", doing="removing the worktree")
-        owner.unlink()
 
 
 def _remove_abandoned(folder: Path) -> None:
     """Worktrees of rebuilds that were killed; git forgets them with the next one that is removed."""
     for owner in folder.glob(f"*{OWNER}"):
-        if processes.key_runs(owner.read_text(encoding="utf-8")) is False:
-            shutil.rmtree(owner.with_name(owner.name.removesuffix(OWNER)), ignore_errors=True)
-            owner.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # another rebuild has just ended
+            if processes.key_runs(owner.read_text(encoding="utf-8")) is False:
+                shutil.rmtree(owner.with_name(owner.name.removesuffix(OWNER)), ignore_errors=True)
+                owner.unlink()
 
 
 def _hash(path: Path) -> str:

@@ -354,7 +354,10 @@ def _failures_told(params: RetrainParams) -> Iterator[None]:
         yield
     except Exception as error:
         title = f"{runtime.flow_run.name} has failed"
-        _tell(params, Notice("failure", title, str(error)[:2000], {"the run": _flow_run_page()}))
+        if params.notify and "failure" in params.notify_on:  # not as a task: Prefect's server may be what has failed
+            notice = Notice("failure", title, str(error)[:2000], {"the run": _flow_run_page()})
+            for problem in tell(list(params.notify), notice):
+                get_run_logger().error("%s", problem)
         raise
 
 

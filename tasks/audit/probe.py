@@ -47,8 +47,11 @@ class Probe:
 
     @classmethod
     def of(cls, pack: Pack, l2: float, scratch: Path) -> Probe:
-        """Args:
-        scratch: a folder for what does not fit into memory.
+        """Turns all training and validation images into their principal axes, by which every part is standardised;
+        labels have no part in it.
+
+        Args:
+            scratch: a folder for what does not fit into memory.
         """
         features, rows = pack.with_views(pack.rows("train", "val"))
         link: Link = "sigmoid" if pack.task == "multilabel" else "softmax"
@@ -97,10 +100,10 @@ class Probe:
         weight, target = self.pack.weights(rows), self.pack.targets(rows)
         share = weight / weight.sum()
         mean = float(share @ target)
-        centre = share @ turned
+        centre = share.astype(np.float32) @ turned
         covariance, with_target = np.zeros((turned.shape[1],) * 2), np.zeros(turned.shape[1])
         for block in blocks(len(turned)):
-            centred = turned[block] - centre.astype(np.float32)
+            centred = turned[block] - centre
             scaled = (centred * share[block, None]).astype(np.float64)
             covariance += scaled.T @ centred
             with_target += scaled.T @ (target[block] - mean)

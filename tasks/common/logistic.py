@@ -37,6 +37,9 @@ Floats = npt.NDArray[np.float64]
 Singles = npt.NDArray[np.float32]
 Link = Literal["softmax", "sigmoid"]
 
+_Memory = deque[tuple[Floats, Floats]]
+"""Steps, and by how much they changed the gradient of the rows' part of the loss."""
+
 BLOCK = 512
 """Rows a product: they stay in the processor's cache from the logits to the gradient."""
 
@@ -123,17 +126,15 @@ def fit(
 ) -> Step:
     """One strength; the arguments are those of `path`."""
     with _problem(features_ND, target, weight_N, k, link, scratch) as problem:
-        theta_RK = _approach(problem, l2, max_iterations)
-        (point,) = _walk(problem, [l2], tolerance, max_iterations, theta_RK)
-        return point.step(problem.basis)
+        return _single(problem, l2, tolerance, max_iterations)
 
 
 class Parts:
     """Many parts of the same rows, each learned from by itself. The rows are rotated once, which takes longer than to
     learn from a few thousand of them; all parts are standardised alike.
 
-    A part starts from the solution of the part before, and with the steps that L-BFGS remembers of it, if it has as
-    many classes and the same strength: of parts that share three quarters of their rows, it is then not far.
+    No part starts from the solution of another: that would have learned the labels of rows that are held out from this
+    one, and a solution is only as good as its tolerance.
 
     Args:
         features_ND, weight_N, link, scratch: see `path`; of all rows.
@@ -143,7 +144,6 @@ class Parts:
         with _threads() as pool, one_thread_a_product():
             self.basis, self._rows_NR = rotate(features_ND, weight_N, scratch, pool.map)
         self._link, self._scratch = link, scratch
-        self._last: tuple[int, float, Floats, _Memory] | None = None
 
     def rows(self, places: npt.NDArray[np.int64]) -> Singles:
         """A part's rows in the basis."""
@@ -164,30 +164,17 @@ class Parts:
         with _threads() as pool:
             share_P = weight_P / weight_P.sum()
             problem = _Problem(self.basis, self.rows(places), target, share_P, k, self._link, pool)
-            if self._last is not None and self._last[:2] == (k, l2):
-                theta_RK, memory = self._last[2:]
-            else:
-                theta_RK = _approach(problem, l2, max_iterations)
-                memory = _memory(theta_RK)
-            (point,) = _walk(problem, [l2], tolerance, max_iterations, theta_RK, memory)
-        self._last = k, l2, point.theta_RK, memory
-        return point.step(self.basis)
+            return _single(problem, l2, tolerance, max_iterations)
 
 
-_Memory = deque[tuple[Floats, Floats]]
-"""Steps, and by how much they changed the gradient of the rows' part of the loss."""
-
-
-def _memory(theta_RK: Floats) -> _Memory:
-    return deque(maxlen=int(np.clip(PAIR_BYTES // (2 * theta_RK.nbytes), 4, PAIRS)))
-
-
-def _approach(problem: _Problem, l2: float, max_iterations: int) -> Floats:
-    """Where a single strength starts: over stronger ones, if it is weak."""
+def _single(problem: _Problem, l2: float, tolerance: float, max_iterations: int) -> Step:
+    """One strength, over stronger ones if it is weak."""
     count = int(np.ceil(max(np.log10(STRONG / l2), 0.0) * A_DECADE))
     stronger = np.geomspace(STRONG, l2, count + 1)[:-1]
     last = deque(_walk(problem, stronger, LOOSE, max_iterations, problem.guess()), maxlen=1)
-    return last[0].theta_RK if last else problem.guess()
+    theta_RK = last[0].theta_RK if last else problem.guess()
+    (point,) = _walk(problem, [l2], tolerance, max_iterations, theta_RK)
+    return point.step(problem.basis)
 
 
 @dataclass(frozen=True)
@@ -212,11 +199,9 @@ def _walk(
     tolerance: float,
     limit: int,
     start_RK: Floats,
-    memory: _Memory | None = None,
 ) -> Iterator[_Point]:
     known: deque[_Point] = deque(maxlen=3)
-    if memory is None:
-        memory = _memory(start_RK)
+    memory: _Memory = deque(maxlen=int(np.clip(PAIR_BYTES // (2 * start_RK.nbytes), 4, PAIRS)))
     for l2 in map(float, strengths):
         at_RK = _extrapolate(known, l2) if known else start_RK
         with one_thread_a_product():

@@ -8,7 +8,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
-from PIL import Image, ImageOps
+from PIL import Image
 
 from .images import Picture, Pixels, decode_bands
 
@@ -61,7 +61,8 @@ def contact_sheet(
 def _filling(image: Image.Image) -> Image.Image:
     """So large that its longer side is `BOX`; of a few pixels, one sees each."""
     kind = Image.Resampling.NEAREST if max(image.size) < BOX else Image.Resampling.LANCZOS
-    return ImageOps.contain(image, (BOX, BOX), kind)
+    scale = BOX / max(image.size)
+    return image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))), kind)
 
 
 def save(figure: Figure, path: Path) -> None:

@@ -93,3 +93,14 @@ def test_the_same_figures_give_the_same_bytes(tmp_path, curve):
         map_picture(points(3), tmp_path / f"{name}.map.png", numbers=False)
     for kind in ("curve", "map"):
         assert (tmp_path / f"one.{kind}.png").read_bytes() == (tmp_path / f"two.{kind}.png").read_bytes()
+
+
+def test_an_image_that_is_a_line_and_one_of_four_pixels_are_shown(tmp_path, images):
+    Image.new("RGB", (900, 1), (255, 0, 255)).save(images / "0.png")
+    Image.new("RGB", (2, 2), (0, 255, 255)).save(images / "1.png")
+    rows = [{"path": f"{k}.png", "label": "a", "split": "test", "score": 9.0} for k in range(2)]
+    outliers_picture(pd.DataFrame(rows), images, tmp_path / "a.png", 3)
+    with Image.open(tmp_path / "a.png") as picture:
+        pixels = np.asarray(picture.convert("RGB"))
+    assert (pixels == (255, 0, 255)).all(axis=2).sum() == 220
+    assert (pixels == (0, 255, 255)).all(axis=2).sum() == 220 * 220

@@ -313,7 +313,7 @@ def test_a_part_has_the_solution_of_its_rows_standardised_like_the_whole(data, k
     y_N = y_N % k
     strength = 0.02 / (2 if k == 2 else 1)  # of two classes, theirs has one row of weights: the difference of ours
     parts = Parts(x_ND, weight_N, "softmax", None)
-    for part in (np.arange(0, 300, 2), np.arange(100, 300), np.arange(40)):  # the later start from those before
+    for part in (np.arange(0, 300, 2), np.arange(100, 300), np.arange(40)):
         step = parts.fit(part, y_N[part], weight_N[part], k, 0.02, tolerance=1e-7)
         theirs = LogisticRegression(C=1 / (strength * len(part)), tol=1e-9, max_iter=10_000).fit(z_ND[part], y_N[part])
         ours = softmax(x_ND @ step.weight_KD.T + step.bias_K)
@@ -321,15 +321,14 @@ def test_a_part_has_the_solution_of_its_rows_standardised_like_the_whole(data, k
         assert step.converged
 
 
-def test_a_part_needs_fewer_steps_after_one_that_shares_most_rows(data):
+def test_a_part_knows_nothing_of_those_before(data):
+    """Or models that judge held-out labels would begin with models that have learned them."""
     x_ND, y_N, weight_N = data
-    parts, alone = Parts(x_ND, weight_N, "softmax", None), Parts(x_ND, weight_N, "softmax", None)
     first, second = np.arange(0, 240), np.arange(60, 300)
-    parts.fit(first, y_N[first], weight_N[first], K, 1e-3)
-    after = parts.fit(second, y_N[second], weight_N[second], K, 1e-3)
-    fresh = alone.fit(second, y_N[second], weight_N[second], K, 1e-3)
-    assert np.allclose(after.weight_KD, fresh.weight_KD, atol=1e-3)
-    assert after.iterations < 30
+    parts, alone = Parts(x_ND, weight_N, "softmax", None), Parts(x_ND, weight_N, "softmax", None)
+    parts.fit(first, (y_N[first] + 1) % K, weight_N[first], K, 1e-3, tolerance=1e-2)
+    after, fresh = (each.fit(second, y_N[second], weight_N[second], K, 1e-3, tolerance=1e-2) for each in (parts, alone))
+    assert np.array_equal(after.weight_KD, fresh.weight_KD)
 
 
 def test_parts_on_the_disk_are_those_in_memory(data, tmp_path, monkeypatch):
@@ -337,5 +336,7 @@ def test_parts_on_the_disk_are_those_in_memory(data, tmp_path, monkeypatch):
     part = np.arange(0, 300, 3)
     solved = [Parts(x_ND, weight_N, "softmax", tmp_path).fit(part, y_N[part], weight_N[part], K, 0.02)]
     monkeypatch.setattr(basis, "IN_MEMORY", 0)
-    solved.append(Parts(x_ND, weight_N, "softmax", tmp_path).fit(part, y_N[part], weight_N[part], K, 0.02))
+    mapped = Parts(x_ND, weight_N, "softmax", tmp_path)
+    assert isinstance(mapped.rows(part), np.memmap)
+    solved.append(mapped.fit(part, y_N[part], weight_N[part], K, 0.02))
     assert np.array_equal(solved[0].weight_KD, solved[1].weight_KD)
