@@ -128,15 +128,15 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Run the flow `retrain` once, now: every stage a Prefect task, recorded in MLflow."""
-    from .servers import prepare_prefect, use_own_prefect
+    from .servers import prefect_for_this_process, prepare_prefect
 
     root = find_root(project)
     prepare_prefect(root)
-    use_own_prefect(root)
     from .config import load_params
 
     if not unattended:
         load_params(root / "params.yaml")  # refuse what is wrong before a server is started
+    prefect_for_this_process(root)
     from .retrain import retrain
 
     state: Any = retrain(str(root), unattended, return_state=True)
@@ -219,6 +219,7 @@ def ui(
     import signal
     import threading
 
+    from .login import login_hint
     from .servers import mlflow_server, prefect_server, prepare_prefect
     from .store import tracking_uri
 
@@ -231,7 +232,7 @@ def ui(
     pages = nullcontext(uri) if uri.startswith("http") else mlflow_server(root, uri, mlflow_port)
     with pages as mlflow_address, prefect_server(root, prefect_port) as prefect_address:
         print(f"MLflow:  {mlflow_address}", flush=True)
-        print(f"Prefect: {prefect_address}\nCtrl-C ends both", flush=True)
+        print(f"Prefect: {prefect_address}\n{login_hint(root)}\nCtrl-C ends both", flush=True)
         try:
             ended.wait()
         except KeyboardInterrupt:

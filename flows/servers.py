@@ -1,7 +1,8 @@
-"""Prefect and MLflow as local servers: where they keep their data, how they are started and found."""
+"""Prefect and MLflow as local servers: where they keep their data, how they are started, found and protected."""
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import signal
@@ -21,20 +22,33 @@ from tasks.common.errors import GraftError
 from tasks.common.files import read_json, write_json
 from tasks.common.paths import Paths
 
-from . import processes
+from . import child_server, processes
+from .login import server_login, use_login
 
 PREFECT_PORT, MLFLOW_PORT = 4200, 5000
 BEAT = 30
 """Seconds between two heartbeats of a flow run; Prefect allows no fewer."""
 
-PAGES: dict[str, dict[str, str]] = {"Prefect": {"PREFECT_UI_API_URL": "/api"}, "MLflow": {}}
-"""The variables that tell a server's own pages where it answers, which they take for the usual port else."""
-
 HEALTH = {"Prefect": "/api/health", "MLflow": "/health"}
+
+LOOPBACK = ("127.0.0.1", "localhost")
+
+TEMPORARY = [
+    *("uvicorn", "--factory", "prefect.server.api.server:create_app"),
+    *("--host", "127.0.0.1", "--log-level", "error", "--lifespan", "on"),
+]
+NO_PAGES = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
+"""The command and variables with which Prefect itself starts a temporary server."""
+
+_direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""A proxy knows nothing of this machine's ports."""
 
 
 def prepare_prefect(root: Path) -> None:
-    """Prefect's settings for this project, where the user has set none; before Prefect is imported."""
+    """Prefect's settings for this project, where you have set none; before Prefect is imported.
+
+    With PREFECT_API_URL the server is yours, and so is how to log in to it.
+    """
     defaults = {
         "PREFECT_HOME": str(root / ".prefect"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -43,8 +57,6 @@ def prepare_prefect(root: Path) -> None:
         "PREFECT_LOGGING_LOGGERS_PREFECT_TASK_RUNS_LEVEL": "INFO",
         "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
         "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "false",
-        "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
         # in memory they are lost with the server, and what a dead run held would be held for ever
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(BEAT),
@@ -52,6 +64,23 @@ def prepare_prefect(root: Path) -> None:
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+    no_proxy_for_this_machine()
+    if not os.environ.get("PREFECT_API_URL") or _names_own_server(os.environ["PREFECT_API_URL"], root):
+        use_login(root)
+
+
+def no_proxy_for_this_machine() -> None:
+    """Keeps a proxy of yours out of what this machine's processes say to each other, which it cannot deliver."""
+    known = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    hosts = [host.strip() for host in known.split(",") if host.strip()]
+    if "*" not in hosts:
+        text = ",".join([*hosts, *(host for host in LOOPBACK if host not in hosts)])
+        os.environ.update({"no_proxy": text, "NO_PROXY": text})
+
+
+def _names_own_server(url: str, root: Path) -> bool:
+    own = own_address("Prefect", root)
+    return bool(own) and url.rstrip("/").replace("//localhost:", "//127.0.0.1:") == f"{own}/api"
 
 
 @contextmanager
@@ -74,18 +103,46 @@ def server(what: str, words: list[str], port: int, root: Path) -> Iterator[str]:
         yield known
         return
     port = _free_from(port)
-    address, log = f"http://127.0.0.1:{port}", root / ".graft" / f"{what.lower()}-server.log"
-    process = _start(
-        [*words, "--port", str(port)], root, log, {name: address + path for name, path in PAGES[what].items()}
-    )
+    address = f"http://127.0.0.1:{port}"
+    words = [*words, "--port", str(port)]
+    with _running(what, words, address, root, _settings(what, address, root)) as process:
+        try:
+            key = processes.key(psutil.Process(process.pid))
+            write_json(_note(what, root), {"address": address, "process": key, "root": str(root.resolve())})
+            yield address
+        finally:
+            _note(what, root).unlink(missing_ok=True)
+
+
+@contextmanager
+def _running(
+    what: str, words: list[str], address: str, root: Path, settings: dict[str, str]
+) -> Iterator[subprocess.Popen[bytes]]:
+    """The server once it answers; it is ended with the block."""
+    no_proxy_for_this_machine()
+    log = root / ".graft" / f"{what.lower()}-server.log"
+    process = _start(words, root, log, settings)
     try:
-        key = processes.key(psutil.Process(process.pid))
         _wait(what, process, address + HEALTH[what], log)
-        write_json(_note(what, root), {"address": address, "process": key, "root": str(root.resolve())})
-        yield address
+        yield process
     finally:
-        _note(what, root).unlink(missing_ok=True)
         _end(process)
+
+
+def _settings(what: str, address: str, root: Path) -> dict[str, str]:
+    """What Prefect's server needs to know: where its pages find it, and whom it may answer.
+
+    By default it would answer everyone, and let every web page in your browser ask. MLflow's checks names by itself.
+    """
+    if what != "Prefect":
+        return {}
+    origins = ",".join(address.replace("127.0.0.1", host) for host in LOOPBACK)
+    return {
+        "PREFECT_UI_API_URL": f"{address}/api",
+        "PREFECT_SERVER_API_AUTH_STRING": server_login(root),
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": os.environ.get("PREFECT_SERVER_CORS_ALLOWED_ORIGINS", origins),
+        "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": os.environ.get("PREFECT_SERVER_CSRF_PROTECTION_ENABLED", "true"),
+    }
 
 
 def own_address(what: str, root: Path) -> str:
@@ -105,26 +162,46 @@ def use_own_prefect(root: Path) -> None:
         os.environ.setdefault("PREFECT_API_URL", f"{address}/api")
 
 
+def prefect_for_this_process(root: Path) -> None:
+    """Has Prefect use the server that PREFECT_API_URL names, or the project's own that runs, or one for this process.
+
+    Prefect would start one too, but leave it running if this process is killed. Call it before Prefect is imported.
+    """
+    use_own_prefect(root)
+    if os.environ.get("PREFECT_API_URL"):
+        return
+    stack = contextlib.ExitStack()
+    atexit.register(stack.close)  # after Prefect's own handlers, which still send logs
+    port = _free_from(0)
+    address = f"http://127.0.0.1:{port}"
+    # The pages of a run are seen later, with `graft ui`.
+    os.environ.setdefault("PREFECT_UI_URL", f"http://127.0.0.1:{PREFECT_PORT}")
+    words = [*TEMPORARY, "--port", str(port)]
+    stack.enter_context(_running("Prefect", words, address, root, {**_settings("Prefect", address, root), **NO_PAGES}))
+    os.environ["PREFECT_API_URL"] = f"{address}/api"
+
+
 def _note(what: str, root: Path) -> Path:
     return Paths(root).state / "servers" / f"{what.lower()}.json"
 
 
 def _free_from(port: int) -> int:
+    """The first free one from this on; any for 0."""
     for candidate in range(port, min(port + 100, 65536)):
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: one that ended is no hindrance
             probe.bind(("127.0.0.1", candidate))
-            return candidate
+            return int(probe.getsockname()[1])
     raise GraftError("no free port", got=f"{port} and the hundred above it are in use", todo="name another port")
 
 
-def _start(words: list[str], root: Path, log: Path, pages: dict[str, str]) -> subprocess.Popen[bytes]:
+def _start(words: list[str], root: Path, log: Path, settings: dict[str, str]) -> subprocess.Popen[bytes]:
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as file:
         return subprocess.Popen(
-            [sys.executable, "-m", *words],
+            [sys.executable, "-P", child_server.__file__, str(os.getpid()), *words],
             cwd=root,
-            env={**os.environ, **pages},
+            env={**os.environ, **settings},
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=file,
@@ -155,7 +232,7 @@ def mlflow_server(root: Path, uri: str, port: int = MLFLOW_PORT) -> AbstractCont
 
 def answers(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=2) as reply:
+        with _direct.open(url, timeout=2) as reply:
             return bool(reply.status == 200)
     except (urllib.error.URLError, OSError):
         return False
@@ -169,4 +246,8 @@ def _wait(what: str, process: subprocess.Popen[bytes], url: str, log: Path, seco
         if process.poll() is not None:
             break
         time.sleep(0.2)
-    raise GraftError(f"the {what} server did not start", got=f"see {log}", todo="free its port, or name another one")
+    raise GraftError(
+        f"the {what} server did not start",
+        got=f"see {log}",
+        todo="read its last lines; if its port is in use, name another",
+    )

@@ -57,7 +57,8 @@ def project(finished: Project, tmp_path: Path) -> Project:
 
 @pytest.fixture(scope="session")
 def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """A real Prefect server; the variables by which a process finds it."""
+    """A real Prefect server; the variables by which a process finds it and may use it."""
+    from flows.login import server_login
     from flows.servers import prefect_server
 
     root = tmp_path_factory.mktemp("prefect")
@@ -66,7 +67,8 @@ def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
     os.environ.update(settings)
     try:
         with prefect_server(root, free_port()) as address:
-            yield {**settings, "PREFECT_API_URL": f"{address}/api"}
+            login = {"PREFECT_API_AUTH_STRING": server_login(root)}
+            yield {**settings, **login, "PREFECT_API_URL": f"{address}/api"}
     finally:
         for name, value in before.items():
             if value is None:

@@ -29,6 +29,7 @@ import psutil
 from hook import Hook, listening
 from projects import Project, ask, free_port, made_repository, make_project, wait_for
 
+from flows.login import server_login
 from flows.servers import mlflow_server, prefect_server, prepare_prefect
 from tasks.audit.params import AuditParams
 from tasks.evaluate.params import EvaluateParams
@@ -464,6 +465,7 @@ def main() -> int:
     with listening() as hook, prefect_server(base, free_port()) as address:
         PARAMS["retrain"]["notify"] = [hook.address]
         prefect = {"PREFECT_API_URL": f"{address}/api", "PREFECT_HOME": os.environ["PREFECT_HOME"]}
+        prefect["PREFECT_API_AUTH_STRING"] = server_login(base)
         small = found(base / "small", SMALL, options.source, prefect, hook)
         town = found(base / "town", options.images, options.source, prefect, hook)
         try:

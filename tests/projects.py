@@ -334,7 +334,8 @@ def ask(prefect_api: dict[str, str], question: Callable[[Any], Any]) -> Any:
     from prefect.client.orchestration import PrefectClient
 
     async def answer() -> Any:
-        async with PrefectClient(prefect_api["PREFECT_API_URL"]) as client:
+        login = prefect_api.get("PREFECT_API_AUTH_STRING")
+        async with PrefectClient(prefect_api["PREFECT_API_URL"], auth_string=login) as client:
             return await question(client)
 
     return asyncio.run(answer())

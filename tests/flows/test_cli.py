@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import requests
 from projects import Project, copy_prefect_database, draw_classes, free_port, wait_for
 
 from flows.servers import answers
@@ -129,13 +130,20 @@ def test_ui_serves_both_pages_and_ends_cleanly(project: Project, prefect_api: di
         )
         with urllib.request.urlopen(query) as reply:
             assert json.load(reply)["experiment"]["name"] == "graft"
-        told = [process.stdout.readline(), process.stdout.readline()]  # type: ignore[union-attr]
+        told = [process.stdout.readline() for _ in range(3)]  # type: ignore[union-attr]
         assert str(mlflow_port) in told[0]
         assert str(prefect_port) in told[1]
+        login = (project.root / ".graft" / "prefect-login").read_text(encoding="utf-8").strip()
+        assert told[2] == f"Log in to Prefect with the content of {project.root / '.graft' / 'prefect-login'}\n"
+        url = f"http://127.0.0.1:{prefect_port}/api/admin/version"
+        assert requests.get(url, timeout=10).status_code == 401
+        assert requests.get(url, auth=tuple(login.split(":")), timeout=10).status_code == 200  # type: ignore[arg-type]
     finally:
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=60)
+        rest, _ = process.communicate(timeout=60)
     assert process.returncode == 0
+    logs = [file.read_text(encoding="utf-8") for file in (project.root / ".graft").glob("*.log")]
+    assert not any(login.partition(":")[2] in text for text in [*told, rest, *logs]), "the password is in no output"
     assert not answers(f"http://127.0.0.1:{mlflow_port}/health")
     assert not answers(f"http://127.0.0.1:{prefect_port}/api/health")
     left = [
