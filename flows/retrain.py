@@ -35,6 +35,7 @@ from . import account, ledger, processes
 from .account import Outcome
 from .changes import Changes, pending
 from .config import GateParams, RetrainParams, load_params, model_name
+from .deployed import refuse_another_project
 from .gate import Check, Verdict, incomparable, judge, unopposed
 from .heartbeat import bury_the_dead, ensure_watch, last_death, sign
 from .lock import Busy, alone
@@ -247,9 +248,10 @@ def retrain(project: str, unattended: bool = False) -> Any:
 
     Raises:
         StageFailed: a stage did not end well; what ran before it stays.
-        GraftError: another step did not.
+        GraftError: another step did not, or this is the run of a deployment for another project.
     """
     root = Path(project).resolve()
+    refuse_another_project(root)
     if not unattended:
         return _work(root, False)
     processes.end_with_the_worker()

@@ -6,8 +6,10 @@ import os
 import signal
 from pathlib import Path
 
+from tasks.common.environment import PROJECT
 from tasks.common.errors import GraftError
 
+from .login import login_hint
 from .servers import PREFECT_PORT, prefect_server, prepare_prefect
 from .workspace import committed_params, repository
 
@@ -43,12 +45,13 @@ def serve(root: Path, cron: str, timezone: str, name: str, port: int = PREFECT_P
     prepare_prefect(root)
     check_schedule(cron, timezone)
     repository(root)
+    os.environ[PROJECT] = str(root)  # for the runs' processes, which refuse any other
     if os.environ.get("PREFECT_API_URL"):
         _serve(root, cron, timezone, name)
         return
     with prefect_server(root, port) as address:
         os.environ["PREFECT_API_URL"] = f"{address}/api"  # for the runs' processes
-        print(f"Prefect: {address}", flush=True)
+        print(f"Prefect: {address}\n{login_hint(root)}", flush=True)
         from prefect.settings import PREFECT_API_URL, temporary_settings
 
         with temporary_settings({PREFECT_API_URL: f"{address}/api"}):  # this one has read its settings already

@@ -19,6 +19,10 @@ FLOW_RUN, FLOW_RUN_URL = "GRAFT_FLOW_RUN_ID", "GRAFT_FLOW_RUN_URL"
 """The variables by which the flow names itself."""
 
 
+PROJECT = "GRAFT_PROJECT"
+"""The variable with the project that a worker, or `graft serve`, runs; it takes no other."""
+
+
 def of_flow() -> dict[str, str]:
     """What the flow has told this process of itself; empty without a flow."""
     return {name: os.environ[name] for name in (PARENT, FLOW_RUN, FLOW_RUN_URL) if os.environ.get(name)}

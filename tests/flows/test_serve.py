@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -42,6 +43,14 @@ def test_a_deployment_is_served_with_its_schedule_and_runs_all_stages_for_new_im
         run = ask(prefect_api, lambda client: client.create_flow_run_from_deployment(deployment.id))
         ended = wait_for(lambda: final(prefect_api, run.id))
         assert ended.state_name == "Completed"
+
+        trap = planted(tmp_path / "trap", tmp_path / "sprung")
+        asked = {"project": str(trap), "unattended": False}
+        run = ask(prefect_api, lambda client: client.create_flow_run_from_deployment(deployment.id, parameters=asked))
+        refused = wait_for(lambda: final(prefect_api, run.id))
+        assert refused.state_name == "Failed"
+        assert "this deployment runs another project" in refused.state.message
+        assert not (tmp_path / "sprung").exists(), "no command of that project has run"
     finally:
         served.send_signal(signal.SIGINT)
         served.communicate(timeout=60)
@@ -51,6 +60,16 @@ def test_a_deployment_is_served_with_its_schedule_and_runs_all_stages_for_new_im
     assert result.repro("--pull") == [], "what was pushed is whole and up to date"
     for stage in STAGES:
         assert result.json(f"runs/{stage}.json")["run_id"] != finished.json(f"runs/{stage}.json")["run_id"], "it ran"
+
+
+def planted(folder: Path, sprung: Path) -> Path:
+    """A folder whose pipeline runs somebody else's command."""
+    folder.mkdir()
+    command = f"touch {sprung}"
+    stages = {stage: {"cmd": command, "always_changed": True} for stage in STAGES}
+    (folder / "dvc.yaml").write_text(json.dumps({"stages": stages}), encoding="utf-8")
+    (folder / "params.yaml").write_text("{}", encoding="utf-8")
+    return folder
 
 
 def clone(folder: Path) -> Project:
