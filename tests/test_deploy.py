@@ -5,6 +5,7 @@ The servers of the compose file run as processes, by its own commands; their dat
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 import shlex
@@ -119,7 +120,7 @@ def examples() -> dict[str, str]:
     """The variables of .env.example, with something in those that each must fill in."""
     lines = (DEPLOY / ".env.example").read_text(encoding="utf-8").splitlines()
     pairs = (line.split("=", 1) for line in lines if line and not line.startswith("#"))
-    return {**dict(pairs), "POSTGRES_PASSWORD": "secret"}  # type: ignore[arg-type]
+    return {**dict(pairs), "POSTGRES_PASSWORD": "secret", "PREFECT_AUTH_STRING": "graft:secret"}  # type: ignore[arg-type]
 
 
 def compose(**values: str) -> Any:
@@ -144,6 +145,14 @@ def lasting(services: dict[str, Any]) -> dict[str, Any]:
 def test_every_variable_of_the_compose_file_is_explained_and_no_other() -> None:
     text = (DEPLOY / "compose.yaml").read_text(encoding="utf-8").replace("$$", "")
     assert set(re.findall(r"\$\{(\w+)", text)) == examples().keys()
+
+
+def test_docker_refuses_to_start_without_passwords_and_no_example_holds_one() -> None:
+    text = (DEPLOY / "compose.yaml").read_text(encoding="utf-8")
+    lines = (DEPLOY / ".env.example").read_text(encoding="utf-8").splitlines()
+    for name in ("POSTGRES_PASSWORD", "PREFECT_AUTH_STRING"):
+        assert re.search(rf"\$\{{{name}:\?[^}}]+\}}", text), name
+        assert f"{name}=" in lines
 
 
 def test_services_wait_for_each_other_stay_up_and_are_asked_for_their_health() -> None:
@@ -306,9 +315,10 @@ def test_the_mlflow_server_answers_by_its_names_alone_and_keeps_artifacts(
         assert kept.read_text(encoding="utf-8") == "kept"
 
 
-def test_the_prefect_server_is_healthy_and_tells_its_pages_where_it_is(tmp_path: Path) -> None:
+def test_the_prefect_server_tells_its_pages_where_it_is_and_answers_only_who_has_the_password(tmp_path: Path) -> None:
     port = str(free_port())
-    service = compose(PREFECT_PORT=port, PUBLIC_HOST="graft.example.org")["services"]["prefect"]
+    services = compose(PREFECT_PORT=port, PUBLIC_HOST="graft.example.org")["services"]
+    service = services["prefect"]
     database = {
         "PREFECT_HOME": str(tmp_path),
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{tmp_path}/prefect.db",
@@ -317,3 +327,12 @@ def test_the_prefect_server_is_healthy_and_tells_its_pages_where_it_is(tmp_path:
         with urllib.request.urlopen(health.replace("/api/health", "/ui-settings"), timeout=30) as reply:
             told = reply.read().decode()
         assert f"http://graft.example.org:{port}/api" in told
+        url = health.replace("/health", "/admin/version")
+        login = base64.b64encode(services["worker"]["environment"]["PREFECT_API_AUTH_STRING"].encode()).decode()
+        assert status(url, Authorization=f"Basic {login}") == 200
+        assert status(url) == status(url, Host="evil.example.org") == 401
+        pages = f"http://graft.example.org:{port}"
+        for origin, allowed in ((pages, pages), ("http://evil.example.org", None)):
+            request = urllib.request.Request(url, headers={"Authorization": f"Basic {login}", "Origin": origin})
+            with urllib.request.urlopen(request, timeout=30) as reply:
+                assert reply.headers["Access-Control-Allow-Origin"] == allowed
