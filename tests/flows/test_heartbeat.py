@@ -39,6 +39,7 @@ from flows.heartbeat import (
     heartbeat_settings,
     last_death,
 )
+from flows.login import server_login
 from flows.servers import prefect_server
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -192,6 +193,7 @@ def test_after_a_power_cut_the_dead_run_is_ended_and_lets_others_start(
     own.root.mkdir()
     copy_prefect_database(prefect_api, own)
     here = {"PREFECT_HOME": str(own.root / ".prefect"), "PREFECT_API_URL": f"http://127.0.0.1:{port}/api"}
+    here["PREFECT_API_AUTH_STRING"] = server_login(own.root)
     for name, value in here.items():
         monkeypatch.setenv(name, value)
     with temporary_settings({PREFECT_API_URL: here["PREFECT_API_URL"]}):
