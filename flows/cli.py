@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from tasks.common.environment import own_python_first
+from tasks.common.environment import no_proxy_for_this_machine, own_python_first
 from tasks.common.errors import GraftError, ParamsError
 from tasks.common.paths import find_root
 from tasks.common.task import MAIN
@@ -44,6 +44,7 @@ LOOK_NEXT = (
 
 def main() -> NoReturn:
     """Runs a command; an error that the user can mend is printed without a traceback, and the exit code is 2."""
+    no_proxy_for_this_machine()
     try:
         app()
     except GraftError as error:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import psutil
 
+from tasks.common.environment import LOOPBACK, no_proxy_for_this_machine
 from tasks.common.errors import GraftError
 from tasks.common.files import read_json, write_json
 from tasks.common.paths import Paths
@@ -30,8 +31,6 @@ BEAT = 30
 """Seconds between two heartbeats of a flow run; Prefect allows no fewer."""
 
 HEALTH = {"Prefect": "/api/health", "MLflow": "/health"}
-
-LOOPBACK = ("127.0.0.1", "localhost")
 
 TEMPORARY = [
     *("uvicorn", "--factory", "prefect.server.api.server:create_app"),
@@ -64,18 +63,8 @@ def prepare_prefect(root: Path) -> None:
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
-    no_proxy_for_this_machine()
     if not os.environ.get("PREFECT_API_URL") or _names_own_server(os.environ["PREFECT_API_URL"], root):
         use_login(root)
-
-
-def no_proxy_for_this_machine() -> None:
-    """Keeps a proxy of yours out of what this machine's processes say to each other, which it cannot deliver."""
-    known = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
-    hosts = [host.strip() for host in known.split(",") if host.strip()]
-    if "*" not in hosts:
-        text = ",".join([*hosts, *(host for host in LOOPBACK if host not in hosts)])
-        os.environ.update({"no_proxy": text, "NO_PROXY": text})
 
 
 def _names_own_server(url: str, root: Path) -> bool:

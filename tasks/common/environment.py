@@ -22,6 +22,8 @@ FLOW_RUN, FLOW_RUN_URL = "GRAFT_FLOW_RUN_ID", "GRAFT_FLOW_RUN_URL"
 PROJECT = "GRAFT_PROJECT"
 """The variable with the project that a worker, or `graft serve`, runs; it takes no other."""
 
+LOOPBACK = ("127.0.0.1", "localhost")
+
 
 def of_flow() -> dict[str, str]:
     """What the flow has told this process of itself; empty without a flow."""
@@ -32,6 +34,15 @@ def own_python_first() -> dict[str, str]:
     """This process's environment with this Python first in the PATH, so that dvc.yaml's `python` is this one."""
     folder = str(Path(sys.executable).parent)
     return {**os.environ, "PATH": os.pathsep.join([folder, os.environ.get("PATH", "")])}
+
+
+def no_proxy_for_this_machine() -> None:
+    """Keeps a proxy of yours out of what this machine's processes say to each other, which it cannot deliver."""
+    known = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    hosts = [host.strip() for host in known.split(",") if host.strip()]
+    if "*" not in hosts:
+        text = ",".join([*hosts, *(host for host in LOOPBACK if host not in hosts)])
+        os.environ.update({"no_proxy": text, "NO_PROXY": text})
 
 
 def process_key(process: psutil.Process) -> str:
