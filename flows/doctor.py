@@ -151,10 +151,11 @@ def _disk(root: Path) -> Finding:
 
 
 def _mlflow(root: Path) -> Finding:
+    from .addresses import redacted
     from .store import has_store, tracking_uri
     from .tracking import Tracker
 
-    uri = tracking_uri(root)
+    uri = redacted(tracking_uri(root))
     try:
         if has_store(root):
             Tracker(root)

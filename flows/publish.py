@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tasks.common.errors import GraftError
 
+from .addresses import redacted
 from .ledger import FILE
 from .versioning import dvc, dvc_remote, git, try_git
 from .workspace import OWN_BRANCH, Workspace
@@ -75,6 +76,6 @@ def _rebase(workspace: Workspace) -> None:
         try_git(workspace.tree, "rebase", "--abort")
         raise GraftError(
             f"{workspace.branch} has changed while the run was at work, in the same files",
-            got=", ".join(where) or (done.stderr.strip().splitlines() or ["a conflict"])[-1],
+            got=", ".join(where) or redacted((done.stderr.strip().splitlines() or ["a conflict"])[-1]),
             todo="nothing: the next run begins with what is there now, and what was computed is in DVC's cache",
         )

@@ -15,6 +15,7 @@ from tasks.common.errors import GraftError
 from tasks.common.params import read_params
 
 from . import versioning
+from .addresses import redacted
 from .executions import RESULT, Execution, Records
 
 
@@ -121,7 +122,7 @@ def _lock(records: Records, execution: Execution, name: str) -> dict[str, Any]:
         except (MlflowException, OSError) as error:
             raise GraftError(
                 f"the run that made {name} has not kept its dvc.lock",
-                got=str(error).splitlines()[0][:300],
+                got=redacted(str(error).splitlines()[0][:300]),
                 todo="name another version",
             ) from error
         stages = read_params(Path(file)).get("stages")

@@ -33,6 +33,7 @@ from tasks.pipeline import STAGE_TASKS, StageFailed, run_dvc
 
 from . import account, ledger, processes
 from .account import Outcome
+from .addresses import without_secrets
 from .changes import Changes, pending
 from .config import GateParams, RetrainParams, load_params, model_name
 from .deployed import refuse_another_project
@@ -419,7 +420,7 @@ MLFLOW_PAGES = "GRAFT_MLFLOW_PAGES"
 
 def run_link(tracker: Tracker, run_id: str, project: Path) -> str:
     """The address of a run in MLflow's pages; for a store in a file, where `graft ui` would show it."""
-    base = os.environ.get(MLFLOW_PAGES) or (tracker.uri if tracker.uri.startswith("http") else "")
+    base = os.environ.get(MLFLOW_PAGES) or (without_secrets(tracker.uri) if tracker.uri.startswith("http") else "")
     base = (
         base or own_address("MLflow", project) or f"http://127.0.0.1:{os.environ.get('GRAFT_MLFLOW_PORT', MLFLOW_PORT)}"
     )

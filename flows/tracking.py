@@ -30,6 +30,7 @@ from tasks.common.record import Record
 from tasks.common.task import MAIN
 
 from . import processes
+from .addresses import redacted
 from .dataset import dataset_entity
 from .store import tracking_uri
 from .versioning import GitState, git_state
@@ -79,7 +80,7 @@ class Tracker:
             kind = TransientError if server_may_recover(error) else GraftError
             raise kind(
                 "MLflow cannot be reached",
-                got=f"{self.uri}: {str(error).splitlines()[0][:300]}",
+                got=redacted(f"{self.uri}: {str(error).splitlines()[0][:300]}"),
                 todo="start the server, correct MLFLOW_TRACKING_URI, or unset it to record inside the project",
             ) from error
 

@@ -21,12 +21,14 @@ from tasks.common.environment import own_python_first
 from tasks.common.errors import DataError, GraftError, TransientError
 from tasks.common.files import md5
 
+from .addresses import redacted, without_secrets
+
 
 @dataclass(frozen=True)
 class GitState:
     """The commit that is checked out; empty strings where there is no repository or no commit yet.
 
-    `origin` is without the user and password that an address may carry.
+    `origin` is without the password that an address may carry, and over HTTP without the user.
     """
 
     commit: str
@@ -36,9 +38,7 @@ class GitState:
 
     def link(self, path: str) -> str:
         """A web address of `path` at this commit, for origins that have one; else empty."""
-        match = re.match(
-            r"^(?:https?://(?:[^@/]+@)?|git@|ssh://git@)([^/:]+)(?::\d+)?[/:](.+?)(?:\.git)?/?$", self.origin
-        )
+        match = re.match(r"^(?:https?://|git@|ssh://git@)([^/:]+)(?::\d+)?[/:](.+?)(?:\.git)?/?$", self.origin)
         if not match or not self.commit:
             return ""
         host, project = match.groups()
@@ -63,7 +63,7 @@ def git_state(root: Path) -> GitState:
         dirty=bool(
             ask("status", "--porcelain", "--untracked-files=no", "--", ".", *(f":(exclude){name}" for name in MADE))
         ),
-        origin=re.sub(r"^(https?://)[^@/]+@", r"\1", ask("config", "--get", "remote.origin.url")),
+        origin=without_secrets(ask("config", "--get", "remote.origin.url")),
     )
 
 
@@ -80,7 +80,7 @@ def git(root: Path, *words: str, doing: str, say: str = "") -> str:
     """
     done = try_git(root, *words, say=say)
     if done.returncode:
-        said = done.stderr.strip() or done.stdout.strip() or "no message"
+        said = redacted(done.stderr.strip() or done.stdout.strip() or "no message")
         kind = TransientError if any(words in said.lower() for words in UNREACHED) else GraftError
         raise kind(
             f"git failed while {doing}",
@@ -109,13 +109,14 @@ UNREACHED = (
 
 
 def try_git(root: Path, *words: str, say: str = "") -> subprocess.CompletedProcess[str]:
-    """What became of a git command, whatever it was. No hooks run: those that DVC installs would check out data."""
+    """What became of a git command, whatever it was. No hooks run: those that DVC installs would check out data, and
+    nobody asked for another's when Graft works in a worktree of its own."""
     who = f"graft@{socket.gethostname()}"
     asked = {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
     names = {f"GIT_{role}_{what}": value for role in ROLES for what, value in (("NAME", "Graft"), ("EMAIL", who))}
     known = {} if _has_identity(str(root)) else names
     return subprocess.run(
-        ["git", "-C", str(root), *words],
+        ["git", "-C", str(root), "-c", f"core.hooksPath={os.devnull}", *words],
         input=say,
         env={**known, **os.environ, **asked},
         capture_output=True,
@@ -130,6 +131,12 @@ ROLES = ("AUTHOR", "COMMITTER")
 def _has_identity(root: str) -> bool:
     done = subprocess.run(["git", "-C", root, "config", "user.email"], capture_output=True)
     return done.returncode == 0
+
+
+def shared_state(root: Path) -> Path:
+    """A folder for what all worktrees of the repository share and nobody commits; in .graft where there is no git."""
+    done = try_git(root, "rev-parse", "--git-common-dir")
+    return root / done.stdout.strip() / "graft" if done.returncode == 0 else root / ".graft"
 
 
 def dvc_command(*words: str) -> list[str]:
@@ -147,7 +154,7 @@ def dvc(root: Path, words: Sequence[str], doing: str) -> str:
     if done.returncode:
         raise GraftError(
             f"DVC failed while {doing}",
-            got=(done.stderr.strip() or done.stdout.strip() or "no message").splitlines()[-1],
+            got=redacted((done.stderr.strip() or done.stdout.strip() or "no message").splitlines()[-1]),
             todo=f"run `dvc {' '.join(words)} -v` in {root} to see more",
         )
     return done.stdout
@@ -373,7 +380,7 @@ def fetch_object(root: Path, digest: str, what: str) -> None:
         with Repo(str(root)) as repo:
             failed = repo.cloud.pull([HashInfo("md5", digest)]).failed
     except (DvcException, OSError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = redacted((str(error).splitlines() or [type(error).__name__])[0])
         raise _not_there(digest, what, reason, TransientError) from error
     if failed:
         raise _not_there(digest, what, "the remote has not got it")

@@ -19,6 +19,7 @@ from tasks.common.params import read_params
 from tasks.common.paths import STAGES
 from tasks.common.task import Task
 
+from .addresses import redacted
 from .config import model_name
 from .image_changes import ImageChanges, images_between
 from .reasons import Reason, changed_keys, reasons_of, sentence_of, some
@@ -152,7 +153,7 @@ def _last(tracker: Tracker) -> Run:
     if not found:
         raise GraftError(
             "this MLflow store has none of the runs that made what lies here",
-            got=tracker.uri,
+            got=redacted(tracker.uri),
             todo="set MLFLOW_TRACKING_URI to the store that recorded them, or name a run",
         )
     return max(found, key=lambda run: run.info.start_time)

@@ -237,15 +237,25 @@ def test_the_images_are_pinned_and_made_of_what_is_in_the_repository() -> None:
 
 
 def test_git_of_the_worker_finds_the_token() -> None:
-    environment = compose(GIT_USERNAME="robot", GIT_TOKEN="t0ken")["services"]["worker"]["environment"]
+    settings = {"GIT_HOST": "git.example.org", "GIT_USERNAME": "robot", "GIT_TOKEN": "t0ken"}
+    environment = compose(**settings)["services"]["worker"]["environment"]
     asked = {**os.environ, **environment, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
     question = "protocol=https\nhost=git.example.org\n\n"
     done = subprocess.run(["git", "credential", "fill"], input=question, env=asked, capture_output=True, text=True)
     assert done.stdout.splitlines() == [*question.split(), "username=robot", "password=t0ken"]
 
-    without = {**asked, "GIT_TOKEN": ""}
-    done = subprocess.run(["git", "credential", "fill"], input=question, env=without, capture_output=True, text=True)
-    assert done.returncode, "without a token git fails at once"
+    for host in ("evil.example.org", "git.example.org.evil.org"):
+        other = f"protocol=https\nhost={host}\n\n"
+        done = subprocess.run(["git", "credential", "fill"], input=other, env=asked, capture_output=True, text=True)
+        assert done.returncode, f"{host} gets no token"
+        assert "t0ken" not in done.stdout
+
+    for name in ("GIT_TOKEN", "GIT_HOST"):
+        environment = compose(**{**settings, name: ""})["services"]["worker"]["environment"]
+        done = subprocess.run(
+            ["git", "credential", "fill"], input=question, env={**asked, **environment}, capture_output=True, text=True
+        )
+        assert done.returncode, f"without {name} git fails at once"
 
 
 # the servers of deploy/compose.yaml as processes, their databases in files
