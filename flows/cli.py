@@ -165,13 +165,16 @@ def promote(
     version: Annotated[str, typer.Argument(help="A version of the registered model, or an alias.")] = "challenger",
     why: Why = "",
     anyway: Annotated[bool, typer.Option("--anyway", help="Even if the gate has refused it.")] = False,
+    unverified: Annotated[
+        bool, typer.Option("--unverified", help="Even if no digest tells that its files are those registered.")
+    ] = False,
     project: Project = HERE,
     as_json: AsJson = False,
 ) -> None:
     """Make a version of the registered model the champion; it is tried out first, and written into the ledger."""
     from .deciding import promote_version
 
-    entry = promote_version(find_root(project), version, why, anyway=anyway)
+    entry = promote_version(find_root(project), version, why, anyway=anyway, unverified=unverified)
     _show(entry, as_json, f"{entry['model']} version {entry['version']} is the champion")
 
 

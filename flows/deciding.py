@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from mlflow.entities.model_registry import ModelVersion
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -14,15 +15,20 @@ from tasks.common.errors import GraftError
 
 from . import ledger, promotion
 from .config import model_name
-from .registry import find_version
+from .ledger import Entry
+from .registry import CHAMPION, aliases_of, fetched_model, find_version
 from .store import has_store
 from .tracking import Tracker
 
 BY_HAND = "decided by hand"
 
 
-def promote_version(root: Path, wanted: str, why: str, *, anyway: bool) -> dict[str, Any]:
+def promote_version(root: Path, wanted: str, why: str, *, anyway: bool, unverified: bool = False) -> dict[str, Any]:
     """Makes a version the champion; the entry of the ledger.
+
+    Args:
+        anyway: even if the gate has refused it.
+        unverified: even if nothing outside MLflow tells whether its files are those that were registered.
 
     Raises:
         GraftError: there is no such version, it is the champion, it cannot be used, or the gate has refused it.
@@ -37,9 +43,20 @@ def promote_version(root: Path, wanted: str, why: str, *, anyway: bool) -> dict[
             got=said.removeprefix("refused: "),
             todo="name another version, or promote it all the same: --anyway, and say --why",
         )
-    entry = promotion.promote(tracker, version, why or BY_HAND)
+    if unverified and aliases_of(tracker, name).get(CHAMPION) == str(version.version):
+        return asdict(_vouched(tracker, version))
+    entry = promotion.promote(tracker, version, why or BY_HAND, unverified=unverified)
     ledger.mend(tracker, name)
     return asdict(entry)
+
+
+def _vouched(tracker: Tracker, version: ModelVersion) -> Entry:
+    """The entry of the champion, which from now on is what MLflow has."""
+    with fetched_model(tracker, version, unverified=True):
+        kept = ledger.mend(tracker, version.name)
+    entry = ledger.decided(kept, str(version.version))
+    assert entry is not None, "`settle` has written one"
+    return entry
 
 
 def roll_back_champion(root: Path, why: str) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from mlflow.entities.model_registry import ModelVersion
 from tasks.common.errors import GraftError
 from tasks.common.files import whole_file
 
+from . import integrity
 from .tracking import Tracker
 
 FILE = "ledger.jsonl"
@@ -52,6 +53,7 @@ class Entry:
         metrics: of the test, of the challenger and (`champion_...`) of the champion on the same images.
         git_commit, data_hash, run_id: of what made the version.
         flow_run_url: of the run that decided; empty if a person did.
+        digest: of the model's files (flows/integrity.py), by which they are checked before they are loaded.
     """
 
     id: str
@@ -67,6 +69,10 @@ class Entry:
     data_hash: str = ""
     run_id: str = ""
     flow_run_url: str = ""
+    digest: str = ""
+
+    def key(self) -> integrity.Key:
+        return self.model, self.version, self.run_id
 
     def line(self) -> str:
         return json.dumps(asdict(self), ensure_ascii=False)
@@ -82,6 +88,7 @@ def new_entry(
     why: str,
     metrics: dict[str, float] | None = None,
     flow_run_url: str = "",
+    digest: str = "",
 ) -> Entry:
     """An entry of now, of what is known of a version."""
     now = datetime.now(UTC)
@@ -99,6 +106,7 @@ def new_entry(
         data_hash=version.tags.get("dvc.raw", ""),
         run_id=version.run_id or "",
         flow_run_url=flow_run_url,
+        digest=digest,
     )
 
 
@@ -128,16 +136,21 @@ def withdraw(tracker: Tracker, entry: Entry) -> None:
 
 def entries(tracker: Tracker, name: str) -> list[Entry]:
     """All entries of a registered model, of the project's file and of MLflow, oldest first."""
-    return _in_order([*read(tracker.paths.root, name), *_recorded(tracker, name)])
+    return _in_order([*_recorded(tracker, name), *read(tracker.paths.root, name)])
 
 
 def mend(tracker: Tracker, name: str) -> list[Entry]:
     """Gives the file the entries that only MLflow has, and MLflow those of its versions that only the file has; returns
     all."""
-    ours, theirs = read(tracker.paths.root), _recorded(tracker, name)
-    whole = _in_order([*ours, *theirs])
-    if len(whole) > len(ours):
-        write(tracker.paths.root, whole)
+    root = tracker.paths.root
+    ours, theirs = read(root), _recorded(tracker, name)
+    digests = integrity.at_hand(root)
+    whole = [
+        entry if entry.digest else replace(entry, digest=digests.get(entry.key(), ""))
+        for entry in _in_order([*theirs, *ours])
+    ]
+    if whole != ours:
+        write(root, whole)
     known = {entry.id for entry in theirs}
     there = {str(version.version): version.run_id for version in _versions(tracker, name)}
     for entry in ours:
@@ -145,6 +158,16 @@ def mend(tracker: Tracker, name: str) -> list[Entry]:
         if entry.model == name and entry.id not in known and there.get(entry.version, "") == entry.run_id:
             enter(tracker, entry)
     return [entry for entry in whole if entry.model == name]
+
+
+def digest_of(root: Path, key: integrity.Key) -> str:
+    """The digest of a version's files that is not MLflow's own word; empty if there is none.
+
+    Raises:
+        GraftError: a line of the file is no entry.
+    """
+    kept = {entry.key(): entry.digest for entry in read(root) if entry.digest}
+    return kept.get(key) or integrity.at_hand(root).get(key) or integrity.in_history(root, key)
 
 
 def champion_of(kept: Sequence[Entry]) -> str:
@@ -179,7 +202,7 @@ def read(root: Path, name: str | None = None) -> list[Entry]:
     if not file.is_file():
         return []
     found = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(file.read_text(encoding="utf-8").split("\n"), 1):
         if line.strip():
             found.append(parse(line, f"{FILE}, line {number}"))
     return [entry for entry in found if name is None or entry.model == name]
@@ -191,8 +214,9 @@ def write(root: Path, kept: Iterable[Entry]) -> None:
 
 
 def _recorded(tracker: Tracker, name: str) -> list[Entry]:
+    """Without digests: those must not come from where the models' files can be replaced."""
     return [
-        parse(text, f"tag {key} of version {version.version} of `{name}` in MLflow")
+        replace(parse(text, f"tag {key} of version {version.version} of `{name}` in MLflow"), digest="")
         for version in _versions(tracker, name)
         for key, text in version.tags.items()
         if key.startswith(TAG)
@@ -209,12 +233,8 @@ def _versions(tracker: Tracker, name: str) -> list[ModelVersion]:
 
 
 def _in_order(kept: Iterable[Entry]) -> list[Entry]:
-    """Of the same entry the longer: MLflow's may be cut."""
-    by_id: dict[str, Entry] = {}
-    for entry in kept:
-        known = by_id.get(entry.id)
-        if known is None or len(entry.line()) > len(known.line()):
-            by_id[entry.id] = entry
+    """Of the same entry the last: MLflow's, which come first, may be cut, and others may write there."""
+    by_id = {entry.id: entry for entry in kept}
     return sorted(by_id.values(), key=lambda entry: (entry.at, entry.id))
 
 

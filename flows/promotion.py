@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 import mlflow
 from mlflow.entities.model_registry import ModelVersion
@@ -15,7 +16,7 @@ from tasks.common.errors import GraftError
 
 from . import ledger
 from .ledger import Entry
-from .registry import CHALLENGER, CHAMPION, PREVIOUS, aliases_of, find_version
+from .registry import CHALLENGER, CHAMPION, PREVIOUS, aliases_of, fetched_model, find_version, key_of
 from .tracking import Tracker
 
 PENDING = "graft.pending"
@@ -32,8 +33,12 @@ def promote(
     *,
     metrics: Mapping[str, float] | None = None,
     flow_run_url: str = "",
+    unverified: bool = False,
 ) -> Entry:
     """Makes a version the champion, and the champion the previous one; written into the ledger.
+
+    Args:
+        unverified: also a version of which no digest is known; that of what MLflow has is kept then.
 
     Raises:
         GraftError: the version is the champion, or cannot be used; nothing has changed then.
@@ -44,13 +49,31 @@ def promote(
     if champion == number:
         raise GraftError(
             f"version {number} of `{version.name}` is the champion already",
-            todo="name another version, or an alias: graft promote challenger",
+            todo=_instead(before, number),
         )
     what = "promoted" if champion else "first"
-    entry = ledger.new_entry(version, what, champion, why, dict(metrics or {}), flow_run_url)  # type: ignore[arg-type]
     after = {**before, CHAMPION: number, **({PREVIOUS: champion} if champion else {})}
-    _change(tracker, entry, before, after)
+    with fetched_model(tracker, version, unverified=unverified) as model:
+        entry = ledger.new_entry(
+            version,
+            what,  # type: ignore[arg-type]
+            champion,
+            why,
+            dict(metrics or {}),
+            flow_run_url,
+            ledger.digest_of(tracker.paths.root, key_of(version)),
+        )
+        _change(tracker, entry, before, after, model)
     return entry
+
+
+def _instead(aliases: Mapping[str, str], champion: str) -> str:
+    """What a person may have meant who promotes the champion."""
+    if aliases.get(CHALLENGER, champion) != champion:
+        return f"graft promote challenger, which is version {aliases[CHALLENGER]}"
+    if PREVIOUS in aliases:
+        return f"graft rollback for version {aliases[PREVIOUS]}, or graft run for a new challenger"
+    return "graft run for a new challenger"
 
 
 def roll_back(tracker: Tracker, name: str, why: str) -> Entry:
@@ -69,10 +92,12 @@ def roll_back(tracker: Tracker, name: str, why: str) -> Entry:
             todo="name the version that should be champion: graft promote VERSION",
         )
     version = find_version(tracker, name, target)
-    entry = ledger.new_entry(version, "rolled_back", champion, why)
+    digest = ledger.digest_of(tracker.paths.root, key_of(version))
+    entry = ledger.new_entry(version, "rolled_back", champion, why, digest=digest)
     earlier = ledger.before(ledger.entries(tracker, name), target)
     after = {alias: number for alias, number in before.items() if alias != PREVIOUS} | {CHAMPION: target}
-    _change(tracker, entry, before, after | ({PREVIOUS: earlier} if earlier else {}))
+    with fetched_model(tracker, version) as model:
+        _change(tracker, entry, before, after | ({PREVIOUS: earlier} if earlier else {}), model)
     return entry
 
 
@@ -115,34 +140,54 @@ def recover(tracker: Tracker, name: str) -> bool:
     return True
 
 
-def try_out(model_uri: str) -> None:
-    """Loads a logged model as others will and has it predict the example that was logged with it.
+def try_out(model: Path, name: str) -> None:
+    """Loads a model as others will and has it predict the example that was logged with it.
+
+    Args:
+        model: its folder, which has been checked.
+        name: of the version, for the error.
 
     Raises:
         GraftError: it does not load, or does not predict.
     """
     try:
-        model = mlflow.pyfunc.load_model(model_uri)
-        example = model.input_example
-        answers = model.predict(example)
+        loaded = mlflow.pyfunc.load_model(str(model))
+        example = loaded.input_example
+        answers = loaded.predict(example)
     except Exception as error:
+        reason = str(error).split("\n")[0]
         raise GraftError(
-            f"{model_uri} cannot be used as MLflow has it",
-            got=f"{type(error).__name__}: {str(error).splitlines()[0][:300] if str(error) else ''}",
-            todo="bring its files back, or name another version; no alias has been moved",
+            f"{name} cannot be used as MLflow has it",
+            got=f"{type(error).__name__}: {reason[:300]}",
+            todo="restore its files, or name another version; no alias has been moved",
         ) from error
     if len(answers) != len(example):
-        raise GraftError(f"{model_uri} does not answer", got=f"{len(answers)} answers to {len(example)} images")
+        raise GraftError(f"{name} does not answer", got=f"{len(answers)} answers to {len(example)} images")
 
 
-def _change(tracker: Tracker, entry: Entry, before: Mapping[str, str], after: Mapping[str, str]) -> None:
+def _change(tracker: Tracker, entry: Entry, before: Mapping[str, str], after: Mapping[str, str], model: Path) -> None:
     """From one set of aliases to another: all of it, or nothing."""
     with _store(tracker.uri):
-        try_out(f"models:/{entry.model}/{entry.version}")
+        try_out(model, f"version {entry.version} of `{entry.model}`")
         with _all_or_nothing(tracker, entry, before):
             ledger.enter(tracker, entry)
             _set_aliases(tracker, entry.model, before, after)
-            try_out(f"models:/{entry.model}@{CHAMPION}")
+            _check_alias(tracker, entry)
+
+
+def _check_alias(tracker: Tracker, entry: Entry) -> None:
+    """What others load as the champion is the version that was tried out.
+
+    Raises:
+        GraftError: it is another.
+    """
+    found = find_version(tracker, entry.model, CHAMPION)
+    if (str(found.version), found.run_id or "") != (entry.version, entry.run_id):
+        raise GraftError(
+            f"the alias `{CHAMPION}` of `{entry.model}` does not lead to version {entry.version}",
+            got=f"version {found.version}",
+            todo="try again; every alias is as before",
+        )
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,10 +23,10 @@ from tasks.common.files import read_json, write_json
 from tasks.common.paths import Paths
 from tasks.common.task import MAIN
 
-from . import ledger
-from .store import own_store
+from . import integrity, ledger
+from .addresses import redacted
 from .tracking import Tracker
-from .versioning import raw_hash
+from .versioning import raw_hash, tree_hash
 
 CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous"
 
@@ -59,15 +60,18 @@ def register_model(tracker: Tracker, run_id: str, name: str) -> dict[str, Any]:
     paths = tracker.paths
     mlflow.set_tracking_uri(tracker.uri)  # the recorder's own: MLflow sets the variable as well
     info = _log_model(paths, run_id)
-    _try_out(info.model_uri, _example(paths))
+    digest = _checked_digest(tracker, info.model_uri)
     version = mlflow.register_model(info.model_uri, name, await_registration_for=60)
+    integrity.remember(paths.root, (name, str(version.version), run_id), digest)
     _describe(tracker, run_id, name, version.version)
+    tracker.client.set_model_version_tag(name, version.version, integrity.TAG, digest)
     _log_test_metrics(tracker, run_id, info.model_id)
     client = tracker.client
     client.set_registered_model_alias(name, CHALLENGER, version.version)
     if not _version_at(tracker, name, CHAMPION):
         client.set_registered_model_alias(name, CHAMPION, version.version)
-        entry = ledger.new_entry(client.get_model_version(name, version.version), "first", "", "there was no champion")
+        version = client.get_model_version(name, version.version)
+        entry = ledger.new_entry(version, "first", "", "there was no champion", digest=digest)
         ledger.enter(tracker, entry)
     registration = {
         "name": name,
@@ -75,25 +79,49 @@ def register_model(tracker: Tracker, run_id: str, name: str) -> dict[str, Any]:
         "model_id": info.model_id,
         "model_uri": info.model_uri,
         "run_id": run_id,
+        "digest": digest,
         "aliases": sorted(client.get_model_version(name, version.version).aliases),
     }
     write_json(paths.registration, registration)
     return registration
 
 
-def _try_out(model_uri: str, example: pd.DataFrame) -> None:
+def _checked_digest(tracker: Tracker, model_uri: str) -> str:
+    """The digest of the model as MLflow has logged it: the package that was made here, and it can be used.
+
+    Raises:
+        GraftError: it is another, does not load, or does not predict.
+    """
+    paths = tracker.paths
+    paths.tmp.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=paths.tmp) as folder:
+        model = _copy(model_uri, Path(folder), tracker.uri)
+        integrity.remove_by_products(model)
+        digest = integrity.digest(model)
+        if tree_hash(model / "artifacts" / "package") != tree_hash(paths.package):
+            raise GraftError(
+                "MLflow has not kept the package as it was logged",
+                got=f"another artifacts/package at {model_uri}",
+                allowed="the files of models/package",
+                todo="check who writes into MLflow's artifact store, then run the stage again",
+            )
+        _try_out(model, _example(paths))
+    return digest
+
+
+def _try_out(model: Path, example: pd.DataFrame) -> None:
     """Loads the model as others will and has it predict, before any name points to it.
 
     Raises:
         GraftError: it does not load, or does not predict.
     """
     try:
-        answers = mlflow.pyfunc.load_model(model_uri).predict(example)
+        answers = mlflow.pyfunc.load_model(str(model)).predict(example)
     except Exception as error:
         raise GraftError(
             "the model cannot be used as MLflow has logged it",
             got=f"{type(error).__name__}: {error}",
-            todo="mend what it names and run the stage again; no alias has been moved",
+            todo="fix what it names and run the stage again; no alias has been moved",
         ) from error
     assert len(answers) == len(example)
 
@@ -160,7 +188,7 @@ def find_version(tracker: Tracker, name: str, wanted: str) -> ModelVersion:
         aliases = [f"{alias} (version {number})" for alias, number in sorted(model.aliases.items())] if model else []
         raise GraftError(
             f"the registered model `{name}` has no version `{wanted}`" if model else f"no model `{name}` is registered",
-            got=f"`{wanted}` in {tracker.uri}",
+            got=f"`{wanted}` in {redacted(tracker.uri)}",
             allowed=", ".join(aliases) if model else "",
             todo="name one of its aliases or versions" if model else "run `dvc repro`, which registers the first",
         )
@@ -168,28 +196,79 @@ def find_version(tracker: Tracker, name: str, wanted: str) -> ModelVersion:
 
 
 @contextmanager
-def fetched_package(tracker: Tracker, version: ModelVersion) -> Iterator[Path]:
-    """The package of a version as a folder to read, while the block runs; the project's own store is not copied.
+def fetched_model(tracker: Tracker, version: ModelVersion, *, unverified: bool = False) -> Iterator[Path]:
+    """The model of a version as a folder to load from, while the block runs: a copy, which has been checked.
+
+    Args:
+        unverified: a model of which no digest is known is taken as MLflow has it, and its digest is kept from now on.
 
     Raises:
-        GraftError: the store does not give it.
+        GraftError: the store does not give it, its files are not those that were registered, or nothing tells.
     """
     tracker.paths.tmp.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=tracker.paths.tmp) as folder:
-        try:
-            model = tracker.client.get_model_version_download_uri(version.name, version.version)
-            fetched = mlflow.artifacts.download_artifacts(
-                artifact_uri=f"{model.rstrip('/')}/artifacts/package",
-                dst_path=None if own_store(tracker.paths.root) else folder,
-                tracking_uri=tracker.uri,
-            )
-        except (MlflowException, OSError) as error:
-            raise GraftError(
-                f"version {version.version} of `{version.name}` cannot be fetched from MLflow",
-                got=str(error).splitlines()[0][:300],
-                todo="bring its files back, or name another version",
-            ) from error
-        yield Path(fetched)
+        model = _download(tracker, version, Path(folder))
+        integrity.remove_by_products(model)
+        _check(tracker, version, integrity.digest(model), unverified=unverified)
+        yield model
+
+
+def _download(tracker: Tracker, version: ModelVersion, folder: Path) -> Path:
+    try:
+        address = tracker.client.get_model_version_download_uri(version.name, version.version)
+        return _copy(address, folder, tracker.uri)
+    except (MlflowException, OSError) as error:
+        raise GraftError(
+            f"version {version.version} of `{version.name}` cannot be fetched from MLflow",
+            got=redacted((str(error) or type(error).__name__).split("\n")[0][:300]),
+            todo="restore its files, or name another version",
+        ) from error
+
+
+def _copy(address: str, folder: Path, uri: str) -> Path:
+    """Of a model in MLflow; also where the store is a folder, for what is checked must not change before it is used."""
+    there = Path(mlflow.artifacts.download_artifacts(artifact_uri=address, dst_path=str(folder), tracking_uri=uri))
+    if there.resolve().is_relative_to(folder.resolve()):
+        return there
+    return shutil.copytree(there, folder / "model")
+
+
+def _check(tracker: Tracker, version: ModelVersion, found: str, *, unverified: bool) -> None:
+    key = key_of(version)
+    known = ledger.digest_of(tracker.paths.root, key)
+    name = f"version {version.version} of `{version.name}`"
+    if not known and unverified:
+        integrity.remember(tracker.paths.root, key, found)
+    elif not known:
+        raise GraftError(
+            f"nothing outside MLflow tells whether {name} is as it was registered",
+            got="no digest in ledger.jsonl, models/registration.json or a committed dvc.lock",
+            todo="`git pull`, or register it again: `dvc repro --force register`; if you know that nobody has changed "
+            f"it: graft promote {version.version} --unverified",
+        )
+    elif known != found:
+        raise GraftError(
+            f"the files of {name} are not those that were registered; nothing of them was loaded",
+            got=found,
+            allowed=known,
+            todo="find out who changed them in MLflow's artifact store; name another version, or register it again: "
+            "`dvc repro --force register`",
+        )
+
+
+def key_of(version: ModelVersion) -> integrity.Key:
+    return version.name, str(version.version), version.run_id or ""
+
+
+@contextmanager
+def fetched_package(tracker: Tracker, version: ModelVersion) -> Iterator[Path]:
+    """The package of a version as a folder to read, while the block runs; see `fetched_model`.
+
+    Raises:
+        GraftError: the store does not give it, its files are not those that were registered, or nothing tells.
+    """
+    with fetched_model(tracker, version) as model:
+        yield model / "artifacts" / "package"
 
 
 def aliases_of(tracker: Tracker, name: str) -> dict[str, str]:

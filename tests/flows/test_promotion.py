@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import py_compile
 import shutil
 from pathlib import Path
 
 import pytest
 from projects import Project, Rerun
 
-from flows import ledger, promotion
-from flows.registry import aliases_of, find_version
+from flows import integrity, ledger, promotion, versioning
+from flows.registry import aliases_of, fetched_model, fetched_package, find_version, key_of
 from flows.tracking import Tracker
 from tasks.common.errors import GraftError
 
@@ -67,33 +69,124 @@ def test_a_rollback_brings_the_previous_champion_back(tracker: Tracker) -> None:
         promotion.roll_back(tracker, "graft", "once more")
 
 
-def test_a_model_that_does_not_load_is_not_promoted(tracker: Tracker, tmp_path: Path) -> None:
+@pytest.fixture
+def copied(tracker: Tracker, tmp_path: Path) -> Path:
+    """Version 3: a copy of version 2, whose files a test may change."""
+    return copy_of(tracker, tmp_path / "artifacts")
+
+
+def copy_of(tracker: Tracker, folder: Path) -> Path:
     whole = Path(tracker.client.get_model_version_download_uri("graft", "2").removeprefix("file://"))
-    broken = shutil.copytree(whole, tmp_path / "broken")
-    (broken / "artifacts" / "package" / "graph.xml").unlink()
-    made = tracker.client.create_model_version("graft", broken.as_uri(), version(tracker).run_id)
+    shutil.copytree(whole, folder)
+    tracker.client.create_model_version("graft", folder.as_uri(), version(tracker).run_id)
+    return folder
 
-    with pytest.raises(GraftError, match="cannot be used"):
-        promotion.promote(tracker, made, "it is better")
 
+def vouch(tracker: Tracker, number: str = "3") -> None:
+    """As registration does."""
+    key = key_of(version(tracker, number))
+    with fetched_model(tracker, version(tracker, number), unverified=True):
+        assert key in integrity.at_hand(tracker.paths.root)
+
+
+def refused(tracker: Tracker, match: str) -> GraftError:
+    """The error; that nothing has changed is checked."""
+    with pytest.raises(GraftError, match=match) as caught:
+        promotion.promote(tracker, version(tracker, "3"), "it is better")
     assert aliases(tracker) == {"champion": "1", "challenger": "2"}
     assert [entry.what for entry in ledger.entries(tracker, "graft")] == ["first"]
+    return caught.value
 
 
-def test_a_smoke_test_that_fails_at_the_end_restores_everything(
+def test_a_model_that_does_not_load_is_not_promoted(tracker: Tracker, copied: Path) -> None:
+    (copied / "artifacts" / "package" / "graph.xml").unlink()
+    vouch(tracker)
+    refused(tracker, "cannot be used")
+
+
+def test_a_changed_model_is_refused_and_nothing_of_it_runs(tracker: Tracker, copied: Path, tmp_path: Path) -> None:
+    vouch(tracker)
+    proof = tmp_path / "it ran"
+    code = copied / "model.py"
+    code.write_text(f"open({str(proof)!r}, 'w').close()\n{code.read_text(encoding='utf-8')}", encoding="utf-8")
+
+    error = refused(tracker, "are not those that were registered")
+
+    assert not proof.exists()
+    assert str(error.allowed).startswith("sha256:")
+    for use in (fetched_model, fetched_package):
+        with pytest.raises(GraftError, match="not those"), use(tracker, version(tracker, "3")):
+            raise AssertionError("it was given out")
+    with pytest.raises(GraftError, match="not those"):
+        promotion.promote(tracker, version(tracker, "3"), "it is better", unverified=True)
+    assert not proof.exists()
+
+
+def test_compiled_code_that_was_put_beside_the_source_does_not_run(
+    tracker: Tracker, copied: Path, tmp_path: Path
+) -> None:
+    vouch(tracker)
+    proof = tmp_path / "it ran"
+    for source in (copied / "code").rglob("*.py"):
+        evil = tmp_path / source.name
+        evil.write_text(f"open({str(proof)!r}, 'w').close()\n", encoding="utf-8")
+        mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
+        py_compile.compile(str(evil), importlib.util.cache_from_source(str(source)), invalidation_mode=mode)
+
+    promotion.promote(tracker, version(tracker, "3"), "it is better")
+
+    assert not proof.exists()
+
+
+def test_what_mlflow_alone_vouches_for_is_refused_unless_told(project: Project, tracker: Tracker, copied: Path) -> None:
+    forged = ledger.new_entry(version(tracker, "3"), "refused", "1", "forged", digest=integrity.digest(copied))
+    ledger.enter(tracker, forged)
+    tracker.client.set_model_version_tag("graft", "3", integrity.TAG, integrity.digest(copied))
+    ledger.mend(tracker, "graft")
+
+    done = project.graft_here("promote", "3", check=False)
+    assert done.returncode == 2
+    assert "promote 3 --unverified" in done.stderr
+
+    told = json.loads(project.graft_here("promote", "3", "--unverified", "--json").stdout)
+    assert told["digest"] == integrity.digest(copied)
+    again = json.loads(project.graft_here("promote", "3", "--unverified", "--json").stdout)
+    assert again["id"] == told["id"], "the champion is vouched for"
+    (copied / "model.py").write_text("raise SystemExit", encoding="utf-8")
+    with pytest.raises(GraftError, match="not those"), fetched_package(tracker, version(tracker, "3")):
+        raise AssertionError("it was given out")
+
+
+def test_the_digest_is_found_in_the_registration_the_ledger_and_gits_history(
+    project: Project, tracker: Tracker, finished: Project
+) -> None:
+    first, second = (key_of(version(tracker, number)) for number in ("1", "2"))
+    digests = [ledger.digest_of(project.root, key) for key in (first, second)]
+    assert all(value.startswith("sha256:") for value in digests)
+    assert version(tracker).tags[integrity.TAG] == digests[1] == project.json("models/registration.json")["digest"]
+    ledger.mend(tracker, "graft")
+    assert [entry.digest for entry in ledger.read(project.root)] == digests[:1]
+
+    shutil.rmtree(project.root / ".git" / "graft")
+    (project.root / ledger.FILE).unlink()
+    assert integrity.at_hand(project.root) == {second: digests[1]}
+    assert integrity.in_history(project.root, first) == digests[0], "the commit of the first run names it"
+    object_ = versioning.cached_file(project.root, finished.lock()["models/registration.json"])
+    assert object_ is not None
+    object_.chmod(0o644)
+    object_.write_text(object_.read_text().replace(digests[0], "sha256:forged"))
+    assert integrity.in_history(project.root, first) == "", "it is not what the commit names"
+
+
+def test_an_alias_that_leads_elsewhere_at_the_end_restores_everything(
     tracker: Tracker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[str] = []
+    def fails(*_: object) -> None:
+        raise GraftError("it does not answer by its alias")
 
-    def fails_by_alias(uri: str) -> None:
-        asked.append(uri)
-        if "@" in uri:
-            raise GraftError("it does not answer by its alias")
-
-    monkeypatch.setattr(promotion, "try_out", fails_by_alias)
+    monkeypatch.setattr(promotion, "_check_alias", fails)
     with pytest.raises(GraftError, match="by its alias"):
         promotion.promote(tracker, version(tracker), "it is better")
-    assert asked == ["models:/graft/2", "models:/graft@champion"]
     assert aliases(tracker) == {"champion": "1", "challenger": "2"}
     assert [entry.what for entry in ledger.entries(tracker, "graft")] == ["first"]
     assert promotion.PENDING not in tracker.client.get_registered_model("graft").tags
@@ -107,7 +200,7 @@ def test_a_run_that_died_in_the_middle_is_undone_by_the_next(tracker: Tracker, m
         raise Death
 
     monkeypatch.setattr(promotion, "_restore", dies)
-    monkeypatch.setattr(promotion, "try_out", lambda uri: dies() if "@" in uri else None)
+    monkeypatch.setattr(promotion, "_check_alias", dies)
     with pytest.raises(Death):
         promotion.promote(tracker, version(tracker), "it is better")
     assert aliases(tracker)["champion"] == "2", "half changed"
@@ -131,7 +224,7 @@ def test_the_file_and_mlflow_mend_each_other(project: Project, tracker: Tracker)
     promotion.promote(tracker, version(tracker), "it is better")
     whole = ledger.mend(tracker, "graft")
     file = project.root / ledger.FILE
-    lines = file.read_text(encoding="utf-8").splitlines()
+    lines = file.read_text(encoding="utf-8").rstrip("\n").split("\n")
     assert [json.loads(line)["what"] for line in lines] == ["first", "promoted"]
 
     file.unlink()
@@ -171,6 +264,7 @@ def test_a_person_promotes_rolls_back_and_reads_the_ledger(project: Project, tra
     assert (told["what"], told["version"], told["why"]) == ("promoted", "2", "we know better")
     again = project.graft_here("promote", "2", "--anyway", check=False)
     assert "is the champion already" in again.stderr
+    assert "graft rollback for version 1" in again.stderr, "the challenger is this very version"
 
     assert "is the champion again" in project.graft_here("rollback", "--why", "we did not").stdout
     table = project.graft_here("ledger", COLUMNS="200").stdout
