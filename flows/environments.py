@@ -9,7 +9,11 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from packaging.version import InvalidVersion, Version
+
 from tasks.common.errors import GraftError
+
+from .tracking import PACKAGES
 
 PACKAGE = "package."
 """Before a package's name: the tag of a run that holds its version."""
@@ -37,8 +41,34 @@ def _version(name: str) -> str:
 
 
 def installable(differing: Mapping[str, tuple[str, str]]) -> dict[str, str]:
-    """Package -> the version to install."""
-    return {name: then for name, (then, _) in differing.items() if name != "python"}
+    """Package -> the version to install.
+
+    Anyone who reaches MLflow can write tags, and pip runs what it installs: only packages that Graft records are taken,
+    and only versions.
+
+    Raises:
+        GraftError: a tag names something else.
+    """
+    return {name: _checked(name, then) for name, (then, _) in differing.items() if name != "python"}
+
+
+def _checked(name: str, number: str) -> str:
+    if name not in PACKAGES:
+        raise GraftError(
+            f"the run's tag `{PACKAGE}{name}` names a package that Graft does not record; nothing was installed",
+            got=name,
+            allowed=", ".join(PACKAGES),
+            todo="delete the tag in MLflow, or use `--environment current`",
+        )
+    try:
+        return str(Version(number))
+    except InvalidVersion as error:
+        raise GraftError(
+            f"the run's tag `{PACKAGE}{name}` is no version; nothing was installed",
+            got=number[:200],
+            allowed="a version such as 2.1.0",
+            todo="correct the tag in MLflow, or use `--environment current`",
+        ) from error
 
 
 def make(folder: Path, packages: Mapping[str, str]) -> Path:

@@ -396,6 +396,8 @@ def _not_there(digest: str, what: str, reason: str, kind: type[GraftError] = Gra
 
 def full_commit(root: Path, commit: str) -> str:
     """The whole id of a commit of which the beginning is known; empty if the repository has no such one."""
+    if commit.startswith("-"):
+        return ""  # an option
     words = ["git", "-C", str(root), "rev-parse", "--quiet", "--verify", f"{commit}^{{commit}}"]
     done = subprocess.run(words, capture_output=True, text=True)
     return done.stdout.strip() if done.returncode == 0 else ""

@@ -127,6 +127,24 @@ def test_pins_are_looked_for_in_all_commits(project: Project) -> None:
     assert hashlib.md5(pins.read_bytes(), usedforsecurity=False).hexdigest() in recipe.pins
 
 
+@pytest.mark.parametrize(
+    ("name", "number", "message"),
+    [
+        ("evil-package", "1.0", "does not record"),
+        ("--index-url", "http://evil.example.org", "does not record"),
+        ("torch", "1.0 --index-url=http://evil.example.org", "is no version"),
+        ("torch", "@ http://evil.example.org/x.whl", "is no version"),
+        ("torch", "*", "is no version"),
+        ("torch", "", "is no version"),
+    ],
+)
+def test_only_versions_of_known_packages_reach_pip(name: str, number: str, message: str) -> None:
+    with pytest.raises(GraftError, match=message):
+        environments.installable({name: (number, "2.0")})
+    known = {"python": ("3.9.1", "3.11.2"), "torch": ("2.9.0+cpu", "2.10.0")}
+    assert environments.installable(known) == {"torch": "2.9.0+cpu"}
+
+
 def test_another_environment_than_the_two_is_refused(finished: Project) -> None:
     done = finished.graft_here("rebuild", "1", "--environment", "mine", check=False)
 
