@@ -34,19 +34,20 @@ def promote_version(root: Path, wanted: str, why: str, *, anyway: bool, unverifi
         GraftError: there is no such version, it is the champion, it cannot be used, or the gate has refused it.
     """
     tracker, name = _registry(root)
-    promotion.settle(tracker, name)
-    version = find_version(tracker, name, wanted)
-    said = version.tags.get(promotion.GATE, "")
-    if said.startswith("refused") and not anyway:
-        raise GraftError(
-            f"the gate has refused version {version.version} of `{name}`",
-            got=said.removeprefix("refused: "),
-            todo="name another version, or promote it all the same: --anyway, and say --why",
-        )
-    if unverified and aliases_of(tracker, name).get(CHAMPION) == str(version.version):
-        return asdict(_vouched(tracker, version))
-    entry = promotion.promote(tracker, version, why or BY_HAND, unverified=unverified)
-    ledger.mend(tracker, name)
+    with ledger.locked(tracker, name):
+        promotion.settle(tracker, name)
+        version = find_version(tracker, name, wanted)
+        said = version.tags.get(promotion.GATE, "")
+        if said.startswith("refused") and not anyway:
+            raise GraftError(
+                f"the gate has refused version {version.version} of `{name}`",
+                got=said.removeprefix("refused: "),
+                todo="name another version, or promote it all the same: --anyway, and say --why",
+            )
+        if unverified and aliases_of(tracker, name).get(CHAMPION) == str(version.version):
+            return asdict(_vouched(tracker, version))
+        entry = promotion.promote(tracker, version, why or BY_HAND, unverified=unverified)
+        ledger.mend(tracker, name)
     return asdict(entry)
 
 
@@ -66,9 +67,10 @@ def roll_back_champion(root: Path, why: str) -> dict[str, Any]:
         GraftError: there is none, or it cannot be used.
     """
     tracker, name = _registry(root)
-    promotion.settle(tracker, name)
-    entry = promotion.roll_back(tracker, name, why or BY_HAND)
-    ledger.mend(tracker, name)
+    with ledger.locked(tracker, name):
+        promotion.settle(tracker, name)
+        entry = promotion.roll_back(tracker, name, why or BY_HAND)
+        ledger.mend(tracker, name)
     return asdict(entry)
 
 

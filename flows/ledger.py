@@ -11,19 +11,24 @@ import json
 import os
 import secrets
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from filelock import FileLock, Timeout
 from mlflow.entities.model_registry import ModelVersion
 
-from tasks.common.errors import GraftError
+from tasks.common.errors import GraftError, TransientError
+from tasks.common.files import digest as short_digest
 from tasks.common.files import whole_file
 
 from . import integrity
+from .addresses import redacted
 from .tracking import Tracker
+from .versioning import shared_state
 
 FILE = "ledger.jsonl"
 
@@ -32,6 +37,9 @@ TAG = "graft.ledger."
 
 LONGEST = 5000
 """Letters of a tag that MLflow takes; an entry's reason is cut to fit."""
+
+WAIT = 300.0
+"""Seconds to wait for another decision about the same model; one takes a few."""
 
 What = Literal["first", "promoted", "refused", "rolled_back", "by_hand"]
 
@@ -45,6 +53,7 @@ class Entry:
 
     Attributes:
         id: of this entry.
+        number: its place among the entries of the model. The order is this, not the time: clocks differ.
         at: when, ISO 8601 in UTC.
         what: `first` (there was no champion), `promoted`, `refused`, `rolled_back` (to this version), or `by_hand`: the
             alias was found moved by something that is not Graft.
@@ -70,6 +79,7 @@ class Entry:
     run_id: str = ""
     flow_run_url: str = ""
     digest: str = ""
+    number: int = 0
 
     def key(self) -> integrity.Key:
         return self.model, self.version, self.run_id
@@ -82,6 +92,7 @@ _FIELDS = {each.name for each in fields(Entry)}
 
 
 def new_entry(
+    tracker: Tracker,
     version: ModelVersion,
     what: What,
     previous: str,
@@ -107,6 +118,7 @@ def new_entry(
         run_id=version.run_id or "",
         flow_run_url=flow_run_url,
         digest=digest,
+        number=max((entry.number for entry in entries(tracker, version.name)), default=0) + 1,
     )
 
 
@@ -115,6 +127,28 @@ def _user() -> str:
         return getpass.getuser()
     except (KeyError, OSError):  # a container's user without a name
         return f"user {os.getuid()}"
+
+
+@contextmanager
+def locked(tracker: Tracker, name: str) -> Iterator[None]:
+    """One decision at a time about a model of a store, in all worktrees of this repository: aliases and ledger change
+    together. May be entered again in the same thread.
+
+    Raises:
+        TransientError: another decision takes too long.
+    """
+    folder = shared_state(tracker.paths.root).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{short_digest(f'{tracker.uri} {name}'.encode())}.lock"
+    try:
+        with FileLock(file, timeout=WAIT, is_singleton=True):
+            yield
+    except Timeout as error:
+        raise TransientError(
+            f"another promotion, rollback or registration of `{name}` is at work",
+            got=f"{redacted(tracker.uri)}, for more than {WAIT:.0f} s",
+            todo="wait until it has ended, then try again",
+        ) from error
 
 
 def enter(tracker: Tracker, entry: Entry) -> None:
@@ -149,8 +183,10 @@ def mend(tracker: Tracker, name: str) -> list[Entry]:
         entry if entry.digest else replace(entry, digest=digests.get(entry.key(), ""))
         for entry in _in_order([*theirs, *ours])
     ]
-    if whole != ours:
-        write(root, whole)
+    place = {entry.id: position for position, entry in enumerate(ours)}
+    lines = sorted(whole, key=lambda entry: place.get(entry.id, len(place)))  # what is there keeps its line
+    if lines != ours:
+        write(root, lines)
     known = {entry.id for entry in theirs}
     there = {str(version.version): version.run_id for version in _versions(tracker, name)}
     for entry in ours:
@@ -235,7 +271,7 @@ def _versions(tracker: Tracker, name: str) -> list[ModelVersion]:
 def _in_order(kept: Iterable[Entry]) -> list[Entry]:
     """Of the same entry the last: MLflow's, which come first, may be cut, and others may write there."""
     by_id = {entry.id: entry for entry in kept}
-    return sorted(by_id.values(), key=lambda entry: (entry.at, entry.id))
+    return sorted(by_id.values(), key=lambda entry: (entry.number, entry.at, entry.id))
 
 
 def parse(line: str, where: str) -> Entry:

@@ -35,7 +35,8 @@ def promote(
     flow_run_url: str = "",
     unverified: bool = False,
 ) -> Entry:
-    """Makes a version the champion, and the champion the previous one; written into the ledger.
+    """Makes a version the champion, and the champion the previous one; written into the ledger. Within `ledger.locked`,
+    like all that moves an alias or writes an entry.
 
     Args:
         unverified: also a version of which no digest is known; that of what MLflow has is kept then.
@@ -55,6 +56,7 @@ def promote(
     after = {**before, CHAMPION: number, **({PREVIOUS: champion} if champion else {})}
     with fetched_model(tracker, version, unverified=unverified) as model:
         entry = ledger.new_entry(
+            tracker,
             version,
             what,  # type: ignore[arg-type]
             champion,
@@ -93,7 +95,7 @@ def roll_back(tracker: Tracker, name: str, why: str) -> Entry:
         )
     version = find_version(tracker, name, target)
     digest = ledger.digest_of(tracker.paths.root, key_of(version))
-    entry = ledger.new_entry(version, "rolled_back", champion, why, digest=digest)
+    entry = ledger.new_entry(tracker, version, "rolled_back", champion, why, digest=digest)
     earlier = ledger.before(ledger.entries(tracker, name), target)
     after = {alias: number for alias, number in before.items() if alias != PREVIOUS} | {CHAMPION: target}
     with fetched_model(tracker, version) as model:
@@ -105,7 +107,7 @@ def refuse(
     tracker: Tracker, version: ModelVersion, champion: str, why: str, metrics: Mapping[str, float], flow_run_url: str
 ) -> Entry:
     """Writes into the ledger that a version does not become the champion."""
-    entry = ledger.new_entry(version, "refused", champion, why, dict(metrics), flow_run_url)
+    entry = ledger.new_entry(tracker, version, "refused", champion, why, dict(metrics), flow_run_url)
     ledger.enter(tracker, entry)
     return entry
 
@@ -119,7 +121,7 @@ def settle(tracker: Tracker, name: str) -> list[Entry]:
         version = find_version(tracker, name, champion)
         what = "by_hand" if kept else "first"
         why = "the alias was found moved by something that is not Graft" if kept else "the first version of all"
-        entry = ledger.new_entry(version, what, ledger.champion_of(kept), why)  # type: ignore[arg-type]
+        entry = ledger.new_entry(tracker, version, what, ledger.champion_of(kept), why)  # type: ignore[arg-type]
         ledger.enter(tracker, entry)
         kept = ledger.mend(tracker, name)
     return kept

@@ -62,17 +62,18 @@ def register_model(tracker: Tracker, run_id: str, name: str) -> dict[str, Any]:
     info = _log_model(paths, run_id)
     digest = _checked_digest(tracker, info.model_uri)
     version = mlflow.register_model(info.model_uri, name, await_registration_for=60)
-    integrity.remember(paths.root, (name, str(version.version), run_id), digest)
     _describe(tracker, run_id, name, version.version)
     tracker.client.set_model_version_tag(name, version.version, integrity.TAG, digest)
     _log_test_metrics(tracker, run_id, info.model_id)
     client = tracker.client
-    client.set_registered_model_alias(name, CHALLENGER, version.version)
-    if not _version_at(tracker, name, CHAMPION):
-        client.set_registered_model_alias(name, CHAMPION, version.version)
-        version = client.get_model_version(name, version.version)
-        entry = ledger.new_entry(version, "first", "", "there was no champion", digest=digest)
-        ledger.enter(tracker, entry)
+    with ledger.locked(tracker, name):
+        integrity.remember(paths.root, (name, str(version.version), run_id), digest)
+        client.set_registered_model_alias(name, CHALLENGER, version.version)
+        if not _version_at(tracker, name, CHAMPION):
+            client.set_registered_model_alias(name, CHAMPION, version.version)
+            version = client.get_model_version(name, version.version)
+            entry = ledger.new_entry(tracker, version, "first", "", "there was no champion", digest=digest)
+            ledger.enter(tracker, entry)
     registration = {
         "name": name,
         "version": str(version.version),

@@ -16,6 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
 
+from mlflow.entities.model_registry import ModelVersion
 from prefect import Task, flow, get_run_logger, runtime, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
@@ -169,34 +170,46 @@ def gate(place: Place, data: tuple[Check, ...]) -> Verdict:
 
 
 @_step("promote")
-def promote(place: Place, verdict: Verdict, parent: str) -> Outcome:
+def promote(place: Place, verdict: Verdict, parent: str, still_ours: Callable[[], None]) -> Outcome:
     """The challenger becomes the champion, or waits, or is refused; written into the ledger."""
-    from . import promotion
-
-    tracker, (params, _) = Tracker(place.root), place.params()
+    tracker = Tracker(place.root)
     registration = read_json(place.paths.registration)
     version = find_version(tracker, registration["name"], registration["version"])
-    kept = promotion.settle(tracker, version.name)
-    champion = aliases_of(tracker, version.name).get(CHAMPION, "")
-    word = "passed" if verdict.passed else "refused"
-    tracker.client.set_model_version_tag(
-        version.name, version.version, promotion.GATE, f"{word}: {verdict.sentence}"[:5000]
-    )
-    decided = ledger.decided(kept, str(version.version))
-    what = _what(place, verdict, params, champion == str(version.version))
-    if what == "champion" and read_json(place.paths.run("register"))["parent_run_id"] == parent:
-        what = "first"
-    if what == "promoted":
-        promotion.promote(tracker, version, verdict.sentence, metrics=verdict.metrics, flow_run_url=_flow_run_page())
-    if what == "refused" and (decided is None or decided.what != "refused"):
-        promotion.refuse(tracker, version, champion, verdict.sentence, verdict.metrics, _flow_run_page())
-    kept = ledger.mend(tracker, version.name)
-    outcome = Outcome(what, version.name, str(version.version), champion, verdict)
+    with ledger.locked(tracker, version.name):
+        still_ours()
+        outcome, kept = _decide(place, verdict, parent, tracker, version)
     if kept:
         tracker.client.log_artifact(parent, str(place.root / ledger.FILE))
     account.describe_version(tracker, version, outcome)
     get_run_logger().info("%s", outcome.sentence())
     return outcome
+
+
+def _decide(
+    place: Place, verdict: Verdict, parent: str, tracker: Tracker, version: ModelVersion
+) -> tuple[Outcome, list[ledger.Entry]]:
+    """What becomes of the version, and the ledger. A retry comes to the same: the ledger tells what was done before."""
+    from . import promotion
+
+    kept = promotion.settle(tracker, version.name)
+    champion, number = aliases_of(tracker, version.name).get(CHAMPION, ""), str(version.version)
+    decided = ledger.decided(kept, number)
+    if decided is not None and decided.flow_run_url == _flow_run_page() and decided.what in ("promoted", "refused"):
+        return Outcome(decided.what, version.name, number, decided.previous, verdict), kept
+    word = "passed" if verdict.passed else "refused"
+    tracker.client.set_model_version_tag(version.name, number, promotion.GATE, f"{word}: {verdict.sentence}"[:5000])
+    what = _what(place, verdict, place.params()[0], champion == number)
+    if what == "champion" and decided is not None and decided.what == "first" and _registered_by(place, parent):
+        what = "first"
+    if what == "promoted":
+        promotion.promote(tracker, version, verdict.sentence, metrics=verdict.metrics, flow_run_url=_flow_run_page())
+    if what == "refused" and (decided is None or decided.what != "refused"):
+        promotion.refuse(tracker, version, champion, verdict.sentence, verdict.metrics, _flow_run_page())
+    return Outcome(what, version.name, number, champion, verdict), ledger.mend(tracker, version.name)
+
+
+def _registered_by(place: Place, parent: str) -> bool:
+    return bool(read_json(place.paths.run("register"))["parent_run_id"] == parent)
 
 
 def _what(place: Place, verdict: Verdict, params: RetrainParams, champion: bool) -> str:
@@ -208,13 +221,13 @@ def _what(place: Place, verdict: Verdict, params: RetrainParams, champion: bool)
 
 
 @_step("push")
-def push(place: Place, changes: Changes, outcome: Outcome, parent: str) -> str:
+def push(place: Place, changes: Changes, outcome: Outcome, parent: str, still_ours: Callable[[], None]) -> str:
     """Data, then the commit; MLflow's run and version learn which commit holds the result."""
     assert place.workspace is not None
-    commit = publish(place.workspace, account.commit_message(changes, outcome))
+    commit = publish(place.workspace, account.commit_message(changes, outcome), still_ours)
     tracker = Tracker(place.root)
     tracker.client.set_tag(parent, "git.result", commit)
-    if read_json(place.paths.run("register"))["parent_run_id"] == parent:
+    if _registered_by(place, parent):
         tracker.client.set_model_version_tag(outcome.model, outcome.version, "git.result", commit)
     get_run_logger().info("pushed as %s", commit[:12])
     return commit
@@ -254,7 +267,7 @@ def retrain(project: str, unattended: bool = False) -> Any:
     root = Path(project).resolve()
     refuse_another_project(root)
     if not unattended:
-        return _work(root, False)
+        return _work(root, False, lambda: None)
     processes.end_with_the_worker()
     os.environ.setdefault("MLFLOW_TRACKING_URI", tracking_uri(root))  # the project's store, not one in the worktree
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -262,10 +275,10 @@ def retrain(project: str, unattended: bool = False) -> Any:
     with _failures_told(params):
         _among_others(params)
         try:
-            with alone(repo, remote_of(root, params), _flow_run_page()):
+            with alone(repo, remote_of(root, params), _flow_run_page()) as still_ours:
                 if runtime.deployment.id:
                     coalesce()
-                return _work(root, True)
+                return _work(root, True, still_ours)
         except Busy as busy:
             get_run_logger().warning("%s", busy)
             return Cancelled(message=f"{busy.what}: {busy.got}")
@@ -290,7 +303,7 @@ def _tell(params: RetrainParams, notice: Notice) -> None:
         notify(list(params.notify), notice)
 
 
-def _work(project: Path, unattended: bool) -> Any:
+def _work(project: Path, unattended: bool, still_ours: Callable[[], None]) -> Any:
     params = (
         committed_params(project) if unattended else cast(RetrainParams, load_params(Paths(project).params)["retrain"])
     )
@@ -299,10 +312,12 @@ def _work(project: Path, unattended: bool) -> Any:
     changes = plan(place)
     if unattended and changes.empty:
         return Completed(message=account.nothing_to_do(place.paths))
-    return _bring_up_to_date(place, changes, patient)
+    return _bring_up_to_date(place, changes, patient, still_ours)
 
 
-def _bring_up_to_date(place: Place, changes: Changes, patient: dict[str, Any]) -> dict[str, Any]:
+def _bring_up_to_date(
+    place: Place, changes: Changes, patient: dict[str, Any], still_ours: Callable[[], None]
+) -> dict[str, Any]:
     params, _ = place.params()
     tracker = Tracker(place.root)
     parent = tracker.new_parent(f"{runtime.flow_run.name or 'retrain'} · {datetime.now():%Y-%m-%d %H:%M}", _flow_tags())
@@ -316,9 +331,9 @@ def _bring_up_to_date(place: Place, changes: Changes, patient: dict[str, Any]) -
             results.append(stage_task.with_options(**patient)(str(place.root), params.time_limit_minutes, environment))
         restore_challenger(tracker)
         verdict = gate.with_options(**patient)(place, check.with_options(**patient)(place))
-        outcome = promote.with_options(**patient)(place, verdict, parent)
+        outcome = promote.with_options(**patient)(place, verdict, parent, still_ours)
         if place.workspace is not None:
-            commit = push.with_options(**patient)(place, changes, outcome, parent)
+            commit = push.with_options(**patient)(place, changes, outcome, parent, still_ours)
             _tell_of(place, params, outcome, parent)
     except BaseException as error:
         _wind_up(place, tracker, parent, results, _status(error), changes, outcome)

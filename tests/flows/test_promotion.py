@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 import py_compile
 import shutil
+import subprocess
+import sys
+from datetime import datetime, tzinfo
 from pathlib import Path
 
 import pytest
-from projects import Project, Rerun
+from projects import ROOT, Project, Rerun
 
 from flows import integrity, ledger, promotion, versioning
+from flows.gate import unopposed
 from flows.registry import aliases_of, fetched_model, fetched_package, find_version, key_of
+from flows.retrain import Place, _decide
 from flows.tracking import Tracker
-from tasks.common.errors import GraftError
+from flows.workspace import Workspace
+from tasks.common.errors import GraftError, TransientError
 
 
 @pytest.fixture
@@ -139,7 +146,7 @@ def test_compiled_code_that_was_put_beside_the_source_does_not_run(
 
 
 def test_what_mlflow_alone_vouches_for_is_refused_unless_told(project: Project, tracker: Tracker, copied: Path) -> None:
-    forged = ledger.new_entry(version(tracker, "3"), "refused", "1", "forged", digest=integrity.digest(copied))
+    forged = ledger.new_entry(tracker, version(tracker, "3"), "refused", "1", "forged", digest=integrity.digest(copied))
     ledger.enter(tracker, forged)
     tracker.client.set_model_version_tag("graft", "3", integrity.TAG, integrity.digest(copied))
     ledger.mend(tracker, "graft")
@@ -242,6 +249,92 @@ def test_a_line_that_is_no_entry_is_named(project: Project, tracker: Tracker) ->
     (project.root / ledger.FILE).write_text("{}\nnonsense\n", encoding="utf-8")
     with pytest.raises(GraftError, match=r"ledger\.jsonl, line 1"):
         ledger.entries(tracker, "graft")
+
+
+def test_a_reason_may_hold_any_sign(project: Project, tracker: Tracker) -> None:
+    why = "one\u2028two\u0085three\nfour\x0b\x1cfive"
+    project.graft_here("promote", "--why", why, "--json")
+    assert ledger.read(project.root)[-1].why == why
+    assert ledger.entries(tracker, "graft")[-1].why == why
+    project.graft_here("rollback")
+
+
+def test_a_clock_that_is_behind_changes_no_order(
+    project: Project, tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Behind(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Behind:
+            return cls(2001, 1, 1, tzinfo=tz)
+
+    monkeypatch.setattr(ledger, "datetime", Behind)
+    promotion.promote(tracker, version(tracker), "it is better")
+    kept = promotion.settle(tracker, "graft")
+    assert [(entry.what, entry.number) for entry in kept] == [("first", 1), ("promoted", 2)]
+    lines = (project.root / ledger.FILE).read_text(encoding="utf-8")
+    promotion.roll_back(tracker, "graft", "customers complain")
+    assert [entry.what for entry in promotion.settle(tracker, "graft")] == ["first", "promoted", "rolled_back"]
+    assert (project.root / ledger.FILE).read_text(encoding="utf-8").startswith(lines), "only added to"
+
+
+TURNS = """
+import sys
+from pathlib import Path
+from flows.deciding import promote_version
+from tasks.common.errors import GraftError
+
+done = 0
+for turn in range(4):
+    try:
+        promote_version(Path(sys.argv[1]), str(2 + (turn + int(sys.argv[2])) % 2), "", anyway=True)
+        done += 1
+    except GraftError as error:
+        assert "is the champion already" in str(error), error
+print(done)
+"""
+
+
+def test_of_promotions_at_the_same_moment_the_last_is_the_champion_and_none_is_lost(
+    project: Project, tracker: Tracker, copied: Path
+) -> None:
+    vouch(tracker)
+    command = [sys.executable, "-c", TURNS, str(project.root)]
+    environment = {**project.environment(), "PYTHONPATH": str(ROOT)}
+    both = [
+        subprocess.Popen([*command, turn], env=environment, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        for turn in "01"
+    ]
+    done = [int(process.communicate()[0]) for process in both]
+    kept = ledger.read(project.root)
+    assert ledger.champion_of(kept) == aliases(tracker)["champion"]
+    assert [entry.what for entry in kept] == ["first", *["promoted"] * sum(done)]
+    for earlier, later in itertools.pairwise(kept):
+        assert later.previous == earlier.version
+        assert later.number == earlier.number + 1
+
+
+def test_a_promotion_that_is_tried_again_is_still_one(
+    project: Project, tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = Workspace(project.root, project.root, project.root, "", "main", "")
+    place, verdict = Place(project.root, project.root, workspace), unopposed((), "it is better")
+    parent = project.json("runs/register.json")["parent_run_id"]
+    mend, calls = ledger.mend, itertools.count()
+
+    def fails_once(tracker: Tracker, name: str) -> list[ledger.Entry]:
+        if next(calls) == 1:
+            raise TransientError("the server does not answer")
+        return mend(tracker, name)
+
+    monkeypatch.setattr(ledger, "mend", fails_once)
+    with pytest.raises(TransientError):
+        _decide(place, verdict, parent, tracker, version(tracker))
+    assert aliases(tracker)["champion"] == "2"
+
+    outcome, kept = _decide(place, verdict, parent, tracker, version(tracker))
+
+    assert (outcome.what, outcome.version, outcome.previous) == ("promoted", "2", "1")
+    assert [entry.what for entry in kept] == ["first", "promoted"]
 
 
 def test_a_long_reason_fits_into_mlflow(tracker: Tracker) -> None:
