@@ -2,6 +2,7 @@
 
 Whoever creates the ref has it; git does that all or nothing, here or in the remote, so that no other server is needed.
 Its commit says whose it is. A holder that has died on this machine, or has been silent for long on another, loses it.
+Silence is what the waiting machine has seen by its own clock: times that another machine has written prove nothing.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -26,7 +28,7 @@ BEAT = 60.0
 """Seconds between two signs of life."""
 
 SILENT = 600.0
-"""Seconds of silence after which a holder on another machine is taken for dead."""
+"""Seconds without a sign of life after which a holder on another machine is taken for dead."""
 
 NOTHING = "0" * 40
 
@@ -37,7 +39,7 @@ class Holder:
 
     Attributes:
         process: by its key.
-        since, beat: when it got it, and its last sign of life; ISO 8601 in UTC.
+        since, beat: when it got it, and its last sign of life; ISO 8601 in UTC by the holder's clock, for people.
         page: of its run.
     """
 
@@ -50,11 +52,8 @@ class Holder:
         host, pid, _ = self.process.rsplit(":", 2)
         return f"process {pid} on {host}, since {self.since}" + (f", {self.page}" if self.page else "")
 
-    def is_dead(self) -> bool:
-        here = processes.key_runs(self.process)
-        if here is not None:
-            return not here
-        return (datetime.now(UTC) - datetime.fromisoformat(self.beat)).total_seconds() > SILENT
+    def is_same(self, other: Holder | None) -> bool:
+        return other is not None and (self.process, self.since) == (other.process, other.since)
 
 
 class Busy(GraftError):
@@ -68,27 +67,54 @@ class Busy(GraftError):
         )
 
 
+class Lost(GraftError):
+    """Another run has taken the lock over."""
+
+    def __init__(self, holder: Holder | None) -> None:
+        super().__init__(
+            "this run has lost the lock of the repository; it has promoted and pushed nothing since",
+            got=f"now held by {holder.words()}" if holder else "held by nobody",
+            todo=f"nothing: the next run finds what is new. It happens when {REF} is deleted, or when this machine "
+            f"cannot reach the remote for {SILENT / 60:.0f} minutes",
+        )
+
+
 @contextmanager
-def alone(repo: Path, remote: str, page: str = "", beat: float = BEAT) -> Iterator[None]:
-    """Holds the lock of the repository, or of its remote if that is not empty, while the block runs.
+def alone(
+    repo: Path, remote: str, page: str = "", beat: float = BEAT, silent: float = SILENT
+) -> Iterator[Callable[[], None]]:
+    """Holds the lock of the repository, or of its remote if that is not empty, while the block runs; gives a function
+    that checks that it is still held, which raises `Lost` or TransientError.
 
     Raises:
-        Busy: another run has it.
+        Busy: another run has it. To see that one of another machine lives takes up to a minute, its next sign of life.
         TransientError: the remote does not answer.
     """
     place = _Place(repo, remote)
     now = _now()
     holder = Holder(processes.key(processes.me()), now, now, page)
-    mine = [_take(place, holder)]
+    mine = [_take(place, holder, silent)]
     ended = threading.Event()
     beating = threading.Thread(target=_beat, args=(place, holder, mine, ended, beat), name="lock", daemon=True)
     beating.start()
     try:
-        yield
+        yield lambda: _check(place, holder)
     finally:
         ended.set()
         beating.join()
         place.swap(mine[0], "")
+
+
+def _check(place: _Place, holder: Holder) -> None:
+    """Asks whose it is, whatever its last sign of life."""
+    for _ in range(3):  # a sign of life may come between two questions
+        held = place.held()
+        found = place.read(held) if held else None
+        if holder.is_same(found):
+            return
+        if found is not None:
+            break
+    raise Lost(found)
 
 
 def holder_of(repo: Path, remote: str) -> Holder | None:
@@ -98,25 +124,43 @@ def holder_of(repo: Path, remote: str) -> Holder | None:
     return place.read(held) if held else None
 
 
-def _take(place: _Place, holder: Holder) -> str:
+def _take(place: _Place, holder: Holder, silent: float) -> str:
     token = place.token(holder)
     for _ in range(3):  # it may be given back, or taken, between two questions
         held = place.held()
         other = place.read(held) if held else None
-        if other is not None and not other.is_dead():
-            raise Busy(other)
+        if other is not None and not _is_dead(place, held, other, silent):
+            if place.held():
+                raise Busy(other)
+            held = ""  # given back while we watched
         if place.swap(held, token):
             return token
     raise Busy(place.read(place.held()) or holder)
 
 
+def _is_dead(place: _Place, held: str, other: Holder, silent: float) -> bool:
+    """Whether its process is gone, or if that runs elsewhere, gives no sign of life while we watch."""
+    here = processes.key_runs(other.process)
+    if here is not None:
+        return not here
+    deadline = time.monotonic() + silent
+    while time.monotonic() < deadline:
+        time.sleep(min(5.0, silent / 20))
+        if place.held() != held:
+            return False  # a sign of life, or it was given back
+    return True
+
+
 def _beat(place: _Place, holder: Holder, mine: list[str], ended: threading.Event, seconds: float) -> None:
-    """Signs of life. One that does not get through is made up for by the next."""
+    """Gives signs of life. If one does not get through, the next one will do."""
     while not ended.wait(seconds):
         with contextlib.suppress(GraftError):
             token = place.token(Holder(holder.process, holder.since, _now(), holder.page))
             if place.swap(mine[0], token):
                 mine[0] = token
+            else:  # the answer of an earlier one was lost, or the lock
+                held = place.held()
+                mine[0] = held if held and holder.is_same(place.read(held)) else mine[0]
 
 
 def _now() -> str:

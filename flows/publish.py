@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from tasks.common.errors import GraftError
@@ -14,17 +15,22 @@ from .workspace import OWN_BRANCH, Workspace
 SKIP_CI = "[skip ci]"
 
 
-def publish(workspace: Workspace, message: str) -> str:
+def publish(workspace: Workspace, message: str, still_ours: Callable[[], None]) -> str:
     """Pushes data, then commits and pushes what git tracks; returns the commit. In this order a commit that others see
     never names data that they cannot get.
+
+    Args:
+        still_ours: raises an error if another run has taken the repository over.
 
     Raises:
         TransientError: a remote does not answer.
         GraftError: somebody has pushed what contradicts it.
     """
+    still_ours()
     if dvc_remote(workspace.root):
         dvc(workspace.root, ["push", "--quiet"], "pushing data to DVC's remote")
     commit = _commit(workspace.tree, workspace.root, message)
+    still_ours()  # the data may have taken hours
     _push(workspace)
     return commit if not workspace.remote else git(workspace.tree, "rev-parse", "HEAD", doing="reading the commit")
 
@@ -59,10 +65,8 @@ def _push(workspace: Workspace) -> None:
         if "rejected" not in done.stderr and "fetch first" not in done.stderr:
             break
         _rebase(workspace)
-    # once more, for its words
-    git(
-        workspace.project, "push", workspace.remote, f"{head}:refs/heads/{workspace.branch}", doing="pushing the result"
-    )
+    refs = f"{head}:refs/heads/{workspace.branch}"  # once more, for its message
+    git(workspace.project, "push", "--no-verify", workspace.remote, refs, doing="pushing the result")
 
 
 def _rebase(workspace: Workspace) -> None:

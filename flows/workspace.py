@@ -88,14 +88,14 @@ def prepare(project: Path, params: RetrainParams) -> Workspace:
     """
     repo, remote = repository(project), remote_of(project, params)
     tree = Paths(project).state / "worktrees" / "retrain"
-    _clear_locks(repo, tree)
+    root = tree / project.resolve().relative_to(repo.resolve())
+    _clear_locks(tree, root)
     target = _newest(repo, remote, params.branch)
     if not (tree / ".git").is_file():
         shutil.rmtree(tree, ignore_errors=True)
         git(repo, "worktree", "prune", doing="making the worktree")
         git(repo, "worktree", "add", "--quiet", "--force", "--detach", str(tree), target, doing="making the worktree")
     _check_out(tree, remote, target)
-    root = tree / project.resolve().relative_to(repo.resolve())
     _share(project, root)
     commit = git(tree, "rev-parse", "HEAD", doing="reading the commit")
     return Workspace(project, root, tree, remote, params.branch, commit)
@@ -130,14 +130,14 @@ def _check_out(tree: Path, remote: str, target: str) -> None:
         git(tree, "merge", "--quiet", "--no-edit", "-X", "theirs", target, doing=doing)
 
 
-def _clear_locks(repo: Path, tree: Path) -> None:
-    """Of git and DVC, left by a run that was killed: whoever comes here has the lock of the repository."""
+def _clear_locks(tree: Path, root: Path) -> None:
+    """Removes locks of git and DVC that a killed run has left: the caller holds the lock of the repository."""
     done = try_git(tree, "rev-parse", "--git-dir") if (tree / ".git").is_file() else None
     if done is not None and done.returncode == 0:
         for lock in Path(done.stdout.strip()).glob("*.lock"):
             lock.unlink(missing_ok=True)
     for name in ("rwlock", "rwlock.lock"):
-        (tree / ".dvc" / "tmp" / name).unlink(missing_ok=True)
+        (root / ".dvc" / "tmp" / name).unlink(missing_ok=True)
 
 
 def _share(project: Path, root: Path) -> None:

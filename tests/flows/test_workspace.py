@@ -8,6 +8,8 @@ import pytest
 from projects import Project, made_repository, make_project
 
 from flows.config import RetrainParams
+from flows.lock import REF, Lost, alone
+from flows.publish import publish
 from flows.versioning import cache_folder, dvc_remote_addresses, git, git_state
 from flows.workspace import OWN_BRANCH, committed_params, prepare, repository
 from tasks.common.errors import GraftError, TransientError
@@ -103,6 +105,40 @@ def test_a_project_below_the_repository_is_found_in_the_worktree(tmp_path: Path)
     workspace = prepare(inner.root, PARAMS)
     assert workspace.root == workspace.tree / "vision"
     assert (workspace.root / "dvc.yaml").is_file()
+
+    stale = workspace.root / ".dvc" / "tmp" / "rwlock"
+    stale.parent.mkdir(parents=True, exist_ok=True)
+    stale.touch()
+    prepare(inner.root, PARAMS)
+    assert not stale.exists(), "a killed run's lock of DVC is in the project's folder, not at the top"
+
+
+def test_no_hook_runs_when_the_worktree_is_made_or_its_result_published(project: Project, tmp_path: Path) -> None:
+    hooks = project.root / ".git" / "hooks"
+    hooks.mkdir(exist_ok=True)
+    proof = tmp_path / "ran"
+    for name in ("post-checkout", "pre-commit", "post-commit", "post-merge", "pre-push", "reference-transaction"):
+        (hooks / name).write_text(f"#!/bin/sh\necho {name} >> {proof}\nexit 1\n", encoding="utf-8")
+        (hooks / name).chmod(0o755)
+
+    with alone(project.root, "origin") as still_ours:
+        workspace = prepare(project.root, PARAMS)
+        (workspace.root / "dvc.lock").write_text("schema: '2.0'\n", encoding="utf-8")
+        commit = publish(workspace, "result", still_ours)
+
+    assert not proof.exists()
+    assert commit != workspace.commit
+    assert git(project.root, "ls-remote", "origin", "refs/heads/main", doing="a test").split()[0] == commit
+
+
+def test_a_run_that_has_lost_the_lock_pushes_nothing(project: Project) -> None:
+    before = git(project.root, "ls-remote", "origin", "refs/heads/main", doing="a test")
+    with alone(project.root, "origin") as still_ours, pytest.raises(Lost, match="lost the lock"):
+        workspace = prepare(project.root, PARAMS)
+        (workspace.root / "dvc.lock").write_text("schema: '2.0'\n", encoding="utf-8")
+        git(project.root, "push", "--quiet", "origin", f":{REF}", doing="a test")
+        publish(workspace, "result", still_ours)
+    assert git(project.root, "ls-remote", "origin", "refs/heads/main", doing="a test") == before
 
 
 def test_without_a_remote_earlier_results_are_kept_and_joined_with_what_is_new(tmp_path: Path) -> None:
