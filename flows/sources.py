@@ -8,6 +8,7 @@ import yaml
 
 from tasks.common.errors import DataError, GraftError
 
+from .addresses import without_secrets
 from .config import RetrainParams
 from .inbox import take_over
 from .versioning import dvc
@@ -43,7 +44,7 @@ def _update(root: Path) -> str:
     before = file.read_bytes()
     dvc(root, ["update", "--quiet", "data/raw.dvc"], "asking for new images where data/raw came from")
     changed = file.read_bytes() != before
-    return f"import-url: {'new images' if changed else 'nothing new'} at {entry['deps'][0]['path']}"
+    return f"import-url: {'new images' if changed else 'nothing new'} at {without_secrets(entry['deps'][0]['path'])}"
 
 
 def _check_tracked(workspace: Workspace) -> None:

@@ -103,7 +103,7 @@ class Tracker:
         if run_id:
             self.client.update_run(run_id, status="RUNNING")
             return run_id
-        command = " ".join(processes.command_words(process))
+        command = redacted(" ".join(processes.command_words(process)))
         return self.new_parent(f"{command} · {datetime.now():%Y-%m-%d %H:%M}", {INVOCATION: key})
 
     def _parent_of(self, key: str) -> str:

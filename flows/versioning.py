@@ -38,7 +38,9 @@ class GitState:
 
     def link(self, path: str) -> str:
         """A web address of `path` at this commit, for origins that have one; else empty."""
-        match = re.match(r"^(?:https?://|git@|ssh://git@)([^/:]+)(?::\d+)?[/:](.+?)(?:\.git)?/?$", self.origin)
+        match = re.match(
+            r"^(?:https?://(?:[^/]*@)?|git@|ssh://git@)([^/:]+)(?::\d+)?[/:](.+?)(?:\.git)?/?$", self.origin
+        )
         if not match or not self.commit:
             return ""
         host, project = match.groups()
@@ -85,7 +87,7 @@ def git(root: Path, *words: str, doing: str, say: str = "") -> str:
         raise kind(
             f"git failed while {doing}",
             got=_reason(said),
-            todo=f"run `git {' '.join(words)}` in {root} to see more",
+            todo=redacted(f"run `git {' '.join(words)}` in {root} to see more"),
         )
     return done.stdout.strip()
 

@@ -8,8 +8,8 @@ import pytest
 import yaml
 from projects import Project, draw
 
-from flows.versioning import GitState, git_state, raw_hash, raw_hashes, raw_listing, stage_files, tree_hash
-from tasks.common.errors import DataError
+from flows.versioning import GitState, git, git_state, raw_hash, raw_hashes, raw_listing, stage_files, tree_hash
+from tasks.common.errors import DataError, GraftError
 from tasks.common.files import md5
 
 
@@ -83,9 +83,17 @@ def test_git_is_asked_for_commit_and_changes(project: Project) -> None:
 
 
 def test_a_password_in_the_origin_is_not_kept(project: Project) -> None:
-    project.git("remote", "add", "origin", "https://user:secret@example.org/team/shop.git")
-
+    project.git("remote", "add", "origin", "https://user:p@ss@example.org/team/shop.git")
     assert git_state(project.root).origin == "https://example.org/team/shop.git"
+    project.git("remote", "set-url", "origin", "ssh://git:secret@example.org/team/shop.git")
+    assert git_state(project.root).origin == "ssh://git@example.org/team/shop.git"
+
+
+def test_an_error_of_gits_tells_no_password(project: Project) -> None:
+    with pytest.raises(GraftError) as caught:
+        git(project.root, "clone", "https://user:p@ss@127.0.0.1:1/x.git", doing="a test")
+    assert "p@ss" not in str(caught.value)
+    assert "127.0.0.1:1" in str(caught.value.got)
 
 
 def test_origins_become_links_to_a_file_at_the_commit() -> None:
