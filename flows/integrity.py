@@ -32,9 +32,13 @@ Key = tuple[str, str, str]
 
 
 def digest(folder: Path) -> str:
-    """The SHA-256 of a logged model: of the sorted list of its files' paths and SHA-256s."""
-    files = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if not file.is_dir())
-    listing = json.dumps([[name, sha256(folder / name)] for name in files], ensure_ascii=True)
+    """The SHA-256 of a logged model: of the sorted list of its files' paths and SHA-256s. A link counts as itself."""
+    files = {
+        file.relative_to(folder).as_posix(): f"link to {file.readlink()}" if file.is_symlink() else sha256(file)
+        for file in folder.rglob("*")
+        if file.is_symlink() or not file.is_dir()
+    }
+    listing = json.dumps(sorted(files.items()))
     return f"sha256:{hashlib.sha256(listing.encode()).hexdigest()}"
 
 
@@ -42,7 +46,7 @@ def remove_by_products(folder: Path) -> None:
     """Removes what MLflow and Python write into a model when they load it: it is no part of the model, and compiled
     code would run in place of the source that was checked."""
     for cache in list(folder.rglob("__pycache__")):
-        shutil.rmtree(cache)
+        shutil.rmtree(cache, ignore_errors=True)  # what stays is seen by the digest
     for file in [*folder.rglob("*.pyc"), folder / "registered_model_meta"]:
         file.unlink(missing_ok=True)
 
