@@ -269,8 +269,9 @@ def strangers(town: Town) -> list[str]:
 
 PREDICT = """
 import sys, mlflow, pandas as pd
+from pathlib import Path
 model = mlflow.pyfunc.load_model("models:/graft@champion")
-print(len(model.predict(pd.DataFrame({"image": sys.argv[1:]}))))
+print(len(model.predict(pd.DataFrame({"image": [Path(name).read_bytes() for name in sys.argv[1:]]}))))
 """
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import mlflow
+from httpx import Response
 from mlflow.models import convert_input_example_to_serving_input
 from mlflow.models.utils import _enforce_schema
 from mlflow.pyfunc import scoring_server
@@ -32,3 +34,15 @@ def check_served(uri: str, outputs: Schema) -> None:
         response = client.post("/invocations", json=request)
         assert response.status_code == 200, f"{name}: {response.text}"
         assert response.json()["predictions"] == answers.to_dict("records")
+    for text in (__file__, Path(__file__).as_uri(), "AAAA"):
+        _check_refused(client.post("/invocations", json={"inputs": {"image": [text]}}))
+
+
+def _check_refused(response: Response) -> None:
+    """A client learns what is wrong with its image, and nothing of the server."""
+    told = response.json()
+    assert response.status_code == 400, response.text
+    assert "input 0 is not an image that can be read" in told["message"]
+    assert "Traceback" not in response.text
+    assert "stack_trace" not in told
+    assert "site-packages" not in response.text

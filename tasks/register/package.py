@@ -32,10 +32,12 @@ REQUIREMENTS = ("mlflow", "numpy", "openvino", "pandas", "pillow", "safetensors"
 _ENTRY = '''\
 """The entry of an MLflow model from code."""
 
+import logging
 from pathlib import Path
 
 import mlflow
 import pandas as pd
+from mlflow.exceptions import INTERNAL_ERROR, INVALID_PARAMETER_VALUE, MlflowException
 
 from {code}.register.serving import ImageClassifier
 
@@ -45,15 +47,25 @@ TYPES = {{"label": "str", "score": "float64", "value": "float64", "abstain": "bo
 
 
 class Model(mlflow.pyfunc.PythonModel):
-    """Column `image` (bytes, base64 or paths) in; out as ImageClassifier.predict says."""
+    """Column `image` (bytes, or base64 as a string) in; out as ImageClassifier.predict says."""
 
     def load_context(self, context):
         self._classifier = ImageClassifier(Path(context.artifacts["package"]))
 
     def predict(self, context, model_input, params=None):
         columns = self._classifier.columns
-        answers = self._classifier.predict(_images(model_input["image"]))
+        answers = self._answers(_images(model_input["image"]))
         return pd.DataFrame(answers, columns=columns).astype({{name: TYPES[name] for name in columns if name in TYPES}})
+
+    def _answers(self, images):
+        """MLflow's server hands the traceback of any other exception to the client."""
+        try:
+            return self._classifier.predict(images)
+        except ValueError as error:
+            raise MlflowException(str(error), error_code=INVALID_PARAMETER_VALUE) from error
+        except Exception as error:
+            logging.getLogger(__name__).exception("the prediction failed")
+            raise MlflowException("the prediction failed; see the server's log", error_code=INTERNAL_ERROR) from error
 
 
 def _images(column):

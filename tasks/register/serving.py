@@ -1,6 +1,8 @@
-"""The model as others run it: image bytes, base64 or paths in; out come label, score and probabilities, and where a
-share of wrong answers was promised, whether to take them for an answer; or several labels and the probabilities; or a
-number.
+"""The model as others run it: images as bytes or in base64 go in; label, score and probabilities come out (or several
+labels and the probabilities, or a number), and with a threshold whether the model abstains.
+
+A string is base64 and never the name of a file, because strings are what clients of a server send. Callers in Python
+may also give `Path` objects.
 
 A copy of this module and of the few that it imports travels in the package, so that a model predicts with the code that
 it was tested with. It needs OpenVINO, Pillow, NumPy and safetensors; neither torch nor timm nor MLflow.
@@ -9,8 +11,6 @@ it was tested with. It needs OpenVINO, Pillow, NumPy and safetensors; neither to
 from __future__ import annotations
 
 import base64
-import binascii
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -70,8 +70,8 @@ class ImageClassifier:
         a number: `value`
 
         Args:
-            images: each a file's bytes, the same in base64 (also as a data URL), or a path; with the bands that the
-                model was trained on (see `decode_bands`).
+            images: each a file's bytes, the same in base64 as a string (also as a data URL), or a `Path`; with the
+                bands that the model was trained on (see `decode_bands`).
 
         Raises:
             ValueError: an entry is no image; names its place.
@@ -118,11 +118,11 @@ def _source(image: Any) -> Path | bytes:
     if isinstance(image, Path):
         return image
     if not isinstance(image, str):
-        raise TypeError(f"bytes, base64 or a path is needed, got {type(image).__name__}")
+        raise TypeError(f"bytes or base64 is needed, got {type(image).__name__}")
     text = image.partition(",")[2] if image.startswith("data:") else image
-    if os.path.isfile(text):  # noqa: PTH113  (a long base64 text is no name, which Path.is_file would refuse loudly)
-        return Path(text)
     try:
         return base64.b64decode(text, validate=True)
-    except binascii.Error:
-        raise ValueError(f"{text[:80]!r} is neither a file that exists nor base64") from None
+    except ValueError:  # binascii.Error, or letters that are not ASCII
+        raise ValueError(
+            f"{image[:80]!r} is not base64; a string is never opened as a file or URL (in Python, give bytes or a Path)"
+        ) from None

@@ -108,7 +108,7 @@ def predict_in_fresh_process(folder: Path, images: list[str]) -> pd.DataFrame:
         "sys.modules |= {'tasks': None, 'flows': None}\n"  # an editable install would have them found
         f"from {code}.register.serving import ImageClassifier\n"
         "model = ImageClassifier(pathlib.Path(sys.argv[1]))\n"
-        "print(json.dumps(model.predict(json.load(sys.stdin))))\n"
+        "print(json.dumps(model.predict([pathlib.Path(name) for name in json.load(sys.stdin)])))\n"
     )
     done = subprocess.run(
         [sys.executable, "-B", "-c", program, str(folder.resolve())],

@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from projects import Project, Rerun
 
 PREDICT = """
-import base64, json, sys
+import base64, json, pathlib, sys
 import mlflow, pandas as pd
 mlflow.set_tracking_uri(sys.argv[1])
 model = mlflow.pyfunc.load_model("models:/graft@champion")
 files = json.load(sys.stdin)
 forms = {
-    "path": files,
+    "path": [pathlib.Path(file) for file in files],
     "bytes": [open(file, "rb").read() for file in files],
     "base64": [base64.b64encode(open(file, "rb").read()).decode() for file in files],
 }

@@ -76,7 +76,8 @@ def test_the_code_needs_neither_torch_nor_timm_nor_mlflow(finished_paths):
         "import importlib, json, os, pathlib, sys\n"
         "folder = pathlib.Path(sys.argv[1])\n"
         "code = os.listdir(folder / 'code')[0]\n"
-        "importlib.import_module(code + '.register.serving').ImageClassifier(folder).predict([sys.argv[2]])\n"
+        "model = importlib.import_module(code + '.register.serving').ImageClassifier(folder)\n"
+        "model.predict([pathlib.Path(sys.argv[2])])\n"
         "print(json.dumps([name for name in ('torch', 'timm', 'mlflow', 'torchvision') if name in sys.modules]))\n"
     )
     assert run_alone(program, finished_paths, str(finished_paths.raw / "red/000.png")) == []
@@ -110,7 +111,7 @@ def test_a_fresh_process_predicts_what_evaluate_saw_from_every_form_of_an_image(
         "model = importlib.import_module(code + '.register.serving').ImageClassifier(folder)\n"
         "files = [raw / path for path in json.loads(sys.argv[3])]\n"
         "text = [base64.b64encode(f.read_bytes()).decode() for f in files]\n"
-        "forms = {'path': files, 'str': list(map(str, files)), 'bytes': [f.read_bytes() for f in files],\n"
+        "forms = {'path': files, 'bytes': [f.read_bytes() for f in files],\n"
         "         'base64': text, 'data URL': ['data:image/png;base64,' + t for t in text]}\n"
         "print(json.dumps({name: model.predict(images) for name, images in forms.items()}))\n"
     )
@@ -132,7 +133,8 @@ def test_mlflows_entry_answers_a_table_of_images(paths, threshold, further):
         "folder = pathlib.Path(sys.argv[1])\n"
         "model = runpy.run_path(str(folder / 'model.py'))['Model']()\n"
         "model.load_context(types.SimpleNamespace(artifacts={'package': str(folder)}))\n"
-        "print(model.predict(None, pd.DataFrame({'image': [sys.argv[2]] * 2})).to_json(orient='split'))\n"
+        "images = pd.DataFrame({'image': [pathlib.Path(sys.argv[2])] * 2})\n"
+        "print(model.predict(None, images).to_json(orient='split'))\n"
     )
     Calibration(threshold=threshold).save(paths.package)
     answer = run_alone(program, paths, str(paths.raw / "red/000.png"))

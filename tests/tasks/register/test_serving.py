@@ -77,7 +77,6 @@ def test_a_package_without_a_calibration_gives_the_heads_own_probabilities(paths
 
 
 FORMS = {
-    "str": str,
     "bytes": lambda f: f.read_bytes(),
     "bytearray": lambda f: bytearray(f.read_bytes()),
     "memoryview": lambda f: memoryview(f.read_bytes()),
@@ -101,6 +100,16 @@ def test_a_tiny_image_in_base64_is_not_taken_for_a_files_name(model, form):
     assert model.predict([text]) == model.predict([stream.getvalue()])
 
 
+def test_a_string_is_never_opened_as_a_file_or_an_address(model, file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "abcd").write_bytes(file.read_bytes())  # a name that is base64 as well
+    with pytest.raises(ValueError, match="cannot identify"):
+        model.predict(["abcd"])
+    for text in (str(file), file.as_uri(), "http://127.0.0.1:9/a.png", "data:," + str(file)):
+        with pytest.raises(ValueError, match="is not base64; a string is never opened"):
+            model.predict([text])
+
+
 def test_images_are_answered_in_order(model, finished_paths):
     files = [finished_paths.raw / name / f"{n:03}.png" for n in range(10) for name in ("red", "blue", "green")]
     together = model.predict(files)
@@ -117,8 +126,8 @@ def test_no_image_is_answered_with_nothing(model):
     ("image", "message"),
     [
         (b"not an image", "cannot identify"),
-        ("no/such/file.png", "neither a file that exists nor base64"),
-        (7, "bytes, base64 or a path is needed, got int"),
+        ("no/such/file.png", "is not base64"),
+        (7, "bytes or base64 is needed, got int"),
         (None, "got NoneType"),
         ("", "cannot identify"),
         (base64.b64encode(b"not an image").decode(), "cannot identify"),
