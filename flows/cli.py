@@ -34,7 +34,7 @@ app.add_typer(cache_commands.app, name="cache")
 
 Replace = Annotated[bool, typer.Option("--replace", help="Put the images in the place of those that are there.")]
 Add = Annotated[bool, typer.Option("--add", help="Add the images to those that are there.")]
-Force = Annotated[bool, typer.Option("--force", help="With --replace: delete also images that DVC has not got.")]
+Force = Annotated[bool, typer.Option("--force", help="With --replace: also delete images that DVC does not track.")]
 LOOK_NEXT = (
     "graft ui            runs, models, lineage",
     "dvc metrics show    all figures",
@@ -100,12 +100,16 @@ def import_(
     link: Annotated[
         bool, typer.Option("--link", help="Hard-link the files on the way instead of copying them.")
     ] = False,
+    allow_outside: Annotated[
+        bool, typer.Option("--allow-outside", help="Also take files that links or a table's rows name outside PATH.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Bring your own images to data/raw and put them under DVC. PATH is only read."""
     from .importing import import_images
 
-    told = import_images(source, find_root(project), _how(replace, add), link=link, force=force)
+    how = _how(replace, add)
+    told = import_images(source, find_root(project), how, link=link, force=force, outside=allow_outside)
     _show(told, as_json, "data/raw")
 
 

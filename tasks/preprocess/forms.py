@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 TABLE = "labels.csv"
 
@@ -24,15 +23,6 @@ SPLIT_NAMES = {
     "testing": "test",
 }
 """What people call a split -> what Graft calls it."""
-
-
-def list_files(folder: Path) -> list[str]:
-    """Relative paths of all files below `folder`, with slashes, sorted."""
-    found = []
-    for parent, _, names in os.walk(folder, followlinks=True):
-        prefix = Path(parent).relative_to(folder)
-        found += [(prefix / name).as_posix() for name in names]
-    return sorted(found)
 
 
 def hidden(file: str) -> bool:

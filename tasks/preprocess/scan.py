@@ -17,10 +17,10 @@ from ..common.task import Task
 from .forms import SPLIT_NAMES as SPLIT_NAMES
 from .forms import TABLE as TABLE
 from .forms import hidden as hidden
-from .forms import list_files as list_files
 from .forms import split_folders
 from .labels import COLUMNS as LABEL_COLUMNS
 from .labels import read_labels, refuse_folders, text
+from .walk import list_files as list_files
 
 COLUMNS = ["path", "label", "split", "group", "weight"]
 
@@ -34,7 +34,8 @@ def scan(raw: Path, task: Task = "classification") -> pd.DataFrame:
 
     Raises:
         DataError: no file at all; a table that lacks a column or names a file twice or a file that is not there;
-            split folders without training images; no table, where the labels are not single classes.
+            split folders without training images; no table, where the labels are not single classes; an entry that
+            cannot be listed (see `list_files`).
     """
     files = list_files(raw)
     if not files:

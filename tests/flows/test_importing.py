@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from filelock import FileLock
 from projects import Project, draw, draw_classes
 
-from flows import versioning
+from flows import importing, versioning
 from flows.importing import import_images, import_sample, plan_import
 from flows.versioning import raw_hash
 from tasks.common.errors import DataError, GraftError
@@ -248,6 +253,232 @@ def test_the_sample_is_two_thousand_images_of_ten_classes(empty_project: Project
     assert (told["files"], set(told["classes"].values())) == (2000, {200})
     assert len(told["classes"]) == 10
     assert (ROOT / "sample" / "fashion-mnist-2000.zip").stat().st_size < 2_000_000
+
+
+@pytest.fixture
+def secret(tmp_path: Path) -> Path:
+    """A file outside every folder that is imported."""
+    draw(tmp_path / "elsewhere" / "secret.png", 0, 1)
+    return tmp_path / "elsewhere" / "secret.png"
+
+
+def test_links_that_lead_out_are_refused_unless_allowed(empty_project: Project, classes: Path, secret: Path) -> None:
+    (classes / "red" / "etc").symlink_to("/etc")
+    (classes / "red" / "secret.png").symlink_to(secret)
+
+    with pytest.raises(DataError, match=r"2: red/etc \(a link that leads out[\s\S]*--allow-outside"):
+        import_images(classes, empty_project.root)
+    assert not (empty_project.root / "data" / "raw").exists()
+
+    (classes / "red" / "etc").unlink()
+    told = import_images(classes, empty_project.root, outside=True)
+    taken = empty_project.root / "data" / "raw" / "red" / "secret.png"
+    assert told["files"] == 7
+    assert not taken.is_symlink()
+    assert taken.read_bytes() == secret.read_bytes()
+
+
+def test_links_within_the_folder_are_taken_once_and_counted(empty_project: Project, classes: Path) -> None:
+    (classes / "red" / "round").symlink_to("..")
+    (classes / "green" / "again.png").symlink_to("000.png")
+
+    told = import_images(classes, empty_project.root)
+
+    assert (told["files"], told["repeated_links_left_out"]) == (6, 2)
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda folder: os.mkfifo(folder / "x.png"), r"red/x\.png \(a FIFO"),
+        (lambda folder: (folder / "x.png").symlink_to("gone.png"), r"red/x\.png \(a broken link"),
+        (lambda folder: (folder / os.fsdecode(b"\xe9.png")).touch(), r"red/\\xe9\.png \(its name is not UTF-8"),
+    ],
+    ids=["FIFO", "broken link", "not UTF-8"],
+)
+def test_what_cannot_be_an_image_is_refused_by_name_before_anything_is_copied(
+    empty_project: Project, classes: Path, make, told: str
+) -> None:
+    make(classes / "red")
+
+    with pytest.raises(DataError, match=told):
+        import_images(classes, empty_project.root)
+
+    assert not (empty_project.root / "data" / "raw").exists()
+
+
+def test_images_of_a_folder_that_cannot_be_read_do_not_vanish(
+    empty_project: Project, classes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scandir = os.scandir
+
+    def refuse(path: str) -> object:  # root reads whatever the permissions are
+        if str(path) == str(classes / "red"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(DataError, match=r"red \(the folder cannot be read: Permission denied\)"):
+        import_images(classes, empty_project.root)
+
+
+@pytest.mark.parametrize("name", ["../elsewhere/secret.png", "/etc/hostname", "pictures/link.png"])
+def test_a_row_that_leads_out_of_the_tables_folder_is_refused_unless_allowed(
+    table: Path, secret: Path, name: str
+) -> None:
+    (table.parent / "pictures" / "link.png").symlink_to(secret)
+    table.write_text(f"path,label\npictures/0.png,a\n{name},b\n", encoding="utf-8")
+
+    with pytest.raises(DataError, match=rf"outside its folder[\s\S]*row 2: {name}[\s\S]*--allow-outside"):
+        plan_import(table)
+
+    assert len(plan_import(table, outside=True).files) == 2
+
+
+def test_the_command_takes_files_from_elsewhere_only_if_asked(
+    empty_project: Project, table: Path, secret: Path
+) -> None:
+    table.write_text("path,label\npictures/0.png,a\n../elsewhere/secret.png,b\n", encoding="utf-8")
+
+    done = empty_project.graft_here("import", str(table), check=False)
+    assert (done.returncode, "row 2" in done.stderr) == (2, True)
+    empty_project.graft_here("import", str(table), "--allow-outside")
+    assert len(scan(empty_project.root / "data" / "raw")) == 2
+
+
+def test_a_row_of_a_fifo_is_refused(table: Path) -> None:
+    os.mkfifo(table.parent / "fifo.png")
+    table.write_text("path,label\nfifo.png,a\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"not a regular file[\s\S]*row 1: fifo\.png"):
+        plan_import(table)
+
+
+def test_a_table_without_rows_replaces_nothing(empty_project: Project, table: Path) -> None:
+    import_images(table, empty_project.root)
+    before = snapshot(empty_project.root / "data" / "raw")
+    table.write_text("path,label\n", encoding="utf-8")
+
+    with pytest.raises(DataError, match="has no images to import"):
+        import_images(table, empty_project.root, "replace")
+
+    assert snapshot(empty_project.root / "data" / "raw") == before
+
+
+def test_images_for_one_split_join_those_of_all(empty_project: Project, tmp_path: Path) -> None:
+    for name in ("train", "test"):
+        draw_classes(tmp_path / "source" / name, each=2)
+    import_images(tmp_path / "source", empty_project.root)
+    draw(tmp_path / "more" / "train" / "red" / "new.png", 0, 77)
+
+    assert import_images(tmp_path / "more", empty_project.root, "add")["files"] == 1
+    assert len(scan(empty_project.root / "data" / "raw")) == 13
+
+
+def test_data_raw_as_a_link_is_refused_and_what_it_leads_to_stays(
+    empty_project: Project, classes: Path, tmp_path: Path
+) -> None:
+    disk = draw_classes(tmp_path / "disk", each=1)
+    before = snapshot(disk)
+    raw = empty_project.root / "data" / "raw"
+    raw.symlink_to(disk)
+
+    for how in ("new", "add", "replace"):
+        with pytest.raises(DataError, match=r"is a link[\s\S]*it leads to .*disk[\s\S]*cache\.type symlink"):
+            import_images(classes, empty_project.root, how, force=True)
+
+    assert raw.is_symlink()
+    assert snapshot(disk) == before
+    assert not list(raw.parent.glob(".*.part"))
+
+
+def test_images_that_dvc_links_to_its_cache_are_kept_when_others_join(
+    empty_project: Project, classes: Path, tmp_path: Path
+) -> None:
+    empty_project.dvc("config", "cache.type", "symlink")
+    draw(classes / "red" / "copy.png", 0, 0)  # the same bytes as another: one file in DVC's cache
+    import_images(classes, empty_project.root)
+    raw = empty_project.root / "data" / "raw"
+    assert (raw / "red" / "000.png").is_symlink()
+    draw(tmp_path / "more" / "red" / "new.png", 0, 77)
+
+    import_images(tmp_path / "more", empty_project.root, "add")
+
+    assert len(scan(raw)) == 8
+
+
+@pytest.mark.parametrize("how", ["new", "add", "replace"])
+def test_a_full_disk_is_one_error_and_leaves_everything_as_before(
+    empty_project: Project, classes: Path, tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = empty_project.root / "data" / "raw"
+    if how != "new":
+        import_images(classes, empty_project.root)
+    before = snapshot(raw)
+    draw(tmp_path / "more" / "red" / "new.png", 0, 77)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(importing, "copy_regular", full)
+    with pytest.raises(GraftError, match=r"as before[\s\S]*No space left on device"):
+        import_images(tmp_path / "more", empty_project.root, how)
+
+    assert snapshot(raw) == before
+    assert raw.exists() == (how != "new")
+    assert not list(raw.parent.glob(".*.part"))
+
+
+def test_a_first_import_that_dvc_does_not_take_leaves_nothing(empty_project: Project, classes: Path) -> None:
+    config = empty_project.root / ".dvc" / "config"
+    content = config.read_text(encoding="utf-8")
+    config.write_text("[nonsense", encoding="utf-8")
+    with pytest.raises(GraftError, match="DVC failed"):
+        import_images(classes, empty_project.root)
+    assert not (empty_project.root / "data" / "raw").exists()
+
+    config.write_text(content, encoding="utf-8")
+    assert import_images(classes, empty_project.root)["files"] == 6
+
+
+def test_what_a_killed_import_had_set_aside_is_cleared_away(empty_project: Project, classes: Path) -> None:
+    import_images(classes, empty_project.root)
+    draw(empty_project.root / "data" / ".raw.before.part" / "red" / "old.png", 0, 9)
+
+    with pytest.raises(DataError, match="holds images already"):
+        import_images(classes, empty_project.root)
+
+    assert not list((empty_project.root / "data").glob(".*.part"))
+
+
+def test_of_two_imports_one_waits_for_the_other_and_says_so(empty_project: Project, classes: Path) -> None:
+    (empty_project.root / ".graft").mkdir(exist_ok=True)
+    with FileLock(empty_project.root / ".graft" / "import.lock"):
+        program = "import sys; from flows.cli import main; sys.argv = ['graft', *sys.argv[1:]]; main()"
+        waiting = subprocess.Popen(
+            [sys.executable, "-c", program, "import", str(classes)],
+            cwd=empty_project.root,
+            env=empty_project.environment(MLFLOW_TRACKING_URI="http://127.0.0.1:9"),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert waiting.stderr is not None
+        assert "another import is at work on this project" in waiting.stderr.readline()
+        assert not (empty_project.root / "data" / "raw").exists()
+    assert waiting.wait(timeout=120) == 0
+    assert len(scan(empty_project.root / "data" / "raw")) == 6
+
+
+def test_an_import_does_not_wait_for_ever(
+    empty_project: Project, classes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importing, "PATIENCE", 0.1)
+    (empty_project.root / ".graft").mkdir(exist_ok=True)
+    with (
+        FileLock(empty_project.root / ".graft" / "import.lock"),
+        pytest.raises(GraftError, match="another import is still at work"),
+    ):
+        import_images(classes, empty_project.root)
 
 
 TABLES = {
