@@ -1,8 +1,10 @@
 """New images from a folder into which people and machines drop files: taken over when they are whole, moved nowhere,
-never deleted."""
+never deleted. What cannot be taken over waits, by name, and holds up nothing else."""
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import os
 import shutil
 import time
@@ -13,17 +15,25 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from tasks.common.errors import DataError
+from tasks.common.errors import DataError, GraftError
 from tasks.common.files import md5, read_json, write_shared_json
 from tasks.common.paths import Paths
 from tasks.preprocess.check import look
-from tasks.preprocess.scan import TABLE, hidden, list_files
+from tasks.preprocess.forms import SPLIT_NAMES, split_folders
+from tasks.preprocess.scan import TABLE, hidden
+from tasks.preprocess.walk import Listing, copy_regular, open_regular, walk
 
 from .importing import import_images
-from .versioning import dvc, raw_listing
+from .versioning import dvc, dvc_remote, fetch_object, is_cached, raw_hash, raw_listing
 
 UNDER_WAY = (".part", ".partial", ".tmp", ".temp", ".crdownload", ".download", ".filepart", ".swp")
 """Endings of files that a copy or a download has not finished."""
+
+NAMED = 5
+"""How many files that wait are named in a sentence."""
+
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""What is wrong with the project's disk rather than with one file."""
 
 
 @dataclass(frozen=True)
@@ -42,80 +52,152 @@ class Taken:
 
     def words(self) -> str:
         said = f"inbox: {self.new:,} new files taken over, {self.known:,} known already, {len(self.waiting):,} not yet"
-        first = next(iter(self.waiting.items()), None)
-        return f"{said} (first {first[0]}: {first[1]})" if first else said
+        named = [f"{name} ({why})" for name, why in list(self.waiting.items())[:NAMED]]
+        if len(self.waiting) > NAMED:
+            named.append(f"and {len(self.waiting) - NAMED:,} more")
+        return f"{said}: {'; '.join(named)}" if named else said
 
 
 def take_over(inbox: Path, root: Path, settle_seconds: float) -> Taken:
     """Copies what is new and whole into data/raw and puts it under DVC.
 
     Raises:
-        DataError: the inbox is no folder, or not laid out as `graft import` wants it.
+        DataError: the inbox is not a folder.
+        GraftError: the images cannot be copied or put under DVC.
     """
     if not inbox.is_dir():
         raise DataError(
-            "params.yaml: retrain.inbox is no folder",
+            "params.yaml: retrain.inbox is not a folder",
             got=inbox,
             allowed="a folder, laid out as for `graft import`",
             todo="make it, or mount what it is on",
         )
-    files = [name for name in list_files(inbox) if not hidden(name) and name not in (TABLE,)]
-    waiting = dict(_unsettled(inbox, [*files, *_table(inbox)], settle_seconds))
+    inbox = Path(os.path.realpath(inbox))
+    listing, raw = walk(inbox), _known_images(root)
+    waiting = listing.missed()
+    waiting |= dict(_unsettled(listing, settle_seconds))
     if TABLE in waiting:
         return Taken(0, 0, waiting)
-    if _table(inbox):
-        rows = set(_rows(inbox)["path"])
-        waiting |= {name: f"{TABLE} has no row for it" for name in files if name not in rows and name not in waiting}
+    try:
+        table = _rows(inbox, listing)
+    except DataError as error:
+        return Taken(0, 0, {**waiting, TABLE: _in_a_line(error)})
+    files = [name for name in listing.files if not hidden(name) and name != TABLE]
+    waiting |= dict(_misplaced(files, table, list(raw)))
     whole = [name for name in files if name not in waiting]
-    digests = _digests(inbox, whole, Paths(root).cache / "inbox.json")
-    has = set(raw_listing(root).values())
-    new = {name: digests[name] for name in whole if digests[name] not in has}
-    waiting |= _broken(inbox, new)
-    new = {name: digest for name, digest in new.items() if name not in waiting}
-    if new:
-        _bring(inbox, root, new)
-    return Taken(len(new), len(whole) - len(new) - len(waiting.keys() & set(whole)), waiting)
+    digests = _digests(inbox, listing, whole, Paths(root).cache / "inbox.json", waiting)
+    has = set(raw.values())
+    new = {name: digest for name, digest in digests.items() if digest not in has}
+    known = len(digests) - len(new)
+    if not new:
+        return Taken(0, known, waiting)
+    return Taken(_bring(inbox, listing, root, new, table, waiting), known, waiting)
 
 
-def _table(inbox: Path) -> list[str]:
-    return [TABLE] if (inbox / TABLE).is_file() else []
+def _known_images(root: Path) -> dict[str, str]:
+    """Path below data/raw -> md5."""
+    digest = raw_hash(root)
+    if digest and dvc_remote(root) and not is_cached(root, digest):
+        fetch_object(root, digest, "the images that are known")
+    return raw_listing(root)
 
 
-def _unsettled(inbox: Path, names: list[str], settle_seconds: float) -> Iterator[tuple[str, str]]:
+def _in_a_line(error: GraftError) -> str:
+    return error.what if error.got is None else f"{error.what}: {error.got}"
+
+
+def _misplaced(files: list[str], table: pd.DataFrame | None, raw: list[str]) -> Iterator[tuple[str, str]]:
+    """What does not fit the layout of data/raw, or, where that is empty, of the inbox."""
+    layout = _layout(raw)
+    if table is not None and layout not in ("", "table"):
+        yield from ((name, f"the inbox has {TABLE}, but data/raw has a folder a class") for name in files)
+    elif table is not None:
+        rows = set(table["path"])
+        yield from ((name, f"{TABLE} has no row for it") for name in files if name not in rows)
+    elif layout == "table":
+        yield from ((name, f"data/raw has a table, and the inbox has no {TABLE}") for name in files)
+    elif (layout or _layout(files)) == "splits":
+        for name in files:
+            parts = PurePosixPath(name).parts
+            if len(parts) < 3 or parts[0].lower() not in SPLIT_NAMES:
+                yield name, "it does not lie in train/, val/ or test/ with a folder a class"
+    else:
+        for name in files:
+            top, slash, _ = name.partition("/")
+            if not slash:
+                yield name, "it does not lie in a folder of a class"
+            elif top.lower() in SPLIT_NAMES:
+                yield name, f"{top}/ is a split's name, among folders of classes"
+
+
+def _layout(names: list[str]) -> str:
+    """`table`, `splits` or `classes`; empty if there are no images."""
+    if TABLE in names:
+        return "table"
+    tops = {PurePosixPath(name).parts[0] for name in names if "/" in name and not hidden(name)}
+    return "splits" if split_folders(tops) else "classes" if tops else ""
+
+
+def _unsettled(listing: Listing, settle_seconds: float) -> Iterator[tuple[str, str]]:
     now = time.time()
-    for name in names:
+    for name, file in listing.files.items():
+        if hidden(name):
+            continue
         try:
-            age = now - (inbox / name).stat().st_mtime
-        except FileNotFoundError:
-            yield name, "it went away meanwhile"
+            age = now - file.stat().st_mtime
+        except OSError as error:
+            yield name, f"it cannot be looked at: {error.strerror}"
             continue
         if name.lower().endswith(UNDER_WAY) or name.endswith("~"):
-            yield name, "by its name, somebody is writing it"
+            yield name, "by its name, it is still being written"
         elif age < settle_seconds:
             yield name, f"changed {max(age, 0):.0f} s ago, less than `retrain.settle_seconds`"
 
 
-def _digests(inbox: Path, names: list[str], memory: Path) -> dict[str, str]:
-    """md5 of each file; what has the size and time of the last look is not read again."""
-    try:
-        kept = read_json(memory)
-    except (OSError, ValueError):  # none yet, or cut short
-        kept = {}
-    stamps = {name: f"{stat.st_size}:{stat.st_mtime_ns}" for name in names if (stat := (inbox / name).stat())}
-    fresh = [name for name in names if kept.get(str(inbox / name), ["", ""])[0] != stamps[name]]
+def _digests(inbox: Path, listing: Listing, names: list[str], memory: Path, waiting: dict[str, str]) -> dict[str, str]:
+    """md5 of each file that can be read; the others wait. What has the size and time of the last look is not read
+    again."""
+    kept = _kept(memory)
+    stamps = {name: stamp for name in names if (stamp := _stamp(listing.files[name]))}
+    fresh = [name for name in names if kept.get(str(inbox / name), ["", ""])[0] != stamps.get(name, "gone")]
     with ThreadPoolExecutor() as pool:
-        hashed = dict(zip(fresh, pool.map(lambda name: md5(inbox / name), fresh), strict=True))
-    found = {name: hashed[name] if name in hashed else kept[str(inbox / name)][1] for name in names}
-    if fresh:
-        write_shared_json(memory, {**kept, **{str(inbox / name): [stamps[name], found[name]] for name in names}})
+        hashed = dict(zip(fresh, pool.map(lambda name: _md5(listing.files[name], inbox), fresh), strict=True))
+    waiting |= {name: f"it cannot be read: {why}" for name, (why, _) in hashed.items() if why}
+    found = {name: hashed[name][1] if name in hashed else kept[str(inbox / name)][1] for name in names}
+    found = {name: digest for name, digest in found.items() if name not in waiting}
+    if listing.files:  # an inbox whose disk is not mounted is empty too
+        here = {str(inbox / name) for name in listing.files}
+        remembered = {path: entry for path, entry in kept.items() if path in here}
+        remembered |= {str(inbox / name): [stamps[name], found[name]] for name in found if name in stamps}
+        if remembered != kept:
+            write_shared_json(memory, remembered)
     return found
 
 
-def _broken(inbox: Path, new: dict[str, str]) -> dict[str, str]:
-    """Files that end in the middle of an image: their copy has not ended, or never will."""
-    with ThreadPoolExecutor() as pool:
-        faults = pool.map(lambda name: look(inbox / name).fault, new)
-        return {name: f"not whole: {fault}" for name, fault in zip(new, faults, strict=True) if _cut_short(fault)}
+def _kept(memory: Path) -> dict[str, list[str]]:
+    """File -> [stamp, md5], of the files that were in the inbox at the last look."""
+    try:
+        return dict(read_json(memory))
+    except (OSError, ValueError, TypeError):  # none yet, or cut short
+        return {}
+
+
+def _stamp(file: Path) -> str:
+    """Empty if the file is no longer there."""
+    try:
+        seen = file.stat()
+    except OSError:
+        return ""
+    return f"{seen.st_size}:{seen.st_mtime_ns}"
+
+
+def _md5(file: Path, inbox: Path) -> tuple[str, str]:
+    """Why it cannot be read, or its md5."""
+    try:
+        with open_regular(file, inbox) as opened:
+            return "", hashlib.file_digest(opened, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    except OSError as error:
+        return error.strerror or str(error), ""
 
 
 def _cut_short(fault: str) -> bool:
@@ -123,31 +205,81 @@ def _cut_short(fault: str) -> bool:
     return fault == "empty file" or fault.startswith("damaged")
 
 
-def _bring(inbox: Path, root: Path, new: dict[str, str]) -> None:
-    """Through a folder of its own, so that `graft import` sees only what is new, under names that are free."""
-    paths = Paths(root)
-    if (root / "data" / "raw.dvc").is_file():
-        dvc(root, ["pull", "--quiet", "data/raw.dvc"] if _has_remote(root) else ["checkout", "--quiet", "data/raw.dvc"],
-            "bringing the images back to which new ones are added")  # fmt: skip
-    staged = paths.tmp / "inbox"
+def _bring(
+    inbox: Path,
+    listing: Listing,
+    root: Path,
+    new: dict[str, str],
+    table: pd.DataFrame | None,
+    waiting: dict[str, str],
+) -> int:
+    """How many were brought; through a folder of its own, so that `graft import` sees only what is new, under names
+    that are free."""
+    staged = Paths(root).tmp / "inbox"
     shutil.rmtree(staged, ignore_errors=True)
     try:
-        place_of = _free_place(paths.raw, "images/" if _table(inbox) else "")
-        for name, digest in new.items():
-            place = staged / place_of(name, digest)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(inbox / name, place)
-        if _table(inbox):
-            _stage_table(inbox, staged, new, place_of)
-        import_images(staged, root, "add" if paths.raw.is_dir() and any(paths.raw.iterdir()) else "new", link=False)
+        faults = {name: _stage(listing.files[name], inbox, staged / name, digest) for name, digest in new.items()}
+        waiting |= {name: fault for name, fault in faults.items() if fault}
+        whole = {name: digest for name, digest in new.items() if not faults[name]}
+        refusal = _import_staged(staged, root, whole, table) if whole else ""
     finally:
         shutil.rmtree(staged, ignore_errors=True)
+    if refusal:
+        waiting |= dict.fromkeys(whole, refusal.replace(str(staged), "the inbox"))
+    return 0 if refusal else len(whole)
 
 
-def _has_remote(root: Path) -> bool:
-    from .versioning import dvc_remote
+def _import_staged(staged: Path, root: Path, whole: dict[str, str], table: pd.DataFrame | None) -> str:
+    """Why `graft import` refuses the images, or nothing."""
+    _fetch_images(root)
+    _rename(staged, root, whole, table)
+    raw = Paths(root).raw
+    try:
+        import_images(staged, root, "add" if raw.is_dir() and any(raw.iterdir()) else "new")
+    except DataError as error:
+        return _in_a_line(error)
+    return ""
 
-    return bool(dvc_remote(root))
+
+def _stage(file: Path, inbox: Path, place: Path, digest: str) -> str:
+    """Copies a file, and looks at the copy, which nobody changes meanwhile; why it has to wait, or nothing.
+
+    Raises:
+        GraftError: the disk takes no copy.
+    """
+    place.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        copy_regular(file, inbox, place)
+        fault = look(place).fault
+    except DataError as error:
+        return f"it cannot be read: {error.got}"
+    except OSError as error:
+        if error.errno in DISK:
+            raise GraftError(
+                "the images of the inbox could not be copied", got=error.strerror, todo="make room on the disk"
+            ) from error
+        return f"it cannot be read: {error.strerror}"
+    if not _cut_short(fault) and md5(place) == digest:
+        return ""
+    place.unlink()
+    return f"not whole: {fault}" if _cut_short(fault) else "it changed while it was read"
+
+
+def _fetch_images(root: Path) -> None:
+    if (root / "data" / "raw.dvc").is_file():
+        verb = "pull" if dvc_remote(root) else "checkout"
+        dvc(root, [verb, "--quiet", "data/raw.dvc"], "bringing the images back to which new ones are added")
+
+
+def _rename(staged: Path, root: Path, whole: dict[str, str], table: pd.DataFrame | None) -> None:
+    """Names that are free in data/raw, and the rows of the new files under these."""
+    place_of = _free_place(Paths(root).raw, "images/" if table is not None else "")
+    places = {name: place_of(name, digest) for name, digest in whole.items()}
+    for name, place in places.items():
+        (staged / name).rename(staged / place)
+    if table is not None:
+        rows = table[table["path"].isin(set(places))]
+        rows.assign(path=rows["path"].map(places)).to_csv(staged / TABLE, index=False)
 
 
 def _free_place(raw: Path, prefix: str) -> Callable[[str, str], str]:
@@ -161,24 +293,20 @@ def _free_place(raw: Path, prefix: str) -> Callable[[str, str], str]:
     return place
 
 
-def _stage_table(inbox: Path, staged: Path, new: dict[str, str], place_of: Callable[[str, str], str]) -> None:
-    """The rows of the new files, under their new names."""
-    table = _rows(inbox)
-    table = table[table["path"].isin(set(new))]
-    table.assign(path=[place_of(name, new[name]) for name in table["path"]]).to_csv(staged / TABLE, index=False)
-
-
-def _rows(inbox: Path) -> pd.DataFrame:
-    """The inbox's table as it is, its paths in their shortest form.
+def _rows(inbox: Path, listing: Listing) -> pd.DataFrame | None:
+    """The inbox's table as it is, its paths in their shortest form; None if there is none.
 
     Raises:
         DataError: it cannot be read, or has no column `path`.
     """
+    if TABLE not in listing.files:
+        return None
     try:
-        table = pd.read_csv(inbox / TABLE, dtype=str, keep_default_na=False)
+        with open_regular(listing.files[TABLE], inbox) as file:
+            table = pd.read_csv(file, dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:
-        raise DataError(f"{inbox / TABLE} cannot be read as a table", got=str(error), allowed="CSV") from error
+        raise DataError("it cannot be read as a table", got=str(error), allowed="CSV") from error
     if "path" not in table:
         got = ", ".join(map(str, table.columns))
-        raise DataError(f"{inbox / TABLE} lacks the column path", got=got, todo="rename or add the column")
+        raise DataError("it lacks the column path", got=got, todo="rename or add the column")
     return table.assign(path=table["path"].map(os.path.normpath))
