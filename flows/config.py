@@ -25,7 +25,7 @@ class RetrainParams(Section):
     """How the flow `retrain` works; no stage's result depends on it."""
 
     time_limit_minutes: float = Field(120.0, gt=0)
-    """After this time a stage's processes are killed and the run fails."""
+    """After this time a stage's processes are killed, or `sync` is given up, and the run fails."""
 
     retries: int = Field(2, ge=0)
     """How often a stage is tried again after a failure of input or output; no other failure is tried again."""

@@ -308,11 +308,26 @@ def _work(project: Path, unattended: bool, still_ours: Callable[[], None]) -> An
         committed_params(project) if unattended else cast(RetrainParams, load_params(Paths(project).params)["retrain"])
     )
     patient: dict[str, Any] = {"retries": params.retries, "retry_delay_seconds": params.retry_seconds}
-    place = sync.with_options(**patient)(str(project), unattended, params.time_limit_minutes)
+    place = _in_time(sync.with_options(**patient), project, unattended, params.time_limit_minutes)
     changes = plan(place)
     if unattended and changes.empty:
         return Completed(message=account.nothing_to_do(place.paths))
     return _bring_up_to_date(place, changes, patient, still_ours)
+
+
+def _in_time(step: Any, project: Path, unattended: bool, minutes: float) -> Place:
+    """The step `sync`, which copies from places that may never answer; in the checkout it keeps the limit itself."""
+    if not unattended:
+        return cast(Place, step(str(project), unattended, minutes))
+    try:
+        return cast(Place, step.with_options(timeout_seconds=minutes * 60)(str(project), unattended, minutes))
+    except TimeoutError as error:
+        raise StageFailed(
+            "sync",
+            "time",
+            f"not done after {minutes:g} minutes",
+            "find out why `retrain.source` does not answer, or raise `retrain.time_limit_minutes`",
+        ) from error
 
 
 def _bring_up_to_date(

@@ -106,6 +106,21 @@ def test_the_time_limit_kills_all_processes_of_the_stage(project: Project, prefe
     assert stage_processes(project) == []
 
 
+def test_the_time_limit_ends_a_source_that_does_not_answer(project: Project, prefect_api: dict[str, str]) -> None:
+    os.mkfifo(project.root / "silent")
+    silent = "from pathlib import Path\nfrom flows import cli, retrain\n"
+    silent += "retrain.bring_new = lambda *_: Path('silent').read_text()\n"  # as a disk of a server that is away
+    silent += "cli.main()\n"
+    project.set("retrain", time_limit_minutes=0.2)
+    project.git("commit", "--quiet", "--all", "--message", "a short limit")
+
+    done = project.call(sys.executable, "-c", silent, "run", "--unattended", check=False, **prefect_api)
+
+    assert done.returncode == 2
+    assert "sync" in done.stderr
+    assert "not done after 0.2 minutes" in done.stderr
+
+
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGKILL])
 def test_no_stage_outlives_a_flow_that_is_ended(
     project: Project, prefect_api: dict[str, str], sign: signal.Signals
