@@ -402,6 +402,7 @@ def _as_before_on_failure(raw: Path) -> Iterator[Path]:
     except BaseException:
         if raw.exists() and raw.stat().st_ino != before:  # never what was not set aside
             failed = raw.with_name(f".{raw.name}.failed.part")
+            shutil.rmtree(failed, ignore_errors=True)  # of an import that was killed while it cleared up
             raw.replace(failed)
             shutil.rmtree(failed, ignore_errors=True)
         if aside.exists():

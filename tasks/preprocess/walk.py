@@ -21,6 +21,9 @@ from .forms import hidden
 OUTSIDE = "a link that leads out of the folder"
 """Why an entry is left out that `outside` would have followed."""
 
+ITSELF = "the folder itself"
+"""The name of the folder that is listed, if it is left out."""
+
 
 @dataclass
 class Listing:
@@ -167,7 +170,7 @@ class _Walk:
                 for entry in entries:
                     self._sort(f"{name}/{entry.name}" if name else entry.name, entry)
         except OSError as error:
-            self._listing.left_out[name or "."] = f"the folder cannot be read: {error.strerror}"
+            self._listing.left_out[name or ITSELF] = f"the folder cannot be read: {error.strerror}"
 
     def _sort(self, name: str, entry: os.DirEntry[str]) -> None:
         try:

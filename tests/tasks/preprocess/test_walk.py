@@ -149,6 +149,12 @@ def test_a_folder_that_cannot_be_read_is_named(folder: Path, unreadable: Path) -
         list_files(folder)
 
 
+def test_the_folder_itself_that_cannot_be_read_is_an_error(folder: Path, unreadable: Path) -> None:
+    (folder / unreadable).mkdir()
+    with pytest.raises(DataError, match=r"the folder itself \(the folder cannot be read"):
+        list_files(folder / unreadable)
+
+
 def test_what_cannot_be_listed_among_hidden_names_is_left_alone(folder: Path) -> None:
     (folder / ".lock").symlink_to("somebody@somewhere")
     assert list_files(folder) == BOTH
