@@ -1,6 +1,8 @@
+import errno
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +14,29 @@ def dead_pid():
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     return process.pid
+
+
+@pytest.fixture
+def journal(monkeypatch):
+    """The flushes and renames in their order, as (what, name of the file or folder, its bytes)."""
+    steps, fsync, replace, rename = [], os.fsync, os.replace, os.rename
+
+    def flushed(handle):
+        path = Path(f"/proc/self/fd/{handle}").readlink()
+        steps.append(("flush", path.name, path.read_bytes() if path.is_file() else None))
+        fsync(handle)
+
+    def moved(call):
+        def move(source, target):
+            call(source, target)
+            steps.append(("rename", Path(target).name, None))
+
+        return move
+
+    monkeypatch.setattr(os, "fsync", flushed)
+    monkeypatch.setattr(os, "replace", moved(replace))
+    monkeypatch.setattr(os, "rename", moved(rename))
+    return steps
 
 
 def write_half(path):
@@ -153,3 +178,65 @@ def test_what_another_process_is_writing_is_left_alone_until_it_is_old(tmp_path)
     os.utime(old, (1, 1))
     write_shared(tmp_path / "a", b"content")
     assert sorted(file.name for file in tmp_path.iterdir()) == [".1.shared", "a"]
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_file_is_flushed_before_it_is_renamed_and_its_folder_after(tmp_path, journal, shared):
+    target = tmp_path / "folder" / "a"
+    if shared:
+        write_shared(target, b"content")
+    else:
+        with whole_file(target) as part:
+            part.write_bytes(b"content")
+    (first, _, content), (second, name, _), (third, folder, _) = journal
+    assert (first, content) == ("flush", b"content")
+    assert (second, name) == ("rename", "a")
+    assert (third, folder) == ("flush", "folder")
+
+
+@pytest.mark.parametrize("make", [whole_folder, shared_folder])
+def test_all_of_a_folder_is_flushed_before_it_is_renamed_and_its_parent_after(tmp_path, journal, make):
+    with make(tmp_path / "parent" / "a") as part:
+        (part / "below").mkdir()
+        (part / "below" / "x").write_bytes(b"x")
+        (part / "y").write_bytes(b"y")
+        (part / "link").symlink_to("nowhere")
+        before = part.name
+    renamed = [what for what, _, _ in journal].index("rename")
+    assert {name: content for _, name, content in journal[:renamed]} == {
+        "x": b"x", "below": None, "y": b"y", before: None
+    }  # fmt: skip
+    assert journal[renamed - 1][1] == before  # the folder itself after all that it names
+    assert journal[renamed:] == [("rename", "a", None), ("flush", "parent", None)]
+
+
+def test_a_folder_of_many_files_is_flushed_at_once(tmp_path, journal, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, "sync", lambda: synced.append(len(journal)))
+    with whole_folder(tmp_path / "a") as part:
+        for n in range(100):
+            (part / str(n)).touch()
+    assert synced == [0]
+    assert journal == [("rename", "a", None), ("flush", tmp_path.name, None)]
+
+
+def test_a_file_system_that_cannot_flush_a_folder_is_no_error(tmp_path, monkeypatch):
+    def refuse(handle):
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    write_json(tmp_path / "a.json", 1)
+    assert read_json(tmp_path / "a.json") == 1
+
+
+def test_a_disk_that_fails_to_flush_leaves_the_file_as_it_was(tmp_path, monkeypatch):
+    write_json(tmp_path / "a.json", 1)
+
+    def fail(handle):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="Input/output"):
+        write_json(tmp_path / "a.json", 2)
+    assert read_json(tmp_path / "a.json") == 1
+    assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
