@@ -1,6 +1,8 @@
 """A backbone as an OpenVINO graph on disk: converted once, then read without torch or timm.
 
-A graph's folder is named by all that decides what it computes, and holds `graph.xml`, `graph.bin` and `spec.json`.
+A graph's folder is named by all that decides what it computes, and holds `graph.xml`, `graph.bin` and `spec.json`. In
+the cache there is `hashes.json` too: a graph whose files do not match it is converted again, because one flipped bit in
+`graph.bin` is enough for features that are far off.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import WeightsError
-from ..files import json_digest, read_json, shared_folder, write_json
+from ..files import json_digest, read_json, sha256, shared_folder, write_json
 from ..progress import say
 from .spec import AS_TRAINED, Form, Spec, libraries
 from .weights import WeightsSource
@@ -21,6 +23,11 @@ if TYPE_CHECKING:
 
 CONVERTER = 1
 """Raised whenever a change here makes other numbers."""
+
+FILES = frozenset({"graph.xml", "graph.bin", "spec.json"})
+
+HASHES = "hashes.json"
+"""File name -> SHA-256 of the other files."""
 
 
 @dataclass(frozen=True)
@@ -36,20 +43,20 @@ def backbone_graph(backbone: str, source: WeightsSource, cache: Path, form: Form
 
     Raises:
         ParamsError: timm knows no such model.
-        WeightsError: the weights cannot be had, or are another network's.
+        WeightsError: the weights are not available, or are another network's.
     """
     folder = _folder(backbone, source, cache, form)
-    if not (folder / "spec.json").is_file():
+    whole = is_whole(folder)
+    if not whole:
         from . import network
 
         source = network.fetched(backbone, source)
         folder = _folder(backbone, source, cache, form)  # a file that was fetched just now has its hash from here on
-    if not (folder / "spec.json").is_file():
-        shutil.rmtree(folder, ignore_errors=True)  # damaged: a whole one has its spec
+        whole = is_whole(folder)
+    if not whole:
         say(f"converting {backbone} (weights from {source.kind}: {source.where}); once for these weights")
         model = network.create(backbone, source, form)
-        with shared_folder(folder) as part:
-            convert(model, network.spec_of(model, backbone, source, form), part)
+        convert_into_cache(model, network.spec_of(model, backbone, source, form), folder)
     graph = read_graph(folder)
     if source.pinned and graph.spec.weights_sha256 != source.pinned:
         raise WeightsError(
@@ -71,6 +78,25 @@ def _folder(backbone: str, source: WeightsSource, cache: Path, form: Form) -> Pa
 
 def read_graph(folder: Path) -> Graph:
     return Graph(folder / "graph.xml", Spec.from_dict(read_json(folder / "spec.json")))
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether a cached graph's files are those that were written."""
+    try:
+        hashes = read_json(folder / HASHES)
+        return set(hashes) == FILES and all(sha256(folder / name) == hashes[name] for name in FILES)
+    except (OSError, ValueError, TypeError):  # missing, or damaged itself
+        return False
+
+
+def convert_into_cache(model: torch.nn.Module, spec: Spec, folder: Path) -> None:
+    """`convert`, in place of a damaged graph if there is one."""
+    with shared_folder(folder) as part:
+        convert(model, spec, part)
+        write_json(part / HASHES, {name: sha256(part / name) for name in sorted(FILES)})
+        if folder.exists() and not is_whole(folder):
+            say(f"{folder} is damaged, or from before graphs were verified; it is replaced")
+            shutil.rmtree(folder)
 
 
 def convert(model: torch.nn.Module, spec: Spec, folder: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tasks.common.backbones import network
-from tasks.common.backbones.graph import _folder, backbone_graph, convert, read_graph
+from tasks.common.backbones.graph import _folder, backbone_graph, convert, is_whole, read_graph
 from tasks.common.backbones.network import eval_transform, state_sha256
 from tasks.common.backbones.spec import AS_TRAINED, Form, Spec
 from tasks.common.backbones.weights import WeightsSource
@@ -68,6 +68,35 @@ def test_a_conversion_that_was_killed_is_done_again(tiny_graph, random_weights, 
     again = backbone_graph("test_efficientnet", random_weights, tmp_path)
     assert again.spec == tiny_graph.spec
     assert np.array_equal(Engine(again.xml)(pixels), Engine(tiny_graph.xml)(pixels))
+
+
+def flip(file):
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 0x40  # of a float's exponent, where it hurts most
+    file.write_bytes(content)
+
+
+def cut(file):
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+@pytest.mark.parametrize("harm", [flip, cut, os.unlink])
+@pytest.mark.parametrize("name", ["graph.bin", "graph.xml", "spec.json", "hashes.json"])
+def test_a_damaged_graph_is_converted_again(tiny_graph, random_weights, tmp_path, capsys, pixels, name, harm):
+    folder = tmp_path / "graphs" / tiny_graph.xml.parent.name
+    shutil.copytree(tiny_graph.xml.parent, folder)
+    harm(folder / name)
+    again = backbone_graph("test_efficientnet", random_weights, tmp_path)
+    assert "is damaged" in capsys.readouterr().err
+    assert is_whole(folder)
+    assert again.spec == tiny_graph.spec
+    assert np.array_equal(Engine(again.xml)(pixels), Engine(tiny_graph.xml)(pixels))
+
+
+def test_a_damaged_graph_whose_weights_are_gone_is_not_used(converted, no_hub, tmp_path):
+    flip(converted / "graph.bin")
+    with pytest.raises(WeightsError):
+        backbone_graph("test_efficientnet", HUB, tmp_path)
 
 
 def test_an_unknown_backbone_leaves_no_graph(random_weights, tmp_path):
