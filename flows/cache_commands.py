@@ -1,4 +1,4 @@
-"""The commands `graft cache ls`, `verify` and `gc`."""
+"""The commands `graft cache ls`, `verify`, `compact` and `gc`."""
 
 from __future__ import annotations
 
@@ -61,6 +61,21 @@ def verify(
             print("every segment is sound")
     if damaged:
         raise SystemExit(1)
+
+
+@app.command()
+def compact(project: Project = HERE, as_json: AsJson = False) -> None:
+    """Merge small segments into large ones; a run does so itself where it leaves many. Features stay the same."""
+    from .caching import merge
+
+    fewer = merge(find_root(project))
+    if as_json:
+        print(json.dumps(fewer, indent=2))
+        return
+    for fingerprint, count in fewer.items():
+        print(f"{fingerprint[:12]}: {count:,} segments fewer")
+    if not fewer:
+        print("nothing to merge")
 
 
 @app.command()

@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from tasks.common.cache import count_images, damage
+from tasks.common.cache import compact, count_images, damage
 from tasks.common.errors import GraftError
 from tasks.common.files import json_digest, read_json, write_shared_json
 from tasks.common.paths import Paths
@@ -115,6 +115,21 @@ def verify(root: Path, *, drop: bool) -> list[dict[str, str]]:
                     segment.unlink(missing_ok=True)
             bar.add()
     return found
+
+
+def merge(root: Path) -> dict[str, int]:
+    """Merges small segments, see `tasks.common.cache.compact`.
+
+    Returns:
+        Fingerprint -> by how many segments it has fewer now; without those that had nothing to merge.
+    """
+    folders = sorted(folder for folder in (Paths(root).cache / "features").glob("*") if folder.is_dir())
+    fewer = {}
+    with progress("cache: merging", len(folders), "fingerprints") as bar:
+        for folder in folders:
+            fewer[folder.name] = compact(folder)
+            bar.add()
+    return {name: count for name, count in fewer.items() if count}
 
 
 def collect(

@@ -1,8 +1,10 @@
 """The feature cache: what a backbone once computed of an image is never computed again.
 
-One folder a fingerprint; in it append-only segments, each a safetensors file named by the hash of its content and
+One folder a fingerprint; in it segments that never change, each a safetensors file named by the hash of its content and
 renamed into place. So a killed process leaves whole segments or none, and processes that work at once cannot harm each
 other: at worst the same features are written twice. It lies outside DVC's outs, which DVC deletes before a run.
+
+Many small segments are merged into large ones (`compact`): the large one is on disk before the small ones are removed.
 
 Only ids are held in memory, 24 bytes an image; features are read segment by segment and verified before use.
 """
@@ -10,8 +12,7 @@ Only ids are held in memory, 24 bytes an image; features are read segment by seg
 from __future__ import annotations
 
 import hashlib
-import json
-import os
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load, save
 
 from .errors import GraftError
@@ -32,6 +33,10 @@ SEGMENT = 1024
 
 SEGMENT_SECONDS = 5.0
 """A slow backbone's segment is written after this time, full or not."""
+
+MANY = 16
+"""Small segments that a folder may hold before they are merged: some minutes of a slow backbone, or as many runs that
+each added a few images."""
 
 ROUNDS = 3
 """A segment that is damaged is computed again, and read again; one that is damaged every time is a broken disk."""
@@ -61,6 +66,10 @@ def view_key(image_id: str, number: int, recipe: str) -> str:
     return hashlib.blake2b(f"{image_id} {number} {recipe}".encode(), digest_size=16).hexdigest()
 
 
+class NotFinite(GraftError):
+    """Features that are infinite, no numbers, or too large for half precision."""
+
+
 class FeatureCache:
     """Features by image under one fingerprint.
 
@@ -69,7 +78,8 @@ class FeatureCache:
         dimension: D, the length of a feature vector.
         dtype: in which features are kept. Half precision takes half the space.
 
-    Used as a context: what was added is on disk when the block ends, however it ends.
+    Used as a context: what was added is on disk when the block ends, however it ends. Where it ends well and there are
+    many small segments, they are merged; call `refresh` before reading.
     """
 
     def __init__(self, folder: Path, dimension: int, dtype: Dtype = "float32") -> None:
@@ -141,12 +151,12 @@ class FeatureCache:
         """Keeps features (N, D); they are on disk when the segment is full, and at the latest when the block ends.
 
         Raises:
-            GraftError: some are no numbers, or too large for half precision.
+            NotFinite: some are no numbers, or too large for half precision.
         """
         with np.errstate(over="ignore"):
             kept = features.astype(self.dtype, copy=False)
         if not np.isfinite(kept).all():
-            raise GraftError(
+            raise NotFinite(
                 "the backbone gave features that cannot be kept",
                 got=f"{np.count_nonzero(~np.isfinite(kept))} values that are not finite as {self.dtype}",
                 todo="use `features.dtype: float32` and `features.precision: f32`, or another backbone",
@@ -158,27 +168,17 @@ class FeatureCache:
     def flush(self) -> None:
         """Writes what was added since the last flush as one segment."""
         if self._new:
-            content = save(
-                {
-                    "ids": np.concatenate([part for part, _ in self._new]).view(np.uint8).reshape(-1, 16),
-                    "features": np.concatenate([part for _, part in self._new]),
-                }
-            )
-            write_shared(self.folder / f"{digest(content)}.safetensors", content)
+            _write(self.folder, *map(np.concatenate, zip(*self._new, strict=True)))
         self._new = []
         self._written = time.monotonic()
 
     def refresh(self) -> None:
         """Looks which images the segments hold, those of other processes too; of one in several, any will do."""
-        self._segments: list[Path] = []
-        parts: list[Ids] = []
-        for segment in sorted(self.folder.glob("*.safetensors")):
-            ids = _read_ids(segment)
-            if ids is None:
-                _drop(segment, "it is cut short, or no segment")
-            else:
-                self._segments.append(segment)
-                parts.append(ids)
+        for _ in range(ROUNDS):
+            index = _index(self.folder)
+            if all(segment.exists() for segment in index):
+                break  # else another process has just merged some, and the merged segment is not listed yet
+        self._segments, parts = list(index), list(index.values())
         every = np.concatenate(parts) if parts else np.empty(0, _ID)
         self._ids, first = np.unique(every, return_index=True)
         sizes = [len(part) for part in parts]
@@ -194,7 +194,8 @@ class FeatureCache:
 
     def _read_segment(self, segment: Path) -> npt.NDArray[Any] | None:
         """The features of a segment, verified; None if it is damaged or another process has removed it."""
-        reason, features = _verified(segment)
+        reason, tensors = _verified(segment)
+        features = tensors.get("features")
         if features is not None and features.shape[1] != self.dimension:
             reason, features = f"it holds {features.shape[1]} features an image, not {self.dimension}", None
         if reason:
@@ -208,6 +209,75 @@ class FeatureCache:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.flush()
+        if error is None and sum(map(_is_small, _index(self.folder).values())) > MANY:
+            compact(self.folder)
+
+
+def compact(folder: Path) -> int:
+    """Merges the small segments of a fingerprint's folder into segments of up to `SEGMENT` images.
+
+    Safe beside runs and other merges. A segment is removed only when its features are on disk in another one whose name
+    has never been used before, so that no process can remove that one because of an older listing. A reader that finds
+    a segment missing lists the folder again. A process that is killed leaves features twice, and loses none.
+
+    Returns:
+        By how many segments there are fewer now.
+    """
+    small = {segment: ids for segment, ids in _index(folder).items() if len(ids) and _is_small(ids)}
+    return sum(_merge(folder, group) for group in _groups(small) if len(group) > 1)
+
+
+def _is_small(ids: Ids) -> bool:
+    """Whether a segment is to be merged: two of these fit into one."""
+    return len(ids) <= SEGMENT // 2
+
+
+def _groups(small: dict[Path, Ids]) -> list[list[Path]]:
+    """Each as many segments in their order as fit into one."""
+    groups: list[list[Path]] = []
+    filled = SEGMENT
+    for segment, ids in small.items():
+        if filled + len(ids) > SEGMENT:
+            groups.append([])
+            filled = 0
+        groups[-1].append(segment)
+        filled += len(ids)
+    return groups
+
+
+def _merge(folder: Path, segments: list[Path]) -> int:
+    """Leaves alone what is damaged (whoever reads it says so), gone, or of another dimension."""
+    read = {segment: tensors for segment in segments if (tensors := _verified(segment)[1])}
+    forms = {segment: (tensors["features"].dtype, tensors["features"].shape[1:]) for segment, tensors in read.items()}
+    alike = [segment for segment, form in forms.items() if form == next(iter(forms.values()))]
+    if len(alike) < 2 or not all(segment.exists() for segment in segments):  # or another process is merging them
+        return 0
+    ids = np.concatenate([read[segment]["ids"].reshape(-1).view(_ID) for segment in alike])
+    features = np.concatenate([read[segment]["features"] for segment in alike])
+    first = np.sort(np.unique(ids, return_index=True)[1])
+    _write(folder, ids[first], features[first], merged=secrets.token_hex(16))
+    for segment in alike:
+        segment.unlink(missing_ok=True)
+    return len(alike) - 1
+
+
+def _write(folder: Path, ids: Ids, features: npt.NDArray[Any], **about: str) -> None:
+    """A segment of these images. `about` goes into its header, and so into its name."""
+    tensors = {"ids": ids.view(np.uint8).reshape(-1, 16), "features": features}
+    content = save(tensors, about or None)
+    write_shared(folder / f"{digest(content)}.safetensors", content)
+
+
+def _index(folder: Path) -> dict[Path, Ids]:
+    """Every segment of a folder and its ids; what cannot be read is named and dropped."""
+    index: dict[Path, Ids] = {}
+    for segment in sorted(folder.glob("*.safetensors")):
+        ids = _read_ids(segment)
+        if ids is None:
+            _drop(segment, "it is cut short, or no segment")
+        else:
+            index[segment] = ids
+    return index
 
 
 def count_images(folder: Path) -> int:
@@ -221,36 +291,29 @@ def damage(segment: Path) -> str:
     return _verified(segment)[0]
 
 
-def _verified(segment: Path) -> tuple[str, npt.NDArray[Any] | None]:
-    """(what is wrong, the features): both empty for a segment that is gone."""
+def _verified(segment: Path) -> tuple[str, dict[str, npt.NDArray[Any]]]:
+    """(what is wrong, `ids` and `features`): both empty for a segment that no longer exists."""
     try:
         content = segment.read_bytes()
     except FileNotFoundError:
-        return "", None
+        return "", {}
     if digest(content) != segment.stem:
-        return "its checksum does not agree with its content", None
+        return "its checksum does not agree with its content", {}
     try:
-        return "", load(content)["features"]
+        tensors = load(content)
+        return "", {"ids": tensors["ids"], "features": tensors["features"]}
     except (SafetensorError, KeyError) as error:
-        return f"it is no segment: {error}", None
+        return f"it is no segment: {error}", {}
 
 
 def _read_ids(segment: Path) -> Ids | None:
     """The ids at the head of a segment, not verified; None if they cannot be read."""
     try:
-        with segment.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            length = int.from_bytes(file.read(8), "little")
-            if not 0 < length < size:
-                return None
-            header = json.loads(file.read(length))
-            begin, end = header["ids"]["data_offsets"]
-            file.seek(8 + length + begin)
-            content = file.read(end - begin)
-            return np.frombuffer(content, _ID) if len(content) == end - begin else None
+        with safe_open(segment, framework="np") as file:
+            return np.asarray(file.get_tensor("ids")).reshape(-1).view(_ID)
     except FileNotFoundError:
         return np.empty(0, _ID)
-    except (ValueError, KeyError, TypeError):
+    except (OSError, ValueError, SafetensorError):
         return None
 
 

@@ -19,12 +19,12 @@ import numpy.typing as npt
 import torch
 
 from ..common.augment import Augment, described
-from ..common.backbones.graph import CONVERTER, convert
+from ..common.backbones.graph import CONVERTER, convert_into_cache, is_whole
 from ..common.backbones.spec import Spec
-from ..common.cache import VIEWS, FeatureCache, ids_of, view_key
+from ..common.cache import VIEWS, FeatureCache, NotFinite, ids_of, view_key
 from ..common.engine import Engine
-from ..common.errors import GraftError, ParamsError
-from ..common.files import json_digest, shared_folder, write_shared_json
+from ..common.errors import ParamsError
+from ..common.files import json_digest, write_shared_json
 from ..common.images import EvalTransform, Pixels, load
 from ..common.pack import Pack, Rows
 from ..common.paths import Paths
@@ -221,9 +221,7 @@ class FromMaps:
                 for start, batch in engine.stream(load_item, len(places)):
                     cache.add(self._ids[places[start : start + len(batch)]], batch)
                     bar.add(len(batch))
-        except GraftError as error:
-            if "cannot be kept" not in error.what:
-                raise
+        except NotFinite as error:
             raise ParamsError(
                 f"params.yaml: `finetune.layers: last_stage` does not go with {self._spec.backbone}",
                 got=f"maps before {self._before} with {error.got}",
@@ -250,11 +248,9 @@ class FromMaps:
         if best_device() == "cuda":
             return TorchEngine(self._trunk, self._spec.transform, "cuda", self._pack.precision)
         folder = self._paths.cache / "graphs" / str(self._note["digest"])
-        if not (folder / "spec.json").is_file():
-            shutil.rmtree(folder, ignore_errors=True)  # damaged: a whole one has its spec
+        if not is_whole(folder):
             say(f"finetune: converting what stays frozen of {self._spec.backbone}; once for this cut")
-            with shared_folder(folder) as part:
-                convert(self._trunk, replace(self._spec, dimension=self._dimension), part)
+            convert_into_cache(self._trunk, replace(self._spec, dimension=self._dimension), folder)
         return Engine(folder / "graph.xml", self._pack.precision, compiled=self._paths.cache / "compiled")
 
 

@@ -8,10 +8,13 @@ import shutil
 import socket
 from pathlib import Path
 
+import numpy as np
 import pytest
 from projects import Project
+from safetensors.numpy import load, save
 
 from flows.config import load_params
+from tasks.common.files import digest
 from tasks.common.paths import Paths
 from tasks.features import stage
 from tasks.features.params import FeaturesParams
@@ -79,6 +82,25 @@ def test_verify_can_remove_what_is_damaged(project: Project) -> None:
     assert project.graft("cache", "verify", "--drop", check=False).returncode == 1
     assert not segment.exists()
     assert project.graft("cache", "verify").returncode == 0
+
+
+def test_compact_merges_small_segments_and_the_next_run_misses_nothing(project: Project) -> None:
+    (segment,) = (project.root / CACHE / "features").glob("*/*.safetensors")
+    tensors = load(segment.read_bytes())
+    segment.unlink()
+    for start in range(0, len(tensors["ids"]), 10):
+        content = save({name: np.ascontiguousarray(rows[start : start + 10]) for name, rows in tensors.items()})
+        segment.with_name(f"{digest(content)}.safetensors").write_bytes(content)
+    before, lock = int(str(ls(project)[0]["segments"])), project.lock()["data/features"]
+
+    fewer = json.loads(project.graft_here("cache", "compact", "--json").stdout)
+
+    assert fewer == {segment.parent.name: before - 1}
+    assert ls(project)[0]["segments"] == 1
+    assert "nothing to merge" in project.graft_here("cache", "compact").stdout
+    project.dvc("repro", "--force", "-s", "features")
+    assert project.json("metrics/features.json")["cache_misses"] == 0
+    assert project.lock()["data/features"] == lock
 
 
 def test_gc_removes_what_neither_the_project_nor_the_champion_uses(project: Project) -> None:
@@ -168,6 +190,6 @@ def test_gc_does_not_go_on_when_the_champions_features_are_not_known(empty_proje
     assert "no registered model is `champion`" in done.stderr
 
 
-@pytest.mark.parametrize("command", ["ls", "verify", "gc"])
+@pytest.mark.parametrize("command", ["ls", "verify", "compact", "gc"])
 def test_every_command_has_a_help_text(empty_project: Project, command: str) -> None:
     assert "--json" in empty_project.graft_here("cache", command, "--help").stdout

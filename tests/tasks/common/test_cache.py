@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tasks.common import cache as module
-from tasks.common.cache import FeatureCache, count_images, damage, ids_of
+from tasks.common.cache import FeatureCache, NotFinite, compact, count_images, damage, ids_of
 from tasks.common.errors import GraftError
 
 D = 6
@@ -154,7 +154,7 @@ def test_every_flipped_byte_is_damage(tmp_path, place):
 
 @pytest.mark.parametrize(("value", "dtype"), [(np.nan, "float32"), (np.inf, "float32"), (1e6, "float16")])
 def test_features_that_are_no_numbers_are_refused(tmp_path, value, dtype):
-    with pytest.raises(GraftError, match="not finite"), FeatureCache(tmp_path, D, dtype) as cache:
+    with pytest.raises(NotFinite, match="not finite"), FeatureCache(tmp_path, D, dtype) as cache:
         cache.add(ids([1]), np.full((1, D), value, np.float32))
     assert segments(tmp_path) == []
 
@@ -275,3 +275,144 @@ def test_a_writer_killed_while_writing_leaves_no_segment(tmp_path, repository):
     assert done.returncode == 9
     assert len(list(tmp_path.iterdir())) == 1  # the part, which is no segment
     assert len(FeatureCache(tmp_path, D)) == 0
+
+
+def fill_one_by_one(folder, numbers):
+    for n in numbers:
+        with FeatureCache(folder, D) as cache:
+            cache.add(ids([n]), features([n]))
+
+
+def all_there(folder, numbers):
+    found = read(folder, list(numbers))
+    return len(found) == len(numbers) and all(np.array_equal(found[n], features([n])[0]) for n in numbers)
+
+
+def test_small_segments_are_merged_and_nothing_is_lost(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "SEGMENT", 8)
+    fill_one_by_one(tmp_path, range(10))
+    assert compact(tmp_path) == 8
+    assert sorted(len(module._read_ids(segment)) for segment in segments(tmp_path)) == [2, 8]
+    assert all(damage(segment) == "" for segment in segments(tmp_path))
+    assert all_there(tmp_path, range(10))
+
+
+def test_large_segments_are_left_as_they_are(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "SEGMENT", 8)
+    fill(tmp_path, range(5))
+    fill(tmp_path, range(5, 12))
+    before = segments(tmp_path)
+    assert compact(tmp_path) == 0
+    assert segments(tmp_path) == before
+
+
+def test_an_image_of_several_segments_is_kept_once(tmp_path):
+    fill(tmp_path, [1, 2])
+    fill(tmp_path, [2, 3])
+    compact(tmp_path)
+    assert len(module._read_ids(segments(tmp_path)[0])) == 3
+    assert all_there(tmp_path, [1, 2, 3])
+
+
+def test_many_small_segments_are_merged_when_a_run_ends(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "MANY", 3)
+    fill_one_by_one(tmp_path, range(3))
+    assert len(segments(tmp_path)) == 3
+    fill_one_by_one(tmp_path, [3])
+    assert len(segments(tmp_path)) == 1
+    assert all_there(tmp_path, range(4))
+
+
+def test_a_run_that_fails_merges_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "MANY", 1)
+    fill(tmp_path, [1])
+
+    def fail():
+        with FeatureCache(tmp_path, D) as cache:
+            cache.add(ids([2]), features([2]))
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert len(segments(tmp_path)) == 2
+
+
+def test_a_damaged_segment_is_not_merged_and_is_named_when_it_is_read(tmp_path, capsys):
+    fill_one_by_one(tmp_path, [1, 2, 3])
+    damaged = next(one for one in segments(tmp_path) if ids([2]).tobytes() in one.read_bytes())
+    flip(damaged, damaged.read_bytes().index(features([2]).tobytes()))
+    assert compact(tmp_path) == 1
+    assert capsys.readouterr().err == ""
+    assert sorted(read(tmp_path, [1, 2, 3])) == [1, 3]
+    assert damaged.name in capsys.readouterr().err
+
+
+def test_a_segment_of_another_dimension_is_not_merged(tmp_path):
+    fill(tmp_path, [1])
+    for n in (2, 3):
+        with FeatureCache(tmp_path, D + 1) as cache:
+            cache.add(ids([n]), np.full((1, D + 1), n, np.float32))
+    compact(tmp_path)
+    shapes = sorted(module._verified(segment)[1]["features"].shape for segment in segments(tmp_path))
+    assert shapes in ([(1, D), (2, D + 1)], [(1, D), (1, D + 1), (1, D + 1)])
+
+
+def test_a_reader_with_an_older_listing_computes_nothing_again(tmp_path):
+    fill_one_by_one(tmp_path, range(4))
+    cache, found = FeatureCache(tmp_path, D), {}
+    compact(tmp_path)
+
+    def compute(places):
+        raise AssertionError("what was merged is not missing")
+
+    for places, block in cache.read_all(ids(range(4)), compute):
+        found |= {int(place): row for place, row in zip(places, block, strict=True)}
+    assert all(np.array_equal(found[n], features([n])[0]) for n in range(4))
+
+
+def test_a_listing_during_a_merge_misses_nothing(tmp_path, monkeypatch):
+    fill_one_by_one(tmp_path, range(4))
+    original, merged = module._read_ids, []
+
+    def read_ids(segment):
+        if not merged:
+            merged.append(True)
+            compact(tmp_path)  # another process's, after this one has listed the folder
+        return original(segment)
+
+    monkeypatch.setattr(module, "_read_ids", read_ids)
+    assert FeatureCache(tmp_path, D).has(ids(range(4))).all()
+
+
+def test_merges_and_writers_at_once_lose_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "SEGMENT", 8)
+    monkeypatch.setattr(module, "MANY", 2)
+
+    def work(worker):
+        for n in range(6):
+            fill(tmp_path, [6 * worker + n])
+            compact(tmp_path)
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(work, range(3)))
+    assert all_there(tmp_path, range(18))
+
+
+KILLED = """
+import os, pathlib, sys
+from tasks.common import cache
+pathlib.Path.unlink = lambda *_, **__: os._exit(9)
+cache.compact(pathlib.Path(sys.argv[1]))
+"""
+
+
+def test_a_merge_killed_before_it_removes_anything_loses_nothing(tmp_path, repository):
+    fill_one_by_one(tmp_path, range(4))
+    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], cwd=repository)
+    assert done.returncode == 9
+    assert len(segments(tmp_path)) == 5
+    assert all_there(tmp_path, range(4))
+    assert count_images(tmp_path) == 4
+    compact(tmp_path)
+    assert len(segments(tmp_path)) == 1
+    assert all_there(tmp_path, range(4))
