@@ -4,66 +4,59 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
-from ..common.cache import FeatureCache, ids_of
-from ..common.images import decode_bands, pixels_of, still_readable
+from ..common.cache import ids_of
+from ..common.images import decode_bands, still_readable
 from ..common.pack import Pack, Rows
 from ..common.paths import Paths
 from ..common.progress import progress
+from ..common.thumbnails import SIDE, thumbnail, thumbnail_cache
 from .whitened import blocks, unit
-
-SIDE = 16
-"""Pixels."""
 
 ALIKE = 0.7
 """Cosine of small versions from which likeness of the features is believed: of few images a class, features may tell
 classes and no more."""
 
-FORM = 1
-"""Raised whenever a change makes another small version of the same image."""
-
 
 def thumbnails(pack: Pack, paths: Paths) -> npt.NDArray[np.float16]:
-    """Every image in the pack's order, (N, SIDE * SIDE * C), less the mean of each of its channels: brighter or darker
-    versions are much the same. An image is decoded once in its life: what was computed stays in .graft/cache."""
-    values = SIDE * SIDE * pack.channels
-    name = f"{FORM}-channels-{pack.channels}-pillow-{version('pillow')}"
-    cache = FeatureCache(paths.cache / "thumbnails" / name, values, "float16")
+    """Every image in the pack's order, (N, SIDE * SIDE * C). Only those that the stage `features` has not left in
+    .graft/cache are decoded.
+
+    Raises:
+        DataError: an image that must be decoded is gone or damaged since it was checked.
+    """
+    cache = thumbnail_cache(paths, pack.channels)
     ids = ids_of(list(pack.index["image_id"]))
     files = [paths.raw / path for path in pack.index["path"]]
 
     def compute(places: npt.NDArray[np.int64]) -> None:
         with cache, ThreadPoolExecutor(os.cpu_count()) as pool, progress("audit: looking", len(places)) as bar:
-            small = pool.map(lambda place: thumbnail(files[place], pack.channels), places)
+            small = pool.map(lambda place: thumbnail_of(files[place], pack.channels), places)
             for place, pixels in zip(places, small, strict=True):
                 cache.add(ids[place : place + 1], pixels[None])
                 bar.add()
         cache.refresh()
 
-    rows_NV = np.empty((len(ids), values), np.float16)
+    rows_NV = np.empty((len(ids), cache.dimension), np.float16)
     for places, block in cache.read_all(ids, compute):
         rows_NV[places] = block
     return rows_NV
 
 
-def thumbnail(file: Path, channels: int) -> npt.NDArray[np.float32]:
-    """(SIDE * SIDE * C,), see `thumbnails`.
+def thumbnail_of(file: Path, channels: int) -> npt.NDArray[np.float32]:
+    """The small version of a file, see `tasks.common.thumbnails`.
 
     Raises:
         DataError: the file is gone or damaged since it was checked.
     """
     with still_readable(file):
         picture = decode_bands(file, channels)
-    small = [image.resize((SIDE, SIDE), Image.Resampling.BILINEAR, reducing_gap=3.0) for image in picture]
-    pixels_PC = pixels_of(small).reshape(SIDE * SIDE, channels).astype(np.float32)
-    return (pixels_PC - pixels_PC.mean(axis=0)).ravel()
+    return thumbnail(picture)
 
 
 def alike(small_NV: npt.NDArray[Any], first: Rows, second: Rows) -> npt.NDArray[np.bool_]:

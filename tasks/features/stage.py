@@ -15,12 +15,13 @@ import pandas as pd
 from ..common.backbones.spec import Spec
 from ..common.cache import FeatureCache
 from ..common.files import whole_folder, write_json, write_shared_json
-from ..common.images import Pixels, load
+from ..common.images import Pixels, decode_bands, load, still_readable
 from ..common.manifest import read_channels, read_manifest, write_table
 from ..common.pack import INDEX, RowFile
 from ..common.paths import Paths
 from ..common.progress import progress, say
 from ..common.record import DatasetRecord, Record
+from ..common.thumbnails import thumbnail, thumbnail_cache
 from .extractor import Extractor, choose_extractor, spread
 from .params import FeaturesParams
 from .views import Items, augmentation, list_items
@@ -50,13 +51,15 @@ def run(params: FeaturesParams, paths: Paths) -> Record:
     cache = FeatureCache(paths.cache / "features" / fingerprint["digest"], extractor.spec.dimension, params.dtype)
     write_shared_json(cache.folder / "fingerprint.json", fingerprint)  # also says when it was last used
 
+    small = thumbnail_cache(paths, channels)
+
     effort = Effort()
     with whole_folder(paths.features) as folder:
         shape = (len(manifest), cache.dimension)
         with RowFile(folder / "features.npy", shape, cache.dtype) as features, _views(folder, items, cache) as views:
             _fill(
                 [features, views], items, cache,
-                lambda places: _extract(places, items, manifest, extractor, params, paths.raw, cache, effort),
+                lambda places: _extract(places, items, manifest, extractor, params, paths.raw, cache, small, effort),
             )  # fmt: skip
         write_table(manifest, folder / "index.parquet")
         write_json(folder / "fingerprint.json", fingerprint)
@@ -90,26 +93,38 @@ def _extract(
     params: FeaturesParams,
     raw: Path,
     cache: FeatureCache,
+    small: FeatureCache,
     effort: Effort,
 ) -> None:
-    """Computes the named items and adds them to the cache."""
+    """Computes the named items and adds them to the cache, and the images' small versions, for the audit, to theirs."""
     spec = extractor.spec
     what = f"{spec.backbone}, {extractor.engine} {extractor.precision}"
     say(f"features: {what}; {len(places):,} of {len(items):,} are new")
     paths, image_ids = manifest["path"], manifest["image_id"]
     augment = augmentation(params, spec.transform) if items.views else None
 
+    lacks_small = ~small.has(items.ids[places])
+    made: dict[int, npt.NDArray[np.float32]] = {}
+
     def load_item(i: int) -> Pixels:
         row, view = items.rows[places[i]], items.numbers[places[i]]
-        if view == 0 or augment is None:
-            return load(raw / paths[row], spec.transform)
-        return augment(raw / paths[row], image_ids[row], int(view))
+        if view != 0 and augment is not None:
+            return augment(raw / paths[row], image_ids[row], int(view))
+        with still_readable(raw / paths[row]):
+            picture = decode_bands(raw / paths[row], spec.transform.channels)
+        if lacks_small[i]:
+            made[i] = thumbnail(picture)
+        return spec.transform(*picture)
 
     engine = extractor.build()
     started = time.perf_counter()
-    with cache, progress("features: extracting", len(places)) as bar:
+    with cache, small, progress("features: extracting", len(places)) as bar:
         for start, batch_BD in engine.stream(load_item, len(places), params.threads or None):
-            cache.add(items.ids[places[start : start + len(batch_BD)]], batch_BD)
+            batch = range(start, start + len(batch_BD))
+            cache.add(items.ids[places[start : batch.stop]], batch_BD)
+            ready = [i for i in batch if i in made]
+            if ready:
+                small.add(items.ids[places[ready]], np.stack([made.pop(i) for i in ready]))
             bar.add(len(batch_BD))
     cache.refresh()
     effort.seconds += time.perf_counter() - started

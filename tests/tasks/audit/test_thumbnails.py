@@ -1,11 +1,14 @@
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from tasks.audit import thumbnails as module
-from tasks.audit.thumbnails import SIDE, thumbnail, thumbnails
+from tasks.audit.thumbnails import thumbnail_of, thumbnails
 from tasks.common.errors import DataError
 from tasks.common.pack import read_pack
+from tasks.common.thumbnails import SIDE
 
 
 def test_every_image_has_a_small_version_in_the_packs_order(finished_paths):
@@ -13,7 +16,7 @@ def test_every_image_has_a_small_version_in_the_packs_order(finished_paths):
     rows = thumbnails(pack, finished_paths)
     assert rows.shape == (len(pack.index), SIDE * SIDE * 3)
     for place in (0, 17, len(rows) - 1):
-        alone = thumbnail(finished_paths.raw / pack.index["path"].iloc[place], 3)
+        alone = thumbnail_of(finished_paths.raw / pack.index["path"].iloc[place], 3)
         assert np.array_equal(rows[place], alone.astype(np.float16))
 
 
@@ -21,7 +24,7 @@ def test_a_brighter_version_of_a_picture_is_the_same(tmp_path, photo):
     image = photo(120, 90)
     image.point(lambda value: 40 + value // 2).save(tmp_path / "a.png")
     image.point(lambda value: 70 + value // 2).save(tmp_path / "b.png")
-    a, b = thumbnail(tmp_path / "a.png", 3), thumbnail(tmp_path / "b.png", 3)
+    a, b = thumbnail_of(tmp_path / "a.png", 3), thumbnail_of(tmp_path / "b.png", 3)
     assert np.abs(a - b).max() <= 1
     assert np.abs(a).max() > 10
 
@@ -30,11 +33,33 @@ def test_a_brighter_version_of_a_picture_is_the_same(tmp_path, photo):
 def test_an_image_of_any_number_of_channels_has_one(tmp_path, photo, channels):
     bands = np.dstack([np.asarray(photo(40, 30))[..., 0]] * channels)
     np.save(tmp_path / "a.npy", bands)
-    assert thumbnail(tmp_path / "a.npy", channels).shape == (SIDE * SIDE * channels,)
+    assert thumbnail_of(tmp_path / "a.npy", channels).shape == (SIDE * SIDE * channels,)
+
+
+def test_what_features_left_is_what_the_audit_would_make_itself(paths, run_stage, monkeypatch):
+    pack = read_pack(paths.features)
+    shutil.rmtree(paths.cache / "thumbnails")
+    own = thumbnails(pack, paths)
+    shutil.rmtree(paths.cache / "thumbnails")
+    shutil.rmtree(paths.cache / "features")
+    run_stage("features", paths, views=1)
+    monkeypatch.setattr(module, "decode_bands", None)
+    assert np.array_equal(thumbnails(pack, paths), own)
+
+
+def test_only_what_features_has_not_left_is_decoded(paths, run_stage, monkeypatch):
+    shutil.rmtree(paths.cache / "thumbnails")
+    decoded, original = [], module.decode_bands
+    monkeypatch.setattr(module, "decode_bands", lambda file, channels: decoded.append(file) or original(file, channels))
+    run_stage("features", paths)  # computes nothing, so decodes nothing
+    pack = read_pack(paths.features)
+    thumbnails(pack, paths)
+    assert len(decoded) == len(pack.index)
 
 
 def test_an_image_is_decoded_once_in_its_life(paths, monkeypatch):
     pack = read_pack(paths.features)
+    shutil.rmtree(paths.cache / "thumbnails")
     first = thumbnails(pack, paths)
     monkeypatch.setattr(module, "decode_bands", None)
     assert np.array_equal(thumbnails(pack, paths), first)
@@ -50,9 +75,9 @@ def test_the_cache_is_not_that_of_the_features(paths):
 def test_a_file_that_has_become_unreadable_is_named(tmp_path):
     (tmp_path / "a.png").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"a\.png cannot be read"):
-        thumbnail(tmp_path / "a.png", 3)
+        thumbnail_of(tmp_path / "a.png", 3)
 
 
 def test_a_picture_smaller_than_its_small_version_has_one_too(tmp_path):
     Image.new("RGB", (4, 3), (200, 10, 10)).save(tmp_path / "a.png")
-    assert (thumbnail(tmp_path / "a.png", 3) == 0).all()
+    assert (thumbnail_of(tmp_path / "a.png", 3) == 0).all()
