@@ -118,7 +118,25 @@ def repro(context: typer.Context, project: Project = HERE) -> None:
     """Run `dvc repro` with this environment's DVC and Python; further words go to DVC."""
     root = find_root(project)
     done = subprocess.run(versioning.dvc_command("repro", *context.args), cwd=root, env=own_python_first())
+    if done.returncode == 0:
+        _register_what_is_here(root)
     raise SystemExit(done.returncode)
+
+
+def _register_what_is_here(root: Path) -> None:
+    """For a package that DVC has brought from a cache; where a stage ran, its recorder does the same."""
+    from tasks.common.paths import Paths
+
+    from .registration import packaged, read_registration
+
+    paths = Paths(root)
+    recorder_at_work = any((paths.state / "recorders").glob("*.json"))
+    if recorder_at_work or not packaged(paths) or read_registration(paths) is not None:
+        return
+    from .registry import ensure_registered
+    from .tracking import Tracker
+
+    ensure_registered(Tracker(root))
 
 
 @app.command()

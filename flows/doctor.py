@@ -169,10 +169,9 @@ def _model(root: Path) -> Finding:
     from .store import has_store
     from .tracking import Tracker
 
-    if not Paths(root).registration.is_file() or not has_store(root):
+    if not Paths(root).package.is_dir() or not has_store(root):
         return Finding("model", "ok", "none registered yet")
     wrong = misplaced_challenger(Tracker(root))
     if wrong:
-        todo = "`graft run` moves the alias; a version that is not there: `dvc repro --single-item --force register`"
-        return Finding("model", "warn", wrong, todo)
-    return Finding("model", "ok", "the alias `challenger` is where models/registration.json says")
+        return Finding("model", "warn", wrong, "`graft run` or `graft repro` registers the package and moves the alias")
+    return Finding("model", "ok", "the alias `challenger` is at the version that models/package is")

@@ -18,10 +18,7 @@ from tasks.common.paths import STAGES
 from .config import model_name
 from .registry import find_version
 from .store import has_store
-from .tracking import Tracker
-
-REUSED = "graft.reused."
-"""Before a stage's name: the tag of a parent run that names the earlier run whose result was reused."""
+from .tracking import REUSED, VERSION, Tracker
 
 RESULT = "git.result"
 """The tag of a version that names the commit which holds its dvc.lock."""
@@ -185,7 +182,10 @@ class Records:
     def registered_by(self, execution: Execution) -> list[ModelVersion]:
         """The versions that came of an execution, or that its last stage would have made and reused."""
         register = execution.stages.get("register")
-        return [version for version in self.versions if register and version.run_id == register.info.run_id]
+        if register is None:
+            return []
+        run_id, number = register.info.run_id, register.data.tags.get(VERSION, "")
+        return [version for version in self.versions if version.run_id == run_id or str(version.version) == number]
 
 
 def _is_below(run: Run, parent: str) -> bool:

@@ -1,8 +1,8 @@
 """Whether a registered model is still the one that was registered.
 
 Anyone who reaches MLflow can replace the files of a model, and loading a model runs them. A digest of the files is
-therefore kept where MLflow's users cannot write: in models/registration.json, which DVC and git hold, in ledger.jsonl,
-and beside git's own files.
+therefore kept where MLflow's users cannot write: in runs/register.json, whose hash git holds in dvc.lock, in
+ledger.jsonl, and beside git's own files.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from . import versioning
 TAG = "graft.digest"
 """The tag of a version with its digest: for people to look at. Whoever can change the model can change it too."""
 
-REGISTRATION = "models/registration.json"
+RUN = "runs/register.json"
 
 Key = tuple[str, str, str]
 """A version: the model's name, the number, and the run that logged it. Another store counts its own versions."""
@@ -59,14 +59,14 @@ def remember(root: Path, key: Key, value: str) -> None:
 
 
 def at_hand(root: Path) -> dict[Key, str]:
-    """The digests that this repository remembers, and that of models/registration.json."""
-    registered = Paths(root).registration
-    kept = [*_read(_record(root)), *([read_json(registered)] if registered.is_file() else [])]
+    """The digests that this repository remembers, and that of runs/register.json."""
+    run = Paths(root).run("register")
+    kept = [*_read(_record(root)), *([_registered(run)] if run.is_file() else [])]
     return {_key(each): each["digest"] for each in kept if each.get("digest")}
 
 
 def in_history(root: Path, key: Key) -> str:
-    """The digest in a models/registration.json that a committed dvc.lock names; empty if there is none."""
+    """The digest in a runs/register.json that a committed dvc.lock names; empty if there is none."""
     return next((each["digest"] for each in _committed(root) if _key(each) == key and each.get("digest")), "")
 
 
@@ -78,7 +78,7 @@ def _committed(root: Path) -> Iterator[dict[str, Any]]:
         if file is None:
             missing.append(wanted)
         elif md5(file) == wanted:
-            yield read_json(file)
+            yield _registered(file)
     for wanted in missing if versioning.dvc_remote(root) else []:
         try:
             versioning.fetch_object(root, wanted, "the record of a registered model")
@@ -86,7 +86,7 @@ def _committed(root: Path) -> Iterator[dict[str, Any]]:
             continue  # another commit's may be the one
         file = versioning.cached_file(root, wanted)
         if file is not None and md5(file) == wanted:
-            yield read_json(file)
+            yield _registered(file)
 
 
 def _hashes(root: Path) -> Iterator[str]:
@@ -95,8 +95,12 @@ def _hashes(root: Path) -> Iterator[str]:
     for content in versioning.versions_of(root, "dvc.lock"):
         stages = (yaml.safe_load(content) or {}).get("stages", {})
         for out in stages.get("register", {}).get("outs", []):
-            if out["path"] == REGISTRATION and "md5" in out:
+            if out["path"] == RUN and "md5" in out:
                 yield out["md5"]
+
+
+def _registered(run: Path) -> dict[str, Any]:
+    return dict(read_json(run).get("registered") or {})
 
 
 def _record(root: Path) -> Path:

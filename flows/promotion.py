@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +15,7 @@ from tasks.common.errors import GraftError
 
 from . import ledger
 from .ledger import Entry
-from .registry import CHALLENGER, CHAMPION, PREVIOUS, aliases_of, fetched_model, find_version, key_of
+from .registry import CHALLENGER, CHAMPION, PREVIOUS, aliases_of, fetched_model, find_version, in_store, key_of
 from .tracking import Tracker
 
 PENDING = "graft.pending"
@@ -169,7 +168,7 @@ def try_out(model: Path, name: str) -> None:
 
 def _change(tracker: Tracker, entry: Entry, before: Mapping[str, str], after: Mapping[str, str], model: Path) -> None:
     """From one set of aliases to another: all of it, or nothing."""
-    with _store(tracker.uri):
+    with in_store(tracker.uri):
         try_out(model, f"version {entry.version} of `{entry.model}`")
         with _all_or_nothing(tracker, entry, before):
             ledger.enter(tracker, entry)
@@ -190,17 +189,6 @@ def _check_alias(tracker: Tracker, entry: Entry) -> None:
             got=f"version {found.version}",
             todo="try again; every alias is as before",
         )
-
-
-@contextmanager
-def _store(uri: str) -> Iterator[None]:
-    """Has MLflow load models from this store; it knows but one for the whole process, and sets the variable as well."""
-    before = os.environ.get("MLFLOW_TRACKING_URI")
-    mlflow.set_tracking_uri(uri)
-    try:
-        yield
-    finally:
-        mlflow.set_tracking_uri(before)  # type: ignore[arg-type]
 
 
 @contextmanager

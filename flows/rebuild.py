@@ -240,5 +240,5 @@ def _compared(then: float | None, now: float | None) -> Document:
 def _outputs(recipe: Recipe, place: Path) -> dict[str, bool]:
     """Output of a stage -> whether it has the same bytes; what holds times and ids of runs is left out."""
     then, now = recipe.hashes("outs"), versioning.locked_outs(place)
-    left_out = ("runs/", "metrics/", "models/registration.json")
+    left_out = ("runs/", "metrics/", "models/registration.json")  # the last was an output of earlier versions
     return {path: now.get(path) == digest for path, digest in then.items() if not path.startswith(left_out)}

@@ -272,13 +272,17 @@ def _end_with(root: Path, holder: psutil.Process, desk: Path, socket: Path | Non
 
 
 def _settle(root: Path, key: str) -> None:
-    """What is known only when the execution has ended: DVC writes dvc.lock after the last stage."""
-    from .registry import restore_challenger
+    """What is known only when the execution has ended: DVC writes dvc.lock after the last stage.
+
+    DVC may have brought the package from its cache, without its stage.
+    """
+    from .registry import ensure_registered
+    from .run_table import await_pictures
     from .tracking import Tracker
 
+    await_pictures()
     tracker = Tracker(root)
-    tracker.settle(key)
-    restore_challenger(tracker)
+    ensure_registered(tracker, tracker.settle(key))
 
 
 if __name__ == "__main__":

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import base64
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,16 +20,20 @@ from mlflow.models import ModelSignature
 from mlflow.types.schema import AnyType, Array, ColSpec, DataType, Map, Schema
 
 from tasks.common.errors import GraftError
-from tasks.common.files import read_json, write_json
+from tasks.common.files import read_json
 from tasks.common.paths import Paths
 from tasks.common.task import MAIN
 
 from . import integrity, ledger
 from .addresses import redacted
+from .registration import Registration, keep_registration, packaged, read_registration, store_key
 from .tracking import Tracker
 from .versioning import raw_hash, tree_hash
 
 CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous"
+
+PACKAGE = "dvc.package"
+"""The tag of a version with DVC's hash of the package that it was made of."""
 
 FINGERPRINT = "features.fingerprint"
 """The tag of a version that names the features its head was trained on."""
@@ -52,39 +57,118 @@ FIGURES: dict[str, tuple[str, ...]] = {
 """Task -> the test's figures that are tied to a logged model beside the main one."""
 
 
-def register_model(tracker: Tracker, run_id: str, name: str) -> dict[str, Any]:
-    """Logs models/package under the run, tries it out, registers it, and at last moves the alias `challenger` to it.
+def register_model(tracker: Tracker, run_id: str, name: str, parent_id: str = "") -> Registration:
+    """Makes models/package a version of `name`, and the challenger; the same package never becomes a second version.
 
-    The first version of a name becomes `champion` as well. Writes and returns models/registration.json.
+    Killed at any point, the next call does the rest. The first version of a name becomes `champion` as well.
+
+    Args:
+        run_id: the run to log the model under; empty for one of its own, below `parent_id` if that is given.
+
+    Raises:
+        GraftError: the model cannot be used as MLflow has logged it; no alias has been moved.
     """
-    paths = tracker.paths
-    mlflow.set_tracking_uri(tracker.uri)  # the recorder's own: MLflow sets the variable as well
-    info = _log_model(paths, run_id)
-    digest = _checked_digest(tracker, info.model_uri)
-    version = mlflow.register_model(info.model_uri, name, await_registration_for=60)
-    _describe(tracker, run_id, name, version.version)
-    tracker.client.set_model_version_tag(name, version.version, integrity.TAG, digest)
-    _log_test_metrics(tracker, run_id, info.model_id)
+    package = tree_hash(tracker.paths.package)
+    version = _version_of(tracker, name, package)
+    if version is None:
+        with nullcontext(run_id) if run_id else tracker.recorded("registration", parent_id) as run_id:
+            version = _new_version(tracker, run_id, name, package)
+    if not version.description:
+        _describe(tracker, version)
+    digest = _remembered(tracker, version)
     client = tracker.client
     with ledger.locked(tracker, name):
-        integrity.remember(paths.root, (name, str(version.version), run_id), digest)
-        client.set_registered_model_alias(name, CHALLENGER, version.version)
+        if _version_at(tracker, name, CHALLENGER) != str(version.version):
+            client.set_registered_model_alias(name, CHALLENGER, version.version)
         if not _version_at(tracker, name, CHAMPION):
             client.set_registered_model_alias(name, CHAMPION, version.version)
             version = client.get_model_version(name, version.version)
             entry = ledger.new_entry(tracker, version, "first", "", "there was no champion", digest=digest)
             ledger.enter(tracker, entry)
-    registration = {
-        "name": name,
-        "version": str(version.version),
-        "model_id": info.model_id,
-        "model_uri": info.model_uri,
-        "run_id": run_id,
-        "digest": digest,
-        "aliases": sorted(client.get_model_version(name, version.version).aliases),
-    }
-    write_json(paths.registration, registration)
+    registration = _as_kept(tracker, version, digest)
+    keep_registration(tracker.paths, registration)
     return registration
+
+
+def _new_version(tracker: Tracker, run_id: str, name: str, package: str) -> ModelVersion:
+    """Logs the package, tries it out, and registers it together with the tags by which it is known again."""
+    with in_store(tracker.uri):
+        info = _log_model(tracker, run_id)
+        digest = _checked_digest(tracker, info.model_uri)
+        _log_test_metrics(tracker, run_id, info.model_id)
+        integrity.remember(tracker.paths.root, (name, "", run_id), digest)  # before anything can kill this process
+        tags = {PACKAGE: package, integrity.TAG: digest, **_tags(tracker, run_id)}
+        made = mlflow.register_model(info.model_uri, name, await_registration_for=60, tags=tags)
+    return tracker.client.get_model_version(name, made.version)
+
+
+def _remembered(tracker: Tracker, version: ModelVersion) -> str:
+    """The digest of a version, kept under its number from now on; empty for one that another clone registered and
+    that neither git nor the ledger knows."""
+    root, key = tracker.paths.root, key_of(version)
+    digest = ledger.digest_of(root, key) or integrity.at_hand(root).get((key[0], "", key[2]), "")
+    if digest:
+        integrity.remember(root, key, digest)
+    return digest
+
+
+def ensure_registered(tracker: Tracker, parent_id: str = "") -> bool:
+    """Makes the package that is here the challenger, whatever brought it here: a run, `dvc checkout` or `dvc pull`.
+
+    Whether something had to be done. Nothing is done for a package that is not what its stage has left, or whose test
+    results are missing.
+
+    Args:
+        parent_id: the run of the execution, for a store that does not have the stage's own run.
+
+    Raises:
+        GraftError: see `register_model`.
+    """
+    paths = tracker.paths
+    digest = packaged(paths)
+    if not digest or (not misplaced_challenger(tracker) and read_registration(paths) is not None):
+        return False
+    needed = (paths.report / "predictions.parquet", paths.metrics("evaluate"))
+    if tree_hash(paths.package) != digest or not all(file.is_file() for file in needed):
+        return False
+    run_id = str(read_json(paths.run("register"))["run_id"])
+    run = _if_there(lambda: tracker.client.get_run(run_id))
+    known = run is not None and run.info.lifecycle_stage == "active"
+    register_model(tracker, run_id if known else "", _packaged_name(paths), parent_id)
+    return True
+
+
+def _as_kept(tracker: Tracker, version: ModelVersion, digest: str) -> Registration:
+    return Registration(
+        name=version.name,
+        version=str(version.version),
+        model_id=str(version.model_id or ""),
+        run_id=str(version.run_id or ""),
+        package=version.tags[PACKAGE],
+        digest=digest,
+        store=store_key(tracker.paths.root),
+    )
+
+
+def _packaged_name(paths: Paths) -> str:
+    return str(read_json(paths.package / "package.json")["name"])
+
+
+def _version_of(tracker: Tracker, name: str, digest: str) -> ModelVersion | None:
+    """The version that was made of a package; of several the newest."""
+    found = tracker.client.search_model_versions(f"name = '{name}' and tags.`{PACKAGE}` = '{digest}'")
+    return max(found, key=lambda version: int(version.version), default=None)
+
+
+@contextmanager
+def in_store(uri: str) -> Iterator[None]:
+    """Has MLflow use this store while the block runs; it knows one for the whole process, and sets the variable too."""
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    mlflow.set_tracking_uri(uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(before)  # type: ignore[arg-type]
 
 
 def _checked_digest(tracker: Tracker, model_uri: str) -> str:
@@ -128,37 +212,19 @@ def _try_out(model: Path, example: pd.DataFrame) -> None:
 
 
 def misplaced_challenger(tracker: Tracker) -> str:
-    """What is wrong with the alias `challenger`; empty if it points to the version of models/registration.json.
+    """What is wrong with the alias `challenger`; empty if it points to the version that was made of models/package.
 
-    `dvc checkout` brings an earlier version's file back, and then nothing is registered.
+    `dvc checkout` brings an earlier package back, and a clone may have another MLflow store.
     """
-    kept = _registration(tracker)
-    if not kept:
+    digest = packaged(tracker.paths)
+    if not digest:
         return ""
-    version = f"version {kept['version']} of models/registration.json"
-    if not _is_known(tracker, kept):
-        return f"{version} is not a version of `{kept['name']}` in this MLflow store"
-    there = _version_at(tracker, kept["name"], CHALLENGER)
-    return "" if there == kept["version"] else f"`{CHALLENGER}` is at version {there or 'none'}, not at {version}"
-
-
-def restore_challenger(tracker: Tracker) -> bool:
-    """Moves the alias `challenger` to the version of models/registration.json, if MLflow has it; whether it moved."""
-    kept = _registration(tracker)
-    if not kept or not misplaced_challenger(tracker) or not _is_known(tracker, kept):
-        return False
-    tracker.client.set_registered_model_alias(kept["name"], CHALLENGER, kept["version"])
-    return True
-
-
-def _registration(tracker: Tracker) -> dict[str, str]:
-    return dict(read_json(tracker.paths.registration)) if tracker.paths.registration.is_file() else {}
-
-
-def _is_known(tracker: Tracker, kept: dict[str, str]) -> bool:
-    """Whether this store's version is the very one: another store counts its own versions."""
-    found = _if_there(lambda: tracker.client.get_model_version(kept["name"], kept["version"]))
-    return found is not None and found.run_id == kept["run_id"]
+    name = _packaged_name(tracker.paths)
+    version = _version_of(tracker, name, digest)
+    if version is None:
+        return f"models/package is no version of `{name}` in this MLflow store"
+    there, wanted = _version_at(tracker, name, CHALLENGER), str(version.version)
+    return "" if there == wanted else f"`{CHALLENGER}` is at version {there or 'none'}, not at version {wanted}"
 
 
 def _version_at(tracker: Tracker, name: str, alias: str) -> str:
@@ -243,7 +309,7 @@ def _check(tracker: Tracker, version: ModelVersion, found: str, *, unverified: b
     elif not known:
         raise GraftError(
             f"nothing outside MLflow tells whether {name} is as it was registered",
-            got="no digest in ledger.jsonl, models/registration.json or a committed dvc.lock",
+            got="no digest in ledger.jsonl, runs/register.json or a committed dvc.lock",
             todo="`git pull`, or register it again: `dvc repro --force register`; if you know that nobody has changed "
             f"it: graft promote {version.version} --unverified",
         )
@@ -287,9 +353,10 @@ def feature_fingerprints(tracker: Tracker, name: str) -> dict[str, str]:
     return {alias: values[FINGERPRINT] for alias, values in tags.items() if FINGERPRINT in values}
 
 
-def _log_model(paths: Paths, run_id: str) -> Any:
+def _log_model(tracker: Tracker, run_id: str) -> Any:
+    paths = tracker.paths
     code = next(path for path in (paths.package / "code").iterdir() if path.is_dir())
-    with mlflow.start_run(run_id=run_id), _importable(code.parent):
+    with _continued(tracker, run_id), _importable(code.parent):
         return mlflow.pyfunc.log_model(
             name="model",
             python_model=str(paths.package / "model.py"),
@@ -299,6 +366,19 @@ def _log_model(paths: Paths, run_id: str) -> Any:
             input_example=_example(paths),
             pip_requirements=(paths.package / "requirements.txt").read_text(encoding="utf-8").split(),
         )
+
+
+@contextmanager
+def _continued(tracker: Tracker, run_id: str) -> Iterator[None]:
+    """Has MLflow log under a run, whose status stays as it is: left to itself MLflow would mark it as finished."""
+    before = tracker.client.get_run(run_id).info
+    mlflow.start_run(run_id=run_id)
+    try:
+        yield
+    finally:
+        mlflow.end_run(before.status)
+        if before.end_time:
+            tracker.client.set_terminated(run_id, before.status, before.end_time)
 
 
 def _signature(paths: Paths) -> ModelSignature:
@@ -329,12 +409,12 @@ def _example(paths: Paths) -> pd.DataFrame:
     return pd.DataFrame({"image": [base64.b64encode(smallest.read_bytes()).decode()]})
 
 
-def _describe(tracker: Tracker, run_id: str, name: str, version: str) -> None:
+def _tags(tracker: Tracker, run_id: str) -> dict[str, str]:
+    """What a version says of its making."""
     facts = read_json(tracker.paths.package / "package.json")
     test = read_json(tracker.paths.metrics("evaluate"))
     main, run = MAIN[test["task"]], tracker.client.get_run(run_id)
-    value, low, high = (f"{test[key]:.4f}" for key in main.keys)
-    tags = {
+    return {
         "git.commit": run.data.tags.get("git.commit", "none"),
         "dvc.raw": raw_hash(tracker.paths.root) or "not tracked",
         "backbone": facts["backbone"],
@@ -342,16 +422,21 @@ def _describe(tracker: Tracker, run_id: str, name: str, version: str) -> None:
         FINGERPRINT: facts["fingerprint"],
         "candidate": facts["candidate"],
         "task": facts["task"],
-        f"test_{main.key}": value,
+        f"test_{main.key}": f"{test[main.key]:.4f}",
     }
-    for key, text in tags.items():
-        tracker.client.set_model_version_tag(name, version, key, text)
-    parent = run.data.tags["mlflow.parentRunId"]
+
+
+def _describe(tracker: Tracker, version: ModelVersion) -> None:
+    test, tags = read_json(tracker.paths.metrics("evaluate")), version.tags
+    main = MAIN[test["task"]]
+    value, low, high = (f"{test[key]:.4f}" for key in main.keys)
+    run_id = str(version.run_id)
+    parent = tracker.client.get_run(run_id).data.tags.get("mlflow.parentRunId", run_id)
     tracker.client.update_model_version(
-        name,
-        version,
+        version.name,
+        version.version,
         f"Test {main.title} {value} ({low} to {high}) on {test['images']} images. "
-        f"Backbone {facts['backbone']}, candidate {facts['candidate']}.\n\n"
+        f"Backbone {tags['backbone']}, candidate {tags['candidate']}.\n\n"
         f"{tracker.link(parent, 'The run of the whole pipeline')}: images `{tags['dvc.raw']}`, "
         f"code `{tags['git.commit'][:12]}`.",
     )

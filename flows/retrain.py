@@ -44,7 +44,8 @@ from .lock import Busy, alone
 from .notify import Notice
 from .notify import notify as tell
 from .publish import publish
-from .registry import CHAMPION, aliases_of, fetched_package, find_version, restore_challenger
+from .registration import Registration, read_registration
+from .registry import CHAMPION, aliases_of, ensure_registered, fetched_package, find_version
 from .schedule import coalesce
 from .servers import MLFLOW_PORT, PREFECT_PORT, own_address
 from .sources import bring_new
@@ -147,7 +148,7 @@ def check(place: Place) -> tuple[Check, ...]:
     from .contest import data_checks
 
     with _champion(place) as (version, package):
-        if version is not None and str(version.version) == read_json(place.paths.registration)["version"]:
+        if version is not None and str(version.version) == _registered(place).version:
             return data_checks(place.paths, None, None)
         return data_checks(place.paths, package, version)
 
@@ -160,8 +161,7 @@ def gate(place: Place, data: tuple[Check, ...]) -> Verdict:
     from .contest import contest, why_incomparable
 
     with _champion(place) as (version, package):
-        registration = read_json(place.paths.registration)
-        if version is None or package is None or str(version.version) == registration["version"]:
+        if version is None or package is None or str(version.version) == _registered(place).version:
             return unopposed(data, "there is nothing to compare it with")
         why = why_incomparable(package, read_pack(place.paths.features))
         if why:
@@ -173,8 +173,8 @@ def gate(place: Place, data: tuple[Check, ...]) -> Verdict:
 def promote(place: Place, verdict: Verdict, parent: str, still_ours: Callable[[], None]) -> Outcome:
     """The challenger becomes the champion, or waits, or is refused; written into the ledger."""
     tracker = Tracker(place.root)
-    registration = read_json(place.paths.registration)
-    version = find_version(tracker, registration["name"], registration["version"])
+    registered = _registered(place)
+    version = find_version(tracker, registered.name, registered.version)
     with ledger.locked(tracker, version.name):
         still_ours()
         outcome, kept = _decide(place, verdict, parent, tracker, version)
@@ -344,7 +344,7 @@ def _bring_up_to_date(
             fetch.with_options(**patient)(place)
         for stage_task in STAGE_TASKS:
             results.append(stage_task.with_options(**patient)(str(place.root), params.time_limit_minutes, environment))
-        restore_challenger(tracker)
+        ensure_registered(tracker, parent)
         verdict = gate.with_options(**patient)(place, check.with_options(**patient)(place))
         outcome = promote.with_options(**patient)(place, verdict, parent, still_ours)
         if place.workspace is not None:
@@ -366,6 +366,13 @@ def _bring_up_to_date(
         "checks": outcome.verdict.rows(),
         "commit": commit,
     }
+
+
+def _registered(place: Place) -> Registration:
+    """The version that this run's package is."""
+    found = read_registration(place.paths)
+    assert found is not None  # `ensure_registered` comes before every step that asks
+    return found
 
 
 @contextmanager
@@ -418,9 +425,10 @@ def _wind_up(
 ) -> list[Exception]:
     """Closes the record and writes the page, each even if the other fails; what failed is logged and returned."""
     told = account.parent_text(tracker, place.root, changes, outcome)
+    reached = [result["stage"] for result in results]
     steps: dict[str, Callable[[], object]] = {
-        "MLflow's run cannot be closed": lambda: tracker.close_parent(parent, status, tested=True, account=told()),
-        "the alias of the model cannot be checked": lambda: status == "FINISHED" and restore_challenger(tracker),
+        "MLflow's run cannot be closed": lambda: tracker.finish_parent(parent, status, reached, told()),
+        "the alias of the model cannot be checked": lambda: status == "FINISHED" and ensure_registered(tracker, parent),
         "the page of the run cannot be written": lambda: _artifacts(place, tracker, parent, results, changes, outcome),
     }
     problems: list[Exception] = []

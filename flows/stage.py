@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def main(words: list[str]) -> int:
-    """0 when the stage is done, 2 when the user can mend what is wrong."""
+    """0 when the stage is done, 2 when the user can fix what is wrong."""
     try:
         if len(words) != 1 or words[0] not in STAGES:
             got = " ".join(words) or "nothing"
@@ -45,7 +45,7 @@ def run_stage(stage: str, paths: Paths) -> None:
     stage found rather than met is recorded with all that it found.
 
     Raises:
-        GraftError: something that the user can mend.
+        GraftError: a user error.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits to ignore it
     recorder = Recorder(paths.root)  # first of all: MLflow is loaded while this process loads its own
@@ -64,25 +64,29 @@ def run_stage(stage: str, paths: Paths) -> None:
         extra = [versioning.raw_hashes(paths.root), config.task_of(sections)] if stage == "preprocess" else []
         record: Record = body.run(params, paths, *extra)
         runs = recorder.runs()
-        _record(stage, record, begun, params, paths, recorder)
+        registered = _record(stage, record, begun, params, paths, recorder)
         if record.failure is not None:
             raise record.failure
         outputs = _hash_outputs(stage, paths)
-        write_json(paths.run(stage), {"stage": stage, **runs, "inputs": inputs, "outputs": outputs})
+        write_json(paths.run(stage), {"stage": stage, **runs, "inputs": inputs, "outputs": outputs, **registered})
         recorder("finish", inputs, outputs)
 
 
-def _record(stage: str, record: Record, begun: float, params: Section, paths: Paths, recorder: Recorder) -> None:
+def _record(
+    stage: str, record: Record, begun: float, params: Section, paths: Paths, recorder: Recorder
+) -> dict[str, Any]:
+    """Metrics into their file and to MLflow; gives what is known of the registered version, for runs/register.json."""
     from .versioning import raw_hash
 
     metrics: dict[str, Any] = dict(record.metrics)
-    if stage == "register":
-        registration = recorder("register", params.model_dump()["name"])
-        metrics |= {"model": registration["name"], "version": int(registration["version"])}
+    # Not in the metrics' file, which DVC keeps: another MLflow store counts its own versions.
+    registered = recorder("register", params.model_dump()["name"]) if stage == "register" else {}
     started = processes.me().create_time()
     metrics |= {"seconds": round(time.time() - started, 3), "startup_seconds": round(begun - started, 3)}
     write_json(paths.metrics(stage), metrics)
-    recorder("log", record, metrics, raw_hash(paths.root))
+    version = {"model": registered["name"], "version": int(registered["version"])} if registered else {}
+    recorder("log", record, {**metrics, **version}, raw_hash(paths.root))
+    return {"registered": registered} if registered else {}
 
 
 def _hash_outputs(stage: str, paths: Paths) -> dict[str, str]:

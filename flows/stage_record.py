@@ -12,7 +12,8 @@ from tasks.common.environment import FLOW_RUN, PARENT
 from tasks.common.record import Record
 
 from .registry import register_model
-from .tracking import Tracker
+from .run_table import log_pictures
+from .tracking import VERSION, Tracker
 
 
 class StageRecord:
@@ -39,15 +40,19 @@ class StageRecord:
         }
 
     def register(self, name: str) -> dict[str, Any]:
-        """Registers models/package as the newest version of `name`."""
-        return register_model(self._tracker, self._run, name)
+        """Makes models/package a version of `name`, and the challenger; gives what is recorded of that."""
+        registration = register_model(self._tracker, self._run, name)
+        self._tracker.client.set_tag(self._run, VERSION, registration.version)
+        return {key: getattr(registration, key) for key in ("name", "version", "run_id", "digest")}
 
     def log(self, record: Record, metrics: Mapping[str, Any], data_hash: str) -> None:
         self._tracker.log_record(self._run, record, metrics, data_hash)
+        log_pictures(self._tracker.client, (self._run, self._parent), self._stage, record.files)
 
     def finish(self, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> None:
         """The stage is done."""
         self._tracker.log_hashes(self._run, inputs, outputs)
+        self._tracker.carry(self._parent, {self._stage: self._run})
         self._end("FINISHED")
 
     def fail(self, reason: str) -> None:

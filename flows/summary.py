@@ -10,6 +10,7 @@ from tasks.common.files import read_json
 from tasks.common.paths import STAGES, Paths
 from tasks.common.task import MAIN
 
+from .registration import read_registration
 from .store import own_store
 
 
@@ -27,7 +28,7 @@ def summarise(root: Path) -> dict[str, Any]:
             "the pipeline has not run to its end", got=f"no result of {', '.join(missing)}", todo="run `dvc repro`"
         )
     test, data = metrics["evaluate"], metrics["preprocess"]
-    registration = read_json(paths.registration) if paths.registration.is_file() else {}
+    registered = read_registration(paths)
     return {
         "task": test["task"],
         **{key: test[key] for key in MAIN[test["task"]].keys},
@@ -40,8 +41,8 @@ def summarise(root: Path) -> dict[str, Any]:
         "seconds": {stage: metrics[stage]["seconds"] for stage in STAGES},
         "audit": _passed_limits(paths),
         "finetune": read_json(paths.finetune / "decision.json")["reason"] if paths.finetune.is_dir() else "",
-        "model": f"{registration['name']} version {registration['version']}" if registration else "",
-        "model_note": _model_note(root) if registration else "",
+        "model": f"{registered.name} version {registered.version}" if registered else "",
+        "model_note": _model_note(root),
         "report": paths.relative(paths.report / "index.html"),
     }
 

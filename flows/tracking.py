@@ -6,10 +6,11 @@ from __future__ import annotations
 import getpass
 import hashlib
 import os
+import posixpath
 import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from importlib.metadata import version
@@ -29,14 +30,30 @@ from tasks.common.paths import STAGES, Paths
 from tasks.common.record import Record
 from tasks.common.task import MAIN
 
-from . import processes
+from . import processes, run_table
 from .addresses import redacted
 from .dataset import dataset_entity
+from .reuse import asked_for, reused_stages
 from .store import tracking_uri
 from .versioning import GitState, git_state
 
 INVOCATION = "graft.invocation"
 """The tag that names the process which a parent run belongs to."""
+
+ASKED = "graft.asked"
+"""The tag of a parent run that lists the stages which the execution was asked to bring up to date."""
+
+REUSED = "graft.reused."
+"""Before a stage's name: the tag of a parent run that names the earlier run whose result was reused."""
+
+VERSION = "graft.version"
+"""The tag of a run of `register` with the version that its package is; an earlier run may have registered it."""
+
+KIND, TRAINING = "mlflow.experimentKind", "custom_model_development"
+"""The tag of an experiment by which MLflow chooses its pages, and its value for training rather than for GenAI."""
+
+GUESSED = ("", "no_inferred_type", "genai_development_inferred", "custom_model_development_inferred")
+"""Values of that tag which nobody chose: MLflow's pages guess while an experiment has no runs."""
 
 PACKAGES = ("albumentations", "dvc", "mlflow", "numpy", "openvino", "pillow", "prefect", "timm", "torch")
 
@@ -88,11 +105,12 @@ class Tracker:
         name = experiment_name()
         found = self.client.get_experiment_by_name(name)
         if found:
+            if found.tags.get(KIND, "") in GUESSED:
+                self.client.set_experiment_tag(found.experiment_id, KIND, TRAINING)
             return str(found.experiment_id)
         store = self.uri.removeprefix("sqlite:///")
         place = Path(store).with_name("mlartifacts").resolve().as_uri() if store != self.uri else None
-        tags = {"mlflow.experimentKind": "custom_model_development"}  # MLflow's pages for training, not for GenAI
-        return str(self.client.create_experiment(name, artifact_location=place, tags=tags))
+        return str(self.client.create_experiment(name, artifact_location=place, tags={KIND: TRAINING}))
 
     # Parent runs
 
@@ -103,8 +121,9 @@ class Tracker:
         if run_id:
             self.client.update_run(run_id, status="RUNNING")
             return run_id
-        command = redacted(" ".join(processes.command_words(process)))
-        return self.new_parent(f"{command} · {datetime.now():%Y-%m-%d %H:%M}", {INVOCATION: key})
+        words = redacted(" ".join(processes.command_words(process)))
+        tags = {INVOCATION: key, ASKED: ", ".join(asked_for(self.paths.root, processes.command_words(process)))}
+        return self.new_parent(f"{words} · {datetime.now():%Y-%m-%d %H:%M}", tags)
 
     def _parent_of(self, key: str) -> str:
         """The newest parent run of the process of this key, and of the flow run if there is one; empty without."""
@@ -121,9 +140,10 @@ class Tracker:
         return str(run.info.run_id)
 
     @contextmanager
-    def recorded(self, name: str) -> Iterator[str]:
-        """A run of this process's own, no stage's, which ends as the block does; gives its id."""
-        run_id = self.new_parent(name, {"graft.process": processes.key(processes.me())})
+    def recorded(self, name: str, parent_id: str = "") -> Iterator[str]:
+        """A run of this process's own, no stage's, below another if that is given; it ends as the block does."""
+        above = {"mlflow.parentRunId": parent_id} if parent_id else {}
+        run_id = self.new_parent(name, {"graft.process": processes.key(processes.me()), **above})
         try:
             yield run_id
         except BaseException as error:
@@ -138,15 +158,28 @@ class Tracker:
             if key and processes.key_runs(key) is False:
                 self.client.set_terminated(run.info.run_id, "KILLED")
 
-    def close_parent(self, run_id: str, status: str, *, tested: bool, account: str = "") -> None:
+    def close_parent(self, run_id: str, status: str, *, tested: bool) -> None:
         """Ends the parent, for now: a later stage of the same execution opens it again.
 
         Args:
-            account: Markdown that comes first in the run's description.
             tested: whether metrics/evaluate.json is this execution's; before that it is an earlier one's.
         """
         self._log_lock(run_id)
-        self._describe(run_id, account, failed=status != "FINISHED")
+        self._describe(run_id, self.children(run_id), {}, "did not run")
+        self._end_parent(run_id, status, tested=tested)
+
+    def finish_parent(self, run_id: str, status: str, reached: Collection[str], account: str = "") -> None:
+        """Ends the parent of an execution that is over, and says which earlier results it reused.
+
+        Args:
+            reached: the stages that were brought up to date, whether they ran or not.
+            account: Markdown that comes first in the run's description.
+        """
+        self._log_lock(run_id)
+        self._credit(run_id, reached, "not reached", account)
+        self._end_parent(run_id, status, tested=True)
+
+    def _end_parent(self, run_id: str, status: str, *, tested: bool) -> None:
         self._name_data(run_id)
         if tested and status == "FINISHED" and self.paths.metrics("evaluate").is_file():
             test = read_json(self.paths.metrics("evaluate"))
@@ -154,12 +187,27 @@ class Tracker:
                 self.client.log_metric(run_id, f"test_{name}", test[name])
         self.client.set_terminated(run_id, status)
 
-    def settle(self, key: str) -> None:
-        """The lock of the execution of this process, which is gone, once more: DVC has written its last entry now."""
+    def settle(self, key: str) -> str:
+        """What only the end of the execution of this process tells, which is gone: DVC has written dvc.lock by now.
+
+        Returns the run of that execution; empty if there is none.
+        """
         self._bury_the_dead()
         run_id = self._parent_of(key)
         if run_id:
             self._log_lock(run_id)
+            asked = self.client.get_run(run_id).data.tags.get(ASKED, ", ".join(STAGES)).split(", ")
+            self._credit(run_id, asked, "not asked for")
+        return run_id
+
+    def _credit(self, run_id: str, asked: Collection[str], others: str, account: str = "") -> None:
+        """Names the earlier runs whose results an execution reused, as dvc.lock is at its end."""
+        ran = self.children(run_id)
+        reused = reused_stages(self.paths.root, asked, {stage: run.info.status for stage, run in ran.items()})
+        for stage, earlier in reused.items():
+            self.client.set_tag(run_id, f"{REUSED}{stage}", earlier)
+        self.carry(run_id, reused)
+        self._describe(run_id, ran, reused, others, asked, account)
 
     def _log_lock(self, run_id: str) -> None:
         lock = self.paths.root / "dvc.lock"
@@ -174,25 +222,42 @@ class Tracker:
         )
         return {run.data.tags.get("graft.stage", ""): run for run in runs}
 
-    def _describe(self, parent_id: str, account: str, *, failed: bool) -> None:
+    def carry(self, parent_id: str, runs: Mapping[str, str]) -> None:
+        """Has the parent show in MLflow's run table what these stages give; runs of another store are left out."""
+        parent = self.client.get_run(parent_id)
+        for stage, run_id in runs.items():
+            run = self._run(run_id)
+            if run is not None:
+                run_table.carry(self.client, parent, stage, run, self.paths)
+
+    def _run(self, run_id: str) -> Run | None:
+        found = self.client.search_runs([self.experiment_id], f"attributes.run_id = '{run_id}'", max_results=1)
+        return found[0] if found else None
+
+    def _describe(
+        self,
+        parent_id: str,
+        ran: Mapping[str, Run],
+        reused: Mapping[str, str],
+        others: str,
+        asked: Collection[str] = (),
+        account: str = "",
+    ) -> None:
         """The parent's description: each stage's own run, or the earlier run whose result was reused.
 
-        After a failure, what comes later in the pipeline was not reached.
+        Args:
+            others: what is said of the stages that are not among `asked`.
         """
-        ran = self.children(parent_id)
-        last = max((STAGES.index(stage) for stage in ran if stage in STAGES), default=-1)
         lines = [*([account, ""] if account else []), "| stage | run | |", "| --- | --- | --- |"]
-        for place, stage in enumerate(STAGES):
-            before = self.paths.run(stage)
+        for stage in STAGES:
             if stage in ran:
                 run = ran[stage].info
                 lines.append(f"| {stage} | {self.link(run.run_id, run.run_id[:8])} | {_OUTCOMES[run.status]} |")
-            elif before.is_file() and not (failed and place > last):
-                run_id = read_json(before)["run_id"]
-                lines.append(f"| {stage} | {self.link(run_id, run_id[:8])} | reused: nothing it depends on changed |")
-                self.client.set_tag(parent_id, f"graft.reused.{stage}", run_id)
+            elif stage in reused:
+                link = self.link(reused[stage], reused[stage][:8])
+                lines.append(f"| {stage} | {link} | reused: nothing it depends on changed |")
             else:
-                lines.append(f"| {stage} | | not reached |")
+                lines.append(f"| {stage} | | {'not reached' if stage in asked else others} |")
         self.client.set_tag(parent_id, "mlflow.note.content", "\n".join(lines))
 
     def _name_data(self, parent_id: str) -> None:
@@ -200,10 +265,8 @@ class Tracker:
         seen = self.paths.run("preprocess")
         if not seen.is_file() or self.client.get_run(parent_id).inputs.dataset_inputs:
             return
-        found = self.client.search_runs(
-            [self.experiment_id], f"attributes.run_id = '{read_json(seen)['run_id']}'", max_results=1
-        )
-        datasets = found[0].inputs.dataset_inputs if found else []
+        run = self._run(read_json(seen)["run_id"])
+        datasets = run.inputs.dataset_inputs if run is not None else []
         if datasets:
             self.client.log_inputs(parent_id, datasets=[DatasetInput(each.dataset, []) for each in datasets])
 
@@ -227,7 +290,9 @@ class Tracker:
         tags = {**self._common_tags(git_state(self.paths.root)), "mlflow.parentRunId": parent_id, **tags}
         run = self.client.create_run(self.experiment_id, start_time=int(begun * 1000), tags=tags, run_name=name)
         run_id = str(run.info.run_id)
-        self.client.log_batch(run_id, params=[Param(key, str(value)[:6000]) for key, value in flatten(params).items()])
+        self.client.log_batch(
+            run_id, params=[Param(_key(key), str(value)[:6000]) for key, value in flatten(params).items()]
+        )
         return run_id
 
     def log_record(self, run_id: str, record: Record, metrics: Mapping[str, Any], data_hash: str) -> None:
@@ -314,9 +379,12 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _key(name: str) -> str:
-    """MLflow takes letters, digits and a few signs in a name; class names may hold others.
+    """MLflow takes letters, digits and a few signs in a name, and only paths in their shortest form; class names may
+    hold anything.
 
     What had to be changed gets a few digits of its hash, or two names could become one.
     """
     key = "".join(letter if letter.isalnum() or letter in "_-. /" else "_" for letter in name)[:240]
+    if posixpath.normpath(key) != key or key.startswith(("/", "..")) or key == ".":
+        key = key.replace("/", "_").replace("..", "__").removesuffix(".") or "_"
     return key if key == name else f"{key}_{hashlib.sha256(name.encode()).hexdigest()[:8]}"

@@ -25,7 +25,7 @@ from .image_changes import ImageChanges, images_between
 from .reasons import Reason, changed_keys, reasons_of, sentence_of, some
 from .registry import find_version
 from .store import has_store
-from .tracking import Tracker
+from .tracking import REUSED, Tracker
 from .versioning import listing_of
 
 SHORTEST = 8
@@ -95,9 +95,9 @@ def explain(root: Path, wanted: str = "") -> Explanation:
     stages = tuple(
         reader.stage(stage, ran[stage])
         if stage in ran
-        else StageExplanation(stage, "reused", tags[f"graft.reused.{stage}"], note="nothing that it depends on changed")
+        else StageExplanation(stage, "reused", tags[f"{REUSED}{stage}"], note="nothing that it depends on changed")
         for stage in STAGES
-        if stage in ran or f"graft.reused.{stage}" in tags
+        if stage in ran or f"{REUSED}{stage}" in tags
     )
     if not stages:
         raise GraftError("this is no run of the pipeline", got=f"{parent.info.run_name} ({parent.info.run_id})")

@@ -46,7 +46,6 @@ _PLACES = {
     "audit": "data/audit",
     "finetune": "models/finetune",
     "package": "models/package",
-    "registration": "models/registration.json",
     "report": "report",
     "state": ".graft",
     "cache": ".graft/cache",

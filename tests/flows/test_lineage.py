@@ -96,7 +96,7 @@ def test_a_version_has_many_names(finished: Project) -> None:
     names = ("graft@champion", "graft/1", "1", "challenger")
     told = [trace(finished.root, name) for name in names]
 
-    assert {one["register_run_id"] for one in told} == {finished.json("models/registration.json")["run_id"]}
+    assert {one["register_run_id"] for one in told} == {finished.json(".graft/registration.json")["run_id"]}
 
 
 def test_of_stages_that_were_reused_the_earlier_runs_are_told(rerun: Rerun) -> None:
@@ -315,4 +315,4 @@ def test_text_and_json_tell_the_same(grown: Project) -> None:
 
     assert document["versions"][0]["version"] == "2"
     assert "1 version of 2 had it." in text
-    assert read_json(grown.root / "models" / "registration.json")["version"] == "2"
+    assert read_json(grown.root / ".graft" / "registration.json")["version"] == "2"

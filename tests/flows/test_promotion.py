@@ -164,13 +164,13 @@ def test_what_mlflow_alone_vouches_for_is_refused_unless_told(project: Project, 
         raise AssertionError("it was given out")
 
 
-def test_the_digest_is_found_in_the_registration_the_ledger_and_gits_history(
+def test_the_digest_is_found_in_the_stages_run_the_ledger_and_gits_history(
     project: Project, tracker: Tracker, finished: Project
 ) -> None:
     first, second = (key_of(version(tracker, number)) for number in ("1", "2"))
     digests = [ledger.digest_of(project.root, key) for key in (first, second)]
     assert all(value.startswith("sha256:") for value in digests)
-    assert version(tracker).tags[integrity.TAG] == digests[1] == project.json("models/registration.json")["digest"]
+    assert version(tracker).tags[integrity.TAG] == digests[1] == project.json("runs/register.json")["registered"]["digest"]
     ledger.mend(tracker, "graft")
     assert [entry.digest for entry in ledger.read(project.root)] == digests[:1]
 
@@ -178,7 +178,7 @@ def test_the_digest_is_found_in_the_registration_the_ledger_and_gits_history(
     (project.root / ledger.FILE).unlink()
     assert integrity.at_hand(project.root) == {second: digests[1]}
     assert integrity.in_history(project.root, first) == digests[0], "the commit of the first run names it"
-    object_ = versioning.cached_file(project.root, finished.lock()["models/registration.json"])
+    object_ = versioning.cached_file(project.root, finished.lock()["runs/register.json"])
     assert object_ is not None
     object_.chmod(0o644)
     object_.write_text(object_.read_text().replace(digests[0], "sha256:forged"))

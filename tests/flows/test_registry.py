@@ -7,7 +7,10 @@ import sys
 from typing import TYPE_CHECKING
 
 import pandas as pd
+from projects import wait_for
 from served import check_served
+
+from flows.lineage import trace
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,7 +71,7 @@ def test_a_second_version_becomes_challenger_and_the_champion_stays(rerun: Rerun
 
     assert str(client.get_model_version_by_alias("graft", "challenger").version) == "2"
     assert str(client.get_model_version_by_alias("graft", "champion").version) == "1"
-    assert rerun.json("models/registration.json")["version"] == "2"
+    assert rerun.json(".graft/registration.json")["version"] == "2"
 
 
 def test_an_earlier_result_that_is_checked_out_takes_the_alias_back_with_it(
@@ -79,7 +82,7 @@ def test_an_earlier_result_that_is_checked_out_takes_the_alias_back_with_it(
     before = finished.json("runs/register.json")["run_id"]
     project.git("checkout", "--quiet", ".")
     project.dvc("checkout")
-    assert (project.json("models/registration.json")["version"], challenger()) == ("1", "2")
+    assert challenger() == "2"
 
     findings = {row["check"]: row for row in json.loads(project.graft_here("doctor", "--json").stdout)}
     assert findings["model"]["state"] == "warn"
@@ -90,6 +93,72 @@ def test_an_earlier_result_that_is_checked_out_takes_the_alias_back_with_it(
     result = json.loads(told[told.index("{") :])
     assert challenger() == "1"
     assert [(stage["ran"], stage["run_id"]) for stage in result["stages"]][-1] == (False, before)
+
+
+def test_a_package_that_is_a_version_already_is_no_second_one(project: Project) -> None:
+    project.dvc("repro", "--single-item", "--force", "register")
+    wait_for(lambda: not list(project.recorders().iterdir()), seconds=30)
+
+    (found,) = project.mlflow().search_model_versions("name = 'graft'")
+    version = project.mlflow().get_model_version("graft", found.version)
+    assert sorted(version.aliases) == ["challenger", "champion"]
+    again = project.runs()[-1]
+    assert (again.data.tags["graft.stage"], again.data.tags["graft.version"]) == ("register", "1")
+    assert [use["version"] for use in trace(project.root, again.info.run_id)["versions"]] == ["1"]
+
+
+def test_a_run_killed_after_registering_is_not_finished_and_the_next_adds_no_version(project: Project) -> None:
+    record = project.root / "flows" / "stage_record.py"
+    code = record.read_text(encoding="utf-8")
+    call = "registration = register_model(self._tracker, self._run, name)"
+    killed_after = f"{call}\n        import os\n\n        os.kill(os.getpid(), 9)"
+    record.write_text(code.replace(call, killed_after), encoding="utf-8")
+    project.set("head", l2_max=0.5)
+    assert project.dvc("repro", check=False).returncode != 0
+    assert [str(one.version) for one in project.mlflow().search_model_versions("name = 'graft'")] == ["2", "1"]
+    killed = project.runs()[-1]
+    assert (killed.data.tags["graft.stage"], killed.info.status) == ("register", "RUNNING")
+
+    record.write_text(code, encoding="utf-8")
+    assert project.repro() == ["register"]
+    wait_for(lambda: not list(project.recorders().iterdir()), seconds=30)
+
+    assert [str(one.version) for one in project.mlflow().search_model_versions("name = 'graft'")] == ["2", "1"]
+    assert project.mlflow().get_run(killed.info.run_id).info.status == "KILLED"
+    assert project.runs()[-1].info.status == "FINISHED"
+
+
+def test_what_dvc_restores_from_its_run_cache_takes_the_alias_back(rerun: Rerun, tmp_path: Path) -> None:
+    project = rerun.copy(tmp_path / "project")
+    project.git("checkout", "--quiet", "params.yaml")
+
+    told = project.graft_here("repro").stdout
+
+    assert "is cached - skipping run" in told
+    assert str(project.mlflow().get_model_version_by_alias("graft", "challenger").version) == "1"
+    assert len(project.mlflow().search_model_versions("name = 'graft'")) == 2
+    assert json.loads(project.graft_here("summary", "--json").stdout)["model"] == "graft version 1"
+
+
+def test_a_clone_with_another_store_registers_the_package_that_it_pulled(project: Project, tmp_path: Path) -> None:
+    project.dvc("remote", "add", "--default", "store", str(tmp_path / "store"))
+    project.git("commit", "--all", "--quiet", "--message", "remote")
+    project.dvc("push")
+    project.git("clone", "--quiet", str(project.root), str(tmp_path / "clone"))
+    clone = type(project)(tmp_path / "clone")
+    clone.dvc("pull")
+    assert not (clone.root / ".graft" / "registration.json").exists()
+    assert not (clone.root / "mlflow.db").exists()
+
+    clone.graft_here("repro")
+
+    (found,) = clone.mlflow().search_model_versions("name = 'graft'")
+    version = clone.mlflow().get_model_version("graft", found.version)
+    assert sorted(version.aliases) == ["challenger", "champion"]
+    assert version.tags["dvc.package"] == clone.lock()["models/package"]
+    assert clone.git("status", "--porcelain") == ""
+    told = json.loads(clone.graft_here("summary", "--json").stdout)
+    assert (told["model"], told["model_note"]) == ("graft version 1", "")
 
 
 def test_a_model_that_cannot_be_used_gets_no_alias(project: Project) -> None:
@@ -109,7 +178,7 @@ RAISES = """def load_context(self, context):
 
 
 def test_the_test_figures_are_tied_to_the_logged_model(finished: Project) -> None:
-    registration = finished.json("models/registration.json")
+    registration = finished.json(".graft/registration.json")
     model = finished.mlflow().get_logged_model(registration["model_id"])
     figures = {metric.key: (metric.value, metric.dataset_digest) for metric in model.metrics}
 
@@ -122,7 +191,7 @@ def test_signature_example_and_requirements_are_there(finished: Project) -> None
     import mlflow
 
     mlflow.set_tracking_uri(f"sqlite:///{finished.root}/mlflow.db")
-    info = mlflow.models.get_model_info(finished.json("models/registration.json")["model_uri"])
+    info = mlflow.models.get_model_info(f"models:/{finished.json('.graft/registration.json')['model_id']}")
 
     assert info.signature.inputs.input_names() == ["image"]
     assert info.signature.outputs.input_names() == ["label", "score", "probabilities"]

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from projects import wait_for
 
-from flows.tracking import Tracker, _key, flatten
+from flows.lineage import trace
+from flows.tracking import REUSED, Tracker, _key, flatten
 from flows.versioning import raw_hash
 from tasks.common.files import sha256
 from tasks.common.paths import STAGES
@@ -54,6 +56,33 @@ def test_the_parent_carries_the_tests_result(finished: Project) -> None:
     (parent,) = parents(finished)
 
     assert parent.data.metrics["test_accuracy"] == finished.json("metrics/evaluate.json")["accuracy"]
+
+
+def test_parents_can_be_compared_in_the_run_table(finished: Project, rerun: Rerun) -> None:
+    first, second = parents(rerun)
+
+    for parent in (first, second):
+        expected = stage_runs(rerun)["evaluate"].data.metrics.keys() - {"seconds", "startup_seconds"}
+        assert {"accuracy", "log_loss"} <= expected <= parent.data.metrics.keys()
+        assert parent.data.params["features.backbone"] == "test_efficientnet"
+        assert parent.data.params["features.image_size"] == "160 x 160"
+        assert (parent.data.params["head.kind"], parent.data.params["finetune.chosen"]) == ("auto", "head")
+        assert "l2=" in parent.data.params["head.chosen"]
+    assert first.data.params.keys() == second.data.params.keys()
+    assert second.data.metrics["accuracy"] == rerun.json("metrics/evaluate.json")["accuracy"]
+
+
+def test_pictures_are_images_of_the_stage_and_of_the_parent(finished: Project) -> None:
+    runs, client = stage_runs(finished), finished.mlflow()
+    shown = {}
+    for name, run in {**runs, "parent": parents(finished)[0]}.items():
+        files = [file.path for file in client.list_artifacts(run.info.run_id, "images")]
+        shown[name] = {Path(file).name.split("+")[0] for file in files if file.endswith(".png")}
+
+    assert {"evaluate-confusion", "evaluate-mistakes"} <= shown["evaluate"]
+    assert "audit-map" in shown["audit"]
+    assert shown["parent"] == shown["evaluate"] | shown["audit"] | shown["finetune"]
+    assert parents(finished)[0].data.tags["mlflow.loggedImages"] == "True"
 
 
 def test_the_parents_lock_is_the_one_that_dvc_wrote_at_the_end(finished: Project) -> None:
@@ -164,6 +193,69 @@ def test_a_run_that_fails_before_the_test_has_no_test_accuracy(project: Project)
     assert "test_accuracy" not in newest.data.metrics
 
 
+def recorded_to_its_end(project: Project) -> Any:
+    """The newest parent run, once the recorder has settled it."""
+    wait_for(lambda: not list(project.recorders().iterdir()), seconds=30)
+    return parents(project)[-1]
+
+
+def reused_in(parent: Any) -> set[str]:
+    return {key.removeprefix(REUSED) for key in parent.data.tags if key.startswith(REUSED)}
+
+
+def rows_of(parent: Any) -> dict[str, str]:
+    """Stage -> what the parent's description says of it."""
+    rows = [line.strip("| ").split(" | ") for line in parent.data.tags["mlflow.note.content"].splitlines()]
+    return {row[0]: row[-1].strip("| ") for row in rows if row[0] in STAGES}
+
+
+def test_a_failed_repro_is_credited_with_nothing_that_it_did_not_reach(project: Project) -> None:
+    stage = project.root / "tasks" / "head" / "stage.py"
+    stage.write_text(stage.read_text(encoding="utf-8") + "\nraise ValueError('no head')\n", encoding="utf-8")
+
+    assert project.dvc("repro", check=False).returncode != 0
+
+    parent = recorded_to_its_end(project)
+    assert reused_in(parent) == {"preprocess", "features"}
+    rows = rows_of(parent)
+    assert (rows["head"], rows["features"]) == ("failed", "reused: nothing it depends on changed")
+    assert {rows[stage] for stage in ("audit", "finetune", "evaluate", "register")} == {"not reached"}
+    told = trace(project.root, parent.info.run_id)
+    assert told["versions"] == []
+    assert [row["stage"] for row in told["stages"]] == ["preprocess", "features", "head"]
+
+
+def test_what_nobody_asked_for_is_not_credited_to_a_repro_of_one_stage(project: Project) -> None:
+    (project.root / "tasks" / "head" / "more.py").write_text("", encoding="utf-8")
+
+    assert project.repro("head") == ["head"]
+
+    parent = recorded_to_its_end(project)
+    assert parent.data.tags["graft.asked"] == "preprocess, features, head"
+    assert reused_in(parent) == {"preprocess", "features"}
+    rows = rows_of(parent)
+    assert {rows[stage] for stage in ("audit", "finetune", "evaluate", "register")} == {"not asked for"}
+    told = trace(project.root, parent.info.run_id)
+    assert told["versions"] == []
+    assert [row["stage"] for row in told["stages"]] == ["preprocess", "features", "head"]
+
+
+def test_an_experiment_made_elsewhere_is_shown_as_training_unless_somebody_chose(
+    empty_project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    client = empty_project.mlflow()
+    kind_of = lambda: client.get_experiment_by_name("graft").tags.get("mlflow.experimentKind")  # noqa: E731
+    made = client.create_experiment("graft")
+    found = []
+    for before in ("", "genai_development_inferred", "genai_development"):
+        client.set_experiment_tag(made, "mlflow.experimentKind", before)
+        Tracker(empty_project.root)
+        found.append(kind_of())
+
+    assert found == ["custom_model_development", "custom_model_development", "genai_development"]
+
+
 def test_a_run_id_leaked_into_the_environment_is_not_continued(rerun: Rerun) -> None:
     leaked = rerun.mlflow().get_run(rerun.leaked)
 
@@ -210,6 +302,20 @@ def test_nested_figures_become_dotted_names() -> None:
 def test_names_that_mlflow_would_not_take_stay_apart() -> None:
     assert _key("class/a b") == "class/a b"
     assert len({_key("a+b"), _key("a*b"), _key("x" * 300), _key("x" * 301)}) == 4
+
+
+@pytest.mark.parametrize("name", ["a//b", "a/../b", "/a", "a/", "..", ".", "", "ä/б", "x" * 239 + "//", "50 %"])
+def test_mlflow_takes_whatever_a_class_may_be_called(
+    empty_project: Project, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    tracker = Tracker(empty_project.root)
+    run_id = tracker.start_candidate("run", tracker.new_parent("parent", {}), {"weight": {name: 2.0}}, "")
+
+    tracker.log_record(run_id, Record({}), {"per_class": {name: {"recall": 0.5}}}, "")
+
+    run = tracker.client.get_run(run_id)
+    assert (list(run.data.metrics.values()), list(run.data.params.values())) == ([0.5], ["2.0"])
 
 
 def test_more_than_a_hundred_facts_are_all_kept(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
