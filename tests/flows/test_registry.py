@@ -102,8 +102,8 @@ def test_a_package_that_is_a_version_already_is_no_second_one(project: Project) 
     (found,) = project.mlflow().search_model_versions("name = 'graft'")
     version = project.mlflow().get_model_version("graft", found.version)
     assert sorted(version.aliases) == ["challenger", "champion"]
-    again = project.runs()[-1]
-    assert (again.data.tags["graft.stage"], again.data.tags["graft.version"]) == ("register", "1")
+    again = [run for run in project.runs() if run.data.tags.get("graft.stage") == "register"][-1]
+    assert again.data.tags["graft.version"] == "1"
     assert [use["version"] for use in trace(project.root, again.info.run_id)["versions"]] == ["1"]
 
 
@@ -116,8 +116,8 @@ def test_a_run_killed_after_registering_is_not_finished_and_the_next_adds_no_ver
     project.set("head", l2_max=0.5)
     assert project.dvc("repro", check=False).returncode != 0
     assert [str(one.version) for one in project.mlflow().search_model_versions("name = 'graft'")] == ["2", "1"]
-    killed = project.runs()[-1]
-    assert (killed.data.tags["graft.stage"], killed.info.status) == ("register", "RUNNING")
+    killed = [run for run in project.runs() if run.data.tags.get("graft.stage") == "register"][-1]
+    assert killed.info.status == "RUNNING"
 
     record.write_text(code, encoding="utf-8")
     assert project.repro() == ["register"]
