@@ -1,4 +1,4 @@
-# Everything here makes what it needs; `make` alone says what there is.
+# Every target creates what it needs; `make` alone lists the targets.
 PYTHON ?= python3
 VENV := .venv
 BENCH := .venv-bench
@@ -8,25 +8,26 @@ WORKERS := 2
 export NO_ALBUMENTATIONS_UPDATE := 1
 export DO_NOT_TRACK := 1
 
-.PHONY: help install demo test drill lint format bench bench-features bench-memory bench-views bench-backbones bench-head bench-finetune clean
+.PHONY: help install demo test drill lint format bench bench-features bench-memory bench-views bench-backbones bench-head bench-finetune docs clean
 
 help:
-	@echo "make demo     the environment, the sample images, the whole pipeline, one table"
-	@echo "make test     the environment, the linters and all tests"
-	@echo "make drill    five nights of unattended retraining, with real servers, remotes, an outage and a kill"
-	@echo "make lint     ruff, mypy and the import contracts alone"
-	@echo "make install  the environment in $(VENV), for work of your own"
-	@echo "make bench    Graft beside its peers, about an hour; PHOTOS=FOLDER names photographs to cut, FASHION=FOLDER"
-	@echo "              the four files of Fashion-MNIST (make bench-features, bench-memory, bench-head: one of them)"
-	@echo "make bench-backbones  the eighteen networks of the Keras table beside Keras itself, twenty minutes"
-	@echo "make bench-finetune LABELLED=FOLDER  fine-tuning beside timm, Hugging Face and fastai, half an hour"
-	@echo "make clean    removes the environments"
+	@echo "make demo     install, run the whole pipeline on the sample images, print a summary"
+	@echo "make test     install, run the linters and all tests"
+	@echo "make drill    five nights of unattended retraining with real servers and remotes, an outage and a kill"
+	@echo "make lint     ruff, mypy and the import contracts"
+	@echo "make docs     generate the reference, build the documentation as a site in build/docs"
+	@echo "make install  create the environment in $(VENV)"
+	@echo "make bench    benchmark against other frameworks, about an hour; PHOTOS=FOLDER names photographs, FASHION=FOLDER"
+	@echo "              the four files of Fashion-MNIST (or one part: make bench-features, bench-memory, bench-head)"
+	@echo "make bench-backbones  compare the eighteen networks of the Keras table with Keras itself, twenty minutes"
+	@echo "make bench-finetune LABELLED=FOLDER  compare fine-tuning with timm, Hugging Face and fastai, half an hour"
+	@echo "make clean    remove the environments"
 
 install: $(VENV)/.done
 
 $(VENV)/.done: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { echo "Graft needs Python 3.11 to 3.13; name one with make PYTHON=python3.11"; exit 1; }
-	@echo "making $(VENV): some minutes and about 7 GB of disk, once"
+	@echo "creating $(VENV): some minutes and about 7 GB of disk, once"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
@@ -45,11 +46,17 @@ lint: install
 	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/pre-commit validate-config
 
-# Tests wait for processes that start most of the time, so two at once take little more than half as long.
+# Tests mostly wait for processes to start, so two workers take little more than half the time.
 test: lint
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
-# Nights and their table; FOLDER=... keeps what they leave.
+# The reference pages from the code, then the site from all pages. Neither needs a network.
+docs: install
+	@$(BIN)/python docs/generate.py
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@echo "build/docs/index.html"
+
+# FOLDER=... keeps the files of the nights.
 drill: install
 	@PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH=. $(BIN)/python tests/drill.py $(if $(FOLDER),--folder "$(FOLDER)") $(ARGS)
 
@@ -57,7 +64,7 @@ format: install
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-# Options of bench/features.py go in ARGS; without any, the results are published in docs/benchmarks.md.
+# Options for bench/features.py go into ARGS; without any, the results are published in docs/explanation/benchmarks.md.
 bench: bench-features bench-memory bench-head
 
 bench-features: install $(BENCH)/.done
@@ -69,7 +76,7 @@ bench-memory: install
 bench-head: install
 	@$(BIN)/python -m bench.head $(if $(FASHION),--data "$(FASHION)") $(or $(ARGS),--publish)
 
-# Photographs in a folder a class go in LABELLED; half an hour on two cores.
+# LABELLED has photographs in one folder per class; half an hour on two cores.
 bench-finetune: install $(TRAINERS)/.done
 	@$(BIN)/python -m bench.finetune --labelled "$(LABELLED)" $(or $(ARGS),--publish)
 
@@ -80,13 +87,13 @@ bench-backbones: install $(BENCH)/.done
 	@$(BIN)/python -m bench.backbones $(or $(ARGS),--publish)
 
 $(BENCH)/.done: bench/requirements.txt | install
-	@echo "making $(BENCH), the environment of the peers that Graft's own lacks: a minute and 2 GB of disk, once"
+	@echo "creating $(BENCH) for the other frameworks: a minute and 2 GB of disk, once"
 	@test -x $(BENCH)/bin/python || $(BIN)/python -m venv $(BENCH)
 	@$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check --requirement bench/requirements.txt
 	@touch $@
 
 $(TRAINERS)/.done: bench/requirements-trainers.txt | install
-	@echo "making $(TRAINERS), the environment of the trainers beside Graft: some minutes and 6 GB of disk, once"
+	@echo "creating $(TRAINERS) for the other trainers: some minutes and 6 GB of disk, once"
 	@test -x $(TRAINERS)/bin/python || $(BIN)/python -m venv $(TRAINERS)
 	@$(TRAINERS)/bin/python -m pip install --quiet --disable-pip-version-check --requirement bench/requirements-trainers.txt
 	@touch $@

@@ -6,8 +6,8 @@
 For each: weights from a seed in the layout of Keras' published files, read by Keras and by Graft, and saved anew by
 Keras in both of its own layouts and read by Graft; features and logits of four images compared. Then OpenVINO beside
 torch, and the stages `features` and `head` on a few images. `--publish` writes bench/results/backbones.json,
-docs/backbones.md and tests/tasks/common/backbones/recorded/; `--speeds` measures the published speeds again, alone.
-`--record` writes the order of Keras' layers.
+docs/explanation/backbones.md and tests/tasks/common/backbones/recorded/; `--speeds` measures the published speeds
+again, alone. `--record` writes the order of Keras' layers.
 """
 
 from __future__ import annotations
@@ -281,7 +281,9 @@ def measure_again(row: dict[str, Any]) -> dict[str, Any]:
 
 def publish(results: dict[str, Any]) -> str:
     """Writes the figures, the page's two tables; returns the one that was measured."""
-    target = report.Target(ROOT / "bench" / "results", ROOT / "docs" / "backbones.md", ROOT / "docs" / "images")
+    target = report.Target(
+        ROOT / "bench" / "results", ROOT / "docs" / "explanation" / "backbones.md", ROOT / "docs" / "images"
+    )
     page = report.write_text("backbones", results, text(results), target)
     whole = report.replace_between(target.page.read_text(encoding="utf-8"), "catalogue", catalogue_text())
     target.page.write_text(whole, encoding="utf-8")

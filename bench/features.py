@@ -3,7 +3,8 @@
     python -m bench.features --photos FOLDER            all contestants, about 25 minutes on two cores
     python -m bench.features --photos FOLDER --quick    a smoke test
 
-`--publish` writes bench/results/features.json, docs/benchmarks.md and the plot; without it, all goes to build/bench.
+`--publish` writes bench/results/features.json, docs/explanation/benchmarks.md and the plot; without it, all goes to
+build/bench.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The plots of docs/benchmarks.md."""
+"""The plots of docs/explanation/benchmarks.md."""
 
 from __future__ import annotations
 

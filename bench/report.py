@@ -1,6 +1,6 @@
 """From raw figures to medians, tables and plots.
 
-python -m bench.report          writes docs/benchmarks.md and the plots anew from bench/results/
+python -m bench.report          writes docs/explanation/benchmarks.md and the plots anew from bench/results/
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ class Target:
 
     @classmethod
     def published(cls) -> Target:
-        return cls(ROOT / "bench" / "results", ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "images")
+        return cls(
+            ROOT / "bench" / "results", ROOT / "docs" / "explanation" / "benchmarks.md", ROOT / "docs" / "images"
+        )
 
     @classmethod
     def trial(cls, build: Path) -> Target:

@@ -27,7 +27,7 @@ LEAST = 5
 LARGE = 20_000
 """Training images from which mixup helps and does not hinder, as in the BiT-HyperRule; and from which, with as many
 steps, rates are halved and fall faster from layer to layer: with those for few images, 54,000 pictures of clothes came
-to 90.4 % on validation in 4 epochs, with these to 94.6 in 6 (docs/benchmarks.md)."""
+to 90.4 % on validation in 4 epochs, with these to 94.6 in 6 (docs/explanation/benchmarks.md)."""
 
 DECAY, DECAY_LARGE = 0.9, 0.85
 

@@ -1,0 +1,213 @@
+"""Writes what the reference pages say about the code: commands, parameters, the schema of params.yaml, the decisions.
+
+python docs/generate.py            writes the pages
+python docs/generate.py --check    writes nothing; names the pages that differ from the code, with exit code 1
+
+A page is written by hand except for the part between its two `generated` marks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import typer
+
+DOCS = Path(__file__).resolve().parent
+sys.path.insert(0, str(DOCS.parent))
+
+from flows.cli import app  # noqa: E402
+from flows.config import SECTIONS, Params, json_schema  # noqa: E402
+
+BEGIN, END = "<!-- generated:begin -->", "<!-- generated:end -->"
+EVERYWHERE = {"project", "as_json"}
+"""Options of nearly every command, which the page describes once."""
+TYPES = {
+    "integer": "whole number",
+    "number": "number",
+    "string": "text",
+    "boolean": "`true`, `false`",
+    "null": "`null`",
+}
+"""The types of JSON Schema in words."""
+KINDS = {int: "NUMBER", float: "NUMBER", Path: "PATH", str: "TEXT"}
+"""What an option takes, for usage lines."""
+
+Schema = dict[str, Any]
+
+
+def pages() -> dict[Path, str]:
+    """Every generated page and the text that it should have."""
+    return {
+        DOCS / "reference" / "cli.md": between_marks(DOCS / "reference" / "cli.md", "\n".join(command_lines())),
+        DOCS / "reference" / "params.md": between_marks(DOCS / "reference" / "params.md", "\n".join(param_lines())),
+        DOCS / "adr" / "index.md": between_marks(DOCS / "adr" / "index.md", "\n".join(decision_lines(DOCS / "adr"))),
+        DOCS / "params.schema.json": json.dumps(json_schema(), indent=2) + "\n",
+    }
+
+
+def between_marks(page: Path, generated: str) -> str:
+    """The text of `page` with `generated` in the place of what is between its marks."""
+    before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+    _, mark, after = rest.partition(END)
+    if not mark:
+        raise SystemExit(f"{page} has no part between {BEGIN} and {END}: add both marks")
+    return f"{before}{BEGIN}\n\n{generated.strip()}\n\n{END}{after}"
+
+
+# ---------------------------------------------------------------- commands
+
+
+def command_lines() -> Iterator[str]:
+    for name, command in commands(typer.main.get_command(app), "graft"):
+        yield f"## `{name}`\n"
+        yield f"{sentence(command.help)}\n"
+        yield f"```\n{usage(name, command)}\n```\n"
+        yield from table(("argument", "", "meaning"), (argument_row(p) for p in command.params if is_argument(p)))
+        rows = (option_row(p) for p in command.params if not is_argument(p) and p.name not in EVERYWHERE)
+        yield from table(("option", "default", "meaning"), rows)
+        common = [flag for flag in ("--project", "--json") if any(flag in p.opts for p in command.params)]
+        if common:
+            yield f"Also takes {' and '.join(f'`{flag}`' for flag in common)}.\n"
+
+
+def commands(group: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """Every command below `group` with its full name, in alphabetical order."""
+    for word, command in sorted(group.commands.items()):
+        full = f"{name} {word}"
+        if hasattr(command, "commands"):
+            yield from commands(command, full)
+        else:
+            yield full, command
+
+
+def is_argument(param: Any) -> bool:
+    return bool(param.param_type_name == "argument")
+
+
+def usage(name: str, command: Any) -> str:
+    words = [metavar(param) for param in command.params if is_argument(param)]
+    if command.context_settings.get("allow_extra_args"):
+        words.append("[WORD]...")
+    return " ".join([name, *(["[OPTIONS]"] if any(not is_argument(p) for p in command.params) else []), *words])
+
+
+def metavar(param: Any) -> str:
+    if param.metavar:
+        return str(param.metavar)
+    return str(param.name.upper()) if param.required else f"[{param.name.upper()}]"
+
+
+def argument_row(param: Any) -> tuple[str, str, str]:
+    default = "required" if param.required else f"default `{param.default}`" if param.default else "optional"
+    return f"`{metavar(param)}`", default, sentence(param.help)
+
+
+def option_row(param: Any) -> tuple[str, str, str]:
+    names = sorted(param.opts, key=len)
+    kind = "" if param.is_flag else f" {KINDS.get(value_type(param), 'TEXT')}"
+    default = "required" if param.required else "" if param.is_flag or param.default is None else f"`{param.default}`"
+    return ", ".join(f"`{name}`" for name in names[:-1]) + f"`{names[-1]}{kind}`", default, sentence(param.help)
+
+
+def value_type(param: Any) -> Any:
+    """The type of one value, without `None` beside it."""
+    annotation = param.type_descriptor.annotation
+    return next((part for part in get_args(annotation) if part is not type(None)), annotation)
+
+
+# ---------------------------------------------------------------- parameters
+
+
+def param_lines() -> Iterator[str]:
+    definitions = Params.model_json_schema(by_alias=True)["$defs"]
+    for name, model in SECTIONS.items():
+        schema = definitions[model.__name__]
+        yield f"## `{name}`\n"
+        yield f"{sentence(schema['description'])}\n"
+        rows = (param_row(name, key, field) for key, field in schema["properties"].items())
+        yield from table(("parameter", "default", "allowed", "meaning"), rows)
+
+
+def param_row(section: str, key: str, field: Schema) -> tuple[str, str, str, str]:
+    meaning = field.get("description")
+    return f"`{section}.{key}`", f"`{value_text(field['default'])}`", allowed(field), sentence(meaning)
+
+
+def value_text(value: Any) -> str:
+    """A value as params.yaml has it."""
+    return f"{value:g}" if isinstance(value, float) else value if isinstance(value, str) else json.dumps(value)
+
+
+def allowed(field: Schema) -> str:
+    """What a field takes, in words, from its JSON Schema."""
+    if "anyOf" in field:
+        return " or ".join(allowed(part) for part in field["anyOf"])
+    if "const" in field or "enum" in field:
+        return ", ".join(f"`{value}`" for value in field.get("enum", [field.get("const")]))
+    kind = field["type"]
+    if kind == "array" and "prefixItems" in field:
+        return f"a list of {len(field['prefixItems'])}: {allowed(field['prefixItems'][0])}"
+    if kind == "array":
+        return f"a list of: {allowed(field['items'])}"
+    if kind == "object":
+        values = field.get("additionalProperties")
+        return f"a mapping to: {allowed(values)}" if isinstance(values, dict) else "a mapping"
+    text = ", ".join([TYPES[kind], *bounds(field)])
+    return f"{text}, matching `{field['pattern']}`" if "pattern" in field else text
+
+
+def bounds(field: Schema) -> Iterator[str]:
+    signs = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "maximum": "≤"}
+    yield from (f"{sign} {field[key]:g}" for key, sign in signs.items() if key in field)
+
+
+# ---------------------------------------------------------------- decisions
+
+
+def decision_lines(folder: Path) -> Iterator[str]:
+    """One line for each decision: its title, as a link."""
+    for page in sorted(folder.glob("[0-9]*.md")):
+        title = page.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
+        number, _, words = title.partition(". ")
+        yield f"- [{number}. {words}]({page.name})"
+
+
+# ---------------------------------------------------------------- Markdown
+
+
+def sentence(text: str | None) -> str:
+    """One paragraph on one line, ready for a cell of a table."""
+    words = " ".join((text or "").split()).replace("|", "\\|")
+    outside_code = (part if n % 2 else part.replace("<", "&lt;") for n, part in enumerate(words.split("`")))
+    return "`".join(outside_code)
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[str]:
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    if lines:
+        names = list(head)
+        yield f"| {' | '.join(names)} |"
+        yield f"| {' | '.join('---' for _ in names)} |"
+        yield from lines
+        yield ""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Writes the generated pages of docs/.")
+    parser.add_argument("--check", action="store_true", help="write nothing, name the pages that are stale")
+    check = parser.parse_args().check
+    stale = [page for page, text in pages().items() if page.read_text(encoding="utf-8") != text]
+    for page in stale:
+        print(f"{'stale' if check else 'written'}: {page.relative_to(DOCS.parent)}")
+        if not check:
+            page.write_text(pages()[page], encoding="utf-8")
+    return 1 if check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
