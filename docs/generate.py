@@ -1,4 +1,4 @@
-"""Writes what the reference pages say about the code: commands, parameters, the schema of params.yaml, the decisions.
+"""Generates the parts of the documentation that follow from the code: commands, parameters, their schema, decisions.
 
 python docs/generate.py            writes the pages
 python docs/generate.py --check    writes nothing; names the pages that differ from the code, with exit code 1
@@ -51,7 +51,7 @@ def pages() -> dict[Path, str]:
 
 
 def between_marks(page: Path, generated: str) -> str:
-    """The text of `page` with `generated` in the place of what is between its marks."""
+    """The text of `page` with `generated` between its marks."""
     before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
     _, mark, after = rest.partition(END)
     if not mark:
@@ -77,9 +77,11 @@ def command_lines() -> Iterator[str]:
 
 def commands(group: Any, name: str) -> Iterator[tuple[str, Any]]:
     """Every command below `group` with its full name, in alphabetical order."""
-    for word, command in sorted(group.commands.items()):
+    context = typer.Context(group)
+    for word in sorted(group.list_commands(context)):
+        command = group.get_command(context, word)
         full = f"{name} {word}"
-        if hasattr(command, "commands"):
+        if hasattr(command, "list_commands"):
             yield from commands(command, full)
         else:
             yield full, command
@@ -201,11 +203,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Writes the generated pages of docs/.")
     parser.add_argument("--check", action="store_true", help="write nothing, name the pages that are stale")
     check = parser.parse_args().check
-    stale = [page for page, text in pages().items() if page.read_text(encoding="utf-8") != text]
-    for page in stale:
+    stale = {page: text for page, text in pages().items() if page.read_text(encoding="utf-8") != text}
+    for page, text in stale.items():
         print(f"{'stale' if check else 'written'}: {page.relative_to(DOCS.parent)}")
         if not check:
-            page.write_text(pages()[page], encoding="utf-8")
+            page.write_text(text, encoding="utf-8")
     return 1 if check and stale else 0
 
 
