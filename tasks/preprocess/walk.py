@@ -11,7 +11,7 @@ import os
 import shutil
 import stat
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import BufferedReader
 from pathlib import Path
 
@@ -20,6 +20,9 @@ from .forms import hidden
 
 OUTSIDE = "a link that leads out of the folder"
 """Why an entry is left out that `outside` would have followed."""
+
+BROKEN = "a broken link, or one to itself"
+"""Why a link is left out that leads to nothing."""
 
 ITSELF = "the folder itself"
 """The name of the folder that is listed, if it is left out."""
@@ -60,14 +63,18 @@ def walk(folder: Path, *, outside: bool = False) -> Listing:
 def list_files(folder: Path) -> list[str]:
     """Names of all files below a folder whose content is trusted, with slashes, sorted; links are followed.
 
+    A broken link is listed as well: it stands for one image, which is rejected by name when it is read.
+
     Raises:
         DataError: something in it cannot be listed; it names up to five entries.
     """
     if not folder.is_dir():
         return []
     listing = walk(folder, outside=True)
-    refuse_what_was_missed(folder, listing)
-    return list(listing.files)
+    broken = [name for name, why in listing.left_out.items() if why == BROKEN]
+    left_out = {name: why for name, why in listing.left_out.items() if why != BROKEN}
+    refuse_what_was_missed(folder, replace(listing, left_out=left_out))
+    return sorted([*listing.files, *broken])
 
 
 def refuse_what_was_missed(folder: Path, listing: Listing) -> None:
@@ -191,9 +198,8 @@ class _Walk:
         try:
             real = os.path.realpath(link, strict=True)
             mode = os.stat(real).st_mode  # noqa: PTH116  (paths are strings here: there may be millions)
-        except OSError as error:
-            circle = error.errno == errno.ELOOP
-            self._listing.left_out[name] = "a link to itself" if circle else f"a broken link: {error.strerror}"
+        except OSError:
+            self._listing.left_out[name] = BROKEN
             return
         if not self._outside and os.path.commonpath([real, self._root]) != self._root:
             self._listing.left_out[name] = OUTSIDE

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tasks.common.errors import DataError
-from tasks.preprocess.walk import OUTSIDE, copy_regular, list_files, open_regular, walk
+from tasks.preprocess.walk import BROKEN, OUTSIDE, copy_regular, list_files, open_regular, walk
 
 
 @pytest.fixture
@@ -96,9 +96,9 @@ def test_what_is_not_a_regular_file_is_named(folder: Path, outside: bool) -> Non
 
     assert list(listing.files) == BOTH
     assert listing.left_out == {
-        "red/broken": "a broken link: No such file or directory",
+        "red/broken": BROKEN,
         "red/fifo": "a FIFO, a socket or a device",
-        "red/self": "a link to itself",
+        "red/self": BROKEN,
         "red/to a fifo": "a link to a FIFO, a socket or a device",
         "socket": "a FIFO, a socket or a device",
     }
@@ -156,8 +156,13 @@ def test_the_folder_itself_that_cannot_be_read_is_an_error(folder: Path, unreada
 
 
 def test_what_cannot_be_listed_among_hidden_names_is_left_alone(folder: Path) -> None:
-    (folder / ".lock").symlink_to("somebody@somewhere")
+    os.mkfifo(folder / ".lock")
     assert list_files(folder) == BOTH
+
+
+def test_a_broken_link_among_trusted_images_stands_for_one_that_is_rejected_when_it_is_read(folder: Path) -> None:
+    (folder / "red" / "gone.png").symlink_to("nowhere")
+    assert list_files(folder) == [*BOTH, "red/gone.png"]
 
 
 def test_a_folder_that_does_not_exist_has_no_files(tmp_path: Path) -> None:
