@@ -41,16 +41,8 @@ def test_a_deployment_is_served_with_its_schedule_and_runs_all_stages_for_new_im
         assert deployment.entrypoint == "flows.retrain.retrain"
 
         run = ask(prefect_api, lambda client: client.create_flow_run_from_deployment(deployment.id))
-        ended = wait_for(lambda: final(prefect_api, run.id))
+        ended = wait_for(lambda: final(prefect_api, run.id), seconds=300)
         assert ended.state_name == "Completed"
-
-        trap = planted(tmp_path / "trap", tmp_path / "sprung")
-        asked = {"project": str(trap), "unattended": False}
-        run = ask(prefect_api, lambda client: client.create_flow_run_from_deployment(deployment.id, parameters=asked))
-        refused = wait_for(lambda: final(prefect_api, run.id))
-        assert refused.state_name == "Failed"
-        assert "this deployment runs another project" in refused.state.message
-        assert not (tmp_path / "sprung").exists(), "no command of that project has run"
     finally:
         served.send_signal(signal.SIGINT)
         served.communicate(timeout=60)
@@ -60,6 +52,30 @@ def test_a_deployment_is_served_with_its_schedule_and_runs_all_stages_for_new_im
     assert result.repro("--pull") == [], "what was pushed is whole and up to date"
     for stage in STAGES:
         assert result.json(f"runs/{stage}.json")["run_id"] != finished.json(f"runs/{stage}.json")["run_id"], "it ran"
+
+
+def test_a_run_that_names_another_project_is_refused(
+    empty_project: Project, prefect_api: dict[str, str], tmp_path: Path
+) -> None:
+    trap = planted(tmp_path / "trap", tmp_path / "sprung")
+    served = subprocess.Popen(
+        [sys.executable, "-m", "flows.cli", "serve", "--cron", "0 2 1 1 *", "--name", "trapped"],
+        cwd=empty_project.root,
+        env=empty_project.environment(**prefect_api, PREFECT_RUNNER_POLL_FREQUENCY="1"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        deployment = wait_for(lambda: find(prefect_api, "trapped"))
+        asked = {"project": str(trap), "unattended": False}
+        run = ask(prefect_api, lambda client: client.create_flow_run_from_deployment(deployment.id, parameters=asked))
+        refused = wait_for(lambda: final(prefect_api, run.id))
+    finally:
+        served.send_signal(signal.SIGINT)
+        served.wait(60)
+    assert refused.state_name == "Failed"
+    assert "this deployment runs another project" in refused.state.message
+    assert not (tmp_path / "sprung").exists(), "no command of that project has run"
 
 
 def planted(folder: Path, sprung: Path) -> Path:
@@ -80,9 +96,9 @@ def clone(folder: Path) -> Project:
     return project
 
 
-def find(prefect_api: dict[str, str]):  # type: ignore[no-untyped-def]
+def find(prefect_api: dict[str, str], name: str = "nightly"):  # type: ignore[no-untyped-def]
     deployments = ask(prefect_api, lambda client: client.read_deployments())
-    return next((deployment for deployment in deployments if deployment.name == "nightly"), None)
+    return next((deployment for deployment in deployments if deployment.name == name), None)
 
 
 def final(prefect_api: dict[str, str], run_id):  # type: ignore[no-untyped-def]
