@@ -99,7 +99,6 @@ def new_entry(
     why: str,
     metrics: dict[str, float] | None = None,
     flow_run_url: str = "",
-    digest: str = "",
 ) -> Entry:
     """An entry of now, of what is known of a version."""
     now = datetime.now(UTC)
@@ -117,7 +116,7 @@ def new_entry(
         data_hash=version.tags.get("dvc.raw", ""),
         run_id=version.run_id or "",
         flow_run_url=flow_run_url,
-        digest=digest,
+        digest=digest_of(tracker.paths.root, (version.name, str(version.version), version.run_id or "")),
         number=max((entry.number for entry in entries(tracker, version.name)), default=0) + 1,
     )
 

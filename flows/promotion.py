@@ -15,7 +15,7 @@ from tasks.common.errors import GraftError
 
 from . import ledger
 from .ledger import Entry
-from .registry import CHALLENGER, CHAMPION, PREVIOUS, aliases_of, fetched_model, find_version, in_store, key_of
+from .registry import CHALLENGER, CHAMPION, PREVIOUS, aliases_of, fetched_model, find_version, in_store
 from .tracking import Tracker
 
 PENDING = "graft.pending"
@@ -51,19 +51,10 @@ def promote(
             f"version {number} of `{version.name}` is the champion already",
             todo=_instead(before, number),
         )
-    what = "promoted" if champion else "first"
+    what: ledger.What = "promoted" if champion else "first"
     after = {**before, CHAMPION: number, **({PREVIOUS: champion} if champion else {})}
     with fetched_model(tracker, version, unverified=unverified) as model:
-        entry = ledger.new_entry(
-            tracker,
-            version,
-            what,  # type: ignore[arg-type]
-            champion,
-            why,
-            dict(metrics or {}),
-            flow_run_url,
-            ledger.digest_of(tracker.paths.root, key_of(version)),
-        )
+        entry = ledger.new_entry(tracker, version, what, champion, why, dict(metrics or {}), flow_run_url)
         _change(tracker, entry, before, after, model)
     return entry
 
@@ -93,8 +84,7 @@ def roll_back(tracker: Tracker, name: str, why: str) -> Entry:
             todo="name the version that should be champion: graft promote VERSION",
         )
     version = find_version(tracker, name, target)
-    digest = ledger.digest_of(tracker.paths.root, key_of(version))
-    entry = ledger.new_entry(tracker, version, "rolled_back", champion, why, digest=digest)
+    entry = ledger.new_entry(tracker, version, "rolled_back", champion, why)
     earlier = ledger.before(ledger.entries(tracker, name), target)
     after = {alias: number for alias, number in before.items() if alias != PREVIOUS} | {CHAMPION: target}
     with fetched_model(tracker, version) as model:

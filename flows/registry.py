@@ -83,7 +83,7 @@ def register_model(tracker: Tracker, run_id: str, name: str, parent_id: str = ""
         if not _version_at(tracker, name, CHAMPION):
             client.set_registered_model_alias(name, CHAMPION, version.version)
             version = client.get_model_version(name, version.version)
-            entry = ledger.new_entry(tracker, version, "first", "", "there was no champion", digest=digest)
+            entry = ledger.new_entry(tracker, version, "first", "", "there was no champion")
             ledger.enter(tracker, entry)
     registration = _as_kept(tracker, version, digest)
     keep_registration(tracker.paths, registration)
