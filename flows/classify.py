@@ -18,6 +18,7 @@ from tasks.common.backbones.weights import find_weights
 from tasks.common.engine import Engine
 from tasks.common.errors import DataError, ParamsError, WeightsError
 from tasks.common.files import read_json, write_shared_json
+from tasks.common.heads import softmax
 from tasks.common.images import Pixels, UnreadableImage, WrongForm, decode
 from tasks.common.progress import say
 from tasks.features.params import FeaturesParams
@@ -65,7 +66,7 @@ class Classifier:
         engine = Engine(self.graph.xml, "f32", self.compiled)
         errors: dict[int, str] = {}
         for start, logits_NK in engine.stream(_loader(files, self.graph, errors), len(files)):
-            for place, probabilities in enumerate(softmax(logits_NK), start):
+            for place, probabilities in enumerate(softmax(logits_NK.astype(np.float64)), start):
                 if place in errors:
                     yield Seen(str(files[place]), error=errors.pop(place))
                 else:
@@ -98,13 +99,6 @@ def _reason(error: Exception) -> str:
     if isinstance(error, WrongForm):
         return str(error)
     return "not an image" if "cannot identify" in str(error) else f"damaged: {error}"
-
-
-def softmax(logits_NK: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    shifted = logits_NK.astype(np.float64) - logits_NK.max(axis=1, keepdims=True)
-    raised = np.exp(shifted)
-    probabilities: npt.NDArray[np.float64] = raised / raised.sum(axis=1, keepdims=True)
-    return probabilities
 
 
 def files_of(paths: Sequence[Path]) -> list[Path]:

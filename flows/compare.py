@@ -32,7 +32,7 @@ from tasks.common.progress import say
 from tasks.common.record import DatasetRecord, Record
 from tasks.common.task import MAIN
 from tasks.evaluate.params import EvaluateParams
-from tasks.finetune.params import FinetuneParams
+from tasks.finetune.params import FREE, FinetuneParams
 from tasks.head.choice import choose, train
 from tasks.head.params import HeadParams
 
@@ -51,9 +51,6 @@ INNER = 0.2
 
 RULES = 1
 """Raised whenever a change in `tasks.finetune` makes another training of the same parameters."""
-
-FREE = {"mode", "budget_minutes", "min_images", "significance", "processes", "checkpoint_every"}
-"""Of the section `finetune`, what changes nothing of what is learned."""
 
 
 @dataclass(frozen=True)

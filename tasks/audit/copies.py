@@ -18,10 +18,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from ..common.heads import blocks
 from ..common.manifest import SPLITS
 from ..common.pack import Floats, Pack, Rows
 from ..common.progress import progress
-from .whitened import blocks
 
 DOWN, ACROSS = 1024, 8192
 """How many cosines are in memory at once."""

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ..common.heads import LinearHead
+from ..common.heads import LinearHead, blocks
 from ..common.logistic import Link, Parts
 from ..common.pack import Pack, Rows
 from ..common.threads import one_thread_a_product
-from .whitened import blocks
+from .whitened import BLOCK
 
 Floats = npt.NDArray[np.float64]
 Singles = npt.NDArray[np.float32]
@@ -102,7 +102,7 @@ class Probe:
         mean = float(share @ target)
         centre = share.astype(np.float32) @ turned
         covariance, with_target = np.zeros((turned.shape[1],) * 2), np.zeros(turned.shape[1])
-        for block in blocks(len(turned)):
+        for block in blocks(len(turned), BLOCK):
             centred = turned[block] - centre
             scaled = (centred * share[block, None]).astype(np.float64)
             covariance += scaled.T @ centred

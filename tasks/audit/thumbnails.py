@@ -11,12 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ..common.cache import ids_of
+from ..common.heads import blocks
 from ..common.images import decode_bands, still_readable
 from ..common.pack import Pack, Rows
 from ..common.paths import Paths
 from ..common.progress import progress
 from ..common.thumbnails import SIDE, thumbnail, thumbnail_cache
-from .whitened import blocks, unit
+from .whitened import BLOCK, unit
 
 ALIKE = 0.7
 """Cosine of small versions from which likeness of the features is believed: of few images a class, features may tell
@@ -62,7 +63,7 @@ def thumbnail_of(file: Path, channels: int) -> npt.NDArray[np.float32]:
 def alike(small_NV: npt.NDArray[Any], first: Rows, second: Rows) -> npt.NDArray[np.bool_]:
     """Which pairs of small versions are at least `ALIKE` (cosine), as they are or with one mirrored."""
     cosine = np.empty(len(first))
-    for pairs in blocks(len(first)):
+    for pairs in blocks(len(first), BLOCK):
         one, other = (unit(small_NV[side[pairs]].astype(np.float32)) for side in (first, second))
         turned = other.reshape(len(other), SIDE, SIDE, -1)[:, :, ::-1].reshape(other.shape)
         cosine[pairs] = np.maximum((one * other).sum(axis=1), (one * turned).sum(axis=1))

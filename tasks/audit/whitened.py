@@ -6,12 +6,12 @@ particular to an image counts much.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ..common.heads import blocks
 from ..common.pack import Floats
 from ..common.threads import one_thread_a_product
 
@@ -52,15 +52,9 @@ def unit(rows_NR: Floats) -> Floats:
     return (rows_NR / np.maximum(length_N1, 1e-12)).astype(np.float32, copy=False)
 
 
-def blocks(count: int, size: int = BLOCK) -> Iterator[slice]:
-    """Slices of at most `size` rows."""
-    for start in range(0, count, size):
-        yield slice(start, min(start + size, count))
-
-
 def _mean(rows_ND: Matrix) -> Floats:
     total_D = np.zeros(rows_ND.shape[1])
-    for block in blocks(len(rows_ND)):
+    for block in blocks(len(rows_ND), BLOCK):
         total_D += rows_ND[block].sum(axis=0, dtype=np.float64)
     return (total_D / len(rows_ND)).astype(np.float32)
 
@@ -68,7 +62,7 @@ def _mean(rows_ND: Matrix) -> Floats:
 def _central(rows_ND: Matrix, centre_D: Floats) -> npt.NDArray[np.bool_]:
     """Which rows are the mean, but for rounding."""
     central_N = np.empty(len(rows_ND), np.bool_)
-    for block in blocks(len(rows_ND)):
+    for block in blocks(len(rows_ND), BLOCK):
         rows = rows_ND[block].astype(np.float32)
         away = np.linalg.norm(rows - centre_D, axis=1)
         central_N[block] = away <= SAME * np.linalg.norm(rows, axis=1)
@@ -85,13 +79,13 @@ def _few(rows_ND: Matrix, centre_D: Floats) -> Floats:
 def _many(rows_ND: Matrix, centre_D: Floats) -> Floats:
     n, d = rows_ND.shape
     covariance_DD = np.zeros((d, d))
-    for block in blocks(n):
+    for block in blocks(n, BLOCK):
         centred = rows_ND[block].astype(np.float32) - centre_D
         covariance_DD += centred.T @ centred
     squared_R, axes_DR = _axes(covariance_DD, d)
     turn_DR = (axes_DR / _width(squared_R)).astype(np.float32)
     turned_NR = np.empty((n, turn_DR.shape[1]), np.float32)
-    for block in blocks(n):
+    for block in blocks(n, BLOCK):
         turned_NR[block] = (rows_ND[block].astype(np.float32) - centre_D) @ turn_DR
     return turned_NR
 

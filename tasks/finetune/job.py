@@ -27,13 +27,10 @@ from ..common.progress import say
 from .cut import Tail, cut, last_stage
 from .goal import Goal
 from .layers import choose
-from .params import FinetuneParams
+from .params import FREE, FinetuneParams
 from .plan import plan
 from .source import FromImages, FromMaps, Recipe, Source, room
 from .train import Array, Course, Trainer
-
-FREE = {"mode", "budget_minutes", "min_images", "significance", "processes", "checkpoint_every"}
-"""Parameters that change nothing of what is learned."""
 
 
 class Job:

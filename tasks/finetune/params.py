@@ -11,6 +11,9 @@ from ..common.recipe import Recipe
 
 Auto = Literal["auto"]
 
+FREE = {"mode", "budget_minutes", "min_images", "significance", "processes", "checkpoint_every"}
+"""Parameters that do not change what is learned."""
+
 
 class FinetuneParams(Section):
     """Training of the backbone's layers, from the trained head on (LP-FT, Kumar et al. 2022) or from scratch."""

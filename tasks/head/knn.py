@@ -14,8 +14,8 @@ import numpy as np
 from ..common.basis import Matrix
 from ..common.heads import NeighbourHead, blocks, unit_length
 from ..common.manifest import Task
+from ..common.metrics import loss as loss_of
 from .estimator import Array, Estimator, Examples, Rows, Trained, Walk, spread
-from .scores import loss_of
 
 SAMPLE = 4096
 """Rows at most of which there is a training loss."""
@@ -64,7 +64,7 @@ def path(classes: list[str], task: Task, ks: Sequence[int], temperature: float) 
         found, (some, among) = head.search(held_MD), _search_others(head, examples)
         for k in sorted(ks, reverse=True):
             fewer = replace(head, k=min(k, len(head.unit)))
-            loss = loss_of(fewer.vote(*among), examples.target[some], examples.weight_N[some], task)
+            loss = loss_of(fewer.vote(*among), examples.target[some], task, examples.weight_N[some])
             yield Trained({"k": k}, fewer, fewer.vote(*found), loss)
 
     return walk

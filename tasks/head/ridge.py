@@ -35,10 +35,10 @@ import numpy.typing as npt
 from ..common.basis import Matrix, rotate
 from ..common.heads import Head, LinearHead, blocks, link
 from ..common.manifest import Task
+from ..common.metrics import loss as loss_of
 from ..common.threads import one_thread_a_product
 from .estimator import Array, Double, Estimator, Examples, Trained, Walk, spread
 from .platt import fit_logits
-from .scores import loss_of
 
 SAMPLE = 4096
 """Rows at most by which scores become probabilities: a few numbers are learned from them."""
@@ -129,7 +129,7 @@ class _Solver:
         alone_SK = self._without_itself(score_SK, l2)
         factor_K, shift_K = fit_logits(alone_SK, self._sample.target, self._sample.weight_S, self._task)
         p_SK = link(score_SK * factor_K + shift_K, self._task)
-        loss = loss_of(p_SK, self._sample.target, self._sample.weight_S, self._task)
+        loss = loss_of(p_SK, self._sample.target, self._task, self._sample.weight_S)
         return self._head(solved_RK, factor_K, shift_K), loss
 
     def _without_itself(self, score_SK: Double, l2: float) -> Double:

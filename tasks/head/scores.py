@@ -9,27 +9,16 @@ import numpy as np
 
 from ..common.heads import decide
 from ..common.manifest import Task
-from ..common.metrics import log_loss
+from ..common.metrics import loss as loss_of
 from .estimator import Array, Double
 
 Select = Literal["log_loss", "accuracy", "rmse"]
 
 
-def loss_of(output: Double, target: Array, weight_M: Double, task: Task) -> float:
-    """The mean log loss, in nats; of several classes an image the mean over the classes too; or the mean squared error,
-    in the square of the target's unit."""
-    if task == "classification":
-        return log_loss(output, target, weight_M)
-    if task == "regression":
-        return float(np.average((output[:, 0] - target) ** 2, weights=weight_M))
-    p_MK = np.clip(np.where(target > 0, output, 1 - output), np.finfo(np.float64).tiny, 1.0)
-    return float(-np.average(np.log(p_MK).mean(axis=1), weights=weight_M))
-
-
 @dataclass(frozen=True)
 class Score:
     """Attributes:
-    loss: see `loss_of`; infinite where that is no number.
+    loss: the task's, see `metrics.loss`; infinite where that is no number.
     accuracy: the share of rows of which all is right; NaN for numbers.
     """
 
@@ -42,7 +31,7 @@ class Score:
         if task == "multilabel":
             right_M = right_M.all(axis=1)
         accuracy = float("nan") if task == "regression" else float(right_M.mean())
-        loss = loss_of(output, target, weight_M, task)
+        loss = loss_of(output, target, task, weight_M)
         return cls(loss if np.isfinite(loss) else float("inf"), accuracy)
 
     def better_than(self, other: Score, select: Select) -> bool:

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from tasks.audit import whitened as module
-from tasks.audit.whitened import blocks, unit, whitened
+from tasks.audit.whitened import unit, whitened
+from tasks.common.heads import blocks
 
 
 def expected(rows_ND):
@@ -34,7 +35,7 @@ def test_the_rows_blocks_change_nothing(monkeypatch):
     rows_ND = np.random.default_rng(0).normal(size=(50, 10)).astype(np.float16)
     whole = whitened(rows_ND)
     monkeypatch.setattr(module, "BLOCK", 7)
-    monkeypatch.setattr(module, "blocks", lambda count: blocks(count, 7))
+    monkeypatch.setattr(module, "blocks", lambda count, size: blocks(count, 7))
     assert np.allclose(np.abs(whitened(rows_ND)), np.abs(whole), atol=1e-3)
 
 

@@ -13,7 +13,7 @@ from tasks.common.cache import FeatureCache, ids_of
 from tasks.common.engine import BATCH, Engine
 from tasks.common.errors import DataError, ParamsError, WeightsError
 from tasks.common.files import read_json
-from tasks.common.images import load
+from tasks.common.images import decode_bands, load
 from tasks.common.manifest import read_manifest, write_table
 from tasks.common.pack import read_pack
 from tasks.common.paths import Paths
@@ -124,15 +124,15 @@ def test_a_run_that_fails_keeps_what_it_has_computed_and_the_earlier_pack(paths,
         original(cache, ids, features)
         computed.set()
 
-    def load_when_others_are_done(path, transform):
+    def decode_when_others_are_done(path, channels):
         if path.name == "009.png" and path.parent.name == "red":  # the last of all
             assert computed.wait(timeout=60)
             path.unlink()
-        return load(path, transform)
+        return decode_bands(path, channels)
 
     original = FeatureCache.add
     monkeypatch.setattr(FeatureCache, "add", add)
-    monkeypatch.setattr("tasks.features.stage.load", load_when_others_are_done)
+    monkeypatch.setattr("tasks.features.stage.decode_bands", decode_when_others_are_done)
     with pytest.raises(DataError, match=r"009\.png cannot be read"):
         run_stage("features", paths)
     (folder,) = cache_folders(paths)
@@ -152,8 +152,8 @@ class Counting(cache.FeatureCache):
             log.write("x" * len(ids))
         super().add(ids, features)
 
-root, cache.SEGMENT, stage.FeatureCache, original = pathlib.Path(sys.argv[1]), 5, Counting, stage.load
-stage.load = lambda *words: (time.sleep(0.02), original(*words))[1]
+root, cache.SEGMENT, stage.FeatureCache, original = pathlib.Path(sys.argv[1]), 5, Counting, stage.decode_bands
+stage.decode_bands = lambda *words: (time.sleep(0.02), original(*words))[1]
 print("begun", flush=True)
 while not (root.parent / "go").exists():
     time.sleep(0.001)

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import log_loss as scikit_log_loss
 
-from tasks.head.scores import Score, loss_of
+from tasks.common.metrics import loss
+from tasks.head.scores import Score
 
 RNG = np.random.default_rng(0)
 P_MK = RNG.dirichlet(np.ones(3), 20)
@@ -12,22 +13,22 @@ WEIGHT_M = RNG.uniform(0.5, 2, 20)
 def test_the_loss_of_one_class_an_image_is_the_log_loss():
     y_M = RNG.integers(0, 3, 20)
     expected = scikit_log_loss(y_M, P_MK, sample_weight=WEIGHT_M, labels=[0, 1, 2])
-    assert loss_of(P_MK, y_M, WEIGHT_M, "classification") == pytest.approx(expected)
+    assert loss(P_MK, y_M, "classification", WEIGHT_M) == pytest.approx(expected)
 
 
 def test_the_loss_of_several_is_the_mean_log_loss_of_the_classes():
     y_MK = RNG.integers(0, 2, (20, 3)).astype(float)
     each = [scikit_log_loss(y_MK[:, k], P_MK[:, k], sample_weight=WEIGHT_M, labels=[0, 1]) for k in range(3)]
-    assert loss_of(P_MK, y_MK, WEIGHT_M, "multilabel") == pytest.approx(np.mean(each))
+    assert loss(P_MK, y_MK, "multilabel", WEIGHT_M) == pytest.approx(np.mean(each))
 
 
 def test_the_loss_of_numbers_is_the_mean_squared_error():
-    assert loss_of(np.array([[1.0], [3.0]]), np.array([2.0, 6.0]), np.array([1.0, 3.0]), "regression") == 7.0
+    assert loss(np.array([[1.0], [3.0]]), np.array([2.0, 6.0]), "regression", np.array([1.0, 3.0])) == 7.0
 
 
 def test_a_probability_of_nought_leaves_the_loss_finite():
-    assert np.isfinite(loss_of(np.array([[0.0, 1.0]]), np.array([0]), np.ones(1), "classification"))
-    assert np.isfinite(loss_of(np.array([[0.0, 1.0]]), np.array([[1.0, 0.0]]), np.ones(1), "multilabel"))
+    assert np.isfinite(loss(np.array([[0.0, 1.0]]), np.array([0]), "classification", np.ones(1)))
+    assert np.isfinite(loss(np.array([[0.0, 1.0]]), np.array([[1.0, 0.0]]), "multilabel", np.ones(1)))
 
 
 def test_of_several_classes_all_must_be_right():
