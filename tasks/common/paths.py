@@ -11,16 +11,38 @@ STAGES = ("preprocess", "features", "head", "audit", "finetune", "evaluate", "re
 """The stages' names in the order in which data flows."""
 
 
+class _Place:
+    """An attribute of `Paths`: a path below the project's root."""
+
+    def __init__(self, below: str) -> None:
+        self._below = below
+
+    def __get__(self, paths: Paths, owner: type[Paths]) -> Path:
+        return paths.root / self._below
+
+
 @dataclass(frozen=True)
 class Paths:
     """Every path of a project, from its root (the folder of dvc.yaml)."""
 
     root: Path
 
-    def __getattr__(self, name: str) -> Path:
-        if name not in _PLACES:
-            raise AttributeError(name)
-        return self.root / _PLACES[name]
+    params = _Place("params.yaml")
+    raw = _Place("data/raw")
+    pins = _Place("data/pins.csv")
+    manifest = _Place("data/manifest")
+    features = _Place("data/features")
+    weights = _Place("data/weights")
+    head = _Place("models/head")
+    audit = _Place("data/audit")
+    finetune = _Place("models/finetune")
+    package = _Place("models/package")
+    registration = _Place("models/registration.json")
+    report = _Place("report")
+    state = _Place(".graft")
+    cache = _Place(".graft/cache")
+    tmp = _Place(".graft/tmp")
+    checkpoints = _Place(".graft/checkpoints")
 
     def metrics(self, stage: str) -> Path:
         return self.root / "metrics" / f"{stage}.json"
@@ -33,25 +55,6 @@ class Paths:
 
     def relative(self, path: Path) -> str:
         return path.relative_to(self.root).as_posix()
-
-
-_PLACES = {
-    "params": "params.yaml",
-    "raw": "data/raw",
-    "pins": "data/pins.csv",
-    "manifest": "data/manifest",
-    "features": "data/features",
-    "weights": "data/weights",
-    "head": "models/head",
-    "audit": "data/audit",
-    "finetune": "models/finetune",
-    "package": "models/package",
-    "report": "report",
-    "state": ".graft",
-    "cache": ".graft/cache",
-    "tmp": ".graft/tmp",
-    "checkpoints": ".graft/checkpoints",
-}
 
 
 def find_root(start: Path) -> Path:
