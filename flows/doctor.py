@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from tasks.common.cores import cores
 from tasks.common.errors import GraftError
 from tasks.common.files import sha256
 from tasks.common.paths import Paths
@@ -140,7 +140,7 @@ def _processor(_root: Path) -> Finding:
     from tasks.common.engine import cpu_has_fast_bf16
 
     kind = "bf16 in tiles (AMX)" if cpu_has_fast_bf16() else "fp32"
-    return Finding("processor", "ok", f"{os.cpu_count()} cores, inference in {kind}")
+    return Finding("processor", "ok", f"{cores()} cores, inference in {kind}")
 
 
 def _disk(root: Path) -> Finding:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import statistics
 import tempfile
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tasks.common.backbones.spec import libraries
+from tasks.common.cores import cores
 from tasks.common.files import json_digest, read_json, write_shared_json
 from tasks.common.progress import progress, say
 
@@ -29,7 +29,7 @@ SECONDS = 1.0
 
 def machine() -> dict[str, Any]:
     """What a speed depends on, apart from what else runs."""
-    return {"processor": _processor(), "cores": os.cpu_count(), **libraries()}
+    return {"processor": _processor(), "cores": cores(), **libraries()}
 
 
 def _processor() -> str:

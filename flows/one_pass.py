@@ -7,7 +7,6 @@ block (`BLOCK_BYTES`, but at least 64 images) and one decoded image a thread, wh
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.common.cache import FeatureCache, Ids
+from tasks.common.cores import cores
 from tasks.common.engine import BATCH, Features
 from tasks.common.images import EvalTransform, Pixels, decode_bands, still_readable
 from tasks.common.progress import Progress, progress
@@ -184,7 +184,7 @@ def _pass(parts: list[_Part], files: Sequence[Path], threads: int) -> None:
     size = block_size(list(dict.fromkeys(part.geometry for part in parts)))
     what = "extracting, 1 backbone" if len(parts) == 1 else f"extracting, {len(parts)} backbones"
     with (
-        ThreadPoolExecutor(threads or os.cpu_count() or 1, thread_name_prefix="decode") as pool,
+        ThreadPoolExecutor(threads or cores(), thread_name_prefix="decode") as pool,
         progress(what, sum(int(np.count_nonzero(part.wanted_N)) for part in parts)) as bar,
     ):
         for start in range(0, len(places), size):

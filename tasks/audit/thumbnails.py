@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..common.cache import ids_of
+from ..common.cores import cores
 from ..common.heads import blocks
 from ..common.images import decode_bands, still_readable
 from ..common.pack import Pack, Rows
@@ -36,7 +36,7 @@ def thumbnails(pack: Pack, paths: Paths) -> npt.NDArray[np.float16]:
     files = [paths.raw / path for path in pack.index["path"]]
 
     def compute(places: npt.NDArray[np.int64]) -> None:
-        with cache, ThreadPoolExecutor(os.cpu_count()) as pool, progress("audit: looking", len(places)) as bar:
+        with cache, ThreadPoolExecutor(cores()) as pool, progress("audit: looking", len(places)) as bar:
             small = pool.map(lambda place: thumbnail_of(files[place], pack.channels), places)
             for place, pixels in zip(places, small, strict=True):
                 cache.add(ids[place : place + 1], pixels[None])

@@ -7,7 +7,6 @@ OpenVINO both release the interpreter lock, so no worker process is needed. torc
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import openvino as ov
 
+from .cores import cores
 from .images import Pixels
 
 Features = npt.NDArray[np.float32]
@@ -89,7 +89,7 @@ class Engine:
         Raises:
             Whatever `load` raised, after the work under way has ended.
         """
-        workers = threads or os.cpu_count() or 1
+        workers = threads or cores()
         with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
             ring = _Ring(self._model, (self.height, self.width, self.channels), pool, load)
             try:

@@ -17,7 +17,6 @@ Products are float32; parameters, the sums over blocks and L-BFGS's own arithmet
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +30,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .basis import Basis, Matrix, rotate, take
+from .cores import cores
 from .threads import one_thread_a_product
 
 Floats = npt.NDArray[np.float64]
@@ -281,7 +281,7 @@ def _times_inverse_hessian(gradient_RK: Floats, pairs: list[tuple[Floats, Floats
 
 
 def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="logistic")
+    return ThreadPoolExecutor(cores(), thread_name_prefix="logistic")
 
 
 @contextmanager

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import torch
 
+from .cores import cores
 from .engine import Features, Precision
 from .images import EvalTransform, Pixels
 
@@ -70,7 +70,7 @@ class TorchEngine:
         buffers = [self._buffer() for _ in range(AHEAD + 1)]
         starts = list(range(0, count, BATCH))
         under_way: list[list[Future[None]]] = []
-        with ThreadPoolExecutor(threads or os.cpu_count() or 1, thread_name_prefix="decode") as pool:
+        with ThreadPoolExecutor(threads or cores(), thread_name_prefix="decode") as pool:
 
             def feed(number: int) -> None:
                 start, buffer = starts[number], buffers[number % len(buffers)].numpy()

@@ -19,6 +19,7 @@ from ..common.augment import Augment, named_recipe
 from ..common.backbones import network
 from ..common.backbones.spec import Spec
 from ..common.backbones.weights import find_weights, same_weights
+from ..common.cores import cores
 from ..common.errors import GraftError, ParamsError
 from ..common.heads import LinearHead
 from ..common.pack import Pack, Rows
@@ -191,7 +192,7 @@ class Job:
         command = [*launch, "-m", "tasks.finetune.worker", str(self._paths.root), self._params.model_dump_json()]
         if deadline_seconds is not None:
             command.append(str(deadline_seconds))
-        threads = str(max(1, (os.cpu_count() or 1) // processes))
+        threads = str(max(1, cores() // processes))
         ended = subprocess.run(command, env={"OMP_NUM_THREADS": threads, **os.environ}, check=False).returncode
         if ended:
             raise GraftError(

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import math
-import os
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +26,7 @@ from accelerate.utils import gather_object
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from ..common.cores import cores
 from ..common.engine import cpu_has_fast_bf16
 from ..common.errors import GraftError
 from ..common.files import whole_file
@@ -407,7 +407,7 @@ class Trainer:
         """(rows of the step, this process's images of them) in order, the next ones loaded by threads meanwhile; in
         validation (epoch -1), all images of each part."""
         rank, count = (0, 1) if epoch < 0 else (self._world.process_index, self._world.num_processes)
-        with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="load") as pool:
+        with ThreadPoolExecutor(cores(), thread_name_prefix="load") as pool:
 
             def feed(number: int) -> list[Any]:
                 rows = parts[number]

@@ -23,7 +23,6 @@ the probabilities are too sure, which calibration mends.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -33,6 +32,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..common.basis import Matrix, rotate
+from ..common.cores import cores
 from ..common.heads import Head, LinearHead, blocks, link
 from ..common.manifest import Task
 from ..common.metrics import loss as loss_of
@@ -100,7 +100,7 @@ class _Solver:
             self._decompose(examples, share_N, scratch)
 
     def _decompose(self, examples: Examples, share_N: Double, scratch: Path | None) -> None:
-        with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="ridge") as pool:
+        with ThreadPoolExecutor(cores(), thread_name_prefix="ridge") as pool:
             self._basis, rows_NR = rotate(examples.features_ND, examples.weight_N, scratch, pool.map)
         self._centre_R, covariance_RR, with_target_RK = _moments(rows_NR, self._targets, share_N)
         self._variance_R, self._turn_RR = np.linalg.eigh(covariance_RR)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -13,6 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..common.cores import cores
 from ..common.files import digest, write_shared
 from ..common.progress import progress, say
 from .check import Look
@@ -45,7 +45,7 @@ class Memory:
         """
         found: dict[str, Look | OSError] = {md5: self._known[md5] for md5 in files if md5 in self._known}
         new = [md5 for md5 in files if md5 not in self._known]
-        with ThreadPoolExecutor(os.cpu_count()) as pool, progress("preprocess: checking", len(new), "files") as bar:
+        with ThreadPoolExecutor(cores()) as pool, progress("preprocess: checking", len(new), "files") as bar:
             for start in range(0, len(new), KEPT_TOGETHER):
                 part, fresh = new[start : start + KEPT_TOGETHER], dict[str, Look]()
                 try:

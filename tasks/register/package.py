@@ -17,6 +17,7 @@ MODULES = (
     "__init__.py",
     "common/__init__.py",
     "common/calibration.py",
+    "common/cores.py",
     "common/engine.py",
     "common/errors.py",
     "common/files.py",

@@ -233,7 +233,7 @@ def test_the_same_data_give_the_same_bytes(data, monkeypatch, sums):
 
 def test_the_number_of_cores_changes_nothing(data, monkeypatch):
     many = solve(*data)
-    monkeypatch.setattr(logistic.os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(logistic, "cores", lambda: 1)
 
     assert solve(*data).weight_KD.tobytes() == many.weight_KD.tobytes()
 
