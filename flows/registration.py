@@ -23,15 +23,16 @@ class Registration:
     """A version of a registered model.
 
     Attributes:
-        store: which MLflow store has it: a hash of its address.
+        model_uri: by which MLflow loads it.
         package: DVC's hash of the package.
+        store: which MLflow store has it: a hash of its address.
         run_id: the run that it is logged under.
         digest: of the logged model's files, see integrity.py; empty if it is not known.
     """
 
     name: str
     version: str
-    model_id: str
+    model_uri: str
     run_id: str
     package: str
     store: str

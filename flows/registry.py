@@ -142,7 +142,7 @@ def _as_kept(tracker: Tracker, version: ModelVersion, digest: str) -> Registrati
     return Registration(
         name=version.name,
         version=str(version.version),
-        model_id=str(version.model_id or ""),
+        model_uri=str(version.source),
         run_id=str(version.run_id or ""),
         package=version.tags[PACKAGE],
         digest=digest,

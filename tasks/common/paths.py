@@ -37,7 +37,6 @@ class Paths:
     audit = _Place("data/audit")
     finetune = _Place("models/finetune")
     package = _Place("models/package")
-    registration = _Place("models/registration.json")
     report = _Place("report")
     state = _Place(".graft")
     cache = _Place(".graft/cache")
