@@ -199,7 +199,8 @@ def _decide(
     word = "passed" if verdict.passed else "refused"
     tracker.client.set_model_version_tag(version.name, number, promotion.GATE, f"{word}: {verdict.sentence}"[:5000])
     what = _what(place, verdict, place.params()[0], champion == number)
-    if what == "champion" and decided is not None and decided.what == "first" and _registered_by(place, parent, version):
+    made_here = _registered_by(place) == (parent, version.run_id)
+    if what == "champion" and decided is not None and decided.what == "first" and made_here:
         what = "first"
     if what == "promoted":
         promotion.promote(tracker, version, verdict.sentence, metrics=verdict.metrics, flow_run_url=_flow_run_page())
@@ -208,9 +209,10 @@ def _decide(
     return Outcome(what, version.name, number, champion, verdict), ledger.mend(tracker, version.name)
 
 
-def _registered_by(place: Place, parent: str, version: ModelVersion) -> bool:
+def _registered_by(place: Place) -> tuple[str, str]:
+    """The pipeline's run and the stage's run that made the package."""
     made = read_json(place.paths.run("register"))
-    return (made["parent_run_id"], made["run_id"]) == (parent, version.run_id)
+    return made["parent_run_id"], made["run_id"]
 
 
 def _what(place: Place, verdict: Verdict, params: RetrainParams, champion: bool) -> str:
@@ -228,7 +230,7 @@ def push(place: Place, changes: Changes, outcome: Outcome, parent: str, still_ou
     commit = publish(place.workspace, account.commit_message(changes, outcome), still_ours)
     tracker = Tracker(place.root)
     tracker.client.set_tag(parent, "git.result", commit)
-    if _registered_by(place, parent, version):
+    if _registered_by(place)[0] == parent:
         tracker.client.set_model_version_tag(outcome.model, outcome.version, "git.result", commit)
     get_run_logger().info("pushed as %s", commit[:12])
     return commit

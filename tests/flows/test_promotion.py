@@ -171,7 +171,9 @@ def test_the_digest_is_found_in_the_stages_run_the_ledger_and_gits_history(
     first, second = (key_of(version(tracker, number)) for number in ("1", "2"))
     digests = [ledger.digest_of(project.root, key) for key in (first, second)]
     assert all(value.startswith("sha256:") for value in digests)
-    assert version(tracker).tags[integrity.TAG] == digests[1] == project.json("runs/register.json")["registered"]["digest"]
+    assert (
+        version(tracker).tags[integrity.TAG] == digests[1] == project.json("runs/register.json")["registered"]["digest"]
+    )
     ledger.mend(tracker, "graft")
     assert [entry.digest for entry in ledger.read(project.root)] == digests[:1]
 
