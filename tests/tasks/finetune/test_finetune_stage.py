@@ -268,6 +268,20 @@ def staged_paths(finished_paths, tmp_path_factory, run_stage):
     return paths
 
 
+def test_maps_too_large_for_half_precision_say_what_to_set_instead(paths, run_stage, monkeypatch):
+    original = Engine.stream
+
+    def large(self, load, count, threads=None):
+        for start, batch in original(self, load, count, threads):
+            yield start, np.full_like(batch, 1e6)
+
+    monkeypatch.setattr(Engine, "stream", large)
+    with pytest.raises(ParamsError, match="last_stage` does not go with") as refused:
+        run_stage("finetune", paths, mode="on", layers="last_stage", epochs=1, batch_size=8, precision="f32")
+    assert "are not finite as float16" in refused.value.got
+    assert refused.value.todo == "set `finetune.layers: all`"
+
+
 def test_the_last_stage_changes_nothing_before_the_cut(staged_paths, tiny_network):
     cut = read_json(staged_paths.finetune / "decision.json")["settled"]["cut_before"]
     names = [name for name, _ in tiny_network.named_modules()]
