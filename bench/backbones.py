@@ -36,8 +36,8 @@ from tasks.common.backbones.graph import convert, read_graph
 from tasks.common.backbones.keras_layers import keras_network, modules_of
 from tasks.common.backbones.spec import Form, Output
 from tasks.common.backbones.weights import WeightsSource
-from tasks.common.engine import Engine
-from tasks.common.paths import Paths
+from tasks.common.core.paths import Paths
+from tasks.common.engines.openvino import Engine
 
 from . import report
 from .peers import keras_recipe
@@ -292,12 +292,12 @@ def publish(results: dict[str, Any]) -> str:
 
 def catalogue_text() -> str:
     """What `graft models --markdown` prints where nothing has been measured."""
-    from flows import models, models_text
-    from flows.places import Place
+    from flows.backbones import table, table_text
+    from flows.runtime.locations import Place
 
     with tempfile.TemporaryDirectory() as folder:
         place = Place(None, Path(folder) / "weights", Path(folder) / "cache")
-        return models_text.markdown(models_text.TABLE, models.rows_of([], place))
+        return table_text.markdown(table_text.TABLE, table.rows_of([], place))
 
 
 def main() -> None:

@@ -16,20 +16,20 @@ import torch
 from safetensors.torch import load_file
 
 from tasks.common.backbones.network import eval_transform
-from tasks.common.files import write_json
-from tasks.common.heads import LinearHead
-from tasks.common.pack import read_pack
-from tasks.common.paths import Paths
+from tasks.common.core.files import write_json
+from tasks.common.core.paths import Paths
+from tasks.common.data.feature_set import read_pack
+from tasks.common.heads.heads import LinearHead
 from tasks.features.params import FeaturesParams
 from tasks.features.stage import run as features
-from tasks.finetune.cut import cut, last_stage
-from tasks.finetune.goal import Goal
-from tasks.finetune.job import Job
+from tasks.finetune.auto_rules import plan as planned
+from tasks.finetune.inputs import as_maps, normalised
+from tasks.finetune.loss import Goal
 from tasks.finetune.params import FinetuneParams
-from tasks.finetune.plan import plan as planned
-from tasks.finetune.source import as_maps, normalised
+from tasks.finetune.session import Job
+from tasks.finetune.split_network import cut, last_stage
 from tasks.finetune.stage import run as finetune
-from tasks.finetune.train import Images, Trainer
+from tasks.finetune.trainer import Images, Trainer
 from tasks.head.params import HeadParams
 from tasks.head.stage import run as head
 from tasks.preprocess.params import PreprocessParams

@@ -30,13 +30,13 @@ from PIL import Image
 
 from tasks.common.backbones.graph import backbone_graph
 from tasks.common.backbones.weights import find_weights
-from tasks.common.basis import rotate
-from tasks.common.engine import Engine
-from tasks.common.heads import softmax
-from tasks.common.logistic import Step, path
-from tasks.common.metrics import log_loss
-from tasks.common.paths import Paths
-from tasks.common.progress import progress
+from tasks.common.core.paths import Paths
+from tasks.common.core.progress import progress
+from tasks.common.engines.openvino import Engine
+from tasks.common.heads.heads import softmax
+from tasks.common.scoring.metrics import log_loss
+from tasks.common.solvers.logistic import Step, path
+from tasks.common.solvers.principal_axes import rotate
 from tasks.head.params import HeadParams
 from tasks.head.stage import run as train_head
 
@@ -296,7 +296,7 @@ def quality(data: Any) -> Json:
 
 
 def predict(paths: Paths, x_ND: Singles) -> Ints:
-    from tasks.common.heads import LinearHead
+    from tasks.common.heads.heads import LinearHead
 
     return LinearHead.load(paths.head).predict_proba(x_ND).argmax(axis=1)
 

@@ -20,11 +20,11 @@ import yaml
 
 from tasks.common.backbones.graph import Graph, backbone_graph
 from tasks.common.backbones.weights import find_weights
-from tasks.common.engine import Engine
-from tasks.common.files import read_json
-from tasks.common.images import load
-from tasks.common.manifest import read_manifest
-from tasks.common.paths import Paths
+from tasks.common.core.files import read_json
+from tasks.common.core.paths import Paths
+from tasks.common.data.manifest import read_manifest
+from tasks.common.engines.openvino import Engine
+from tasks.common.images.decode import load
 
 KEPT = 64
 """Decoded images that the network sees again and again."""

@@ -23,13 +23,13 @@ import pandas as pd
 
 from tasks.common.backbones.graph import Graph, backbone_graph
 from tasks.common.backbones.weights import find_weights
-from tasks.common.engine import Engine
-from tasks.common.heads import LinearHead
-from tasks.common.images import load
-from tasks.common.metrics import accuracy, log_loss
-from tasks.common.pack import Pack, read_pack
-from tasks.common.paths import Paths
-from tasks.common.progress import progress
+from tasks.common.core.paths import Paths
+from tasks.common.core.progress import progress
+from tasks.common.data.feature_set import Pack, read_pack
+from tasks.common.engines.openvino import Engine
+from tasks.common.heads.heads import LinearHead
+from tasks.common.images.decode import load
+from tasks.common.scoring.metrics import accuracy, log_loss
 from tasks.features.params import FeaturesParams
 from tasks.features.views import augmentation
 from tasks.head.params import HeadParams

@@ -20,8 +20,8 @@ import typer
 DOCS = Path(__file__).resolve().parent
 sys.path.insert(0, str(DOCS.parent))
 
-from flows.cli import app  # noqa: E402
-from flows.config import SECTIONS, Params, json_schema  # noqa: E402
+from flows.cli.main import app  # noqa: E402
+from flows.runtime.params import SECTIONS, Params, json_schema  # noqa: E402
 
 BEGIN, END = "<!-- generated:begin -->", "<!-- generated:end -->"
 EVERYWHERE = {"project", "as_json"}

@@ -33,11 +33,11 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import TaskRunContext
 
-from .common.environment import FLOW_RUN, LEASH, own_python_first, process_key
-from .common.errors import GraftError
-from .common.files import read_json
-from .common.paths import STAGES, Paths
-from .common.progress import FAILURE, MARK, PROTOCOL
+from .common.core.errors import GraftError
+from .common.core.files import read_json
+from .common.core.paths import STAGES, Paths
+from .common.core.progress import FAILURE, MARK, PROTOCOL
+from .environment import FLOW_RUN, LEASH, own_python_first, process_key
 
 GRACE = 10.0
 """Seconds between asking a stage's processes to end and killing them."""

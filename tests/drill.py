@@ -29,8 +29,8 @@ import psutil
 from hook import Hook, listening
 from projects import Project, ask, free_port, made_repository, make_project, wait_for
 
-from flows.login import server_login
-from flows.servers import mlflow_server, prefect_server, prepare_prefect
+from flows.runtime.login import server_login
+from flows.runtime.servers import mlflow_server, prefect_server, prepare_prefect
 from tasks.audit.params import AuditParams
 from tasks.evaluate.params import EvaluateParams
 from tasks.head.params import HeadParams

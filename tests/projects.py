@@ -133,14 +133,14 @@ class Project:
         return self.call(sys.executable, "-m", "dvc", *words, check=check, **more)
 
     def graft(self, *words: str, check: bool = True, **more: str) -> subprocess.CompletedProcess[str]:
-        return self.call(sys.executable, "-m", "flows.cli", *words, check=check, **more)
+        return self.call(sys.executable, "-m", "flows.cli.main", *words, check=check, **more)
 
     def graft_here(self, *words: str, check: bool = True, **more: str) -> subprocess.CompletedProcess[str]:
         """As `graft`, in this very process, which has loaded the libraries already: for what a command says and does.
 
         The code is this repository's, not the project's copy. How processes start and end, `graft` shows.
         """
-        from flows import cli
+        from flows.cli import main
 
         code = 0
         with (
@@ -153,7 +153,7 @@ class Project:
             contextlib.redirect_stderr(warned),
         ):
             try:
-                cli.main()
+                main.main()
             except SystemExit as end:
                 code = int(end.code or 0)
             for file in (said, warned):

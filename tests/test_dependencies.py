@@ -9,7 +9,7 @@ import grimp
 import pytest
 import yaml
 
-from tasks.common.paths import STAGES
+from tasks.common.core.paths import STAGES
 
 ROOT = Path(__file__).resolve().parent.parent
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]

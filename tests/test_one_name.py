@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from flows.config import SECTIONS
-from tasks.common.paths import STAGES
+from flows.runtime.params import SECTIONS
+from tasks.common.core.paths import STAGES
 
 if TYPE_CHECKING:
     from projects import Project

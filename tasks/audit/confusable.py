@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ..common.metrics import confusion, wilson
-from ..common.pack import Pack, Rows
+from ..common.data.feature_set import Pack, Rows
+from ..common.scoring.metrics import confusion, wilson
 
 Floats = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]

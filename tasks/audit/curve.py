@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ..common.folds import units_of
-from ..common.metrics import main_figures
-from ..common.pack import Pack, Rows
-from ..common.progress import progress
-from .parts import growing, lacks_a_class, strata
+from ..common.core.progress import progress
+from ..common.data.feature_set import Pack, Rows
+from ..common.scoring.metrics import main_figures
+from ..common.solvers.folds import units_of
+from .subsets import growing, lacks_a_class, strata
 
 Floats = npt.NDArray[np.float64]
 

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.linalg import eigh
 
-from ..common.pack import Floats
-from ..common.progress import progress
-from ..common.threads import one_thread_a_product
+from ..common.core.progress import progress
+from ..common.data.feature_set import Floats
+from ..common.solvers.blas import one_thread_a_product
 
 PERPLEXITY = 30.0
 """How many neighbours an image should be near, about."""

@@ -11,24 +11,24 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ..common.files import read_json
-from ..common.folds import assign
-from ..common.metrics import main_figure
-from ..common.pack import Pack, Rows
-from ..common.paths import Paths
-from ..common.progress import progress
-from ..common.task import MAIN, Task
+from ..common.core.files import read_json
+from ..common.core.paths import Paths
+from ..common.core.progress import progress
+from ..common.data.feature_set import Pack, Rows
+from ..common.data.task import MAIN, Task
+from ..common.scoring.metrics import main_figure
+from ..common.solvers.folds import assign
 from .confusable import confusable, mixed_up
-from .copies import Copies, find_copies
 from .curve import Curve, learning_curve
 from .embedding import embed
+from .label_issues import by_chance, judged, suspected, suspects
+from .near_duplicates import Copies, find_copies
 from .outliers import far_off, outliers
 from .params import AuditParams
-from .parts import lacks_a_class
 from .probe import USUAL_L2, Probe
-from .suspects import by_chance, judged, suspected, suspects
+from .subsets import lacks_a_class
 from .thumbnails import alike, thumbnails
-from .whitened import unit, whitened
+from .whitening import unit, whitened
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]

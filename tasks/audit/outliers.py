@@ -6,10 +6,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ..common.heads import blocks
-from ..common.pack import Pack
-from ..common.progress import progress
-from .whitened import unit
+from ..common.core.progress import progress
+from ..common.data.feature_set import Pack
+from ..common.heads.heads import blocks
+from .whitening import unit
 
 COMPARED = 20_000
 """Images to compare with at most: so many say as well how far is far, and the work grows with N and not with its square

@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from ..common.html import page, table
-from ..common.task import MAIN
+from ..common.data.task import MAIN
+from ..common.reporting.html import page, table
 from .findings import Findings
 from .outliers import neighbour
 from .verdicts import Verdict

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from ..common.params import Section
+from ..common.core.sections import Section
 
 Action = Literal["warn", "fail", "ignore"]
 

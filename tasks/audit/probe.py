@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ..common.heads import LinearHead, blocks
-from ..common.logistic import Link, Parts
-from ..common.pack import Pack, Rows
-from ..common.threads import one_thread_a_product
-from .whitened import BLOCK
+from ..common.data.feature_set import Pack, Rows
+from ..common.heads.heads import LinearHead, blocks
+from ..common.solvers.blas import one_thread_a_product
+from ..common.solvers.logistic import Link, Parts
+from .whitening import BLOCK
 
 Floats = npt.NDArray[np.float64]
 Singles = npt.NDArray[np.float32]

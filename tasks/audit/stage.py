@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..common.files import whole_folder, write_json
-from ..common.manifest import write_table
-from ..common.pack import Pack, read_pack
-from ..common.paths import Paths
-from ..common.progress import say
-from ..common.record import Record
-from ..common.task import MAIN
+from ..common.core.files import whole_folder, write_json
+from ..common.core.paths import Paths
+from ..common.core.progress import say
+from ..common.core.record import Record
+from ..common.data.feature_set import Pack, read_pack
+from ..common.data.manifest import write_table
+from ..common.data.task import MAIN
 from .findings import Findings, look
 from .page import audit_page
 from .params import AuditParams

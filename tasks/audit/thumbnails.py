@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..common.cache import ids_of
-from ..common.cores import cores
-from ..common.heads import blocks
-from ..common.images import decode_bands, still_readable
-from ..common.pack import Pack, Rows
-from ..common.paths import Paths
-from ..common.progress import progress
-from ..common.thumbnails import SIDE, thumbnail, thumbnail_cache
-from .whitened import BLOCK, unit
+from ..common.core.cores import cores
+from ..common.core.paths import Paths
+from ..common.core.progress import progress
+from ..common.data.feature_set import Pack, Rows
+from ..common.feature_cache.segments import ids_of
+from ..common.feature_cache.thumbnails import SIDE, thumbnail, thumbnail_cache
+from ..common.heads.heads import blocks
+from ..common.images.decode import decode_bands, still_readable
+from .whitening import BLOCK, unit
 
 ALIKE = 0.7
 """Cosine of small versions from which likeness of the features is believed: of few images a class, features may tell
@@ -50,7 +50,7 @@ def thumbnails(pack: Pack, paths: Paths) -> npt.NDArray[np.float16]:
 
 
 def thumbnail_of(file: Path, channels: int) -> npt.NDArray[np.float32]:
-    """The small version of a file, see `tasks.common.thumbnails`.
+    """The small version of a file, see `tasks.common.feature_cache.thumbnails`.
 
     Raises:
         DataError: the file is gone or damaged since it was checked.

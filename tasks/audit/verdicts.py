@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..common.errors import DataError
+from ..common.core.errors import DataError
 from .params import Action
 
 

@@ -11,14 +11,14 @@ import numpy.typing as npt
 from .backbones.graph import Graph, backbone_graph, read_graph
 from .backbones.spec import Spec, check_same
 from .backbones.weights import fit_state, read_state, same_weights
-from .calibration import Calibration
-from .engine import Engine, Precision
-from .files import read_json
-from .heads import Head, LinearHead, load_head
-from .images import load
-from .pack import Pack
-from .paths import Paths
-from .progress import progress
+from .core.files import read_json
+from .core.paths import Paths
+from .core.progress import progress
+from .data.feature_set import Pack
+from .engines.openvino import Engine, Precision
+from .heads.calibration import Calibration
+from .heads.heads import Head, LinearHead, load_head
+from .images.decode import load
 
 if TYPE_CHECKING:
     import torch

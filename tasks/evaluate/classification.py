@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ..common import metrics as figures
-from .outcome import Floats, Outcome
+from ..common.scoring import metrics as figures
 from .params import EvaluateParams
-from .pictures import confusion_picture, mistakes_picture, reliability_picture
+from .plots import confusion_picture, mistakes_picture, reliability_picture
+from .predictions import Floats, Outcome
 from .selective import abstention, before_calibration, risk_coverage, risk_coverage_picture
 
 

@@ -13,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ..common import metrics as figures
-from ..common.heads import decide
-from ..common.manifest import BETWEEN
-from .outcome import Floats, Outcome
+from ..common.data.manifest import BETWEEN
+from ..common.heads.heads import decide
+from ..common.scoring import metrics as figures
 from .params import EvaluateParams
-from .pictures import mistakes_picture, precision_recall_picture, reliability_picture
+from .plots import mistakes_picture, precision_recall_picture, reliability_picture
+from .predictions import Floats, Outcome
 from .selective import before_calibration
 
 CAPTION = 30

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from ..common.html import page, table
-from ..common.task import MAIN, Task
-from .audited import audit_text
+from ..common.data.task import MAIN, Task
+from ..common.reporting.html import page, table
+from .leak_free import audit_text
 from .selective import abstention_text, calibration_text
 
 Metrics = dict[str, Any]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from ..common.params import Section
+from ..common.core.sections import Section
 
 
 class EvaluateParams(Section):

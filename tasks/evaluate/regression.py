@@ -8,10 +8,10 @@ from typing import Any
 import numpy.typing as npt
 import pandas as pd
 
-from ..common import metrics as figures
-from .outcome import Floats, Outcome
+from ..common.scoring import metrics as figures
 from .params import EvaluateParams
-from .pictures import mistakes_picture, residuals_picture, scatter_picture
+from .plots import mistakes_picture, residuals_picture, scatter_picture
+from .predictions import Floats, Outcome
 
 
 def scores(output_N1: Floats, y_N: npt.NDArray[Any], params: EvaluateParams) -> dict[str, float | None]:

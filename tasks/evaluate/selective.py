@@ -10,9 +10,9 @@ import numpy.typing as npt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ..common import metrics as figures
-from ..common.calibration import Calibration
-from ..common.threshold import Cuts, thinned
+from ..common.heads.calibration import Calibration
+from ..common.scoring import metrics as figures
+from ..common.scoring.selective import Cuts, thinned
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

@@ -8,18 +8,18 @@ from typing import Any
 import pandas as pd
 
 from ..common.candidates import read_candidates
-from ..common.files import read_json, whole_folder
-from ..common.manifest import write_table
-from ..common.pack import read_pack
-from ..common.paths import Paths
-from ..common.record import DatasetRecord, Record
-from ..common.task import Task
+from ..common.core.files import read_json, whole_folder
+from ..common.core.paths import Paths
+from ..common.core.record import DatasetRecord, Record
+from ..common.data.feature_set import read_pack
+from ..common.data.manifest import write_table
+from ..common.data.task import Task
 from . import classification, multilabel, regression
-from .audited import without_leaks
-from .looks import Looks, draw_looks, look, looks_text
-from .outcome import Outcome, Report
+from .leak_free import without_leaks
 from .page import report_page
 from .params import EvaluateParams
+from .predictions import Outcome, Report
+from .saliency import Looks, draw_looks, look, looks_text
 
 REPORTS: dict[Task, Report] = {
     "classification": classification,

@@ -17,10 +17,10 @@ from ..common.backbones.catalogue import timm_name
 from ..common.backbones.graph import Graph, backbone_graph
 from ..common.backbones.spec import Form, Spec
 from ..common.backbones.weights import WeightsSource, find_weights
-from ..common.engine import Engine, Features, Precision, choose_precision, cpu_has_fast_bf16
-from ..common.files import json_digest, read_json, write_shared_json
-from ..common.images import Pixels
-from ..common.paths import Paths
+from ..common.core.files import json_digest, read_json, write_shared_json
+from ..common.core.paths import Paths
+from ..common.engines.openvino import Engine, Features, Precision, choose_precision, cpu_has_fast_bf16
+from ..common.images.decode import Pixels
 from .params import FeaturesParams
 
 EXTRACTOR = 2
@@ -106,7 +106,7 @@ def _has_gpu() -> bool:
     devices = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
     if sys.platform != "darwin" and not any(Path(device).exists() for device in devices):
         return False
-    from ..common.torch_engine import best_device
+    from ..common.engines.torch import best_device
 
     return best_device() != "cpu"
 
@@ -130,7 +130,7 @@ def _with_torch(
     sample: Callable[[Spec], Sequence[Pixels]],
 ) -> Extractor:
     from ..common.backbones import network
-    from ..common.torch_engine import TorchEngine, best_device, has_fast_bf16
+    from ..common.engines.torch import TorchEngine, best_device, has_fast_bf16
 
     source = network.fetched(backbone, source)
     model = network.create(backbone, source, form)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
-from ..common.params import Section
+from ..common.core.sections import Section
 
 LARGEST_SIDE = 4096
 """Pixels; an activation of a network on a larger image has gigabytes."""

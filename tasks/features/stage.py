@@ -13,15 +13,15 @@ import numpy.typing as npt
 import pandas as pd
 
 from ..common.backbones.spec import Spec
-from ..common.cache import FeatureCache
-from ..common.files import whole_folder, write_json, write_shared_json
-from ..common.images import Pixels, decode_bands, load, still_readable
-from ..common.manifest import read_channels, read_manifest, write_table
-from ..common.pack import INDEX, RowFile
-from ..common.paths import Paths
-from ..common.progress import progress, say
-from ..common.record import DatasetRecord, Record
-from ..common.thumbnails import thumbnail, thumbnail_cache
+from ..common.core.files import whole_folder, write_json, write_shared_json
+from ..common.core.paths import Paths
+from ..common.core.progress import progress, say
+from ..common.core.record import DatasetRecord, Record
+from ..common.data.feature_set import INDEX, RowFile
+from ..common.data.manifest import read_channels, read_manifest, write_table
+from ..common.feature_cache.segments import FeatureCache
+from ..common.feature_cache.thumbnails import thumbnail, thumbnail_cache
+from ..common.images.decode import Pixels, decode_bands, load, still_readable
 from .extractor import Extractor, choose_extractor, spread
 from .params import FeaturesParams
 from .views import Items, augmentation, list_items

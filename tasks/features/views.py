@@ -11,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ..common.cache import VIEWS, Ids, ids_of, view_key
-from ..common.images import EvalTransform
+from ..common.feature_cache.segments import VIEWS, Ids, ids_of, view_key
+from ..common.images.decode import EvalTransform
 from .params import FeaturesParams
 
 if TYPE_CHECKING:
-    from ..common.augment import Augment
+    from ..common.augmentation.augment import Augment
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def list_items(manifest: pd.DataFrame, params: FeaturesParams) -> Items:
 
 
 def augmentation(params: FeaturesParams, transform: EvalTransform) -> Augment:
-    from ..common.augment import Augment, views_recipe
+    from ..common.augmentation.augment import Augment, views_recipe
 
     return Augment(
         transform,

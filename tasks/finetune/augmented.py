@@ -7,9 +7,9 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from ..common.augment import Augment
-from ..common.images import EvalTransform, Pixels, load
-from ..common.sheet import save, visible
+from ..common.augmentation.augment import Augment
+from ..common.images.decode import EvalTransform, Pixels, load
+from ..common.reporting.contact_sheet import save, visible
 
 VIEWS = 6
 """Epochs shown of each image."""

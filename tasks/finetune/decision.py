@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..common.errors import ParamsError
-from ..common.paired import mid_p
-from ..common.task import LOSS, MAIN, Task
+from ..common.core.errors import ParamsError
+from ..common.data.task import LOSS, MAIN, Task
+from ..common.scoring.significance import mid_p
 from .params import FinetuneParams
 
 

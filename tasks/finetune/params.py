@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ..common.params import Section
-from ..common.recipe import Recipe
+from ..common.augmentation.recipe import Recipe
+from ..common.core.sections import Section
 
 Auto = Literal["auto"]
 

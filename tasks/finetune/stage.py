@@ -9,23 +9,23 @@ import numpy.typing as npt
 import pandas as pd
 
 from ..common.backbones.spec import Spec
-from ..common.calibrating import calibrate_like, summary
-from ..common.calibration import FILE, Calibration
-from ..common.files import read_json, whole_folder, write_json
-from ..common.heads import LinearHead, load_head
-from ..common.metrics import loss, main_figure
-from ..common.pack import Pack, read_pack
-from ..common.paired import paired_p
-from ..common.paths import Paths
-from ..common.progress import say
-from ..common.record import Record
-from ..common.task import MAIN
+from ..common.core.files import read_json, whole_folder, write_json
+from ..common.core.paths import Paths
+from ..common.core.progress import say
+from ..common.core.record import Record
+from ..common.data.feature_set import Pack, read_pack
+from ..common.data.task import MAIN
+from ..common.heads.calibration import FILE, Calibration
+from ..common.heads.heads import LinearHead, load_head
+from ..common.scoring.metrics import loss, main_figure
+from ..common.scoring.significance import paired_p
+from ..common.scoring.temperature import calibrate_like, summary
 from .decision import Decision, Score, more_images, whether_it_fits, whether_to_keep, why_no_start, why_not
 from .params import FinetuneParams
 
 if TYPE_CHECKING:
-    from .job import Job
-    from .train import Course
+    from .session import Job
+    from .trainer import Course
 
 SHEET, SHOWN = "augmentation.png", 6
 """The contact sheet of what the network sees in training, and of how many images."""
@@ -56,8 +56,8 @@ def run(params: FinetuneParams, paths: Paths) -> Record:
     if reason or not isinstance(head, LinearHead):
         return stay(reason)  # torch is not needed to say no
 
-    from .cut import CannotCut
-    from .job import Job
+    from .session import Job
+    from .split_network import CannotCut
 
     try:
         job = Job(params, pack, head, paths, train, val)

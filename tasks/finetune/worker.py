@@ -12,14 +12,14 @@ import argparse
 import sys
 from pathlib import Path
 
-from ..common.errors import GraftError
-from ..common.heads import LinearHead, load_head
-from ..common.pack import read_pack
-from ..common.params import parse_section, read_params
-from ..common.paths import Paths
+from ..common.core.errors import GraftError
+from ..common.core.paths import Paths
+from ..common.core.sections import parse_section, read_params
+from ..common.data.feature_set import read_pack
+from ..common.heads.heads import LinearHead, load_head
 from .decision import why_no_start
-from .job import Job
 from .params import FinetuneParams
+from .session import Job
 
 
 def main() -> int:

@@ -16,10 +16,10 @@ from typing import Any, Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
-from ..common.basis import Matrix
-from ..common.errors import DataError
-from ..common.heads import Head, blocks
-from ..common.manifest import Task
+from ..common.core.errors import DataError
+from ..common.data.manifest import Task
+from ..common.heads.heads import Head, blocks
+from ..common.solvers.principal_axes import Matrix
 
 Array = npt.NDArray[Any]
 Double = npt.NDArray[np.float64]

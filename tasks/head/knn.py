@@ -11,10 +11,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..common.basis import Matrix
-from ..common.heads import NeighbourHead, blocks, unit_length
-from ..common.manifest import Task
-from ..common.metrics import loss as loss_of
+from ..common.data.manifest import Task
+from ..common.heads.heads import NeighbourHead, blocks, unit_length
+from ..common.scoring.metrics import loss as loss_of
+from ..common.solvers.principal_axes import Matrix
 from .estimator import Array, Estimator, Examples, Rows, Trained, Walk, spread
 
 SAMPLE = 4096

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from ..common import logistic
-from ..common.basis import Matrix
-from ..common.heads import Head, LinearHead
-from ..common.manifest import Task
-from ..common.threads import one_thread_a_product
+from ..common.data.manifest import Task
+from ..common.heads.heads import Head, LinearHead
+from ..common.solvers import logistic
+from ..common.solvers.blas import one_thread_a_product
+from ..common.solvers.principal_axes import Matrix
 from .estimator import Double, Estimator, Examples, Trained, Walk
 
 

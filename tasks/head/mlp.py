@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from ..common.basis import Matrix, standard
-from ..common.heads import Head, MlpHead, blocks
-from ..common.manifest import Task
+from ..common.data.manifest import Task
+from ..common.heads.heads import Head, MlpHead, blocks
+from ..common.solvers.principal_axes import Matrix, standard
 from .estimator import Estimator, Examples, Trained, Walk
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from ..common.params import Section
-from ..common.task import Task
+from ..common.core.sections import Section
+from ..common.data.task import Task
 
 Folds = Literal["auto"] | int
 ClassWeight = Literal["none", "balanced"] | dict[str, float]

@@ -12,8 +12,8 @@ from __future__ import annotations
 import numpy as np
 from scipy.optimize import minimize
 
-from ..common.heads import link
-from ..common.manifest import Task
+from ..common.data.manifest import Task
+from ..common.heads.heads import link
 from .estimator import Array, Double
 
 TOLERANCE = 1e-7

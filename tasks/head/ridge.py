@@ -31,12 +31,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ..common.basis import Matrix, rotate
-from ..common.cores import cores
-from ..common.heads import Head, LinearHead, blocks, link
-from ..common.manifest import Task
-from ..common.metrics import loss as loss_of
-from ..common.threads import one_thread_a_product
+from ..common.core.cores import cores
+from ..common.data.manifest import Task
+from ..common.heads.heads import Head, LinearHead, blocks, link
+from ..common.scoring.metrics import loss as loss_of
+from ..common.solvers.blas import one_thread_a_product
+from ..common.solvers.principal_axes import Matrix, rotate
 from .estimator import Array, Double, Estimator, Examples, Trained, Walk, spread
 from .platt import fit_logits
 

@@ -7,9 +7,9 @@ from typing import Literal
 
 import numpy as np
 
-from ..common.heads import decide
-from ..common.manifest import Task
-from ..common.metrics import loss as loss_of
+from ..common.data.manifest import Task
+from ..common.heads.heads import decide
+from ..common.scoring.metrics import loss as loss_of
 from .estimator import Array, Double
 
 Select = Literal["log_loss", "accuracy", "rmse"]

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from ..common.basis import Matrix
-from ..common.errors import GraftError
-from ..common.heads import Head
-from ..common.manifest import Task
+from ..common.core.errors import GraftError
+from ..common.data.manifest import Task
+from ..common.heads.heads import Head
+from ..common.solvers.principal_axes import Matrix
 from .estimator import Array, Double, Examples, Walk
 from .scores import Score, Select
 

@@ -7,18 +7,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..common.calibrating import calibrate, check_promise, check_task, summary
-from ..common.calibration import FILE, Calibration
-from ..common.files import whole_folder
-from ..common.heads import Head
-from ..common.manifest import Task, write_table
-from ..common.pack import Pack, read_pack
-from ..common.paths import Paths
-from ..common.progress import say
-from ..common.record import Record
-from .choice import Choice, choose, train
+from ..common.core.files import whole_folder
+from ..common.core.paths import Paths
+from ..common.core.progress import say
+from ..common.core.record import Record
+from ..common.data.feature_set import Pack, read_pack
+from ..common.data.manifest import Task, write_table
+from ..common.heads.calibration import FILE, Calibration
+from ..common.heads.heads import Head
+from ..common.scoring.temperature import calibrate, check_promise, check_task, summary
 from .params import HeadParams
 from .search import Tried
+from .selection import Choice, choose, train
 
 
 def run(params: HeadParams, paths: Paths) -> Record:

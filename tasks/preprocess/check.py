@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from ..common.images import Picture, UnreadableImage, WrongForm, decode_bands, is_array
+from ..common.images.decode import Picture, UnreadableImage, WrongForm, decode_bands, is_array
 
 FEW_COLOURS = 64
 """A drawn placeholder has few colours; a photograph saved with a palette uses most of its 256."""

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..common.errors import DataError
-from ..common.manifest import BETWEEN
-from ..common.task import Task
-from .forms import ONE_CLASS, TARGET
+from ..common.core.errors import DataError
+from ..common.data.manifest import BETWEEN
+from ..common.data.task import Task
+from .layouts import ONE_CLASS, TARGET
 
 COLUMNS: dict[Task, str] = {
     "classification": "label",

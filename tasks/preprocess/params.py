@@ -6,7 +6,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from ..common.params import Section
+from ..common.core.sections import Section
 
 
 class PreprocessParams(Section):

@@ -12,14 +12,14 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pandas as pd
 
-from ..common.errors import DataError
-from ..common.task import Task
-from .forms import SPLIT_NAMES as SPLIT_NAMES
-from .forms import TABLE as TABLE
-from .forms import hidden as hidden
-from .forms import split_folders
+from ..common.core.errors import DataError
+from ..common.data.task import Task
 from .labels import COLUMNS as LABEL_COLUMNS
 from .labels import read_labels, refuse_folders, text
+from .layouts import SPLIT_NAMES as SPLIT_NAMES
+from .layouts import TABLE as TABLE
+from .layouts import hidden as hidden
+from .layouts import split_folders
 from .walk import list_files as list_files
 
 COLUMNS = ["path", "label", "split", "group", "weight"]

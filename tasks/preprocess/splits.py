@@ -18,8 +18,8 @@ from collections import Counter
 
 import pandas as pd
 
-from ..common.manifest import SPLITS, names_in
-from ..common.task import Task
+from ..common.data.manifest import SPLITS, names_in
+from ..common.data.task import Task
 
 PIN_COLUMNS = ["seed", "key", "split"]
 

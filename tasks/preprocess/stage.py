@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..common.errors import DataError
-from ..common.files import md5, whole_file, whole_folder
-from ..common.manifest import BETWEEN, COLUMNS, SPLITS, by_class, classes, counts, task_of, write_table
-from ..common.paths import Paths
-from ..common.progress import progress, say
-from ..common.record import DatasetRecord, Record
-from ..common.task import Task
+from ..common.core.errors import DataError
+from ..common.core.files import md5, whole_file, whole_folder
+from ..common.core.paths import Paths
+from ..common.core.progress import progress, say
+from ..common.core.record import DatasetRecord, Record
+from ..common.data.manifest import BETWEEN, COLUMNS, SPLITS, by_class, classes, counts, task_of, write_table
+from ..common.data.task import Task
 from .check import WRONG_FORM, Look, judge, look
-from .memory import Memory
+from .check_cache import Memory
 from .params import PreprocessParams
 from .scan import TABLE, hidden, scan
 from .splits import PIN_COLUMNS, assign, torn

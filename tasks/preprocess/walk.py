@@ -15,8 +15,8 @@ from dataclasses import dataclass, field, replace
 from io import BufferedReader
 from pathlib import Path
 
-from ..common.errors import DataError
-from .forms import hidden
+from ..common.core.errors import DataError
+from .layouts import hidden
 
 OUTSIDE = "a link that leads out of the folder"
 """Why an entry is left out that `outside` would have followed."""

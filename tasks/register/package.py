@@ -9,20 +9,24 @@ from pathlib import Path
 from typing import Any
 
 from ..common.backbones.graph import Graph
-from ..common.calibration import Calibration
-from ..common.files import write_json
-from ..common.heads import Head
+from ..common.core.files import write_json
+from ..common.heads.calibration import Calibration
+from ..common.heads.heads import Head
 
 MODULES = (
     "__init__.py",
     "common/__init__.py",
-    "common/calibration.py",
-    "common/cores.py",
-    "common/engine.py",
-    "common/errors.py",
-    "common/files.py",
-    "common/heads.py",
-    "common/images.py",
+    "common/core/__init__.py",
+    "common/engines/__init__.py",
+    "common/heads/__init__.py",
+    "common/images/__init__.py",
+    "common/heads/calibration.py",
+    "common/core/cores.py",
+    "common/engines/openvino.py",
+    "common/core/errors.py",
+    "common/core/files.py",
+    "common/heads/heads.py",
+    "common/images/decode.py",
     "register/__init__.py",
     "register/serving.py",
 )

@@ -19,11 +19,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ..common.calibration import Calibration
-from ..common.engine import Engine
-from ..common.files import read_json
-from ..common.heads import decide, load_head
-from ..common.images import EvalTransform, Pixels, decode_bands
+from ..common.core.files import read_json
+from ..common.engines.openvino import Engine
+from ..common.heads.calibration import Calibration
+from ..common.heads.heads import decide, load_head
+from ..common.images.decode import EvalTransform, Pixels, decode_bands
 
 _PREDICTS = {
     "classification": ("label", "score", "probabilities"),

@@ -14,17 +14,17 @@ import numpy.typing as npt
 import pandas as pd
 
 from ..common.candidates import Candidate, read_candidates
-from ..common.errors import GraftError
-from ..common.files import whole_folder
-from ..common.heads import NeighbourHead
-from ..common.pack import Pack, read_pack
-from ..common.paths import Paths
-from ..common.progress import say
-from ..common.record import Record
-from .leeway import bounds
+from ..common.core.errors import GraftError
+from ..common.core.files import whole_folder
+from ..common.core.paths import Paths
+from ..common.core.progress import say
+from ..common.core.record import Record
+from ..common.data.feature_set import Pack, read_pack
+from ..common.heads.heads import NeighbourHead
+from .knn_tolerance import bounds
 from .package import write_package
 from .params import RegisterParams
-from .reference import write_reference
+from .reference_sample import write_reference
 from .serving import predicts
 
 Floats = npt.NDArray[np.float64]

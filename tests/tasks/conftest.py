@@ -12,7 +12,7 @@ from PIL import Image
 
 from tasks.common.backbones.graph import backbone_graph
 from tasks.common.backbones.weights import find_weights
-from tasks.common.paths import STAGES, Paths
+from tasks.common.core.paths import STAGES, Paths
 
 BACKBONE = "test_efficientnet"
 COLOURS = {"blue": (40, 60, 200), "green": (40, 180, 60), "red": (200, 50, 40)}

@@ -11,12 +11,12 @@ from PIL import Image
 
 from tasks.common.backbones.spec import Form
 from tasks.common.candidates import read_candidates
-from tasks.common.engine import Engine
-from tasks.common.images import load
-from tasks.common.manifest import read_channels, read_manifest
-from tasks.common.pack import read_pack
-from tasks.common.paths import STAGES, Paths
-from tasks.common.record import Record
+from tasks.common.core.paths import STAGES, Paths
+from tasks.common.core.record import Record
+from tasks.common.data.feature_set import read_pack
+from tasks.common.data.manifest import read_channels, read_manifest
+from tasks.common.engines.openvino import Engine
+from tasks.common.images.decode import load
 from tasks.register.serving import ImageClassifier
 
 LEVELS = {"dark": 60, "middle": 120, "bright": 190}

@@ -8,14 +8,14 @@ import pytest
 from projects import draw_shapes, draw_turned
 
 from tasks.common.candidates import read_candidates
-from tasks.common.errors import GraftError
-from tasks.common.files import read_json
-from tasks.common.heads import LinearHead, load_head
-from tasks.common.metrics import loss
-from tasks.common.pack import read_pack
-from tasks.common.paths import STAGES, Paths
-from tasks.common.record import Record
-from tasks.common.task import LOSS, MAIN
+from tasks.common.core.errors import GraftError
+from tasks.common.core.files import read_json
+from tasks.common.core.paths import STAGES, Paths
+from tasks.common.core.record import Record
+from tasks.common.data.feature_set import read_pack
+from tasks.common.data.task import LOSS, MAIN
+from tasks.common.heads.heads import LinearHead, load_head
+from tasks.common.scoring.metrics import loss
 from tasks.register.serving import ImageClassifier
 
 DRAW = {"multilabel": draw_shapes, "regression": draw_turned}

@@ -14,7 +14,7 @@ import torch
 from timm.layers import ScaledStdConv2d, ScaledStdConv2dSame
 from timm.models import adapt_input_conv
 
-from ..errors import ParamsError
+from ..core.errors import ParamsError
 from .spec import Form
 
 RGB = 3

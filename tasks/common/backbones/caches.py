@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import WeightsError
+from ..core.errors import WeightsError
 
 
 @dataclass(frozen=True)

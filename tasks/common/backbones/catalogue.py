@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..errors import ParamsError
+from ..core.errors import ParamsError
 
 KERAS_FILES = "https://storage.googleapis.com/tensorflow/keras-applications/"
 """Where the official weights of Keras lie."""

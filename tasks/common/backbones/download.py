@@ -17,9 +17,9 @@ from typing import Any, BinaryIO
 
 import requests
 
-from ..errors import WeightsError, WeightsUnreachable
-from ..files import write_json
-from ..progress import progress, say
+from ..core.errors import WeightsError, WeightsUnreachable
+from ..core.files import write_json
+from ..core.progress import progress, say
 
 MB = 1_000_000
 TIMEOUT = (10, 60)

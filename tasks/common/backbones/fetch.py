@@ -6,8 +6,8 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from ..errors import WeightsError, WeightsUnreachable
-from ..files import sha256
+from ..core.errors import WeightsError, WeightsUnreachable
+from ..core.files import sha256
 from . import caches
 from .catalogue import KERAS_FILES, KerasFile, entry_of
 from .download import Remote, download

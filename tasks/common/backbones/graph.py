@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import WeightsError
-from ..files import json_digest, read_json, sha256, shared_folder, write_json
-from ..progress import say
+from ..core.errors import WeightsError
+from ..core.files import json_digest, read_json, sha256, shared_folder, write_json
+from ..core.progress import say
 from .spec import AS_TRAINED, Form, Spec, libraries
 from .weights import WeightsSource
 

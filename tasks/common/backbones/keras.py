@@ -15,7 +15,7 @@ import timm
 import torch
 from torch import nn
 
-from ..errors import WeightsError
+from ..core.errors import WeightsError
 from .catalogue import KERAS_FILES, Entry
 from .keras_h5 import Array, Layer, read_layers
 from .keras_layers import keras_network, modules_of

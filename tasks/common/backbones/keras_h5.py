@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import WeightsError
+from ..core.errors import WeightsError
 
 Array = npt.NDArray[np.float32]
 

@@ -10,8 +10,8 @@ from typing import Any
 import timm
 import torch
 
-from ..errors import ParamsError, WeightsError, nearest
-from ..images import EvalTransform
+from ..core.errors import ParamsError, WeightsError, nearest
+from ..images.decode import EvalTransform
 from . import caches, fetch, keras
 from .adapt import adapt, check_input, over_channels
 from .catalogue import KERAS_FILES, entry_of

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Literal
 
-from ..images import EvalTransform
+from ..images.decode import EvalTransform
 from .weights import WeightsSource, changed
 
 Output = Literal["pre_logits", "pooled", "logits"]

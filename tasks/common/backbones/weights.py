@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import WeightsError
-from ..files import sha256
+from ..core.errors import WeightsError
+from ..core.files import sha256
 from .caches import hub_file, keras_cache
 from .catalogue import CATALOGUE, KERAS_FILES, Entry, KerasFile, entry_of
 

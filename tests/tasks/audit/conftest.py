@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from tasks.audit.probe import Probe
-from tasks.common.pack import Pack
+from tasks.common.data.feature_set import Pack
 
 DIMENSION = 16
 

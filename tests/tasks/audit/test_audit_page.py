@@ -5,10 +5,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.audit.copies import COLUMNS as PAIR
-from tasks.audit.copies import Copies
 from tasks.audit.curve import Curve
 from tasks.audit.findings import Findings
+from tasks.audit.near_duplicates import COLUMNS as PAIR
+from tasks.audit.near_duplicates import Copies
 from tasks.audit.page import LISTED, audit_page
 from tasks.audit.verdicts import Verdict
 

@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from tasks.audit.stage import TABLES
-from tasks.common.errors import DataError
-from tasks.common.files import read_json, write_json
-from tasks.common.manifest import write_table
-from tasks.common.pack import read_pack
+from tasks.common.core.errors import DataError
+from tasks.common.core.files import read_json, write_json
+from tasks.common.data.feature_set import read_pack
+from tasks.common.data.manifest import write_table
 
 
 def table(paths, name):
@@ -186,7 +186,7 @@ def test_the_plots_can_be_drawn_from_tables(finished_paths):
 def test_auditing_imports_no_torch(paths, repository):
     program = (
         "import sys, pathlib\n"
-        "from tasks.common.paths import Paths\n"
+        "from tasks.common.core.paths import Paths\n"
         "from tasks.audit.params import AuditParams\n"
         "from tasks.audit.stage import run\n"
         "run(AuditParams(folds=2, curve_seeds=1), Paths(pathlib.Path(sys.argv[1])))\n"

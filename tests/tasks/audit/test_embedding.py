@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tasks.audit.embedding import embed
-from tasks.audit.whitened import unit
+from tasks.audit.whitening import unit
 
 
 def heaps(count, heaps=3, seed=0):

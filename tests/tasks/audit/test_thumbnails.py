@@ -6,9 +6,9 @@ from PIL import Image
 
 from tasks.audit import thumbnails as module
 from tasks.audit.thumbnails import thumbnail_of, thumbnails
-from tasks.common.errors import DataError
-from tasks.common.pack import read_pack
-from tasks.common.thumbnails import SIDE
+from tasks.common.core.errors import DataError
+from tasks.common.data.feature_set import read_pack
+from tasks.common.feature_cache.thumbnails import SIDE
 
 
 def test_every_image_has_a_small_version_in_the_packs_order(finished_paths):

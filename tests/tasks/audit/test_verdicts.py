@@ -1,7 +1,7 @@
 import pytest
 
 from tasks.audit.verdicts import Verdict, failure, warnings
-from tasks.common.errors import DataError
+from tasks.common.core.errors import DataError
 
 
 def verdict(found, limit, action="warn", of=200, name="suspects"):

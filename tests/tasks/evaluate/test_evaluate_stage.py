@@ -6,13 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.common.calibration import Calibration
-from tasks.common.engine import Engine
-from tasks.common.files import read_json, write_json
-from tasks.common.heads import LinearHead
-from tasks.common.images import EvalTransform, load
-from tasks.common.pack import read_pack
-from tasks.common.paths import Paths
+from tasks.common.core.files import read_json, write_json
+from tasks.common.core.paths import Paths
+from tasks.common.data.feature_set import read_pack
+from tasks.common.engines.openvino import Engine
+from tasks.common.heads.calibration import Calibration
+from tasks.common.heads.heads import LinearHead
+from tasks.common.images.decode import EvalTransform, load
 
 
 def predictions(paths):
@@ -198,7 +198,7 @@ def test_the_choice_does_not_follow_the_test_figures(tuned, run_stage):
 def test_evaluating_a_frozen_head_without_looks_imports_no_torch(paths, repository):
     program = (
         "import sys, pathlib\n"
-        "from tasks.common.paths import Paths\n"
+        "from tasks.common.core.paths import Paths\n"
         "from tasks.evaluate.params import EvaluateParams\n"
         "from tasks.evaluate.stage import run\n"
         "run(EvaluateParams(looks=0), Paths(pathlib.Path(sys.argv[1])))\n"

@@ -6,12 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.common import metrics as figures
-from tasks.common.calibration import Calibration
-from tasks.evaluate import multilabel, outcome, regression
-from tasks.evaluate.outcome import Outcome
+from tasks.common.heads.calibration import Calibration
+from tasks.common.scoring import metrics as figures
+from tasks.evaluate import multilabel, regression
+from tasks.evaluate import predictions as outcome
 from tasks.evaluate.page import report_page
 from tasks.evaluate.params import EvaluateParams
+from tasks.evaluate.predictions import Outcome
 
 PARAMS = EvaluateParams(bootstrap=100, mistakes=3)
 CLASSES = ["cat", "dog", "<owl>"]

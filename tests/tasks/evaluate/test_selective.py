@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from tasks.common.calibration import Calibration
+from tasks.common.heads.calibration import Calibration
 from tasks.evaluate.selective import (
     abstention,
     abstention_text,

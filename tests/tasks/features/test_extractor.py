@@ -3,8 +3,8 @@
 import pytest
 
 from tasks.common.backbones import fetch
-from tasks.common.errors import WeightsError, WeightsUnreachable
-from tasks.common.paths import Paths
+from tasks.common.core.errors import WeightsError, WeightsUnreachable
+from tasks.common.core.paths import Paths
 from tasks.features.extractor import choose_extractor
 from tasks.features.params import FeaturesParams
 

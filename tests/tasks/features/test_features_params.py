@@ -1,7 +1,7 @@
 import pytest
 
-from tasks.common.errors import ParamsError
-from tasks.common.params import parse_section
+from tasks.common.core.errors import ParamsError
+from tasks.common.core.sections import parse_section
 from tasks.features.params import FeaturesParams
 
 

@@ -9,14 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.common.cache import FeatureCache, ids_of
-from tasks.common.engine import BATCH, Engine
-from tasks.common.errors import DataError, ParamsError, WeightsError
-from tasks.common.files import read_json
-from tasks.common.images import decode_bands, load
-from tasks.common.manifest import read_manifest, write_table
-from tasks.common.pack import read_pack
-from tasks.common.paths import Paths
+from tasks.common.core.errors import DataError, ParamsError, WeightsError
+from tasks.common.core.files import read_json
+from tasks.common.core.paths import Paths
+from tasks.common.data.feature_set import read_pack
+from tasks.common.data.manifest import read_manifest, write_table
+from tasks.common.engines.openvino import BATCH, Engine
+from tasks.common.feature_cache.segments import FeatureCache, ids_of
+from tasks.common.images.decode import decode_bands, load
 
 
 def cache_folders(paths):
@@ -142,8 +142,8 @@ def test_a_run_that_fails_keeps_what_it_has_computed_and_the_earlier_pack(paths,
 
 PROGRAM = """
 import pathlib, sys, time
-import tasks.common.cache as cache, tasks.features.stage as stage
-from tasks.common.paths import Paths
+import tasks.common.feature_cache.segments as cache, tasks.features.stage as stage
+from tasks.common.core.paths import Paths
 from tasks.features.params import FeaturesParams
 
 class Counting(cache.FeatureCache):
@@ -316,7 +316,7 @@ def test_figures_tell_statistics_of_the_features(paths, run_stage):
 def test_a_run_for_which_all_is_known_imports_no_torch(paths, repository):
     program = (
         "import sys, pathlib\n"
-        "from tasks.common.paths import Paths\n"
+        "from tasks.common.core.paths import Paths\n"
         "from tasks.features.params import FeaturesParams\n"
         "from tasks.features.stage import run\n"
         "params = FeaturesParams(backbone='test_efficientnet', weights='random', precision='f32')\n"

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tasks.common.augment import Augment, named_recipe
-from tasks.common.images import EvalTransform
+from tasks.common.augmentation.augment import Augment, named_recipe
+from tasks.common.images.decode import EvalTransform
 from tasks.finetune.augmented import VIEWS, augmented_sheet
 
 

@@ -11,22 +11,22 @@ import pytest
 import torch
 
 from tasks.common.backbones.graph import read_graph
-from tasks.common.cache import count_images
-from tasks.common.calibrating import calibrate
-from tasks.common.calibration import Calibration
 from tasks.common.candidates import read_candidates
-from tasks.common.engine import Engine
-from tasks.common.errors import GraftError, ParamsError
-from tasks.common.files import read_json
-from tasks.common.heads import LinearHead
-from tasks.common.images import load
-from tasks.common.metrics import accuracy, log_loss
-from tasks.common.pack import read_pack
-from tasks.common.paths import Paths
+from tasks.common.core.errors import GraftError, ParamsError
+from tasks.common.core.files import read_json
+from tasks.common.core.paths import Paths
+from tasks.common.data.feature_set import read_pack
+from tasks.common.engines.openvino import Engine
+from tasks.common.feature_cache.segments import count_images
+from tasks.common.heads.calibration import Calibration
+from tasks.common.heads.heads import LinearHead
+from tasks.common.images.decode import load
+from tasks.common.scoring.metrics import accuracy, log_loss
+from tasks.common.scoring.temperature import calibrate
 
 PROGRAM = """
 import json, pathlib, sys
-from tasks.common.paths import Paths
+from tasks.common.core.paths import Paths
 from tasks.finetune.params import FinetuneParams
 from tasks.finetune.stage import run
 run(FinetuneParams(**json.loads(sys.argv[2])), Paths(pathlib.Path(sys.argv[1])))
@@ -250,7 +250,7 @@ def test_a_later_decision_against_training_removes_what_was_trained(tuned_paths,
 
 
 def test_norm_changes_only_norm_layers(paths, run_stage, tiny_network):
-    from tasks.finetune.layers import is_norm
+    from tasks.finetune.param_groups import is_norm
 
     run_stage("finetune", paths, mode="on", layers="norm", epochs=2, batch_size=8, learning_rate=0.1, precision="f32")
     norms = {
@@ -283,9 +283,9 @@ def test_maps_too_large_for_half_precision_say_what_to_set_instead(paths, run_st
 
 
 def test_the_last_stage_changes_nothing_before_the_cut(staged_paths, tiny_network):
-    cut = read_json(staged_paths.finetune / "decision.json")["settled"]["cut_before"]
+    split_network = read_json(staged_paths.finetune / "decision.json")["settled"]["cut_before"]
     names = [name for name, _ in tiny_network.named_modules()]
-    after = {name for name in names if names.index(name) >= names.index(cut)}
+    after = {name for name in names if names.index(name) >= names.index(split_network)}
     found = changed(staged_paths, tiny_network)
     assert found
     assert {name.rpartition(".")[0] for name in found} <= after
@@ -329,9 +329,9 @@ def test_from_scratch_nothing_is_left_of_what_was_transferred(paths, run_stage, 
 
 
 def test_auto_stays_with_the_head_where_the_network_cannot_be_cut(poor_paths, run_stage, monkeypatch):
-    from tasks.finetune import cut
+    from tasks.finetune import split_network
 
-    monkeypatch.setattr(cut, "AGREE", -1.0)  # as if the two parts were never the network
+    monkeypatch.setattr(split_network, "AGREE", -1.0)  # as if the two parts were never the network
     changes = {"layers": "last_stage", "min_images": 1, "budget_minutes": 60, "batch_size": 8}
     record = run_stage("finetune", poor_paths, mode="auto", **changes)
     assert "test_efficientnet cannot be cut for its last stage" in record.facts["reason"]
@@ -366,7 +366,7 @@ def test_what_fails_in_several_processes_fails_here(paths, run_stage):
 
 KILLED = """
 import json, pathlib, sys
-from tasks.common.paths import Paths
+from tasks.common.core.paths import Paths
 from tasks.finetune.params import FinetuneParams
 from tasks.finetune.stage import run
 run(FinetuneParams(**json.loads(sys.argv[2])), Paths(pathlib.Path(sys.argv[1])))

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tasks.common import logistic as solver
+from tasks.common.solvers import logistic as solver
 from tasks.head import logistic
 from tasks.head.estimator import check
 from tasks.head.logistic import LogisticRegression

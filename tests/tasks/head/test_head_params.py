@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from tasks.common.errors import ParamsError
-from tasks.common.params import parse_section
+from tasks.common.core.errors import ParamsError
+from tasks.common.core.sections import parse_section
 from tasks.head.params import HeadParams
 
 

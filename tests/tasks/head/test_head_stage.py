@@ -6,14 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.common.calibrating import calibrate
-from tasks.common.calibration import Calibration
-from tasks.common.errors import DataError, GraftError, ParamsError
-from tasks.common.heads import LinearHead, load_head
-from tasks.common.manifest import write_table
-from tasks.common.metrics import accuracy, log_loss
-from tasks.common.pack import read_pack
-from tasks.common.paths import Paths
+from tasks.common.core.errors import DataError, GraftError, ParamsError
+from tasks.common.core.paths import Paths
+from tasks.common.data.feature_set import read_pack
+from tasks.common.data.manifest import write_table
+from tasks.common.heads.calibration import Calibration
+from tasks.common.heads.heads import LinearHead, load_head
+from tasks.common.scoring.metrics import accuracy, log_loss
+from tasks.common.scoring.temperature import calibrate
 
 
 @pytest.fixture
@@ -326,7 +326,7 @@ def test_no_features_name_the_stage_that_makes_them(tmp_path, run_stage):
 def test_the_head_is_trained_without_torch(paths, repository):
     program = (
         "import sys, pathlib\n"
-        "from tasks.common.paths import Paths\n"
+        "from tasks.common.core.paths import Paths\n"
         "from tasks.head.params import HeadParams\n"
         "from tasks.head.stage import run\n"
         "run(HeadParams(strengths=2), Paths(pathlib.Path(sys.argv[1])))\n"

@@ -3,9 +3,9 @@ import pytest
 from sklearn.linear_model import Ridge as ScikitRidge
 from sklearn.linear_model import RidgeClassifier
 
-from tasks.common.basis import rotate
-from tasks.common.heads import sigmoid, softmax
-from tasks.common.metrics import log_loss
+from tasks.common.heads.heads import sigmoid, softmax
+from tasks.common.scoring.metrics import log_loss
+from tasks.common.solvers.principal_axes import rotate
 from tasks.head import ridge
 from tasks.head.estimator import check
 from tasks.head.ridge import Ridge

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from tasks.common.errors import GraftError
-from tasks.common.heads import LinearHead
+from tasks.common.core.errors import GraftError
+from tasks.common.heads.heads import LinearHead
 from tasks.head.estimator import Trained, check
 from tasks.head.search import Fold, Held, search
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tasks.common.errors import DataError
+from tasks.common.core.errors import DataError
 from tasks.preprocess.labels import read_labels
 from tasks.preprocess.scan import read_table, scan
 

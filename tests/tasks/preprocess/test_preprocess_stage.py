@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from tasks.common.errors import DataError
-from tasks.common.manifest import COLUMNS, read_manifest
-from tasks.common.paths import Paths
+from tasks.common.core.errors import DataError
+from tasks.common.core.paths import Paths
+from tasks.common.data.manifest import COLUMNS, read_manifest
 from tasks.preprocess import stage as module
 from tasks.preprocess.check import look
 from tasks.preprocess.params import PreprocessParams

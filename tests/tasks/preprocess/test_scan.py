@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from tasks.common.errors import DataError
+from tasks.common.core.errors import DataError
 from tasks.preprocess.scan import given_splits, hidden, list_files, scan
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.common.errors import DataError
+from tasks.common.core.errors import DataError
 from tasks.preprocess.walk import BROKEN, OUTSIDE, copy_regular, list_files, open_regular, walk
 
 

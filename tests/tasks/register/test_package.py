@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import tasks
-from tasks.common.calibration import Calibration
+from tasks.common.heads.calibration import Calibration
 from tasks.register.package import MODULES, REQUIREMENTS, copy_code
 
 

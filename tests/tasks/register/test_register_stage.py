@@ -5,12 +5,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.common.calibration import Calibration
-from tasks.common.errors import GraftError
-from tasks.common.files import read_json, write_json
-from tasks.common.heads import LinearHead, NeighbourHead
-from tasks.common.manifest import write_table
-from tasks.common.paths import Paths
+from tasks.common.core.errors import GraftError
+from tasks.common.core.files import read_json, write_json
+from tasks.common.core.paths import Paths
+from tasks.common.data.manifest import write_table
+from tasks.common.heads.calibration import Calibration
+from tasks.common.heads.heads import LinearHead, NeighbourHead
 from tasks.register import stage as register
 from tasks.register.package import write_package
 from tasks.register.stage import predict_in_fresh_process

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from tasks.common.calibration import Calibration
-from tasks.common.heads import LinearHead
-from tasks.common.pack import read_pack
+from tasks.common.data.feature_set import read_pack
+from tasks.common.heads.calibration import Calibration
+from tasks.common.heads.heads import LinearHead
 from tasks.register.serving import ImageClassifier
 
 

@@ -11,9 +11,9 @@ from tasks.common.backbones.adapt import over_channels
 from tasks.common.backbones.graph import convert, read_graph
 from tasks.common.backbones.spec import Form
 from tasks.common.backbones.weights import WeightsSource
-from tasks.common.engine import Engine
-from tasks.common.errors import ParamsError
-from tasks.common.torch_engine import TorchEngine
+from tasks.common.core.errors import ParamsError
+from tasks.common.engines.openvino import Engine
+from tasks.common.engines.torch import TorchEngine
 
 CONVOLUTIONAL, FIXED = "test_efficientnet", "test_vit"
 RANDOM = WeightsSource("random", "seed 0")

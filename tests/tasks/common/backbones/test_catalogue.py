@@ -3,7 +3,7 @@ import timm
 
 from tasks.common.backbones.anatomy import facts_of
 from tasks.common.backbones.catalogue import CATALOGUE, entry_of, timm_name
-from tasks.common.errors import ParamsError
+from tasks.common.core.errors import ParamsError
 
 IN_TIMM = [entry for entry in CATALOGUE if timm.is_model(entry.timm)]
 

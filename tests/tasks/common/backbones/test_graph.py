@@ -15,8 +15,8 @@ from tasks.common.backbones.graph import _folder, backbone_graph, convert, is_wh
 from tasks.common.backbones.network import eval_transform, state_sha256
 from tasks.common.backbones.spec import AS_TRAINED, Form, Spec
 from tasks.common.backbones.weights import WeightsSource
-from tasks.common.engine import Engine
-from tasks.common.errors import ParamsError, WeightsError
+from tasks.common.core.errors import ParamsError, WeightsError
+from tasks.common.engines.openvino import Engine
 
 HUB = WeightsSource("hub", "test_efficientnet")
 

@@ -16,8 +16,8 @@ from tasks.common.backbones.keras_layers import keras_network
 from tasks.common.backbones.keras_variants import become_keras
 from tasks.common.backbones.spec import Form
 from tasks.common.backbones.weights import WeightsSource
-from tasks.common.engine import Engine
-from tasks.common.errors import WeightsError
+from tasks.common.core.errors import WeightsError
+from tasks.common.engines.openvino import Engine
 
 FEW = "MobileNetV2"
 """The network with the fewest weights."""

@@ -12,7 +12,7 @@ from tasks.common.backbones import fetch, network
 from tasks.common.backbones.catalogue import entry_of
 from tasks.common.backbones.spec import Form
 from tasks.common.backbones.weights import WeightsSource, find_weights
-from tasks.common.errors import ParamsError, WeightsError, WeightsUnreachable, may_pass
+from tasks.common.core.errors import ParamsError, WeightsError, WeightsUnreachable, may_pass
 
 TINY = "test_efficientnet"
 RANDOM = WeightsSource("random", "seed 0")

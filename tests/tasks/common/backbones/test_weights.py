@@ -20,7 +20,7 @@ from tasks.common.backbones.weights import (
     read_state,
     same_weights,
 )
-from tasks.common.errors import WeightsError
+from tasks.common.core.errors import WeightsError
 
 LITE0 = "tf_efficientnet_lite0"
 LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"

@@ -1,0 +1,1 @@
+"""What is known of pretrained networks, and what they see."""

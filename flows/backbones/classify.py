@@ -1,0 +1,181 @@
+"""`graft classify`: what a pre-trained network with its own classifier sees in pictures, without any training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from tasks.common.backbones.catalogue import timm_name
+from tasks.common.backbones.graph import Graph, backbone_graph
+from tasks.common.backbones.spec import Form
+from tasks.common.backbones.weights import find_weights
+from tasks.common.core.errors import DataError, ParamsError, WeightsError
+from tasks.common.core.files import read_json, write_shared_json
+from tasks.common.core.progress import say
+from tasks.common.engines.openvino import Engine
+from tasks.common.heads.heads import softmax
+from tasks.common.images.decode import Pixels, UnreadableImage, WrongForm, decode
+from tasks.features.params import FeaturesParams
+from tasks.preprocess.scan import hidden, list_files
+
+from ..runtime.locations import Place
+from ..runtime.params import load_params
+from .table import timm_name_of
+
+Labels = list[tuple[str, str]]
+"""Of each class of ImageNet (WordNet's number, names), in the order of the classifier's rows."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What was seen in one file.
+
+    Attributes:
+        guesses: (WordNet's number, names, probability), the likeliest first; empty if the file could not be read.
+        error: why it could not.
+    """
+
+    file: str
+    guesses: tuple[tuple[str, str, float], ...] = ()
+    error: str = ""
+
+    def row(self) -> dict[str, Any]:
+        """For JSON."""
+        if self.error:
+            return {"file": self.file, "error": self.error}
+        keys = ("synset", "label", "probability")
+        return {"file": self.file, "predictions": [dict(zip(keys, guess)) for guess in self.guesses]}
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A network with its classifier, ready to look at pictures."""
+
+    graph: Graph
+    labels: Labels
+    compiled: Path
+
+    def look(self, files: Sequence[Path], top: int) -> Iterator[Seen]:
+        """What is in each file, in order; one that cannot be read does not stop the others."""
+        engine = Engine(self.graph.xml, "f32", self.compiled)
+        errors: dict[int, str] = {}
+        for start, logits_NK in engine.stream(_loader(files, self.graph, errors), len(files)):
+            for place, probabilities in enumerate(softmax(logits_NK.astype(np.float64)), start):
+                if place in errors:
+                    yield Seen(str(files[place]), error=errors.pop(place))
+                else:
+                    yield Seen(str(files[place]), self._likeliest(probabilities, top))
+
+    def _likeliest(self, probabilities_K: npt.NDArray[np.float64], top: int) -> tuple[tuple[str, str, float], ...]:
+        order = np.argsort(-probabilities_K, kind="stable")[:top]
+        return tuple((*self.labels[k], round(float(probabilities_K[k]), 6)) for k in order)
+
+
+def _loader(files: Sequence[Path], graph: Graph, errors: dict[int, str]) -> Callable[[int], Pixels]:
+    """Gives file i as pixels, black ones and an entry in `errors` if it cannot be read."""
+    transform = graph.spec.transform
+
+    def load(number: int) -> Pixels:
+        try:
+            return transform(decode(files[number]))
+        except (OSError, UnreadableImage, Image.DecompressionBombError) as error:
+            errors[number] = _reason(error)
+            return np.zeros((transform.height, transform.width, 3), np.uint8)
+
+    return load
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    if isinstance(error, Image.DecompressionBombError):
+        return "more pixels than Pillow takes"
+    if isinstance(error, WrongForm):
+        return str(error)
+    return "not an image" if "cannot identify" in str(error) else f"damaged: {error}"
+
+
+def files_of(paths: Sequence[Path]) -> list[Path]:
+    """The files themselves, and those of folders as `graft import` finds them: all below, without hidden ones.
+
+    Raises:
+        DataError: there are none.
+    """
+    files = []
+    for path in paths:
+        inside = [path / name for name in list_files(path) if not hidden(name)] if path.is_dir() else [path]
+        files += inside
+    if not files:
+        raise DataError(
+            "there is nothing to look at",
+            got=", ".join(map(str, paths)),
+            allowed="pictures, or folders of pictures",
+            todo="name a picture, or a folder that has files other than hidden ones",
+        )
+    return files
+
+
+def classifier_for(backbone: str | None, weights: str | None, place: Place) -> Classifier:
+    """The network that is asked for; what is not said is as in the project's params.yaml, or Graft's default.
+
+    Raises:
+        ParamsError: no such network, or one without known labels.
+        WeightsError: no weights, another network's, or weights without the classifier or with another.
+    """
+    chosen = load_params(place.root / "params.yaml")["features"] if place.root else FeaturesParams()
+    assert isinstance(chosen, FeaturesParams)
+    pinned = chosen.weights_sha256 if backbone is None and weights is None else None
+    wanted = weights or ("auto" if backbone else chosen.weights)
+    name = timm_name(backbone or chosen.backbone, wanted)
+    source = find_weights(name, wanted, place.weights, pinned, "logits")
+    if place.root is None and not (place.cache / "graphs").is_dir():
+        say(f"not in a project: the network's graph is kept in {place.cache}")
+    if source.kind == "random":
+        say(f"warning: {name} has random weights, so what it sees means nothing")
+    labels = _labels(name, place.cache)
+    graph = backbone_graph(name, source, place.cache, Form(output="logits"))
+    if graph.spec.dimension != len(labels):
+        raise WeightsError(
+            f"the labels of these weights of {name} are not known",
+            got=f"{graph.spec.dimension:,} classes in {source.kind}: {source.where}",
+            allowed=f"{len(labels):,} classes, as in its pre-training",
+            todo="take the weights of the pre-training; what you trained yourself is served from its package",
+        )
+    return Classifier(graph, labels, place.cache / "compiled")
+
+
+def _labels(name: str, cache: Path) -> Labels:
+    """The classes' names, remembered: importing timm takes seconds.
+
+    Raises:
+        ParamsError: there is no such network, it has no classifier, or timm does not know its labels.
+    """
+    memory = cache / "labels" / f"{name}.json"
+    if not memory.is_file():
+        write_shared_json(memory, _labels_from_timm(timm_name_of(name)))
+    return [(synset, label) for synset, label in read_json(memory)]
+
+
+def _labels_from_timm(name: str) -> Labels:
+    import timm
+    from timm.data import ImageNetInfo, infer_imagenet_subset
+
+    from tasks.common.backbones import network  # noqa: F401  (timm then knows our own as well)
+
+    classes = timm.get_pretrained_cfg(name).num_classes
+    subset = infer_imagenet_subset({"num_classes": classes})
+    if subset is None:
+        raise ParamsError(
+            f"the labels of {name} are not known",
+            got=f"{classes:,} outputs" if classes else "weights without a classifier",
+            allowed="a network that was trained on ImageNet (1,000 labels and timm's larger sets)",
+            todo="name another with --backbone, such as tf_efficientnet_lite0 or ResNet50",
+        )
+    info = ImageNetInfo(subset)
+    return list(zip(info.label_names(), info.label_descriptions()))

@@ -1,0 +1,199 @@
+"""`graft models`: the Keras table's networks, any network of timm, and what is on this machine of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+from tasks.common import backbones
+from tasks.common.backbones.catalogue import CATALOGUE, Entry, entry_of
+from tasks.common.backbones.weights import at_hand
+from tasks.common.core.errors import ParamsError, WeightsError, nearest
+from tasks.common.core.files import json_digest, read_json, sha256, write_shared_json
+
+from ..runtime.locations import Place
+from . import throughput
+
+Row = dict[str, Any]
+"""One network for a table or JSON; a figure that is not known is None."""
+
+
+def rows_of(names: Sequence[str], place: Place) -> list[Row]:
+    """A row for each name of Keras or timm; without names, for the whole Keras table.
+
+    Raises:
+        ParamsError: neither Keras nor timm knows a name.
+    """
+    entries = [(entry_of(name), timm_name_of(name)) for name in names] or [(e, e.pretrained) for e in CATALOGUE]
+    facts = _remembered("facts_of", [timm for _, timm in entries], place.cache)
+    speeds = throughput.measured(place.cache)
+    return [_row(entry, timm, facts[timm], speeds.get(timm), place) for entry, timm in entries]
+
+
+def timm_name_of(name: str) -> str:
+    """timm's name, with the tag for frozen features where `name` is one of Keras'.
+
+    Raises:
+        ParamsError: neither Keras nor timm knows the name.
+    """
+    entry = entry_of(name)
+    if entry is not None and name.lower() == entry.name.lower():
+        return entry.pretrained
+    if entry is not None and name in (entry.timm, entry.pretrained, f"{entry.timm}.{entry.tuned}"):
+        return name
+    import timm
+
+    from tasks.common.backbones.network import is_known
+
+    if is_known(name):
+        return name
+    architecture = name.partition(".")[0]
+    tags = timm.list_pretrained(f"{architecture}.*") if timm.is_model(architecture) else []
+    known = tags or [*(e.name for e in CATALOGUE), *timm.list_models()]
+    raise ParamsError(
+        "no such network",
+        got=name,
+        allowed=", ".join(tags) or "a name of the Keras table (`graft models`) or of timm (`graft models WORD --all`)",
+        todo=nearest(name, known) or f"search for a part of it: graft models {name[:4]} --all",
+    )
+
+
+def _row(entry: Entry | None, timm: str, facts: Row | None, speed: Row | None, place: Place) -> Row:
+    found = at_hand(timm, place.weights)
+    tag = (facts or {}).get("tag") or timm.partition(".")[2]
+    published = entry.published if entry else {}
+    here, tuned = published.get(tag, (None, None)), published.get(entry.tuned if entry else "", (None, None))
+    return {
+        "name": entry.name if entry else None,
+        "timm": timm,
+        "tag": tag or None,
+        "tuned": f"{entry.timm}.{entry.tuned}" if entry and entry.tuned else None,
+        "megabytes": entry.megabytes if entry else None,
+        "top1": entry.top1 if entry else None,
+        "top5": entry.top5 if entry else None,
+        "parameters_millions": entry.parameters if entry else None,
+        "depth": entry.depth if entry else None,
+        "timm_top1": here[0],
+        "timm_top5": here[1],
+        "tuned_top1": tuned[0],
+        "tuned_top5": tuned[1],
+        **{key: (facts or {}).get(key) for key in ("parameters", "features", "labels", "input", "licence")},
+        "at_hand": f"{found.kind}: {found.where}" if found else None,
+        "images_per_second": speed["openvino"] if speed else None,
+        "precision": speed["precision"] if speed else None,
+        "torch_images_per_second": speed["torch"] if speed else None,
+    }
+
+
+def _remembered(what: Literal["facts_of", "dissect"], names: Iterable[str], cache: Path) -> dict[str, Row | None]:
+    """What a function of `anatomy` says of networks, None for those that are not in timm; kept, because importing timm
+    takes seconds, until timm or our own code is another."""
+    memory, key = cache / "models" / f"{what}.json", {"timm": version("timm"), "code": _code()}
+    try:
+        kept = read_json(memory)
+    except (FileNotFoundError, ValueError):  # none yet, or cut short by a crash
+        kept = {}
+    known: dict[str, Row | None] = kept["networks"] if kept.get("key") == key else {}
+    missing = [name for name in names if name not in known]
+    if missing:
+        from tasks.common.backbones import anatomy
+        from tasks.common.backbones.network import is_known
+
+        known |= {name: getattr(anatomy, what)(name) if is_known(name) else None for name in missing}
+        write_shared_json(memory, {"key": key, "networks": known})
+    return known
+
+
+def _code() -> str:
+    """A hash of the modules that build networks and look at them."""
+    return json_digest({file.name: sha256(file) for file in Path(backbones.__path__[0]).glob("*.py")})
+
+
+def measure(names: Sequence[str], place: Place) -> None:
+    """Measures networks by their names; without names those of the Keras table whose weights are at hand.
+
+    Raises:
+        ParamsError: neither Keras nor timm knows a name.
+        WeightsError: none was named and there are no weights.
+    """
+    chosen = [timm_name_of(name) for name in names]
+    chosen = chosen or [entry.pretrained for entry in CATALOGUE if at_hand(entry.pretrained, place.weights)]
+    if not chosen:
+        raise WeightsError(
+            "no weights of the table's networks are on this machine",
+            allowed="names: they are measured with random weights, which takes as long",
+            todo="graft models ResNet50 MobileNetV2 --measure",
+        )
+    throughput.measure(chosen, place)
+
+
+def search(query: str, place: Place) -> list[Row]:
+    """All weights and untrained architectures of timm whose name has `query` in it, or fits its wildcards (* ? [).
+
+    Raises:
+        ParamsError: there are none.
+    """
+    import timm
+
+    from tasks.common.backbones import network  # noqa: F401  (timm then knows our own as well)
+
+    tagged = timm.list_pretrained()
+    bare = set(timm.list_models()) - {name.partition(".")[0] for name in tagged}
+    pattern = query.lower() if set(query) & set("*?[") else f"*{query.lower()}*"
+    found = [name for name in sorted([*tagged, *bare]) if fnmatchcase(name.lower(), pattern)]
+    if not found:
+        raise ParamsError(
+            "timm has no network of such a name",
+            got=query,
+            allowed="a part of a name, or a pattern with * and ?",
+            todo=nearest(query, timm.list_models()) or "try a shorter part: resnet, convnext, vit",
+        )
+    return [_found(name, timm.get_pretrained_cfg(name), place) for name in found]
+
+
+def _found(name: str, config: Any, place: Place) -> Row:
+    """What is known of weights without building the network."""
+    entry, hand = entry_of(name), at_hand(name, place.weights)
+    return {
+        "timm": name,
+        "name": entry.name if entry else None,
+        "pretrained": bool(config.url or config.hf_hub_id),
+        "labels": config.num_classes,
+        "input": list(config.input_size[1:]),
+        "licence": config.license or None,
+        "at_hand": f"{hand.kind}: {hand.where}" if hand else None,
+    }
+
+
+def describe(name: str, place: Place) -> Row:
+    """One network whole: the row of the table, how images reach it, its layers, and what Graft does with them.
+
+    Raises:
+        ParamsError: neither Keras nor timm knows the name.
+    """
+    row = rows_of([name], place)[0]
+    facts = _remembered("facts_of", [row["timm"]], place.cache)[row["timm"]]
+    parts = _remembered("dissect", [row["timm"]], place.cache)[row["timm"]]
+    if facts is None or parts is None:
+        return row
+    entry = entry_of(row["timm"]) if row["name"] else None
+    files = {"keras_file": entry.keras.path, "keras_notop_file": entry.keras_notop.path} if entry else {}
+    geometry = {key: facts[key] for key in ("crop", "interpolation", "mean", "std")}
+    return {**row, **files, **geometry, **parts, "params": _lines(row, name, parts["pooled"], bool(parts["hidden"]))}
+
+
+def _lines(row: Row, name: str, pooled: int | None, hidden: bool) -> list[str]:
+    """What to put into params.yaml."""
+    entry = entry_of(row["timm"])
+    frozen = row["name"] if row["name"] and row["name"].lower() == name.lower() else row["timm"]
+    lines = ["features:", f"  backbone: {frozen}"]
+    if row["tuned"] and row["tuned"] != row["timm"]:
+        lines[1] += f"   # to fine-tune: {row['tuned']}"
+    if entry is not None and not entry.frozen:
+        lines.append("  weights: keras   # timm has none")
+    if hidden and pooled:
+        lines.append(f"  output: pre_logits   # or pooled: {pooled:,} features")
+    return lines

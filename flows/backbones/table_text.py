@@ -1,0 +1,249 @@
+"""How `graft models` looks: tables that fit the terminal, and Markdown."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from .table import Row
+
+CAPTION = (
+    "MB, top-1, top-5, params, depth: Keras' table. timm top-1: timm's, for these weights and input.",
+    "graft models NAME shows one network whole; graft models WORD --all searches timm.",
+)
+
+PIPE = 100
+"""Columns of text where there is no terminal to ask."""
+
+LONGEST = 27
+"""A longer name goes on in the next line; but for one, timm's names of the Keras table's networks are shorter."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table.
+
+    Attributes:
+        title: with a line break where it has two lines.
+        show: the cell of a row.
+        rank: columns of a higher rank are left out first where the terminal is narrow; None only with --wide.
+    """
+
+    title: str
+    show: Callable[[Row], str]
+    rank: int | None = None
+    left: bool = False
+
+    def width(self, rows: Sequence[Row]) -> int:
+        cells = [*self.title.split("\n")] + [self.show(row) for row in rows]
+        return min(max(map(len, cells)), LONGEST)
+
+
+def _plain(key: str, form: str = "{}") -> Callable[[Row], str]:
+    return lambda row: "-" if row.get(key) is None else form.format(row[key])
+
+
+def _input(row: Row) -> str:
+    if not row.get("input"):
+        return "-"
+    height, width = row["input"]
+    return str(height) if height == width else f"{height}x{width}"
+
+
+def _parameters(row: Row) -> str:
+    """In millions: Keras' figure, or timm's."""
+    if row["parameters_millions"] is not None:
+        return f"{row['parameters_millions']:.1f}"
+    return "-" if row["parameters"] is None else f"{row['parameters'] / 1e6:.1f}"
+
+
+def _rate(key: str) -> Callable[[Row], str]:
+    return lambda row: "-" if row[key] is None else f"{row[key]:.0f}" if row[key] >= 10 else f"{row[key]:.1f}"
+
+
+def _here(row: Row) -> str:
+    return row["at_hand"].partition(":")[0] if row["at_hand"] else "no"
+
+
+TABLE = (
+    Column("network", lambda row: row["name"] or row["timm"], 0, left=True),
+    Column("timm weights,\nfor frozen features", lambda row: row["timm"], 7, left=True),
+    Column("MB", _plain("megabytes"), 2),
+    Column("top-1", _plain("top1", "{:.1f}"), 1),
+    Column("top-5", _plain("top5", "{:.1f}"), 9),
+    Column("timm\ntop-1", _plain("timm_top1", "{:.1f}"), 8),
+    Column("params\nM", _parameters, 2),
+    Column("depth", _plain("depth"), 9),
+    Column("feat-\nures", _plain("features"), 3),
+    Column("input\npx", _input, 5),
+    Column("here", _here, 4, left=True),
+    Column("img/s", _rate("images_per_second"), 6),
+    Column("timm\ntop-5", _plain("timm_top5", "{:.1f}")),
+    Column("timm weights,\nto fine-tune", _plain("tuned"), left=True),
+    Column("their\ntop-1", _plain("tuned_top1", "{:.1f}")),
+    Column("timm's\nparameters", _plain("parameters", "{:,}")),
+    Column("torch\nimg/s", _rate("torch_images_per_second")),
+    Column("licence", _plain("licence"), left=True),
+)
+
+FOUND = (
+    Column("timm weights", lambda row: row["timm"], 0, left=True),
+    Column("Keras", _plain("name"), 3, left=True),
+    Column("input\npx", _input, 1),
+    Column("labels", _plain("labels"), 2),
+    Column("here", _here, 1, left=True),
+    Column("licence", _plain("licence"), 2, left=True),
+)
+
+
+def print_table(columns: Sequence[Column], rows: Sequence[Row], *, wide: bool = False) -> None:
+    """As many columns as fit, those first that matter most; with `wide` all of them, however long the lines."""
+    room = _room()
+    shown = list(columns) if wide else fitting(columns, rows, room)
+    table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False)
+    for column in shown:
+        table.add_column(
+            column.title,
+            justify="left" if column.left else "right",
+            overflow="fold",
+            no_wrap=wide,
+            width=None if wide else column.width(rows),
+        )
+    for row in rows:
+        table.add_row(*(escape(column.show(row)) for column in shown))
+    Console(width=10_000 if wide else room).print(table, crop=False)
+
+
+def fitting(columns: Sequence[Column], rows: Sequence[Row], room: int) -> list[Column]:
+    """The columns that fit into `room` characters, in their order; those without a figure are left out."""
+    left, chosen = room + 1, set[int]()
+    ranked = [(column.rank, place) for place, column in enumerate(columns) if column.rank is not None]
+    for rank, place in sorted(ranked):
+        column = columns[place]
+        needed = column.width(rows) + 1
+        told = any(column.show(row) != "-" for row in rows)
+        if told and (needed <= left or rank == 0):
+            chosen.add(place)
+            left -= needed
+    return [column for place, column in enumerate(columns) if place in chosen]
+
+
+def _room() -> int:
+    return Console().width if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPE
+
+
+def markdown(columns: Sequence[Column], rows: Sequence[Row]) -> str:
+    """All columns that hold something."""
+    told = [column for column in columns if any(column.show(row) not in ("-", "no") for row in rows)]
+    lines = ["| " + " | ".join(column.title.replace("-\n", "").replace("\n", " ") for column in told) + " |"]
+    lines.append("| " + " | ".join("---" if column.left else "---:" for column in told) + " |")
+    lines += ["| " + " | ".join(column.show(row).replace("|", "\\|") for column in told) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def print_network(found: Row) -> None:
+    """One network whole."""
+    console = Console(width=_room(), highlight=False)
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for key, value in facts_lines(found):
+        table.add_row(key, escape(value))
+    console.print(table)
+    if "stages" not in found:
+        return
+    console.print()
+    console.print(_stage_table(found))
+    console.print()
+    for line in found["params"]:
+        console.print(escape(line), soft_wrap=True)
+
+
+def facts_lines(found: Row) -> list[tuple[str, str]]:
+    """What is known of a network, as (what, value)."""
+    lines = [("network", found["name"] or found["timm"])]
+    if found["name"]:
+        lines.append(
+            (
+                "Keras' table",
+                f"{found['megabytes']} MB, top-1 {found['top1']} %, top-5 {found['top5']} %, "
+                f"{found['parameters_millions']} M parameters, depth {found['depth']}",
+            )
+        )
+    if found["parameters"] is None:
+        return [*lines, ("timm", "has no such network")]
+    weights = found["timm"] if "." in found["timm"] else f"{found['timm']}, tag {found['tag'] or 'none'}"
+    lines.append(("timm", weights + _accuracy(found["timm_top1"], found["timm_top5"])))
+    if found["tuned"] and found["tuned"] != found["timm"]:
+        lines.append(("to fine-tune", found["tuned"] + _accuracy(found["tuned_top1"], found["tuned_top5"])))
+    if "keras_file" in found:
+        lines.append(("Keras' weights", f"{found['keras_file']}; without its classifier {found['keras_notop_file']}"))
+    lines.append(("licence", found["licence"] or "not said"))
+    lines.append(("weights here", found["at_hand"] or "no"))
+    if found["images_per_second"]:
+        lines.append(
+            (
+                "images/s here",
+                f"{found['images_per_second']} with OpenVINO ({found['precision']}), "
+                f"{found['torch_images_per_second']} with torch (f32)",
+            )
+        )
+    if "crop" in found:
+        lines += _geometry(found) + _use(found)
+    return lines
+
+
+def _accuracy(top1: float | None, top5: float | None) -> str:
+    return "" if top1 is None else f" (top-1 {top1:.1f} %, top-5 {top5:.1f} %, as timm publishes)"
+
+
+def _geometry(found: Row) -> list[tuple[str, str]]:
+    height, width = found["input"]
+    numbers = [", ".join(f"{value:.3g}" for value in found[key]) for key in ("mean", "std")]
+    return [
+        ("input", f"{width} x {height} pixels, {found['interpolation']}, the crop keeps {found['crop']:.1%}"),
+        ("normalisation", f"mean {numbers[0]}; std {numbers[1]}"),
+    ]
+
+
+def _use(found: Row) -> list[tuple[str, str]]:
+    """What the pipeline does with the network's parts."""
+    body = found["parameters"] - found["classifier_parameters"]
+    replaced = ", ".join(f"{layer} ({' x '.join(map(str, shape))})" for layer, shape in found["classifier"].items())
+    lines = [
+        ("parameters", f"{found['parameters']:,} with its classifier"),
+        ("features", f"{found['features']:,} (output: pre_logits)"),
+        ("the head replaces", replaced or "nothing: these weights have no classifier"),
+        ("stage features", f"all of it is frozen: {body:,} parameters, and batch-norm statistics"),
+        ("stage finetune", "trains all of them and the head; batch-norm statistics as `finetune.batch_norm` says"),
+    ]
+    hidden = found["hidden"]
+    if hidden and found["pooled"]:
+        lines[2:2] = [
+            (
+                "",
+                f"{found['pooled']:,} (output: pooled), without {', '.join(hidden)} "
+                f"({sum(hidden.values()):,} parameters)",
+            )
+        ]
+    return lines
+
+
+def _stage_table(found: Row) -> Table:
+    table = Table("layers", box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False, show_edge=False)
+    table.add_column("output", justify="right")
+    table.add_column("parameters", justify="right")
+    for stage in found["stages"]:
+        layers = stage["first"] if stage["first"] == stage["last"] else f"{stage['first']} to {stage['last']}"
+        output = " x ".join(str(length) for length in stage["output"])
+        table.add_row(escape(layers), output, f"{stage['parameters']:,}")
+    if found["outside"]:
+        table.add_row("outside these layers", "", f"{found['outside']:,}")
+    return table

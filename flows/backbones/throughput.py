@@ -1,0 +1,152 @@
+"""`graft models --measure`: how many images a second networks take on this machine."""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tasks.common.backbones.spec import libraries
+from tasks.common.core.cores import cores
+from tasks.common.core.files import json_digest, read_json, write_shared_json
+from tasks.common.core.progress import progress, say
+
+from ..runtime.locations import Place
+
+ROUNDS = 5
+"""Of which the median is kept."""
+
+SECONDS = 1.0
+"""A round takes at least this long, so that starting the threads does not count."""
+
+
+def machine() -> dict[str, Any]:
+    """What a speed depends on, apart from what else runs."""
+    return {"processor": _processor(), "cores": cores(), **libraries()}
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:  # not Linux
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def measured(cache: Path) -> dict[str, dict[str, Any]]:
+    """timm name -> `openvino` and `torch` in images a second, `precision` of the former, `when`; of this machine."""
+    found: dict[str, dict[str, Any]] = _kept(cache).get(json_digest(machine()), {}).get("networks", {})
+    return found
+
+
+def _kept(cache: Path) -> dict[str, Any]:
+    try:
+        kept: dict[str, Any] = read_json(cache / "measured.json")
+    except (FileNotFoundError, ValueError):  # none yet, or cut short by a crash
+        return {}
+    return kept
+
+
+def measure(names: Sequence[str], place: Place) -> None:
+    """Measures networks by their timm names and keeps what was found; random weights where none are at hand.
+
+    Raises:
+        ParamsError: timm knows no such network.
+        WeightsError: a weights file is damaged.
+    """
+    with progress("measuring", len(names), "networks") as bar:
+        for name in names:
+            found = _measure(name, place)
+            kept, key = _kept(place.cache), json_digest(machine())
+            networks = {**kept.get(key, {}).get("networks", {}), name: found}
+            write_shared_json(
+                place.cache / "measured.json", {**kept, key: {"machine": machine(), "networks": networks}}
+            )
+            bar.add()
+            say(
+                f"{name}: {found['openvino']} images/s with OpenVINO ({found['precision']}), "
+                f"{found['torch']} with torch (f32)"
+            )
+
+
+def _measure(name: str, place: Place) -> dict[str, Any]:
+    from tasks.common.backbones import network
+    from tasks.common.backbones.graph import convert, read_graph
+    from tasks.common.backbones.weights import at_hand, find_weights
+
+    kind = "auto" if at_hand(name, place.weights) else "random"
+    source = find_weights(name, kind, place.weights)
+    model = network.create(name, source)
+    with tempfile.TemporaryDirectory(prefix="graft-") as folder:
+        convert(model, network.spec_of(model, name, source), Path(folder))
+        openvino, precision = _openvino(read_graph(Path(folder)).xml)
+    return {
+        "openvino": round(openvino, 1),
+        "precision": precision,
+        "torch": round(_torch(model), 1),
+        "when": datetime.now().astimezone().isoformat(timespec="seconds"),
+    }
+
+
+def _openvino(xml: Path) -> tuple[float, str]:
+    """(images a second, precision) of the engine on random pixels: what the network costs, without decoding."""
+    from tasks.common.engines.openvino import BATCH, Engine, Precision, cpu_has_fast_bf16
+
+    precision: Precision = "bf16" if cpu_has_fast_bf16() else "f32"
+    engine = Engine(xml, precision)
+    pixels = np.random.default_rng(0).integers(0, 256, (engine.height, engine.width, 3)).astype(np.uint8)
+
+    def run(count: int) -> int:
+        for _ in engine.stream(lambda _: pixels, count):
+            pass
+        return count
+
+    return _median_rate(run, BATCH), precision
+
+
+def _torch(model: Any) -> float:
+    """Images a second of plain torch: eager, fp32, a batch at a time."""
+    import torch
+
+    from tasks.common.backbones.network import eval_transform
+    from tasks.common.engines.openvino import BATCH
+
+    transform = eval_transform(model)
+    batch = torch.rand(BATCH, 3, transform.height, transform.width)
+
+    def run(count: int) -> int:
+        batches = -(-count // BATCH)
+        with torch.inference_mode():
+            for _ in range(batches):
+                model(batch)
+        return batches * BATCH
+
+    return _median_rate(run, BATCH)
+
+
+def _median_rate(run: Callable[[int], int], least: int) -> float:
+    """Images a second: the median of `ROUNDS`, each of as many images as fill `SECONDS`.
+
+    Args:
+        run: takes a number of images, works through them, and gives how many they were.
+        least: the number of images to warm up with.
+    """
+    run(least)  # memory is allocated, kernels are chosen
+    count, rates = least, list[float]()
+    while len(rates) < ROUNDS:
+        start = time.perf_counter()
+        done = run(count)
+        seconds = time.perf_counter() - start
+        if seconds < SECONDS and not rates:
+            count = max(2 * count, int(1.1 * done * SECONDS / seconds))
+            continue
+        rates.append(done / seconds)
+    return statistics.median(rates)

@@ -1,0 +1,177 @@
+"""What the gate judges by: both models on the current test images, and what is known of the data."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from statistics import median
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from mlflow.entities.model_registry import ModelVersion
+
+from tasks.common.core.errors import DataError
+from tasks.common.core.files import read_json
+from tasks.common.core.paths import Paths
+from tasks.common.data.feature_set import Pack, read_pack
+from tasks.common.feature_cache.segments import ids_of
+from tasks.common.heads.calibration import Calibration
+from tasks.common.heads.heads import load_head
+from tasks.register.reference_set import Reference, package_features
+from tasks.register.serving import ImageClassifier
+
+from ..runtime.params import DriftParams, GateParams, load_params
+from ..studies.drift import LEAST, compare_with, features_of, from_manifest, read_reference
+from .checks import Check, Contest
+
+Floats = npt.NDArray[np.float64]
+Rows = npt.NDArray[np.int64]
+
+LOOKS = 15
+"""Images by which latency is measured, one by one, the two models by turns."""
+
+
+def why_incomparable(package: Path, pack: Pack) -> str:
+    """Why a champion's package cannot be scored on these images; empty if it can."""
+    facts = read_json(package / "package.json")
+    if facts["task"] != pack.task:
+        return f"the champion is for {facts['task']}, the images are labelled for {pack.task}"
+    reference = Reference.load(package)
+    if reference is None:
+        return "the champion does not say which images it was trained on: it is from before Graft kept that"
+    if _seen(pack, reference).all():
+        return "the champion was trained on every image of the test"
+    return ""
+
+
+def _seen(pack: Pack, reference: Reference) -> npt.NDArray[np.bool_]:
+    """Which of the test images a model was trained on."""
+    return np.isin(ids_of(list(pack.index["image_id"].iloc[pack.rows("test")])), reference.trained_ids)
+
+
+def contest(paths: Paths, champion: Path) -> Contest:
+    """Scores both on the current test images but those that the champion was trained on.
+
+    Args:
+        champion: its package; the challenger is the project's.
+    """
+    pack = read_pack(paths.features)
+    reference = cast(Reference, Reference.load(champion))
+    test = pack.rows("test")
+    seen = _seen(pack, reference)
+    rows = test[~seen]
+    ids = ids_of(list(pack.index["image_id"].iloc[rows]))
+    return Contest(
+        task=pack.task,
+        classes=pack.classes,
+        target=pack.targets(rows),
+        challenger=_challenger(paths, pack)[~seen],
+        champion=_champion(champion, pack, rows, paths),
+        earlier_N=np.isin(ids, reference.judged_ids),
+        left_out=int(seen.sum()),
+        latency=_latency(paths.package, champion, [paths.raw / name for name in pack.index["path"].iloc[rows[:LOOKS]]]),
+    )
+
+
+def _challenger(paths: Paths, pack: Pack) -> Floats:
+    """As the stage evaluate saw it, in the order of the pack's test rows."""
+    seen = pd.read_parquet(paths.report / "predictions.parquet")
+    columns = [f"p_{name}" for name in pack.classes] or ["predicted"]
+    return seen[columns].to_numpy(np.float64)
+
+
+def _champion(package: Path, pack: Pack, rows: Rows, paths: Paths) -> Floats:
+    """By its own head, on its own features; what the pack has of the same is not computed again."""
+    facts = read_json(package / "package.json")
+    head, calibration = load_head(package), Calibration.load(package)
+    if facts["candidate"] == "head" and facts["fingerprint"] == pack.fingerprint["digest"]:
+        features = pack.features(rows)
+    else:
+        files = [paths.raw / name for name in pack.index["path"].iloc[rows]]
+        features = package_features(package, files, "gate: the champion")
+    output = calibration.apply(head.output(features))
+    return output if pack.task == "regression" else _in_columns(output, head.classes, pack.classes)
+
+
+def _in_columns(output_NK: Floats, own: list[str], wanted: list[str]) -> Floats:
+    """The probabilities of the classes that there are now; of a class that came later the champion knows nothing."""
+    found = np.zeros((len(output_NK), len(wanted)))
+    for k, name in enumerate(wanted):
+        if name in own:
+            found[:, k] = output_NK[:, own.index(name)]
+    return found
+
+
+def _latency(challenger: Path, champion: Path, files: list[Path]) -> tuple[float, float]:
+    """Median milliseconds from file to answer."""
+    models = [ImageClassifier(challenger), ImageClassifier(champion)]
+    took: list[list[float]] = [[], []]
+    for place, file in enumerate([files[0], *files]):
+        for model, times in zip(models, took, strict=True):
+            began = time.perf_counter()
+            model.predict([file])
+            if place:  # the first warms up
+                times.append(1000 * (time.perf_counter() - began))
+    return median(took[0]), median(took[1])
+
+
+# The data
+
+
+def data_checks(paths: Paths, champion: Path | None, version: ModelVersion | None) -> tuple[Check, ...]:
+    """What the features say of the images: leaks, doubtful labels among the new ones, drift.
+
+    Args:
+        champion: its package, against which images are new; None if there is no champion.
+    """
+    sections = load_params(paths.params)
+    gate, drift = cast(GateParams, sections["gate"]), cast(DriftParams, sections["drift"])
+    reference = Reference.load(champion) if champion is not None else None
+    checks = [_leaks(paths, gate), _suspects(paths, reference, gate)]
+    if gate.drift != "off" and champion is not None and version is not None:
+        checks.append(_drift(paths, champion, version, gate, drift))
+    return tuple(checks)
+
+
+def _leaks(paths: Paths, params: GateParams) -> Check:
+    leaked = pd.read_parquet(paths.audit / "leaked.parquet", columns=["split"])
+    count, of = int((leaked["split"] == "test").sum()), int(read_json(paths.metrics("evaluate"))["images"])
+    passes = count <= params.max_leaked * of
+    found = f"{count:,} of {of:,} test images are copies of training or validation images"
+    return Check("leaks", "passed" if passes else "failed", found, f"{params.max_leaked:.1%} or less")
+
+
+def _suspects(paths: Paths, reference: Reference | None, params: GateParams) -> Check:
+    """Of the images that have come since the champion was made, or of all."""
+    allowed = f"{params.max_suspect:.1%} or less"
+    pack = read_pack(paths.features)
+    judged = pack.index.iloc[pack.rows("train", "val")]["image_id"].drop_duplicates()
+    if reference is not None:
+        known = np.union1d(reference.seen_ids, reference.held_out_ids)
+        judged = judged[~np.isin(ids_of(list(judged)), known)]
+    if len(judged) < LEAST:
+        return Check("labels of new images", "not asked", f"{len(judged):,} new images, fewer than {LEAST}", allowed)
+    suspects = pd.read_parquet(paths.audit / "suspects.parquet", columns=["image_id"])["image_id"]
+    count = int(judged.isin(set(suspects)).sum())
+    share = count / len(judged)
+    found = f"{count:,} of {len(judged):,} ({share:.1%}) look wrong"
+    return Check("labels of new images", "failed" if share > params.max_suspect else "passed", found, allowed)
+
+
+def _drift(paths: Paths, package: Path, version: ModelVersion, gate: GateParams, params: DriftParams) -> Check:
+    allowed = "none" if gate.drift == "refuse" else "any: `gate.drift` is note"
+    try:
+        reference = read_reference(package, version)
+        today = from_manifest(paths, reference, params)
+        found = compare_with(reference, today, features_of(today, reference, package, paths), params)
+    except DataError as error:
+        return Check("drift", "not asked", f"{error.what} ({error.got})", allowed)
+    said = (
+        f"{today.what}: shift of the whole {found.mmd.value:.3f} (p = {found.mmd.p:.2g}), far from all "
+        f"{found.far.value:.1%} (p = {found.far.p:.2g})"
+    )
+    if found.verdict == "none":
+        return Check("drift", "passed", said, allowed)
+    return Check("drift", "failed" if gate.drift == "refuse" else "noted", said, allowed)

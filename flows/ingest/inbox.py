@@ -1,0 +1,312 @@
+"""New images from a folder into which people and machines drop files: taken over when they are whole, moved nowhere,
+never deleted. What cannot be taken over waits, by name, and holds up nothing else."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import pandas as pd
+
+from tasks.common.core.errors import DataError, GraftError
+from tasks.common.core.files import md5, read_json, write_shared_json
+from tasks.common.core.paths import Paths
+from tasks.preprocess.check import look
+from tasks.preprocess.layouts import SPLIT_NAMES, split_folders
+from tasks.preprocess.scan import TABLE, hidden
+from tasks.preprocess.walk import Listing, copy_regular, open_regular, walk
+
+from ..versioning.git import dvc, dvc_remote, fetch_object, is_cached, raw_hash, raw_listing
+from .importing import import_images
+
+UNDER_WAY = (".part", ".partial", ".tmp", ".temp", ".crdownload", ".download", ".filepart", ".swp")
+"""Endings of files that a copy or a download has not finished."""
+
+NAMED = 5
+"""How many files that wait are named in a sentence."""
+
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""What is wrong with the project's disk rather than with one file."""
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What became of the inbox.
+
+    Attributes:
+        new: files that were taken over.
+        known: files whose bytes the project has already.
+        waiting: file -> why it is left for a later run.
+    """
+
+    new: int
+    known: int
+    waiting: dict[str, str]
+
+    def words(self) -> str:
+        said = f"inbox: {self.new:,} new files taken over, {self.known:,} known already, {len(self.waiting):,} not yet"
+        named = [f"{name} ({why})" for name, why in list(self.waiting.items())[:NAMED]]
+        if len(self.waiting) > NAMED:
+            named.append(f"and {len(self.waiting) - NAMED:,} more")
+        return f"{said}: {'; '.join(named)}" if named else said
+
+
+def take_over(inbox: Path, root: Path, settle_seconds: float) -> Taken:
+    """Copies what is new and whole into data/raw and puts it under DVC.
+
+    Raises:
+        DataError: the inbox is not a folder.
+        GraftError: the images cannot be copied or put under DVC.
+    """
+    if not inbox.is_dir():
+        raise DataError(
+            "params.yaml: retrain.inbox is not a folder",
+            got=inbox,
+            allowed="a folder, laid out as for `graft import`",
+            todo="make it, or mount what it is on",
+        )
+    inbox = Path(os.path.realpath(inbox))
+    listing, raw = walk(inbox), _known_images(root)
+    waiting = listing.missed()
+    waiting |= dict(_unsettled(listing, settle_seconds))
+    if TABLE in waiting:
+        return Taken(0, 0, waiting)
+    try:
+        table = _rows(inbox, listing)
+    except DataError as error:
+        return Taken(0, 0, {**waiting, TABLE: _in_a_line(error)})
+    files = [name for name in listing.files if not hidden(name) and name != TABLE]
+    waiting |= dict(_misplaced(files, table, list(raw)))
+    whole = [name for name in files if name not in waiting]
+    digests = _digests(inbox, listing, whole, Paths(root).cache / "inbox.json", waiting)
+    has = set(raw.values())
+    new = {name: digest for name, digest in digests.items() if digest not in has}
+    known = len(digests) - len(new)
+    if not new:
+        return Taken(0, known, waiting)
+    return Taken(_bring(inbox, listing, root, new, table, waiting), known, waiting)
+
+
+def _known_images(root: Path) -> dict[str, str]:
+    """Path below data/raw -> md5."""
+    digest = raw_hash(root)
+    if digest and dvc_remote(root) and not is_cached(root, digest):
+        fetch_object(root, digest, "the images that are known")
+    return raw_listing(root)
+
+
+def _in_a_line(error: GraftError) -> str:
+    return error.what if error.got is None else f"{error.what}: {error.got}"
+
+
+def _misplaced(files: list[str], table: pd.DataFrame | None, raw: list[str]) -> Iterator[tuple[str, str]]:
+    """What does not fit the layout of data/raw, or, where that is empty, of the inbox."""
+    layout = _layout(raw)
+    if table is not None and layout not in ("", "table"):
+        yield from ((name, f"the inbox has {TABLE}, but data/raw has a folder a class") for name in files)
+    elif table is not None:
+        rows = set(table["path"])
+        yield from ((name, f"{TABLE} has no row for it") for name in files if name not in rows)
+    elif layout == "table":
+        yield from ((name, f"data/raw has a table, and the inbox has no {TABLE}") for name in files)
+    elif (layout or _layout(files)) == "splits":
+        for name in files:
+            parts = PurePosixPath(name).parts
+            if len(parts) < 3 or parts[0].lower() not in SPLIT_NAMES:
+                yield name, "it does not lie in train/, val/ or test/ with a folder a class"
+    else:
+        for name in files:
+            top, slash, _ = name.partition("/")
+            if not slash:
+                yield name, "it does not lie in a folder of a class"
+            elif top.lower() in SPLIT_NAMES:
+                yield name, f"{top}/ is a split's name, among folders of classes"
+
+
+def _layout(names: list[str]) -> str:
+    """`table`, `splits` or `classes`; empty if there are no images."""
+    if TABLE in names:
+        return "table"
+    tops = {PurePosixPath(name).parts[0] for name in names if "/" in name and not hidden(name)}
+    return "splits" if split_folders(tops) else "classes" if tops else ""
+
+
+def _unsettled(listing: Listing, settle_seconds: float) -> Iterator[tuple[str, str]]:
+    now = time.time()
+    for name, file in listing.files.items():
+        if hidden(name):
+            continue
+        try:
+            age = now - file.stat().st_mtime
+        except OSError as error:
+            yield name, f"it cannot be looked at: {error.strerror}"
+            continue
+        if name.lower().endswith(UNDER_WAY) or name.endswith("~"):
+            yield name, "by its name, it is still being written"
+        elif age < settle_seconds:
+            yield name, f"changed {max(age, 0):.0f} s ago, less than `retrain.settle_seconds`"
+
+
+def _digests(inbox: Path, listing: Listing, names: list[str], memory: Path, waiting: dict[str, str]) -> dict[str, str]:
+    """md5 of each file that can be read; the others wait. What has the size and time of the last look is not read
+    again."""
+    kept = _kept(memory)
+    stamps = {name: stamp for name in names if (stamp := _stamp(listing.files[name]))}
+    fresh = [name for name in names if kept.get(str(inbox / name), ["", ""])[0] != stamps.get(name, "gone")]
+    with ThreadPoolExecutor() as pool:
+        hashed = dict(zip(fresh, pool.map(lambda name: _md5(listing.files[name], inbox), fresh), strict=True))
+    waiting |= {name: f"it cannot be read: {why}" for name, (why, _) in hashed.items() if why}
+    found = {name: hashed[name][1] if name in hashed else kept[str(inbox / name)][1] for name in names}
+    found = {name: digest for name, digest in found.items() if name not in waiting}
+    if listing.files:  # an inbox whose disk is not mounted is empty too
+        here = {str(inbox / name) for name in listing.files}
+        remembered = {path: entry for path, entry in kept.items() if path in here}
+        remembered |= {str(inbox / name): [stamps[name], found[name]] for name in found if name in stamps}
+        if remembered != kept:
+            write_shared_json(memory, remembered)
+    return found
+
+
+def _kept(memory: Path) -> dict[str, list[str]]:
+    """File -> [stamp, md5], of the files that were in the inbox at the last look."""
+    try:
+        return dict(read_json(memory))
+    except (OSError, ValueError, TypeError):  # none yet, or cut short
+        return {}
+
+
+def _stamp(file: Path) -> str:
+    """Empty if the file is no longer there."""
+    try:
+        seen = file.stat()
+    except OSError:
+        return ""
+    return f"{seen.st_size}:{seen.st_mtime_ns}"
+
+
+def _md5(file: Path, inbox: Path) -> tuple[str, str]:
+    """Why it cannot be read, or its md5."""
+    try:
+        with open_regular(file, inbox) as opened:
+            return "", hashlib.file_digest(opened, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    except OSError as error:
+        return error.strerror or str(error), ""
+
+
+def _cut_short(fault: str) -> bool:
+    """What has other faults is taken over: the stage preprocess names and rejects it."""
+    return fault == "empty file" or fault.startswith("damaged")
+
+
+def _bring(
+    inbox: Path,
+    listing: Listing,
+    root: Path,
+    new: dict[str, str],
+    table: pd.DataFrame | None,
+    waiting: dict[str, str],
+) -> int:
+    """How many were brought; through a folder of its own, so that `graft import` sees only what is new, under names
+    that are free."""
+    staged = Paths(root).tmp / "inbox"
+    shutil.rmtree(staged, ignore_errors=True)
+    try:
+        faults = {name: _stage(listing.files[name], inbox, staged / name, digest) for name, digest in new.items()}
+        waiting |= {name: fault for name, fault in faults.items() if fault}
+        whole = {name: digest for name, digest in new.items() if not faults[name]}
+        refusal = _import_staged(staged, root, whole, table) if whole else ""
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+    if refusal:
+        waiting |= dict.fromkeys(whole, refusal.replace(str(staged), "the inbox"))
+    return 0 if refusal else len(whole)
+
+
+def _import_staged(staged: Path, root: Path, whole: dict[str, str], table: pd.DataFrame | None) -> str:
+    """Why `graft import` refuses the images, or nothing."""
+    _fetch_images(root)
+    _rename(staged, root, whole, table)
+    raw = Paths(root).raw
+    try:
+        import_images(staged, root, "add" if raw.is_dir() and any(raw.iterdir()) else "new")
+    except DataError as error:
+        return _in_a_line(error)
+    return ""
+
+
+def _stage(file: Path, inbox: Path, place: Path, digest: str) -> str:
+    """Copies a file, and looks at the copy, which nobody changes meanwhile; why it has to wait, or nothing.
+
+    Raises:
+        GraftError: the disk takes no copy.
+    """
+    place.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        copy_regular(file, inbox, place)
+        fault = look(place).fault
+    except DataError as error:
+        return f"it cannot be read: {error.got}"
+    except OSError as error:
+        if error.errno in DISK:
+            raise GraftError(
+                "the images of the inbox could not be copied", got=error.strerror, todo="make room on the disk"
+            ) from error
+        return f"it cannot be read: {error.strerror}"
+    if not _cut_short(fault) and md5(place) == digest:
+        return ""
+    place.unlink()
+    return f"not whole: {fault}" if _cut_short(fault) else "it changed while it was read"
+
+
+def _fetch_images(root: Path) -> None:
+    if (root / "data" / "raw.dvc").is_file():
+        verb = "pull" if dvc_remote(root) else "checkout"
+        dvc(root, [verb, "--quiet", "data/raw.dvc"], "bringing the images back to which new ones are added")
+
+
+def _rename(staged: Path, root: Path, whole: dict[str, str], table: pd.DataFrame | None) -> None:
+    """Names that are free in data/raw, and the rows of the new files under these."""
+    place_of = _free_place(Paths(root).raw, "images/" if table is not None else "")
+    places = {name: place_of(name, digest) for name, digest in whole.items()}
+    for name, place in places.items():
+        (staged / name).rename(staged / place)
+    if table is not None:
+        rows = table[table["path"].isin(set(places))]
+        rows.assign(path=rows["path"].map(places)).to_csv(staged / TABLE, index=False)
+
+
+def _free_place(raw: Path, prefix: str) -> Callable[[str, str], str]:
+    """The name itself; with some digits of its hash where data/raw has another file of this name."""
+
+    def place(name: str, digest: str) -> str:
+        path = PurePosixPath(name)
+        taken = raw / prefix / name
+        return path.with_name(f"{path.stem}-{digest[:8]}{path.suffix}").as_posix() if taken.exists() else name
+
+    return place
+
+
+def _rows(inbox: Path, listing: Listing) -> pd.DataFrame | None:
+    """The inbox's table as it is, its paths in their shortest form; None if there is none.
+
+    Raises:
+        DataError: it cannot be read, or has no column `path`.
+    """
+    if TABLE not in listing.files:
+        return None
+    try:
+        with open_regular(listing.files[TABLE], inbox) as file:
+            table = pd.read_csv(file, dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise DataError("it cannot be read as a table", got=str(error), allowed="CSV") from error
+    if "path" not in table:
+        got = ", ".join(map(str, table.columns))
+        raise DataError("it lacks the column path", got=got, todo="rename or add the column")
+    return table.assign(path=table["path"].map(os.path.normpath))

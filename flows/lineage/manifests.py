@@ -1,0 +1,173 @@
+"""Which images an execution was made of: its manifest, found by DVC's hash, and remembered."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pandas as pd
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from tasks.common.core.errors import GraftError
+from tasks.common.core.files import md5, write_shared
+from tasks.register.reference_set import Reference
+
+from ..registry.models import fetched_package
+from ..tracking.tracker import Tracker
+from ..versioning import git
+from .executions import Execution
+
+COLUMNS = ["image_id", "path", "label", "split", "task", "reason"]
+"""What is remembered of a manifest; `split` is `rejected` where there is a `reason`."""
+
+REJECTED, SEEN, HELD_OUT = "rejected", "seen", "held out"
+"""What stands in the place of a split: of files that were not taken, and of images of which only the package tells."""
+
+FILES = ("manifest.parquet", "rejected.parquet")
+
+
+@dataclass(frozen=True)
+class ImageList:
+    """The images of an execution.
+
+    Attributes:
+        table: `COLUMNS`; without path and label where only the package's reference tells which images there were.
+        exact: whether the splits are known.
+        note: why not; empty if they are.
+    """
+
+    table: pd.DataFrame
+    exact: bool = True
+    note: str = ""
+
+
+class ImageLists:
+    """The image lists of a project's executions."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        self._tracker, self._root = tracker, tracker.paths.root
+        self._lost: dict[str, str] = {}
+        self._held: dict[str, bytes] = {}
+
+    def whole(self, execution: Execution | None, version: ModelVersion | None) -> ImageList | None:
+        """All images of an execution; None if nothing tells them."""
+        return self._look(execution, version, None, None)
+
+    def some(
+        self,
+        execution: Execution | None,
+        version: ModelVersion | None,
+        image_ids: Sequence[str],
+        paths: Sequence[str] = (),
+    ) -> ImageList | None:
+        """Those with one of these md5s or paths; None if nothing tells which images there were."""
+        return self._look(execution, version, image_ids, paths)
+
+    def _look(
+        self,
+        execution: Execution | None,
+        version: ModelVersion | None,
+        image_ids: Sequence[str] | None,
+        paths: Sequence[str] | None,
+    ) -> ImageList | None:
+        kept = self._remembered(execution) if execution is not None and execution.manifest else None
+        if kept is not None:
+            wanted = [("image_id", image_ids), ("path", paths)]
+            either = [[(column, "in", list(values))] for column, values in wanted if values]
+            return ImageList(pd.read_parquet(kept, filters=either or None))
+        by_path_alone = image_ids is not None and not image_ids  # a package knows only md5s
+        known = self._reference(version) if version is not None and not by_path_alone else None
+        if known is None:
+            return None
+        lost = self._lost.get(execution.manifest, "") if execution is not None else ""
+        note = f"the list of images is lost{f' ({lost})' if lost else ''}; the package tells only what was held out"
+        if image_ids is not None:
+            known = known[known["image_id"].isin(image_ids)]
+        return ImageList(known.reset_index(drop=True), exact=False, note=note)
+
+    def _remembered(self, execution: Execution) -> Path | io.BytesIO | None:
+        """What is worth knowing of a manifest, as Parquet; None if the manifest is not to be had."""
+        digest = execution.manifest
+        file = self._tracker.paths.cache / "lineage" / f"{digest.removesuffix('.dir')}.parquet"
+        if file.is_file():
+            return file
+        if digest not in self._held and digest not in self._lost:
+            found = self._manifest(execution)
+            if found is not None:
+                table, whole = self._compact(*found, execution.raw)
+                self._held[digest] = table.to_parquet(index=False, engine="pyarrow", compression="zstd")
+                if whole:  # without DVC's listing of data/raw the md5s of rejected files are missing, for now
+                    write_shared(file, self._held[digest])
+        return io.BytesIO(self._held[digest]) if digest in self._held else None
+
+    def _manifest(self, execution: Execution) -> tuple[pd.DataFrame, pd.DataFrame] | None:
+        """Both tables of a manifest: from DVC's cache, its remote, or the files of the run that made it."""
+        try:
+            files = git.bring_back(self._root, execution.manifest, "the images' lists")
+            return self._read([files[name] for name in FILES])
+        except GraftError as error:
+            reason = str(error.got)
+        run = execution.stages.get("preprocess")
+        logged = self._logged(str(run.info.run_id), execution.manifest) if run is not None else None
+        if logged is None:
+            self._lost[execution.manifest] = reason
+        return logged
+
+    def _logged(self, run_id: str, digest: str) -> tuple[pd.DataFrame, pd.DataFrame] | None:
+        """The copies that the stage's run keeps, if they are those of the hash."""
+        self._tracker.paths.tmp.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=self._tracker.paths.tmp) as folder:
+            try:
+                files = [Path(self._tracker.client.download_artifacts(run_id, name, folder)) for name in FILES]
+            except (MlflowException, OSError):
+                return None
+            return self._read(files) if _folder_hash(files) == digest else None
+
+    def _read(self, files: Sequence[Path]) -> tuple[pd.DataFrame, pd.DataFrame]:
+        images = pd.read_parquet(files[0], columns=["image_id", "path", "label", "split", "task"])
+        return images, pd.read_parquet(files[1])
+
+    def _compact(self, images: pd.DataFrame, rejected: pd.DataFrame, raw: str) -> tuple[pd.DataFrame, bool]:
+        """`COLUMNS` of both tables, and whether all md5s are known."""
+        listed = _listing(self._root, raw)
+        task = images["task"].iloc[0] if len(images) else ""
+        ids = [listed.get(path, "") for path in rejected["path"]]
+        out = rejected.assign(image_id=ids, split=REJECTED, task=task)
+        table = pd.concat([images.assign(reason=""), out])[COLUMNS].astype("string")
+        return table.sort_values("path", ignore_index=True), all(ids)
+
+    def _reference(self, version: ModelVersion) -> pd.DataFrame | None:
+        """What the package remembers: which images it has seen, and which were there and held out."""
+        try:
+            with fetched_package(self._tracker, version) as package:
+                reference = Reference.load(package)
+        except GraftError:
+            return None
+        return None if reference is None else pd.DataFrame(_of_reference(reference), columns=COLUMNS).astype("string")
+
+
+def _of_reference(reference: Reference) -> Iterator[tuple[str, str, str, str, str, str]]:
+    for split, ids in ((SEEN, reference.seen_ids), (HELD_OUT, reference.held_out_ids)):
+        for row in ids.view(np.uint8).reshape(-1, 16):
+            yield row.tobytes().hex(), "", "", split, "", ""
+
+
+def _listing(root: Path, raw: str) -> dict[str, str]:
+    """Path below data/raw -> md5, for files that were there; empty if DVC has not got the listing here."""
+    listing = git.cache_folder(root) / "files" / "md5" / raw[:2] / raw[2:]
+    if not raw.endswith(".dir") or not listing.is_file():
+        return {}
+    return {entry["relpath"]: entry["md5"] for entry in json.loads(listing.read_text(encoding="utf-8"))}
+
+
+def _folder_hash(files: Sequence[Path]) -> str:
+    """DVC's hash of a folder of just these files."""
+    listing = sorted(({"md5": md5(file), "relpath": file.name} for file in files), key=lambda entry: entry["relpath"])
+    return hashlib.md5(json.dumps(listing, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"

@@ -1,0 +1,139 @@
+"""What an execution was made of, so that it can be made again: commit, lock and pins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from tasks.common.core.errors import GraftError
+from tasks.common.core.sections import read_params
+
+from ..runtime.addresses import redacted
+from ..versioning import git
+from .executions import RESULT, Execution, Records
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a version was made of.
+
+    Attributes:
+        name: of the version, or of the run, in words.
+        commit: the whole id.
+        lock: dvc.lock's stages, as the run kept it.
+        pins: the md5s that data/pins.csv may have: as the run found it, and as it left it.
+    """
+
+    name: str
+    execution: Execution
+    commit: str
+    lock: dict[str, Any]
+    pins: frozenset[str]
+
+    def hashes(self, of: str) -> dict[str, str]:
+        """Path -> hash of all `deps` or `outs`."""
+        entries = (entry for stage in self.lock.values() for entry in stage.get(of, []))
+        return {entry["path"]: entry["md5"] for entry in entries if "md5" in entry}
+
+    def raw(self) -> str:
+        """DVC's hash of data/raw.
+
+        Raises:
+            GraftError: it was not under DVC.
+        """
+        raw = self.hashes("deps").get("data/raw") or self.execution.raw
+        if not raw.endswith(".dir"):
+            raise GraftError(
+                f"the images of {self.name} were not under DVC",
+                got=raw or "no hash of data/raw",
+                todo="`dvc add data/raw` before the next run",
+            )
+        return raw
+
+    def changed_code(self, root: Path) -> list[str]:
+        """The code that was another than at the commit: changes that nobody had committed."""
+        code = {path: digest for path, digest in self.hashes("deps").items() if path.startswith("tasks")}
+        committed = git.tree_hashes(root, self.commit, code)
+        return [path for path, digest in sorted(code.items()) if committed[path] != digest]
+
+    def refuse_other_code(self, root: Path) -> None:
+        """The code of the commit must be the code that ran.
+
+        Raises:
+            GraftError: it is not.
+        """
+        changed = self.changed_code(root)
+        if changed:
+            raise GraftError(
+                f"the code that made {self.name} was never committed",
+                got=f"other than at commit {self.commit[:12]}: {', '.join(changed)}",
+                todo="nothing can bring it back; run the pipeline with the code committed, and rebuild that version",
+            )
+
+
+def recipe_of(records: Records, version: ModelVersion) -> Recipe:
+    """What a version was made of.
+
+    Raises:
+        GraftError: MLflow has not got its run; or see `read_recipe`.
+    """
+    name = f"version {version.version} of `{version.name}`"
+    execution = records.of_version(version)
+    if execution is None:
+        raise GraftError(
+            f"the run that made {name} is not in this MLflow store", got=version.run_id, todo="name another version"
+        )
+    return read_recipe(records, execution, name, version.tags.get(RESULT, ""))
+
+
+def read_recipe(records: Records, execution: Execution, name: str, result: str = "") -> Recipe:
+    """What came together in an execution.
+
+    Args:
+        result: the commit that holds its dvc.lock, if one is known.
+
+    Raises:
+        GraftError: the run has kept no lock, or git has not got the commit.
+    """
+    recorded = result or execution.parent.data.tags.get("git.commit", "")
+    commit = git.full_commit(records.root, recorded) if len(recorded) >= 7 else ""
+    if not commit:
+        raise GraftError(
+            f"the commit of {name} is not in this repository",
+            got=recorded or "no commit: it was made outside of git",
+            todo="`git fetch --all`, or work in the repository where it was made",
+        )
+    lock = _lock(records, execution, name)
+    return Recipe(name, execution, commit, lock, frozenset(_pins(records, execution, lock)))
+
+
+def _lock(records: Records, execution: Execution, name: str) -> dict[str, Any]:
+    """The stages of the dvc.lock that the run keeps."""
+    records.tracker.paths.tmp.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=records.tracker.paths.tmp) as folder:
+        try:
+            file = records.tracker.client.download_artifacts(execution.parent.info.run_id, "dvc.lock", folder)
+        except (MlflowException, OSError) as error:
+            raise GraftError(
+                f"the run that made {name} has not kept its dvc.lock",
+                got=redacted(str(error).splitlines()[0][:300]),
+                todo="name another version",
+            ) from error
+        stages = read_params(Path(file)).get("stages")
+    if not stages:
+        raise GraftError(f"the dvc.lock that made {name} names no stage", todo="name another version")
+    return dict(stages)
+
+
+def _pins(records: Records, execution: Execution, lock: Mapping[str, Any]) -> Iterator[str]:
+    pinned = [dep for dep in lock.get("preprocess", {}).get("deps", []) if dep["path"] == "data/pins.csv"]
+    yield from (str(dep["md5"]) for dep in pinned if "md5" in dep)
+    run = execution.stages.get("preprocess")
+    if run is not None and "dvc.dep.data/pins.csv" in run.data.tags:
+        yield str(run.data.tags["dvc.dep.data/pins.csv"])

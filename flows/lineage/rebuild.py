@@ -1,0 +1,247 @@
+"""`graft rebuild`: a registered version made anew from its commit and its data, and compared."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tasks.common.core.errors import GraftError, ParamsError
+from tasks.common.core.files import read_json, whole_file
+from tasks.common.core.paths import STAGES, Paths
+from tasks.common.core.progress import say
+from tasks.common.core.sections import read_params
+from tasks.common.data.task import MAIN
+
+from ..registry.models import FIGURES, fetched_package, find_version
+from ..runtime import processes
+from ..tracking.tracker import flatten
+from ..versioning import git
+from . import environment as environments
+from . import package_diff
+from .executions import Records
+from .provenance import Recipe, recipe_of
+
+Document = dict[str, Any]
+
+ENVIRONMENTS = ("current", "recorded")
+
+SETTLING = 30.0
+"""Seconds that the recorder may take to write its last entry, after DVC has ended."""
+
+OWNER = ".process"
+"""Beside a worktree, while it is worked in: whose it is."""
+
+LINKS = ("reflink", "hardlink", "copy")
+"""How images come out of the cache into a worktree that lives for minutes."""
+
+
+def rebuild(root: Path, wanted: str, *, keep: bool = False, environment: str = "current") -> Document:
+    """Makes a version anew in a git worktree, without any cache of results, and compares it with what was registered.
+
+    Args:
+        wanted: NAME@alias, NAME/3, an alias or a number.
+        keep: the worktree stays.
+        environment: `current`, or `recorded`: packages that differ are installed as they were.
+
+    Raises:
+        GraftError: there is no such version; its code, commit or data are not to be had; or a stage failed.
+    """
+    if environment not in ENVIRONMENTS:
+        raise ParamsError("--environment", got=environment, allowed=", ".join(ENVIRONMENTS))
+    records = Records(root)
+    version = records.named(wanted) or find_version(records.tracker, records.name, wanted)
+    recipe = recipe_of(records, version)
+    raw = recipe.raw()
+    say(f"rebuild: {recipe.name}, commit {recipe.commit[:12]}, images {raw}")
+    recipe.refuse_other_code(root)
+    git.bring_back(root, raw, "its images")
+    differing = environments.differences(recipe.execution.parent.data.tags)
+    started = time.monotonic()
+    with _worktree(root, f"{version.name}-{version.version}", recipe.commit, keep) as place:
+        notes = [*_restore(root, place, recipe, raw), *_of_environment(differing, environment)]
+        _run(place, _python(place, environment, differing), keep)
+        with fetched_package(records.tracker, version) as package:
+            files = package_diff.compare(package, Paths(place).package)
+        document = {
+            "name": version.name,
+            "version": str(version.version),
+            "commit": recipe.commit,
+            "data": raw,
+            "environment": environment,
+            "packages": {name: {"then": then, "now": now} for name, (then, now) in differing.items()},
+            "notes": notes,
+            "figures": _figures(recipe, place),
+            "files": files,
+            "outputs": _outputs(recipe, place),
+            "seconds": round(time.monotonic() - started, 1),
+            "worktree": str(place) if keep else "",
+        }
+    equal = all(each["then"] == each["now"] for each in document["figures"].values())
+    return {"equal": equal, **document}
+
+
+@contextmanager
+def _worktree(root: Path, name: str, commit: str, keep: bool) -> Iterator[Path]:
+    """The project's folder in a worktree at the commit; gone afterwards, unless it is to be kept."""
+    below = git.git(root, "rev-parse", "--show-prefix", doing="looking for the project in its repository")
+    folder = Paths(root.resolve()).state / "rebuild" / f"{name}-{datetime.now():%Y%m%dT%H%M%S}"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(folder.parent)
+    owner = folder.with_name(f"{folder.name}{OWNER}")
+    doing = f"making a worktree at {commit[:12]}"
+    try:
+        if not keep:
+            owner.write_text(processes.key(processes.me()), encoding="utf-8")
+        git.git(root, "worktree", "add", "--quiet", "--detach", str(folder), commit, doing=doing)
+        yield folder / below
+    finally:
+        owner.unlink(missing_ok=True)
+        if not keep:
+            shutil.rmtree(folder, ignore_errors=True)
+            git.git(root, "worktree", "prune", doing="removing the worktree")
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Worktrees of rebuilds that were killed; git forgets them with the next one that is removed."""
+    for owner in folder.glob(f"*{OWNER}"):
+        with contextlib.suppress(FileNotFoundError):  # another rebuild has just ended
+            if processes.key_runs(owner.read_text(encoding="utf-8")) is False:
+                shutil.rmtree(owner.with_name(owner.name.removesuffix(OWNER)), ignore_errors=True)
+                owner.unlink()
+
+
+def _hash(path: Path) -> str:
+    return git.tree_hash(path) if path.exists() else ""
+
+
+def _restore(root: Path, place: Path, recipe: Recipe, raw: str) -> Iterator[str]:
+    """Parameters, pins, images and weights as they were; says what differed from the commit."""
+    yield from _restore_params(Paths(place).params, recipe)
+    _restore_pins(root, Paths(place).pins, recipe)
+    git.share_cache(root, place, LINKS)
+    with whole_file(place / "data" / "raw.dvc") as part:
+        part.write_text(yaml.safe_dump({"outs": [{"md5": raw, "hash": "md5", "path": "raw"}]}), encoding="utf-8")
+    git.dvc(place, ["checkout", "data/raw.dvc"], "bringing the images back")
+    yield from _restore_weights(root, place, recipe)
+    (place / "dvc.lock").unlink(missing_ok=True)  # or DVC would take stages for done
+
+
+def _restore_params(file: Path, recipe: Recipe) -> Iterator[str]:
+    """The stages' sections as the lock has them; other sections change no stage's result."""
+    now, then = read_params(file), dict[str, Any]()
+    for stage in recipe.lock.values():
+        then |= {key: value for key, value in stage.get("params", {}).get("params.yaml", {}).items() if key in STAGES}
+    before, after = (flatten({stage: of.get(stage) or {} for stage in then}) for of in (now, then))
+    other = sorted(key for key in {*before, *after} if before.get(key) != after.get(key))
+    if other:
+        with whole_file(file) as part:
+            part.write_text(yaml.safe_dump({**now, **then}, sort_keys=False), encoding="utf-8")
+        yield f"params.yaml was not committed as it was; taken from the run: {', '.join(other)}"
+
+
+def _restore_pins(root: Path, file: Path, recipe: Recipe) -> None:
+    """data/pins.csv as the run found it or left it: both give the same splits.
+
+    Raises:
+        GraftError: no commit has it.
+    """
+    if not recipe.pins or (file.is_file() and _md5(file.read_bytes()) in recipe.pins):
+        return
+    found = next((each for each in git.versions_of(root, "data/pins.csv") if _md5(each) in recipe.pins), None)
+    if found is None:
+        raise GraftError(
+            f"the splits of {recipe.name} are lost: no commit has its data/pins.csv",
+            got=" or ".join(sorted(recipe.pins)),
+            todo="commit data/pins.csv after each run",
+        )
+    file.write_bytes(found)
+
+
+def _md5(content: bytes) -> str:
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
+
+
+def _restore_weights(root: Path, place: Path, recipe: Recipe) -> Iterator[str]:
+    """What lay in data/weights: what DVC has, and what this project has there, if that makes the same folder."""
+    weights, recorded = Paths(place).weights, recipe.hashes("deps").get("data/weights", "")
+    for tracked in sorted(weights.glob("*.dvc")):
+        digest = git.raw_hash(place, f"data/weights/{tracked.name}")
+        if not git.is_cached(root, digest):
+            git.fetch_object(root, digest, "its weights")
+        git.dvc(place, ["checkout", f"data/weights/{tracked.name}"], "bringing the weights back")
+    if not recorded or _hash(weights) == recorded:
+        return
+    if _hash(Paths(root).weights) == recorded:
+        shutil.copytree(Paths(root).weights, weights, dirs_exist_ok=True)
+        return
+    yield "data/weights is not what it was then; the backbone's weights may come from elsewhere"
+
+
+def _of_environment(differing: Mapping[str, tuple[str, str]], environment: str) -> Iterator[str]:
+    if "python" in differing and environment == "recorded":
+        then, now = differing["python"]
+        yield f"Python {then} cannot be installed: this is {now}"
+
+
+def _python(place: Path, environment: str, differing: Mapping[str, tuple[str, str]]) -> Path:
+    """This one, or that of an environment with the recorded packages."""
+    packages = environments.installable(differing) if environment == "recorded" else {}
+    return environments.make(place / ".graft" / "environment", packages) if packages else Path(sys.executable)
+
+
+def _run(place: Path, python: Path, keep: bool) -> None:
+    """All stages, from their beginning; they record in a store of the worktree's own.
+
+    Raises:
+        GraftError: one failed.
+    """
+    mine = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "GRAFT_", "PREFECT_"))}
+    path = os.pathsep.join([str(python.parent), mine.get("PATH", "")])
+    command = [str(python), "-m", "dvc", "repro", "--no-run-cache", "--no-commit"]
+    done = subprocess.run(command, cwd=place, env={**mine, "PATH": path}, stdout=sys.stderr.fileno())
+    _await_recorder(place)
+    if done.returncode:
+        raise GraftError(
+            "the pipeline of that version does not run to its end here",
+            got=f"exit code {done.returncode}, see above",
+            todo=f"see {place}" if keep else "look into it with `--keep`",
+        )
+
+
+def _await_recorder(place: Path) -> None:
+    """It writes into the worktree until it has recorded DVC's end."""
+    deadline = time.monotonic() + SETTLING
+    while time.monotonic() < deadline and any((Paths(place).state / "recorders").glob("*.json")):
+        time.sleep(0.1)
+
+
+def _figures(recipe: Recipe, place: Path) -> Document:
+    """The test's figures: then, now, and the difference."""
+    test = read_json(Paths(place).metrics("evaluate"))
+    run = recipe.execution.stages.get("evaluate")
+    then = dict(run.data.metrics) if run is not None else {}
+    keys = [*MAIN[test["task"]].keys, *FIGURES[test["task"]]]
+    return {key: _compared(then.get(key), test[key]) for key in keys if key in then or test[key] is not None}
+
+
+def _compared(then: float | None, now: float | None) -> Document:
+    return {"then": then, "now": now, "difference": None if then is None or now is None else now - then}
+
+
+def _outputs(recipe: Recipe, place: Path) -> dict[str, bool]:
+    """Output of a stage -> whether it has the same bytes; what holds times and ids of runs is left out."""
+    then, now = recipe.hashes("outs"), git.locked_outs(place)
+    left_out = ("runs/", "metrics/", "models/registration.json")  # the last was an output of earlier versions
+    return {path: now.get(path) == digest for path, digest in then.items() if not path.startswith(left_out)}

@@ -1,0 +1,1 @@
+"""The feature cache, the doctor and the summary."""

@@ -1,0 +1,177 @@
+"""`graft doctor`: what this machine and this project have, and what is missing."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from tasks.common.core.cores import cores
+from tasks.common.core.errors import GraftError
+from tasks.common.core.files import sha256
+from tasks.common.core.paths import Paths
+
+from ..runtime.params import load_params
+from ..versioning import git
+
+NEEDED_GIGABYTES = 2.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One check: `ok`, `warn` or `fail`, what was found, and what to do."""
+
+    check: str
+    state: str
+    found: str
+    todo: str = ""
+
+
+def examine(root: Path) -> list[Finding]:
+    """All checks, each on its own: one that fails does not hide the next."""
+    checks: list[Callable[[Path], Finding]] = [
+        _python, _packages, _git, _dvc, _images, _params, _weights, _processor, _disk, _mlflow, _model,
+    ]  # fmt: skip
+    return [_safely(check, root) for check in checks]
+
+
+def _safely(check: Callable[[Path], Finding], root: Path) -> Finding:
+    """A check that breaks down, for want of a package say, is a finding as well."""
+    try:
+        return check(root)
+    except Exception as error:  # noqa: BLE001  (whatever is wrong with this machine is what is looked for)
+        what = error.what if isinstance(error, GraftError) else f"{type(error).__name__}: {error}"
+        todo = error.todo if isinstance(error, GraftError) else ""
+        return Finding(check.__name__.strip("_"), "fail", what, todo or "make install, if a package is missing")
+
+
+def _python(_root: Path) -> Finding:
+    found = sys.version.split()[0]
+    first = shutil.which("python")
+    if (
+        first is None
+        or Path(first).resolve() != Path(sys.executable).resolve()
+        or Path(first).parent != Path(sys.executable).parent
+    ):
+        todo = f"activate the environment, or run DVC as `graft repro`: source {Path(sys.prefix).name}/bin/activate"
+        return Finding("python", "warn", f"{found}, but `python` in the PATH is {first}", todo)
+    return Finding("python", "ok", found)
+
+
+def _packages(_root: Path) -> Finding:
+    names = ("prefect", "dvc", "torch", "timm", "mlflow", "albumentations", "openvino")
+    missing = []
+    found = []
+    for name in names:
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            missing.append(name)
+    if missing:
+        return Finding("packages", "fail", f"missing: {', '.join(missing)}", "make install")
+    return Finding("packages", "ok", ", ".join(found))
+
+
+def _git(root: Path) -> Finding:
+    state = git.git_state(root)
+    if not state.commit:
+        return Finding("git", "warn", "no commit", "git init, git add, git commit: lineage needs a commit to point to")
+    return Finding("git", "ok", f"{state.branch} at {state.commit[:12]}{', with changes' if state.dirty else ''}")
+
+
+def _dvc(root: Path) -> Finding:
+    if not (root / ".dvc").is_dir():
+        return Finding("dvc", "fail", "not initialised", "dvc init")
+    remotes = git.dvc(root, ["remote", "list"], "listing remotes").split("\n")[0]
+    if not remotes.strip():
+        return Finding(
+            "dvc", "warn", "no remote", "dvc remote add -d NAME ADDRESS: `dvc push` then keeps images and models safe"
+        )
+    return Finding("dvc", "ok", " ".join(remotes.split()))
+
+
+def _images(root: Path) -> Finding:
+    if not Paths(root).raw.is_dir():
+        return Finding("images", "fail", "data/raw does not exist", "graft import PATH, graft sample, or dvc pull")
+    digest = git.raw_hash(root)
+    if not digest:
+        return Finding("images", "fail", "data/raw is not under DVC", "dvc add data/raw")
+    return Finding("images", "ok", digest)
+
+
+def _params(root: Path) -> Finding:
+    try:
+        load_params(root / "params.yaml")
+    except GraftError as error:
+        return Finding("params", "fail", error.what, error.todo)
+    return Finding("params", "ok", "params.yaml")
+
+
+def _weights(root: Path) -> Finding:
+    from tasks.common.backbones import fetch
+    from tasks.common.backbones.caches import hub_file
+    from tasks.common.backbones.catalogue import timm_name
+    from tasks.common.backbones.weights import check_pinned, find_weights, ways
+
+    try:
+        features = load_params(root / "params.yaml")["features"].model_dump()
+        backbone = timm_name(features["backbone"], features["weights"])
+        source = find_weights(
+            backbone, features["weights"], Paths(root).weights, features["weights_sha256"], features["output"]
+        )
+        file = hub_file(backbone) if source.kind == "hub" else source.file
+        found = f"{features['backbone']}: {source.kind}, {source.where}"
+        if file is not None and source.pinned:
+            check_pinned(backbone, replace(source, file=file, sha256=sha256(file)), source.pinned)
+        if file is not None or source.kind == "random":
+            return Finding("weights", "ok", f"{found}, in {file}" if file else found)
+        origin = fetch.address(backbone, source)
+    except GraftError as error:
+        return Finding("weights", "fail", error.what, error.todo)
+    if not origin:
+        return Finding("weights", "fail", f"{found}, which has none", ways(backbone, source.kind))
+    return Finding("weights", "warn", f"{found}; fetched at the first run from {origin}", ways(backbone, source.kind))
+
+
+def _processor(_root: Path) -> Finding:
+    from tasks.common.engines.openvino import cpu_has_fast_bf16
+
+    kind = "bf16 in tiles (AMX)" if cpu_has_fast_bf16() else "fp32"
+    return Finding("processor", "ok", f"{cores()} cores, inference in {kind}")
+
+
+def _disk(root: Path) -> Finding:
+    free = shutil.disk_usage(root).free / 1e9
+    if free < NEEDED_GIGABYTES:
+        return Finding("disk", "warn", f"{free:.1f} GB free", "make room: features and models are kept by version")
+    return Finding("disk", "ok", f"{free:.0f} GB free")
+
+
+def _mlflow(root: Path) -> Finding:
+    from ..runtime.addresses import redacted
+    from ..tracking.store import has_store, tracking_uri
+    from ..tracking.tracker import Tracker
+
+    uri = redacted(tracking_uri(root))
+    try:
+        if has_store(root):
+            Tracker(root)
+    except GraftError as error:
+        return Finding("mlflow", "fail", str(error.got), error.todo)
+    return Finding("mlflow", "ok", uri)
+
+
+def _model(root: Path) -> Finding:
+    from ..registry.models import misplaced_challenger
+    from ..tracking.store import has_store
+    from ..tracking.tracker import Tracker
+
+    if not Paths(root).package.is_dir() or not has_store(root):
+        return Finding("model", "ok", "none registered yet")
+    wrong = misplaced_challenger(Tracker(root))
+    if wrong:
+        return Finding("model", "warn", wrong, "`graft run` or `graft repro` registers the package and moves the alias")
+    return Finding("model", "ok", "the alias `challenger` is at the version that models/package is")

@@ -1,0 +1,220 @@
+"""`graft cache`: what the feature cache holds, whether it is sound, and how to make it smaller."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from tasks.common.core.errors import GraftError
+from tasks.common.core.files import json_digest, read_json, write_shared_json
+from tasks.common.core.paths import Paths
+from tasks.common.core.progress import progress
+from tasks.common.feature_cache.segments import compact, count_images, damage
+
+from ..runtime import processes
+
+CURRENT = "data/features"
+"""What names the fingerprint of the project as it is now."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """The features of one fingerprint.
+
+    Attributes:
+        used_by: who would have to compute them again: `data/features`, or an alias of the registered model.
+        last_used: seconds since 1970.
+    """
+
+    digest: str
+    folder: Path
+    facts: dict[str, Any]
+    images: int
+    segments: int
+    size: int
+    last_used: float
+    used_by: tuple[str, ...]
+
+    def row(self) -> dict[str, Any]:
+        """For a table or JSON."""
+        return {
+            "fingerprint": self.digest,
+            "backbone": self.facts.get("backbone", "?"),
+            "what": f"maps before {self.facts['cut_before']}" if "cut_before" in self.facts else "features",
+            "computed_by": " ".join(str(self.facts.get(key, "?")) for key in ("engine", "device", "precision")),
+            "dtype": self.facts.get("dtype", "?"),
+            "images": self.images,
+            "segments": self.segments,
+            "megabytes": round(self.size / 1e6, 1),
+            "last_used": f"{datetime.fromtimestamp(self.last_used):%Y-%m-%d %H:%M}",
+            "used_by": list(self.used_by),
+        }
+
+
+def list_cache(root: Path, aliases: dict[str, str]) -> list[Entry]:
+    """All fingerprints, the one used last first.
+
+    Args:
+        aliases: an alias of the registered model -> the fingerprint of its features.
+    """
+    folder = Paths(root).cache / "features"
+    users: dict[str, list[str]] = {}
+    for user, digest in {**_current(root), **aliases}.items():
+        users.setdefault(digest, []).append(user)
+    entries = [_entry(place, tuple(users.get(place.name, ()))) for place in folder.glob("*") if place.is_dir()]
+    return sorted(entries, key=lambda entry: entry.last_used, reverse=True)
+
+
+def _current(root: Path) -> dict[str, str]:
+    file = Paths(root).features / "fingerprint.json"
+    return {CURRENT: read_json(file)["digest"]} if file.is_file() else {}
+
+
+def _entry(folder: Path, used_by: tuple[str, ...]) -> Entry:
+    note = folder / "fingerprint.json"
+    try:
+        facts = read_json(note)
+    except (FileNotFoundError, ValueError):  # cut short by a crash
+        facts = {}
+    segments = list(folder.glob("*.safetensors"))
+    size = sum(_size(file) for file in folder.iterdir())
+    images = count_images(folder)
+    used = (note if note.is_file() else folder).stat().st_mtime
+    return Entry(folder.name, folder, facts, images, len(segments), size, used, used_by)
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:  # a run beside this one has just renamed it
+        return 0
+
+
+def verify(root: Path, *, drop: bool) -> list[dict[str, str]]:
+    """Reads every segment whole and compares it with its checksum.
+
+    Args:
+        drop: whether to remove damaged segments now; a run that needs them drops them anyway.
+
+    Returns:
+        The damaged ones: `segment` (from the project's root) and `reason`.
+    """
+    segments = sorted((Paths(root).cache / "features").glob("*/*.safetensors"))
+    found = []
+    with progress("cache: verifying", len(segments), "segments") as bar:
+        for segment in segments:
+            reason = damage(segment)
+            if reason:
+                found.append({"segment": segment.relative_to(root).as_posix(), "reason": reason})
+                if drop:
+                    segment.unlink(missing_ok=True)
+            bar.add()
+    return found
+
+
+def merge(root: Path) -> dict[str, int]:
+    """Merges small segments, see `tasks.common.feature_cache.segments.compact`.
+
+    Returns:
+        Fingerprint -> by how many segments it has fewer now; without those that had nothing to merge.
+    """
+    folders = sorted(folder for folder in (Paths(root).cache / "features").glob("*") if folder.is_dir())
+    fewer = {}
+    with progress("cache: merging", len(folders), "fingerprints") as bar:
+        for folder in folders:
+            fewer[folder.name] = compact(folder)
+            bar.add()
+    return {name: count for name, count in fewer.items() if count}
+
+
+def collect(
+    root: Path, aliases: dict[str, str], *, keep: Collection[str], gigabytes: float | None, dry_run: bool
+) -> list[Entry]:
+    """Removes fingerprints, and with them the graphs and compiled graphs that nothing needs any more.
+
+    The fingerprint that was used last always stays: a run that is going on has no data/features yet.
+
+    Args:
+        keep: users whose features stay (`data/features`, `champion`, `challenger`).
+        gigabytes: remove only as much, the longest unused first, as it takes to get below; None removes all others.
+        dry_run: remove nothing.
+
+    Returns:
+        The fingerprints that were, or would be, removed.
+
+    Raises:
+        GraftError: an alias is to be kept, and no model has it or its features are not known; or `graft rank` is at
+            work.
+    """
+    if not dry_run:
+        _check_nobody_ranks(root)
+    for user in keep:
+        if user not in {CURRENT, *aliases}:
+            raise GraftError(
+                f"no registered model is `{user}`, or it was registered before Graft recorded its features",
+                got=", ".join(sorted(aliases)) or "no model",
+                todo="leave the option out, or register the model again",
+            )
+    entries = list_cache(root, aliases)
+    total = sum(entry.size for entry in entries)
+    removed = []
+    for entry in reversed(entries):
+        enough = gigabytes is not None and total <= gigabytes * 1e9
+        if enough or entry is entries[0] or set(entry.used_by) & set(keep):
+            continue
+        removed.append(entry)
+        total -= entry.size
+    if removed and not dry_run:
+        for entry in removed:
+            shutil.rmtree(entry.folder)
+        _remove_graphs(root, [entry for entry in entries if entry not in removed])
+    return removed
+
+
+def _remove_graphs(root: Path, kept: list[Entry]) -> None:
+    """Graphs of backbones whose features are gone, and what was compiled: both are made again in seconds."""
+    cache = Paths(root).cache
+    needed = [_graph(entry.facts) for entry in kept]
+    for spec in cache.glob("graphs/*/spec.json"):
+        if _graph(read_json(spec)) not in needed:
+            shutil.rmtree(spec.parent)
+    shutil.rmtree(cache / "compiled", ignore_errors=True)
+
+
+def _graph(facts: dict[str, Any]) -> list[Any]:
+    """Which graph a fingerprint or a spec is of; those of earlier versions have no form."""
+    return [facts.get(key) for key in ("backbone", "weights_sha256", "form")]
+
+
+@contextmanager
+def not_collected(root: Path) -> Iterator[None]:
+    """Keeps `collect` from removing anything while the block runs, which works with several fingerprints at once."""
+    key = processes.key(processes.me())
+    mark = _marks(root) / f"{json_digest(key)}.json"
+    write_shared_json(mark, {"process": key})
+    try:
+        yield
+    finally:
+        mark.unlink(missing_ok=True)
+
+
+def _check_nobody_ranks(root: Path) -> None:
+    for mark in _marks(root).glob("*.json"):
+        key = read_json(mark)["process"]
+        if processes.key_runs(key) is False:
+            mark.unlink(missing_ok=True)  # it was killed
+        else:
+            raise GraftError(
+                "`graft rank` is at work, and needs what it has in the cache",
+                got=f"the process {key}",
+                todo=f"wait until it has ended; if it has, on another machine, remove {mark}",
+            )
+
+
+def _marks(root: Path) -> Path:
+    return Paths(root).state / "rankings"

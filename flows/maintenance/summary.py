@@ -1,0 +1,67 @@
+"""`graft summary`: what the last run gave, from the files that the stages left."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tasks.common.core.errors import GraftError
+from tasks.common.core.files import read_json
+from tasks.common.core.paths import STAGES, Paths
+from tasks.common.data.task import MAIN
+
+from ..registry.registration import read_registration
+from ..tracking.store import own_store
+
+
+def summarise(root: Path) -> dict[str, Any]:
+    """Figures of the last run of each stage.
+
+    Raises:
+        GraftError: the pipeline has not run to its end.
+    """
+    paths = Paths(root)
+    metrics = {stage: read_json(paths.metrics(stage)) for stage in STAGES if paths.metrics(stage).is_file()}
+    missing = [stage for stage in STAGES if stage not in metrics]
+    if missing:
+        raise GraftError(
+            "the pipeline has not run to its end", got=f"no result of {', '.join(missing)}", todo="run `dvc repro`"
+        )
+    test, data = metrics["evaluate"], metrics["preprocess"]
+    registered = read_registration(paths)
+    return {
+        "task": test["task"],
+        **{key: test[key] for key in MAIN[test["task"]].keys},
+        "candidate": test["candidate"],
+        "images": data["images"],
+        **{key: data[key] for key in ("classes", "target_min", "target_max") if key in data},
+        "rejected": data["rejected"],
+        "test_images": test["images"],
+        "images_per_second": metrics["features"]["images_per_second"],
+        "seconds": {stage: metrics[stage]["seconds"] for stage in STAGES},
+        "audit": _passed_limits(paths),
+        "finetune": read_json(paths.finetune / "decision.json")["reason"] if paths.finetune.is_dir() else "",
+        "model": f"{registered.name} version {registered.version}" if registered else "",
+        "model_note": _model_note(root),
+        "report": paths.relative(paths.report / "index.html"),
+    }
+
+
+def _passed_limits(paths: Paths) -> list[str]:
+    """What the audit found more of than is allowed, and does not ignore."""
+    if not (paths.audit / "audit.json").is_file():
+        return []
+    checks = read_json(paths.audit / "audit.json")["checks"]
+    return [f"{check['found']:,} {name}" for name, check in checks.items() if check["state"] in ("warn", "fail")]
+
+
+def _model_note(root: Path) -> str:
+    """What `graft doctor` would say of the model's alias; only of the project's own store, which answers at once."""
+    own = own_store(root)
+    if own is None or not own.is_file():
+        return ""
+    from ..registry.models import misplaced_challenger
+    from ..tracking.tracker import Tracker
+
+    wrong = misplaced_challenger(Tracker(root))
+    return f"{wrong}: see `graft doctor`" if wrong else ""

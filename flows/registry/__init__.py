@@ -1,0 +1,1 @@
+"""Versions of the registered model, its aliases, and the ledger of decisions."""

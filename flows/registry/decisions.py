@@ -1,0 +1,95 @@
+"""`graft promote`, `graft rollback` and `graft ledger`: a person's decisions about the champion."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from mlflow.entities.model_registry import ModelVersion
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from tasks.common.core.errors import GraftError
+
+from ..runtime.params import model_name
+from ..tracking.store import has_store
+from ..tracking.tracker import Tracker
+from . import ledger, promotion
+from .ledger import Entry
+from .models import CHAMPION, aliases_of, fetched_model, find_version
+
+BY_HAND = "decided by hand"
+
+
+def promote_version(root: Path, wanted: str, why: str, *, anyway: bool, unverified: bool = False) -> dict[str, Any]:
+    """Makes a version the champion; the entry of the ledger.
+
+    Args:
+        anyway: even if the gate has refused it.
+        unverified: even if nothing outside MLflow tells whether its files are those that were registered.
+
+    Raises:
+        GraftError: there is no such version, it is the champion, it cannot be used, or the gate has refused it.
+    """
+    tracker, name = _registry(root)
+    with ledger.locked(tracker, name):
+        promotion.settle(tracker, name)
+        version = find_version(tracker, name, wanted)
+        said = version.tags.get(promotion.GATE, "")
+        if said.startswith("refused") and not anyway:
+            raise GraftError(
+                f"the gate has refused version {version.version} of `{name}`",
+                got=said.removeprefix("refused: "),
+                todo="name another version, or promote it all the same: --anyway, and say --why",
+            )
+        if unverified and aliases_of(tracker, name).get(CHAMPION) == str(version.version):
+            return asdict(_vouched(tracker, version))
+        entry = promotion.promote(tracker, version, why or BY_HAND, unverified=unverified)
+        ledger.mend(tracker, name)
+    return asdict(entry)
+
+
+def _vouched(tracker: Tracker, version: ModelVersion) -> Entry:
+    """The entry of the champion, which from now on is what MLflow has."""
+    with fetched_model(tracker, version, unverified=True):
+        kept = ledger.mend(tracker, version.name)
+    entry = ledger.decided(kept, str(version.version))
+    assert entry is not None, "`settle` has written one"
+    return entry
+
+
+def roll_back_champion(root: Path, why: str) -> dict[str, Any]:
+    """Makes the previous champion the champion again; the entry of the ledger.
+
+    Raises:
+        GraftError: there is none, or it cannot be used.
+    """
+    tracker, name = _registry(root)
+    with ledger.locked(tracker, name):
+        promotion.settle(tracker, name)
+        entry = promotion.roll_back(tracker, name, why or BY_HAND)
+        ledger.mend(tracker, name)
+    return asdict(entry)
+
+
+def kept_ledger(root: Path) -> list[dict[str, Any]]:
+    """All entries, oldest first."""
+    tracker, name = _registry(root)
+    return [asdict(entry) for entry in ledger.entries(tracker, name)]
+
+
+def print_ledger(kept: list[dict[str, Any]]) -> None:
+    table = Table("when (UTC)", "", "version", "before", "by", "why", box=None)
+    for entry in kept:
+        what = entry["what"].replace("_", " ")
+        row = [entry["at"][:16].replace("T", " "), what, entry["version"], entry["previous"], entry["by"], entry["why"]]
+        table.add_row(*(escape(cell) for cell in row))
+    Console().print(table if kept else "the ledger is empty: no model has been registered")
+
+
+def _registry(root: Path) -> tuple[Tracker, str]:
+    if not has_store(root):
+        raise GraftError("no model is registered in this project", todo="run `dvc repro`, which registers the first")
+    return Tracker(root), model_name(root)

@@ -1,0 +1,289 @@
+"""The ledger: every promotion, refusal and rollback of a registered model, in order, and who, when and why.
+
+An entry is kept twice: as a line of ledger.jsonl, which is versioned with the repository, and as a tag of the model's
+version in MLflow. A run that dies between the two loses nothing: what one of them lacks, `mend` copies from the other.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import secrets
+import socket
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock, Timeout
+from mlflow.entities.model_registry import ModelVersion
+
+from tasks.common.core.errors import GraftError, TransientError
+from tasks.common.core.files import digest as short_digest
+from tasks.common.core.files import whole_file
+
+from ..runtime.addresses import redacted
+from ..tracking.tracker import Tracker
+from ..versioning.git import shared_state
+from . import integrity
+
+FILE = "ledger.jsonl"
+
+TAG = "graft.ledger."
+"""Before an entry's id: the tag of a version that holds the entry."""
+
+LONGEST = 5000
+"""Letters of a tag that MLflow takes; an entry's reason is cut to fit."""
+
+WAIT = 300.0
+"""Seconds to wait for another decision about the same model; one takes a few."""
+
+What = Literal["first", "promoted", "refused", "rolled_back", "by_hand"]
+
+CHAMPIONS: tuple[What, ...] = ("first", "promoted", "rolled_back", "by_hand")
+"""What makes a version the champion."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What was decided of a version.
+
+    Attributes:
+        id: of this entry.
+        number: its place among the entries of the model. The order is this, not the time: clocks differ.
+        at: when, ISO 8601 in UTC.
+        what: `first` (there was no champion), `promoted`, `refused`, `rolled_back` (to this version), or `by_hand`: the
+            alias was found moved by something that is not Graft.
+        previous: the champion's version before; empty if there was none.
+        by: a person, or the flow, and the machine.
+        metrics: of the test, of the challenger and (`champion_...`) of the champion on the same images.
+        git_commit, data_hash, run_id: of what made the version.
+        flow_run_url: of the run that decided; empty if a person did.
+        digest: of the model's files (flows/registry/integrity.py), by which they are checked before they are loaded.
+    """
+
+    id: str
+    at: str
+    what: What
+    model: str
+    version: str
+    previous: str
+    by: str
+    why: str
+    metrics: dict[str, float] = field(default_factory=dict)
+    git_commit: str = ""
+    data_hash: str = ""
+    run_id: str = ""
+    flow_run_url: str = ""
+    digest: str = ""
+    number: int = 0
+
+    def key(self) -> integrity.Key:
+        return self.model, self.version, self.run_id
+
+    def line(self) -> str:
+        return json.dumps(asdict(self), ensure_ascii=False)
+
+
+_FIELDS = {each.name for each in fields(Entry)}
+
+
+def new_entry(
+    tracker: Tracker,
+    version: ModelVersion,
+    what: What,
+    previous: str,
+    why: str,
+    metrics: dict[str, float] | None = None,
+    flow_run_url: str = "",
+) -> Entry:
+    """An entry of now, of what is known of a version."""
+    now = datetime.now(UTC)
+    return Entry(
+        id=f"{now:%Y%m%dT%H%M%S%f}-{secrets.token_hex(3)}",
+        at=now.isoformat(timespec="milliseconds"),
+        what=what,
+        model=version.name,
+        version=str(version.version),
+        previous=previous,
+        by=f"{'the flow retrain' if flow_run_url else _user()} on {socket.gethostname()}",
+        why=why,
+        metrics=metrics or {},
+        git_commit=version.tags.get("git.commit", ""),
+        data_hash=version.tags.get("dvc.raw", ""),
+        run_id=version.run_id or "",
+        flow_run_url=flow_run_url,
+        digest=digest_of(tracker.paths.root, (version.name, str(version.version), version.run_id or "")),
+        number=max((entry.number for entry in entries(tracker, version.name)), default=0) + 1,
+    )
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return f"user {os.getuid()}"
+
+
+@contextmanager
+def locked(tracker: Tracker, name: str) -> Iterator[None]:
+    """One decision at a time about a model of a store, in all worktrees of this repository: aliases and ledger change
+    together. May be entered again in the same thread.
+
+    Raises:
+        TransientError: another decision takes too long.
+    """
+    folder = shared_state(tracker.paths.root).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{short_digest(f'{tracker.uri} {name}'.encode())}.lock"
+    try:
+        with FileLock(file, timeout=WAIT, is_singleton=True):
+            yield
+    except Timeout as error:
+        raise TransientError(
+            f"another promotion, rollback or registration of `{name}` is at work",
+            got=f"{redacted(tracker.uri)}, for more than {WAIT:.0f} s",
+            todo="wait until it has ended, then try again",
+        ) from error
+
+
+def enter(tracker: Tracker, entry: Entry) -> None:
+    """Puts an entry into MLflow; `mend` brings it to the file."""
+    tracker.client.set_model_version_tag(entry.model, entry.version, TAG + entry.id, shortened(entry).line())
+
+
+def shortened(entry: Entry) -> Entry:
+    """The entry as MLflow's tags take it."""
+    while len(entry.line()) > LONGEST:
+        entry = replace(entry, why=entry.why[: len(entry.why) // 2] + " ...", metrics={})
+    return entry
+
+
+def withdraw(tracker: Tracker, entry: Entry) -> None:
+    """Takes an entry out of MLflow that has not come true."""
+    tracker.client.delete_model_version_tag(entry.model, entry.version, TAG + entry.id)
+
+
+def entries(tracker: Tracker, name: str) -> list[Entry]:
+    """All entries of a registered model, of the project's file and of MLflow, oldest first."""
+    return _in_order([*_recorded(tracker, name), *read(tracker.paths.root, name)])
+
+
+def mend(tracker: Tracker, name: str) -> list[Entry]:
+    """Gives the file the entries that only MLflow has, and MLflow those of its versions that only the file has; returns
+    all."""
+    root = tracker.paths.root
+    ours, theirs = read(root), _recorded(tracker, name)
+    digests = integrity.at_hand(root)
+    whole = [
+        entry if entry.digest else replace(entry, digest=digests.get(entry.key(), ""))
+        for entry in _in_order([*theirs, *ours])
+    ]
+    place = {entry.id: position for position, entry in enumerate(ours)}
+    lines = sorted(whole, key=lambda entry: place.get(entry.id, len(place)))  # what is there keeps its line
+    if lines != ours:
+        write(root, lines)
+    known = {entry.id for entry in theirs}
+    there = {str(version.version): version.run_id for version in _versions(tracker, name)}
+    for entry in ours:
+        # Another store counts its own versions.
+        if entry.model == name and entry.id not in known and there.get(entry.version, "") == entry.run_id:
+            enter(tracker, entry)
+    return [entry for entry in whole if entry.model == name]
+
+
+def digest_of(root: Path, key: integrity.Key) -> str:
+    """The digest of a version's files that is not MLflow's own word; empty if there is none.
+
+    Raises:
+        GraftError: a line of the file is no entry.
+    """
+    kept = {entry.key(): entry.digest for entry in read(root) if entry.digest}
+    return kept.get(key) or integrity.at_hand(root).get(key) or integrity.in_history(root, key)
+
+
+def champion_of(kept: Sequence[Entry]) -> str:
+    """The version that is champion by the ledger; empty if none ever was."""
+    return next((entry.version for entry in reversed(kept) if entry.what in CHAMPIONS), "")
+
+
+def decided(kept: Iterable[Entry], version: str) -> Entry | None:
+    """What was last decided of a version."""
+    found = None
+    for entry in kept:
+        if entry.version == version:
+            found = entry
+    return found
+
+
+def before(kept: Sequence[Entry], version: str) -> str:
+    """The champion that this champion replaced when it came; empty if there was none. A rollback is no replacement."""
+    for entry in reversed(kept):
+        if entry.version == version and entry.what in ("first", "promoted", "by_hand"):
+            return entry.previous
+    return ""
+
+
+def read(root: Path, name: str | None = None) -> list[Entry]:
+    """The file's entries, of one model or of all.
+
+    Raises:
+        GraftError: a line is no entry.
+    """
+    file = root / FILE
+    if not file.is_file():
+        return []
+    found = []
+    for number, line in enumerate(file.read_text(encoding="utf-8").split("\n"), 1):
+        if line.strip():
+            found.append(parse(line, f"{FILE}, line {number}"))
+    return [entry for entry in found if name is None or entry.model == name]
+
+
+def write(root: Path, kept: Iterable[Entry]) -> None:
+    with whole_file(root / FILE) as part:
+        part.write_text("".join(f"{entry.line()}\n" for entry in kept), encoding="utf-8")
+
+
+def _recorded(tracker: Tracker, name: str) -> list[Entry]:
+    """Without digests: those must not come from where the models' files can be replaced."""
+    return [
+        replace(parse(text, f"tag {key} of version {version.version} of `{name}` in MLflow"), digest="")
+        for version in _versions(tracker, name)
+        for key, text in version.tags.items()
+        if key.startswith(TAG)
+    ]
+
+
+def _versions(tracker: Tracker, name: str) -> list[ModelVersion]:
+    found: list[ModelVersion] = []
+    page: Any = None
+    while page is None or page.token:
+        page = tracker.client.search_model_versions(f"name = '{name}'", page_token=page.token if page else None)
+        found += page
+    return found
+
+
+def _in_order(kept: Iterable[Entry]) -> list[Entry]:
+    """Of the same entry the last: MLflow's, which come first, may be cut, and others may write there."""
+    by_id = {entry.id: entry for entry in kept}
+    return sorted(by_id.values(), key=lambda entry: (entry.number, entry.at, entry.id))
+
+
+def parse(line: str, where: str) -> Entry:
+    """Raises:
+    GraftError: it is no entry.
+    """
+    try:
+        content = json.loads(line)
+        return Entry(**{key: value for key, value in content.items() if key in _FIELDS})
+    except (ValueError, TypeError, AttributeError) as error:
+        raise GraftError(
+            f"{where} is no entry of the ledger",
+            got=line[:200],
+            allowed="one JSON object a line, as Graft writes them",
+            todo="take the line out; what MLflow has of it comes back by itself",
+        ) from error

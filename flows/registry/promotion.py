@@ -1,0 +1,214 @@
+"""Which version of a registered model is champion: promoted, rolled back, and never left half changed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import mlflow
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from tasks.common.core.errors import GraftError
+
+from ..tracking.tracker import Tracker
+from . import ledger
+from .ledger import Entry
+from .models import CHALLENGER, CHAMPION, PREVIOUS, aliases_of, fetched_model, find_version, in_store
+
+PENDING = "graft.pending"
+"""The tag of a registered model while its aliases change: what they were, and the entry of the ledger."""
+
+GATE = "graft.gate"
+"""The tag of a version with what the gate said: `passed` or `refused`, a colon, and why."""
+
+
+def promote(
+    tracker: Tracker,
+    version: ModelVersion,
+    why: str,
+    *,
+    metrics: Mapping[str, float] | None = None,
+    flow_run_url: str = "",
+    unverified: bool = False,
+) -> Entry:
+    """Makes a version the champion, and the champion the previous one; written into the ledger. Within `ledger.locked`,
+    like all that moves an alias or writes an entry.
+
+    Args:
+        unverified: also a version of which no digest is known; that of what MLflow has is kept then.
+
+    Raises:
+        GraftError: the version is the champion, or cannot be used; nothing has changed then.
+    """
+    recover(tracker, version.name)
+    before, number = aliases_of(tracker, version.name), str(version.version)
+    champion = before.get(CHAMPION, "")
+    if champion == number:
+        raise GraftError(
+            f"version {number} of `{version.name}` is the champion already",
+            todo=_instead(before, number),
+        )
+    what: ledger.What = "promoted" if champion else "first"
+    after = {**before, CHAMPION: number, **({PREVIOUS: champion} if champion else {})}
+    with fetched_model(tracker, version, unverified=unverified) as model:
+        entry = ledger.new_entry(tracker, version, what, champion, why, dict(metrics or {}), flow_run_url)
+        _change(tracker, entry, before, after, model)
+    return entry
+
+
+def _instead(aliases: Mapping[str, str], champion: str) -> str:
+    """What a person may have meant who promotes the champion."""
+    if aliases.get(CHALLENGER, champion) != champion:
+        return f"graft promote challenger, which is version {aliases[CHALLENGER]}"
+    if PREVIOUS in aliases:
+        return f"graft rollback for version {aliases[PREVIOUS]}, or graft run for a new challenger"
+    return "graft run for a new challenger"
+
+
+def roll_back(tracker: Tracker, name: str, why: str) -> Entry:
+    """Makes the previous champion the champion again.
+
+    Raises:
+        GraftError: there is none, or it cannot be used; nothing has changed then.
+    """
+    recover(tracker, name)
+    before = aliases_of(tracker, name)
+    champion, target = before.get(CHAMPION, ""), before.get(PREVIOUS, "")
+    if not target:
+        raise GraftError(
+            f"`{name}` has no previous champion",
+            got=f"aliases {', '.join(f'{alias} (version {number})' for alias, number in sorted(before.items()))}",
+            todo="name the version that should be champion: graft promote VERSION",
+        )
+    version = find_version(tracker, name, target)
+    entry = ledger.new_entry(tracker, version, "rolled_back", champion, why)
+    earlier = ledger.before(ledger.entries(tracker, name), target)
+    after = {alias: number for alias, number in before.items() if alias != PREVIOUS} | {CHAMPION: target}
+    with fetched_model(tracker, version) as model:
+        _change(tracker, entry, before, after | ({PREVIOUS: earlier} if earlier else {}), model)
+    return entry
+
+
+def refuse(
+    tracker: Tracker, version: ModelVersion, champion: str, why: str, metrics: Mapping[str, float], flow_run_url: str
+) -> Entry:
+    """Writes into the ledger that a version does not become the champion."""
+    entry = ledger.new_entry(tracker, version, "refused", champion, why, dict(metrics), flow_run_url)
+    ledger.enter(tracker, entry)
+    return entry
+
+
+def settle(tracker: Tracker, name: str) -> list[Entry]:
+    """What an earlier run left undone is undone, what others did is noted, and the ledger is mended; returns it."""
+    recover(tracker, name)
+    kept = ledger.mend(tracker, name)
+    champion = aliases_of(tracker, name).get(CHAMPION, "")
+    if champion and champion != ledger.champion_of(kept):
+        version = find_version(tracker, name, champion)
+        what = "by_hand" if kept else "first"
+        why = "the alias was found moved by something that is not Graft" if kept else "the first version of all"
+        entry = ledger.new_entry(tracker, version, what, ledger.champion_of(kept), why)  # type: ignore[arg-type]
+        ledger.enter(tracker, entry)
+        kept = ledger.mend(tracker, name)
+    return kept
+
+
+def recover(tracker: Tracker, name: str) -> bool:
+    """Restores the aliases that a run left half changed; whether there was something to restore."""
+    try:
+        model = tracker.client.get_registered_model(name)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return False
+        raise
+    if PENDING not in model.tags:
+        return False
+    kept = json.loads(model.tags[PENDING])
+    _restore(tracker, name, kept["aliases"], ledger.parse(kept["entry"], f"tag {PENDING} of `{name}`"))
+    return True
+
+
+def try_out(model: Path, name: str) -> None:
+    """Loads a model as others will and has it predict the example that was logged with it.
+
+    Args:
+        model: its folder, which has been checked.
+        name: of the version, for the error.
+
+    Raises:
+        GraftError: it does not load, or does not predict.
+    """
+    try:
+        loaded = mlflow.pyfunc.load_model(str(model))
+        example = loaded.input_example
+        answers = loaded.predict(example)
+    except Exception as error:
+        reason = str(error).split("\n")[0]
+        raise GraftError(
+            f"{name} cannot be used as MLflow has it",
+            got=f"{type(error).__name__}: {reason[:300]}",
+            todo="restore its files, or name another version; no alias has been moved",
+        ) from error
+    if len(answers) != len(example):
+        raise GraftError(f"{name} does not answer", got=f"{len(answers)} answers to {len(example)} images")
+
+
+def _change(tracker: Tracker, entry: Entry, before: Mapping[str, str], after: Mapping[str, str], model: Path) -> None:
+    """From one set of aliases to another: all of it, or nothing."""
+    with in_store(tracker.uri):
+        try_out(model, f"version {entry.version} of `{entry.model}`")
+        with _all_or_nothing(tracker, entry, before):
+            ledger.enter(tracker, entry)
+            _set_aliases(tracker, entry.model, before, after)
+            _check_alias(tracker, entry)
+
+
+def _check_alias(tracker: Tracker, entry: Entry) -> None:
+    """What others load as the champion is the version that was tried out.
+
+    Raises:
+        GraftError: it is another.
+    """
+    found = find_version(tracker, entry.model, CHAMPION)
+    if (str(found.version), found.run_id or "") != (entry.version, entry.run_id):
+        raise GraftError(
+            f"the alias `{CHAMPION}` of `{entry.model}` does not lead to version {entry.version}",
+            got=f"version {found.version}",
+            todo="try again; every alias is as before",
+        )
+
+
+@contextmanager
+def _all_or_nothing(tracker: Tracker, entry: Entry, before: Mapping[str, str]) -> Iterator[None]:
+    note = json.dumps({"aliases": dict(before), "entry": ledger.shortened(entry).line()})
+    tracker.client.set_registered_model_tag(entry.model, PENDING, note)
+    try:
+        yield
+    except BaseException:
+        _restore(tracker, entry.model, before, entry)
+        raise
+    tracker.client.delete_registered_model_tag(entry.model, PENDING)
+
+
+def _restore(tracker: Tracker, name: str, aliases: Mapping[str, str], entry: Entry) -> None:
+    _set_aliases(tracker, name, aliases_of(tracker, name), aliases)
+    if ledger.TAG + entry.id in tracker.client.get_model_version(name, entry.version).tags:
+        ledger.withdraw(tracker, entry)
+    tracker.client.delete_registered_model_tag(name, PENDING)
+
+
+def _set_aliases(tracker: Tracker, name: str, now: Mapping[str, str], wanted: Mapping[str, str]) -> None:
+    """Of those that promotion is about; the challenger is the stage register's."""
+    for alias in (PREVIOUS, CHAMPION):
+        if alias in wanted and now.get(alias) != wanted[alias]:
+            tracker.client.set_registered_model_alias(name, alias, wanted[alias])
+        elif alias in now and alias not in wanted:
+            tracker.client.delete_registered_model_alias(name, alias)
+
+
+def challenger_of(tracker: Tracker, name: str) -> str:
+    """The challenger's version; empty if there is none."""
+    return aliases_of(tracker, name).get(CHALLENGER, "")

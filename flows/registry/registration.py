@@ -1,0 +1,65 @@
+"""Which version models/package is in the MLflow store in use: kept on this machine, known without MLflow.
+
+It is no output of the stage `register`: DVC would bring it back from its cache where MLflow has another store.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tasks.common.core.files import read_json, write_json
+from tasks.common.core.paths import Paths
+
+from ..tracking.store import tracking_uri
+
+FILE = "registration.json"
+"""In `.graft`."""
+
+
+@dataclass(frozen=True)
+class Registration:
+    """A version of a registered model.
+
+    Attributes:
+        model_uri: by which MLflow loads it.
+        package: DVC's hash of the package.
+        store: which MLflow store has it: a hash of its address.
+        run_id: the run that it is logged under.
+        digest: of the logged model's files, see integrity.py; empty if it is not known.
+    """
+
+    name: str
+    version: str
+    model_uri: str
+    run_id: str
+    package: str
+    store: str
+    digest: str = ""
+
+
+def packaged(paths: Paths) -> str:
+    """DVC's hash of models/package as the last run of `register` has left it; empty if there is no such run."""
+    if not paths.run("register").is_file() or not (paths.package / "package.json").is_file():
+        return ""
+    return str(read_json(paths.run("register")).get("outputs", {}).get(paths.relative(paths.package), ""))
+
+
+def store_key(root: Path) -> str:
+    """Names the store in use, without the password that its address may hold."""
+    return hashlib.sha256(tracking_uri(root).encode()).hexdigest()[:16]
+
+
+def read_registration(paths: Paths) -> Registration | None:
+    """What models/package is registered as in this store; None if that is not known without asking MLflow."""
+    file = paths.state / FILE
+    if not file.is_file():
+        return None
+    kept = Registration(**read_json(file))
+    known = kept.package == packaged(paths) and kept.store == store_key(paths.root)
+    return kept if known else None
+
+
+def keep_registration(paths: Paths, registration: Registration) -> None:
+    write_json(paths.state / FILE, asdict(registration))

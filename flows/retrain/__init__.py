@@ -1,0 +1,1 @@
+"""The Prefect flow `retrain` and its steps."""

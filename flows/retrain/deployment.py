@@ -1,0 +1,39 @@
+"""Which project a deployment is for. A run of it that names another is refused."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from uuid import UUID
+
+from prefect import runtime
+from prefect.client.orchestration import get_client
+
+from tasks.common.core.errors import GraftError
+from tasks.environment import PROJECT
+
+
+def refuse_another_project(root: Path) -> None:
+    """Lets a deployment run its own project alone, which GRAFT_PROJECT or its own parameters name.
+
+    A project is code, and anyone who can start a run through Prefect's API can pass any folder as its parameter.
+    Without a deployment the project is the caller's choice.
+
+    Raises:
+        GraftError: the run names another project.
+    """
+    if not runtime.deployment.id:
+        return
+    own = os.environ.get(PROJECT) or _parameter(str(runtime.deployment.id))
+    if not own or Path(own).resolve() != root.resolve():
+        raise GraftError(
+            "this deployment runs another project",
+            got=str(root),
+            allowed=own or f"none: neither {PROJECT} nor the deployment's parameter `project` names one",
+            todo="start the run without the parameter `project`, or make a deployment for that project",
+        )
+
+
+def _parameter(deployment_id: str) -> str:
+    with get_client(sync_client=True) as client:
+        return str(client.read_deployment(UUID(deployment_id)).parameters.get("project") or "")

@@ -1,0 +1,57 @@
+"""Where new images come from, unattended: a commit, a bucket or folder that DVC follows, or an inbox."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+from tasks.common.core.errors import DataError, GraftError
+
+from ..ingest.inbox import take_over
+from ..runtime.addresses import without_secrets
+from ..runtime.params import RetrainParams
+from ..versioning.git import dvc
+from .worktree import Workspace
+
+
+def bring_new(workspace: Workspace, params: RetrainParams) -> str:
+    """Has data/raw.dvc in the worktree name the newest images; returns what was done, in words.
+
+    Raises:
+        GraftError: the source cannot be used.
+    """
+    if params.source == "inbox":
+        inbox = Path(params.inbox or "")
+        place = inbox if inbox.is_absolute() else workspace.project / inbox
+        return take_over(place, workspace.root, params.settle_seconds).words()
+    if params.source == "import-url":
+        return _update(workspace.root)
+    _check_tracked(workspace)
+    return f"git: {workspace.branch} at {workspace.commit[:12]}"
+
+
+def _update(root: Path) -> str:
+    file = root / "data" / "raw.dvc"
+    entry = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    if not (entry or {}).get("deps"):
+        raise DataError(
+            "params.yaml: retrain.source is import-url, but data/raw.dvc was not made by `dvc import-url`",
+            got="no data/raw.dvc" if not entry else "data/raw.dvc without `deps`",
+            allowed="dvc import-url URL data/raw, committed",
+            todo="import the images so, or set `retrain.source: git`",
+        )
+    before = file.read_bytes()
+    dvc(root, ["update", "--quiet", "data/raw.dvc"], "asking for new images where data/raw came from")
+    changed = file.read_bytes() != before
+    return f"import-url: {'new images' if changed else 'nothing new'} at {without_secrets(entry['deps'][0]['path'])}"
+
+
+def _check_tracked(workspace: Workspace) -> None:
+    if not (workspace.root / "data" / "raw.dvc").is_file():
+        raise GraftError(
+            f"{workspace.branch} has no data/raw.dvc",
+            got=f"commit {workspace.commit[:12]}",
+            allowed="images under DVC, and data/raw.dvc committed",
+            todo="graft import PATH; git add data/raw.dvc; git commit; git push",
+        )

@@ -1,0 +1,114 @@
+"""What a run says of itself: in words, for the commit, for MLflow's pages and for people."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlflow.entities.model_registry import ModelVersion
+
+from tasks.common.core.files import read_json
+from tasks.common.core.paths import Paths
+
+from ..gate.checks import Verdict
+from ..status.pending import Changes
+from ..tracking.tracker import Tracker
+from ..versioning.git import git_state, raw_hash
+from .notify import About
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of the challenger.
+
+    Attributes:
+        what: `promoted`; `first`, of all; `waits`, for `graft promote`; `refused`; `champion`, as it was before.
+        previous: the champion's version before; empty without one.
+    """
+
+    what: str
+    model: str
+    version: str
+    previous: str
+    verdict: Verdict
+
+    def sentence(self) -> str:
+        said = {
+            "promoted": f"version {self.version} of `{self.model}` is the champion",
+            "first": f"version {self.version} of `{self.model}` is the first champion",
+            "waits": f"version {self.version} of `{self.model}` has passed the gate and waits for `graft promote`",
+            "refused": f"version {self.version} of `{self.model}` was refused",
+            "champion": f"version {self.version} of `{self.model}` is the champion, as before",
+        }[self.what]
+        return said if self.what in ("first", "champion") else f"{said}: {self.verdict.sentence}"
+
+    def about(self) -> About | None:
+        """As what people are told of it; None if they are not."""
+        known: dict[str, About] = {
+            "promoted": "promotion",
+            "first": "promotion",
+            "waits": "promotion",
+            "refused": "refusal",
+        }
+        return known.get(self.what)
+
+    def facts(self) -> dict[str, Any]:
+        return {
+            "what": self.what,
+            "model": self.model,
+            "version": self.version,
+            "previous": self.previous,
+            "why": self.verdict.sentence,
+            **self.verdict.metrics,
+        }
+
+
+def commit_message(changes: Changes, outcome: Outcome) -> str:
+    return f"Retrain: {changes.sentence or 'no change'}\n\n{outcome.sentence()}"
+
+
+def checks_table(verdict: Verdict) -> str:
+    """The gate in Markdown."""
+    rows = [
+        [row[key].replace("|", "\\|") for key in ("check", "outcome", "found", "allowed")] for row in verdict.rows()
+    ]
+    head = ["| check | outcome | found | allowed |", "| --- | --- | --- | --- |"]
+    return "\n".join([*head, *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def parent_text(tracker: Tracker, root: Path, changes: Changes, outcome: Outcome | None) -> Callable[[], str]:
+    """What stands first in the description of MLflow's run, made when it is asked for."""
+
+    def text() -> str:
+        git, data = git_state(root), raw_hash(root)
+        link = git.link("")
+        code = f"[`{git.commit[:12]}`]({link})" if link else f"`{git.commit[:12]}`"
+        lines = [f"Because of: {changes.sentence}" if changes.sentence else "Nothing had changed"]
+        lines.append(f"Images `{data or 'not tracked'}`, code {code}{' with uncommitted changes' if git.dirty else ''}")
+        if outcome is None:
+            return "  \n".join(lines)
+        version = f"[version {outcome.version}](#/models/{outcome.model}/versions/{outcome.version})"
+        lines.insert(0, f"**{outcome.sentence()}**\n\nRegistered as {version} of `{outcome.model}`.\n")
+        return "  \n".join(lines) + "\n\n" + checks_table(outcome.verdict)
+
+    return text
+
+
+GATE_HEAD = "\n\n### The gate\n\n"
+
+
+def describe_version(tracker: Tracker, version: ModelVersion, outcome: Outcome) -> None:
+    """The gate's table below what the stage register wrote of the version."""
+    before = tracker.client.get_model_version(version.name, version.version).description or ""
+    compared = f"Compared with version {outcome.previous}.\n\n" if outcome.previous else ""
+    told = f"{outcome.sentence()}\n\n{compared}{checks_table(outcome.verdict)}"
+    tracker.client.update_model_version(version.name, version.version, before.split(GATE_HEAD)[0] + GATE_HEAD + told)
+
+
+def nothing_to_do(paths: Paths) -> str:
+    """Of an unchanged world."""
+    last = read_json(paths.run("register")) if paths.run("register").is_file() else {}
+    since = f" since the run {last['parent_run_id'][:8]} in MLflow" if last else ""
+    return f"nothing to do: images, code and parameters are unchanged{since}"

@@ -1,0 +1,85 @@
+"""What a run made goes where others find it: data to DVC's remote, then the commit to git's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from tasks.common.core.errors import GraftError
+
+from ..registry.ledger import FILE
+from ..runtime.addresses import redacted
+from ..versioning.git import dvc, dvc_remote, git, try_git
+from .worktree import OWN_BRANCH, Workspace
+
+SKIP_CI = "[skip ci]"
+
+
+def publish(workspace: Workspace, message: str, still_ours: Callable[[], None]) -> str:
+    """Pushes data, then commits and pushes what git tracks; returns the commit. In this order a commit that others see
+    never names data that they cannot get.
+
+    Args:
+        still_ours: raises an error if another run has taken the repository over.
+
+    Raises:
+        TransientError: a remote does not answer.
+        GraftError: somebody has pushed what contradicts it.
+    """
+    still_ours()
+    if dvc_remote(workspace.root):
+        dvc(workspace.root, ["push", "--quiet"], "pushing data to DVC's remote")
+    commit = _commit(workspace.tree, workspace.root, message)
+    still_ours()  # the data may have taken hours
+    _push(workspace)
+    return commit if not workspace.remote else git(workspace.tree, "rev-parse", "HEAD", doing="reading the commit")
+
+
+def _commit(tree: Path, root: Path, message: str) -> str:
+    git(tree, "add", "--update", doing="committing")
+    names = [name for name in (FILE, "dvc.lock", "data/raw.dvc", "metrics") if (root / name).exists()]
+    git(root, "add", "--", *names, doing="committing")
+    if try_git(tree, "diff", "--cached", "--quiet").returncode:
+        git(
+            tree, "commit", "--quiet", "--no-verify", "--file", "-", doing="committing", say=f"{message}\n\n{SKIP_CI}\n"
+        )
+    return git(tree, "rev-parse", "HEAD", doing="reading the commit")
+
+
+def _push(workspace: Workspace) -> None:
+    if not workspace.remote:
+        git(workspace.tree, "update-ref", f"refs/heads/{OWN_BRANCH}", "HEAD", doing=f"keeping {OWN_BRANCH}")
+        return
+    for _ in range(3):
+        head = git(workspace.tree, "rev-parse", "HEAD", doing="reading the commit")
+        done = try_git(
+            workspace.project,
+            "push",
+            "--quiet",
+            "--no-verify",
+            workspace.remote,
+            f"{head}:refs/heads/{workspace.branch}",
+        )
+        if done.returncode == 0:
+            return
+        if "rejected" not in done.stderr and "fetch first" not in done.stderr:
+            break
+        _rebase(workspace)
+    refs = f"{head}:refs/heads/{workspace.branch}"  # once more, for its message
+    git(workspace.project, "push", "--no-verify", workspace.remote, refs, doing="pushing the result")
+
+
+def _rebase(workspace: Workspace) -> None:
+    """Onto what somebody has pushed meanwhile."""
+    branch = f"refs/remotes/{workspace.remote}/{workspace.branch}"
+    spec = f"+refs/heads/{workspace.branch}:{branch}"
+    git(workspace.project, "fetch", "--quiet", "--no-tags", workspace.remote, spec, doing="fetching what was pushed")
+    done = try_git(workspace.tree, "rebase", "--quiet", branch)
+    if done.returncode:
+        where = try_git(workspace.tree, "diff", "--name-only", "--diff-filter=U").stdout.split()
+        try_git(workspace.tree, "rebase", "--abort")
+        raise GraftError(
+            f"{workspace.branch} has changed while the run was at work, in the same files",
+            got=", ".join(where) or redacted((done.stderr.strip().splitlines() or ["a conflict"])[-1]),
+            todo="nothing: the next run begins with what is there now, and what was computed is in DVC's cache",
+        )

@@ -1,0 +1,1 @@
+"""Parameters, locations, processes and local servers."""

@@ -1,0 +1,58 @@
+"""Where a command that works without a project keeps what it makes, and finds weights."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from tasks.common.core.errors import GraftError
+from tasks.common.core.paths import Paths, find_root
+
+
+@dataclass(frozen=True)
+class Place:
+    """The project's folders, or the user's.
+
+    Attributes:
+        root: of the project; None outside one.
+        cache: for graphs and what is remembered; may be deleted.
+        weights: where `auto` looks for files.
+    """
+
+    root: Path | None
+    cache: Path
+    weights: Path
+
+
+def place_of(project: Path) -> Place:
+    """The project at or above `project`. Without one, if none was named, the user's cache and ./data/weights.
+
+    Raises:
+        GraftError: a project was named, and is none; or the user's cache cannot be made.
+    """
+    try:
+        paths = Paths(find_root(project))
+    except GraftError:
+        if project != Path():
+            raise
+        return Place(None, user_cache(), project.resolve() / "data" / "weights")
+    return Place(paths.root, paths.cache, paths.weights)
+
+
+def user_cache() -> Path:
+    """$XDG_CACHE_HOME/graft, by default ~/.cache/graft; made if it is not there.
+
+    Raises:
+        GraftError: it cannot be made.
+    """
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "graft"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise GraftError(
+            f"{folder} cannot be used as a cache",
+            got=error.strerror,
+            todo="name another folder in XDG_CACHE_HOME, or work in a project",
+        ) from error
+    return folder

@@ -1,0 +1,205 @@
+"""params.yaml as a whole: every stage's section, and those of the flows."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, Literal, Self, cast
+
+from pydantic import Field, model_validator
+
+from tasks.audit.params import AuditParams
+from tasks.common.core.errors import ParamsError, nearest
+from tasks.common.core.paths import Paths
+from tasks.common.core.sections import Section, parse_section, read_params
+from tasks.common.data.task import Task
+from tasks.evaluate.params import EvaluateParams
+from tasks.features.params import FeaturesParams
+from tasks.finetune.params import FinetuneParams
+from tasks.head.params import HeadParams
+from tasks.preprocess.params import PreprocessParams
+from tasks.register.params import RegisterParams
+
+
+class RetrainParams(Section):
+    """How the flow `retrain` works; no stage's result depends on it."""
+
+    time_limit_minutes: float = Field(120.0, gt=0)
+    """After this time a stage's processes are killed, or `sync` is given up, and the run fails."""
+
+    retries: int = Field(2, ge=0)
+    """How often a stage is tried again after a failure of input or output; no other failure is tried again."""
+
+    retry_seconds: float = Field(30.0, ge=0)
+    """The wait before each further try."""
+
+    source: Literal["git", "import-url", "inbox"] = "git"
+    """Where new images come from, unattended: `git`, someone pushes a new data/raw.dvc; `import-url`, `dvc update` of
+    the place that data/raw.dvc was imported from; `inbox`, files that are dropped into a folder."""
+
+    inbox: str | None = None
+    """The folder of `source: inbox`, laid out as for `graft import`; from the project's folder on, or absolute."""
+
+    settle_seconds: float = Field(60.0, ge=0)
+    """A file of the inbox that was changed later than this ago is left for the next run."""
+
+    remote: str = "origin"
+    """Git's name of the repository that is fetched from and pushed to; without one, results stay on a branch here."""
+
+    branch: str = "main"
+    """The branch that is retrained, and that results are pushed to."""
+
+    promote: Literal["auto", "manual"] = "auto"
+    """Unattended, whether a challenger that has passed the gate becomes the champion at once, or by `graft promote`."""
+
+    notify: tuple[str, ...] = ()
+    """Who is told: addresses of webhooks, `env:NAME` of a variable that holds one, or Prefect's notification blocks
+    as `type/name`."""
+
+    notify_on: tuple[Literal["failure", "refusal", "promotion"], ...] = ("failure", "refusal", "promotion")
+    """What they are told of; a challenger that waits for `graft promote` counts as promotion."""
+
+    @model_validator(mode="after")
+    def _has_an_inbox(self) -> Self:
+        if self.source == "inbox" and not self.inbox:
+            raise ValueError("source: inbox needs the folder: set inbox")
+        for place in self.notify:
+            if not re.fullmatch(r"https?://\S+|env:[A-Za-z_]\w*|[a-z0-9-]+/[a-z0-9-]+", place):
+                raise ValueError(f"notify takes https://..., env:NAME or a block as type/name, got {place}")
+        return self
+
+
+class GateParams(Section):
+    """What a challenger must show before it takes the champion's place; both are scored on the current test images."""
+
+    rule: Literal["not_worse", "better"] = "not_worse"
+    """What the paired test (McNemar's for classes, else a bootstrap) must say of the challenger."""
+
+    significance: float = Field(0.05, gt=0, lt=0.5)
+    """Of the paired tests, one-sided."""
+
+    min_gain: float = 0.0
+    """By how much the main figure must be above the champion's; may be negative."""
+
+    class_floor: float | dict[str, float] = 0.0
+    """The least recall (several classes an image: average precision) of every class, or of those that are named."""
+
+    class_drop: float = Field(0.1, ge=0)
+    """A class may not fall by more than this, unless chance explains it."""
+
+    class_images: int = Field(10, ge=1)
+    """A class with fewer test images is not asked for its floor nor its fall."""
+
+    calibration_rise: float = Field(0.05, ge=0)
+    """By how much the expected calibration error may be above the champion's."""
+
+    latency_ratio: float = Field(3.0, gt=0)
+    """How many times the champion's time a single image may take on this machine."""
+
+    max_latency_ms: float | None = Field(None, gt=0)
+    """The most milliseconds that a single image may take on this machine."""
+
+    max_leaked: float = Field(0.01, ge=0, le=1)
+    """The largest share of test images that are copies of training images, as the stage audit finds them."""
+
+    max_suspect: float = Field(0.2, ge=0, le=1)
+    """The largest share of new images whose label the stage audit doubts."""
+
+    drift: Literal["note", "refuse", "off"] = "note"
+    """What follows if new images differ from those that the champion was trained on; see `drift` for the test."""
+
+    def floor_of(self, name: str) -> float:
+        return self.class_floor.get(name, 0.0) if isinstance(self.class_floor, dict) else self.class_floor
+
+
+class DriftParams(Section):
+    """How `graft drift` compares today's images with those that a model was trained on."""
+
+    significance: float = Field(0.01, gt=0, lt=0.5)
+    """How often images that are like the others may be called drift."""
+
+    least_effect: float = Field(0.0, ge=0)
+    """A smaller shift of the whole is no drift, however certain: the distance between the two means, in units of the
+    spread within; the guide says what is how large."""
+
+    far_quantile: float = Field(0.95, ge=0.5, lt=1)
+    """An image is far if it is farther from its nearest training image than this share of these are from theirs."""
+
+    sample: int = Field(1000, ge=20, le=4000)
+    """How many of today's images are compared at most; chosen at random."""
+
+    permutations: int = Field(1000, ge=100, le=10_000)
+    """Of both tests; at least 2 / significance, or they could not say drift."""
+
+    seed: int = 0
+    """Of the sample and of the permutations."""
+
+    @model_validator(mode="after")
+    def _can_say_drift(self) -> Self:
+        if self.permutations + 1 < 2 / self.significance:
+            raise ValueError(
+                f"permutations must be at least 2 / significance, got {self.permutations} and {self.significance:g}"
+            )
+        return self
+
+
+class Params(Section):
+    """Graft's params.yaml."""
+
+    preprocess: PreprocessParams = PreprocessParams()
+    features: FeaturesParams = FeaturesParams()
+    head: HeadParams = HeadParams()
+    audit: AuditParams = AuditParams()
+    finetune: FinetuneParams = FinetuneParams()
+    evaluate: EvaluateParams = EvaluateParams()
+    register_: RegisterParams = Field(RegisterParams(), alias="register")
+    retrain: RetrainParams = RetrainParams()
+    gate: GateParams = GateParams()
+    drift: DriftParams = DriftParams()
+
+
+SECTIONS: dict[str, type[Section]] = {
+    field.alias or name: field.annotation  # type: ignore[misc]
+    for name, field in Params.model_fields.items()
+}
+"""Section -> its model, in the order of the file."""
+
+
+def load_params(path: Path) -> dict[str, Section]:
+    """Every section, checked.
+
+    Raises:
+        ParamsError: an unknown section or key, or a value out of range.
+    """
+    content = read_params(path)
+    for name in content:
+        if name not in SECTIONS:
+            raise ParamsError(
+                f"{path.name}: unknown section `{name}`",
+                got=name,
+                allowed=", ".join(SECTIONS),
+                todo=nearest(str(name), SECTIONS) or "remove the section",
+            )
+    return {name: parse_section(model, content.get(name), name, path.name) for name, model in SECTIONS.items()}
+
+
+def model_name(project: Path) -> str:
+    """`register.name`: under which MLflow's registry has a project's models.
+
+    Raises:
+        ParamsError: params.yaml is wrong.
+    """
+    return cast(RegisterParams, load_params(Paths(project).params)["register"]).name
+
+
+def task_of(sections: dict[str, Section]) -> Task:
+    """What the labels are: the one parameter by which a stage (preprocess) goes that is another's."""
+    head = sections["head"]
+    assert isinstance(head, HeadParams)
+    return head.task
+
+
+def json_schema() -> dict[str, Any]:
+    """For editors: completion, descriptions and checks in params.yaml."""
+    schema = Params.model_json_schema(by_alias=True)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "Graft's params.yaml"}

@@ -1,0 +1,1 @@
+"""One stage, run and recorded: `python -m flows.stage NAME`."""

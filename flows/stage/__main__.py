@@ -1,0 +1,101 @@
+"""Runs one stage: the command of every stage in dvc.yaml (`python -m flows.stage NAME`)."""
+
+from __future__ import annotations
+
+import importlib
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks.common.core.errors import GraftError, may_pass, nearest
+from tasks.common.core.files import write_json
+from tasks.common.core.paths import STAGES, Paths
+from tasks.common.core.progress import say_failure
+from tasks.environment import of_flow
+
+from ..runtime import processes
+from .recorder import Recorder
+
+if TYPE_CHECKING:
+    from tasks.common.core.record import Record
+    from tasks.common.core.sections import Section
+
+
+def main(words: list[str]) -> int:
+    """0 when the stage is done, 2 when the user can fix what is wrong."""
+    try:
+        if len(words) != 1 or words[0] not in STAGES:
+            got = " ".join(words) or "nothing"
+            raise GraftError("which stage?", got=got, allowed=", ".join(STAGES), todo=nearest(got, STAGES))
+        run_stage(words[0], Paths(Path.cwd()))
+    except GraftError as error:
+        say_failure("io" if may_pass(error) else "user")
+        print(f"\nerror: {error}\n", file=sys.stderr)
+        return 2
+    except OSError as error:
+        say_failure("io" if may_pass(error) else "other")
+        raise
+    return 0
+
+
+def run_stage(stage: str, paths: Paths) -> None:
+    """Parameters, body, figures, record. A failure is recorded as one, and leaves no half-written output; one that the
+    stage found rather than met is recorded with all that it found.
+
+    Raises:
+        GraftError: a user error.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits to ignore it
+    recorder = Recorder(paths.root)  # first of all: MLflow is loaded while this process loads its own
+    processes.follow_the_flow()
+    from ..runtime import params as config
+    from ..versioning import git
+
+    sections = config.load_params(paths.params)
+    params = sections[stage]
+    inputs = git.dep_hashes(paths.root, stage)
+    body = importlib.import_module(f"tasks.{stage}.stage")
+    with recorder:
+        me = processes.me()
+        who = (processes.key(me), me.create_time())
+        recorder.begin(stage, {stage: params.model_dump()}, *who, of_flow())
+        begun = time.time()
+        extra = [git.raw_hashes(paths.root), config.task_of(sections)] if stage == "preprocess" else []
+        record: Record = body.run(params, paths, *extra)
+        runs = recorder.runs()
+        registered = _record(stage, record, begun, params, paths, recorder)
+        if record.failure is not None:
+            raise record.failure
+        outputs = _hash_outputs(stage, paths)
+        write_json(paths.run(stage), {"stage": stage, **runs, "inputs": inputs, "outputs": outputs, **registered})
+        recorder("finish", inputs, outputs)
+
+
+def _record(
+    stage: str, record: Record, begun: float, params: Section, paths: Paths, recorder: Recorder
+) -> dict[str, Any]:
+    """Metrics into their file and to MLflow; gives what is known of the registered version, for runs/register.json."""
+    from ..versioning.git import raw_hash
+
+    metrics: dict[str, Any] = dict(record.metrics)
+    # Not in the metrics' file, which DVC keeps: another MLflow store counts its own versions.
+    registered = recorder("register", params.model_dump()["name"]) if stage == "register" else {}
+    started = processes.me().create_time()
+    metrics |= {"seconds": round(time.time() - started, 3), "startup_seconds": round(begun - started, 3)}
+    write_json(paths.metrics(stage), metrics)
+    version = {"model": registered["name"], "version": int(registered["version"])} if registered else {}
+    recorder("log", record, {**metrics, **version}, raw_hash(paths.root))
+    return {"registered": registered} if registered else {}
+
+
+def _hash_outputs(stage: str, paths: Paths) -> dict[str, str]:
+    from ..versioning.git import stage_files, tree_hash
+
+    own = paths.relative(paths.run(stage))
+    return {out: tree_hash(paths.root / out) for out in stage_files(paths.root, stage).outs if out != own}
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

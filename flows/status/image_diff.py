@@ -1,0 +1,142 @@
+"""Which images came, went or changed between two states of data/raw, by class; from the listings in DVC's cache."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tasks.common.data.task import Task, names_in
+from tasks.preprocess.layouts import ONE_CLASS, TABLE, hidden, split_folders
+
+from ..versioning.git import cached_file, listing_of
+
+NAMED = 3
+"""Classes that a sentence names."""
+
+
+@dataclass(frozen=True)
+class ImageChanges:
+    """Files of data/raw that came, went or changed, in all and by class.
+
+    An image changed if its pixels, or its label in the table, did.
+
+    Attributes:
+        known: whether both listings were at hand; without, only that something changed is known.
+    """
+
+    added: int = 0
+    removed: int = 0
+    changed: int = 0
+    added_by_class: dict[str, int] = field(default_factory=dict)
+    removed_by_class: dict[str, int] = field(default_factory=dict)
+    changed_by_class: dict[str, int] = field(default_factory=dict)
+    known: bool = True
+
+    def words(self) -> str:
+        if not self.known:
+            return "images changed (how many is not known: a listing is not in DVC's cache)"
+        parts = []
+        if self.added:
+            parts.append(f"+{_images(self.added)}{_of_which(self.added_by_class, self.added)}")
+        if self.removed:
+            parts.append(f"-{_images(self.removed)}{_of_which(self.removed_by_class, self.removed)}")
+        if self.changed:
+            parts.append(f"{_images(self.changed)} changed{_of_which(self.changed_by_class, self.changed)}")
+        return ", ".join(parts) or "data/raw changed, but no image"
+
+
+UNKNOWN = ImageChanges(known=False)
+
+
+def images_between(root: Path, before: str, now: str, task: Task = "classification") -> ImageChanges:
+    """What differs between two states of data/raw, by their hashes; an empty hash is no images at all.
+
+    Args:
+        task: what the labels of a table are.
+    """
+    old, new = (listing_of(root, digest) if digest else {} for digest in (before, now))
+    return UNKNOWN if old is None or new is None else between(root, old, new, task)
+
+
+def between(root: Path, old: Mapping[str, str], new: Mapping[str, str], task: Task = "classification") -> ImageChanges:
+    """What differs between two listings (path -> md5)."""
+    old_label, new_label = _labels(root, old, task), _labels(root, new, task)
+    added = [name for name in new if name not in old and not _is_aside(name)]
+    removed = [name for name in old if name not in new and not _is_aside(name)]
+    changed = [
+        name
+        for name, digest in new.items()
+        if name in old and (digest != old[name] or new_label.get(name) != old_label.get(name)) and not _is_aside(name)
+    ]
+    return ImageChanges(
+        len(added),
+        len(removed),
+        len(changed),
+        _count(added, new_label, _classes_in(new, task)),
+        _count(removed, old_label, _classes_in(old, task)),
+        _count(changed, new_label, _classes_in(new, task)),
+    )
+
+
+def _is_aside(name: str) -> bool:
+    return name == TABLE or hidden(name)
+
+
+def _labels(root: Path, listing: Mapping[str, str], task: Task) -> dict[str, str]:
+    """Path -> label: what the table says if there is one, else the folder's name."""
+    if TABLE in listing:
+        return _labels_of_table(_table(root, listing[TABLE]))
+    places = {name: name.split("/") for name in listing if "/" in name}
+    tops = {parts[0] for name, parts in places.items() if not hidden(name)}
+    depth = 1 if split_folders(tops) else 0
+    return {name: parts[depth] for name, parts in places.items() if len(parts) > depth + 1}
+
+
+def _table(root: Path, digest: str) -> str:
+    """The text of a labels.csv: from DVC's cache, or the one that lies in data/raw if DVC has not taken it over."""
+    file = cached_file(root, digest) or root / "data" / "raw" / TABLE
+    return file.read_text(encoding="utf-8-sig", errors="replace") if file.is_file() else ""
+
+
+def _labels_of_table(text: str) -> dict[str, str]:
+    rows = csv.reader(io.StringIO(text))
+    names = next(rows, [])
+    if "path" not in names:
+        return {}
+    path, columns = names.index("path"), [n for n, name in enumerate(names) if name in ("label", "target")]
+    ones = [(n, name.removeprefix(ONE_CLASS)) for n, name in enumerate(names) if name.startswith(ONE_CLASS)]
+    whole = [row for row in rows if len(row) == len(names)]
+    if columns:
+        return {row[path]: row[columns[0]] for row in whole}
+    return {row[path]: "|".join(name for n, name in ones if row[n].lower() in ("1", "1.0", "true")) for row in whole}
+
+
+def _count(names: Iterable[str], labels: Mapping[str, str], classes_in: Callable[[str], list[str]]) -> dict[str, int]:
+    """Class -> images, the largest first."""
+    found = Counter(one for name in names if name in labels for one in classes_in(labels[name]))
+    return dict(found.most_common())
+
+
+def _classes_in(listing: Mapping[str, str], task: Task) -> Callable[[str], list[str]]:
+    """The classes that a label is: of numbers, none; a folder's name is one class, whatever the task."""
+    if TABLE not in listing or task == "classification":
+        return lambda label: [label]
+    return names_in if task == "multilabel" else lambda _: []
+
+
+def _images(count: int) -> str:
+    return f"{count:,} image{'' if count == 1 else 's'}"
+
+
+def _of_which(by_class: Mapping[str, int], total: int) -> str:
+    """All classes if they are few, else those that hold a tenth or more."""
+    if len(by_class) == 1 and total in by_class.values():
+        return f" (class {next(iter(by_class))})"
+    few = len(by_class) <= NAMED
+    named = [(name, count) for name, count in by_class.items() if few or count >= total / 10][:NAMED]
+    told = ", ".join(f"{count:,} in class {name}" for name, count in named)
+    return f" (of which {told})" if told else f" (in {len(by_class):,} classes)" if by_class else ""

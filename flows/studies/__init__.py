@@ -1,0 +1,1 @@
+"""Rank, compare and drift: answers that no stage depends on."""

@@ -1,0 +1,348 @@
+"""`graft compare`: frozen, partly or wholly trained, or from scratch; at growing numbers of the project's own images.
+
+Every method learns from the same parts of the training images, and all are judged on the validation images, of which
+none has seen one: what a training has to choose by, it takes from its own part. The test split is not touched. What has
+been trained is kept in .graft/compare, so that a comparison that was interrupted goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+
+from tasks.audit.subsets import growing, lacks_a_class, strata
+from tasks.common.core.errors import GraftError, ParamsError
+from tasks.common.core.files import json_digest, whole_file, write_json
+from tasks.common.core.paths import Paths
+from tasks.common.core.progress import say
+from tasks.common.core.record import DatasetRecord, Record
+from tasks.common.data.feature_set import Pack, Rows, read_pack
+from tasks.common.data.task import MAIN
+from tasks.common.heads.heads import Head, LinearHead
+from tasks.common.scoring.metrics import main_figure
+from tasks.common.solvers.folds import units_of
+from tasks.evaluate.params import EvaluateParams
+from tasks.finetune.params import FREE, FinetuneParams
+from tasks.head.params import HeadParams
+from tasks.head.selection import choose, train
+from tasks.studies.comparing import TITLES, Cell, Point, advice, crossings, lowest_difference, points
+from tasks.studies.comparing_picture import comparing_picture
+
+from ..runtime.params import load_params
+from ..tracking.tracker import Tracker
+from ..versioning import git
+from .compare_text import page
+
+METHODS = tuple(TITLES)
+
+SHARES = (0.1, 0.3, 1.0)
+SEEDS = 3
+
+INNER = 0.2
+"""Of a part's images, those by which its training chooses: the head's strength, the epoch at which to stop."""
+
+RULES = 1
+"""Raised whenever a change in `tasks.finetune` makes another training of the same parameters."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What params.yaml says."""
+
+    head: HeadParams
+    finetune: FinetuneParams
+    evaluate: EvaluateParams
+
+    @classmethod
+    def load(cls, paths: Paths) -> Settings:
+        sections = load_params(paths.params)
+        return cls(*(cast(Any, sections[name]) for name in ("head", "finetune", "evaluate")))
+
+
+@dataclass(frozen=True)
+class Part:
+    """So much of the training images: what is learned from, and what training chooses by."""
+
+    share: float
+    seed: int
+    learned: Rows
+    inner: Rows
+
+    @property
+    def rows(self) -> Rows:
+        return np.sort(np.concatenate([self.learned, self.inner]))
+
+
+def compare_methods(
+    root: Path,
+    methods: Sequence[str],
+    shares: Sequence[float],
+    seeds: int,
+    budget_minutes: float | None,
+    target: Path | None = None,
+) -> dict[str, Any]:
+    """Trains what is not trained yet, and writes table, picture and page.
+
+    Args:
+        shares: of the training images.
+        budget_minutes: for what is trained now; what would pass it is left out.
+        target: a Markdown file to write the page to as well, with the picture beside it.
+
+    Returns:
+        What `compare.json` holds.
+
+    Raises:
+        ParamsError: a method or share that there is not.
+        DataError: the features are missing.
+        GraftError: the head is not linear, or nothing could be trained.
+    """
+    check(methods, shares, seeds)
+    paths, settings = Paths(root), Settings.load(Paths(root))
+    pack = read_pack(paths.features)
+    pack = replace(pack, views_VD=np.empty((0, pack.stored_ND.shape[1]), pack.stored_ND.dtype))
+    tracker = Tracker(root)  # first: a server that does not answer must not be found after hours
+    memory = paths.state / "compare" / "cells" / _digest(pack, settings)
+    left_out: dict[str, str] = {}
+    with tracker.recorded("compare") as run_id:
+        parts = _parts(pack, shares, seeds, left_out)
+        cells = list(_train(parts, methods, pack, settings, paths, memory, budget_minutes, left_out))
+        if not cells:
+            raise GraftError(
+                "nothing could be compared",
+                got="; ".join(f"{name}: {reason}" for name, reason in left_out.items()),
+                todo="import more images, or name larger --shares",
+            )
+        found = _document(cells, pack, settings, left_out, root, run_id)
+        _write(found, pack, settings, paths, target)
+        _record(tracker, found, settings, paths)
+    return found
+
+
+def check(methods: Sequence[str], shares: Sequence[float], seeds: int) -> None:
+    """Raises:
+    ParamsError: see `compare_methods`.
+    """
+    unknown = [name for name in methods if name not in METHODS]
+    if unknown or not methods:
+        raise ParamsError(
+            "--methods", got=", ".join(unknown) or "none", allowed=", ".join(METHODS), todo="name some of these"
+        )
+    if not shares or not all(0 < share <= 1 for share in shares):
+        raise ParamsError(
+            "--shares", got=", ".join(map(str, shares)), allowed="numbers above 0, to 1", todo="change them"
+        )
+    if seeds < 1:
+        raise ParamsError("--seeds", got=seeds, allowed=">= 1", todo="name 1 or more")
+
+
+def _digest(pack: Pack, settings: Settings) -> str:
+    """Names the folder of what was trained: other images, features or parameters are another comparison."""
+    index = pack.index[["image_id", "label", "task", "split"]].to_csv(index=False)
+    return json_digest({
+        "rules": RULES,
+        "features": pack.fingerprint["digest"],
+        "images": index,
+        "head": settings.head.model_dump(mode="json"),
+        "finetune": settings.finetune.model_dump(mode="json", exclude=FREE | {"init", "layers", "seed"}),
+    })[:16]  # fmt: skip
+
+
+def _parts(pack: Pack, shares: Sequence[float], seeds: int, left_out: dict[str, str]) -> list[Part]:
+    """Larger parts hold the smaller ones of the same seed."""
+    train_rows = pack.rows("train")
+    stratum, unit = strata(pack, train_rows), units_of(pack, train_rows)[0]
+    found: list[Part] = []
+    for seed in range(seeds):
+        for share, places in zip(sorted(shares), growing(stratum, unit, sorted(shares), seed), strict=True):
+            rows = train_rows[places]
+            inner = rows[growing(strata(pack, rows), units_of(pack, rows)[0], [INNER], seed)[0]]
+            part = Part(share, seed, np.setdiff1d(rows, inner), inner)
+            if not len(part.learned) or lacks_a_class(pack, train_rows, part.learned):
+                left_out[f"{share:g} of the images, seed {seed}"] = (
+                    f"{len(rows)} images are too few to learn from and to choose by, of each class"
+                )
+            else:
+                found.append(part)
+    return found
+
+
+def _train(
+    parts: Sequence[Part],
+    methods: Sequence[str],
+    pack: Pack,
+    settings: Settings,
+    paths: Paths,
+    memory: Path,
+    budget_minutes: float | None,
+    left_out: dict[str, str],
+) -> Iterator[Cell]:
+    """The cheap ones first: heads, then what trains the least, each at growing sizes."""
+    started = time.perf_counter()
+    for method in [name for name in METHODS if name in methods]:
+        for part in sorted(parts, key=lambda part: (part.share, part.seed)):
+            name = f"{method}, {part.share:g} of the images, seed {part.seed}"
+            file = memory / f"{method}-{part.share:g}-{part.seed}.npz"
+            if file.is_file():
+                yield _read(file)
+                continue
+            left = None if budget_minutes is None else 60 * budget_minutes - (time.perf_counter() - started)
+            cell = _cell(method, part, pack, settings, paths, left)
+            if cell is None:
+                left_out[name] = f"it would pass the {budget_minutes:g} minutes of --budget-minutes"
+                say(f"compare: {name}: {left_out[name]}")
+                continue
+            _keep(cell, file)
+            figure = main_figure(cell.output, pack.targets(pack.rows("val")), pack.task)
+            say(f"compare: {name}: {MAIN[pack.task].text(figure)}, {cell.seconds:.0f} s")
+            yield cell
+
+
+def _cell(
+    method: str, part: Part, pack: Pack, settings: Settings, paths: Paths, left_seconds: float | None
+) -> Cell | None:
+    """None if it would take longer than is left."""
+    if left_seconds is not None and left_seconds <= 0:
+        return None
+    judged, mine = pack.rows("val"), _of_part(pack, part)
+    started = time.perf_counter()
+    selected, final = _head(mine, settings.head, paths)
+    if method == "head":
+        output = final.output(pack.features(judged))
+        return Cell(method, part.share, part.seed, len(part.rows), 0, 0, time.perf_counter() - started, output)
+    if not isinstance(selected, LinearHead):
+        raise GraftError(
+            "`graft compare` fine-tunes from a linear head",
+            got=f"a head of kind {selected.kind}, by `head.kind`",
+            allowed="head.kind: auto | logistic | ridge",
+            todo="set `head.kind: auto`, or name --methods head",
+        )
+    from tasks.finetune.session import Job
+
+    job = Job(_params(settings.finetune, method, part.seed), mine, selected, paths, part.learned, part.inner, judged)
+    if left_seconds is not None and job.seconds() > left_seconds:
+        return None
+    course = job.run(job.checkpoint(), None)
+    output = job.output(judged)
+    job.checkpoint().unlink(missing_ok=True)
+    epochs = len(course.rows)
+    seconds = course.preparation + course.seconds  # of an interrupted training too
+    return Cell(method, part.share, part.seed, len(part.rows), epochs * len(part.learned), epochs, seconds, output)
+
+
+def _of_part(pack: Pack, part: Part) -> Pack:
+    """The pack with this part's splits."""
+    split = np.full(len(pack.index), "", dtype=object)
+    split[part.learned], split[part.inner] = "train", "val"
+    return replace(pack, index=pack.index.assign(split=split))
+
+
+def _head(mine: Pack, params: HeadParams, paths: Paths) -> tuple[Head, Head]:
+    """As the stage `head`: (trained without what it was chosen by, and with)."""
+    choice = choose(mine, params, paths.tmp)
+    if not params.refit:
+        return choice.head, choice.head
+    settings = choice.found.chosen.settings
+    return choice.head, train(choice.kind, settings, mine, mine.rows("train", "val"), params, paths.tmp)
+
+
+def _params(own: FinetuneParams, method: str, seed: int) -> FinetuneParams:
+    scratch = method == "scratch"
+    return own.model_copy(
+        update={
+            "mode": "on",
+            "init": "scratch" if scratch else "pretrained",
+            "layers": "all" if scratch else method,
+            "seed": seed,
+            "processes": 1,
+        }
+    )
+
+
+def _keep(cell: Cell, file: Path) -> None:
+    facts = {key: value for key, value in vars(cell).items() if key != "output"}
+    with whole_file(file) as part, part.open("wb") as opened:
+        np.savez(opened, output=cell.output, facts=np.array(json.dumps(facts)))
+
+
+def _read(file: Path) -> Cell:
+    with np.load(file) as kept:
+        return Cell(**json.loads(str(kept["facts"])), output=kept["output"])
+
+
+def _document(
+    cells: list[Cell], pack: Pack, settings: Settings, left_out: dict[str, str], root: Path, run_id: str
+) -> dict[str, Any]:
+    val, confidence = pack.rows("val"), settings.evaluate.confidence
+    judged = pack.targets(val), units_of(pack, val)[0], pack.task, confidence
+    found = points(cells, *judged)
+    folder = Paths(root).state / "compare"
+    return {
+        "dataset": git.raw_hash(root),
+        "commit": git.git_state(root).commit,
+        "backbone": pack.fingerprint["backbone"],
+        "image_size": [pack.fingerprint["transform"][side] for side in ("height", "width")],
+        "task": pack.task,
+        "figure": MAIN[pack.task].key,
+        "train_images": len(pack.rows("train")),
+        "judged": len(val),
+        "confidence": confidence,
+        "points": [asdict(point) for point in found],
+        "crossings": crossings(found, pack.task),
+        "advice": advice(found, pack.task, lowest_difference(cells, *judged)),
+        "left_out": left_out,
+        "file": str(folder / "compare.json"),
+        "plot": str(folder / "compare.png"),
+        "mlflow_run_id": run_id,
+    }
+
+
+def points_of(found: dict[str, Any]) -> list[Point]:
+    return [Point(**{**row, "gain": tuple(row["gain"]) if row["gain"] else None}) for row in found["points"]]
+
+
+def _write(found: dict[str, Any], pack: Pack, settings: Settings, paths: Paths, target: Path | None) -> None:
+    folder = paths.state / "compare"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "compare.json", found)
+    table = pd.DataFrame(found["points"]).drop(columns="gain")
+    table.to_csv(folder / "compare.csv", index=False)
+    comparing_picture(points_of(found), pack.task, found["judged"], found["confidence"], folder / "compare.png")
+    (folder / "compare.md").write_text(page(found, "compare.png"), encoding="utf-8")
+    if target is not None:
+        picture = target.with_suffix(".png")
+        with whole_file(picture) as part:
+            shutil.copyfile(folder / "compare.png", part)
+        with whole_file(target) as part:
+            part.write_text(page(found, picture.name), encoding="utf-8")
+
+
+def _record(tracker: Tracker, found: dict[str, Any], settings: Settings, paths: Paths) -> None:
+    folder = paths.state / "compare"
+    figures = {
+        f"{row['method']}_{row['share']:g}": {
+            found["figure"]: row["value"], "low": row["low"], "high": row["high"], "seconds": row["seconds"],
+            "images": row["images"], "images_seen": row["seen"],
+        }
+        for row in found["points"]
+    }  # fmt: skip
+    curves = {
+        f"{method}_{found['figure']}_by_images": [
+            (row["images"], row["value"]) for row in found["points"] if row["method"] == method
+        ]
+        for method in {row["method"] for row in found["points"]}
+    }
+    facts = {"advice": found["advice"], **{f"crossing_{n}": text for n, text in enumerate(found["crossings"], 1)}}
+    files = [folder / name for name in ("compare.json", "compare.csv", "compare.md", "compare.png")]
+    dataset = DatasetRecord("raw", {"train": found["train_images"], "val": found["judged"]})
+    tracker.log_record(
+        found["mlflow_run_id"], Record({}, facts=facts, curves=curves, files=files, dataset=dataset), figures,
+        found["dataset"],
+    )  # fmt: skip

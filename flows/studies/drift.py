@@ -1,0 +1,374 @@
+"""`graft drift`: whether today's images still look like those that a registered model was trained on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+import pandas as pd
+from mlflow.entities.model_registry import ModelVersion
+
+from tasks.common.core.errors import DataError, GraftError
+from tasks.common.core.files import md5, read_json, whole_folder, write_json
+from tasks.common.core.paths import Paths
+from tasks.common.core.record import DatasetRecord, Record
+from tasks.common.data.manifest import read_manifest
+from tasks.common.engines.openvino import Features
+from tasks.common.feature_cache.segments import FeatureCache, Ids, ids_of
+from tasks.preprocess.check import judge, look
+from tasks.preprocess.params import PreprocessParams
+from tasks.preprocess.scan import hidden, list_files
+from tasks.register.params import RegisterParams
+from tasks.register.reference_set import Reference, group_codes, package_features
+from tasks.studies.drift import Comparison, compare
+from tasks.studies.drift_picture import drift_picture
+
+from ..registry.models import CHAMPION, fetched_package, find_version
+from ..runtime.params import DriftParams, load_params
+from ..tracking.store import has_store
+from ..tracking.tracker import Tracker
+from ..versioning import git
+
+LEAST = 20
+"""Fewer images than this, today's or the model's, say nothing either way."""
+
+NAMED = 10
+"""The images farthest from all that the model was trained on, as many."""
+
+AHEAD = 64
+"""Files that are examined at once, on all cores."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What params.yaml says."""
+
+    drift: DriftParams
+    preprocess: PreprocessParams
+    register: RegisterParams
+
+    @classmethod
+    def load(cls, file: Path) -> Settings:
+        sections = load_params(file)
+        return cls(*(cast(Any, sections[name]) for name in ("drift", "preprocess", "register")))
+
+
+@dataclass(frozen=True)
+class Today:
+    """The m images to compare.
+
+    Attributes:
+        names: as the user knows them.
+        groups: their names, or null for an image that is a group of its own.
+        what: which images these are, in words.
+        left_out: reason -> how many others were not taken.
+    """
+
+    names: list[str]
+    files: list[Path]
+    ids: Ids
+    groups: pd.Series
+    what: str
+    left_out: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DriftReport:
+    """What was found.
+
+    Attributes:
+        verdict: whether today's images differ from those that the model was trained on.
+        tests: those that say so: `mmd`, the whole has moved; `far`, there are images like none that were seen.
+        document: all figures; what drift.json holds.
+    """
+
+    verdict: Literal["none", "drift"]
+    tests: tuple[str, ...]
+    document: dict[str, Any]
+
+
+def check_drift(root: Path, source: Path | None = None, model: str = CHAMPION) -> DriftReport:
+    """Compares today's images with those that a version of the registered model was trained on.
+
+    Args:
+        source: a folder of images, or a table of their paths; by default the project's images that have come since.
+        model: the version's alias or number.
+
+    Raises:
+        GraftError: there is no such version.
+        DataError: it carries no reference, or there are too few images.
+    """
+    paths, settings = Paths(root), Settings.load(Paths(root).params)
+    if not has_store(root):
+        raise GraftError("no model is registered in this project", todo="run `dvc repro`, which registers the first")
+    tracker = Tracker(root)
+    version = find_version(tracker, settings.register.name, model)
+    with fetched_package(tracker, version) as package:
+        reference = read_reference(package, version)
+        today = (
+            from_manifest(paths, reference, settings.drift)
+            if source is None
+            else from_source(source, reference, settings, _channels(package))
+        )
+        with tracker.recorded("drift") as run_id:
+            found = compare_with(reference, today, features_of(today, reference, package, paths), settings.drift)
+            document = _document(found, reference, today, version, model, settings.drift, paths, run_id)
+            _write(found, document, paths)
+            _record(tracker, document, source is None)
+    return DriftReport(found.verdict, found.tests, document)
+
+
+def _channels(package: Path) -> int:
+    return len(read_json(package / "package.json")["transform"]["mean"])
+
+
+def read_reference(package: Path, version: ModelVersion) -> Reference:
+    """Raises:
+    DataError: the package has none, or one of too few images.
+    """
+    reference, name = Reference.load(package), f"version {version.version} of `{version.name}`"
+    if reference is None:
+        raise DataError(
+            f"{name} does not say what it was trained on",
+            got="a package without reference.safetensors, from before Graft kept one",
+            todo="register it anew with `dvc repro`, or name another version with `--model`",
+        )
+    images, groups = len(reference.groups_n), len(np.unique(reference.groups_n))
+    if images < LEAST or groups < 2:
+        raise DataError(
+            f"{name} was trained on too few images to compare others with",
+            got=f"{images} in {groups} groups" if groups < images else images,
+            allowed=f"{LEAST} or more, and not all of one group",
+            todo="import more images and run the pipeline",
+        )
+    return reference
+
+
+def from_manifest(paths: Paths, reference: Reference, params: DriftParams) -> Today:
+    """A sample of the project's images that have come since the model was made; if these are too few, of all that it
+    was not trained on.
+
+    Raises:
+        DataError: there are too few.
+    """
+    git.repro_preprocess(paths.root)
+    manifest = read_manifest(paths.manifest, ["image_id", "path", "group"]).drop_duplicates("image_id")
+    ids = ids_of(list(manifest["image_id"]))
+    unseen = ~np.isin(ids, reference.seen_ids)
+    new = unseen & ~np.isin(ids, reference.held_out_ids)
+    taken, what = (new, "have come since") if new.sum() >= LEAST else (unseen, "it was not trained on")
+    _check_enough(int(taken.sum()), {"known to the model": int((~taken).sum())}, "data/raw")
+    rows = manifest[taken].sort_values("image_id")
+    rows = rows.sample(min(params.sample, len(rows)), random_state=params.seed)
+    return Today(
+        names=list(rows["path"]),
+        files=[paths.raw / name for name in rows["path"]],
+        ids=ids_of(list(rows["image_id"])),
+        groups=rows["group"],
+        what=f"{len(rows):,} of the {taken.sum():,} images of data/raw that {what}",
+    )
+
+
+def from_source(source: Path, reference: Reference, settings: Settings, channels: int) -> Today:
+    """A sample of the images below a folder or in a table, without those that the model was trained on, copies, and
+    what the stage preprocess would reject.
+
+    Args:
+        channels: as how many an image is read.
+
+    Raises:
+        DataError: the source cannot be read, or too few images are left.
+    """
+    listed = list_source(source)
+    listed = listed.sample(frac=1.0, random_state=settings.drift.seed)
+    known = set(reference.seen_ids.tolist())
+    taken: dict[bytes, int] = {}
+    left_out: Counter[str] = Counter()
+    for row, (image_id, fault) in enumerate(_examined(list(listed["file"]), known, settings.preprocess, channels)):
+        if fault or image_id in taken:
+            left_out[fault.partition(":")[0] or "a copy of another"] += 1
+        else:
+            taken[image_id] = row
+        if len(taken) == settings.drift.sample:
+            break
+    _check_enough(len(taken), left_out, str(source))
+    rows = listed.iloc[list(taken.values())]
+    ids = np.array(list(taken), "V16")
+    return Today(
+        list(rows["name"]), list(rows["file"]), ids, rows["group"], f"{len(rows):,} images of {source}", dict(left_out)
+    )
+
+
+def list_source(source: Path) -> pd.DataFrame:
+    """Columns `name`, `file` and `group` (or null) of every file below a folder but hidden ones, or of a table's rows.
+
+    Raises:
+        DataError: it is neither, or the table has no column `path`, or a row has no path or one of a file that is not
+            there.
+    """
+    if source.is_dir():
+        names = [name for name in list_files(source) if not hidden(name)]
+        return pd.DataFrame({"name": names, "file": [source / name for name in names], "group": None})
+    table = _read_table(source)
+    if "path" not in table:
+        raise DataError(
+            f"{source} lacks the column `path`",
+            got=", ".join(map(str, table.columns)),
+            allowed="path, and group if images belong together",
+        )
+    empty = np.flatnonzero(table["path"].isna() | (table["path"].astype(str).str.strip() == "")) + 1
+    if len(empty):
+        raise DataError(
+            f"{source} has rows without a path",
+            got=f"{len(empty)} of {len(table)}: row {', '.join(map(str, empty[:NAMED]))}"
+            + (", ..." if len(empty) > NAMED else ""),
+            allowed="a path in every row; rows count from 1, without the header",
+            todo="fill in the paths, or take the rows out",
+        )
+    files = [source.parent / str(name) for name in table["path"]]
+    absent = [file for file in files if not file.is_file()]
+    if absent:
+        raise DataError(
+            f"{source} names files that are not there",
+            got=f"{len(absent)} of {len(files)}, first {absent[0]}",
+            todo="correct the rows; paths start at the table's folder",
+        )
+    group = table["group"].replace("", None) if "group" in table else None
+    return pd.DataFrame({"name": table["path"].astype(str), "file": files, "group": group})
+
+
+def _read_table(source: Path) -> pd.DataFrame:
+    if not source.is_file() or source.suffix.lower() not in (".csv", ".parquet"):
+        raise DataError(
+            f"{source} is neither a folder nor a table",
+            allowed="a folder of images, or a .csv or .parquet of their paths",
+            todo="correct the path",
+        )
+    try:
+        if source.suffix.lower() == ".parquet":
+            return pd.read_parquet(source)
+        return pd.read_csv(source, dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{source} cannot be read as a table", got=str(error), allowed="CSV or Parquet") from error
+
+
+def _examined(
+    files: list[Path], known: set[bytes], checks: PreprocessParams, channels: int
+) -> Iterator[tuple[bytes, str]]:
+    """Of each file in order its md5, and why it is not taken; empty if it is. Only some files ahead of who asks."""
+
+    def examine(file: Path) -> tuple[bytes, str]:
+        try:
+            image_id = bytes.fromhex(md5(file))
+            if image_id in known:
+                return image_id, "seen in training"
+            return image_id, judge(look(file, channels), checks.min_side, checks.placeholder_share)
+        except OSError as error:
+            return b"", f"cannot be read: {error}"
+
+    with ThreadPoolExecutor() as pool:
+        for start in range(0, len(files), AHEAD):
+            yield from pool.map(examine, files[start : start + AHEAD])
+
+
+def _check_enough(count: int, left_out: Mapping[str, int], where: str) -> None:
+    """Raises:
+    DataError: there are too few images to compare.
+    """
+    if count < LEAST:
+        others = ", ".join(f"{number:,} {reason}" for reason, number in left_out.items())
+        raise DataError(
+            f"{where} has too few new images to compare",
+            got=f"{count}" + (f"; left out: {others}" if others else ""),
+            allowed=f"{LEAST} or more that the model was not trained on",
+            todo="wait until more have come, or name a folder that has more",
+        )
+
+
+def features_of(today: Today, reference: Reference, package: Path, paths: Paths) -> Features:
+    """Float32 (m, D) by the model's own graph; what the feature cache holds of the same is not computed again."""
+    features_mD = np.empty((len(today.files), reference.features_nD.shape[1]), np.float32)
+    missing = np.ones(len(today.files), np.bool_)
+    if reference.fingerprint:
+        cache = FeatureCache(paths.cache / "features" / reference.fingerprint, features_mD.shape[1])
+        for places, block in cache.read(today.ids):
+            features_mD[places], missing[places] = block, False
+    if missing.any():
+        files = [today.files[place] for place in np.flatnonzero(missing)]
+        features_mD[missing] = package_features(package, files, "drift: features")
+    return features_mD
+
+
+def compare_with(reference: Reference, today: Today, features_mD: Features, params: DriftParams) -> Comparison:
+    """Both tests, as params.yaml says."""
+    return compare(
+        reference.features_nD,
+        features_mD,
+        significance=params.significance,
+        permutations=params.permutations,
+        far_quantile=params.far_quantile,
+        least_effect=params.least_effect,
+        seed=params.seed,
+        groups_N=np.concatenate([reference.groups_n, group_codes(today.groups)]),
+    )
+
+
+def _document(
+    found: Comparison,
+    reference: Reference,
+    today: Today,
+    version: ModelVersion,
+    asked_for: str,
+    params: DriftParams,
+    paths: Paths,
+    run_id: str,
+) -> dict[str, Any]:
+    folder = paths.state / "drift"
+    compared = found.places[len(found.reference_distances) :] - len(reference.features_nD)
+    farthest = np.argsort(-found.distances, kind="stable")[:NAMED]
+    return {
+        "verdict": found.verdict,
+        "tests": list(found.tests),
+        "model": version.name,
+        "version": int(version.version),
+        "asked_for": asked_for,
+        "reference_images": len(reference.features_nD),
+        "images": len(today.files),
+        "what": today.what,
+        "left_out": today.left_out,
+        "compared": {
+            "reference_images": len(found.reference_distances),
+            "reference_groups": found.reference_groups,
+            "images": len(found.distances),
+            "groups": found.groups,
+        },
+        "significance": params.significance,
+        "mmd": {**asdict(found.mmd), "squared": found.mmd2, "least": params.least_effect},
+        "far": {**asdict(found.far), "quantile": params.far_quantile, "distance": found.far_distance},
+        "farthest": [{"path": today.names[compared[i]], "distance": float(found.distances[i])} for i in farthest],
+        "dataset": git.raw_hash(paths.root),
+        "commit": git.git_state(paths.root).commit,
+        "file": str(folder / "drift.json"),
+        "plot": str(folder / "drift.png"),
+        "mlflow_run_id": run_id,
+    }
+
+
+def _write(found: Comparison, document: dict[str, Any], paths: Paths) -> None:
+    with whole_folder(paths.state / "drift") as folder:
+        write_json(folder / "drift.json", document)
+        drift_picture(found, f"{document['model']} version {document['version']}", folder / "drift.png")
+
+
+def _record(tracker: Tracker, document: dict[str, Any], of_project: bool) -> None:
+    metrics = {key: document[key] for key in ("images", "reference_images", "mmd", "far")}
+    facts = {key: str(document[key]) for key in ("verdict", "model", "version", "asked_for", "what")}
+    dataset = DatasetRecord("raw", {"images": document["images"]}) if of_project else None
+    files = [Path(document["file"]), Path(document["plot"])]
+    record = Record(metrics, facts | {"tests": ", ".join(document["tests"])}, files=files, dataset=dataset)
+    tracker.log_record(document["mlflow_run_id"], record, metrics, document["dataset"])

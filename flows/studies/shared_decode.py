@@ -1,0 +1,265 @@
+"""Several backbones over the same images in one decode pass.
+
+Block by block, each file is read and decoded once and cut to every geometry that is asked for; then one engine after
+the other goes over the block, so that each one's own time is known. In memory are the networks, the pixels of one
+block (`BLOCK_BYTES`, but at least 64 images) and one decoded image a thread, whatever the number of images.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from tasks.common.core.cores import cores
+from tasks.common.core.progress import Progress, progress
+from tasks.common.engines.openvino import BATCH, Features
+from tasks.common.feature_cache.segments import FeatureCache, Ids
+from tasks.common.images.decode import EvalTransform, Pixels, decode_bands, still_readable
+from tasks.features.extractor import AnyEngine, Extractor
+
+BLOCK_BYTES = 128 * 2**20
+"""Of pixels that are cut and not yet computed."""
+
+BLOCK_STEP = 64
+"""A block's images are a multiple of the engines' batches, so that these are as in a pass of one backbone."""
+
+Places = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+T = TypeVar("T")
+
+
+@dataclass
+class Cost:
+    """What a backbone cost.
+
+    Attributes:
+        images: that it computed.
+        reading: seconds of decoding them and of cutting them to its own geometry.
+        network: seconds of its engine, until the features are kept.
+        sampled: whether it was measured on images whose features were not needed.
+    """
+
+    images: int = 0
+    reading: float = 0.0
+    network: float = 0.0
+    sampled: bool = False
+
+    def images_per_second(self, device: str) -> float:
+        """As the backbone would do alone: on a processor both parts need the same cores, a GPU computes while the
+        processor reads."""
+        both = self.reading + self.network if device == "cpu" else max(self.reading, self.network)
+        return self.images / both if self.images else 0.0
+
+
+@dataclass
+class Job:
+    """A backbone, where its features are kept, and what it has cost.
+
+    Attributes:
+        failure: the error that ended its work, if one did; the others' goes on.
+    """
+
+    extractor: Extractor
+    cache: FeatureCache
+    cost: Cost = field(default_factory=Cost)
+    failure: Exception | None = None
+
+
+def extract(jobs: Sequence[Job], ids: Ids, files: Sequence[Path], threads: int = 0) -> None:
+    """Computes what the caches lack, and keeps it; a job that fails says so and does not stop the others.
+
+    Args:
+        ids: (N,) the images' keys.
+        files: the N files.
+        threads: for decoding; 0 means one a core.
+
+    Raises:
+        DataError: an image is gone or damaged since it was checked.
+    """
+    first_N = np.zeros(len(ids), np.bool_)
+    first_N[np.unique(ids, return_index=True)[1]] = True
+    with ExitStack() as caches:
+        parts = []
+        for job in jobs:
+            missing_N = first_N & ~job.cache.has(ids)
+            if missing_N.any() and job.failure is None:
+                caches.enter_context(job.cache)
+                parts.append(_Part(job, missing_N, partial(_add, job.cache, ids)))
+        _pass(parts, files, threads)
+    for job in jobs:
+        job.cache.refresh()
+
+
+def _add(cache: FeatureCache, ids: Ids, places: Places, batch_BD: Features) -> None:
+    cache.add(ids[places], batch_BD)
+
+
+def read(job: Job, ids: Ids, files: Sequence[Path], threads: int = 0) -> npt.NDArray[Any]:
+    """Features (N, D) out of the cache; what was damaged there is computed again.
+
+    Raises:
+        DataError: an image is gone or damaged since it was checked.
+        GraftError: the cache does not give back what was written to it.
+    """
+
+    def compute(places: Places) -> None:
+        extract([job], ids[places], [files[place] for place in places], threads)
+        if job.failure is not None:
+            raise job.failure
+
+    features_ND = np.empty((len(ids), job.cache.dimension), job.cache.dtype)
+    for places, block in job.cache.read_all(ids, compute):
+        features_ND[places] = block
+    return features_ND
+
+
+def measure(jobs: Sequence[Job], files: Sequence[Path], threads: int = 0) -> None:
+    """Sets the jobs' cost by a pass over `files` of which nothing is kept."""
+    for job in jobs:
+        job.cost = Cost(sampled=True)
+    _pass([_Part(job, np.ones(len(files), np.bool_), lambda places, batch: None) for job in jobs], files, threads)
+
+
+@dataclass
+class _Part:
+    """A job's part in one pass: the files that it needs, and who takes (places (B,), features (B, D))."""
+
+    job: Job
+    wanted_N: Mask
+    keep: Callable[[Places, Features], None]
+
+    @property
+    def geometry(self) -> EvalTransform:
+        """The transform without what does not change the pixels that it cuts: normalisation is the engine's."""
+        transform = self.job.extractor.spec.transform
+        fill = transform.mean if transform.crop_mode == "border" else (0.0,) * transform.channels
+        return replace(transform, mean=fill, std=(1.0,) * transform.channels)
+
+
+@dataclass(frozen=True)
+class _Block:
+    """B decoded images; of a geometry only those are cut that a part with it wants.
+
+    Attributes:
+        places: (B,) in the list of files.
+        pixels: geometry -> uint8 (B, H, W, C); C is that of the images, and so the same for all.
+        decoding: (B,) seconds of one thread.
+        cutting: geometry -> (B,) likewise.
+        seconds: for the whole block, by all threads.
+    """
+
+    places: Places
+    pixels: dict[EvalTransform, Pixels]
+    decoding: npt.NDArray[np.float64]
+    cutting: dict[EvalTransform, npt.NDArray[np.float64]]
+    seconds: float
+
+    def seconds_of(self, rows: Places, geometry: EvalTransform) -> float:
+        """The share of the block's seconds that these images in this geometry would have taken alone."""
+        whole = self.decoding.sum() + sum(cut.sum() for cut in self.cutting.values())
+        return float(self.seconds * (self.decoding[rows].sum() + self.cutting[geometry][rows].sum()) / whole)
+
+
+def block_size(geometries: Sequence[EvalTransform]) -> int:
+    """Images a block."""
+    each = sum(geometry.channels * geometry.height * geometry.width for geometry in geometries)
+    return max(1, BLOCK_BYTES // each // BLOCK_STEP) * BLOCK_STEP
+
+
+def _pass(parts: list[_Part], files: Sequence[Path], threads: int) -> None:
+    engines = [engine for part in parts if (engine := _attempt(part.job, _start, part.job)) is not None]
+    parts = [part for part in parts if part.job.failure is None]
+    if not parts:
+        return
+    places = np.flatnonzero(np.any([part.wanted_N for part in parts], axis=0))
+    size = block_size(list(dict.fromkeys(part.geometry for part in parts)))
+    what = "extracting, 1 backbone" if len(parts) == 1 else f"extracting, {len(parts)} backbones"
+    with (
+        ThreadPoolExecutor(threads or cores(), thread_name_prefix="decode") as pool,
+        progress(what, sum(int(np.count_nonzero(part.wanted_N)) for part in parts)) as bar,
+    ):
+        for start in range(0, len(places), size):
+            if all(part.job.failure is not None for part in parts):
+                return
+            block = _decode(places[start : start + size], parts, files, pool)
+            for part, engine in zip(parts, engines, strict=True):
+                _attempt(part.job, _compute, part, engine, block, bar)
+
+
+def _attempt(job: Job, work: Callable[..., T], *values: Any) -> T | None:
+    """The work's result; None if it fails, or the job has failed before."""
+    if job.failure is not None:
+        return None
+    try:
+        return work(*values)
+    except Exception as error:  # noqa: BLE001  (one candidate's trouble is told, and is not the others')
+        job.failure = error
+        return None
+
+
+def _start(job: Job) -> AnyEngine:
+    """The engine, warm: the first batch of all is slower, and would be counted."""
+    engine, transform = job.extractor.build(), job.extractor.spec.transform
+    engine(np.zeros((BATCH, transform.height, transform.width, transform.channels), np.uint8))
+    engine.rest()
+    return engine
+
+
+def _decode(places: Places, parts: list[_Part], files: Sequence[Path], pool: ThreadPoolExecutor) -> _Block:
+    started = time.perf_counter()
+    wanted = _wanted(places, parts)
+    channels = next(iter(wanted)).channels
+    pixels = {g: np.empty((len(places), g.height, g.width, channels), np.uint8) for g in wanted}
+    decoding = np.zeros(len(places))
+    cutting = {g: np.zeros(len(places)) for g in wanted}
+
+    def load(row: int) -> None:
+        begun = time.perf_counter()
+        file = files[places[row]]
+        with still_readable(file):
+            picture = decode_bands(file, channels)
+        decoding[row] = time.perf_counter() - begun
+        for geometry, wanted_B in wanted.items():
+            if wanted_B[row]:
+                begun = time.perf_counter()
+                pixels[geometry][row] = geometry(*picture)
+                cutting[geometry][row] = time.perf_counter() - begun
+
+    try:
+        for done in [pool.submit(load, row) for row in range(len(places))]:
+            done.result()
+    except BaseException:
+        pool.shutdown(wait=True, cancel_futures=True)
+        raise
+    return _Block(places, pixels, decoding, cutting, time.perf_counter() - started)
+
+
+def _wanted(places: Places, parts: list[_Part]) -> dict[EvalTransform, Mask]:
+    """Geometry -> which of the images (B,) a part with it has yet to see."""
+    wanted: dict[EvalTransform, Mask] = {}
+    for part in parts:
+        if part.job.failure is None:
+            wanted[part.geometry] = wanted.get(part.geometry, np.zeros(len(places), np.bool_)) | part.wanted_N[places]
+    return wanted
+
+
+def _compute(part: _Part, engine: AnyEngine, block: _Block, bar: Progress) -> None:
+    rows, pixels = np.flatnonzero(part.wanted_N[block.places]), block.pixels[part.geometry]
+    started = time.perf_counter()
+    for start, batch_BD in engine.stream(lambda i: pixels[rows[i]], len(rows), 1):
+        part.keep(block.places[rows[start : start + len(batch_BD)]], batch_BD)
+        bar.add(len(batch_BD))
+    engine.rest()
+    cost = part.job.cost
+    cost.network += time.perf_counter() - started
+    cost.reading += block.seconds_of(rows, part.geometry)
+    cost.images += len(rows)

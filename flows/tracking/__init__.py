@@ -1,0 +1,1 @@
+"""MLflow: the only writer of runs."""

@@ -1,0 +1,161 @@
+"""Labels that are probably wrong, by the probabilities of models that have not seen them. N images, K classes.
+
+Confident learning (Northcutt, Jiang and Chuang 2021, "Confident Learning: Estimating Uncertainty in Dataset Labels"):
+an image counts for class j when its probability of j is at least the mean probability of j among the images labelled j.
+How many images count for another class than their label's (the off-diagonal of the confident joint) says how many
+labels are wrong; which ones, their own label's probability: the lowest so many. On photographs of hand signs with 5 %
+of the labels flipped, these held 86 % of the flipped, where the off-diagonal entries themselves held 75 %.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from ..common.data.feature_set import Pack, Rows
+from ..common.data.manifest import BETWEEN
+from ..common.data.task import Task
+from ..common.scoring.temperature import calibrate
+
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+
+FAR = 3.5
+"""Robust standard deviations beyond which a number is an outlier (Iglewicz and Hoaglin 1993)."""
+
+DRAWS = 5
+"""Of right labels, whose suspects are counted."""
+
+ROUNDING = 1e-6
+"""A probability that is the mean to so much counts as no lower."""
+
+COLUMNS = ["image_id", "path", "split", "label", "suggested", "score", "p_label", "p_suggested"]
+
+
+def wrong_classes(p_NK: Floats, y_N: npt.NDArray[np.int64]) -> Bools:
+    """Which labels are suspected, (N,); p: probabilities out of fold, y: the labels' codes."""
+    own_N = p_NK[np.arange(len(y_N)), y_N]
+    count_K = np.bincount(y_N, minlength=p_NK.shape[1])
+    mean_K = np.bincount(y_N, weights=own_N, minlength=p_NK.shape[1]) / np.maximum(count_K, 1)
+    threshold_K = np.where(count_K > 0, mean_K - ROUNDING, np.inf)
+    confident_NK = np.where(p_NK >= threshold_K, p_NK, -1.0)
+    elsewhere = (confident_NK.max(axis=1) >= 0) & (confident_NK.argmax(axis=1) != y_N)
+    lowest = np.argsort(own_N, kind="stable")[: np.count_nonzero(elsewhere)]
+    suspected = np.zeros(len(y_N), np.bool_)
+    suspected[lowest] = True
+    return np.asarray(suspected & (p_NK.argmax(axis=1) != y_N))
+
+
+def wrong_marks(p_NK: Floats, y_NK: Floats) -> Bools:
+    """Which entries of zeros and ones are suspected, (N, K): each class by itself, as one of two classes."""
+    return np.stack(
+        [wrong_classes(np.stack([1 - p, p], axis=1), y.astype(np.int64)) for p, y in zip(p_NK.T, y_NK.T, strict=True)],
+        axis=1,
+    )
+
+
+def deviations(predicted_N: Floats, y_N: Floats) -> Floats:
+    """How far numbers are from the predicted ones, (N,), in robust standard deviations: 1.4826 times the median."""
+    residual = y_N - predicted_N
+    centred = residual - np.median(residual)
+    scale = 1.4826 * float(np.median(np.abs(centred)))
+    return np.abs(centred) / scale if scale > 0 else np.zeros(len(y_N))
+
+
+def suspected(pack: Pack, rows: Rows, output_NK: Floats) -> Bools:
+    """What is suspected of images `rows`: (N, 1), the label, or of several classes an image (N, K), each mark.
+
+    Marks are counted and not images: of fifty right marks an image, one is doubted on nearly every image by chance.
+    output: of models that have not seen the images (see `probe`); one of which nothing is known (nan) is not suspected.
+    """
+    known = judged(output_NK)
+    found = np.zeros((len(rows), output_NK.shape[1] if pack.task == "multilabel" else 1), np.bool_)
+    if known.any():
+        found[known] = _suspected(output_NK[known], pack.targets(rows[known]), pack.task)
+    return found
+
+
+def judged(output_NK: Floats) -> Bools:
+    """Of which images something is known, (N,)."""
+    return np.asarray(~np.isnan(output_NK).any(axis=1))
+
+
+def _suspected(output_NK: Floats, target: npt.NDArray[Any], task: Task) -> Bools:
+    if task == "regression":
+        return np.asarray(deviations(output_NK[:, 0], target)[:, None] > FAR)
+    if task == "multilabel":
+        return wrong_marks(output_NK, target)
+    return wrong_classes(output_NK, target)[:, None]
+
+
+def by_chance(pack: Pack, rows: Rows, output_NK: Floats, seed: int) -> float:
+    """How many of so many right labels (of several classes an image, marks) the models would suspect: labels are drawn
+    from their probabilities, calibrated by the labels given. The harder the images are, the more.
+
+    Wrong labels make the models seem less sure, and so count for a part in this: of hand signs with 5 % flipped, it is
+    5.6 to 8.5 % where 4.3 to 5.8 % are suspected. It is to be read, and is no limit that could be kept.
+    """
+    known = judged(output_NK)
+    if pack.task == "regression" or not known.any():
+        return 0.0
+    p_NK, target = output_NK[known], pack.targets(rows[known])
+    truly_NK = calibrate(p_NK, target, np.ones(len(p_NK)), pack.task, scale=True).apply(p_NK)
+    rng = np.random.default_rng([seed, 4])
+    drawn = (_suspected(p_NK, _draw(truly_NK, pack.task, rng), pack.task).sum() for _ in range(DRAWS))
+    return float(sum(drawn)) / DRAWS
+
+
+def _draw(p_NK: Floats, task: Task, rng: np.random.Generator) -> npt.NDArray[Any]:
+    """Labels that have these probabilities."""
+    if task == "multilabel":
+        return (rng.random(p_NK.shape) < p_NK).astype(np.float64)
+    below_NK = p_NK.cumsum(axis=1) < rng.random((len(p_NK), 1))
+    return np.minimum(below_NK.sum(axis=1), p_NK.shape[1] - 1)
+
+
+def suspects(pack: Pack, rows: Rows, output_NK: Floats) -> pd.DataFrame:
+    """A row an image whose label is suspected, the worst first: `COLUMNS`.
+
+    `score` is the probability of the label; of several classes an image, that of the mark which is doubted most; of a
+    number, minus the robust standard deviations from what was predicted. So less is worse.
+    """
+    doubted = suspected(pack, rows, output_NK)
+    places = np.flatnonzero(doubted.any(axis=1))
+    if pack.task == "multilabel":
+        told = _marks(pack, rows[places], output_NK[places], doubted[places])
+    else:
+        told = {"classification": _classes, "regression": _numbers}[pack.task](pack, rows, output_NK, places)
+    table = pack.index.iloc[rows[places]][["image_id", "path", "split", "label"]].reset_index(drop=True)
+    table = table.assign(label=table["label"].astype(str), **told)
+    return table.sort_values(["score", "path"], ignore_index=True)[COLUMNS]
+
+
+def _classes(pack: Pack, rows: Rows, p_NK: Floats, places: npt.NDArray[np.int64]) -> dict[str, Any]:
+    p = p_NK[places]
+    own = p[np.arange(len(places)), pack.targets(rows[places])]
+    names = np.array(pack.classes, dtype=object)
+    return {"suggested": names[p.argmax(axis=1)], "score": own, "p_label": own, "p_suggested": p.max(axis=1)}
+
+
+def _marks(pack: Pack, rows: Rows, p_NK: Floats, doubted_NK: Bools) -> dict[str, Any]:
+    y_NK = pack.targets(rows)
+    own_NK = np.where(y_NK > 0, p_NK, 1 - p_NK)
+    corrected = np.where(doubted_NK, 1 - y_NK, y_NK) > 0
+    named = [BETWEEN.join(name for name, has in zip(pack.classes, marks, strict=True) if has) for marks in corrected]
+    worst = np.where(doubted_NK, own_NK, np.inf).min(axis=1, initial=np.inf)
+    return {"suggested": named, "score": worst, "p_label": worst, "p_suggested": 1 - worst}
+
+
+def _numbers(pack: Pack, rows: Rows, output_N1: Floats, places: npt.NDArray[np.int64]) -> dict[str, Any]:
+    known = ~np.isnan(output_N1[:, 0])
+    far = np.zeros(len(rows))
+    far[known] = deviations(output_N1[known, 0], pack.targets(rows[known]))
+    return {
+        "suggested": [f"{value:.4g}" for value in output_N1[places, 0]],
+        "score": -far[places],
+        "p_label": np.nan,
+        "p_suggested": np.nan,
+    }

@@ -1,0 +1,174 @@
+"""Pairs of images that are the same picture: the same file saved anew, resized, retouched, or the next frame.
+
+Two cosines tell, each of whitened rows (see `whitened`):
+
+- of small versions of the images (see `thumbnails`): finds JPEG of quality 50 to 95 and 0.75 to 1.25 times the size;
+- of features: finds mirrored and cropped photographs too; only where the small versions are not unlike each other.
+
+The guide tells what was measured. No threshold for the features alone will do: of images of 28 or 100 pixels a side, a
+copy in JPEG 50 has features further from its original's than other images have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from ..common.core.progress import progress
+from ..common.data.feature_set import Floats, Pack, Rows
+from ..common.data.manifest import SPLITS
+from ..common.heads.heads import blocks
+
+DOWN, ACROSS = 1024, 8192
+"""How many cosines are in memory at once."""
+
+MOST = 1_000_000
+"""Pairs within a split, and as many across splits, that are listed; of more, the most alike."""
+
+PLACES = 4
+"""Of cosines: what follows is left to the order in which threads add up."""
+
+COLUMNS = [
+    "path", "split", "label", "other_path", "other_split", "other_label", "cosine_pixels", "cosine_features",
+    "image_id", "other_image_id",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Attributes:
+    pairs: `first`, `second` (places of images, `first` the one that is learned from earlier), `cosine_pixels`,
+        `cosine_features`; the most alike first.
+    count: of all pairs, listed or not.
+    leaked_N: whether an image of val is also in train, or one of test in train or val; of all pairs, listed or not.
+    conflicting_N: whether an image of train or val is there under another label.
+    """
+
+    pairs: pd.DataFrame
+    count: int
+    leaked_N: npt.NDArray[np.bool_]
+    conflicting_N: npt.NDArray[np.bool_]
+
+    def leaks(self, pack: Pack) -> pd.DataFrame:
+        """Pairs across splits: `COLUMNS`."""
+        split = self._both(pack, "split")
+        return self._table(pack, split[0] != split[1])
+
+    def leaked(self, pack: Pack) -> pd.DataFrame:
+        """Images of val and test that are in a split before, all of them: `image_id`, `path`, `split`."""
+        return pack.index[["image_id", "path", "split"]].astype(str)[self.leaked_N].reset_index(drop=True)
+
+    def conflicts(self, pack: Pack) -> pd.DataFrame:
+        """Pairs of training and validation images under different labels: `COLUMNS`."""
+        split, label = self._both(pack, "split"), self._both(pack, "label")
+        of_classes = len(pack.classes) > 0  # numbers that differ a little do not conflict
+        return self._table(pack, (split != "test").all(axis=0) & (label[0] != label[1]) & of_classes)
+
+    def _both(self, pack: Pack, column: str) -> npt.NDArray[np.object_]:
+        """(2, pairs): of the first and of the second image."""
+        values = pack.index[column].astype(str).to_numpy(object)
+        return np.stack([values[self.pairs[side]] for side in ("first", "second")])
+
+    def _table(self, pack: Pack, chosen: npt.NDArray[np.bool_]) -> pd.DataFrame:
+        pairs = self.pairs[chosen]
+        facts = pack.index[["image_id", "path", "split", "label"]].astype(str)
+        first = facts.iloc[pairs["first"]].reset_index(drop=True)
+        second = facts.iloc[pairs["second"]].reset_index(drop=True).add_prefix("other_")
+        cosines = pairs[["cosine_pixels", "cosine_features"]].reset_index(drop=True)
+        return pd.concat([first, second, cosines], axis=1)[COLUMNS]
+
+
+def find_copies(
+    pack: Pack,
+    pixels_NR: Floats,
+    features_NR: Floats,
+    near_pixels: float,
+    near_features: float,
+    believed: Callable[[Rows, Rows], npt.NDArray[np.bool_]],
+) -> Copies:
+    """All pairs whose small versions or features are at least so near; both as `whitened` gives them.
+
+    Args:
+        believed: (first, second) -> which of these pairs, near by their features alone, look alike otherwise too.
+    """
+    n = len(pixels_NR)
+    rank_N = pack.index["split"].map(SPLITS.index).to_numpy()
+    label_N = pd.factorize(pack.index["label"])[0]
+    names = pack.task != "regression"
+    leaked, conflicting = np.zeros(n, np.bool_), np.zeros(n, np.bool_)
+    within: list[pd.DataFrame] = []
+    across_splits: list[pd.DataFrame] = []
+    count = 0
+    with progress("audit: comparing", n) as bar:
+        for down in blocks(n, DOWN):
+            for across in blocks(n, ACROSS):
+                if across.stop <= down.start:
+                    continue  # each pair once
+                pairs = _near(pixels_NR, features_NR, down, across, near_pixels, near_features)
+                pairs = pairs[_believed(pairs, near_pixels, believed)]
+                pairs = _earlier_first(pairs, rank_N)
+                first, second = pairs["first"].to_numpy(), pairs["second"].to_numpy()
+                leaked[second[rank_N[first] < rank_N[second]]] = True
+                other = (label_N[first] != label_N[second]) & (rank_N[second] < SPLITS.index("test")) & names
+                conflicting[first[other]] = conflicting[second[other]] = True
+                count += len(pairs)
+                leak = rank_N[first] != rank_N[second]
+                within = _most_alike([*within, pairs[~leak]])
+                across_splits = _most_alike([*across_splits, pairs[leak]])
+            bar.add(down.stop - down.start)
+    pairs = pd.concat([*within, *across_splits])
+    order = np.lexsort((pairs["second"], pairs["first"], -_likeness(pairs)))
+    return Copies(pairs.iloc[order].reset_index(drop=True), count, leaked, conflicting)
+
+
+def _near(
+    pixels_NR: Floats, features_NR: Floats, down: slice, across: slice, near_pixels: float, near_features: float
+) -> pd.DataFrame:
+    by_pixels = pixels_NR[down] @ pixels_NR[across].T
+    by_features = features_NR[down] @ features_NR[across].T
+    reach = 0.1**PLACES  # only what may be near is rounded
+    i, j = np.nonzero((by_pixels >= near_pixels - reach) | (by_features >= near_features - reach))
+    pixels, features = by_pixels[i, j].round(PLACES), by_features[i, j].round(PLACES)
+    near = (pixels >= near_pixels) | (features >= near_features)
+    chosen = near & (down.start + i < across.start + j)
+    i, j, pixels, features = i[chosen], j[chosen], pixels[chosen], features[chosen]
+    return pd.DataFrame(
+        {
+            "first": down.start + i,
+            "second": across.start + j,
+            "cosine_pixels": pixels,
+            "cosine_features": features,
+        }
+    )
+
+
+def _believed(
+    pairs: pd.DataFrame, near_pixels: float, believed: Callable[[Rows, Rows], npt.NDArray[np.bool_]]
+) -> npt.NDArray[np.bool_]:
+    kept = pairs["cosine_pixels"].to_numpy() >= near_pixels
+    alone = pairs[~kept]
+    kept[~kept] = believed(alone["first"].to_numpy(), alone["second"].to_numpy())
+    return kept
+
+
+def _earlier_first(pairs: pd.DataFrame, rank_N: npt.NDArray[np.int64]) -> pd.DataFrame:
+    first, second = pairs["first"].to_numpy(), pairs["second"].to_numpy()
+    turned = rank_N[first] > rank_N[second]
+    return pairs.assign(first=np.where(turned, second, first), second=np.where(turned, first, second))
+
+
+def _most_alike(found: list[pd.DataFrame]) -> list[pd.DataFrame]:
+    """The same, without those that are too many."""
+    if sum(map(len, found)) <= MOST:
+        return found
+    pairs = pd.concat(found)
+    nearest = np.argsort(-_likeness(pairs), kind="stable")[:MOST]
+    return [pairs.iloc[np.sort(nearest)]]
+
+
+def _likeness(pairs: pd.DataFrame) -> Floats:
+    return np.maximum(pairs["cosine_pixels"].to_numpy(), pairs["cosine_features"].to_numpy())

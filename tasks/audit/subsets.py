@@ -1,0 +1,61 @@
+"""Growing parts of the images, with the classes' shares as in the whole and never a part of a group.
+
+N images, U units (see `common.folds`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from ..common.data.feature_set import Pack, Rows
+
+Ints = npt.NDArray[np.int64]
+
+TENTHS = 10
+"""Into how many ranges numbers are divided, so that each part has small and large ones."""
+
+
+def strata(pack: Pack, rows: Rows) -> Ints:
+    """What parts should have equal shares of, (N,): the class; of several the rarest; of a number its tenth."""
+    target = pack.targets(rows)
+    if pack.task == "classification":
+        return target
+    if pack.task == "regression":
+        cuts = np.quantile(target, np.linspace(0, 1, TENTHS + 1)[1:-1])
+        return np.searchsorted(cuts, target, side="right").astype(np.int64)
+    frequency_K = target.sum(axis=0)
+    rarest = np.where(target > 0, frequency_K, np.inf).argmin(axis=1)
+    return np.where(target.any(axis=1), rarest, len(frequency_K)).astype(np.int64)
+
+
+def growing(stratum_N: Ints, unit_N: Ints, shares: Sequence[float], seed: int) -> list[Ints]:
+    """For each share, places of so many images of every stratum, and of each at least one unit; a larger part holds
+    the smaller ones."""
+    size_U, stratum_U = _of_units(stratum_N, unit_N)
+    order = np.random.default_rng(seed).permutation(len(size_U))
+    before_U, whole_U = np.empty(len(size_U), np.int64), np.empty(len(size_U), np.int64)
+    for stratum in np.unique(stratum_U):
+        mine = order[stratum_U[order] == stratum]
+        before_U[mine] = np.cumsum(size_U[mine]) - size_U[mine]
+        whole_U[mine] = size_U[mine].sum()
+    return [np.flatnonzero((before_U < np.maximum(1, np.rint(share * whole_U)))[unit_N]) for share in shares]
+
+
+def lacks_a_class(pack: Pack, whole: Rows, part: Rows) -> bool:
+    """Whether a class of images `whole` has none in this part of them."""
+    if pack.task == "regression":
+        return False
+    if pack.task == "classification":
+        return len(np.unique(pack.labels(part))) < len(np.unique(pack.labels(whole)))
+    return bool((pack.targets(whole).any(axis=0) & ~pack.targets(part).any(axis=0)).any())
+
+
+def _of_units(stratum_N: Ints, unit_N: Ints) -> tuple[Ints, Ints]:
+    """Each unit's size, and its stratum: the middle one of its images'."""
+    order = np.lexsort((stratum_N, unit_N))
+    size_U = np.bincount(unit_N)
+    first = np.cumsum(size_U) - size_U
+    return size_U, stratum_N[order][first + size_U // 2]

@@ -1,0 +1,1 @@
+"""Errors, files, paths, parameters, progress and records."""

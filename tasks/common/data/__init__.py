@@ -1,0 +1,1 @@
+"""The task, the manifest and the feature set."""

@@ -1,0 +1,224 @@
+"""The features stage's pack: what the stages after it read instead of images."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from ..core.errors import DataError
+from ..core.files import read_json
+from .manifest import classes, codes, names_in, task_of
+from .task import Task
+
+INDEX = ["image_id", "path", "label", "task", "split", "group", "weight"]
+"""The columns of the manifest that travel with the features."""
+
+Floats = npt.NDArray[np.float32]
+Rows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Learnable:
+    """Rows of features that are read from the disk block by block: what is learned from need not fit into memory.
+
+    `learnable[start:stop]` are rows as float32, `np.asarray(learnable)` all of them.
+
+    Attributes:
+        parts: arrays (.., D), and which of their rows, one part after the other.
+    """
+
+    parts: tuple[tuple[npt.NDArray[Any], Rows], ...]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self), self.parts[0][0].shape[1]
+
+    def __len__(self) -> int:
+        return sum(len(rows) for _, rows in self.parts)
+
+    def __getitem__(self, place: slice) -> Floats:
+        start, stop, _ = place.indices(len(self))
+        blocks: list[Floats] = []
+        before = 0
+        for stored_ND, rows in self.parts:
+            inside = rows[max(start - before, 0) : max(stop - before, 0)]
+            if len(inside) or not blocks:
+                blocks.append(stored_ND[inside].astype(np.float32, copy=False))
+            before += len(rows)
+        return np.concatenate(blocks) if len(blocks) > 1 else blocks[0]
+
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        return self[:].astype(dtype or np.float32, copy=False)
+
+
+@dataclass(frozen=True)
+class Pack:
+    """Features and what they are of. N images, T of them for training, V = views * T, D features.
+
+    Attributes:
+        stored_ND: memory-mapped, float32 or float16, in the manifest's order.
+        views_VD: of augmented views: the first of every training image in order, then the second, and so on.
+        index: the columns `INDEX`, one row an image.
+        fingerprint: what computed the features.
+    """
+
+    stored_ND: npt.NDArray[Any]
+    views_VD: npt.NDArray[Any]
+    index: pd.DataFrame
+    fingerprint: dict[str, Any]
+
+    @property
+    def precision(self) -> Literal["f32", "bf16"]:
+        """In which OpenVINO computes like what made the pack: in fp32 if that was torch."""
+        return self.fingerprint["precision"] if self.fingerprint["engine"] == "openvino" else "f32"
+
+    @property
+    def channels(self) -> int:
+        """As how many the images were read."""
+        return int(self.fingerprint["form"]["channels"])
+
+    @property
+    def task(self) -> Task:
+        return task_of(self.index)
+
+    @cached_property
+    def classes(self) -> list[str]:
+        """The K classes; none where labels are numbers."""
+        return classes(self.index)
+
+    def rows(self, *splits: str) -> Rows:
+        """The rows of the named splits, in order."""
+        return np.flatnonzero(self.index["split"].isin(splits))
+
+    def features(self, rows: Rows) -> Floats:
+        """Float32 (len(rows), D)."""
+        return self.stored_ND[rows].astype(np.float32, copy=False)
+
+    def labels(self, rows: Rows) -> npt.NDArray[np.int64]:
+        """Class codes of the given rows, shape (len(rows),)."""
+        return codes(self.index["label"].iloc[rows], self.classes)
+
+    def targets(self, rows: Rows) -> npt.NDArray[Any]:
+        """What is to be learned of the given rows: int64 class codes (n,), for several classes an image float64 zeros
+        and ones (n, K), for numbers float64 (n,)."""
+        if self.task == "classification":
+            return self.labels(rows)
+        labels = self.index["label"].iloc[rows]
+        if self.task == "regression":
+            return labels.to_numpy(np.float64)
+        has = {name: k for k, name in enumerate(self.classes)}
+        y_NK = np.zeros((len(rows), len(has)))
+        for i, label in enumerate(labels):
+            y_NK[i, [has[name] for name in names_in(label)]] = 1.0
+        return y_NK
+
+    def weights(self, rows: Rows) -> npt.NDArray[np.float64]:
+        return self.index["weight"].to_numpy(np.float64)[rows]
+
+    def with_views(self, rows: Rows) -> tuple[Learnable, Rows]:
+        """(features, rows): those of `rows`, and after them the augmented views of the training images among them."""
+        train = self.rows("train")
+        own = np.flatnonzero(np.isin(train, rows))
+        views = len(self.views_VD) // max(len(train), 1)
+        if not views or not len(own):
+            return Learnable(((self.stored_ND, rows),)), rows
+        places = (np.arange(views)[:, None] * len(train) + own).ravel()
+        return Learnable(((self.stored_ND, rows), (self.views_VD, places))), np.concatenate(
+            [rows, np.tile(train[own], views)]
+        )
+
+
+def read_pack(folder: Path) -> Pack:
+    """data/features.
+
+    Raises:
+        DataError: the features stage has not run.
+    """
+    if not (folder / "fingerprint.json").is_file():
+        raise DataError(f"{folder} holds no features", todo="run `dvc repro`, which makes them in the stage features")
+    return Pack(
+        stored_ND=np.load(folder / "features.npy", mmap_mode="r"),
+        views_VD=_load_views(folder / "views.npy"),
+        index=pd.read_parquet(folder / "index.parquet"),
+        fingerprint=read_json(folder / "fingerprint.json"),
+    )
+
+
+def _load_views(path: Path) -> npt.NDArray[Any]:
+    try:
+        return np.load(path, mmap_mode="r")
+    except ValueError:  # there are none, and a file without rows cannot be mapped
+        return np.load(path)
+
+
+class RowFile:
+    """A .npy file of a known shape, written row by row in any order, with its statistics; nothing is held in memory.
+
+    Attributes:
+        mean, std, constant_columns: of what was written (std over all values; columns that never vary).
+    """
+
+    def __init__(self, path: Path, shape: tuple[int, int], dtype: npt.DTypeLike) -> None:
+        self._shape, self._dtype = shape, np.dtype(dtype)
+        self._file = path.open("wb")
+        header = {"descr": np.lib.format.dtype_to_descr(self._dtype), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(self._file, header)
+        self._begin = self._file.tell()
+        self._file.truncate(self._begin + shape[0] * shape[1] * self._dtype.itemsize)
+        self._sum = self._squares = 0.0
+        self._values = 0
+        self._least, self._most = np.full(shape[1], np.inf), np.full(shape[1], -np.inf)
+
+    def write(self, rows: Rows, block: npt.NDArray[Any]) -> None:
+        """Puts block[i] into row rows[i]; each row must be written once."""
+        if not len(rows):
+            return
+        order = np.argsort(rows)
+        rows, block = rows[order], np.ascontiguousarray(block[order], self._dtype)
+        self._count(block)
+        for run in np.split(np.arange(len(rows)), np.flatnonzero(np.diff(rows) != 1) + 1):
+            place = self._begin + int(rows[run[0]]) * self._shape[1] * self._dtype.itemsize
+            _write_whole(self._file.fileno(), block[run[0] : run[-1] + 1].tobytes(), place)
+
+    def _count(self, block: npt.NDArray[Any]) -> None:
+        values = block.astype(np.float64)
+        self._sum += float(values.sum())
+        self._squares += float((values**2).sum())
+        self._values += values.size
+        np.minimum(self._least, values.min(axis=0), out=self._least)
+        np.maximum(self._most, values.max(axis=0), out=self._most)
+
+    @property
+    def mean(self) -> float:
+        return self._sum / max(self._values, 1)
+
+    @property
+    def std(self) -> float:
+        return float(np.sqrt(max(self._squares / max(self._values, 1) - self.mean**2, 0.0)))
+
+    @property
+    def constant_columns(self) -> int:
+        return int(np.count_nonzero(self._least == self._most))
+
+    def __enter__(self) -> RowFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+
+def _write_whole(file: int, content: bytes, place: int) -> None:
+    """The system may take less at a time than it is given; at the end of the disk it says so the next time."""
+    while content:
+        written = os.pwrite(file, content, place)
+        content, place = content[written:], place + written

@@ -1,0 +1,97 @@
+"""The manifest: one row an image, in the order of the paths; every later stage reads it and nothing but it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from ..core.errors import DataError
+from ..core.files import whole_file
+from .task import BETWEEN as BETWEEN
+from .task import Task as Task
+from .task import names_in as names_in
+
+SPLITS = ("train", "val", "test")
+
+COLUMNS = {
+    "image_id": "string",
+    "path": "string",
+    "label": "string",
+    "task": "string",
+    "split": "string",
+    "group": "string",
+    "weight": "float64",
+    "width": "int32",
+    "height": "int32",
+    "mode": "string",
+    "channels": "int32",
+    "pixels": "string",
+}
+"""Columns and dtypes. `image_id` is the md5 of the file, `path` is relative to data/raw, `label` is a class, several
+classes (sorted, with `BETWEEN` between them; none is the empty text) or a number, as `task` (one for all images) says,
+`group` may be null, `mode` is PIL's (or `array`), `channels` as how many every image is read (one number for all),
+`pixels` is a hash of the decoded values: the same for a file and its lossless copy."""
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """A Parquet file with the same bytes for the same table."""
+    with whole_file(path) as part:
+        table.to_parquet(part, index=False, engine="pyarrow", compression="zstd")
+
+
+def read_manifest(folder: Path, columns: list[str] | None = None) -> pd.DataFrame:
+    """data/manifest/manifest.parquet, sorted by path; all columns, or those named.
+
+    Raises:
+        DataError: the preprocess stage has not run.
+    """
+    path = folder / "manifest.parquet"
+    if not path.is_file():
+        raise DataError(f"{path} does not exist", todo="run `dvc repro`, which makes it in the stage preprocess")
+    return pd.read_parquet(path, engine="pyarrow", columns=columns)
+
+
+def read_channels(folder: Path) -> int:
+    """As how many channels the images of the manifest in `folder` are read."""
+    return int(read_manifest(folder, ["channels"])["channels"].iloc[0])
+
+
+def task_of(manifest: pd.DataFrame) -> Task:
+    """What the labels of all its images are."""
+    return cast(Task, str(manifest["task"].iloc[0]))
+
+
+def classes(manifest: pd.DataFrame) -> list[str]:
+    """The classes, sorted; their order is the order of every matrix's class axis. None where labels are numbers."""
+    task = task_of(manifest)
+    if task == "regression":
+        return []
+    labels = manifest["label"].unique()
+    return sorted(labels) if task == "classification" else sorted({name for text in labels for name in names_in(text)})
+
+
+def by_class(manifest: pd.DataFrame) -> pd.DataFrame:
+    """A row for each class of each image, `label` being that class; of images that have none, and numbers, no row."""
+    task = task_of(manifest)
+    if task == "classification":
+        return manifest
+    if task == "regression":
+        return manifest.iloc[:0]
+    several = manifest.assign(label=manifest["label"].map(names_in).astype(object)).explode("label", ignore_index=True)
+    return several.dropna(subset=["label"])
+
+
+def codes(labels: pd.Series, names: list[str]) -> npt.NDArray[np.int64]:
+    """Each label's place in `names`, shape (N,)."""
+    return pd.Categorical(labels, categories=names).codes.astype(np.int64)
+
+
+def counts(manifest: pd.DataFrame) -> dict[str, dict[str, int]]:
+    """class -> split -> number of images that have it."""
+    rows = by_class(manifest)
+    table = pd.crosstab(rows["label"], rows["split"]).reindex(columns=list(SPLITS), fill_value=0)
+    return {str(label): {split: int(row[split]) for split in SPLITS} for label, row in table.iterrows()}

@@ -1,0 +1,1 @@
+"""Computed features, kept by image and fingerprint."""

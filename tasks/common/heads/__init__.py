@@ -1,0 +1,1 @@
+"""Heads and the calibration of their outputs."""

@@ -1,0 +1,1 @@
+"""Metrics, significance, calibration and selective prediction."""

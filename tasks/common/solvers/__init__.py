@@ -1,0 +1,1 @@
+"""Principal axes, logistic regression and folds."""

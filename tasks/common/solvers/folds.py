@@ -1,0 +1,82 @@
+"""Which rows are held out together in cross-validation. N rows, U units, K classes.
+
+A unit is what must not be torn: the images of a group, or the files with the same bytes. Units go one by one, the
+large ones first, to the fold that has least of their classes, so that every fold has its share of each; for numbers, of
+each tenth of them. A class of a single unit is never held out: without it, nothing could be learned of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy.sparse import csr_array
+
+from ..data.feature_set import Pack, Rows
+from ..data.manifest import Task
+
+Array = npt.NDArray[Any]
+
+BINS = 10
+"""Into which numbers are sorted."""
+
+
+def assign(pack: Pack, rows: Rows, folds: int, seed: int) -> Rows:
+    """The fold of each of `rows`, from 0 on; -1 for those that are always learned from. Some folds may be empty."""
+    unit_of_row, units = units_of(pack, rows)
+    count_UK = _count(pack.targets(rows), unit_of_row, (len(units), len(pack.classes) or BINS), pack.task)
+    fold_U = _deal(count_UK, np.bincount(unit_of_row), [_chance(unit, seed) for unit in units], folds)
+    if pack.task != "regression":
+        fold_U = _keep_every_class(fold_U, count_UK, folds)
+    return fold_U[unit_of_row]
+
+
+def units_of(pack: Pack, rows: Rows) -> tuple[Rows, list[str]]:
+    """(the unit of each of `rows`, the units' names)."""
+    index = pack.index.iloc[rows]
+    unit_of_row, units = pd.factorize(("group:" + index["group"].astype("string")).fillna(index["image_id"]))
+    return unit_of_row.astype(np.int64), [str(unit) for unit in units]
+
+
+def _count(target: Array, unit_of_row: Rows, shape: tuple[int, int], task: Task) -> csr_array:
+    """How many rows of each class a unit has (U, K); of numbers, of each of `BINS` equally full bins."""
+    row_of_one = np.arange(len(target))
+    if task == "multilabel":
+        row_of_one, target = np.nonzero(target)
+    if task == "regression":
+        target = (target.argsort(kind="stable").argsort(kind="stable") * BINS) // len(target)
+    return csr_array((np.ones(len(row_of_one)), (unit_of_row[row_of_one], target)), shape=shape)  # sums what is twice
+
+
+def _chance(unit: str, seed: int) -> int:
+    """A number that depends on nothing but the unit and the seed."""
+    return int.from_bytes(hashlib.blake2b(f"{seed}:{unit}".encode(), digest_size=8).digest(), "big")
+
+
+def _deal(count_UK: csr_array, size_U: Rows, chance_U: list[int], folds: int) -> Rows:
+    fold_U = np.empty(count_UK.shape[0], np.int64)
+    rare_K = 1 / np.maximum(count_UK.sum(axis=0), 1) ** 2
+    held_FK, held_F = np.zeros((folds, count_UK.shape[1])), np.zeros(folds)
+    for unit in sorted(range(len(fold_U)), key=lambda u: (-size_U[u], chance_U[u])):
+        entries = slice(count_UK.indptr[unit], count_UK.indptr[unit + 1])
+        has, times = count_UK.indices[entries], count_UK.data[entries]
+        alike_F = held_FK[:, has] @ (times * rare_K[has])
+        fold = np.lexsort((held_F, alike_F))[0]  # the least alike, and of those the smallest
+        fold_U[unit] = fold
+        held_FK[fold, has] += times
+        held_F[fold] += size_U[unit]
+    return fold_U
+
+
+def _keep_every_class(fold_U: Rows, count_UK: csr_array, folds: int) -> Rows:
+    """-1 for units of a class that would be held out whole."""
+    kept_U = fold_U.copy()
+    total_K = count_UK.sum(axis=0)
+    for fold in range(folds):
+        inside = fold_U == fold
+        whole_K = (count_UK[inside].sum(axis=0) == total_K) & (total_K > 0)
+        kept_U[inside & (count_UK @ whole_K > 0)] = -1
+    return kept_U

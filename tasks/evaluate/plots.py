@@ -1,0 +1,170 @@
+"""The report's pictures. Figures are drawn without a display and carry no date, so that they have the same bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import matplotlib
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from matplotlib.figure import Figure
+
+from ..common.reporting.contact_sheet import contact_sheet, save, visible
+from ..common.scoring.metrics import expected_calibration_error
+
+if TYPE_CHECKING:
+    from .saliency import Look
+
+matplotlib.use("agg")
+
+Floats = npt.NDArray[np.float64]
+
+LABELLED = 40
+"""A confusion matrix of more classes than this has no room for names and numbers."""
+
+NAMED = 10
+"""Curves that have a name, at most: there are as many colours."""
+
+GREY: dict[str, Any] = {"color": "0.75", "linewidth": 0.8}
+
+
+def confusion_picture(matrix_KK: npt.NDArray[np.int64], names: list[str], path: Path) -> None:
+    """True classes down, predicted across; shade by share of the true class, numbers are images."""
+    k = len(names)
+    figure = Figure(figsize=(max(5.0, min(14.0, 1.6 + 0.55 * k)),) * 2, layout="constrained")
+    axes = figure.subplots()
+    share = matrix_KK / np.maximum(matrix_KK.sum(axis=1, keepdims=True), 1)
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    axes.set(xlabel="predicted", ylabel="true", title="Confusion on the test images")
+    if k <= LABELLED:
+        axes.set_xticks(range(k), names, rotation=45, ha="right", parse_math=False)
+        axes.set_yticks(range(k), names, parse_math=False)
+        for (row, column), count in np.ndenumerate(matrix_KK):
+            if count:
+                colour = "white" if share[row, column] > 0.5 else "black"
+                axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=9)
+    save(figure, path)
+
+
+def reliability_picture(
+    rows: list[dict[str, Any]], error: float, path: Path, before: list[dict[str, Any]] | None = None
+) -> None:
+    """Accuracy against confidence, and how many images each bin holds; also of the probabilities `before` they were
+    calibrated."""
+    figure = Figure(figsize=(5, 5.6), layout="constrained")
+    top, bottom = figure.subplots(2, 1, height_ratios=(4, 1), sharex=True)
+    confidence = [row["confidence"] for row in rows]
+    top.plot([0, 1], [0, 1], color="grey", linestyle="--", linewidth=1, label="perfectly calibrated")
+    top.plot(confidence, [row["accuracy"] for row in rows], marker="o", label="this model")
+    if before is not None:
+        was = [row["confidence"] for row in before]
+        right = [row["accuracy"] for row in before]
+        label = f"before calibration ({expected_calibration_error(before):.3f})"
+        top.plot(was, right, color="tab:orange", marker=".", linewidth=1, zorder=1, label=label)
+    top.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.02), title=f"Reliability (calibration error {error:.3f})")
+    top.legend(loc="best")
+    bottom.bar(confidence, [row["images"] for row in rows], width=0.04)
+    bottom.set(xlabel="confidence", ylabel="images")
+    save(figure, path)
+
+
+def precision_recall_picture(curves: dict[str, tuple[Floats, Floats]], average: dict[str, float], path: Path) -> None:
+    """(recall, precision) of each class, with its average precision; of many classes only the worst have a name."""
+    figure = Figure(figsize=(6.4, 5), layout="constrained")
+    axes = figure.subplots()
+    named = set(sorted(curves, key=lambda name: average[name])[:NAMED])
+    for name in sorted(curves, key=lambda name: (name in named, average[name])):
+        recall, precision = curves[name]
+        style: dict[str, Any] = {"label": f"{name}  {average[name]:.3f}"} if name in named else GREY
+        axes.step(recall, precision, where="post", **style)
+    title = "Precision and recall on the test images" + (f"; the {NAMED} worst named" if len(curves) > NAMED else "")
+    axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.05), title=title)
+    if curves:
+        for text in axes.legend(loc="lower left", title="average precision", fontsize=9).get_texts():
+            text.set_parse_math(False)
+    save(figure, path)
+
+
+def scatter_picture(true_N: Floats, predicted_N: Floats, path: Path) -> None:
+    """Predicted against true numbers; on the line they are the same."""
+    figure = Figure(figsize=(5.4, 5.2), layout="constrained")
+    axes = figure.subplots()
+    ends = [min(true_N.min(), predicted_N.min()), max(true_N.max(), predicted_N.max())]
+    axes.plot(ends, ends, color="grey", linestyle="--", linewidth=1)
+    axes.scatter(true_N, predicted_N, s=14, alpha=min(1.0, 0.2 + 100 / len(true_N)), linewidths=0)
+    axes.set(xlabel="true", ylabel="predicted", title="Predicted against true on the test images")
+    save(figure, path)
+
+
+def residuals_picture(error_N: Floats, path: Path) -> None:
+    """How often which error occurs."""
+    figure = Figure(figsize=(5.4, 3.6), layout="constrained")
+    axes = figure.subplots()
+    low, high = float(error_N.min()), float(error_N.max())
+    reach = max(high - low, 1e-9 * max(abs(low), abs(high)), 1e-300)  # errors that differ by rounding have one bar
+    middle = (low + high) / 2
+    axes.hist(error_N, bins=min(40, max(8, len(error_N) // 8)), range=(middle - reach / 2, middle + reach / 2))
+    axes.axvline(0, color="grey", linestyle="--", linewidth=1)
+    axes.set(xlabel="predicted less true", ylabel="images", title=f"Errors (mean {error_N.mean():.3g})")
+    save(figure, path)
+
+
+def mistakes_picture(
+    mistakes: pd.DataFrame,
+    raw: Path,
+    path: Path,
+    channels: int = 3,
+    title: str = "The worst mistakes on the test images",
+) -> None:
+    """A sheet of images in the order given.
+
+    Args:
+        mistakes: `path` and `caption` of each.
+        channels: as how many the images were read.
+    """
+    title = title if len(mistakes) else "No mistake on the test images"
+    contact_sheet([raw / name for name in mistakes["path"]], list(mistakes["caption"]), title, path, channels)
+
+
+LOOKS_A_ROW = 3
+
+
+def looks_picture(parts: Mapping[str, Sequence[Look]], path: Path) -> None:
+    """Under each title pairs: an image as the network sees it, and the same with its heat map.
+
+    Args:
+        parts: title -> at least one look.
+    """
+    rows = {title: -(-len(looks) // LOOKS_A_ROW) for title, looks in parts.items()}
+    first = next(iter(parts.values()))[0]
+    height, width = first.heat_HW.shape
+    row = 1.75 * height / width + 0.2 * (1 + first.caption.count("\n")) + 0.1
+    inches = [row * n + 0.35 for n in rows.values()]
+    figure = Figure(figsize=(3.6 * LOOKS_A_ROW, sum(inches)), layout="constrained")
+    places = figure.subfigures(len(parts), 1, height_ratios=inches, squeeze=False).ravel()
+    for place, (title, looks) in zip(places, parts.items()):
+        place.suptitle(title)
+        for axes in place.subplots(rows[title], LOOKS_A_ROW, squeeze=False).ravel():
+            axes.axis("off")
+        for axes, look in zip(place.axes, looks):
+            axes.imshow(_pair(look))
+            axes.set_title(look.caption, fontsize=9, parse_math=False)
+    save(figure, path)
+
+
+def _pair(look: Look) -> npt.NDArray[np.uint8]:
+    """(H, 2 W and a gap, 3)."""
+    photo_HW3 = np.asarray(visible(look.pixels), np.uint8)
+    gap = np.full((len(photo_HW3), max(2, photo_HW3.shape[1] // 40), 3), 255, np.uint8)
+    return np.hstack([photo_HW3, gap, overlaid(photo_HW3, look.heat_HW)])
+
+
+def overlaid(photo_HW3: npt.NDArray[np.uint8], heat_HW: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    """The heat's colours over a dimmed grey of the photograph, the hotter the less of it is to be seen through."""
+    grey_HW1 = photo_HW3.astype(np.float64).mean(axis=2, keepdims=True)
+    colour_HW3 = 255 * matplotlib.colormaps["inferno"](heat_HW)[..., :3]
+    share_HW1 = 0.25 + 0.45 * heat_HW[..., None]
+    return ((1 - share_HW1) * grey_HW1 + share_HW1 * colour_HW3).round().astype(np.uint8)

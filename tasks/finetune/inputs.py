@@ -1,0 +1,282 @@
+"""Where training's inputs come from: the images themselves, or the maps that the frozen layers make of them.
+
+Both are made once. Images are decoded and resized once and augmented anew in each epoch. Maps are computed once by the
+inference engine, of each augmented view too, and kept in the feature cache under a fingerprint that names the cut.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import time
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ..common.augmentation.augment import Augment, described
+from ..common.backbones.graph import CONVERTER, convert_into_cache, is_whole
+from ..common.backbones.spec import Spec
+from ..common.core.errors import ParamsError
+from ..common.core.files import json_digest, write_shared_json
+from ..common.core.paths import Paths
+from ..common.core.progress import progress, say
+from ..common.data.feature_set import Pack, Rows
+from ..common.engines.openvino import Engine
+from ..common.engines.torch import TorchEngine, best_device
+from ..common.feature_cache.segments import VIEWS, FeatureCache, NotFinite, ids_of, view_key
+from ..common.images.decode import EvalTransform, Pixels, load
+from .pixel_cache import Decoded
+from .split_network import Trunk
+from .trainer import Array, Feed, Images
+
+PROBE = 64
+"""Images of which maps are computed to tell how long all would take."""
+
+KEPT = 8_000_000_000
+"""Bytes of images that are decoded once for all their views."""
+
+LEFT = 1 / 4
+"""Of the disk's free space, what is left to others."""
+
+
+class Source(Protocol):
+    """Gives training its images.
+
+    Attributes:
+        feed: makes a network's input of them.
+        example: such an input of two images.
+    """
+
+    feed: Feed
+    example: torch.Tensor
+
+    def seconds(self) -> float:
+        """What is still to be computed before training starts; a little of it is, to measure it."""
+
+    def prepare(self) -> None:
+        """Computes it.
+
+        Raises:
+            ParamsError: there is no room for it on the disk.
+        """
+
+    def images(self, rows: Rows) -> Images:
+        """Images of these rows of the pack; in epoch -1 as for evaluation, else a random view."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How views are made: `named` says the same in words of JSON."""
+
+    augment: Augment
+    seed: int
+    named: str
+
+    @classmethod
+    def of(cls, augment: Augment, seed: int) -> Recipe:
+        steps = described(augment.recipe)
+        return cls(augment, seed, json.dumps([VIEWS, version("albumentations"), steps, seed], sort_keys=True))
+
+
+class FromImages:
+    """Args:
+    gigabytes: of disk, for images that are decoded only once.
+    """
+
+    def __init__(self, pack: Pack, transform: EvalTransform, recipe: Recipe, paths: Paths, gigabytes: float) -> None:
+        self._pack, self._transform, self._augment, self._raw = pack, transform, recipe.augment, paths.raw
+        self._files, self._ids = list(pack.index["path"]), list(pack.index["image_id"])
+        self._decoded = Decoded(self._decode, paths.tmp, int(gigabytes * 1e9))
+        self.feed = normalised(transform)
+        self.example = torch.zeros(2, transform.channels, transform.height, transform.width)
+
+    def seconds(self) -> float:
+        return 0.0  # the first epoch decodes, beside training
+
+    def prepare(self) -> None:
+        """Nothing to do."""
+
+    def images(self, rows: Rows) -> Images:
+        return Images(
+            lambda i, epoch: self._load(int(rows[i]), epoch), self._pack.targets(rows), self._pack.weights(rows)
+        )
+
+    def _decode(self, place: int) -> Pixels:
+        row, is_view = divmod(place, 2)
+        file = self._raw / self._files[row]
+        return self._augment.resized(file) if is_view else load(file, self._transform)
+
+    def _load(self, row: int, epoch: int) -> Pixels:
+        if epoch < 0:
+            return self._decoded(2 * row)
+        return self._augment.view(self._decoded(2 * row + 1), self._ids[row], epoch)
+
+
+class FromMaps:
+    """Args:
+    trunk: the layers that stay frozen; `before` names the cut, `shape` is that of an image's maps.
+    train, plain: the rows whose maps are needed, of the images as they are but for `views` views for training.
+
+    Attributes:
+        views: of each training image; 0 for the images as they are.
+    """
+
+    def __init__(
+        self,
+        pack: Pack,
+        spec: Spec,
+        trunk: Trunk,
+        before: str,
+        shape: tuple[int, ...],
+        recipe: Recipe,
+        train: Rows,
+        plain: Rows,
+        views: int,
+        paths: Paths,
+    ) -> None:
+        self._pack, self._spec, self._trunk, self._shape, self._recipe = pack, spec, trunk, shape, recipe
+        self._paths, self.views, self._views = paths, views, max(views, 1)
+        self._dimension = int(np.prod(shape))
+        self._before = before
+        self._rows = np.concatenate([np.repeat(train, self._views), plain])
+        number = np.arange(views) if views else np.array([-1])
+        self._numbers = np.concatenate([np.tile(number, len(train)), np.full(len(plain), -1)])
+        self._first = {int(row): place * self._views for place, row in enumerate(train)}
+        self._first |= {int(row): len(train) * self._views + place for place, row in enumerate(plain)}
+        ids = list(pack.index["image_id"])
+        self._ids = ids_of([
+            ids[row] if number < 0 else view_key(ids[row], int(number), recipe.named)
+            for row, number in zip(self._rows, self._numbers, strict=True)
+        ])  # fmt: skip
+        self._is_plain = frozenset(map(int, plain))
+        fingerprint = self._fingerprint()
+        self._cache = FeatureCache(paths.cache / "features" / str(fingerprint["digest"]), self._dimension, "float16")
+        self._note = fingerprint
+        self._maps: npt.NDArray[np.float16] | None = None
+        self.feed = as_maps(shape)
+        self.example = torch.zeros(2, *shape)
+
+    def seconds(self) -> float:
+        missing = np.flatnonzero(~self._cache.has(self._ids))
+        if not len(missing):
+            return 0.0
+        few = missing[:PROBE]
+        engine = self._engine()
+        started = time.perf_counter()
+        self._compute(few, engine)
+        return (time.perf_counter() - started) / len(few) * (len(missing) - len(few))
+
+    def prepare(self) -> None:
+        needed = len(self._ids) * self._dimension * 2
+        self._paths.tmp.mkdir(parents=True, exist_ok=True)
+        free = int(shutil.disk_usage(self._paths.tmp).free * (1 - LEFT))
+        missing = int(np.count_nonzero(~self._cache.has(self._ids)))
+        wanted = needed + missing * self._dimension * 2
+        if wanted > free:
+            raise ParamsError(
+                "params.yaml: no room on the disk for the maps of `finetune.layers: last_stage`",
+                got=f"{wanted / 1e9:.1f} GB for {len(self._ids):,} images and views of {self._dimension:,} numbers",
+                allowed=f"{free / 1e9:.1f} GB",
+                todo="set fewer `finetune.views`, or `finetune.layers: all`",
+            )
+        file = tempfile.TemporaryFile(dir=self._paths.tmp)  # noqa: SIM115  (open as long as its map)
+        maps = np.memmap(file, np.float16, "w+", shape=(len(self._ids), self._dimension))
+        write_shared_json(self._cache.folder / "fingerprint.json", self._note)
+        for places, block in self._cache.read_all(self._ids, lambda places: self._compute(places, self._engine())):
+            maps[places] = block
+        self._maps = maps
+
+    def images(self, rows: Rows) -> Images:
+        def load(i: int, epoch: int) -> Array:
+            assert self._maps is not None
+            row = int(rows[i])
+            turn = 0 if row in self._is_plain else epoch % self._views
+            return self._maps[self._first[row] + turn]
+
+        return Images(load, self._pack.targets(rows), self._pack.weights(rows))
+
+    def blank(self, rows: Rows) -> Images:
+        """As many images without content: what a step costs does not depend on it."""
+        nothing = np.zeros(self._dimension, np.float16)
+        return Images(lambda i, epoch: nothing, self._pack.targets(rows), self._pack.weights(rows))
+
+    def _compute(self, places: npt.NDArray[np.int64], engine: Engine | TorchEngine) -> None:
+        files, ids = self._pack.index["path"], self._pack.index["image_id"]
+        transform, augment, raw = self._spec.transform, self._recipe.augment, self._paths.raw
+        resized = Decoded(lambda row: augment.resized(raw / files[row]), self._paths.tmp, KEPT)
+
+        def load_item(i: int) -> Pixels:
+            row, number = int(self._rows[places[i]]), int(self._numbers[places[i]])
+            if number < 0:
+                return load(raw / files[row], transform)
+            return augment.view(resized(row), ids[row], number)
+
+        try:
+            with self._cache as cache, progress(f"finetune: maps before {self._before}", len(places)) as bar:
+                for start, batch in engine.stream(load_item, len(places)):
+                    cache.add(self._ids[places[start : start + len(batch)]], batch)
+                    bar.add(len(batch))
+        except NotFinite as error:
+            raise ParamsError(
+                f"params.yaml: `finetune.layers: last_stage` does not go with {self._spec.backbone}",
+                got=f"maps before {self._before} with {error.got}",
+                allowed="maps whose numbers are below 65,504",
+                todo="set `finetune.layers: all`",
+            ) from error
+        self._cache.refresh()
+
+    def _fingerprint(self) -> dict[str, Any]:
+        device = "cuda" if best_device() == "cuda" else "cpu"
+        facts = {
+            **asdict(self._spec),
+            "dimension": self._dimension,
+            "cut_before": self._before,
+            "engine": "torch" if device == "cuda" else "openvino",
+            "device": device,
+            "precision": self._pack.precision,
+            "dtype": "float16",
+            "converter": CONVERTER,
+        }
+        return {**facts, "digest": json_digest(facts)[:32]}
+
+    def _engine(self) -> Engine | TorchEngine:
+        if best_device() == "cuda":
+            return TorchEngine(self._trunk, self._spec.transform, "cuda", self._pack.precision)
+        folder = self._paths.cache / "graphs" / str(self._note["digest"])
+        if not is_whole(folder):
+            say(f"finetune: converting what stays frozen of {self._spec.backbone}; once for this cut")
+            convert_into_cache(self._trunk, replace(self._spec, dimension=self._dimension), folder)
+        return Engine(folder / "graph.xml", self._pack.precision, compiled=self._paths.cache / "compiled")
+
+
+def normalised(transform: EvalTransform) -> Feed:
+    """uint8 (H, W, C) -> what the network was trained on, channels last in memory."""
+    mean, std = (
+        torch.tensor([255 * value for value in values]).view(1, -1, 1, 1) for values in (transform.mean, transform.std)
+    )
+
+    def feed(batch: Array, device: torch.device) -> torch.Tensor:
+        x_BCHW = torch.from_numpy(batch).to(device).permute(0, 3, 1, 2)
+        return (x_BCHW.float() - mean.to(device)) / std.to(device)
+
+    return feed
+
+
+def as_maps(shape: tuple[int, ...]) -> Feed:
+    """float16 numbers -> float32 in their shape, channels last in memory where there are channels."""
+
+    def feed(batch: Array, device: torch.device) -> torch.Tensor:
+        maps = torch.from_numpy(batch).to(device).float().view(-1, *shape)
+        return maps.contiguous(memory_format=torch.channels_last) if maps.ndim == 4 else maps
+
+    return feed
+
+
+def room(images: int, dimension: int, gigabytes: float) -> int:
+    """How many views of so many images have maps that fit, one at least."""
+    return max(1, int(gigabytes * 1e9 / (2 * dimension * images)))

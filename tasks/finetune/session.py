@@ -1,0 +1,210 @@
+"""One training, from what it starts with to what comes out: the network, its last layer, and what both are fed with."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from ..common.augmentation.augment import Augment, named_recipe
+from ..common.backbones import network
+from ..common.backbones.spec import Spec
+from ..common.backbones.weights import find_weights, same_weights
+from ..common.core.cores import cores
+from ..common.core.errors import GraftError, ParamsError
+from ..common.core.paths import Paths
+from ..common.core.progress import say
+from ..common.data.feature_set import Pack, Rows
+from ..common.heads.heads import LinearHead
+from .auto_rules import plan
+from .inputs import FromImages, FromMaps, Recipe, Source, room
+from .loss import Goal
+from .param_groups import choose
+from .params import FREE, FinetuneParams
+from .split_network import Tail, cut, last_stage
+from .trainer import Array, Course, Trainer
+
+
+class Job:
+    """Training on the rows `train` of a pack, judged on the rows `val`.
+
+    Args:
+        head: where the last layer starts; from scratch it starts from nothing.
+        also: further rows that `output` will be asked of.
+
+    Attributes:
+        plan: what `auto` came to.
+        augment: the random views.
+
+    Raises:
+        ParamsError: the backbone cannot be cut as asked, or no recipe is called so.
+        WeightsError: the backbone's weights are gone, or are others than the features were made with.
+    """
+
+    def __init__(
+        self,
+        params: FinetuneParams,
+        pack: Pack,
+        head: LinearHead,
+        paths: Paths,
+        train: Rows,
+        val: Rows,
+        also: Rows | None = None,
+    ) -> None:
+        self._params, self._pack, self._head, self._paths = params, pack, head, paths
+        self._train, self._val = train, val
+        self._plain = val if also is None else np.concatenate([val, also])
+        self._spec = Spec.from_dict(pack.fingerprint)
+        self.plan = plan(params, len(train))
+        self.augment = Augment(
+            self._spec.transform, named_recipe(params.augment, self._spec.transform, flip=params.flip), params.seed
+        )
+        self._network = _network(params, self._spec, paths)
+        self._tail: Tail | None = None
+        self._source = self._make_source()
+        self._goal = Goal.of(pack.task, pack.targets(train), params.label_smoothing)
+        body = self._tail or self._network
+        choose(body, params.trained)
+        self._trainer = Trainer(
+            body, self._start(), self._source.feed, self._source.example, params, self.plan, self._goal
+        )
+
+    def _make_source(self) -> Source:
+        recipe = Recipe.of(self.augment, self._params.seed)
+        if self._params.trained != "last_stage":
+            return FromImages(self._pack, self._spec.transform, recipe, self._paths, self._params.decoded_gb)
+        transform = self._spec.transform
+        shape = (transform.channels, transform.height, transform.width)
+        before = last_stage(self._network, shape)
+        trunk, self._tail = cut(self._network, before, shape)
+        views = self.plan.views
+        if self._params.views == "auto":
+            views = min(views, room(len(self._train), int(np.prod(self._tail.shape)), self._params.decoded_gb))
+        return FromMaps(
+            self._pack,
+            self._spec,
+            trunk,
+            before,
+            self._tail.shape,
+            recipe,
+            self._train,
+            self._plain,
+            views,
+            self._paths,
+        )
+
+    def _start(self) -> tuple[Array, Array]:
+        weight, bias = self._goal.start(self._head)
+        if self._params.init == "scratch":
+            return np.zeros_like(weight), np.zeros_like(bias)
+        return weight, bias
+
+    def seconds(self) -> float:
+        """What all of it would take, measured on a few images and steps."""
+        images = self._source.images(self._train), self._source.images(self._val)
+        if isinstance(self._source, FromMaps):
+            images = self._source.blank(self._train), self._source.blank(self._val)
+        before = self._source.seconds()
+        return before + self._trainer.seconds(*images)
+
+    def run(self, checkpoint: Path, deadline_seconds: float | None) -> Course:
+        """Trains, or goes on from the checkpoint; afterwards the network is that of the best epoch.
+
+        Args:
+            deadline_seconds: of which what is computed before training takes its part.
+        """
+        started = time.perf_counter()
+        self._source.prepare()
+        before = time.perf_counter() - started
+        left = None if deadline_seconds is None else max(deadline_seconds - before, 0.0)
+        processes = self._processes()
+        if processes > 1 and self._trainer.is_alone:
+            self._share(processes, left)
+        course = self._trainer.run(self._source.images(self._train), self._source.images(self._val), checkpoint, left)
+        course.preparation = before
+        return course
+
+    def output(self, rows: Rows) -> npt.NDArray[np.float64]:
+        """Probabilities (len(rows), K), or numbers (len(rows), 1), of rows for whose maps it was made."""
+        return self._trainer.output(self._source.images(rows))
+
+    def network(self) -> nn.Module:
+        """The whole backbone as it is now, on the processor, in evaluation mode."""
+        if self._tail is not None:
+            self._tail.cpu().into(self._network)
+        return self._network.cpu().eval()
+
+    def head(self) -> LinearHead:
+        return self._trainer.head(self._pack.classes)
+
+    def settled(self) -> dict[str, Any]:
+        """What `auto` came to, and which layers are trained, in words."""
+        trained = sum(value.numel() for value in self._trainer.network.parameters() if value.requires_grad)
+        facts: dict[str, Any] = {**vars(self.plan), "trained_parameters": trained}
+        if isinstance(self._source, FromMaps):
+            facts |= {"cut_before": self._tail.before if self._tail else "", "views": self._source.views}
+        else:
+            facts.pop("views")
+        return facts
+
+    def checkpoint(self) -> Path:
+        """Named by all that decides what is learned: another recipe, other images or another head must not go on from
+        it."""
+        digest = hashlib.sha256(self._params.model_dump_json(exclude=FREE).encode())
+        digest.update(self._pack.fingerprint["digest"].encode())
+        digest.update(self._pack.index[["image_id", "label", "task", "split"]].to_csv(index=False).encode())
+        digest.update(self._train.tobytes() + self._val.tobytes())
+        digest.update(self._head.weight.tobytes())
+        return self._paths.checkpoints / f"finetune-{digest.hexdigest()[:32]}.pt"
+
+    def _processes(self) -> int:
+        """Raises:
+        ParamsError: so many that one would have no pair of a step's images.
+        """
+        most = max(1, -(-min(self._params.batch_size, len(self._train)) // 2))
+        asked = self._params.processes or max(1, min(torch.cuda.device_count(), most))
+        if asked > most:
+            raise ParamsError(
+                "params.yaml: `finetune.processes` is too large for the images of a step",
+                got=asked,
+                allowed=f"1 to {most}, one for each pair of a step's images",
+                todo="set fewer processes, or a larger `finetune.batch_size`",
+            )
+        return asked
+
+    def _share(self, processes: int, deadline_seconds: float | None) -> None:
+        """Has so many processes train up to the end; their checkpoint holds all of it.
+
+        Raises:
+            GraftError: one of them failed; what went wrong it has said itself.
+        """
+        say(f"finetune: {processes} processes share each step's images")
+        launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+        command = [*launch, "-m", "tasks.finetune.worker", str(self._paths.root), self._params.model_dump_json()]
+        if deadline_seconds is not None:
+            command.append(str(deadline_seconds))
+        threads = str(max(1, cores() // processes))
+        ended = subprocess.run(command, env={"OMP_NUM_THREADS": threads, **os.environ}, check=False).returncode
+        if ended:
+            raise GraftError(
+                "fine-tuning in several processes failed",
+                got=f"exit status {ended}",
+                todo="see what they printed above; `finetune.processes: 1` does without them",
+            )
+
+
+def _network(params: FinetuneParams, spec: Spec, paths: Paths) -> nn.Module:
+    if params.init == "scratch":
+        return network.create(
+            spec.backbone, find_weights(spec.backbone, "random", paths.weights), spec.form, params.seed
+        )
+    return network.create_again(spec, same_weights(spec.backbone, spec.weights, spec.weights_sha256, paths.weights))

@@ -1,0 +1,88 @@
+"""What files were found to be, remembered by their hash: a file is decoded and checked once, not at every run."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..common.core.cores import cores
+from ..common.core.files import digest, write_shared
+from ..common.core.progress import progress, say
+from .check import Look
+
+CHECK = 2
+"""Raised whenever a change in `check` or in decoding makes another look of the same file."""
+
+KEPT_TOGETHER = 5000
+"""Looks a file: what a crash can lose at most."""
+
+
+class Memory:
+    """Looks by md5, in append-only Parquet files, each named by the hash of its content.
+
+    Args:
+        folder: of all memories; this one is below it, by the versions of the check and of Pillow, and by `channels`.
+        channels: as which the files are decoded.
+    """
+
+    def __init__(self, folder: Path, channels: int = 3) -> None:
+        self._folder = folder / f"{CHECK}-channels-{channels}-pillow-{version('pillow')}"
+        self._known: dict[str, Look] = {}
+        for file in sorted(self._folder.glob("*.parquet")):
+            self._read(file)
+
+    def looks(self, files: Mapping[str, Path], look: Callable[[Path], Look]) -> dict[str, Look | OSError]:
+        """md5 -> what the file is; `look` is called, a thread a core, for those never seen before.
+
+        A file that cannot be read is given as the error, and is not remembered.
+        """
+        found: dict[str, Look | OSError] = {md5: self._known[md5] for md5 in files if md5 in self._known}
+        new = [md5 for md5 in files if md5 not in self._known]
+        with ThreadPoolExecutor(cores()) as pool, progress("preprocess: checking", len(new), "files") as bar:
+            for start in range(0, len(new), KEPT_TOGETHER):
+                part, fresh = new[start : start + KEPT_TOGETHER], dict[str, Look]()
+                try:
+                    for md5, seen in zip(part, pool.map(_or_error(look), (files[md5] for md5 in part))):
+                        found[md5] = seen
+                        if isinstance(seen, Look):
+                            fresh[md5] = seen
+                        bar.add()
+                finally:
+                    self._write(fresh)
+        return found
+
+    def _write(self, fresh: dict[str, Look]) -> None:
+        if not fresh:
+            return
+        rows = [{"md5": md5, **asdict(seen)} for md5, seen in fresh.items()]
+        buffer = io.BytesIO()
+        pq.write_table(pa.Table.from_pylist(rows), buffer, compression="zstd")
+        content = buffer.getvalue()
+        write_shared(self._folder / f"{digest(content)}.parquet", content)
+        self._known |= fresh
+
+    def _read(self, file: Path) -> None:
+        content = file.read_bytes()
+        if digest(content) == file.stem:
+            rows = pq.read_table(io.BytesIO(content)).to_pylist()
+            self._known |= {row.pop("md5"): Look(**row) for row in rows}
+        else:
+            say(f"preprocess: what {file.name} remembers is damaged; its images are checked again")
+            file.unlink(missing_ok=True)
+
+
+def _or_error(look: Callable[[Path], Look]) -> Callable[[Path], Look | OSError]:
+    def try_it(path: Path) -> Look | OSError:
+        try:
+            return look(path)
+        except OSError as error:
+            return error
+
+    return try_it

@@ -1,0 +1,111 @@
+"""What a packaged model remembers of the images it was trained on, so that later ones can be compared with them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from safetensors.numpy import load_file, save_file
+
+from ..common.core.files import read_json, write_json
+from ..common.core.progress import progress
+from ..common.engines.openvino import Engine, Features
+from ..common.feature_cache.segments import Ids
+from ..common.images.decode import EvalTransform, load
+
+NAME = "reference"
+
+
+@dataclass(frozen=True)
+class Reference:
+    """n images whose features stand for all that a model was trained on.
+
+    Attributes:
+        features_nD: by the package's graph, in the precision in which they were kept.
+        groups_n: int64 codes; images of one group are not independent.
+        seen_ids: (S,) keys of all images that the model's weights or this sample know.
+        held_out_ids: (H,) keys of the other images that were there: the test, and validation.
+        lent_ids: (L,) keys among `seen_ids` of images that only the sample knows, and the weights do not.
+        fingerprint: of the cache whose features are the same numbers; empty if there is none.
+    """
+
+    features_nD: npt.NDArray[Any]
+    groups_n: npt.NDArray[np.int64]
+    seen_ids: Ids
+    held_out_ids: Ids
+    fingerprint: str
+    lent_ids: Ids = field(default_factory=lambda: np.empty(0, "V16"))
+
+    @property
+    def trained_ids(self) -> Ids:
+        """Of the images that the weights know, (T,)."""
+        return np.setdiff1d(self.seen_ids, self.lent_ids)
+
+    @property
+    def judged_ids(self) -> Ids:
+        """Of the images by which the model was chosen and judged."""
+        return np.union1d(self.held_out_ids, self.lent_ids)
+
+    def save(self, folder: Path) -> None:
+        """reference.safetensors with the numbers, reference.json with the rest."""
+        tensors = {
+            "features": np.ascontiguousarray(self.features_nD),
+            "groups": self.groups_n,
+            "seen": _as_bytes(self.seen_ids),
+            "held_out": _as_bytes(self.held_out_ids),
+            "lent": _as_bytes(self.lent_ids),
+        }
+        save_file(tensors, folder / f"{NAME}.safetensors")
+        write_json(folder / f"{NAME}.json", {"images": len(self.features_nD), "fingerprint": self.fingerprint})
+
+    @classmethod
+    def load(cls, folder: Path) -> Reference | None:
+        """None if the package has none."""
+        if not (folder / f"{NAME}.json").is_file():
+            return None
+        tensors = load_file(folder / f"{NAME}.safetensors")
+        ids = {key: tensors[key].reshape(-1).view("V16") for key in ("seen", "held_out", "lent") if key in tensors}
+        return cls(
+            features_nD=tensors["features"],
+            groups_n=tensors["groups"],
+            seen_ids=ids["seen"],
+            held_out_ids=ids["held_out"],
+            fingerprint=read_json(folder / f"{NAME}.json")["fingerprint"],
+            **({"lent_ids": ids["lent"]} if "lent" in ids else {}),
+        )
+
+
+def _as_bytes(ids: Ids) -> npt.NDArray[np.uint8]:
+    return ids.view(np.uint8).reshape(-1, 16)
+
+
+def group_codes(groups: pd.Series) -> npt.NDArray[np.int64]:
+    """(N,) codes of named groups; an image without one is a group of its own."""
+    codes, names = pd.factorize(groups)
+    alone = codes < 0
+    return np.where(alone, len(names) + np.cumsum(alone), codes).astype(np.int64)
+
+
+def package_features(package: Path, files: Sequence[Path], what: str) -> Features:
+    """Float32 (N, D) of images by a package's own graph and geometry.
+
+    Args:
+        what: said beside the progress.
+
+    Raises:
+        DataError: an image is gone or damaged since it was checked.
+    """
+    facts = read_json(package / "package.json")
+    transform = EvalTransform.from_dict(facts["transform"])
+    engine = Engine(package / "graph.xml", facts["precision"])
+    parts = [np.empty((0, engine.dimension), np.float32)]
+    with progress(what, len(files)) as bar:
+        for _, batch_BD in engine.stream(lambda i: load(files[i], transform), len(files)):
+            parts.append(batch_BD)
+            bar.add(len(batch_BD))
+    return np.concatenate(parts)

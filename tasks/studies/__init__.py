@@ -1,0 +1,1 @@
+"""The mathematics of rank, compare and drift, which no stage uses."""

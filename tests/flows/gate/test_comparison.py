@@ -1,0 +1,131 @@
+"""What the gate judges by, taken from real packages: the champion's own head on the current test images."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from projects import Project, Rerun
+
+from flows.gate.comparison import contest, data_checks, why_incomparable
+from flows.registry.models import fetched_package, find_version
+from flows.tracking.tracker import Tracker
+from tasks.common.core.files import read_json, write_json
+from tasks.common.core.paths import Paths
+from tasks.common.data.feature_set import read_pack
+from tasks.common.feature_cache.segments import ids_of
+from tasks.register.reference_set import Reference
+
+
+@pytest.fixture
+def project(rerun: Rerun, tmp_path: Path) -> Project:
+    return rerun.copy(tmp_path / "project")
+
+
+@pytest.fixture
+def champion(project: Project, tmp_path: Path) -> Path:
+    """A copy of the champion's package, to be changed."""
+    import shutil
+
+    tracker = Tracker(project.root)
+    with fetched_package(tracker, find_version(tracker, "graft", "1")) as package:
+        return Path(shutil.copytree(package, tmp_path / "champion"))
+
+
+def test_both_are_scored_on_the_same_images_by_what_they_served(project: Project, champion: Path) -> None:
+    paths = Paths(project.root)
+    found = contest(paths, champion)
+    seen = pd.read_parquet(paths.report / "predictions.parquet")
+    assert len(found.target) == len(seen)
+    assert [found.classes[code] for code in found.target] == list(seen["label"])
+    np.testing.assert_allclose(found.challenger, seen[[f"p_{name}" for name in found.classes]])
+    assert not np.array_equal(found.challenger, found.champion), "another strength gives other probabilities"
+    assert found.earlier_N.all(), "no image has come since"
+    assert found.left_out == 0
+    assert min(found.latency) > 0
+
+
+def test_the_champions_own_graph_gives_what_the_pack_has(project: Project, champion: Path) -> None:
+    """Where the features are not the champion's, they are computed anew."""
+    paths = Paths(project.root)
+    before = contest(paths, champion).champion
+    facts = read_json(champion / "package.json")
+    write_json(champion / "package.json", {**facts, "fingerprint": "another"})
+    np.testing.assert_allclose(contest(paths, champion).champion, before, atol=1e-4)
+
+
+def test_images_that_the_champion_was_trained_on_are_left_out(project: Project, champion: Path) -> None:
+    paths = Paths(project.root)
+    pack, reference = read_pack(paths.features), Reference.load(champion)
+    assert reference is not None
+    ids = ids_of(list(pack.index["image_id"].iloc[pack.rows("test")]))
+    replace(reference, seen_ids=np.union1d(reference.seen_ids, ids[:3])).save(champion)
+    found = contest(paths, champion)
+    assert (found.left_out, len(found.target)) == (3, len(ids) - 3)
+
+    replace(reference, seen_ids=np.union1d(reference.seen_ids, ids)).save(champion)
+    assert "every image of the test" in why_incomparable(champion, pack)
+
+
+def test_a_sample_that_the_weights_do_not_know_is_no_training(project: Project, champion: Path) -> None:
+    """Of a fine-tuned model the reference is a sample of held-out images."""
+    paths = Paths(project.root)
+    pack, reference = read_pack(paths.features), Reference.load(champion)
+    assert reference is not None
+    ids = ids_of(list(pack.index["image_id"].iloc[pack.rows("test")]))
+    lent = replace(reference, seen_ids=np.union1d(reference.seen_ids, ids), lent_ids=np.unique(ids))
+    lent.save(champion)
+    assert contest(paths, champion).left_out == 0
+    assert contest(paths, champion).earlier_N.all()
+
+
+def test_a_class_that_came_later_is_one_of_which_the_champion_knows_nothing(project: Project, champion: Path) -> None:
+    from flows.gate.comparison import _in_columns
+
+    found = _in_columns(np.array([[0.2, 0.8]]), ["ant", "bee"], ["bee", "wasp", "ant"])
+    assert found.tolist() == [[0.8, 0.0, 0.2]]
+
+
+@pytest.mark.parametrize(("change", "told"), [({"task": "regression"}, "is for regression"), (None, "which images")])
+def test_a_champion_of_another_kind_cannot_be_compared(
+    project: Project, champion: Path, change: dict[str, str] | None, told: str
+) -> None:
+    if change is None:
+        (champion / "reference.json").unlink()
+    else:
+        write_json(champion / "package.json", {**read_json(champion / "package.json"), **change})
+    assert told in why_incomparable(champion, read_pack(Paths(project.root).features))
+
+
+def test_the_data_are_asked_for_leaks_labels_and_drift(project: Project, champion: Path) -> None:
+    paths = Paths(project.root)
+    version = find_version(Tracker(project.root), "graft", "1")
+    checks = {each.name: each for each in data_checks(paths, champion, version)}
+    assert checks["leaks"].outcome == "passed"
+    assert checks["labels of new images"].outcome == "not asked", "none has come since"
+    assert set(checks) == {"leaks", "labels of new images", "drift"}
+
+    leaked = pd.read_parquet(paths.audit / "leaked.parquet")
+    test = pd.read_parquet(paths.report / "predictions.parquet")[["image_id", "path"]].assign(split="test")
+    test.astype(leaked.dtypes.to_dict()).to_parquet(paths.audit / "leaked.parquet")
+    assert data_checks(paths, champion, version)[0].outcome == "failed"
+
+
+def test_new_images_whose_labels_look_wrong_are_counted(project: Project, champion: Path) -> None:
+    """As if the champion had known none of the images, and the audit doubted half of them."""
+    paths = Paths(project.root)
+    reference = Reference.load(champion)
+    assert reference is not None
+    nobody = np.empty(0, reference.seen_ids.dtype)
+    replace(reference, seen_ids=nobody, held_out_ids=nobody).save(champion)
+    pack = read_pack(paths.features)
+    rows = pack.index.iloc[pack.rows("train", "val")]
+    suspects = pd.read_parquet(paths.audit / "suspects.parquet")
+    half = pd.DataFrame({"image_id": rows["image_id"].iloc[::2]})
+    half.reindex(columns=suspects.columns).to_parquet(paths.audit / "suspects.parquet")
+    check = data_checks(paths, champion, None)[1]
+    assert check.outcome == "failed"
+    assert f"{len(half):,} of {rows['image_id'].nunique():,}" in check.found

@@ -1,0 +1,538 @@
+"""`graft import` and `graft sample`: what is taken, what is refused, and that the source is only read."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from filelock import FileLock
+from projects import Project, draw, draw_classes
+
+from flows.ingest import importing
+from flows.ingest.importing import import_images, import_sample, plan_import
+from flows.versioning import git
+from flows.versioning.git import raw_hash
+from tasks.common.core.errors import DataError, GraftError
+from tasks.preprocess.scan import scan
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def snapshot(folder: Path) -> dict[str, tuple[bytes, int, int]]:
+    """Content, mode and time of change of every file."""
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    return {str(file): (file.read_bytes(), file.stat().st_mode, file.stat().st_mtime_ns) for file in files}
+
+
+@pytest.fixture(autouse=True)
+def no_store_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow's database, which takes seconds to make, is not what these tests are about."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+
+
+@pytest.fixture(autouse=True)
+def dvc_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """DVC in this very process, where it need not start anew for each import; if it fails, a real one says why."""
+    from dvc.cli import main
+
+    in_a_process = git.dvc
+
+    def dvc(root: Path, words: Sequence[str], doing: str) -> str:
+        with contextlib.chdir(root):
+            failed = main(list(words))
+        return in_a_process(root, words, doing) if failed else ""
+
+    monkeypatch.setattr(git, "dvc", dvc)
+
+
+@pytest.fixture
+def classes(tmp_path: Path) -> Path:
+    return draw_classes(tmp_path / "source", each=2)
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    folder = tmp_path / "listed"
+    for number in range(4):
+        draw(folder / "pictures" / f"{number}.png", number % 2, number)
+    file = folder / "list.csv"
+    rows = {"path": [f"pictures/{n}.png" for n in range(4)], "label": ["a", "b"] * 2, "group": ["x", "y"] * 2}
+    pd.DataFrame(rows).to_csv(file, index=False)
+    return file
+
+
+def test_folders_of_classes_are_copied_and_put_under_dvc(empty_project: Project, classes: Path) -> None:
+    before = snapshot(classes)
+
+    told = import_images(classes, empty_project.root)
+
+    assert told["form"] == "classes"
+    assert told["classes"] == {"blue": 2, "green": 2, "red": 2}
+    assert told["dvc"] == raw_hash(empty_project.root) != ""
+    assert snapshot(classes) == before
+    assert len(scan(empty_project.root / "data" / "raw")) == 6
+
+
+def test_hidden_files_are_left_out_and_counted(empty_project: Project, classes: Path) -> None:
+    (classes / ".DS_Store").write_bytes(b"x")
+    (classes / "red" / "Thumbs.db").write_bytes(b"x")
+
+    assert import_images(classes, empty_project.root)["hidden_left_out"] == 2
+
+
+@pytest.mark.parametrize(
+    "names", [("train", "val"), ("train", "test"), ("train", "val", "test"), ("Training", "valid")]
+)
+def test_split_folders_are_taken_as_they_are(empty_project: Project, tmp_path: Path, names: tuple[str, ...]) -> None:
+    for name in names:
+        draw_classes(tmp_path / "source" / name, each=2)
+
+    assert import_images(tmp_path / "source", empty_project.root)["form"] == "splits"
+    assert set(scan(empty_project.root / "data" / "raw")["split"]) >= {"train", "test"}
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_table_brings_its_images_and_columns(empty_project: Project, table: Path, kind: str) -> None:
+    if kind == "parquet":
+        pd.read_csv(table).to_parquet(table.with_suffix(".parquet"))
+    told = import_images(table.with_suffix(f".{kind}"), empty_project.root)
+
+    assert told["form"] == "table"
+    found = scan(empty_project.root / "data" / "raw")
+    found = found[found["label"].notna()]
+    assert list(found["label"]) == ["a", "b", "a", "b"]
+    assert list(found["group"]) == ["x", "y", "x", "y"]
+
+
+def test_tables_can_be_added_one_after_another(empty_project: Project, table: Path) -> None:
+    import_images(table, empty_project.root)
+    for extra in ("first", "second"):
+        folder = table.parent / extra
+        draw(folder / f"{extra}.png", 2, 7)
+        pd.DataFrame({"path": [f"{extra}.png"], "label": ["c"]}).to_csv(folder / "list.csv", index=False)
+        import_images(folder / "list.csv", empty_project.root, "add")
+
+    found = scan(empty_project.root / "data" / "raw")
+    assert sorted(found["label"].dropna()) == ["a", "a", "b", "b", "c", "c"]
+
+
+def test_images_are_not_overwritten_unasked(empty_project: Project, classes: Path) -> None:
+    import_images(classes, empty_project.root)
+    before = snapshot(empty_project.root / "data" / "raw")
+
+    with pytest.raises(DataError, match=r"holds images already[\s\S]*--replace"):
+        import_images(classes, empty_project.root)
+
+    assert snapshot(empty_project.root / "data" / "raw") == before
+
+
+def test_add_keeps_what_is_there_and_replace_does_not(empty_project: Project, classes: Path, tmp_path: Path) -> None:
+    import_images(classes, empty_project.root)
+    draw(tmp_path / "more" / "red" / "another.png", 0, 77)
+    raw = empty_project.root / "data" / "raw"
+
+    import_images(tmp_path / "more", empty_project.root, "add")
+    assert len(scan(raw)) == 7
+
+    import_images(tmp_path / "more", empty_project.root, "replace")
+    assert list(scan(raw)["path"]) == ["red/another.png"]
+
+
+def test_replace_refuses_to_delete_what_dvc_has_not_got(empty_project: Project, classes: Path, tmp_path: Path) -> None:
+    import_images(classes, empty_project.root)
+    raw = empty_project.root / "data" / "raw"
+    draw(raw / "red" / "unsaved.png", 0, 5)
+    draw(raw / "red" / "000.png", 0, 6)
+
+    with pytest.raises(DataError, match=r"2 files: red/000.png, red/unsaved.png[\s\S]*--force"):
+        import_images(classes, empty_project.root, "replace")
+
+    import_images(classes, empty_project.root, "replace", force=True)
+    assert not (raw / "red" / "unsaved.png").exists()
+
+
+def test_images_that_dvc_does_not_take_leave_the_earlier_ones(empty_project: Project, classes: Path) -> None:
+    import_images(classes, empty_project.root)
+    raw = empty_project.root / "data" / "raw"
+    before = snapshot(raw)
+    (empty_project.root / ".dvc" / "config").write_text("[nonsense", encoding="utf-8")
+    draw_classes(classes, each=3)
+
+    with pytest.raises(GraftError, match="DVC failed"):
+        import_images(classes, empty_project.root, "replace", force=True)
+
+    assert snapshot(raw) == before
+    assert not list(raw.parent.glob(".*.part"))
+
+
+def test_add_refuses_another_image_of_the_same_name(empty_project: Project, classes: Path, tmp_path: Path) -> None:
+    import_images(classes, empty_project.root)
+    draw(tmp_path / "more" / "red" / "000.png", 0, 500)
+
+    with pytest.raises(DataError, match="another image of this name"):
+        import_images(tmp_path / "more", empty_project.root, "add")
+
+
+def test_links_share_the_file_and_are_refused_where_dvc_would_lock_it(empty_project: Project, classes: Path) -> None:
+    before = snapshot(classes)
+    import_images(classes, empty_project.root, link=True)
+    assert snapshot(classes) == before
+
+    empty_project.dvc("config", "cache.type", "hardlink")
+    with pytest.raises(DataError, match="read-only"):
+        import_images(classes, empty_project.root, "replace", link=True)
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda folder: None, "does not exist"),
+        (lambda folder: folder.mkdir(), "no folders of images"),
+        (lambda folder: draw(folder / "loose.png", 0, 0), "no folders of images"),
+        (lambda folder: draw_classes(folder / "train", 1), "split of their own"),
+        (lambda folder: [draw_classes(folder / name, 1) for name in ("val", "test")], "split of their own"),
+        (lambda folder: [draw_classes(folder / name, 1) for name in ("train", "cats")], "mixes split folders"),
+        (lambda folder: [draw(folder / name / "x.png", 0, 0) for name in ("train", "val")], "without a class"),
+    ],
+)
+def test_what_cannot_be_taken_is_refused_before_anything_is_touched(
+    empty_project: Project, tmp_path: Path, make, told: str
+) -> None:
+    make(tmp_path / "source")
+
+    with pytest.raises(DataError, match=told):
+        import_images(tmp_path / "source", empty_project.root)
+
+    assert not (empty_project.root / "data" / "raw").exists()
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        ("path\npictures/0.png\n", "lacks the column label"),
+        ("path,label\npictures/9.png,a\n", "not there"),
+        ("path,label\npictures/0.png,a\npictures/0.png,b\n", "twice"),
+        ("path,label\npictures/0.png,\n", "has no label"),
+        ("path,label,split\npictures/0.png,a,night\n", "unknown split"),
+        ("path,label,weight\npictures/0.png,a,-1\n", "positive number"),
+        ("path,label,split\npictures/0.png,a,train\npictures/1.png,b,train\n", "split of their own"),
+    ],
+)
+def test_a_wrong_table_is_refused_with_what_is_wrong(table: Path, rows: str, told: str) -> None:
+    table.write_text(rows, encoding="utf-8")
+
+    with pytest.raises(DataError, match=told):
+        plan_import(table)
+
+
+def test_a_file_that_is_no_table_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("x", encoding="utf-8")
+
+    with pytest.raises(DataError, match="neither a folder nor a table"):
+        plan_import(tmp_path / "notes.txt")
+
+
+def test_the_projects_own_images_are_not_imported_into_themselves(empty_project: Project, classes: Path) -> None:
+    import_images(classes, empty_project.root)
+
+    with pytest.raises(GraftError, match="own data/raw"):
+        import_images(empty_project.root / "data" / "raw" / "red", empty_project.root, "replace")
+
+
+def test_the_sample_is_two_thousand_images_of_ten_classes(empty_project: Project) -> None:
+    (empty_project.root / "sample").symlink_to(ROOT / "sample")
+
+    told = import_sample(empty_project.root)
+
+    assert (told["files"], set(told["classes"].values())) == (2000, {200})
+    assert len(told["classes"]) == 10
+    assert (ROOT / "sample" / "fashion-mnist-2000.zip").stat().st_size < 2_000_000
+
+
+@pytest.fixture
+def secret(tmp_path: Path) -> Path:
+    """A file outside every folder that is imported."""
+    draw(tmp_path / "elsewhere" / "secret.png", 0, 1)
+    return tmp_path / "elsewhere" / "secret.png"
+
+
+def test_links_that_lead_out_are_refused_unless_allowed(empty_project: Project, classes: Path, secret: Path) -> None:
+    (classes / "red" / "etc").symlink_to("/etc")
+    (classes / "red" / "secret.png").symlink_to(secret)
+
+    with pytest.raises(DataError, match=r"2: red/etc \(a link that leads out[\s\S]*--allow-outside"):
+        import_images(classes, empty_project.root)
+    assert not (empty_project.root / "data" / "raw").exists()
+
+    (classes / "red" / "etc").unlink()
+    told = import_images(classes, empty_project.root, outside=True)
+    taken = empty_project.root / "data" / "raw" / "red" / "secret.png"
+    assert told["files"] == 7
+    assert not taken.is_symlink()
+    assert taken.read_bytes() == secret.read_bytes()
+
+
+def test_links_within_the_folder_are_taken_once_and_counted(empty_project: Project, classes: Path) -> None:
+    (classes / "red" / "round").symlink_to("..")
+    (classes / "green" / "again.png").symlink_to("000.png")
+
+    told = import_images(classes, empty_project.root)
+
+    assert (told["files"], told["repeated_links_left_out"]) == (6, 2)
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda folder: os.mkfifo(folder / "x.png"), r"red/x\.png \(a FIFO"),
+        (lambda folder: (folder / "x.png").symlink_to("gone.png"), r"red/x\.png \(a broken link"),
+        (lambda folder: (folder / os.fsdecode(b"\xe9.png")).touch(), r"red/\\xe9\.png \(its name is not UTF-8"),
+    ],
+    ids=["FIFO", "broken link", "not UTF-8"],
+)
+def test_what_cannot_be_an_image_is_refused_by_name_before_anything_is_copied(
+    empty_project: Project, classes: Path, make, told: str
+) -> None:
+    make(classes / "red")
+
+    with pytest.raises(DataError, match=told):
+        import_images(classes, empty_project.root)
+
+    assert not (empty_project.root / "data" / "raw").exists()
+
+
+def test_images_of_a_folder_that_cannot_be_read_do_not_vanish(
+    empty_project: Project, classes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scandir = os.scandir
+
+    def refuse(path: str) -> object:  # root reads whatever the permissions are
+        if str(path) == str(classes / "red"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(DataError, match=r"red \(the folder cannot be read: Permission denied\)"):
+        import_images(classes, empty_project.root)
+
+
+@pytest.mark.parametrize("name", ["../elsewhere/secret.png", "/etc/hostname", "pictures/link.png"])
+def test_a_row_that_leads_out_of_the_tables_folder_is_refused_unless_allowed(
+    table: Path, secret: Path, name: str
+) -> None:
+    (table.parent / "pictures" / "link.png").symlink_to(secret)
+    table.write_text(f"path,label\npictures/0.png,a\n{name},b\n", encoding="utf-8")
+
+    with pytest.raises(DataError, match=rf"outside its folder[\s\S]*row 2: {name}[\s\S]*--allow-outside"):
+        plan_import(table)
+
+    assert len(plan_import(table, outside=True).files) == 2
+
+
+def test_the_command_takes_files_from_elsewhere_only_if_asked(
+    empty_project: Project, table: Path, secret: Path
+) -> None:
+    table.write_text("path,label\npictures/0.png,a\n../elsewhere/secret.png,b\n", encoding="utf-8")
+
+    done = empty_project.graft_here("import", str(table), check=False)
+    assert (done.returncode, "row 2" in done.stderr) == (2, True)
+    empty_project.graft_here("import", str(table), "--allow-outside")
+    assert len(scan(empty_project.root / "data" / "raw")) == 2
+
+
+def test_a_row_of_a_fifo_is_refused(table: Path) -> None:
+    os.mkfifo(table.parent / "fifo.png")
+    table.write_text("path,label\nfifo.png,a\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"not a regular file[\s\S]*row 1: fifo\.png"):
+        plan_import(table)
+
+
+def test_a_table_without_rows_replaces_nothing(empty_project: Project, table: Path) -> None:
+    import_images(table, empty_project.root)
+    before = snapshot(empty_project.root / "data" / "raw")
+    table.write_text("path,label\n", encoding="utf-8")
+
+    with pytest.raises(DataError, match="has no images to import"):
+        import_images(table, empty_project.root, "replace")
+
+    assert snapshot(empty_project.root / "data" / "raw") == before
+
+
+def test_images_for_one_split_join_those_of_all(empty_project: Project, tmp_path: Path) -> None:
+    for name in ("train", "test"):
+        draw_classes(tmp_path / "source" / name, each=2)
+    import_images(tmp_path / "source", empty_project.root)
+    draw(tmp_path / "more" / "train" / "red" / "new.png", 0, 77)
+
+    assert import_images(tmp_path / "more", empty_project.root, "add")["files"] == 1
+    assert len(scan(empty_project.root / "data" / "raw")) == 13
+
+
+def test_data_raw_as_a_link_is_refused_and_what_it_leads_to_stays(
+    empty_project: Project, classes: Path, tmp_path: Path
+) -> None:
+    disk = draw_classes(tmp_path / "disk", each=1)
+    before = snapshot(disk)
+    raw = empty_project.root / "data" / "raw"
+    raw.symlink_to(disk)
+
+    for how in ("new", "add", "replace"):
+        with pytest.raises(DataError, match=r"is a link[\s\S]*it leads to .*disk[\s\S]*cache\.type symlink"):
+            import_images(classes, empty_project.root, how, force=True)
+
+    assert raw.is_symlink()
+    assert snapshot(disk) == before
+    assert not list(raw.parent.glob(".*.part"))
+
+
+def test_images_that_dvc_links_to_its_cache_are_kept_when_others_join(
+    empty_project: Project, classes: Path, tmp_path: Path
+) -> None:
+    empty_project.dvc("config", "cache.type", "symlink")
+    draw(classes / "red" / "copy.png", 0, 0)  # the same bytes as another: one file in DVC's cache
+    import_images(classes, empty_project.root)
+    raw = empty_project.root / "data" / "raw"
+    assert (raw / "red" / "000.png").is_symlink()
+    draw(tmp_path / "more" / "red" / "new.png", 0, 77)
+
+    import_images(tmp_path / "more", empty_project.root, "add")
+
+    assert len(scan(raw)) == 8
+
+
+@pytest.mark.parametrize("how", ["new", "add", "replace"])
+def test_a_full_disk_is_one_error_and_leaves_everything_as_before(
+    empty_project: Project, classes: Path, tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = empty_project.root / "data" / "raw"
+    if how != "new":
+        import_images(classes, empty_project.root)
+    before = snapshot(raw)
+    draw(tmp_path / "more" / "red" / "new.png", 0, 77)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(importing, "copy_regular", full)
+    with pytest.raises(GraftError, match=r"as before[\s\S]*No space left on device"):
+        import_images(tmp_path / "more", empty_project.root, how)
+
+    assert snapshot(raw) == before
+    assert raw.exists() == (how != "new")
+    assert not list(raw.parent.glob(".*.part"))
+
+
+def test_a_first_import_that_dvc_does_not_take_leaves_nothing(empty_project: Project, classes: Path) -> None:
+    config = empty_project.root / ".dvc" / "config"
+    content = config.read_text(encoding="utf-8")
+    config.write_text("[nonsense", encoding="utf-8")
+    with pytest.raises(GraftError, match="DVC failed"):
+        import_images(classes, empty_project.root)
+    assert not (empty_project.root / "data" / "raw").exists()
+
+    config.write_text(content, encoding="utf-8")
+    assert import_images(classes, empty_project.root)["files"] == 6
+
+
+def test_what_a_killed_import_had_set_aside_is_cleared_away(empty_project: Project, classes: Path) -> None:
+    import_images(classes, empty_project.root)
+    draw(empty_project.root / "data" / ".raw.before.part" / "red" / "old.png", 0, 9)
+
+    with pytest.raises(DataError, match="holds images already"):
+        import_images(classes, empty_project.root)
+
+    assert not list((empty_project.root / "data").glob(".*.part"))
+
+
+def test_of_two_imports_one_waits_for_the_other_and_says_so(empty_project: Project, classes: Path) -> None:
+    (empty_project.root / ".graft").mkdir(exist_ok=True)
+    with FileLock(empty_project.root / ".graft" / "import.lock"):
+        program = "import sys; from flows.cli.main import main; sys.argv = ['graft', *sys.argv[1:]]; main()"
+        waiting = subprocess.Popen(
+            [sys.executable, "-c", program, "import", str(classes)],
+            cwd=empty_project.root,
+            env=empty_project.environment(MLFLOW_TRACKING_URI="http://127.0.0.1:9"),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert waiting.stderr is not None
+        assert "another import is at work on this project" in waiting.stderr.readline()
+        assert not (empty_project.root / "data" / "raw").exists()
+    assert waiting.wait(timeout=120) == 0
+    assert len(scan(empty_project.root / "data" / "raw")) == 6
+
+
+def test_an_import_does_not_wait_for_ever(
+    empty_project: Project, classes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importing, "PATIENCE", 0.1)
+    (empty_project.root / ".graft").mkdir(exist_ok=True)
+    with (
+        FileLock(empty_project.root / ".graft" / "import.lock"),
+        pytest.raises(GraftError, match="another import is still at work"),
+    ):
+        import_images(classes, empty_project.root)
+
+
+TABLES = {
+    "multilabel": "path,label\npictures/0.png,b|a\npictures/1.png,\n",
+    "multilabel by columns": "path,label:a,label:b\npictures/0.png,1,1\npictures/1.png,0,0\n",
+    "regression": "path,target\npictures/0.png,2.50\npictures/1.png,-3\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "told", "labels"),
+    [
+        ("multilabel", {"classes": {"a": 1, "b": 1}}, ["a|b", ""]),
+        ("multilabel by columns", {"classes": {"a": 1, "b": 1}}, ["a|b", ""]),
+        ("regression", {"least": -3.0, "most": 2.5}, ["2.5", "-3.0"]),
+    ],
+)
+def test_several_classes_and_numbers_are_imported_if_the_project_says_so(
+    empty_project: Project, table: Path, kind: str, told: dict[str, object], labels: list[str]
+) -> None:
+    table.write_text(TABLES[kind], encoding="utf-8")
+    task = kind.partition(" ")[0]
+    empty_project.set("head", task=task)
+
+    assert import_images(table, empty_project.root).items() >= told.items()
+    found = scan(empty_project.root / "data" / "raw", task).set_index("path")["label"]
+    assert list(found[["images/pictures/0.png", "images/pictures/1.png"]]) == labels
+
+
+def test_a_class_that_a_later_table_brings_is_added(empty_project: Project, table: Path) -> None:
+    empty_project.set("head", task="multilabel")
+    for rows in ("path,label\npictures/0.png,a\n", "path,label:c\npictures/1.png,1\npictures/2.png,0\n"):
+        table.write_text(rows, encoding="utf-8")
+        import_images(table, empty_project.root, "add")
+
+    found = scan(empty_project.root / "data" / "raw", "multilabel")
+    assert list(found["label"].dropna()) == ["a", "c", ""]
+
+
+@pytest.mark.parametrize("task", ["multilabel", "regression"])
+def test_folders_of_classes_are_refused_where_labels_need_a_table(
+    empty_project: Project, classes: Path, task: str
+) -> None:
+    empty_project.set("head", task=task)
+
+    with pytest.raises(DataError, match=rf"`head.task: {task}` needs"):
+        import_images(classes, empty_project.root)
+
+    assert not (empty_project.root / "data" / "raw").exists()
+
+
+def test_a_table_of_numbers_says_which_row_is_none(empty_project: Project, table: Path) -> None:
+    table.write_text("path,label\npictures/0.png,1\npictures/1.png,warm\n", encoding="utf-8")
+
+    with pytest.raises(DataError, match=r"row 2 has a label that is no number[\s\S]*warm"):
+        plan_import(table, "regression")

@@ -1,0 +1,247 @@
+"""`graft rebuild`: a version is made again from its commit and data alone, or it is said why it cannot be."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+import zipfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from flows.lineage import environment, package_diff, rebuild
+from flows.lineage.executions import Records
+from flows.lineage.provenance import recipe_of
+from flows.runtime import processes
+from flows.versioning import git
+from tasks.common.core.errors import GraftError
+from tasks.common.core.files import read_json, write_json
+
+if TYPE_CHECKING:
+    from projects import Project, Rerun
+
+
+def cached(project: Project, digest: str) -> Path:
+    return project.root / ".dvc" / "cache" / "files" / "md5" / digest[:2] / digest[2:]
+
+
+def tag(project: Project, commit: str) -> None:
+    project.mlflow().set_model_version_tag("graft", "1", "git.result", commit)
+
+
+def test_a_version_is_made_again_with_equal_figures_and_leaves_no_trace(project: Project, tmp_path: Path) -> None:
+    project.dvc("remote", "add", "--default", "store", str(tmp_path / "remote"))
+    project.dvc("push")
+    project.git("commit", "--all", "--quiet", "--message", "remote")
+    cached(project, git.raw_hash(project.root)).unlink()
+    runs, status = len(project.runs()), project.git("status", "--porcelain")
+
+    told = json.loads(project.graft_here("rebuild", "graft@champion", "--json").stdout)
+
+    assert told["equal"]
+    assert told["figures"]["accuracy"]["then"] == project.json("metrics/evaluate.json")["accuracy"]
+    assert all(file["identical"] for file in told["files"].values())
+    assert all(told["outputs"].values())
+    assert (len(project.runs()), project.git("status", "--porcelain")) == (runs, status)
+    assert len(project.mlflow().search_model_versions("name = 'graft'")) == 1
+    assert len(project.git("worktree", "list").splitlines()) == 1
+    assert list((project.root / ".graft" / "rebuild").iterdir()) == []
+
+
+def test_the_worktree_of_a_rebuild_that_was_killed_is_removed_and_others_are_not(tmp_path: Path) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    owners = {"killed": processes.key(psutil.Process(gone.pid)), "at work": processes.key(processes.me())}
+    gone.kill()
+    gone.wait()
+    for name in ("kept", *owners):
+        (tmp_path / name).mkdir()
+    for name, key in owners.items():
+        (tmp_path / f"{name}{rebuild.OWNER}").write_text(key)
+
+    rebuild._remove_abandoned(tmp_path)
+
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["at work", f"at work{rebuild.OWNER}", "kept"]
+
+
+def test_parameters_come_from_the_run_and_other_figures_are_said_to_be_so(rerun: Rerun, tmp_path: Path) -> None:
+    project = rerun.copy(tmp_path / "project")
+    project.mlflow().log_metric(project.json("runs/evaluate.json")["run_id"], "log_loss", 9.0)
+
+    done = project.graft_here("rebuild", "2", "--keep", "--json", check=False)
+
+    assert done.returncode == 3
+    told = json.loads(done.stdout)
+    assert not told["equal"]
+    assert told["figures"]["log_loss"]["then"] == 9.0
+    assert told["figures"]["accuracy"]["difference"] == 0.0
+    assert "head.l2_max" in told["notes"][0]
+    assert told["files"]["head.safetensors"]["identical"]
+    assert (Path(told["worktree"]) / "models" / "package").is_dir()
+
+
+def test_code_that_nobody_committed_is_refused_by_name(project: Project) -> None:
+    (project.root / "tasks" / "head" / "__init__.py").write_text('"""Other code."""\n', encoding="utf-8")
+    project.git("commit", "--all", "--quiet", "--message", "other code")
+    tag(project, project.git("rev-parse", "HEAD"))
+
+    done = project.graft_here("rebuild", "1", check=False)
+
+    assert done.returncode == 2
+    assert "never committed" in done.stderr
+    assert "tasks/head" in done.stderr
+
+
+def test_a_commit_that_is_not_in_the_repository_is_refused(project: Project) -> None:
+    tag(project, "1234567890" * 4)
+
+    with pytest.raises(GraftError, match="not in this repository"):
+        rebuild.rebuild(project.root, "1")
+
+
+def test_images_that_are_neither_in_cache_nor_remote_are_refused(project: Project) -> None:
+    raw = git.raw_hash(project.root)
+    cached(project, raw).unlink()
+
+    with pytest.raises(GraftError, match="neither in DVC's cache") as refusal:
+        rebuild.rebuild(project.root, "1")
+
+    assert raw in str(refusal.value)
+    assert len(project.git("worktree", "list").splitlines()) == 1
+
+
+def test_pins_are_looked_for_in_all_commits(project: Project) -> None:
+    pins = project.root / "data" / "pins.csv"
+    wanted = hashlib.md5(pins.read_bytes(), usedforsecurity=False).hexdigest()
+    recipe = recipe_of(Records(project.root), Records(project.root).named("1"))  # type: ignore[arg-type]
+    assert wanted in recipe.pins
+    pins.write_text("seed,key,split\n0,pixels:none,test\n", encoding="utf-8")
+    project.git("commit", "--all", "--quiet", "--message", "other pins")
+
+    rebuild._restore_pins(project.root, pins, recipe)
+
+    assert hashlib.md5(pins.read_bytes(), usedforsecurity=False).hexdigest() in recipe.pins
+
+
+@pytest.mark.parametrize(
+    ("name", "number", "message"),
+    [
+        ("evil-package", "1.0", "does not record"),
+        ("--index-url", "http://evil.example.org", "does not record"),
+        ("torch", "1.0 --index-url=http://evil.example.org", "is no version"),
+        ("torch", "@ http://evil.example.org/x.whl", "is no version"),
+        ("torch", "*", "is no version"),
+        ("torch", "", "is no version"),
+    ],
+)
+def test_only_versions_of_known_packages_reach_pip(name: str, number: str, message: str) -> None:
+    with pytest.raises(GraftError, match=message):
+        environment.installable({name: (number, "2.0")})
+    known = {"python": ("3.9.1", "3.11.2"), "torch": ("2.9.0+cpu", "2.10.0")}
+    assert environment.installable(known) == {"torch": "2.9.0+cpu"}
+
+
+def test_another_environment_than_the_two_is_refused(finished: Project) -> None:
+    done = finished.graft_here("rebuild", "1", "--environment", "mine", check=False)
+
+    assert done.returncode == 2
+    assert "current, recorded" in done.stderr
+
+
+# Code as git has it
+
+
+def test_git_and_the_disk_give_the_same_hashes(finished: Project) -> None:
+    paths = ["tasks/head", "tasks/common/core/files.py", "tasks/none.py"]
+
+    found = git.tree_hashes(finished.root, "HEAD", paths)
+
+    assert found["tasks/head"] == git.tree_hash(finished.root / "tasks" / "head")
+    assert found["tasks/common/core/files.py"] == git.tree_hash(finished.root / "tasks" / "common" / "files.py")
+    assert found["tasks/none.py"] == ""
+
+
+# Environments
+
+
+def test_only_packages_that_differ_are_named() -> None:
+    tags = {"package.numpy": version("numpy"), "package.torch": "1.0", "package.gone": "2.0", "git.commit": "x"}
+
+    assert environment.differences(tags) == {"gone": ("2.0", ""), "torch": ("1.0", version("torch"))}
+
+
+def test_an_environment_has_the_recorded_package_and_otherwise_this_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheel(tmp_path / "wheels", "timm", "0.0.1")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "wheels"))
+
+    python = environment.make(tmp_path / "environment", {"timm": "0.0.1"})
+
+    asked = "from importlib.metadata import version as v; print(v('timm'), v('numpy'))"
+    said = subprocess.run([python, "-c", asked], capture_output=True, text=True, check=True).stdout
+    assert said.split() == ["0.0.1", version("numpy")]
+
+
+def test_a_package_that_cannot_be_installed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+
+    with pytest.raises(GraftError, match=r"timm==0\.0\.2"):
+        environment.make(tmp_path / "environment", {"timm": "0.0.2"})
+
+
+def wheel(folder: Path, name: str, number: str) -> None:
+    """A package without content, as pip takes it."""
+    folder.mkdir()
+    info = f"{name}-{number}.dist-info"
+    files = {
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {number}\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    record = "".join(f"{path},,\n" for path in [*files, f"{info}/RECORD"])
+    with zipfile.ZipFile(folder / f"{name}-{number}-py3-none-any.whl", "w") as archive:
+        for path, content in {**files, f"{info}/RECORD": record}.items():
+            archive.writestr(path, content)
+
+
+# Packages
+
+
+def test_packages_are_compared_number_by_number(finished: Project, tmp_path: Path) -> None:
+    package = finished.root / "models" / "package"
+    other = Path(shutil.copytree(package, tmp_path / "package"))
+    tensors = load_file(other / "head.safetensors")
+    name = next(key for key, value in tensors.items() if value.dtype.kind == "f" and value.size)
+    tensors[name].flat[0] += 0.5
+    save_file(tensors, other / "head.safetensors")
+    calibration = read_json(other / "calibration.json")
+    write_json(other / "calibration.json", {**calibration, "more": 1})
+
+    found = package_diff.compare(package, other)
+
+    assert found["graph.bin"] == {"identical": True}
+    assert found["head.safetensors"]["difference"] == pytest.approx(0.5, rel=1e-3)
+    assert found["head.safetensors"]["in"] == name
+    assert found["calibration.json"] == {"identical": False, "note": "other tensors, or of other shapes"}
+
+
+def test_a_graph_is_compared_by_its_weights(finished: Project, tmp_path: Path) -> None:
+    package = finished.root / "models" / "package"
+    other = Path(shutil.copytree(package, tmp_path / "package"))
+    content = bytearray((other / "graph.bin").read_bytes())
+    middle = len(content) // 8 * 4
+    assert content[middle : middle + 4] != b"<<<<"
+    content[middle : middle + 4] = b"<<<<"
+    (other / "graph.bin").write_bytes(content)
+
+    found = package_diff.compare(package, other)["graph.bin"]
+
+    assert not found["identical"]
+    assert found["difference"] > 0

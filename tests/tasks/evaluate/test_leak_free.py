@@ -1,0 +1,62 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from tasks.common.data.feature_set import read_pack
+from tasks.common.data.manifest import write_table
+from tasks.evaluate.leak_free import audit_text
+
+
+def leak(paths, *, count=1, split="test"):
+    """Writes down that the first images of a split are also among the training images; which images."""
+    pack = read_pack(paths.features)
+    leaked = pack.index.iloc[pack.rows(split)].head(count)
+    write_table(leaked[["image_id", "path", "split"]], paths.audit / "leaked.parquet")
+    return set(leaked["image_id"])
+
+
+def test_without_leaks_there_is_nothing_to_tell(run_stage, paths):
+    assert "without_leaks" not in run_stage("evaluate", paths).metrics
+
+
+def test_the_figures_without_the_leaked_images_are_those_of_the_others(paths, run_stage):
+    leaked = leak(paths, count=2)
+    metrics = run_stage("evaluate", paths).metrics
+    table = pd.read_parquet(paths.report / "predictions.parquet")
+    left = table[~table["image_id"].isin(leaked)]
+    found = metrics["without_leaks"]
+    assert (found["images"], found["leaked"]) == (len(table) - 2, 2)
+    assert found["accuracy"] == pytest.approx((left["predicted"] == left["label"]).mean())
+    assert found["log_loss"] == pytest.approx(-np.log([row[f"p_{row['label']}"] for _, row in left.iterrows()]).mean())
+
+
+def test_the_figures_of_all_images_stay_what_they_are(paths, run_stage):
+    before = run_stage("evaluate", paths).metrics
+    leak(paths)
+    after = run_stage("evaluate", paths).metrics
+    assert {key: after[key] for key in before} == before
+
+
+def test_leaks_into_validation_change_nothing(paths, run_stage):
+    leak(paths, split="val")
+    assert "without_leaks" not in run_stage("evaluate", paths).metrics
+
+
+def test_where_all_test_images_are_leaks_there_are_no_figures_without(paths, run_stage):
+    leak(paths, count=1000)
+    assert set(run_stage("evaluate", paths).metrics["without_leaks"]) == {"images", "leaked"}
+    assert "They are all that there are." in (paths.report / "index.html").read_text(encoding="utf-8")
+
+
+def test_the_report_has_the_audit_in_it_and_a_link_to_it(paths, run_stage, tree_bytes):
+    run_stage("evaluate", paths)
+    assert tree_bytes(paths.report / "audit") == tree_bytes(paths.audit)
+    assert 'href="audit/index.html"' in (paths.report / "index.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("leaked", "said"), [(1, "1 test image is also"), (3, "3 test images are also")])
+def test_the_page_tells_the_figures_without_the_leaks(leaked, said):
+    figures = {"accuracy": 0.9, "accuracy_low": 0.8, "accuracy_high": 0.95, "images": 40, "leaked": leaked}
+    text = audit_text({"task": "classification", "without_leaks": figures})
+    assert f"{said} among the training or validation images." in text
+    assert "Without them the accuracy is 90.0% (80.0% to 95.0%, 40 images)." in text

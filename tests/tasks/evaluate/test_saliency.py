@@ -1,0 +1,215 @@
+"""Which test images are looked at, and what the report says of them."""
+
+import re
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from tasks.common.candidates import read_candidates
+from tasks.common.core.files import read_json, write_json
+from tasks.common.data.feature_set import read_pack
+from tasks.common.engines.openvino import Engine
+from tasks.common.heads.calibration import Calibration
+from tasks.common.heads.heads import MlpHead, NeighbourHead, load_head
+from tasks.evaluate.plots import overlaid
+from tasks.evaluate.predictions import Outcome
+from tasks.evaluate.saliency import Look, Looks, chosen, draw_looks, look, looks_text
+
+CLASSES = ["ant", "bee", "cat"]
+
+
+def outcome_of(output, target, labels, classes=CLASSES):
+    output = np.array(output, float)
+    names = [f"{n}.png" for n in range(len(output))]
+    index = pd.DataFrame({"image_id": names, "path": names, "label": labels})
+    return Outcome(index, classes, np.array(target), output, output, Calibration(), 15)
+
+
+def sure(k, p):
+    """Probabilities of three classes: `p` of class k."""
+    row = np.full(3, (1 - p) / 2)
+    row[k] = p
+    return row
+
+
+@pytest.fixture
+def classified():
+    """Right: 0, 1, 2 (ant), 3 (bee), 4 (cat). Wrong: 5 and 6, said to be bees, 7, said to be a cat."""
+    said = [(0, 0.9), (0, 0.99), (0, 0.8), (1, 0.7), (2, 0.95), (1, 0.6), (1, 0.97), (2, 0.9)]
+    target = [0, 0, 0, 1, 2, 0, 2, 1]
+    return outcome_of([sure(*one) for one in said], target, [CLASSES[k] for k in target])
+
+
+def numbers(table):
+    return [int(path.removesuffix(".png")) for path in table["path"]]
+
+
+def test_half_are_the_worst_mistakes_and_the_rest_successes_first_of_the_same_classes(classified):
+    table = chosen(classified, "classification", 6)
+    assert numbers(table) == [6, 7, 5, 3, 4, 1]
+    assert list(table["wrong"]) == [True] * 3 + [False] * 3
+    assert list(table["output"]) == [1, 2, 1, 1, 2, 0]
+    assert list(table["caption"][:4:3]) == ["true cat, said bee (0.97)", "true bee, said bee (0.70)"]
+
+
+def test_of_an_odd_number_the_mistakes_have_one_more(classified):
+    assert numbers(chosen(classified, "classification", 3)) == [6, 7, 3]
+
+
+@pytest.mark.parametrize(("kept", "expected"), [([0, 1, 2, 3, 5], [5, 3, 1, 0]), ([0, 5, 6, 7], [6, 7, 5, 0])])
+def test_where_there_are_few_of_the_one_there_are_more_of_the_other(classified, kept, expected):
+    few = outcome_of(classified.output[kept], classified.target[kept], list(classified.index["label"].iloc[kept]))
+    assert [kept[n] for n in numbers(chosen(few, "classification", 4))] == expected
+
+
+def test_there_are_no_more_looks_than_images(classified):
+    assert sorted(numbers(chosen(classified, "classification", 50))) == list(range(8))
+
+
+def test_of_several_classes_the_most_probable_is_looked_for():
+    output = [[0.9, 0.2, 0.1], [0.3, 0.8, 0.1], [0.2, 0.1, 0.4], [0.1, 0.1, 0.2]]
+    target = [[1, 1, 0], [1, 0, 0], [0, 0, 1], [0, 0, 0]]
+    table = chosen(outcome_of(output, target, ["ant|bee", "ant", "cat", ""]), "multilabel", 4)
+    assert numbers(table) == [1, 2, 0], "in the last one nothing was found, and rightly so"
+    assert list(table["output"]) == [1, 2, 0]
+    assert list(table["caption"]) == [
+        "true ant\nsaid bee (0.80)",
+        "true cat\nat most cat (0.40)",
+        "true ant, bee\nsaid ant (0.90)",
+    ]
+
+
+def test_of_numbers_the_largest_errors_and_the_smallest_are_looked_at():
+    said, target = [[1.0], [2.5], [3.0], [9.0], [5.25]], [1.5, 2.5, 5.0, 4.0, 5.0]
+    table = chosen(outcome_of(said, target, list(map(str, target)), []), "regression", 4)
+    assert numbers(table) == [3, 2, 1, 4]
+    assert set(table["output"]) == {0}
+    assert table["caption"][0] == "true 4, said 9"
+
+
+def test_a_long_name_is_cut(classified):
+    long = Outcome(**{**vars(classified), "classes": ["a" * 300, "bee", "cat"]})
+    assert max(map(len, chosen(long, "classification", 8)["caption"])) < 100
+
+
+def page_of(paths):
+    return (paths.report / "index.html").read_text(encoding="utf-8")
+
+
+def test_the_report_shows_the_picture_and_says_what_it_is(finished_paths):
+    assert (finished_paths.report / "looks.png").is_file()
+    assert '<img src="looks.png"' in page_of(finished_paths)
+    assert "the brighter a place, the more it speaks for the class that was said" in page_of(finished_paths)
+
+
+def test_none_are_shown_if_none_are_wanted(paths, run_stage):
+    run_stage("evaluate", paths, looks=0)
+    assert not (paths.report / "looks.png").exists()
+    assert "looks at" not in page_of(paths)
+
+
+def test_weights_that_are_gone_cost_the_heat_maps_and_no_more(paths, run_stage, capsys, tree_bytes):
+    run_stage("evaluate", paths, looks=0)
+    without = tree_bytes(paths.report)
+    file = paths.features / "fingerprint.json"
+    write_json(file, {**read_json(file), "weights": f"file: {paths.weights}/gone.safetensors"})
+    run_stage("evaluate", paths)
+    assert "evaluate: the report shows no heat maps: " in capsys.readouterr().err
+    assert re.search(r"There are no heat maps: .*gone\.safetensors", page_of(paths))
+    assert {**tree_bytes(paths.report), "index.html": b""} == {**without, "index.html": b""}
+
+
+def test_a_head_of_neighbours_has_none_and_the_report_says_why(paths, run_stage):
+    features_ND = read_pack(paths.features).stored_ND[:8].astype(np.float16)
+    head = load_head(paths.head)
+    NeighbourHead(features_ND, np.int32([0, 1, 2, 0, 1, 2, 0, 1]), np.ones(8, np.float32), 3, 0.1, head.classes).save(
+        paths.head
+    )
+    run_stage("evaluate", paths)
+    assert "There are no heat maps: the votes of neighbours" in page_of(paths)
+
+
+def test_an_mlp_is_looked_through(paths, run_stage):
+    head = load_head(paths.head)
+    hidden = np.random.default_rng(0).normal(size=(4, head.dimension)).astype(np.float32)
+    out = np.random.default_rng(1).normal(size=(3, 4)).astype(np.float32)
+    MlpHead(hidden, np.zeros(4, np.float32), out, np.zeros(3, np.float32), head.classes).save(paths.head)
+    run_stage("evaluate", paths)
+    assert '<img src="looks.png"' in page_of(paths)
+
+
+def looked(paths, name, most=4):
+    pack, (candidates, _) = read_pack(paths.features), read_candidates(paths)
+    test = pack.rows("test")
+    output = candidates[name].output(pack, test, paths, "f32")
+    index = pack.index.iloc[test][["image_id", "path", "label"]].reset_index(drop=True)
+    outcome = Outcome(index, pack.classes, pack.targets(test), output, output, Calibration(), 15)
+    return look(outcome, candidates[name], pack, paths, most)
+
+
+def test_a_look_does_not_depend_on_those_beside_it(finished_paths):
+    few, many = looked(finished_paths, "head", 4).seen, looked(finished_paths, "head", 12).seen
+    known = {one.pixels.tobytes(): one for one in many}
+    assert len(few) == 4
+    for one in few:
+        assert np.allclose(known[one.pixels.tobytes()].heat_HW, one.heat_HW, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["head", "finetune"])
+def test_the_network_looked_into_is_the_candidates_own(tuned_paths, name):
+    pack, (candidates, _) = read_pack(tuned_paths.features), read_candidates(tuned_paths)
+    transform = candidates[name].graph(pack, tuned_paths).spec.transform
+    pixels = np.random.default_rng(0).integers(0, 256, (2, transform.height, transform.width, 3)).astype(np.uint8)
+    expected_BD = Engine(candidates[name].graph(pack, tuned_paths).xml)(pixels)
+    mean, std = (255 * torch.tensor(values).view(3, 1, 1) for values in (transform.mean, transform.std))
+    with torch.no_grad():
+        found_BD = candidates[name].network(pack, tuned_paths)(
+            (torch.from_numpy(pixels).permute(0, 3, 1, 2) - mean) / std
+        )
+    assert np.allclose(found_BD.numpy(), expected_BD, rtol=1e-3, atol=1e-4 * np.abs(expected_BD).max())
+
+
+def test_the_fine_tuned_network_looks_elsewhere_than_the_frozen_one(tuned_paths):
+    both = [np.stack([one.heat_HW for one in looked(tuned_paths, name, 12).seen]) for name in ("head", "finetune")]
+    assert not np.allclose(*both, atol=0.01)
+
+
+def test_without_the_fine_tuned_weights_there_are_none(tuned_paths, tmp_path):
+    paths = type(tuned_paths)(tmp_path / "project")
+    shutil.copytree(tuned_paths.root, paths.root)
+    (paths.finetune / "network.safetensors").unlink()
+    looks = looked(paths, "finetune")
+    assert not looks.seen
+    assert "network.safetensors" in looks.why_none
+
+
+@pytest.mark.parametrize("shape", [(40, 60, 1), (40, 60, 3), (60, 40, 5)])
+def test_images_of_any_bands_and_shape_are_drawn(tmp_path, shape):
+    rng = np.random.default_rng(0)
+    seen = tuple(
+        Look(
+            f"true $x, said y (0.{n})",
+            n < 4,
+            rng.integers(0, 256, shape).astype(np.uint8),
+            np.float32(rng.random(shape[:2])),
+        )
+        for n in range(5)
+    )
+    draw_looks(Looks("classification", seen), tmp_path)
+    first = (tmp_path / "looks.png").read_bytes()
+    draw_looks(Looks("classification", seen), tmp_path)
+    assert (tmp_path / "looks.png").read_bytes() == first
+
+
+def test_the_hot_place_is_brighter_and_the_cold_one_darker():
+    photo_HW3, heat_HW = np.full((8, 8, 3), 128, np.uint8), np.zeros((8, 8), np.float32)
+    heat_HW[:4] = 1
+    shown_HW3 = overlaid(photo_HW3, heat_HW)
+    assert shown_HW3[:4].mean() > 128 > shown_HW3[4:].mean()
+
+
+def test_why_there_are_none_cannot_bring_markup():
+    assert "<b>" not in looks_text(Looks("classification", (), "<b>"))

@@ -1,0 +1,94 @@
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tasks.common.data.feature_set import read_pack
+from tasks.common.feature_cache.segments import ids_of
+from tasks.register import reference_sample as module
+from tasks.register.reference_sample import sample_rows, write_reference
+from tasks.register.reference_set import Reference, group_codes
+
+
+@pytest.fixture
+def pack(finished_paths):
+    return read_pack(finished_paths.features)
+
+
+def keys(pack, rows):
+    return set(ids_of(list(pack.index["image_id"].iloc[rows])).tolist())
+
+
+def written(package, pack, raw, *, tuned):
+    write_reference(package, pack, raw, tuned=tuned)
+    return Reference.load(package)
+
+
+def test_of_a_frozen_network_it_is_the_training_images_as_the_pack_has_them(finished_paths, pack):
+    found = Reference.load(finished_paths.package)
+
+    assert np.array_equal(found.features_nD, pack.stored_ND[pack.rows("train")])
+    assert found.fingerprint == pack.fingerprint["digest"]
+    assert set(found.seen_ids.tolist()) == keys(pack, pack.rows("train"))
+    assert set(found.held_out_ids.tolist()) == keys(pack, pack.rows("val", "test"))
+
+
+def test_of_a_fine_tuned_network_it_is_images_that_it_was_not_trained_on_by_its_own_graph(paths, pack):
+    other = dataclasses.replace(pack, stored_ND=np.zeros_like(pack.stored_ND))  # what the frozen one made of them
+
+    found = written(paths.package, other, paths.raw, tuned=True)
+
+    assert np.allclose(found.features_nD, pack.stored_ND[pack.rows("val", "test")], atol=1e-5)
+    assert found.fingerprint == ""
+    assert set(found.seen_ids.tolist()) == keys(pack, np.arange(len(pack.index)))
+    assert len(found.held_out_ids) == 0
+
+
+def test_features_of_another_engine_are_computed_by_the_graph_that_will_compute_todays(paths, pack):
+    other = dataclasses.replace(pack, stored_ND=pack.stored_ND + 1, fingerprint={**pack.fingerprint, "engine": "torch"})
+
+    found = written(paths.package, other, paths.raw, tuned=False)
+
+    assert np.allclose(found.features_nD, pack.stored_ND[pack.rows("train")], atol=1e-5)
+    assert found.fingerprint == ""
+
+
+def test_it_is_a_sample_that_is_the_same_every_time(pack, monkeypatch):
+    monkeypatch.setattr(module, "SAMPLE", 5)
+
+    rows = sample_rows(pack, "train")
+
+    assert len(rows) == 5
+    assert set(rows.tolist()) < set(pack.rows("train").tolist())
+    assert rows.tolist() == sample_rows(pack, "train").tolist() == sorted(rows.tolist())
+
+
+def test_what_the_sample_leaves_out_was_seen_all_the_same(paths, pack, monkeypatch):
+    monkeypatch.setattr(module, "SAMPLE", 5)
+
+    found = written(paths.package, pack, paths.raw, tuned=False)
+
+    assert len(found.features_nD) == 5
+    assert set(found.seen_ids.tolist()) == keys(pack, pack.rows("train"))
+
+
+def test_of_copies_of_a_file_one_is_taken(pack):
+    first, second = pack.rows("train")[:2]
+    ids = pack.index["image_id"].copy()
+    ids.iloc[second] = ids.iloc[first]
+
+    rows = sample_rows(dataclasses.replace(pack, index=pack.index.assign(image_id=ids)), "train")
+
+    assert first in rows
+    assert second not in rows
+
+
+def test_groups_are_kept(paths, pack):
+    groups = pd.Series([f"scene {row // 3}" for row in range(len(pack.index))])
+
+    found = written(
+        paths.package, dataclasses.replace(pack, index=pack.index.assign(group=groups)), paths.raw, tuned=False
+    )
+
+    assert np.array_equal(found.groups_n, group_codes(groups.iloc[pack.rows("train")]))

@@ -1,0 +1,143 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from tasks.common.scoring.metrics import accuracy
+from tasks.studies.comparing import Cell, advice, crossings, lowest_difference, points
+from tasks.studies.comparing_picture import comparing_picture
+
+V = 400
+Y_V = np.arange(V) % 2
+ALONE_V = np.arange(V)
+SHARES = {0.1: 50, 0.5: 250, 1.0: 500}
+HEAD = (0.8, 0.85, 0.9)
+
+
+def output(right):
+    """Of a model that has this share of the images right; which ones is as good as random, and the same for all."""
+    order = np.random.default_rng(0).permutation(V)
+    said = np.where(np.isin(ALONE_V, order[: round(right * V)]), Y_V, 1 - Y_V)
+    return np.eye(2)[said]
+
+
+def cells(seeds=2, seconds=None, **methods):
+    """A method's share of images that are right at each size."""
+    seconds = seconds or {"head": 1.0, "last_stage": 60.0, "all": 600.0, "scratch": 1800.0}
+    return [
+        Cell(method, share, seed, SHARES[share], 0 if method == "head" else 1000, 4, seconds[method], output(right))
+        for method, line in methods.items()
+        for share, right in zip(SHARES, line, strict=True)
+        for seed in range(seeds)
+    ]
+
+
+def judge(found):
+    return points(found, Y_V, ALONE_V, "classification", 0.95)
+
+
+def told(found):
+    return crossings(judge(found), "classification")
+
+
+def advised(found):
+    difference = lowest_difference(found, Y_V, ALONE_V, "classification", 0.95)
+    return advice(judge(found), "classification", difference)
+
+
+def test_a_point_is_the_mean_of_its_seeds_with_an_interval_around_it():
+    found = [Cell("head", 1.0, seed, 500, 0, 0, 1.0 + seed, output(right)) for seed, right in enumerate((0.8, 0.9))]
+    (point,) = judge(found)
+    assert point.value == pytest.approx(np.mean([accuracy(cell.output, Y_V) for cell in found]))
+    assert point.low < point.value < point.high
+    assert (point.images, point.seeds, point.seconds) == (500, 2, 1.5)
+
+
+def test_more_judged_images_give_a_narrower_interval():
+    few = points([Cell("head", 1.0, 0, 9, 0, 0, 1.0, output(0.8)[:40])], Y_V[:40], ALONE_V[:40], "classification", 0.95)
+    many = points([Cell("head", 1.0, 0, 9, 0, 0, 1.0, output(0.8))], Y_V, ALONE_V, "classification", 0.95)
+    assert many[0].high - many[0].low < few[0].high - few[0].low
+
+
+def test_images_of_one_group_count_as_one():
+    alone = judge(cells(1, head=HEAD))[0]
+    grouped = points(cells(1, head=HEAD), Y_V, ALONE_V // 20, "classification", 0.95)[0]
+    assert grouped.high - grouped.low > 0.5 * (alone.high - alone.low)
+    assert grouped.value == alone.value
+
+
+def test_what_two_methods_have_in_common_does_not_widen_what_is_between_them():
+    found = judge(cells(head=HEAD, all=(0.83, 0.88, 0.93)))
+    gain, low, high = found[-1].gain
+    assert gain == pytest.approx(0.03)
+    assert 0 < low < gain < high
+    assert high - low < found[-1].high - found[-1].low
+
+
+def test_methods_and_sizes_come_in_their_order():
+    found = judge(cells(1, scratch=HEAD, all=HEAD, head=HEAD)[::-1])
+    assert [point.method for point in found[::3]] == ["head", "all", "scratch"]
+    assert [point.images for point in found[:3]] == [50, 250, 500]
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ((0.9, 0.95, 0.99), "is better than the frozen head from 50 images on (99.0% against 90.0% at 500 images)"),
+        ((0.3, 0.5, 0.7), "stays below the frozen head up to 500 images (70.0% against 90.0% at 500 images)"),
+        ((0.8, 0.85, 0.9), "cannot be told from the frozen head at 500 images"),
+        ((0.9, 0.85, 0.8), "is below the frozen head at 500 images"),
+        ((0.6, 0.8, 0.99), "crosses the frozen head at about"),
+        ((0.8025, 0.95, 0.99), "is better than the frozen head from 250 images on, and not surely with fewer"),
+    ],
+)
+def test_where_a_method_stands_beside_the_frozen_head_is_a_sentence(line, words):
+    (sentence,) = told(cells(head=HEAD, scratch=line))
+    assert sentence.startswith("From scratch ")
+    assert words in sentence
+
+
+def test_the_crossing_is_where_the_lines_meet_on_the_logarithmic_axis():
+    (sentence,) = told(cells(head=(0.8, 0.8, 0.8), all=(0.5, 0.7, 0.9)))
+    meet = int(sentence.split("about ")[1].split(" ")[0])
+    assert meet == round(np.sqrt(250 * 500))
+
+
+def test_without_a_frozen_head_there_is_nothing_to_cross():
+    assert told(cells(all=HEAD)) == []
+
+
+def test_the_cheapest_that_is_as_good_is_advised():
+    found = cells(head=HEAD, last_stage=(0.9, 0.95, 0.985), all=(0.9, 0.95, 0.99), scratch=(0.2, 0.3, 0.4))
+    assert advised(found).startswith(
+        "Use `last_stage` (last stage trained): 98.5% at 500 images, for 60 seconds; `all`"
+    )
+    assert "not better by more than chance explains" in advised(found)
+
+
+def test_what_is_better_is_worth_its_price():
+    found = cells(head=HEAD, all=(0.9, 0.95, 0.99))
+    assert advised(found) == (
+        "Use `all` (all layers trained): 99.0% at 500 images, for 10.0 minutes; nothing that was tried is better."
+    )
+
+
+def test_the_frozen_head_is_advised_where_nothing_is_better():
+    assert advised(cells(head=HEAD, all=(0.8, 0.85, 0.9))).startswith("Use `head`")
+
+
+def test_numbers_can_be_compared_too():
+    target = np.linspace(0, 1, V)
+    found = [
+        Cell(method, 1.0, 0, 500, 0, 0, 1.0, (target + np.random.default_rng(1).normal(0, spread, V))[:, None])
+        for method, spread in (("head", 0.2), ("all", 0.05))
+    ]
+    (sentence,) = crossings(points(found, target, ALONE_V, "regression", 0.95), "regression")
+    assert "is better than the frozen head" in sentence
+
+
+def test_the_picture_is_always_the_same(tmp_path):
+    found = judge(cells(head=HEAD, all=(0.9, 0.95, 0.99)))
+    for name in ("a.png", "b.png"):
+        comparing_picture(found, "classification", V, 0.95, tmp_path / name)
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    assert Image.open(tmp_path / "a.png").width > 500
