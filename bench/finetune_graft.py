@@ -19,7 +19,7 @@ from tasks.common.backbones.network import eval_transform
 from tasks.common.core.files import write_json
 from tasks.common.core.paths import Paths
 from tasks.common.data.feature_set import read_pack
-from tasks.common.heads.heads import LinearHead
+from tasks.common.heads.load import load_linear_head
 from tasks.features.params import FeaturesParams
 from tasks.features.stage import run as features
 from tasks.finetune.auto_rules import plan as planned
@@ -86,7 +86,7 @@ def _head_accuracy(paths: Paths) -> float:
     """On the held-out images, of the head that has not seen them."""
     pack = read_pack(paths.features)
     held = pack.rows("val")
-    found = LinearHead.load(paths.head, "selected").predict_proba(pack.features(held)).argmax(axis=1)
+    found = load_linear_head(paths.head, "selected").predict_proba(pack.features(held)).argmax(axis=1)
     return float((found == pack.targets(held)).mean())
 
 
@@ -110,7 +110,7 @@ def rate_from_files(plan: Plan, params: FinetuneParams, paths: Paths) -> float:
     pack = read_pack(paths.features)
     train, val = pack.rows("train"), pack.rows("val")
     few = params.model_copy(update={"views": 1})
-    job = Job(few, pack, LinearHead.load(paths.head, "selected"), paths, train, val)
+    job = Job(few, pack, load_linear_head(paths.head, "selected"), paths, train, val)
     job._source.prepare()
     return job._trainer.rate(job._source.images(train), plan.steps)
 

@@ -33,8 +33,9 @@ from tasks.common.backbones.weights import find_weights
 from tasks.common.core.paths import Paths
 from tasks.common.core.progress import progress
 from tasks.common.engines.openvino import Engine
-from tasks.common.heads.heads import softmax
-from tasks.common.scoring.metrics import log_loss
+from tasks.common.heads.base import softmax
+from tasks.common.heads.load import load_linear_head
+from tasks.common.scoring.classification import log_loss
 from tasks.common.solvers.logistic import Step, path
 from tasks.common.solvers.principal_axes import rotate
 from tasks.head.params import HeadParams
@@ -296,9 +297,8 @@ def quality(data: Any) -> Json:
 
 
 def predict(paths: Paths, x_ND: Singles) -> Ints:
-    from tasks.common.heads.heads import LinearHead
 
-    return LinearHead.load(paths.head).predict_proba(x_ND).argmax(axis=1)
+    return load_linear_head(paths.head).predict_proba(x_ND).argmax(axis=1)
 
 
 def write_pack(paths: Paths, x_ND: Singles, labels: Ints, split: list[str]) -> None:

@@ -24,7 +24,7 @@ from tasks.common.core.files import read_json
 from tasks.common.core.paths import Paths
 from tasks.common.data.manifest import read_manifest
 from tasks.common.engines.openvino import Engine
-from tasks.common.images.decode import load
+from tasks.common.images.transform import load
 
 KEPT = 64
 """Decoded images that the network sees again and again."""

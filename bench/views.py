@@ -27,9 +27,9 @@ from tasks.common.core.paths import Paths
 from tasks.common.core.progress import progress
 from tasks.common.data.feature_set import Pack, read_pack
 from tasks.common.engines.openvino import Engine
-from tasks.common.heads.heads import LinearHead
-from tasks.common.images.decode import load
-from tasks.common.scoring.metrics import accuracy, log_loss
+from tasks.common.heads.load import load_linear_head
+from tasks.common.images.transform import load
+from tasks.common.scoring.classification import accuracy, log_loss
 from tasks.features.params import FeaturesParams
 from tasks.features.views import augmentation
 from tasks.head.params import HeadParams
@@ -88,7 +88,7 @@ def test_figures(images: pd.DataFrame, split: pd.Series, x_ND: Any, views_VD: An
     train_head(HeadParams(), paths)
     pack: Pack = read_pack(paths.features)
     rows = pack.rows("test")
-    p_NK = LinearHead.load(paths.head).predict_proba(pack.features(rows))
+    p_NK = load_linear_head(paths.head).predict_proba(pack.features(rows))
     y = pack.labels(rows)
     return {"accuracy": accuracy(p_NK, y), "log_loss": log_loss(p_NK, y, np.ones(len(y)))}
 

@@ -20,6 +20,7 @@ import typer
 DOCS = Path(__file__).resolve().parent
 sys.path.insert(0, str(DOCS.parent))
 
+from docs.draw_rooms import PICTURE, draw  # noqa: E402
 from flows.cli.main import app  # noqa: E402
 from flows.runtime.params import SECTIONS, Params, json_schema  # noqa: E402
 
@@ -46,6 +47,7 @@ def pages() -> dict[Path, str]:
         DOCS / "reference" / "cli.md": between_marks(DOCS / "reference" / "cli.md", "\n".join(command_lines())),
         DOCS / "reference" / "params.md": between_marks(DOCS / "reference" / "params.md", "\n".join(param_lines())),
         DOCS / "adr" / "index.md": between_marks(DOCS / "adr" / "index.md", "\n".join(decision_lines(DOCS / "adr"))),
+        PICTURE: draw(),
         DOCS / "params.schema.json": json.dumps(json_schema(), indent=2) + "\n",
     }
 
@@ -203,7 +205,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Writes the generated pages of docs/.")
     parser.add_argument("--check", action="store_true", help="write nothing, name the pages that are stale")
     check = parser.parse_args().check
-    stale = {page: text for page, text in pages().items() if page.read_text(encoding="utf-8") != text}
+    stale = {
+        page: text for page, text in pages().items() if not page.is_file() or page.read_text(encoding="utf-8") != text
+    }
     for page, text in stale.items():
         print(f"{'stale' if check else 'written'}: {page.relative_to(DOCS.parent)}")
         if not check:

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = set(STAGES)
 FLOWS = {"retrain", "gate", "drift"}
-"""Sections of params.yaml that are no stage's."""
+"""Sections of params.yaml that belong to no stage."""
+OTHERS = {"common", "studies", "__pycache__"}
+"""Folders of tasks/ that are no stage."""
 
 
 def test_params_yaml_has_a_section_for_each_stage() -> None:
@@ -38,7 +40,7 @@ def test_dvc_yaml_has_the_stages_in_the_order_of_the_data() -> None:
 
 def test_each_stage_has_a_folder_of_code_and_one_of_tests() -> None:
     def folders(place: Path) -> set[str]:
-        return {path.name for path in place.iterdir() if path.is_dir() and path.name not in ("common", "__pycache__")}
+        return {path.name for path in place.iterdir() if path.is_dir() and path.name not in OTHERS}
 
     assert folders(ROOT / "tasks") == NAMES
     assert folders(ROOT / "tests" / "tasks") == NAMES

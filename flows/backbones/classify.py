@@ -19,7 +19,7 @@ from tasks.common.core.errors import DataError, ParamsError, WeightsError
 from tasks.common.core.files import read_json, write_shared_json
 from tasks.common.core.progress import say
 from tasks.common.engines.openvino import Engine
-from tasks.common.heads.heads import softmax
+from tasks.common.heads.base import softmax
 from tasks.common.images.decode import Pixels, UnreadableImage, WrongForm, decode
 from tasks.features.params import FeaturesParams
 from tasks.preprocess.scan import hidden, list_files

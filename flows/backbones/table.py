@@ -99,7 +99,7 @@ def _remembered(what: Literal["facts_of", "dissect"], names: Iterable[str], cach
     known: dict[str, Row | None] = kept["networks"] if kept.get("key") == key else {}
     missing = [name for name in names if name not in known]
     if missing:
-        from tasks.common.backbones import anatomy
+        from flows.backbones import anatomy
         from tasks.common.backbones.network import is_known
 
         known |= {name: getattr(anatomy, what)(name) if is_known(name) else None for name in missing}

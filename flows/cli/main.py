@@ -19,7 +19,7 @@ from tasks.common.core.paths import find_root
 from tasks.common.data.task import MAIN
 from tasks.environment import no_proxy_for_this_machine, own_python_first
 
-from ..versioning import git
+from ..versioning import dvc
 from . import cache
 from .options import HERE, SETTINGS, AsJson, Project
 
@@ -118,7 +118,7 @@ def import_(
 def repro(context: typer.Context, project: Project = HERE) -> None:
     """Run `dvc repro` with this environment's DVC and Python; further words go to DVC."""
     root = find_root(project)
-    done = subprocess.run(git.dvc_command("repro", *context.args), cwd=root, env=own_python_first())
+    done = subprocess.run(dvc.dvc_command("repro", *context.args), cwd=root, env=own_python_first())
     if done.returncode == 0:
         _register_what_is_here(root)
     raise SystemExit(done.returncode)
@@ -332,7 +332,7 @@ def why(
 ) -> None:
     """Show what a recorded run did, stage by stage, and because of what."""
     from ..lineage.why import explain
-    from ..status.pending_text import print_explanation
+    from ..lineage.why_text import print_explanation
 
     found = explain(find_root(project), run)
     if as_json:

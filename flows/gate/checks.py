@@ -10,7 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.common.data.task import MAIN, Task
-from tasks.common.scoring.metrics import average_precisions, expected_calibration_error, main_figure, reliability
+from tasks.common.scoring.classification import expected_calibration_error, reliability
+from tasks.common.scoring.main_metric import main_figure
+from tasks.common.scoring.multilabel import average_precisions
 from tasks.common.scoring.significance import mid_p, paired_p
 
 from ..runtime.params import GateParams

@@ -27,8 +27,8 @@ from tasks.preprocess.scan import SPLIT_NAMES, TABLE, given_splits, hidden, list
 from tasks.preprocess.walk import copy_regular, refuse_what_was_missed, walk
 
 from ..runtime.params import load_params, task_of
-from ..tracking.store import store_made_meanwhile
-from ..versioning import git
+from ..tracking.create_store import store_made_meanwhile
+from ..versioning import dvc
 
 How = Literal["new", "replace", "add"]
 """What to do with images that are in the project already: refuse, replace them, or add to them."""
@@ -258,7 +258,7 @@ def _one_at_a_time(paths: Paths) -> Iterator[None]:
 
 def _refuse_links_that_dvc_would_lock(root: Path, source: Path) -> None:
     """With a cache of links, DVC makes every file that it takes over read-only: here, the user's own."""
-    kinds = git.cache_types(root)
+    kinds = dvc.cache_types(root)
     if {"hardlink", "symlink"} & set(kinds):
         raise DataError(
             f"`--link` would make the files of {source} read-only",
@@ -313,14 +313,14 @@ def _bring(plan: Plan, paths: Paths, how: How, link: bool, force: bool) -> dict[
                 _fill(folder, plan, link)
                 if paths.raw.exists():
                     paths.raw.replace(aside)
-            git.dvc_add(paths.root, "data/raw")
+            dvc.dvc_add(paths.root, "data/raw")
     except OSError as error:
         raise GraftError(
             f"the images could not be copied to {paths.raw}, which is as before",
             got=f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""),
             todo="make room or set the permissions that are missing, then import again",
         ) from error
-    return {**plan.summary(), "dvc": git.raw_hash(paths.root)}
+    return {**plan.summary(), "dvc": dvc.raw_hash(paths.root)}
 
 
 def _holds_images(raw: Path) -> bool:
@@ -371,7 +371,7 @@ def _fill(folder: Path, plan: Plan, link: bool) -> None:
 
 def _refuse_to_lose(paths: Paths) -> None:
     """Every file that would go must be one that DVC can bring back."""
-    kept = git.raw_listing(paths.root)
+    kept = dvc.raw_listing(paths.root)
     files = [file for file in list_files(paths.raw) if not hidden(file)]
     lost = [file for file in files if kept.get(file) != md5(paths.raw / file)]
     if lost:

@@ -23,7 +23,7 @@ from tasks.preprocess.layouts import SPLIT_NAMES, split_folders
 from tasks.preprocess.scan import TABLE, hidden
 from tasks.preprocess.walk import Listing, copy_regular, open_regular, walk
 
-from ..versioning.git import dvc, dvc_remote, fetch_object, is_cached, raw_hash, raw_listing
+from ..versioning.dvc import dvc, dvc_remote, fetch_object, is_cached, raw_hash, raw_listing
 from .importing import import_images
 
 UNDER_WAY = (".part", ".partial", ".tmp", ".temp", ".crdownload", ".download", ".filepart", ".swp")

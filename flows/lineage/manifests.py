@@ -21,7 +21,7 @@ from tasks.register.reference_set import Reference
 
 from ..registry.models import fetched_package
 from ..tracking.tracker import Tracker
-from ..versioning import git
+from ..versioning import dvc
 from .executions import Execution
 
 COLUMNS = ["image_id", "path", "label", "split", "task", "reason"]
@@ -110,7 +110,7 @@ class ImageLists:
     def _manifest(self, execution: Execution) -> tuple[pd.DataFrame, pd.DataFrame] | None:
         """Both tables of a manifest: from DVC's cache, its remote, or the files of the run that made it."""
         try:
-            files = git.bring_back(self._root, execution.manifest, "the images' lists")
+            files = dvc.bring_back(self._root, execution.manifest, "the images' lists")
             return self._read([files[name] for name in FILES])
         except GraftError as error:
             reason = str(error.got)
@@ -161,7 +161,7 @@ def _of_reference(reference: Reference) -> Iterator[tuple[str, str, str, str, st
 
 def _listing(root: Path, raw: str) -> dict[str, str]:
     """Path below data/raw -> md5, for files that were there; empty if DVC has not got the listing here."""
-    listing = git.cache_folder(root) / "files" / "md5" / raw[:2] / raw[2:]
+    listing = dvc.cache_folder(root) / "files" / "md5" / raw[:2] / raw[2:]
     if not raw.endswith(".dir") or not listing.is_file():
         return {}
     return {entry["relpath"]: entry["md5"] for entry in json.loads(listing.read_text(encoding="utf-8"))}

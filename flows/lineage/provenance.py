@@ -15,7 +15,7 @@ from tasks.common.core.errors import GraftError
 from tasks.common.core.sections import read_params
 
 from ..runtime.addresses import redacted
-from ..versioning import git
+from ..versioning import git, hashes
 from .executions import RESULT, Execution, Records
 
 
@@ -59,7 +59,7 @@ class Recipe:
     def changed_code(self, root: Path) -> list[str]:
         """The code that was another than at the commit: changes that nobody had committed."""
         code = {path: digest for path, digest in self.hashes("deps").items() if path.startswith("tasks")}
-        committed = git.tree_hashes(root, self.commit, code)
+        committed = hashes.tree_hashes(root, self.commit, code)
         return [path for path, digest in sorted(code.items()) if committed[path] != digest]
 
     def refuse_other_code(self, root: Path) -> None:

@@ -27,7 +27,7 @@ from tasks.common.data.task import MAIN
 from ..registry.models import FIGURES, fetched_package, find_version
 from ..runtime import processes
 from ..tracking.tracker import flatten
-from ..versioning import git
+from ..versioning import dvc, git, hashes
 from . import environment as environments
 from . import package_diff
 from .executions import Records
@@ -66,7 +66,7 @@ def rebuild(root: Path, wanted: str, *, keep: bool = False, environment: str = "
     raw = recipe.raw()
     say(f"rebuild: {recipe.name}, commit {recipe.commit[:12]}, images {raw}")
     recipe.refuse_other_code(root)
-    git.bring_back(root, raw, "its images")
+    dvc.bring_back(root, raw, "its images")
     differing = environments.differences(recipe.execution.parent.data.tags)
     started = time.monotonic()
     with _worktree(root, f"{version.name}-{version.version}", recipe.commit, keep) as place:
@@ -123,17 +123,17 @@ def _remove_abandoned(folder: Path) -> None:
 
 
 def _hash(path: Path) -> str:
-    return git.tree_hash(path) if path.exists() else ""
+    return hashes.tree_hash(path) if path.exists() else ""
 
 
 def _restore(root: Path, place: Path, recipe: Recipe, raw: str) -> Iterator[str]:
     """Parameters, pins, images and weights as they were; says what differed from the commit."""
     yield from _restore_params(Paths(place).params, recipe)
     _restore_pins(root, Paths(place).pins, recipe)
-    git.share_cache(root, place, LINKS)
+    dvc.share_cache(root, place, LINKS)
     with whole_file(place / "data" / "raw.dvc") as part:
         part.write_text(yaml.safe_dump({"outs": [{"md5": raw, "hash": "md5", "path": "raw"}]}), encoding="utf-8")
-    git.dvc(place, ["checkout", "data/raw.dvc"], "bringing the images back")
+    dvc.dvc(place, ["checkout", "data/raw.dvc"], "bringing the images back")
     yield from _restore_weights(root, place, recipe)
     (place / "dvc.lock").unlink(missing_ok=True)  # or DVC would take stages for done
 
@@ -177,10 +177,10 @@ def _restore_weights(root: Path, place: Path, recipe: Recipe) -> Iterator[str]:
     """What lay in data/weights: what DVC has, and what this project has there, if that makes the same folder."""
     weights, recorded = Paths(place).weights, recipe.hashes("deps").get("data/weights", "")
     for tracked in sorted(weights.glob("*.dvc")):
-        digest = git.raw_hash(place, f"data/weights/{tracked.name}")
-        if not git.is_cached(root, digest):
-            git.fetch_object(root, digest, "its weights")
-        git.dvc(place, ["checkout", f"data/weights/{tracked.name}"], "bringing the weights back")
+        digest = dvc.raw_hash(place, f"data/weights/{tracked.name}")
+        if not dvc.is_cached(root, digest):
+            dvc.fetch_object(root, digest, "its weights")
+        dvc.dvc(place, ["checkout", f"data/weights/{tracked.name}"], "bringing the weights back")
     if not recorded or _hash(weights) == recorded:
         return
     if _hash(Paths(root).weights) == recorded:
@@ -242,6 +242,6 @@ def _compared(then: float | None, now: float | None) -> Document:
 
 def _outputs(recipe: Recipe, place: Path) -> dict[str, bool]:
     """Output of a stage -> whether it has the same bytes; what holds times and ids of runs is left out."""
-    then, now = recipe.hashes("outs"), git.locked_outs(place)
+    then, now = recipe.hashes("outs"), dvc.locked_outs(place)
     left_out = ("runs/", "metrics/", "models/registration.json")  # the last was an output of earlier versions
     return {path: now.get(path) == digest for path, digest in then.items() if not path.startswith(left_out)}

@@ -26,7 +26,7 @@ from ..status.image_diff import ImageChanges, images_between
 from ..status.reasons import Reason, changed_keys, reasons_of, sentence_of, some
 from ..tracking.store import has_store
 from ..tracking.tracker import REUSED, Tracker
-from ..versioning.git import listing_of
+from ..versioning.dvc import listing_of
 
 SHORTEST = 8
 """Digits of a run's id that say which."""

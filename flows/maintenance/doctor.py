@@ -15,7 +15,7 @@ from tasks.common.core.files import sha256
 from tasks.common.core.paths import Paths
 
 from ..runtime.params import load_params
-from ..versioning import git
+from ..versioning import dvc, git
 
 NEEDED_GIGABYTES = 2.0
 
@@ -85,7 +85,7 @@ def _git(root: Path) -> Finding:
 def _dvc(root: Path) -> Finding:
     if not (root / ".dvc").is_dir():
         return Finding("dvc", "fail", "not initialised", "dvc init")
-    remotes = git.dvc(root, ["remote", "list"], "listing remotes").split("\n")[0]
+    remotes = dvc.dvc(root, ["remote", "list"], "listing remotes").split("\n")[0]
     if not remotes.strip():
         return Finding(
             "dvc", "warn", "no remote", "dvc remote add -d NAME ADDRESS: `dvc push` then keeps images and models safe"
@@ -96,7 +96,7 @@ def _dvc(root: Path) -> Finding:
 def _images(root: Path) -> Finding:
     if not Paths(root).raw.is_dir():
         return Finding("images", "fail", "data/raw does not exist", "graft import PATH, graft sample, or dvc pull")
-    digest = git.raw_hash(root)
+    digest = dvc.raw_hash(root)
     if not digest:
         return Finding("images", "fail", "data/raw is not under DVC", "dvc add data/raw")
     return Finding("images", "ok", digest)

@@ -20,7 +20,7 @@ from tasks.common.core.errors import GraftError
 from tasks.common.core.files import md5, read_json, sha256, write_json
 from tasks.common.core.paths import Paths
 
-from ..versioning import git
+from ..versioning import dvc, git
 
 TAG = "graft.digest"
 """The tag of a version with its digest: for people to look at. Whoever can change the model can change it too."""
@@ -74,17 +74,17 @@ def _committed(root: Path) -> Iterator[dict[str, Any]]:
     """The registrations of all commits: first those in DVC's cache, then those that its remote has to give."""
     missing = []
     for wanted in dict.fromkeys(_hashes(root)):
-        file = git.cached_file(root, wanted)
+        file = dvc.cached_file(root, wanted)
         if file is None:
             missing.append(wanted)
         elif md5(file) == wanted:
             yield _registered(file)
-    for wanted in missing if git.dvc_remote(root) else []:
+    for wanted in missing if dvc.dvc_remote(root) else []:
         try:
-            git.fetch_object(root, wanted, "the record of a registered model")
+            dvc.fetch_object(root, wanted, "the record of a registered model")
         except GraftError:
             continue  # another commit's may be the one
-        file = git.cached_file(root, wanted)
+        file = dvc.cached_file(root, wanted)
         if file is not None and md5(file) == wanted:
             yield _registered(file)
 
@@ -104,7 +104,7 @@ def _registered(run: Path) -> dict[str, Any]:
 
 
 def _record(root: Path) -> Path:
-    return git.shared_state(root) / "registered.json"
+    return dvc.shared_state(root) / "registered.json"
 
 
 def _read(file: Path) -> list[dict[str, str]]:

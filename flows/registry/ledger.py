@@ -27,7 +27,7 @@ from tasks.common.core.files import whole_file
 
 from ..runtime.addresses import redacted
 from ..tracking.tracker import Tracker
-from ..versioning.git import shared_state
+from ..versioning.dvc import shared_state
 from . import integrity
 
 FILE = "ledger.jsonl"

@@ -26,7 +26,8 @@ from tasks.common.data.task import MAIN
 
 from ..runtime.addresses import redacted
 from ..tracking.tracker import Tracker
-from ..versioning.git import raw_hash, tree_hash
+from ..versioning.dvc import raw_hash
+from ..versioning.hashes import tree_hash
 from . import integrity, ledger
 from .registration import Registration, keep_registration, packaged, read_registration, store_key
 

@@ -43,7 +43,7 @@ from ..runtime.servers import MLFLOW_PORT, PREFECT_PORT, own_address
 from ..status.pending import Changes, pending
 from ..tracking.store import tracking_uri
 from ..tracking.tracker import Tracker, server_may_recover
-from ..versioning.git import dvc, dvc_remote, fetch_object, is_cached, raw_hash
+from ..versioning.dvc import dvc, dvc_remote, fetch_object, is_cached, raw_hash
 from . import outcome as account
 from .coalesce import coalesce
 from .deployment import refuse_another_project
@@ -147,7 +147,7 @@ def fetch(place: Place) -> None:
 @_step("check")
 def check(place: Place) -> tuple[Check, ...]:
     """What the features say of the new images."""
-    from ..gate.comparison import data_checks
+    from ..gate.data_checks import data_checks
 
     with _champion(place) as (version, package):
         if version is not None and str(version.version) == _registered(place).version:

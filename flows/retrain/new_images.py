@@ -11,7 +11,7 @@ from tasks.common.core.errors import DataError, GraftError
 from ..ingest.inbox import take_over
 from ..runtime.addresses import without_secrets
 from ..runtime.params import RetrainParams
-from ..versioning.git import dvc
+from ..versioning.dvc import dvc
 from .worktree import Workspace
 
 

@@ -15,7 +15,8 @@ from tasks.common.core.paths import Paths
 from ..gate.checks import Verdict
 from ..status.pending import Changes
 from ..tracking.tracker import Tracker
-from ..versioning.git import git_state, raw_hash
+from ..versioning.dvc import raw_hash
+from ..versioning.git import git_state
 from .notify import About
 
 

@@ -9,7 +9,8 @@ from tasks.common.core.errors import GraftError
 
 from ..registry.ledger import FILE
 from ..runtime.addresses import redacted
-from ..versioning.git import dvc, dvc_remote, git, try_git
+from ..versioning.dvc import dvc, dvc_remote
+from ..versioning.git import git, try_git
 from .worktree import OWN_BRANCH, Workspace
 
 SKIP_CI = "[skip ci]"

@@ -15,7 +15,8 @@ from tasks.common.core.errors import GraftError
 from tasks.common.core.paths import Paths
 
 from ..runtime.params import RetrainParams, load_params
-from ..versioning.git import git, share_cache, try_git
+from ..versioning.dvc import share_cache
+from ..versioning.git import git, try_git
 
 OWN_BRANCH = "graft/retrain"
 """Where results are kept if there is no remote to push them to."""

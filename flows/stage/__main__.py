@@ -51,18 +51,18 @@ def run_stage(stage: str, paths: Paths) -> None:
     recorder = Recorder(paths.root)  # first of all: MLflow is loaded while this process loads its own
     processes.follow_the_flow()
     from ..runtime import params as config
-    from ..versioning import git
+    from ..versioning import dvc
 
     sections = config.load_params(paths.params)
     params = sections[stage]
-    inputs = git.dep_hashes(paths.root, stage)
+    inputs = dvc.dep_hashes(paths.root, stage)
     body = importlib.import_module(f"tasks.{stage}.stage")
     with recorder:
         me = processes.me()
         who = (processes.key(me), me.create_time())
         recorder.begin(stage, {stage: params.model_dump()}, *who, of_flow())
         begun = time.time()
-        extra = [git.raw_hashes(paths.root), config.task_of(sections)] if stage == "preprocess" else []
+        extra = [dvc.raw_hashes(paths.root), config.task_of(sections)] if stage == "preprocess" else []
         record: Record = body.run(params, paths, *extra)
         runs = recorder.runs()
         registered = _record(stage, record, begun, params, paths, recorder)
@@ -77,7 +77,7 @@ def _record(
     stage: str, record: Record, begun: float, params: Section, paths: Paths, recorder: Recorder
 ) -> dict[str, Any]:
     """Metrics into their file and to MLflow; gives what is known of the registered version, for runs/register.json."""
-    from ..versioning.git import raw_hash
+    from ..versioning.dvc import raw_hash
 
     metrics: dict[str, Any] = dict(record.metrics)
     # Not in the metrics' file, which DVC keeps: another MLflow store counts its own versions.
@@ -91,7 +91,8 @@ def _record(
 
 
 def _hash_outputs(stage: str, paths: Paths) -> dict[str, str]:
-    from ..versioning.git import stage_files, tree_hash
+    from ..versioning.dvc import stage_files
+    from ..versioning.hashes import tree_hash
 
     own = paths.relative(paths.run(stage))
     return {out: tree_hash(paths.root / out) for out in stage_files(paths.root, stage).outs if out != own}

@@ -12,7 +12,7 @@ from pathlib import Path
 from tasks.common.data.task import Task, names_in
 from tasks.preprocess.layouts import ONE_CLASS, TABLE, hidden, split_folders
 
-from ..versioning.git import cached_file, listing_of
+from ..versioning.dvc import cached_file, listing_of
 
 NAMED = 3
 """Classes that a sentence names."""

@@ -20,7 +20,8 @@ from tasks.common.core.paths import STAGES, Paths
 from tasks.common.core.sections import read_params
 from tasks.common.data.task import Task
 
-from ..versioning.git import cached_file, files_now, hash_of_listing, listing_of, raw_hash, tree_hash
+from ..versioning.dvc import cached_file, files_now, listing_of, raw_hash
+from ..versioning.hashes import hash_of_listing, tree_hash
 from .image_diff import UNKNOWN, ImageChanges, between, images_between
 from .reasons import Reason, changed_keys, reasons_of, sentence_of
 

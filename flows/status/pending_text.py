@@ -1,4 +1,4 @@
-"""What `graft status` and `graft why` print."""
+"""What `graft status` prints."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .pending import Changes
 from .reasons import Reason
 
 if TYPE_CHECKING:
-    from ..lineage.why import Explanation  # which loads MLflow
+    pass  # which loads MLflow
 
 
 def print_changes(changes: Changes) -> None:
@@ -28,7 +28,7 @@ def print_changes(changes: Changes) -> None:
     table = Table("stage", "", "because", box=None)
     for stage in STAGES:
         if stage in changes.stages:
-            table.add_row(stage, "runs", _words(changes.reasons[stage]))
+            table.add_row(stage, "runs", words(changes.reasons[stage]))
         elif stage in changes.downstream:
             table.add_row(stage, "may run", "if what it gets from the stages before it changes")
         else:
@@ -36,14 +36,5 @@ def print_changes(changes: Changes) -> None:
     Console().print(table)
 
 
-def print_explanation(found: Explanation) -> None:
-    """What an execution did, stage by stage."""
-    print(f"{found.name} ({found.run_id})\n{found.sentence}\n")
-    table = Table("stage", "", "because", "run", "compared with", box=None)
-    for stage in found.stages:
-        table.add_row(stage.stage, stage.did, _words(stage.reasons, stage.note), stage.run_id[:8], stage.before[:8])
-    Console().print(table)
-
-
-def _words(reasons: tuple[Reason, ...], note: str = "") -> str:
+def words(reasons: tuple[Reason, ...], note: str = "") -> str:
     return escape("; ".join([*(reason.words for reason in reasons), *([note] if note else [])]))

@@ -26,8 +26,9 @@ from tasks.common.core.progress import say
 from tasks.common.core.record import DatasetRecord, Record
 from tasks.common.data.feature_set import Pack, Rows, read_pack
 from tasks.common.data.task import MAIN
-from tasks.common.heads.heads import Head, LinearHead
-from tasks.common.scoring.metrics import main_figure
+from tasks.common.heads.base import Head
+from tasks.common.heads.linear import LinearHead
+from tasks.common.scoring.main_metric import main_figure
 from tasks.common.solvers.folds import units_of
 from tasks.evaluate.params import EvaluateParams
 from tasks.finetune.params import FREE, FinetuneParams
@@ -38,7 +39,7 @@ from tasks.studies.comparing_picture import comparing_picture
 
 from ..runtime.params import load_params
 from ..tracking.tracker import Tracker
-from ..versioning import git
+from ..versioning import dvc, git
 from .compare_text import page
 
 METHODS = tuple(TITLES)
@@ -285,7 +286,7 @@ def _document(
     found = points(cells, *judged)
     folder = Paths(root).state / "compare"
     return {
-        "dataset": git.raw_hash(root),
+        "dataset": dvc.raw_hash(root),
         "commit": git.git_state(root).commit,
         "backbone": pack.fingerprint["backbone"],
         "image_size": [pack.fingerprint["transform"][side] for side in ("height", "width")],

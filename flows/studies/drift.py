@@ -32,7 +32,7 @@ from ..registry.models import CHAMPION, fetched_package, find_version
 from ..runtime.params import DriftParams, load_params
 from ..tracking.store import has_store
 from ..tracking.tracker import Tracker
-from ..versioning import git
+from ..versioning import dvc, git
 
 LEAST = 20
 """Fewer images than this, today's or the model's, say nothing either way."""
@@ -156,7 +156,7 @@ def from_manifest(paths: Paths, reference: Reference, params: DriftParams) -> To
     Raises:
         DataError: there are too few.
     """
-    git.repro_preprocess(paths.root)
+    dvc.repro_preprocess(paths.root)
     manifest = read_manifest(paths.manifest, ["image_id", "path", "group"]).drop_duplicates("image_id")
     ids = ids_of(list(manifest["image_id"]))
     unseen = ~np.isin(ids, reference.seen_ids)
@@ -351,7 +351,7 @@ def _document(
         "mmd": {**asdict(found.mmd), "squared": found.mmd2, "least": params.least_effect},
         "far": {**asdict(found.far), "quantile": params.far_quantile, "distance": found.far_distance},
         "farthest": [{"path": today.names[compared[i]], "distance": float(found.distances[i])} for i in farthest],
-        "dataset": git.raw_hash(paths.root),
+        "dataset": dvc.raw_hash(paths.root),
         "commit": git.git_state(paths.root).commit,
         "file": str(folder / "drift.json"),
         "plot": str(folder / "drift.png"),

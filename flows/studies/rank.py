@@ -21,8 +21,9 @@ from tasks.common.core.record import DatasetRecord, Record
 from tasks.common.data.feature_set import INDEX, Pack
 from tasks.common.data.manifest import read_channels, read_manifest
 from tasks.common.feature_cache.segments import FeatureCache, Ids, ids_of
-from tasks.common.images.decode import Pixels, load
-from tasks.common.scoring import metrics as figures
+from tasks.common.images.decode import Pixels
+from tasks.common.images.transform import load
+from tasks.common.scoring import bootstrap
 from tasks.evaluate.params import EvaluateParams
 from tasks.features.extractor import SAMPLE, choose_extractor, spread
 from tasks.features.params import FeaturesParams
@@ -35,7 +36,7 @@ from ..maintenance.feature_cache import not_collected
 from ..runtime import processes
 from ..runtime.params import load_params
 from ..tracking.tracker import Tracker
-from ..versioning import git
+from ..versioning import dvc, git
 from .shared_decode import Job, extract, measure, read
 
 KINDS = ("auto", "package", "hub", "keras", "random")
@@ -122,7 +123,7 @@ def rank_backbones(root: Path, names: Sequence[str], weights: str | None) -> dic
     _refuse_other_tasks(settings.head)
     candidates = list_candidates(names, weights, settings.features, paths.weights)
     tracker = Tracker(root)  # first: a server that does not answer must not be found after hours
-    git.repro_preprocess(root)
+    dvc.repro_preprocess(root)
     images = read_images(paths)
     failed: dict[str, str] = {}
     with not_collected(root), tracker.recorded("rank") as run_id:
@@ -273,7 +274,7 @@ def _probed(name: str, entrant: Entrant, images: Images, settings: Settings) -> 
     chosen = choice.found.chosen
     correct_N = choice.found.output.argmax(axis=1) == pack.labels(choice.held)
     how = settings.evaluate
-    low, high = figures.bootstrap_interval(correct_N, how.confidence, how.bootstrap, how.seed)
+    low, high = bootstrap.bootstrap_interval(correct_N, how.confidence, how.bootstrap, how.seed)
     where = "a sample of " if job.cost.sampled else ""
     return Probed(
         name=name,
@@ -301,7 +302,7 @@ def _document(
 ) -> dict[str, Any]:
     folder = Paths(root).state / "rank"
     found: dict[str, Any] = {
-        "dataset": git.raw_hash(root),
+        "dataset": dvc.raw_hash(root),
         "commit": git.git_state(root).commit,
         "images": images.counts(),
         "held_out": max((len(one.probed.correct_N) for one in standings), default=0),

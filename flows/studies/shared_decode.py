@@ -23,7 +23,8 @@ from tasks.common.core.cores import cores
 from tasks.common.core.progress import Progress, progress
 from tasks.common.engines.openvino import BATCH, Features
 from tasks.common.feature_cache.segments import FeatureCache, Ids
-from tasks.common.images.decode import EvalTransform, Pixels, decode_bands, still_readable
+from tasks.common.images.decode import Pixels, decode_bands, still_readable
+from tasks.common.images.transform import EvalTransform
 from tasks.features.extractor import AnyEngine, Extractor
 
 BLOCK_BYTES = 128 * 2**20

@@ -30,7 +30,7 @@ class DvcDatasetSource(DatasetSource):  # type: ignore[misc]
         """Fetches the images to a local folder (`out=` names it) with `dvc get` and returns the folder."""
         import subprocess
 
-        from ..versioning.git import dvc_command
+        from ..versioning.dvc import dvc_command
 
         out = str(kwargs.get("out", "raw"))
         words = ["get", self.repository, self.path, "--out", out, *(["--rev", self.commit] if self.commit else [])]

@@ -10,7 +10,7 @@ from tasks.common.core.files import read_json
 from tasks.common.core.paths import STAGES, Paths
 from tasks.common.core.sections import read_params
 
-from ..versioning.git import tree_hash
+from ..versioning.hashes import tree_hash
 
 Entry = dict[str, Any]
 """A stage's part of dvc.lock."""

@@ -9,7 +9,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from ..common.data.feature_set import Pack, Rows
-from ..common.scoring.metrics import confusion, wilson
+from ..common.scoring.bootstrap import wilson
+from ..common.scoring.classification import confusion
 
 Floats = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]

@@ -18,7 +18,7 @@ import pandas as pd
 
 from ..common.core.progress import progress
 from ..common.data.feature_set import Pack, Rows
-from ..common.scoring.metrics import main_figures
+from ..common.scoring.main_metric import main_figures
 from ..common.solvers.folds import units_of
 from .subsets import growing, lacks_a_class, strata
 

@@ -16,7 +16,7 @@ from ..common.core.paths import Paths
 from ..common.core.progress import progress
 from ..common.data.feature_set import Pack, Rows
 from ..common.data.task import MAIN, Task
-from ..common.scoring.metrics import main_figure
+from ..common.scoring.main_metric import main_figure
 from ..common.solvers.folds import assign
 from .confusable import confusable, mixed_up
 from .curve import Curve, learning_curve

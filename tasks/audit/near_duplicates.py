@@ -21,7 +21,7 @@ import pandas as pd
 from ..common.core.progress import progress
 from ..common.data.feature_set import Floats, Pack, Rows
 from ..common.data.manifest import SPLITS
-from ..common.heads.heads import blocks
+from ..common.heads.base import blocks
 
 DOWN, ACROSS = 1024, 8192
 """How many cosines are in memory at once."""

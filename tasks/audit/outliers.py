@@ -8,7 +8,7 @@ import pandas as pd
 
 from ..common.core.progress import progress
 from ..common.data.feature_set import Pack
-from ..common.heads.heads import blocks
+from ..common.heads.base import blocks
 from .whitening import unit
 
 COMPARED = 20_000

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..common.data.feature_set import Pack, Rows
-from ..common.heads.heads import LinearHead, blocks
+from ..common.heads.base import blocks
+from ..common.heads.linear import LinearHead
 from ..common.solvers.blas import one_thread_a_product
 from ..common.solvers.logistic import Link, Parts
 from .whitening import BLOCK

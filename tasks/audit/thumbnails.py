@@ -15,7 +15,7 @@ from ..common.core.progress import progress
 from ..common.data.feature_set import Pack, Rows
 from ..common.feature_cache.segments import ids_of
 from ..common.feature_cache.thumbnails import SIDE, thumbnail, thumbnail_cache
-from ..common.heads.heads import blocks
+from ..common.heads.base import blocks
 from ..common.images.decode import decode_bands, still_readable
 from .whitening import BLOCK, unit
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..common.data.feature_set import Floats
-from ..common.heads.heads import blocks
+from ..common.heads.base import blocks
 from ..common.solvers.blas import one_thread_a_product
 
 AXES = 256

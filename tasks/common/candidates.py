@@ -9,16 +9,17 @@ import numpy as np
 import numpy.typing as npt
 
 from .backbones.graph import Graph, backbone_graph, read_graph
-from .backbones.spec import Spec, check_same
-from .backbones.weights import fit_state, read_state, same_weights
+from .backbones.spec import Spec
+from .backbones.weights import check_same, fit_state, read_state, same_weights
 from .core.files import read_json
 from .core.paths import Paths
 from .core.progress import progress
 from .data.feature_set import Pack
 from .engines.openvino import Engine, Precision
+from .heads.base import Head
 from .heads.calibration import Calibration
-from .heads.heads import Head, LinearHead, load_head
-from .images.decode import load
+from .heads.load import load_head, load_linear_head
+from .images.transform import load
 
 if TYPE_CHECKING:
     import torch
@@ -78,7 +79,7 @@ def read_candidates(paths: Paths) -> tuple[dict[str, Candidate], str]:
     decision = read_json(paths.finetune / "decision.json")
     found = {"head": Candidate("head", load_head(paths.head), None, Calibration.load(paths.head))}
     if decision["ran"]:
-        head, graph = LinearHead.load(paths.finetune), read_graph(paths.finetune / "graph")
+        head, graph = load_linear_head(paths.finetune), read_graph(paths.finetune / "graph")
         found["finetune"] = Candidate("finetune", head, graph, Calibration.load(paths.finetune))
     return found, decision["chosen"]
 

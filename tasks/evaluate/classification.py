@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ..common.scoring import metrics as figures
+from ..common.scoring import bootstrap, classification
 from .params import EvaluateParams
 from .plots import confusion_picture, mistakes_picture, reliability_picture
 from .predictions import Floats, Outcome
@@ -19,12 +19,12 @@ from .selective import abstention, before_calibration, risk_coverage, risk_cover
 def scores(output_NK: Floats, y_N: npt.NDArray[Any], params: EvaluateParams) -> dict[str, float]:
     """Accuracy, its interval, log loss."""
     correct = output_NK.argmax(axis=1) == y_N
-    low, high = figures.bootstrap_interval(correct, params.confidence, params.bootstrap, params.seed)
+    low, high = bootstrap.bootstrap_interval(correct, params.confidence, params.bootstrap, params.seed)
     return {
         "accuracy": float(correct.mean()),
         "accuracy_low": low,
         "accuracy_high": high,
-        "log_loss": figures.log_loss(output_NK, y_N),
+        "log_loss": classification.log_loss(output_NK, y_N),
     }
 
 
@@ -41,11 +41,11 @@ def further(outcome: Outcome, predictions: pd.DataFrame, params: EvaluateParams)
     """Calibration and abstention, and the figures of each class."""
     bins, before = outcome.reliability
     return {
-        "calibration_error": figures.expected_calibration_error(bins),
+        "calibration_error": classification.expected_calibration_error(bins),
         **before_calibration(outcome.before, outcome.target, outcome.calibration.temperature, before),
         **abstention(predictions, outcome.calibration, params.confidence, params.bootstrap, params.seed),
         "classes": len(outcome.classes),
-        "per_class": figures.per_class(_confusion(outcome), outcome.classes),
+        "per_class": classification.per_class(_confusion(outcome), outcome.classes),
     }
 
 
@@ -80,4 +80,4 @@ def tabulate(outcome: Outcome, predictions: pd.DataFrame, params: EvaluateParams
 
 
 def _confusion(outcome: Outcome) -> npt.NDArray[np.int64]:
-    return figures.confusion(outcome.output.argmax(axis=1), outcome.target, len(outcome.classes))
+    return classification.confusion(outcome.output.argmax(axis=1), outcome.target, len(outcome.classes))

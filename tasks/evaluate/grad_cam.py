@@ -20,7 +20,9 @@ from torch import nn
 
 from ..common.backbones.network import map_axes
 from ..common.core.errors import GraftError
-from ..common.heads.heads import Head, LinearHead, MlpHead
+from ..common.heads.base import Head
+from ..common.heads.linear import LinearHead
+from ..common.heads.mlp import MlpHead
 
 Heat = npt.NDArray[np.float32]
 """float32 (H, W): 1 where most of what speaks for the answer is, 0 where nothing is."""

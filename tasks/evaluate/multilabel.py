@@ -14,8 +14,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from ..common.data.manifest import BETWEEN
-from ..common.heads.heads import decide
-from ..common.scoring import metrics as figures
+from ..common.heads.base import decide
+from ..common.scoring import classification, multilabel
 from .params import EvaluateParams
 from .plots import mistakes_picture, precision_recall_picture, reliability_picture
 from .predictions import Floats, Outcome
@@ -27,11 +27,11 @@ CAPTION = 30
 
 def scores(output_NK: Floats, y_NK: npt.NDArray[Any], params: EvaluateParams) -> dict[str, float]:
     """See `multilabel_scores`; mean average precision with its interval."""
-    low, high = figures.mean_average_precision_interval(
+    low, high = multilabel.mean_average_precision_interval(
         output_NK, y_NK, params.confidence, params.bootstrap, params.seed
     )
     ends = {"mean_average_precision_low": low, "mean_average_precision_high": high}
-    return {**figures.multilabel_scores(output_NK, y_NK), **ends}
+    return {**multilabel.multilabel_scores(output_NK, y_NK), **ends}
 
 
 def predictions(outcome: Outcome) -> pd.DataFrame:
@@ -46,10 +46,10 @@ def further(outcome: Outcome, predictions: pd.DataFrame, params: EvaluateParams)
     """Calibration, every class of every image being a question; the figures of each class."""
     bins, before = outcome.reliability
     return {
-        "calibration_error": figures.expected_calibration_error(bins),
+        "calibration_error": classification.expected_calibration_error(bins),
         **before_calibration(*outcome.questions(outcome.before), outcome.calibration.temperature, before),
         "classes": len(outcome.classes),
-        "per_class": figures.per_label(outcome.output, outcome.target, outcome.classes),
+        "per_class": multilabel.per_label(outcome.output, outcome.target, outcome.classes),
     }
 
 
@@ -66,7 +66,7 @@ def draw(
     bins, before = outcome.reliability
     average = {name: row["average_precision"] for name, row in metrics["per_class"].items()}
     curves = {
-        name: figures.precision_recall(outcome.output[:, k], outcome.target[:, k])
+        name: multilabel.precision_recall(outcome.output[:, k], outcome.target[:, k])
         for k, name in enumerate(outcome.classes)
         if average[name] is not None
     }
@@ -94,7 +94,7 @@ def _caption(outcome: Outcome, label: str, row: int, k: int) -> str:
 def tabulate(outcome: Outcome, predictions: pd.DataFrame, params: EvaluateParams, folder: Path) -> None:
     """average_precision.csv, reliability.csv and reliability_before.csv."""
     bins, before = outcome.reliability
-    average = figures.average_precisions(outcome.output, outcome.target)
+    average = multilabel.average_precisions(outcome.output, outcome.target)
     known = pd.DataFrame({"label": outcome.classes, "average_precision": average}).dropna()
     known.to_csv(folder / "average_precision.csv", index=False)
     pd.DataFrame(bins).to_csv(folder / "reliability.csv", index=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,21 +11,25 @@ import numpy.typing as npt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ..common.reporting.contact_sheet import contact_sheet, save, visible
-from ..common.scoring.metrics import expected_calibration_error
+from ..common.reporting.contact_sheet import contact_sheet, save
+from ..common.scoring.classification import expected_calibration_error
 
 if TYPE_CHECKING:
-    from .saliency import Look
+    pass
 
 matplotlib.use("agg")
 
+
 Floats = npt.NDArray[np.float64]
+
 
 LABELLED = 40
 """A confusion matrix of more classes than this has no room for names and numbers."""
 
+
 NAMED = 10
 """Curves that have a name, at most: there are as many colours."""
+
 
 GREY: dict[str, Any] = {"color": "0.75", "linewidth": 0.8}
 
@@ -127,44 +130,3 @@ def mistakes_picture(
     """
     title = title if len(mistakes) else "No mistake on the test images"
     contact_sheet([raw / name for name in mistakes["path"]], list(mistakes["caption"]), title, path, channels)
-
-
-LOOKS_A_ROW = 3
-
-
-def looks_picture(parts: Mapping[str, Sequence[Look]], path: Path) -> None:
-    """Under each title pairs: an image as the network sees it, and the same with its heat map.
-
-    Args:
-        parts: title -> at least one look.
-    """
-    rows = {title: -(-len(looks) // LOOKS_A_ROW) for title, looks in parts.items()}
-    first = next(iter(parts.values()))[0]
-    height, width = first.heat_HW.shape
-    row = 1.75 * height / width + 0.2 * (1 + first.caption.count("\n")) + 0.1
-    inches = [row * n + 0.35 for n in rows.values()]
-    figure = Figure(figsize=(3.6 * LOOKS_A_ROW, sum(inches)), layout="constrained")
-    places = figure.subfigures(len(parts), 1, height_ratios=inches, squeeze=False).ravel()
-    for place, (title, looks) in zip(places, parts.items()):
-        place.suptitle(title)
-        for axes in place.subplots(rows[title], LOOKS_A_ROW, squeeze=False).ravel():
-            axes.axis("off")
-        for axes, look in zip(place.axes, looks):
-            axes.imshow(_pair(look))
-            axes.set_title(look.caption, fontsize=9, parse_math=False)
-    save(figure, path)
-
-
-def _pair(look: Look) -> npt.NDArray[np.uint8]:
-    """(H, 2 W and a gap, 3)."""
-    photo_HW3 = np.asarray(visible(look.pixels), np.uint8)
-    gap = np.full((len(photo_HW3), max(2, photo_HW3.shape[1] // 40), 3), 255, np.uint8)
-    return np.hstack([photo_HW3, gap, overlaid(photo_HW3, look.heat_HW)])
-
-
-def overlaid(photo_HW3: npt.NDArray[np.uint8], heat_HW: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-    """The heat's colours over a dimmed grey of the photograph, the hotter the less of it is to be seen through."""
-    grey_HW1 = photo_HW3.astype(np.float64).mean(axis=2, keepdims=True)
-    colour_HW3 = 255 * matplotlib.colormaps["inferno"](heat_HW)[..., :3]
-    share_HW1 = 0.25 + 0.45 * heat_HW[..., None]
-    return ((1 - share_HW1) * grey_HW1 + share_HW1 * colour_HW3).round().astype(np.uint8)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from ..common.heads.calibration import Calibration, two_way
-from ..common.scoring.metrics import reliability
+from ..common.scoring.classification import reliability
 from .params import EvaluateParams
 
 Floats = npt.NDArray[np.float64]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy.typing as npt
 import pandas as pd
 
-from ..common.scoring import metrics as figures
+from ..common.scoring import regression
 from .params import EvaluateParams
 from .plots import mistakes_picture, residuals_picture, scatter_picture
 from .predictions import Floats, Outcome
@@ -17,9 +17,9 @@ from .predictions import Floats, Outcome
 def scores(output_N1: Floats, y_N: npt.NDArray[Any], params: EvaluateParams) -> dict[str, float | None]:
     """See `regression_scores`; R2, mean absolute and root mean squared error with their intervals."""
     predicted_N = output_N1[:, 0]
-    intervals = figures.regression_intervals(predicted_N, y_N, params.confidence, params.bootstrap, params.seed)
+    intervals = regression.regression_intervals(predicted_N, y_N, params.confidence, params.bootstrap, params.seed)
     ends = {f"{name}_{end}": value for name, both in intervals.items() for end, value in zip(("low", "high"), both)}
-    return {**figures.regression_scores(predicted_N, y_N), **ends}
+    return {**regression.regression_scores(predicted_N, y_N), **ends}
 
 
 def predictions(outcome: Outcome) -> pd.DataFrame:

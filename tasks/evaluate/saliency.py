@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,8 +19,8 @@ from ..common.core.progress import say
 from ..common.data.feature_set import Pack
 from ..common.data.manifest import BETWEEN
 from ..common.data.task import Task
-from ..common.images.decode import EvalTransform, Pixels, load
-from .plots import looks_picture
+from ..common.images.decode import Pixels
+from ..common.images.transform import EvalTransform, load
 from .predictions import Outcome
 
 if TYPE_CHECKING:
@@ -163,16 +162,6 @@ _JUDGED = {"classification": _one_class, "multilabel": _several_classes, "regres
 def _short(text: str) -> str:
     return text if len(text) <= NAME else f"{text[: NAME - 1]}…"
 
-
-def draw_looks(looks: Looks, folder: Path) -> None:
-    """looks.png, if there is anything to see."""
-    worst, best = _TITLES.get(looks.task, ("Worst mistakes", "Successes"))
-    parts = {worst: [one for one in looks.seen if one.wrong], best: [one for one in looks.seen if not one.wrong]}
-    if looks.seen:
-        looks_picture({title: some for title, some in parts.items() if some}, folder / FILE)
-
-
-_TITLES: dict[Task, tuple[str, str]] = {"regression": ("Largest errors", "Smallest errors")}
 
 _SPEAKS = {
     "classification": "speaks for the class that was said",

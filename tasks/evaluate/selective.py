@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ..common.heads.calibration import Calibration
-from ..common.scoring import metrics as figures
+from ..common.scoring import bootstrap, classification
 from ..common.scoring.selective import Cuts, thinned
 
 Floats = npt.NDArray[np.float64]
@@ -25,8 +25,8 @@ def before_calibration(head_NK: Floats, y_N: Ints, temperature: float, bins: lis
     """What the head's own probabilities would have given; `bins` are theirs."""
     return {
         "temperature": temperature,
-        "log_loss_before": figures.log_loss(head_NK, y_N),
-        "calibration_error_before": figures.expected_calibration_error(bins),
+        "log_loss_before": classification.log_loss(head_NK, y_N),
+        "calibration_error_before": classification.expected_calibration_error(bins),
     }
 
 
@@ -48,7 +48,7 @@ def abstention(
     }
     if not len(right):
         return {"abstention": told}
-    low, high = figures.bootstrap_interval(right, confidence, samples, seed)
+    low, high = bootstrap.bootstrap_interval(right, confidence, samples, seed)
     return {"abstention": {**told, "error": float(1 - right.mean()), "error_low": 1 - high, "error_high": 1 - low}}
 
 

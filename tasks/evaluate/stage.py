@@ -19,7 +19,8 @@ from .leak_free import without_leaks
 from .page import report_page
 from .params import EvaluateParams
 from .predictions import Outcome, Report
-from .saliency import Looks, draw_looks, look, looks_text
+from .saliency import Looks, look, looks_text
+from .saliency_plot import draw_looks
 
 REPORTS: dict[Task, Report] = {
     "classification": classification,

@@ -21,7 +21,8 @@ from ..common.data.feature_set import INDEX, RowFile
 from ..common.data.manifest import read_channels, read_manifest, write_table
 from ..common.feature_cache.segments import FeatureCache
 from ..common.feature_cache.thumbnails import thumbnail, thumbnail_cache
-from ..common.images.decode import Pixels, decode_bands, load, still_readable
+from ..common.images.decode import Pixels, decode_bands, still_readable
+from ..common.images.transform import load
 from .extractor import Extractor, choose_extractor, spread
 from .params import FeaturesParams
 from .views import Items, augmentation, list_items

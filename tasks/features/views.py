@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from ..common.feature_cache.segments import VIEWS, Ids, ids_of, view_key
-from ..common.images.decode import EvalTransform
+from ..common.images.transform import EvalTransform
 from .params import FeaturesParams
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from ..common.augmentation.augment import Augment
-from ..common.images.decode import EvalTransform, Pixels, load
+from ..common.images.decode import Pixels
+from ..common.images.transform import EvalTransform, load
 from ..common.reporting.contact_sheet import save, visible
 
 VIEWS = 6

@@ -29,7 +29,8 @@ from ..common.data.feature_set import Pack, Rows
 from ..common.engines.openvino import Engine
 from ..common.engines.torch import TorchEngine, best_device
 from ..common.feature_cache.segments import VIEWS, FeatureCache, NotFinite, ids_of, view_key
-from ..common.images.decode import EvalTransform, Pixels, load
+from ..common.images.decode import Pixels
+from ..common.images.transform import EvalTransform, load
 from .pixel_cache import Decoded
 from .split_network import Trunk
 from .trainer import Array, Feed, Images

@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from ..common.data.task import Task
-from ..common.heads.heads import LinearHead
+from ..common.heads.linear import LinearHead
 
 Array = npt.NDArray[Any]
 

@@ -24,7 +24,7 @@ from ..common.core.errors import GraftError, ParamsError
 from ..common.core.paths import Paths
 from ..common.core.progress import say
 from ..common.data.feature_set import Pack, Rows
-from ..common.heads.heads import LinearHead
+from ..common.heads.linear import LinearHead
 from .auto_rules import plan
 from .inputs import FromImages, FromMaps, Recipe, Source, room
 from .loss import Goal

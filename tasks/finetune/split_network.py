@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..common.backbones.anatomy import layers_of
+from ..common.backbones.layers import layers_of
 from ..common.core.errors import ParamsError
 
 AGREE = 1e-3

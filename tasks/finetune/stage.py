@@ -16,8 +16,9 @@ from ..common.core.record import Record
 from ..common.data.feature_set import Pack, read_pack
 from ..common.data.task import MAIN
 from ..common.heads.calibration import FILE, Calibration
-from ..common.heads.heads import LinearHead, load_head
-from ..common.scoring.metrics import loss, main_figure
+from ..common.heads.linear import LinearHead
+from ..common.heads.load import load_head
+from ..common.scoring.main_metric import loss, main_figure
 from ..common.scoring.significance import paired_p
 from ..common.scoring.temperature import calibrate_like, summary
 from .decision import Decision, Score, more_images, whether_it_fits, whether_to_keep, why_no_start, why_not

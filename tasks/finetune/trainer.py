@@ -32,8 +32,8 @@ from ..common.core.files import whole_file
 from ..common.core.progress import progress, say
 from ..common.data.task import MAIN
 from ..common.engines.openvino import cpu_has_fast_bf16
-from ..common.heads.heads import LinearHead
-from ..common.scoring.metrics import loss, main_figure
+from ..common.heads.linear import LinearHead
+from ..common.scoring.main_metric import loss, main_figure
 from . import batchnorm_folding, mixing
 from .auto_rules import Plan
 from .loss import Goal

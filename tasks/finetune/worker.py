@@ -16,7 +16,8 @@ from ..common.core.errors import GraftError
 from ..common.core.paths import Paths
 from ..common.core.sections import parse_section, read_params
 from ..common.data.feature_set import read_pack
-from ..common.heads.heads import LinearHead, load_head
+from ..common.heads.linear import LinearHead
+from ..common.heads.load import load_head
 from .decision import why_no_start
 from .params import FinetuneParams
 from .session import Job

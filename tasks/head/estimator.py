@@ -18,8 +18,8 @@ import numpy.typing as npt
 
 from ..common.core.errors import DataError
 from ..common.data.manifest import Task
-from ..common.heads.heads import Head, blocks
-from ..common.solvers.principal_axes import Matrix
+from ..common.data.matrix import Matrix
+from ..common.heads.base import Head, blocks
 
 Array = npt.NDArray[Any]
 Double = npt.NDArray[np.float64]

@@ -12,9 +12,10 @@ from dataclasses import replace
 import numpy as np
 
 from ..common.data.manifest import Task
-from ..common.heads.heads import NeighbourHead, blocks, unit_length
-from ..common.scoring.metrics import loss as loss_of
-from ..common.solvers.principal_axes import Matrix
+from ..common.data.matrix import Matrix
+from ..common.heads.base import blocks
+from ..common.heads.knn import NeighbourHead, unit_length
+from ..common.scoring.main_metric import loss as loss_of
 from .estimator import Array, Estimator, Examples, Rows, Trained, Walk, spread
 
 SAMPLE = 4096

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Literal
 
 from ..common.data.manifest import Task
-from ..common.heads.heads import Head, LinearHead
+from ..common.data.matrix import Matrix
+from ..common.heads.base import Head
+from ..common.heads.linear import LinearHead
 from ..common.solvers import logistic
 from ..common.solvers.blas import one_thread_a_product
-from ..common.solvers.principal_axes import Matrix
 from .estimator import Double, Estimator, Examples, Trained, Walk
 
 

@@ -18,8 +18,10 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from ..common.data.manifest import Task
-from ..common.heads.heads import Head, MlpHead, blocks
-from ..common.solvers.principal_axes import Matrix, standard
+from ..common.data.matrix import Matrix
+from ..common.heads.base import Head, blocks
+from ..common.heads.mlp import MlpHead
+from ..common.solvers.principal_axes import standard
 from .estimator import Estimator, Examples, Trained, Walk
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.optimize import minimize
 
 from ..common.data.manifest import Task
-from ..common.heads.heads import link
+from ..common.heads.base import link
 from .estimator import Array, Double
 
 TOLERANCE = 1e-7

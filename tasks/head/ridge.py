@@ -33,10 +33,12 @@ import numpy.typing as npt
 
 from ..common.core.cores import cores
 from ..common.data.manifest import Task
-from ..common.heads.heads import Head, LinearHead, blocks, link
-from ..common.scoring.metrics import loss as loss_of
+from ..common.data.matrix import Matrix
+from ..common.heads.base import Head, blocks, link
+from ..common.heads.linear import LinearHead
+from ..common.scoring.main_metric import loss as loss_of
 from ..common.solvers.blas import one_thread_a_product
-from ..common.solvers.principal_axes import Matrix, rotate
+from ..common.solvers.principal_axes import rotate
 from .estimator import Array, Double, Estimator, Examples, Trained, Walk, spread
 from .platt import fit_logits
 

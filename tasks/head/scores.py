@@ -8,8 +8,8 @@ from typing import Literal
 import numpy as np
 
 from ..common.data.manifest import Task
-from ..common.heads.heads import decide
-from ..common.scoring.metrics import loss as loss_of
+from ..common.heads.base import decide
+from ..common.scoring.main_metric import loss as loss_of
 from .estimator import Array, Double
 
 Select = Literal["log_loss", "accuracy", "rmse"]

@@ -10,8 +10,8 @@ import numpy as np
 
 from ..common.core.errors import GraftError
 from ..common.data.manifest import Task
-from ..common.heads.heads import Head
-from ..common.solvers.principal_axes import Matrix
+from ..common.data.matrix import Matrix
+from ..common.heads.base import Head
 from .estimator import Array, Double, Examples, Walk
 from .scores import Score, Select
 

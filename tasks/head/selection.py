@@ -11,7 +11,7 @@ from ..common.core.errors import DataError, ParamsError
 from ..common.core.progress import progress
 from ..common.data.feature_set import Learnable, Pack, Rows
 from ..common.data.manifest import Task
-from ..common.heads.heads import Head
+from ..common.heads.base import Head
 from ..common.solvers.folds import assign, units_of
 from .class_weights import check_class_weight, weigh
 from .estimator import Examples, accept, check_finite

@@ -13,8 +13,8 @@ from ..common.core.progress import say
 from ..common.core.record import Record
 from ..common.data.feature_set import Pack, read_pack
 from ..common.data.manifest import Task, write_table
+from ..common.heads.base import Head
 from ..common.heads.calibration import FILE, Calibration
-from ..common.heads.heads import Head
 from ..common.scoring.temperature import calibrate, check_promise, check_task, summary
 from .params import HeadParams
 from .search import Tried

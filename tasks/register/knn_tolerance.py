@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..common.heads.calibration import Calibration
-from ..common.heads.heads import NeighbourHead, unit_length
+from ..common.heads.knn import NeighbourHead, unit_length
 
 Floats = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]

@@ -10,8 +10,8 @@ from typing import Any
 
 from ..common.backbones.graph import Graph
 from ..common.core.files import write_json
+from ..common.heads.base import Head
 from ..common.heads.calibration import Calibration
-from ..common.heads.heads import Head
 
 MODULES = (
     "__init__.py",
@@ -25,8 +25,13 @@ MODULES = (
     "common/engines/openvino.py",
     "common/core/errors.py",
     "common/core/files.py",
-    "common/heads/heads.py",
+    "common/heads/base.py",
+    "common/heads/knn.py",
+    "common/heads/linear.py",
+    "common/heads/load.py",
+    "common/heads/mlp.py",
     "common/images/decode.py",
+    "common/images/transform.py",
     "register/__init__.py",
     "register/serving.py",
 )

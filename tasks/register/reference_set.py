@@ -16,7 +16,7 @@ from ..common.core.files import read_json, write_json
 from ..common.core.progress import progress
 from ..common.engines.openvino import Engine, Features
 from ..common.feature_cache.segments import Ids
-from ..common.images.decode import EvalTransform, load
+from ..common.images.transform import EvalTransform, load
 
 NAME = "reference"
 

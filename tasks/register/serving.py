@@ -21,9 +21,11 @@ from PIL import Image
 
 from ..common.core.files import read_json
 from ..common.engines.openvino import Engine
+from ..common.heads.base import decide
 from ..common.heads.calibration import Calibration
-from ..common.heads.heads import decide, load_head
-from ..common.images.decode import EvalTransform, Pixels, decode_bands
+from ..common.heads.load import load_head
+from ..common.images.decode import Pixels, decode_bands
+from ..common.images.transform import EvalTransform
 
 _PREDICTS = {
     "classification": ("label", "score", "probabilities"),

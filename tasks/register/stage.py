@@ -20,7 +20,7 @@ from ..common.core.paths import Paths
 from ..common.core.progress import say
 from ..common.core.record import Record
 from ..common.data.feature_set import Pack, read_pack
-from ..common.heads.heads import NeighbourHead
+from ..common.heads.knn import NeighbourHead
 from .knn_tolerance import bounds
 from .package import write_package
 from .params import RegisterParams

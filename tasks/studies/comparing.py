@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..common.data.task import MAIN, Task
-from ..common.scoring.metrics import main_figures
+from ..common.scoring.main_metric import main_figures
 
 Floats = npt.NDArray[np.float64]
 

@@ -16,7 +16,7 @@ from tasks.common.core.record import Record
 from tasks.common.data.feature_set import read_pack
 from tasks.common.data.manifest import read_channels, read_manifest
 from tasks.common.engines.openvino import Engine
-from tasks.common.images.decode import load
+from tasks.common.images.transform import load
 from tasks.register.serving import ImageClassifier
 
 LEVELS = {"dark": 60, "middle": 120, "bright": 190}

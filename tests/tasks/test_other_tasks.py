@@ -14,8 +14,9 @@ from tasks.common.core.paths import STAGES, Paths
 from tasks.common.core.record import Record
 from tasks.common.data.feature_set import read_pack
 from tasks.common.data.task import LOSS, MAIN
-from tasks.common.heads.heads import LinearHead, load_head
-from tasks.common.scoring.metrics import loss
+from tasks.common.heads.linear import LinearHead
+from tasks.common.heads.load import load_head, load_linear_head
+from tasks.common.scoring.main_metric import loss
 from tasks.register.serving import ImageClassifier
 
 DRAW = {"multilabel": draw_shapes, "regression": draw_turned}
@@ -122,7 +123,7 @@ def test_a_package_that_says_something_else_is_refused(project, tmp_path, run_st
     shutil.copytree(project.paths.root, paths.root)
     chosen = read_json(paths.finetune / "decision.json")["chosen"]
     folder = paths.head if chosen == "head" else paths.finetune
-    head = LinearHead.load(folder)
+    head = load_linear_head(folder)
     LinearHead(head.weight, head.bias + 1, head.classes, head.task).save(folder)
     with pytest.raises(GraftError, match=r"does not predict what evaluate saw[\s\S]*\.png"):
         run_stage("register", paths)

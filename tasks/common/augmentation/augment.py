@@ -14,7 +14,8 @@ import albumentations as A
 import numpy as np
 
 from ..core.errors import ParamsError
-from ..images.decode import EvalTransform, Pixels, decode_bands, pixels_of, still_readable
+from ..images.decode import Pixels, decode_bands, pixels_of, still_readable
+from ..images.transform import EvalTransform
 from .recipe import CLASS, Recipe
 
 REFLECT = 4

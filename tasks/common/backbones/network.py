@@ -11,12 +11,12 @@ import timm
 import torch
 
 from ..core.errors import ParamsError, WeightsError, nearest
-from ..images.decode import EvalTransform
+from ..images.transform import EvalTransform
 from . import caches, fetch, keras
 from .adapt import adapt, check_input, over_channels
 from .catalogue import KERAS_FILES, entry_of
-from .spec import AS_TRAINED, Form, Spec, check_same, libraries
-from .weights import WeightsSource, fit_state, read_checkpoint, read_state
+from .spec import AS_TRAINED, Form, Spec, libraries
+from .weights import WeightsSource, check_same, fit_state, read_checkpoint, read_state
 
 
 def create(backbone: str, source: WeightsSource, form: Form = AS_TRAINED, seed: int = 0) -> torch.nn.Module:

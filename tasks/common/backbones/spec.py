@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Literal
 
-from ..images.decode import EvalTransform
-from .weights import WeightsSource, changed
+from ..images.transform import EvalTransform
 
 Output = Literal["pre_logits", "pooled", "logits"]
 
@@ -67,11 +66,3 @@ class Spec:
 def libraries() -> dict[str, str]:
     """The versions that decide what a network computes."""
     return {name: version(name) for name in ("torch", "timm", "openvino")}
-
-
-def check_same(spec: Spec, weights_sha256: str, source: WeightsSource) -> None:
-    """Raises:
-    WeightsError: the weights are not those of `spec` any more.
-    """
-    if spec.weights_sha256 != weights_sha256:
-        raise changed(spec.backbone, source, weights_sha256, spec.weights_sha256)

@@ -19,7 +19,7 @@ from .catalogue import CATALOGUE, KERAS_FILES, Entry, KerasFile, entry_of
 if TYPE_CHECKING:
     import torch
 
-    from .spec import Output
+    from .spec import Output, Spec
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 
@@ -154,6 +154,14 @@ def changed(backbone: str, source: WeightsSource, found: str, expected: str) -> 
         allowed=expected,
         todo="restore them, or run `dvc repro --force features`",
     )
+
+
+def check_same(spec: Spec, weights_sha256: str, source: WeightsSource) -> None:
+    """Raises:
+    WeightsError: the weights are not those of `spec` any more.
+    """
+    if spec.weights_sha256 != weights_sha256:
+        raise changed(spec.backbone, source, weights_sha256, spec.weights_sha256)
 
 
 def at_hand(backbone: str, folder: Path) -> WeightsSource | None:

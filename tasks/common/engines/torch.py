@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from ..core.cores import cores
-from ..images.decode import EvalTransform, Pixels
+from ..images.decode import Pixels
+from ..images.transform import EvalTransform
 from .openvino import Features, Precision
 
 BATCH = 64

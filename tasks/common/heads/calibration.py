@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..core.files import read_json, write_json
-from .heads import blocks, softmax
+from .base import blocks, softmax
 
 Floats = npt.NDArray[np.float64]
 

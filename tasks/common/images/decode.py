@@ -7,12 +7,9 @@ timm is imported, so that a packaged model needs neither.
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,27 +20,25 @@ from ..core.errors import DataError
 Pixels = npt.NDArray[np.uint8]
 """uint8, shape (H, W, C); RGB where C is 3."""
 
+
 Picture = tuple[Image.Image, ...]
 """An upright image of 8 bits: one RGB image for three channels, otherwise a grey image a channel."""
+
 
 BACKGROUND = (255, 255, 255)
 """What shows through transparent pixels."""
 
-_REACH = {Image.Resampling.BICUBIC: 2, Image.Resampling.LANCZOS: 3}
+
+REACH = {Image.Resampling.BICUBIC: 2, Image.Resampling.LANCZOS: 3}
 """Half the width of a filter, in pixels of the smaller image."""
+
 
 _RAW_MODES = ("LA", "RGBA", "RGBX", "CMYK")
 """PIL's modes whose bands may be taken as they are: none is an index into a palette, none multiplied by another."""
 
+
 _ARRAY = b"\x93NUMPY"
 """How a .npy file begins."""
-
-_INTERPOLATIONS = {
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-    "nearest": Image.Resampling.NEAREST,
-}
 
 
 class UnreadableImage(ValueError):
@@ -153,157 +148,6 @@ def _deep_grey_to_rgb(image: Image.Image) -> Image.Image:
     if values.max(initial=0) > 255:
         values = values // 256
     return Image.fromarray(values.clip(0, 255).astype(np.uint8), "L").convert("RGB")
-
-
-@dataclass(frozen=True)
-class EvalTransform:
-    """The geometry and normalisation with which a network was trained to be evaluated, as `timm.data` defines it.
-
-    Attributes:
-        height, width: the network's input, in pixels.
-        crop_pct: the share of the resized image that the crop keeps.
-        crop_mode: `center` keeps the aspect and crops, `squash` does not keep it, `border` pads.
-        interpolation: `bilinear`, `bicubic`, `lanczos` or `nearest`, antialiased when it makes smaller.
-        mean, std: of each of the C channels, on a scale from 0 to 1.
-    """
-
-    height: int
-    width: int
-    crop_pct: float
-    crop_mode: str
-    interpolation: str
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> EvalTransform:
-        return cls(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
-
-    @property
-    def channels(self) -> int:
-        return len(self.mean)
-
-    def __call__(self, *picture: Image.Image) -> Pixels:
-        """The pixels of the crop, not yet normalised: uint8 of shape (height, width, C).
-
-        Args:
-            picture: an RGB image, or a grey one a channel, each of which is resized by itself: PIL would multiply the
-                bands of an RGBA image by the last one.
-        """
-        fill = [round(255 * value) if self.crop_mode == "border" else 0 for value in self.mean]
-        if len(picture) == 1:
-            return pixels_of([self._crop(picture[0], tuple(fill))])
-        return pixels_of([self._crop(band, (value,)) for band, value in zip(picture, fill, strict=True)])
-
-    def _crop(self, image: Image.Image, fill: tuple[int, ...]) -> Image.Image:
-        size = self.resized(*image.size)
-        if (
-            self.crop_mode == "center"
-            and self.resampling in _REACH
-            and size[0] >= self.width
-            and size[1] >= self.height
-        ):
-            return _resized_crop(image, size, self.width, self.height, self.resampling)
-        return _center_crop(image.resize(size, self.resampling), self.width, self.height, fill)
-
-    @property
-    def resampling(self) -> Image.Resampling:
-        return _INTERPOLATIONS[self.interpolation]
-
-    def resized(self, width: int, height: int) -> tuple[int, int]:
-        """(width, height) to which an image of this size is resized before the crop.
-
-        timm's own rounding: the scale is floored, the long side truncated for a square input, rounded for others.
-        """
-        target_w, target_h = math.floor(self.width / self.crop_pct), math.floor(self.height / self.crop_pct)
-        if self.crop_mode == "squash":
-            return target_w, target_h
-        if self.crop_mode == "center" and target_w == target_h:
-            return self._short_side(width, height, target_h)
-        pick = max if self.crop_mode == "border" else min
-        ratio = pick(height / target_h, width / target_w)
-        return round(width / ratio), round(height / ratio)
-
-    @staticmethod
-    def _short_side(width: int, height: int, target: int) -> tuple[int, int]:
-        if width <= height:
-            return target, int(target * height / width)
-        return int(target * width / height), target
-
-
-def _resized_crop(
-    image: Image.Image, size: tuple[int, int], width: int, height: int, resampling: Image.Resampling
-) -> Image.Image:
-    """The centre of `image` resized to `size`, computed without what the crop throws away.
-
-    A resize is two passes with rounding between them, so they are run in PIL's own order. What remains is that PIL
-    keeps a box's edges in float32: on 600 sizes the values differed in 0.01 %, by two grey levels at most.
-    """
-    across = _Span.of((size[0] - width) / 2.0, width, image.width, size[0], _REACH[resampling])
-    down = _Span.of((size[1] - height) / 2.0, height, image.height, size[1], _REACH[resampling])
-    part = image.crop((across.first, down.first, across.last, down.last))
-
-    def horizontal(part: Image.Image) -> Image.Image:
-        return part.resize((width, part.height), resampling, box=(across.start, 0, across.end, part.height))
-
-    def vertical(part: Image.Image) -> Image.Image:
-        return part.resize((part.width, height), resampling, box=(0, down.start, part.width, down.end))
-
-    lost_w, lost_h = image.width - size[0], image.height - size[1]
-    if _VERTICAL_FIRST and lost_h > max(0, 2 * lost_w):
-        return horizontal(vertical(part))
-    return vertical(horizontal(part))
-
-
-@dataclass(frozen=True)
-class _Span:
-    """Along one side, what a crop needs of the image.
-
-    Attributes:
-        first, last: the pixels that take part.
-        start, end: the crop's edges, from `first` on.
-    """
-
-    first: int
-    last: int
-    start: float
-    end: float
-
-    @classmethod
-    def of(cls, offset: float, count: int, length: int, resized: int, reach: int) -> _Span:
-        scale, left = length / resized, round(offset)
-        margin = reach * max(scale, 1.0) + 1
-        first, last = max(0, math.floor(left * scale - margin)), min(length, math.ceil((left + count) * scale + margin))
-        return cls(first, last, left * scale - first, (left + count) * scale - first)
-
-
-def _vertical_pass_comes_first() -> bool:
-    """Whether this Pillow resizes vertically first where that throws away more than twice as much (from 13.0 on)."""
-    busy = (np.arange(960) * 7919 % 251).astype(np.uint8).reshape(40, 8, 3)
-    image, bicubic = Image.fromarray(busy), Image.Resampling.BICUBIC
-    return image.resize((6, 9), bicubic).tobytes() == image.resize((8, 9), bicubic).resize((6, 9), bicubic).tobytes()
-
-
-_VERTICAL_FIRST = _vertical_pass_comes_first()
-
-
-def _center_crop(image: Image.Image, width: int, height: int, fill: tuple[int, ...]) -> Image.Image:
-    if image.width < width or image.height < height:
-        padded = Image.new(image.mode, (max(image.width, width), max(image.height, height)), fill)
-        padded.paste(image, ((padded.width - image.width) // 2, (padded.height - image.height) // 2))
-        image = padded
-    left, top = round((image.width - width) / 2.0), round((image.height - height) / 2.0)
-    return image.crop((left, top, left + width, top + height))
-
-
-def load(path: Path, transform: EvalTransform) -> Pixels:
-    """A file as the network sees it: uint8, shape (height, width, C).
-
-    Raises:
-        DataError: the file is gone or damaged since the preprocess stage checked it.
-    """
-    with still_readable(path):
-        return transform(*decode_bands(path, transform.channels))
 
 
 @contextmanager

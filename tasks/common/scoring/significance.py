@@ -9,7 +9,7 @@ import numpy.typing as npt
 from scipy.special import bdtr
 
 from ..data.task import Task
-from .metrics import main_figures
+from .main_metric import main_figures
 
 RESAMPLES = 2000
 """Of the images, for a paired bootstrap."""

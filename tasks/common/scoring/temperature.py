@@ -20,9 +20,9 @@ import numpy.typing as npt
 
 from ..core.errors import GraftError, ParamsError
 from ..data.manifest import Task
+from ..heads.base import blocks, softmax
 from ..heads.calibration import TINY, Calibration, log_of, two_way
-from ..heads.heads import blocks, softmax
-from . import metrics
+from . import classification
 from .selective import promise
 
 Floats = npt.NDArray[np.float64]
@@ -66,8 +66,8 @@ def calibrate(
     after = two_way(after_NK) if each else after_NK
     figures: dict[str, Any] = {
         "images": len(p_NK),
-        "log_loss_before": metrics.log_loss(p, y, weight),
-        "log_loss": metrics.log_loss(after, y, weight),
+        "log_loss_before": classification.log_loss(p, y, weight),
+        "log_loss": classification.log_loss(after, y, weight),
         "calibration_error_before": calibration_error(p, y),
         "calibration_error": calibration_error(after, y),
     }
@@ -142,7 +142,7 @@ def _slope(a: float, p_NK: Floats, y_N: Ints, weight_N: Floats, zero: float) -> 
 
 
 def calibration_error(p_NK: Floats, y_N: Ints) -> float:
-    return metrics.expected_calibration_error(metrics.reliability(p_NK, y_N, BINS))
+    return classification.expected_calibration_error(classification.reliability(p_NK, y_N, BINS))
 
 
 def _questions(p_NK: Floats, y_NK: Floats, weight_N: Floats) -> tuple[Floats, Ints, Floats]:

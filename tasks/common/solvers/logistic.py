@@ -30,8 +30,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..core.cores import cores
+from ..data.matrix import Matrix
 from .blas import one_thread_a_product
-from .principal_axes import Basis, Matrix, rotate, take
+from .principal_axes import Basis, rotate, take
 
 Floats = npt.NDArray[np.float64]
 Singles = npt.NDArray[np.float32]

@@ -10,39 +10,37 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from weakref import WeakValueDictionary
 
 import numpy as np
 import numpy.typing as npt
 
 from ..core.errors import GraftError
+from ..data.matrix import Matrix
 
 Floats = npt.NDArray[np.float64]
+
+
 Singles = npt.NDArray[np.float32]
+
 
 BLOCK = 2048
 """Rows that a thread holds in memory at once, beside the result."""
+
 
 IN_MEMORY = 2 * 2**30
 """Bytes of rotated rows in memory, of all problems that are worked on at once: what would be more goes into a file,
 where a folder for it is given."""
 
+
 SAMPLE, BLOCKS = 8, 8
 """Rows for each feature from which the axes are found, and blocks that they come from at least. The axes order the work
 and make the first guess of the Hessian: they change how fast a solution is found, but not which."""
 
+
 _IN_USE: WeakValueDictionary[int, Singles] = WeakValueDictionary()
 """Rotated rows in memory that somebody still holds."""
-
-
-class Matrix(Protocol):
-    """Rows by slices: an array, or `pack.Learnable`, which reads them from the disk."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-
-    def __getitem__(self, rows: slice, /) -> npt.NDArray[Any]: ...
 
 
 @dataclass(frozen=True)

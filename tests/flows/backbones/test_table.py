@@ -59,7 +59,7 @@ def test_frozen_and_tuned_weights_are_told_apart(rows: list[table.Row]) -> None:
 
 def test_what_timm_says_is_remembered(remembered: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    monkeypatch.setattr("tasks.common.backbones.anatomy.facts_of", lambda name: asked.append(name) or {})
+    monkeypatch.setattr("flows.backbones.anatomy.facts_of", lambda name: asked.append(name) or {})
 
     assert table.rows_of(["ResNet50"], remembered)[0]["features"] == 2048
     assert asked == []

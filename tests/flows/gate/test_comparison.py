@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 from projects import Project, Rerun
 
-from flows.gate.comparison import contest, data_checks, why_incomparable
+from flows.gate.comparison import contest, why_incomparable
+from flows.gate.data_checks import data_checks
 from flows.registry.models import fetched_package, find_version
 from flows.tracking.tracker import Tracker
 from tasks.common.core.files import read_json, write_json

@@ -17,8 +17,8 @@ from projects import Project, draw, draw_classes
 
 from flows.ingest import importing
 from flows.ingest.importing import import_images, import_sample, plan_import
-from flows.versioning import git
-from flows.versioning.git import raw_hash
+from flows.versioning import dvc
+from flows.versioning.dvc import raw_hash
 from tasks.common.core.errors import DataError, GraftError
 from tasks.preprocess.scan import scan
 
@@ -42,14 +42,14 @@ def dvc_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """DVC in this very process, where it need not start anew for each import; if it fails, a real one says why."""
     from dvc.cli import main
 
-    in_a_process = git.dvc
+    in_a_process = dvc.dvc
 
-    def dvc(root: Path, words: Sequence[str], doing: str) -> str:
+    def called_here(root: Path, words: Sequence[str], doing: str) -> str:
         with contextlib.chdir(root):
             failed = main(list(words))
         return in_a_process(root, words, doing) if failed else ""
 
-    monkeypatch.setattr(git, "dvc", dvc)
+    monkeypatch.setattr(dvc, "dvc", called_here)
 
 
 @pytest.fixture

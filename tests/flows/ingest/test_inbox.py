@@ -11,7 +11,7 @@ from projects import Project, draw, draw_classes, make_project
 
 from flows.ingest import inbox as inbox_module
 from flows.ingest.inbox import take_over
-from flows.versioning.git import raw_listing
+from flows.versioning.dvc import raw_listing
 from tasks.common.core.errors import DataError, GraftError
 from tasks.common.core.files import read_json
 from tasks.preprocess.scan import list_files

@@ -20,7 +20,7 @@ from flows.lineage import environment, package_diff, rebuild
 from flows.lineage.executions import Records
 from flows.lineage.provenance import recipe_of
 from flows.runtime import processes
-from flows.versioning import git
+from flows.versioning import dvc, hashes
 from tasks.common.core.errors import GraftError
 from tasks.common.core.files import read_json, write_json
 
@@ -40,7 +40,7 @@ def test_a_version_is_made_again_with_equal_figures_and_leaves_no_trace(project:
     project.dvc("remote", "add", "--default", "store", str(tmp_path / "remote"))
     project.dvc("push")
     project.git("commit", "--all", "--quiet", "--message", "remote")
-    cached(project, git.raw_hash(project.root)).unlink()
+    cached(project, dvc.raw_hash(project.root)).unlink()
     runs, status = len(project.runs()), project.git("status", "--porcelain")
 
     told = json.loads(project.graft_here("rebuild", "graft@champion", "--json").stdout)
@@ -106,7 +106,7 @@ def test_a_commit_that_is_not_in_the_repository_is_refused(project: Project) -> 
 
 
 def test_images_that_are_neither_in_cache_nor_remote_are_refused(project: Project) -> None:
-    raw = git.raw_hash(project.root)
+    raw = dvc.raw_hash(project.root)
     cached(project, raw).unlink()
 
     with pytest.raises(GraftError, match="neither in DVC's cache") as refusal:
@@ -160,10 +160,10 @@ def test_another_environment_than_the_two_is_refused(finished: Project) -> None:
 def test_git_and_the_disk_give_the_same_hashes(finished: Project) -> None:
     paths = ["tasks/head", "tasks/common/core/files.py", "tasks/none.py"]
 
-    found = git.tree_hashes(finished.root, "HEAD", paths)
+    found = hashes.tree_hashes(finished.root, "HEAD", paths)
 
-    assert found["tasks/head"] == git.tree_hash(finished.root / "tasks" / "head")
-    assert found["tasks/common/core/files.py"] == git.tree_hash(finished.root / "tasks" / "common" / "files.py")
+    assert found["tasks/head"] == hashes.tree_hash(finished.root / "tasks" / "head")
+    assert found["tasks/common/core/files.py"] == hashes.tree_hash(finished.root / "tasks" / "common" / "files.py")
     assert found["tasks/none.py"] == ""
 
 

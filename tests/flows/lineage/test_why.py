@@ -10,7 +10,7 @@ from projects import Project, Rerun, draw, wait_for
 
 from flows.lineage.why import Explanation, StageExplanation, explain
 from flows.status.image_diff import ImageChanges
-from flows.versioning.git import raw_hash
+from flows.versioning.dvc import raw_hash
 from tasks.common.core.errors import GraftError
 from tasks.common.core.paths import STAGES
 

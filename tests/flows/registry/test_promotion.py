@@ -22,7 +22,7 @@ from flows.registry.models import aliases_of, fetched_model, fetched_package, fi
 from flows.retrain.flow import Place, _decide
 from flows.retrain.worktree import Workspace
 from flows.tracking.tracker import Tracker
-from flows.versioning import git
+from flows.versioning import dvc
 from tasks.common.core.errors import GraftError, TransientError
 
 
@@ -182,7 +182,7 @@ def test_the_digest_is_found_in_the_stages_run_the_ledger_and_gits_history(
     (project.root / ledger.FILE).unlink()
     assert integrity.at_hand(project.root) == {second: digests[1]}
     assert integrity.in_history(project.root, first) == digests[0], "the commit of the first run names it"
-    object_ = git.cached_file(project.root, finished.lock()["runs/register.json"])
+    object_ = dvc.cached_file(project.root, finished.lock()["runs/register.json"])
     assert object_ is not None
     object_.chmod(0o644)
     object_.write_text(object_.read_text().replace(digests[0], "sha256:forged"))

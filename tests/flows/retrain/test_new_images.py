@@ -10,7 +10,7 @@ from projects import Project, draw, draw_classes, made_repository, make_project
 from flows.retrain.new_images import bring_new
 from flows.retrain.worktree import Workspace, prepare
 from flows.runtime.params import RetrainParams
-from flows.versioning.git import listing_of, raw_hash
+from flows.versioning.dvc import listing_of, raw_hash
 from tasks.common.core.errors import DataError, GraftError
 
 

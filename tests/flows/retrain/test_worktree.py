@@ -11,7 +11,8 @@ from flows.retrain.lock import REF, Lost, alone
 from flows.retrain.publish import publish
 from flows.retrain.worktree import OWN_BRANCH, committed_params, prepare, repository
 from flows.runtime.params import RetrainParams
-from flows.versioning.git import cache_folder, dvc_remote_addresses, git, git_state
+from flows.versioning.dvc import cache_folder, dvc_remote_addresses
+from flows.versioning.git import git, git_state
 from tasks.common.core.errors import GraftError, TransientError
 
 PARAMS = RetrainParams()

@@ -150,7 +150,7 @@ def running(process: psutil.Process, stage: str) -> bool:
 
 
 def outs_there(project: Project) -> dict[str, str]:
-    from flows.versioning.git import tree_hash
+    from flows.versioning.hashes import tree_hash
 
     return {out: tree_hash(project.root / out) for out in SETTLED if (project.root / out).exists()}
 

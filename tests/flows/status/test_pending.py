@@ -17,7 +17,7 @@ from projects import Project, draw, draw_classes
 
 from flows.status.image_diff import ImageChanges, images_between
 from flows.status.pending import Changes, pending, pending_here
-from flows.versioning.git import raw_hash
+from flows.versioning.dvc import raw_hash
 from tasks.common.core.errors import GraftError
 from tasks.common.core.paths import STAGES
 from tasks.common.data.task import Task

@@ -12,7 +12,7 @@ from projects import wait_for
 
 from flows.lineage.trace import trace
 from flows.tracking.tracker import REUSED, Tracker, _key, flatten
-from flows.versioning.git import raw_hash
+from flows.versioning.dvc import raw_hash
 from tasks.common.core.files import sha256
 from tasks.common.core.paths import STAGES
 from tasks.common.core.record import Record

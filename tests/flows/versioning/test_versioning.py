@@ -8,7 +8,9 @@ import pytest
 import yaml
 from projects import Project, draw
 
-from flows.versioning.git import GitState, git, git_state, raw_hash, raw_hashes, raw_listing, stage_files, tree_hash
+from flows.versioning.dvc import raw_hash, raw_hashes, raw_listing, stage_files
+from flows.versioning.git import GitState, git, git_state
+from flows.versioning.hashes import tree_hash
 from tasks.common.core.errors import DataError, GraftError
 from tasks.common.core.files import md5
 

@@ -11,8 +11,9 @@ from tasks.common.core.paths import Paths
 from tasks.common.data.feature_set import read_pack
 from tasks.common.engines.openvino import Engine
 from tasks.common.heads.calibration import Calibration
-from tasks.common.heads.heads import LinearHead
-from tasks.common.images.decode import EvalTransform, load
+from tasks.common.heads.linear import LinearHead
+from tasks.common.heads.load import load_linear_head
+from tasks.common.images.transform import EvalTransform, load
 
 
 def predictions(paths):
@@ -22,7 +23,7 @@ def predictions(paths):
 @pytest.fixture
 def often_wrong(paths):
     """A head that is sure of the first class, surer of some images than of others."""
-    head = LinearHead.load(paths.head)
+    head = load_linear_head(paths.head)
     LinearHead(head.weight * 0.01, np.float32([2, 0, 0]), head.classes).save(paths.head)
     return paths
 
@@ -34,7 +35,7 @@ def test_only_test_images_are_predicted_and_all_of_them(finished_paths):
 
 def test_a_prediction_is_the_heads_calibrated(finished_paths):
     pack, table = read_pack(finished_paths.features), predictions(finished_paths)
-    head_NK = LinearHead.load(finished_paths.head).predict_proba(pack.stored_ND[pack.rows("test")])
+    head_NK = load_linear_head(finished_paths.head).predict_proba(pack.stored_ND[pack.rows("test")])
     p_NK = Calibration.load(finished_paths.head).apply(head_NK)
     assert not np.array_equal(p_NK, head_NK)
     assert np.allclose(table[["p_blue", "p_green", "p_red"]].to_numpy(), p_NK)
@@ -112,7 +113,7 @@ def test_a_table_of_another_task_has_columns_and_no_rows(finished_paths, name):
 def withholding(often_wrong):
     """A head that abstains from about half of the test images."""
     pack = read_pack(often_wrong.features)
-    p_NK = LinearHead.load(often_wrong.head).predict_proba(pack.stored_ND[pack.rows("test")])
+    p_NK = load_linear_head(often_wrong.head).predict_proba(pack.stored_ND[pack.rows("test")])
     threshold = float(np.median(Calibration(temperature=2.0).apply(p_NK).max(axis=1)))
     Calibration(temperature=2.0, threshold=threshold, max_error=0.2, confidence=0.9).save(often_wrong.head)
     return often_wrong
@@ -183,12 +184,12 @@ def test_the_fine_tuned_candidate_is_its_own_graph_and_head(tuned, run_stage):
     table = predictions(tuned)
     pixels = np.stack([load(tuned.raw / path, EvalTransform.from_dict(transform)) for path in table["path"]])
     features_ND = Engine(tuned.finetune / "graph" / "graph.xml")(pixels)
-    expected = Calibration.load(tuned.finetune).apply(LinearHead.load(tuned.finetune).predict_proba(features_ND))
+    expected = Calibration.load(tuned.finetune).apply(load_linear_head(tuned.finetune).predict_proba(features_ND))
     assert np.allclose(table[["p_blue", "p_green", "p_red"]].to_numpy(), expected, atol=1e-4)
 
 
 def test_the_choice_does_not_follow_the_test_figures(tuned, run_stage):
-    head = LinearHead.load(tuned.finetune)
+    head = load_linear_head(tuned.finetune)
     LinearHead(-head.weight, -head.bias, head.classes).save(tuned.finetune)
     metrics = run_stage("evaluate", tuned).metrics
     assert metrics["candidates"]["finetune"]["accuracy"] < metrics["candidates"]["head"]["accuracy"]

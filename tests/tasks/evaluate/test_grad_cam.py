@@ -8,7 +8,9 @@ from torch import nn
 
 from tasks.common.backbones import network
 from tasks.common.backbones.spec import Form
-from tasks.common.heads.heads import LinearHead, MlpHead, NeighbourHead
+from tasks.common.heads.knn import NeighbourHead
+from tasks.common.heads.linear import LinearHead
+from tasks.common.heads.mlp import MlpHead
 from tasks.evaluate.grad_cam import NoMaps, heat_maps, look_into, one_thread
 
 

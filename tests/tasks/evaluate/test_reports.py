@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from tasks.common.heads.calibration import Calibration
-from tasks.common.scoring import metrics as figures
+from tasks.common.scoring import classification
+from tasks.common.scoring.multilabel import several_log_loss
 from tasks.evaluate import multilabel, regression
 from tasks.evaluate import predictions as outcome
 from tasks.evaluate.page import report_page
@@ -82,7 +83,7 @@ def test_calibration_of_several_classes_is_of_each_answer_by_itself(several):
     _, metrics = metrics_of(multilabel, several, "multilabel")
     assert metrics["log_loss_before"] == pytest.approx(metrics["log_loss"])
     assert metrics["calibration_error_before"] == pytest.approx(metrics["calibration_error"])
-    assert metrics["log_loss"] == pytest.approx(figures.several_log_loss(P, TARGET))
+    assert metrics["log_loss"] == pytest.approx(several_log_loss(P, TARGET))
 
 
 def test_the_page_of_several_classes_tells_their_figures(several):
@@ -168,10 +169,12 @@ def test_the_table_of_numbers_has_a_row_an_image(numbers, tmp_path):
 
 def test_the_reliability_is_computed_once_for_figures_pictures_and_tables(several, tmp_path, monkeypatch):
     asked = []
-    counted = lambda *values: asked.append(values) or figures.reliability(*values)  # noqa: E731
+    counted = lambda *values: asked.append(values) or classification.reliability(*values)  # noqa: E731
     monkeypatch.setattr(outcome, "reliability", counted)
     predictions, metrics = metrics_of(multilabel, several, "multilabel")
     multilabel.tabulate(several, predictions, PARAMS, tmp_path)
     assert len(asked) == 2  # after calibration and before
     table = pd.read_csv(tmp_path / "reliability.csv")
-    assert metrics["calibration_error"] == pytest.approx(figures.expected_calibration_error(table.to_dict("records")))
+    assert metrics["calibration_error"] == pytest.approx(
+        classification.expected_calibration_error(table.to_dict("records"))
+    )

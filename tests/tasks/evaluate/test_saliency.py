@@ -13,10 +13,12 @@ from tasks.common.core.files import read_json, write_json
 from tasks.common.data.feature_set import read_pack
 from tasks.common.engines.openvino import Engine
 from tasks.common.heads.calibration import Calibration
-from tasks.common.heads.heads import MlpHead, NeighbourHead, load_head
-from tasks.evaluate.plots import overlaid
+from tasks.common.heads.knn import NeighbourHead
+from tasks.common.heads.load import load_head
+from tasks.common.heads.mlp import MlpHead
 from tasks.evaluate.predictions import Outcome
-from tasks.evaluate.saliency import Look, Looks, chosen, draw_looks, look, looks_text
+from tasks.evaluate.saliency import Look, Looks, chosen, look, looks_text
+from tasks.evaluate.saliency_plot import draw_looks, overlaid
 
 CLASSES = ["ant", "bee", "cat"]
 

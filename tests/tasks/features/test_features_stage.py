@@ -16,7 +16,8 @@ from tasks.common.data.feature_set import read_pack
 from tasks.common.data.manifest import read_manifest, write_table
 from tasks.common.engines.openvino import BATCH, Engine
 from tasks.common.feature_cache.segments import FeatureCache, ids_of
-from tasks.common.images.decode import decode_bands, load
+from tasks.common.images.decode import decode_bands
+from tasks.common.images.transform import load
 
 
 def cache_folders(paths):

@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from tasks.common.augmentation.augment import Augment, named_recipe
-from tasks.common.images.decode import EvalTransform
+from tasks.common.images.transform import EvalTransform
 from tasks.finetune.augmented import VIEWS, augmented_sheet
 
 

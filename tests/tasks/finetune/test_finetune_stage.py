@@ -19,9 +19,10 @@ from tasks.common.data.feature_set import read_pack
 from tasks.common.engines.openvino import Engine
 from tasks.common.feature_cache.segments import count_images
 from tasks.common.heads.calibration import Calibration
-from tasks.common.heads.heads import LinearHead
-from tasks.common.images.decode import load
-from tasks.common.scoring.metrics import accuracy, log_loss
+from tasks.common.heads.linear import LinearHead
+from tasks.common.heads.load import load_linear_head
+from tasks.common.images.transform import load
+from tasks.common.scoring.classification import accuracy, log_loss
 from tasks.common.scoring.temperature import calibrate
 
 PROGRAM = """
@@ -37,7 +38,7 @@ sys.exit("torch" in sys.modules)
 @pytest.fixture
 def poor_paths(paths):
     """A project whose head has learned the opposite: there is something to gain."""
-    head = LinearHead.load(paths.head, "selected")
+    head = load_linear_head(paths.head, "selected")
     LinearHead(-head.weight, -head.bias, head.classes, head.task).save(paths.head, "selected")
     return paths
 
@@ -101,7 +102,7 @@ def test_auto_does_not_try_to_improve_on_a_head_without_a_mistake(paths, run_sta
 def test_the_score_of_the_frozen_head_is_that_of_the_head_that_has_not_seen_validation(finished_paths):
     pack = read_pack(finished_paths.features)
     val = pack.rows("val")
-    p_NK = LinearHead.load(finished_paths.head, "selected").predict_proba(pack.stored_ND[val])
+    p_NK = load_linear_head(finished_paths.head, "selected").predict_proba(pack.stored_ND[val])
     score = read_json(finished_paths.finetune / "decision.json")["validation"]["head"]
     assert score["accuracy"] == accuracy(p_NK, pack.labels(val))
     assert score["log_loss"] == pytest.approx(log_loss(p_NK, pack.labels(val)))
@@ -216,7 +217,7 @@ def test_graph_and_head_have_the_validation_score_of_the_decision(tuned_paths):
     graph = read_graph(tuned_paths.finetune / "graph")
     files = [tuned_paths.raw / path for path in pack.index["path"].iloc[val]]
     features_ND = Engine(graph.xml)(np.stack([load(file, graph.spec.transform) for file in files]))
-    p_NK = LinearHead.load(tuned_paths.finetune).predict_proba(features_ND)
+    p_NK = load_linear_head(tuned_paths.finetune).predict_proba(features_ND)
     score = read_json(tuned_paths.finetune / "decision.json")["validation"]["finetune"]
     assert accuracy(p_NK, pack.labels(val)) == score["accuracy"]
     assert log_loss(p_NK, pack.labels(val)) == pytest.approx(score["log_loss"], rel=1e-3)
@@ -297,7 +298,7 @@ def test_graph_and_head_of_the_last_stage_have_the_validation_score_of_the_decis
     val = pack.rows("val")
     graph = read_graph(staged_paths.finetune / "graph")
     files = [staged_paths.raw / path for path in pack.index["path"].iloc[val]]
-    p_NK = LinearHead.load(staged_paths.finetune).predict_proba(
+    p_NK = load_linear_head(staged_paths.finetune).predict_proba(
         Engine(graph.xml)(np.stack([load(file, graph.spec.transform) for file in files]))
     )
     score = read_json(staged_paths.finetune / "decision.json")["validation"]["finetune"]

@@ -3,9 +3,11 @@ import pytest
 import torch
 from torch import nn
 
-from tasks.common.heads.heads import LinearHead, sigmoid
-from tasks.common.images.decode import EvalTransform
-from tasks.common.scoring.metrics import main_figure, several_log_loss
+from tasks.common.heads.base import sigmoid
+from tasks.common.heads.linear import LinearHead
+from tasks.common.images.transform import EvalTransform
+from tasks.common.scoring.main_metric import main_figure
+from tasks.common.scoring.multilabel import several_log_loss
 from tasks.finetune.auto_rules import plan
 from tasks.finetune.inputs import normalised
 from tasks.finetune.loss import Goal

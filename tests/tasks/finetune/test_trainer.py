@@ -4,9 +4,9 @@ import torch
 from torch import nn
 
 from tasks.common.core.errors import GraftError
-from tasks.common.heads.heads import LinearHead
-from tasks.common.images.decode import EvalTransform
-from tasks.common.scoring.metrics import accuracy, log_loss
+from tasks.common.heads.linear import LinearHead
+from tasks.common.images.transform import EvalTransform
+from tasks.common.scoring.classification import accuracy, log_loss
 from tasks.finetune.auto_rules import plan
 from tasks.finetune.inputs import normalised
 from tasks.finetune.loss import Goal

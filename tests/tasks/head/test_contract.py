@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tasks.common.core.errors import DataError
-from tasks.common.heads.heads import load_head
+from tasks.common.heads.load import load_head
 from tasks.head.knn import NearestNeighbours
 from tasks.head.logistic import LogisticRegression
 from tasks.head.mlp import Mlp

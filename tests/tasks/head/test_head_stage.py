@@ -11,8 +11,8 @@ from tasks.common.core.paths import Paths
 from tasks.common.data.feature_set import read_pack
 from tasks.common.data.manifest import write_table
 from tasks.common.heads.calibration import Calibration
-from tasks.common.heads.heads import LinearHead, load_head
-from tasks.common.scoring.metrics import accuracy, log_loss
+from tasks.common.heads.load import load_head, load_linear_head
+from tasks.common.scoring.classification import accuracy, log_loss
 from tasks.common.scoring.temperature import calibrate
 
 
@@ -41,13 +41,13 @@ def unbalanced(paths):
 
 
 def test_colours_that_are_clearly_apart_are_told_apart(finished_paths):
-    pack, head = read_pack(finished_paths.features), LinearHead.load(finished_paths.head)
+    pack, head = read_pack(finished_paths.features), load_linear_head(finished_paths.head)
     rows = np.arange(len(pack.index))
     assert (head.predict_proba(pack.stored_ND).argmax(axis=1) == pack.labels(rows)).mean() > 0.9
 
 
 def test_the_classes_of_the_head_are_those_of_the_pack(finished_paths):
-    assert LinearHead.load(finished_paths.head).classes == ["blue", "green", "red"]
+    assert load_linear_head(finished_paths.head).classes == ["blue", "green", "red"]
 
 
 def test_a_second_run_gives_the_same_bytes(paths, run_stage, tree_bytes):
@@ -74,18 +74,18 @@ def test_the_head_never_sees_a_test_image(unbalanced, run_stage, tree_bytes):
 
 def test_the_refitted_head_learns_from_validation_images_and_the_selected_one_does_not(unbalanced, run_stage):
     run_stage("head", unbalanced, strengths=1)
-    final, selected = (LinearHead.load(unbalanced.head, name) for name in ("head", "selected"))
+    final, selected = (load_linear_head(unbalanced.head, name) for name in ("head", "selected"))
     features_ND = np.load(unbalanced.features / "features.npy")
     features_ND[read_pack(unbalanced.features).rows("val")] *= -1
     np.save(unbalanced.features / "features.npy", features_ND)
     run_stage("head", unbalanced, strengths=1)
-    assert np.array_equal(LinearHead.load(unbalanced.head, "selected").weight, selected.weight)
-    assert not np.allclose(LinearHead.load(unbalanced.head, "head").weight, final.weight)
+    assert np.array_equal(load_linear_head(unbalanced.head, "selected").weight, selected.weight)
+    assert not np.allclose(load_linear_head(unbalanced.head, "head").weight, final.weight)
 
 
 def test_without_a_refit_the_two_heads_are_one(unbalanced, run_stage):
     run_stage("head", unbalanced, refit=False)
-    final, selected = (LinearHead.load(unbalanced.head, name) for name in ("head", "selected"))
+    final, selected = (load_linear_head(unbalanced.head, name) for name in ("head", "selected"))
     assert np.array_equal(final.weight, selected.weight)
     assert np.array_equal(final.bias, selected.bias)
 
@@ -95,7 +95,7 @@ def test_balanced_classes_find_more_of_the_rare_ones(unbalanced, run_stage):
     rare = {}
     for class_weight in ("none", "balanced"):
         run_stage("head", unbalanced, class_weight=class_weight)
-        predicted = LinearHead.load(unbalanced.head).predict_proba(pack.stored_ND).argmax(axis=1)
+        predicted = load_linear_head(unbalanced.head).predict_proba(pack.stored_ND).argmax(axis=1)
         rare[class_weight] = (predicted > 0).sum()
     assert rare["balanced"] > rare["none"]
 
@@ -108,17 +108,17 @@ def test_balanced_weights_change_nothing_where_classes_are_balanced(unbalanced, 
     heads = []
     for class_weight in ("none", "balanced"):
         run_stage("head", unbalanced, class_weight=class_weight)
-        heads.append(LinearHead.load(unbalanced.head).weight)
+        heads.append(load_linear_head(unbalanced.head).weight)
     assert np.allclose(*heads, atol=1e-4)
 
 
 def test_an_images_weight_counts(unbalanced, run_stage):
     run_stage("head", unbalanced)
-    before = LinearHead.load(unbalanced.head).bias
+    before = load_linear_head(unbalanced.head).bias
     index = pd.read_parquet(unbalanced.features / "index.parquet")
     write_table(index.assign(weight=np.where(index["label"] == "a", 0.1, 1.0)), unbalanced.features / "index.parquet")
     run_stage("head", unbalanced)
-    after = LinearHead.load(unbalanced.head).bias
+    after = load_linear_head(unbalanced.head).bias
     assert after[0] - after[1:].mean() < before[0] - before[1:].mean()
 
 
@@ -126,7 +126,7 @@ def test_validations_probabilities_are_those_of_the_selected_head(finished_paths
     pack = read_pack(finished_paths.features)
     table = pd.read_parquet(finished_paths.head / "validation.parquet")
     val = pack.rows("val")
-    expected = LinearHead.load(finished_paths.head, "selected").predict_proba(pack.stored_ND[val])
+    expected = load_linear_head(finished_paths.head, "selected").predict_proba(pack.stored_ND[val])
     assert list(table["image_id"]) == list(pack.index["image_id"].iloc[val])
     assert np.allclose(table[["p_0", "p_1", "p_2"]].to_numpy(), expected)
 
@@ -153,11 +153,11 @@ def test_temperature_and_threshold_are_those_of_validations_probabilities(unbala
 
 def test_the_heads_own_numbers_are_not_calibrated(unbalanced, run_stage):
     run_stage("head", unbalanced, calibrate=False)
-    before = {name: LinearHead.load(unbalanced.head, name) for name in ("head", "selected")}
+    before = {name: load_linear_head(unbalanced.head, name) for name in ("head", "selected")}
     run_stage("head", unbalanced, calibrate=True)
     assert Calibration.load(unbalanced.head).temperature != 1.0
     for name, head in before.items():
-        assert np.array_equal(LinearHead.load(unbalanced.head, name).weight, head.weight)
+        assert np.array_equal(load_linear_head(unbalanced.head, name).weight, head.weight)
 
 
 def test_without_calibration_the_temperature_is_one(unbalanced, run_stage):
@@ -254,9 +254,9 @@ def test_cross_validation_writes_what_each_image_was_given_while_it_was_held_out
 
 def test_after_cross_validation_the_selected_head_has_not_learned_validation_images(unbalanced, run_stage):
     run_stage("head", unbalanced, folds=4, strengths=1)
-    selected = LinearHead.load(unbalanced.head, "selected")
+    selected = load_linear_head(unbalanced.head, "selected")
     run_stage("head", unbalanced, folds=0, strengths=1)
-    assert np.allclose(LinearHead.load(unbalanced.head, "selected").weight, selected.weight, atol=1e-3)
+    assert np.allclose(load_linear_head(unbalanced.head, "selected").weight, selected.weight, atol=1e-3)
 
 
 def test_with_few_validation_images_the_default_cross_validates(unbalanced, run_stage):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tasks.common.scoring.metrics import log_loss
+from tasks.common.scoring.classification import log_loss
 from tasks.head import knn
 from tasks.head.estimator import check
 from tasks.head.knn import NearestNeighbours

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from tasks.common.heads.heads import sigmoid, softmax
-from tasks.common.scoring.metrics import log_loss
+from tasks.common.heads.base import sigmoid, softmax
+from tasks.common.scoring.classification import log_loss
 from tasks.head.platt import fit_logits
 
 

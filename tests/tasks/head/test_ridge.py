@@ -3,8 +3,8 @@ import pytest
 from sklearn.linear_model import Ridge as ScikitRidge
 from sklearn.linear_model import RidgeClassifier
 
-from tasks.common.heads.heads import sigmoid, softmax
-from tasks.common.scoring.metrics import log_loss
+from tasks.common.heads.base import sigmoid, softmax
+from tasks.common.scoring.classification import log_loss
 from tasks.common.solvers.principal_axes import rotate
 from tasks.head import ridge
 from tasks.head.estimator import check

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import log_loss as scikit_log_loss
 
-from tasks.common.scoring.metrics import loss
+from tasks.common.scoring.main_metric import loss
 from tasks.head.scores import Score
 
 RNG = np.random.default_rng(0)

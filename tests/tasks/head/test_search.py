@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tasks.common.core.errors import GraftError
-from tasks.common.heads.heads import LinearHead
+from tasks.common.heads.linear import LinearHead
 from tasks.head.estimator import Trained, check
 from tasks.head.search import Fold, Held, search
 

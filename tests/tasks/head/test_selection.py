@@ -4,8 +4,8 @@ import pytest
 
 from tasks.common.core.errors import DataError, ParamsError
 from tasks.common.data.feature_set import Pack
-from tasks.common.heads import heads
-from tasks.common.heads.heads import blocks
+from tasks.common.heads import base
+from tasks.common.heads.base import blocks
 from tasks.common.solvers import principal_axes
 from tasks.head import estimator, selection
 from tasks.head.params import HeadParams
@@ -227,7 +227,7 @@ def test_the_features_held_out_are_read_by_slices():
 
     watched = Pack(pack.stored_ND.view(Watched), pack.views_VD, pack.index, {})
     with pytest.MonkeyPatch.context() as patch:
-        for module in (heads, estimator):
+        for module in (base, estimator):
             patch.setattr(module, "blocks", lambda n: blocks(n, 16))
         patch.setattr(principal_axes, "BLOCK", 16)
         choose(watched, params(folds=3))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tasks.common.heads.calibration import Calibration
-from tasks.common.heads.heads import NeighbourHead, unit_length
+from tasks.common.heads.knn import NeighbourHead, unit_length
 from tasks.register.knn_tolerance import bounds
 
 OFF = 0.01

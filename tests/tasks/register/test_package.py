@@ -90,7 +90,7 @@ def test_the_codes_name_is_stable(tmp_path):
 def test_the_codes_name_changes_with_the_code(tmp_path, monkeypatch):
     name = copy_code(tmp_path / "one")
     changed = Path.read_bytes
-    monkeypatch.setattr(Path, "read_bytes", lambda path: changed(path) + (b"#" if path.name == "images.py" else b""))
+    monkeypatch.setattr(Path, "read_bytes", lambda path: changed(path) + (b"#" if path.name == "decode.py" else b""))
     assert copy_code(tmp_path / "two") != name
 
 

@@ -10,7 +10,9 @@ from tasks.common.core.files import read_json, write_json
 from tasks.common.core.paths import Paths
 from tasks.common.data.manifest import write_table
 from tasks.common.heads.calibration import Calibration
-from tasks.common.heads.heads import LinearHead, NeighbourHead
+from tasks.common.heads.knn import NeighbourHead
+from tasks.common.heads.linear import LinearHead
+from tasks.common.heads.load import load_linear_head
 from tasks.register import stage as register
 from tasks.register.package import write_package
 from tasks.register.stage import predict_in_fresh_process
@@ -43,7 +45,7 @@ def test_as_many_images_are_compared_as_there_are(paths, run_stage):
 
 
 def test_a_head_that_is_not_the_evaluated_one_is_refused(paths, run_stage):
-    head = LinearHead.load(paths.head)
+    head = load_linear_head(paths.head)
     LinearHead(-head.weight, head.bias, head.classes).save(paths.head)
     with pytest.raises(GraftError, match="does not predict what evaluate saw") as caught:
         run_stage("register", paths)
@@ -92,7 +94,7 @@ def test_a_package_whose_neighbours_are_not_the_evaluated_ones_is_refused(neighb
 
 def test_a_package_that_was_refused_does_not_replace_the_earlier_one(paths, run_stage, tree_bytes):
     before = tree_bytes(paths.package)
-    head = LinearHead.load(paths.head)
+    head = load_linear_head(paths.head)
     LinearHead(-head.weight, head.bias, head.classes).save(paths.head)
     with pytest.raises(GraftError):
         run_stage("register", paths)
@@ -128,7 +130,7 @@ def test_the_facts_tell_what_the_model_is(finished_paths, tiny_graph):
 
 
 def test_the_package_has_the_evaluated_head(finished_paths):
-    packed, evaluated = LinearHead.load(finished_paths.package), LinearHead.load(finished_paths.head)
+    packed, evaluated = load_linear_head(finished_paths.package), load_linear_head(finished_paths.head)
     assert np.array_equal(packed.weight, evaluated.weight)
     assert np.array_equal(packed.bias, evaluated.bias)
 
@@ -153,7 +155,7 @@ def test_the_fine_tuned_candidate_is_packed_with_its_own_graph_and_head(tuned, r
     assert record.facts["candidate"] == "finetune"
     assert record.metrics["largest_difference"] <= 1e-4
     assert (tuned.package / "graph.bin").read_bytes() == (tuned.finetune / "graph/graph.bin").read_bytes()
-    assert np.array_equal(LinearHead.load(tuned.package).weight, LinearHead.load(tuned.finetune).weight)
+    assert np.array_equal(load_linear_head(tuned.package).weight, load_linear_head(tuned.finetune).weight)
 
 
 def test_a_promise_travels_with_the_package_and_its_facts_tell_it(paths, run_stage):

@@ -9,7 +9,7 @@ from PIL import Image
 
 from tasks.common.data.feature_set import read_pack
 from tasks.common.heads.calibration import Calibration
-from tasks.common.heads.heads import LinearHead
+from tasks.common.heads.load import load_linear_head
 from tasks.register.serving import ImageClassifier
 
 
@@ -71,7 +71,7 @@ def test_a_threshold_changes_no_label_and_no_score(withholding, model):
 def test_a_package_without_a_calibration_gives_the_heads_own_probabilities(paths):
     (paths.package / "calibration.json").unlink()
     pack = read_pack(paths.features)
-    p_NK = LinearHead.load(paths.head).predict_proba(pack.stored_ND[:1])
+    p_NK = load_linear_head(paths.head).predict_proba(pack.stored_ND[:1])
     (answer,) = ImageClassifier(paths.package).predict([paths.raw / pack.index["path"].iloc[0]])
     assert np.allclose(list(answer["probabilities"].values()), p_NK[0], atol=1e-6)
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tasks.common.scoring.metrics import accuracy
+from tasks.common.scoring.classification import accuracy
 from tasks.studies.comparing import Cell, advice, crossings, lowest_difference, points
 from tasks.studies.comparing_picture import comparing_picture
 

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
+from flows.backbones.anatomy import dissect, facts_of
 from tasks.common.backbones import network
-from tasks.common.backbones.anatomy import dissect, facts_of
 from tasks.common.backbones.weights import WeightsSource
 
 RANDOM = WeightsSource("random", "seed 0")

@@ -1,7 +1,7 @@
 import pytest
 import timm
 
-from tasks.common.backbones.anatomy import facts_of
+from flows.backbones.anatomy import facts_of
 from tasks.common.backbones.catalogue import CATALOGUE, entry_of, timm_name
 from tasks.common.core.errors import ParamsError
 

@@ -3,8 +3,8 @@ import json
 import numpy as np
 import pytest
 
+from tasks.common.heads.base import sigmoid, softmax
 from tasks.common.heads.calibration import Calibration
-from tasks.common.heads.heads import sigmoid, softmax
 
 
 @pytest.fixture

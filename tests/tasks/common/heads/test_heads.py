@@ -4,8 +4,12 @@ import numpy as np
 import pytest
 
 from tasks.common.core.errors import DataError
-from tasks.common.heads import heads
-from tasks.common.heads.heads import LinearHead, MlpHead, NeighbourHead, load_head, sigmoid, softmax, unit_length
+from tasks.common.heads import base
+from tasks.common.heads.base import sigmoid, softmax
+from tasks.common.heads.knn import NeighbourHead, unit_length
+from tasks.common.heads.linear import LinearHead
+from tasks.common.heads.load import load_head, load_linear_head
+from tasks.common.heads.mlp import MlpHead
 
 D = 5
 TASKS = ("classification", "multilabel", "regression")
@@ -139,7 +143,7 @@ def test_no_rows_give_no_predictions(make):
 def test_rows_in_blocks_are_predicted_as_rows_at_once(make, monkeypatch):
     head, x_ND = make("classification"), features(50)
     whole = head.predict_proba(x_ND)
-    monkeypatch.setattr(heads.blocks, "__defaults__", (7,))
+    monkeypatch.setattr(base.blocks, "__defaults__", (7,))
     assert np.allclose(head.predict_proba(x_ND), whole, atol=1e-6)
 
 
@@ -167,7 +171,7 @@ def test_two_heads_of_different_names_lie_side_by_side(tmp_path):
     head = linear()
     head.save(tmp_path, "one")
     LinearHead(head.weight * 2, head.bias, head.classes).save(tmp_path, "two")
-    assert np.array_equal(LinearHead.load(tmp_path, "two").weight, LinearHead.load(tmp_path, "one").weight * 2)
+    assert np.array_equal(load_linear_head(tmp_path, "two").weight, load_linear_head(tmp_path, "one").weight * 2)
 
 
 def test_facts_are_kept_beside_what_the_head_is(tmp_path):
@@ -185,7 +189,7 @@ def test_a_head_of_an_unknown_kind_is_refused(tmp_path):
 def test_a_head_of_another_kind_than_is_needed_is_refused(tmp_path):
     mlp().save(tmp_path)
     with pytest.raises(DataError, match=r"mlp(.|\n)*linear"):
-        LinearHead.load(tmp_path)
+        load_linear_head(tmp_path)
 
 
 def votes(head, x_D):

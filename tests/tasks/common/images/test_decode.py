@@ -7,7 +7,8 @@ from PIL import Image, ImageOps
 
 from tasks.common.core.errors import DataError
 from tasks.common.engines.openvino import Engine
-from tasks.common.images.decode import EvalTransform, UnreadableImage, WrongForm, decode, decode_bands, load, pixels_of
+from tasks.common.images.decode import UnreadableImage, WrongForm, decode, decode_bands, pixels_of
+from tasks.common.images.transform import EvalTransform, load
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 AWKWARD = [(31, 97), (640, 480), (225, 224), (33, 500), (500, 33), (256, 256), (224, 224), (1, 1), (223, 301), (99, 64)]

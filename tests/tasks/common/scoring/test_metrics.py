@@ -3,71 +3,71 @@ import math
 import numpy as np
 import pytest
 
-from tasks.common.scoring import metrics
+from tasks.common.scoring import bootstrap, classification
 
 P = np.array([[0.5, 0.25, 0.25], [0.1, 0.8, 0.1], [0.25, 0.5, 0.25], [0.2, 0.2, 0.6]])
 Y = np.array([0, 1, 2, 2])
 
 
 def test_accuracy_is_the_share_of_right_predictions():
-    assert metrics.accuracy(P, Y) == 0.75
+    assert classification.accuracy(P, Y) == 0.75
 
 
 def test_log_loss_is_the_mean_negative_log_of_the_right_class():
     expected = -(math.log(0.5) + math.log(0.8) + math.log(0.25) + math.log(0.6)) / 4
-    assert metrics.log_loss(P, Y) == pytest.approx(expected)
+    assert classification.log_loss(P, Y) == pytest.approx(expected)
 
 
 def test_log_loss_weighs_images():
     expected = -(3 * math.log(0.5) + math.log(0.8)) / 4
-    assert metrics.log_loss(P[:2], Y[:2], np.array([3.0, 1.0])) == pytest.approx(expected)
+    assert classification.log_loss(P[:2], Y[:2], np.array([3.0, 1.0])) == pytest.approx(expected)
 
 
 def test_log_loss_of_a_probability_of_zero_is_finite():
-    assert math.isfinite(metrics.log_loss(np.array([[0.0, 1.0]]), np.array([0])))
+    assert math.isfinite(classification.log_loss(np.array([[0.0, 1.0]]), np.array([0])))
 
 
 def test_confusion_has_true_classes_down_and_predicted_ones_across():
-    assert metrics.confusion(P.argmax(axis=1), Y, 3).tolist() == [[1, 0, 0], [0, 1, 0], [0, 1, 1]]
+    assert classification.confusion(P.argmax(axis=1), Y, 3).tolist() == [[1, 0, 0], [0, 1, 0], [0, 1, 1]]
 
 
 def test_confusion_has_a_row_for_a_class_that_does_not_occur():
-    assert metrics.confusion(np.array([0]), np.array([0]), 2).tolist() == [[1, 0], [0, 0]]
+    assert classification.confusion(np.array([0]), np.array([0]), 2).tolist() == [[1, 0], [0, 0]]
 
 
 def test_precision_recall_and_f1_agree_with_a_hand_calculation():
-    table = metrics.per_class(np.array([[3, 1, 0], [2, 4, 0], [0, 0, 0]]), ["a", "b", "c"])
+    table = classification.per_class(np.array([[3, 1, 0], [2, 4, 0], [0, 0, 0]]), ["a", "b", "c"])
     assert table["a"] == pytest.approx({"precision": 3 / 5, "recall": 3 / 4, "f1": 2 / 3, "support": 4})
     assert table["b"] == pytest.approx({"precision": 4 / 5, "recall": 4 / 6, "f1": 8 / 11, "support": 6})
 
 
 def test_a_class_without_images_has_zeros_and_no_warning():
     with np.errstate(all="raise"):
-        table = metrics.per_class(np.array([[2, 0], [0, 0]]), ["a", "b"])
+        table = classification.per_class(np.array([[2, 0], [0, 0]]), ["a", "b"])
     assert table["b"] == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 0}
 
 
 def test_reliability_gathers_images_by_confidence():
     p_NK = np.array([[0.55, 0.45], [0.65, 0.35], [0.95, 0.05], [0.9, 0.1]])
-    rows = metrics.reliability(p_NK, np.array([0, 1, 0, 0]), 2)
+    rows = classification.reliability(p_NK, np.array([0, 1, 0, 0]), 2)
     assert rows == [{"bin": 0.75, "images": 4, "confidence": pytest.approx(0.7625), "accuracy": 0.75}]
 
 
 def test_a_confidence_of_one_lies_in_the_last_bin():
-    rows = metrics.reliability(np.array([[1.0, 0.0]]), np.array([0]), 10)
+    rows = classification.reliability(np.array([[1.0, 0.0]]), np.array([0]), 10)
     assert [row["bin"] for row in rows] == [0.95]
 
 
 def test_the_calibration_error_agrees_with_a_hand_calculation():
     p_NK = np.array([[0.6, 0.4], [0.6, 0.4], [0.9, 0.1], [0.9, 0.1]])
-    rows = metrics.reliability(p_NK, np.array([0, 1, 0, 0]), 10)
-    assert metrics.expected_calibration_error(rows) == pytest.approx((2 * 0.1 + 2 * 0.1) / 4)
+    rows = classification.reliability(p_NK, np.array([0, 1, 0, 0]), 10)
+    assert classification.expected_calibration_error(rows) == pytest.approx((2 * 0.1 + 2 * 0.1) / 4)
 
 
 @pytest.mark.parametrize("right", [1, 10, 37, 49])
 def test_the_interval_contains_the_accuracy(right):
     correct = np.arange(50) < right
-    low, high = metrics.bootstrap_interval(correct, 0.95, 2000, seed=0)
+    low, high = bootstrap.bootstrap_interval(correct, 0.95, 2000, seed=0)
     assert low <= right / 50 <= high
     assert low < high
 
@@ -77,23 +77,23 @@ def test_the_interval_agrees_with_resampling_image_by_image():
     rng = np.random.default_rng(1)
     means = correct[rng.integers(0, 80, (20_000, 80))].mean(axis=1)
     expected = np.quantile(means, [0.025, 0.975])
-    assert metrics.bootstrap_interval(correct, 0.95, 20_000, seed=0) == pytest.approx(expected, abs=0.013)
+    assert bootstrap.bootstrap_interval(correct, 0.95, 20_000, seed=0) == pytest.approx(expected, abs=0.013)
 
 
 def test_more_confidence_is_a_wider_interval():
     correct = np.arange(50) < 30
-    low, high = metrics.bootstrap_interval(correct, 0.8, 5000, seed=0)
-    lower, higher = metrics.bootstrap_interval(correct, 0.99, 5000, seed=0)
+    low, high = bootstrap.bootstrap_interval(correct, 0.8, 5000, seed=0)
+    lower, higher = bootstrap.bootstrap_interval(correct, 0.99, 5000, seed=0)
     assert lower < low
     assert high < higher
 
 
 def test_the_interval_is_the_same_for_the_same_seed():
     correct = np.arange(50) < 30
-    assert metrics.bootstrap_interval(correct, 0.9, 500, 3) == metrics.bootstrap_interval(correct, 0.9, 500, 3)
+    assert bootstrap.bootstrap_interval(correct, 0.9, 500, 3) == bootstrap.bootstrap_interval(correct, 0.9, 500, 3)
 
 
 @pytest.mark.parametrize(("right", "expected"), [(10, (0.722467, 1.0)), (0, (0.0, 0.277533))])
 def test_ten_of_ten_or_none_has_wilsons_interval(right, expected):
     correct = np.arange(10) < right
-    assert metrics.bootstrap_interval(correct, 0.95, 100, 0) == pytest.approx(expected, abs=1e-5)
+    assert bootstrap.bootstrap_interval(correct, 0.95, 100, 0) == pytest.approx(expected, abs=1e-5)

@@ -8,7 +8,7 @@ from scipy.stats import spearmanr
 from sklearn import metrics as reference
 
 from tasks.common.data.task import MAIN
-from tasks.common.scoring import metrics
+from tasks.common.scoring import bootstrap, main_metric, multilabel, regression
 
 SEEDS = range(6)
 
@@ -33,15 +33,15 @@ def numbers(seed, n=60):
 def test_average_precision_is_scikit_learns(seed, ties):
     p_NK, y_NK = several(seed, ties=ties)
     expected = reference.average_precision_score(y_NK, p_NK, average=None)
-    assert metrics.average_precisions(p_NK, y_NK) == pytest.approx(expected)
-    assert metrics.mean_average_precision(p_NK, y_NK) == pytest.approx(expected.mean())
+    assert multilabel.average_precisions(p_NK, y_NK) == pytest.approx(expected)
+    assert multilabel.mean_average_precision(p_NK, y_NK) == pytest.approx(expected.mean())
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_figures_of_several_classes_are_scikit_learns(seed):
     p_NK, y_NK = several(seed)
     found_NK = p_NK >= 0.5
-    scores = metrics.multilabel_scores(p_NK, y_NK)
+    scores = multilabel.multilabel_scores(p_NK, y_NK)
     assert scores == pytest.approx(
         {
             "mean_average_precision": reference.average_precision_score(y_NK, p_NK),
@@ -59,14 +59,14 @@ def test_each_classs_figures_are_scikit_learns(seed):
     p_NK, y_NK = several(seed)
     names = ["a", "b", "c", "d", "e"]
     columns = reference.precision_recall_fscore_support(y_NK, p_NK >= 0.5)
-    for k, row in enumerate(metrics.per_label(p_NK, y_NK, names).values()):
+    for k, row in enumerate(multilabel.per_label(p_NK, y_NK, names).values()):
         expected = dict(zip(("precision", "recall", "f1", "support"), (column[k] for column in columns), strict=True))
         average = reference.average_precision_score(y_NK[:, k], p_NK[:, k])
         assert row == pytest.approx({"average_precision": average, **expected})
 
 
 def test_a_probability_of_a_half_counts_as_found():
-    assert metrics.per_label(np.array([[0.5], [0.1]]), np.array([[1.0], [0.0]]), ["a"])["a"]["recall"] == 1.0
+    assert multilabel.per_label(np.array([[0.5], [0.1]]), np.array([[1.0], [0.0]]), ["a"])["a"]["recall"] == 1.0
 
 
 def test_a_class_that_no_image_has_counts_for_no_mean_and_has_no_warning():
@@ -75,9 +75,9 @@ def test_a_class_that_no_image_has_counts_for_no_mean_and_has_no_warning():
     kept = [0, 1, 3, 4]
     with np.errstate(all="raise"), warnings.catch_warnings():
         warnings.simplefilter("error")
-        scores, row = metrics.multilabel_scores(p_NK, y_NK), metrics.per_label(p_NK, y_NK, list("abcde"))["c"]
-        low, high = metrics.mean_average_precision_interval(p_NK, y_NK, 0.95, 50, 0)
-    expected = metrics.multilabel_scores(p_NK[:, kept], y_NK[:, kept])
+        scores, row = multilabel.multilabel_scores(p_NK, y_NK), multilabel.per_label(p_NK, y_NK, list("abcde"))["c"]
+        low, high = multilabel.mean_average_precision_interval(p_NK, y_NK, 0.95, 50, 0)
+    expected = multilabel.multilabel_scores(p_NK[:, kept], y_NK[:, kept])
     assert scores["mean_average_precision"] == pytest.approx(expected["mean_average_precision"])
     assert scores["f1_macro"] == pytest.approx(expected["f1_macro"])
     assert (row["average_precision"], row["recall"], row["support"]) == (None, 0.0, 0)
@@ -85,18 +85,18 @@ def test_a_class_that_no_image_has_counts_for_no_mean_and_has_no_warning():
 
 
 def test_images_without_any_class_have_figures():
-    scores = metrics.multilabel_scores(np.full((3, 2), 0.2), np.zeros((3, 2)))
+    scores = multilabel.multilabel_scores(np.full((3, 2), 0.2), np.zeros((3, 2)))
     assert (scores["mean_average_precision"], scores["subset_accuracy"], scores["f1_micro"]) == (0.0, 1.0, 0.0)
 
 
 def test_log_loss_of_several_classes_weighs_images():
     p_NK, y_NK = several(1, n=4)
-    twice = metrics.several_log_loss(p_NK[[0, 0, 0, 1]], y_NK[[0, 0, 0, 1]])
-    assert metrics.several_log_loss(p_NK[:2], y_NK[:2], np.array([3.0, 1.0])) == pytest.approx(twice)
+    twice = multilabel.several_log_loss(p_NK[[0, 0, 0, 1]], y_NK[[0, 0, 0, 1]])
+    assert multilabel.several_log_loss(p_NK[:2], y_NK[:2], np.array([3.0, 1.0])) == pytest.approx(twice)
 
 
 def test_log_loss_of_certainty_that_is_wrong_is_finite():
-    assert np.isfinite(metrics.several_log_loss(np.array([[0.0, 1.0]]), np.array([[1.0, 0.0]])))
+    assert np.isfinite(multilabel.several_log_loss(np.array([[0.0, 1.0]]), np.array([[1.0, 0.0]])))
 
 
 def test_the_interval_of_mean_average_precision_agrees_with_resampling_image_by_image():
@@ -105,9 +105,9 @@ def test_the_interval_of_mean_average_precision_agrees_with_resampling_image_by_
     drawn = [rng.integers(0, 120, 120) for _ in range(600)]
     means = [reference.average_precision_score(y_NK[rows], p_NK[rows]) for rows in drawn]
     expected = np.quantile(means, [0.025, 0.975])
-    found = metrics.mean_average_precision_interval(p_NK, y_NK, 0.95, 1000, 0)
+    found = multilabel.mean_average_precision_interval(p_NK, y_NK, 0.95, 1000, 0)
     assert found == pytest.approx(expected, abs=0.02)
-    assert found[0] < metrics.mean_average_precision(p_NK, y_NK) < found[1]
+    assert found[0] < multilabel.mean_average_precision(p_NK, y_NK) < found[1]
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -117,25 +117,25 @@ def test_the_interval_of_mean_average_precision_is_of_scikit_learns_figures_of_t
     drawn_BN = np.random.default_rng(seed).integers(0, 80, (40, 80))
     times_BN = [np.bincount(drawn_N, minlength=80) for drawn_N in drawn_BN]
     means = [reference.average_precision_score(y_NK, p_NK, sample_weight=times_N) for times_N in times_BN]
-    found = metrics.mean_average_precision_interval(p_NK, y_NK, 0.8, 40, seed)
+    found = multilabel.mean_average_precision_interval(p_NK, y_NK, 0.8, 40, seed)
     assert found == pytest.approx(np.quantile(means, [0.1, 0.9]), rel=1e-12)
 
 
 def test_the_interval_of_many_images_and_classes_is_of_fewer_resamples(monkeypatch):
     p_NK, y_NK = several(0)
-    fewer = metrics.mean_average_precision_interval(p_NK, y_NK, 0.9, 120, 1)
-    monkeypatch.setattr(metrics, "RESAMPLES", 100)
-    monkeypatch.setattr(metrics, "WORK", 120 * p_NK.size)
-    assert metrics.mean_average_precision_interval(p_NK, y_NK, 0.9, 200, 1) == fewer
-    monkeypatch.setattr(metrics, "WORK", p_NK.size)
-    least = metrics.mean_average_precision_interval(p_NK, y_NK, 0.9, 200, 1)
-    assert least == metrics.mean_average_precision_interval(p_NK, y_NK, 0.9, 100, 1)
+    fewer = multilabel.mean_average_precision_interval(p_NK, y_NK, 0.9, 120, 1)
+    monkeypatch.setattr(multilabel, "RESAMPLES", 100)
+    monkeypatch.setattr(multilabel, "WORK", 120 * p_NK.size)
+    assert multilabel.mean_average_precision_interval(p_NK, y_NK, 0.9, 200, 1) == fewer
+    monkeypatch.setattr(multilabel, "WORK", p_NK.size)
+    least = multilabel.mean_average_precision_interval(p_NK, y_NK, 0.9, 200, 1)
+    assert least == multilabel.mean_average_precision_interval(p_NK, y_NK, 0.9, 100, 1)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_precision_recall_curve_is_scikit_learns(seed):
     p_NK, y_NK = several(seed, ties=True)
-    recall, precision = metrics.precision_recall(p_NK[:, 0], y_NK[:, 0])
+    recall, precision = multilabel.precision_recall(p_NK[:, 0], y_NK[:, 0])
     expected_precision, expected_recall, _ = reference.precision_recall_curve(y_NK[:, 0], p_NK[:, 0])
     assert recall == pytest.approx(expected_recall[:-1][::-1])
     assert precision == pytest.approx(expected_precision[:-1][::-1])
@@ -144,7 +144,7 @@ def test_the_precision_recall_curve_is_scikit_learns(seed):
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_figures_of_numbers_are_scikit_learns_and_scipys(seed):
     predicted_N, y_N = numbers(seed)
-    assert metrics.regression_scores(predicted_N, y_N) == pytest.approx(
+    assert regression.regression_scores(predicted_N, y_N) == pytest.approx(
         {
             "r2": reference.r2_score(y_N, predicted_N),
             "mae": reference.mean_absolute_error(y_N, predicted_N),
@@ -157,7 +157,7 @@ def test_the_figures_of_numbers_are_scikit_learns_and_scipys(seed):
 
 def test_ranks_of_equal_numbers_are_shared():
     predicted_N, y_N = (np.round(values, -1) for values in numbers(2))
-    assert metrics.spearman(predicted_N, y_N) == pytest.approx(spearmanr(predicted_N, y_N).statistic)
+    assert regression.spearman(predicted_N, y_N) == pytest.approx(spearmanr(predicted_N, y_N).statistic)
 
 
 @pytest.mark.parametrize(
@@ -172,8 +172,8 @@ def test_ranks_of_equal_numbers_are_shared():
 def test_numbers_that_are_all_the_same_have_figures_and_no_warning(same, predicted, expected):
     y_N, predicted_N = np.full(3, same), np.array(predicted)  # the mean of 0.1, 0.1 and 0.1 is not 0.1
     with np.errstate(all="raise"):
-        scores = metrics.regression_scores(predicted_N, y_N)
-        intervals = metrics.regression_intervals(predicted_N, y_N, 0.95, 100, 0)
+        scores = regression.regression_scores(predicted_N, y_N)
+        intervals = regression.regression_intervals(predicted_N, y_N, 0.95, 100, 0)
     assert (scores["r2"], scores["spearman"]) == (expected, None)
     assert all(np.isfinite(ends).all() for ends in intervals.values())
 
@@ -181,8 +181,10 @@ def test_numbers_that_are_all_the_same_have_figures_and_no_warning(same, predict
 def test_the_intervals_of_numbers_agree_with_resampling_image_by_image():
     predicted_N, y_N = numbers(4, n=150)
     rng = np.random.default_rng(5)
-    resampled = [metrics.regression_scores(predicted_N[rows], y_N[rows]) for rows in rng.integers(0, 150, (2000, 150))]
-    found = metrics.regression_intervals(predicted_N, y_N, 0.9, 4000, 0)
+    resampled = [
+        regression.regression_scores(predicted_N[rows], y_N[rows]) for rows in rng.integers(0, 150, (2000, 150))
+    ]
+    found = regression.regression_intervals(predicted_N, y_N, 0.9, 4000, 0)
     for name in ("r2", "mae", "rmse"):
         values = [scores[name] for scores in resampled]
         low, high = np.quantile(values, [0.05, 0.95])
@@ -192,11 +194,11 @@ def test_the_intervals_of_numbers_agree_with_resampling_image_by_image():
 def test_intervals_do_not_depend_on_how_many_resamples_are_drawn_at_a_time(monkeypatch):
     predicted_N, y_N = numbers(0)
     p_NK, y_NK = several(0)
-    whole = metrics.regression_intervals(predicted_N, y_N, 0.9, 200, 1)
-    mean = metrics.mean_average_precision_interval(p_NK, y_NK, 0.9, 200, 1)
-    monkeypatch.setattr(metrics, "PART", 700)
-    assert metrics.regression_intervals(predicted_N, y_N, 0.9, 200, 1) == whole
-    assert metrics.mean_average_precision_interval(p_NK, y_NK, 0.9, 200, 1) == mean
+    whole = regression.regression_intervals(predicted_N, y_N, 0.9, 200, 1)
+    mean = multilabel.mean_average_precision_interval(p_NK, y_NK, 0.9, 200, 1)
+    monkeypatch.setattr(bootstrap, "PART", 700)
+    assert regression.regression_intervals(predicted_N, y_N, 0.9, 200, 1) == whole
+    assert multilabel.mean_average_precision_interval(p_NK, y_NK, 0.9, 200, 1) == mean
 
 
 @pytest.mark.parametrize("task", MAIN)
@@ -210,12 +212,12 @@ def test_a_better_model_has_a_larger_main_figure_and_a_smaller_loss(task):
     else:
         bad, target = numbers(0)
         good, bad = target[:, None] + 1, bad[:, None]
-    assert metrics.main_figure(good, target, task) > metrics.main_figure(bad, target, task)
-    assert metrics.loss(good, target, task) < metrics.loss(bad, target, task)
+    assert main_metric.main_figure(good, target, task) > main_metric.main_figure(bad, target, task)
+    assert main_metric.loss(good, target, task) < main_metric.loss(bad, target, task)
 
 
 def test_the_loss_of_a_number_is_the_weighted_mean_squared_error():
-    loss = metrics.loss(np.array([[1.0], [2.0]]), np.array([0.0, 0.0]), "regression", np.array([3.0, 1.0]))
+    loss = main_metric.loss(np.array([[1.0], [2.0]]), np.array([0.0, 0.0]), "regression", np.array([3.0, 1.0]))
     assert loss == pytest.approx((3 * 1 + 1 * 4) / 4)
 
 
@@ -227,16 +229,18 @@ def test_figures_of_resamples_are_those_of_the_images_drawn(seed):
     for output, target, task in ((predicted_N[:, None], y_N, "regression"), (p_NK, y_NK, "multilabel")):
         rows = rng.integers(0, len(target), len(target))
         times_BN = np.stack([np.ones(len(target)), np.bincount(rows, minlength=len(target))])
-        whole, drawn = metrics.main_figures(output, target, task, times_BN)
-        assert whole == pytest.approx(metrics.main_figure(output, target, task))
-        assert drawn == pytest.approx(metrics.main_figure(output[rows], target[rows], task))
+        whole, drawn = main_metric.main_figures(output, target, task, times_BN)
+        assert whole == pytest.approx(main_metric.main_figure(output, target, task))
+        assert drawn == pytest.approx(main_metric.main_figure(output[rows], target[rows], task))
 
 
 @pytest.mark.parametrize(("unit", "offset"), [(1e-7, 0.0), (1e7, 0.0), (1.0, 1e6)])
 def test_r2_does_not_depend_on_the_unit_of_the_numbers(unit, offset):
     predicted_N, y_N = numbers(0)
     ones = np.ones((1, len(y_N)))
-    expected = metrics.r2(predicted_N, y_N)
+    expected = regression.r2(predicted_N, y_N)
     predicted_N, y_N = unit * predicted_N + offset, unit * y_N + offset
-    assert metrics.r2(predicted_N, y_N) == pytest.approx(expected, rel=1e-6)
-    assert metrics.main_figures(predicted_N[:, None], y_N, "regression", ones)[0] == pytest.approx(expected, rel=1e-6)
+    assert regression.r2(predicted_N, y_N) == pytest.approx(expected, rel=1e-6)
+    assert main_metric.main_figures(predicted_N[:, None], y_N, "regression", ones)[0] == pytest.approx(
+        expected, rel=1e-6
+    )

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import beta, binom
 
-from tasks.common.heads.heads import softmax
+from tasks.common.heads.base import softmax
 from tasks.common.scoring.selective import Cuts, promise, thinned, upper_bound
 from tasks.common.scoring.temperature import calibrate
 

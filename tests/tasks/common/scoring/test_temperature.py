@@ -3,9 +3,9 @@ import pytest
 from scipy.optimize import minimize_scalar
 
 from tasks.common.core.errors import GraftError, ParamsError
+from tasks.common.heads.base import sigmoid, softmax
 from tasks.common.heads.calibration import Calibration
-from tasks.common.heads.heads import sigmoid, softmax
-from tasks.common.scoring import metrics
+from tasks.common.scoring import classification
 from tasks.common.scoring.temperature import (
     calibrate,
     calibrate_like,
@@ -114,17 +114,19 @@ def test_the_figures_are_those_of_the_probabilities_before_and_after():
     calibrated = found(p_NK, y_N, weight)
     after = calibrated.apply(p_NK)
     assert calibrated.figures["images"] == 500
-    assert calibrated.figures["log_loss_before"] == metrics.log_loss(p_NK, y_N, weight)
-    assert calibrated.figures["log_loss"] == metrics.log_loss(after, y_N, weight)
+    assert calibrated.figures["log_loss_before"] == classification.log_loss(p_NK, y_N, weight)
+    assert calibrated.figures["log_loss"] == classification.log_loss(after, y_N, weight)
     for name, p in (("calibration_error_before", p_NK), ("calibration_error", after)):
-        expected = metrics.expected_calibration_error(metrics.reliability(p, y_N, 15))
+        expected = classification.expected_calibration_error(classification.reliability(p, y_N, 15))
         assert calibrated.figures[name] == expected
 
 
 def test_a_head_that_is_too_sure_has_a_smaller_calibration_error_on_other_images():
     (p_NK, y_N), (other_NK, other_N) = drawn(500, sharpness=3.0), drawn(4000, sharpness=3.0, seed=1)
     after = found(p_NK, y_N).apply(other_NK)
-    before, now = (metrics.expected_calibration_error(metrics.reliability(p, other_N, 15)) for p in (other_NK, after))
+    before, now = (
+        classification.expected_calibration_error(classification.reliability(p, other_N, 15)) for p in (other_NK, after)
+    )
     assert now < before / 3
 
 

@@ -4,7 +4,7 @@ from scipy.optimize import check_grad
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from tasks.common.heads.heads import softmax
+from tasks.common.heads.base import softmax
 from tasks.common.solvers import logistic, principal_axes
 from tasks.common.solvers.logistic import Parts, fit, path
 from tasks.common.solvers.principal_axes import rotate

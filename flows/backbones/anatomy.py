@@ -5,18 +5,15 @@ Networks are built on torch's meta device, where tensors have a shape and no num
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 import timm
 import torch
 
-from .network import eval_transform
-
-Shape = tuple[int, ...]
-"""Of one image's tensor: C x H x W, or tokens x C."""
+from tasks.common.backbones.layers import Shape, is_channels_first, places_of, trace_outputs
+from tasks.common.backbones.network import eval_transform
 
 
 def build(name: str) -> torch.nn.Module:
@@ -62,8 +59,8 @@ def dissect(name: str) -> dict[str, Any]:
     model = build(name)
     transform = eval_transform(model)
     image = torch.empty(1, 3, transform.height, transform.width, device="meta")
-    before, maps = _trace(model, partial(model.forward_features, image))  # type: ignore[arg-type,operator,misc]
-    outputs, _ = _trace(model, partial(model, image))
+    before, maps = trace_outputs(model, partial(model.forward_features, image))  # type: ignore[arg-type,operator,misc]
+    outputs, _ = trace_outputs(model, partial(model, image))
     names = model.pretrained_cfg["classifier"] if model.num_classes else ()  # type: ignore[index]
     last = {part: model.get_submodule(part) for part in ([names] if isinstance(names, str) else names)}
     stages = _stages(model, outputs)
@@ -77,59 +74,6 @@ def dissect(name: str) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True)
-class Layer:
-    """Attributes:
-    name: of the module.
-    shape: of one image's output.
-    places: height and width of maps, the number of tokens, or nothing for a vector.
-    """
-
-    name: str
-    shape: Shape
-    places: Shape
-
-
-def layers_of(model: torch.nn.Module, input_shape: tuple[int, int, int]) -> list[Layer]:
-    """The layers of a network in the order in which data move: its parts, and of a sequence the parts of that.
-
-    Args:
-        model: on the processor; put into evaluation mode.
-        input_shape: of an image, (C, H, W).
-    """
-    outputs, _ = _trace(model.eval(), partial(model, torch.zeros(1, *input_shape)))
-    body = getattr(model, "network", model)
-    order = {name: place for place, name in enumerate(outputs)}
-    names = sorted(_smallest(model, "", outputs), key=order.__getitem__)
-    return [Layer(name, tuple(outputs[name].shape[1:]), _places(body, outputs[name])) for name in names]
-
-
-def _smallest(model: torch.nn.Module, prefix: str, outputs: dict[str, torch.Tensor]) -> Iterator[str]:
-    parent = model.get_submodule(prefix)
-    for part, module in parent.named_children():
-        name = f"{prefix}.{part}" if prefix else part
-        if name in outputs and not isinstance(module, torch.nn.Sequential):
-            yield name
-        else:
-            yield from _smallest(model, name, outputs)
-
-
-def _trace(model: torch.nn.Module, run: Callable[[], torch.Tensor]) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-    """Module -> its first output, of all modules that `run` calls, and what `run` gives."""
-    outputs: dict[str, torch.Tensor] = {}
-
-    def note(name: str, _module: object, _inputs: object, output: Any) -> None:
-        outputs.setdefault(name, output[0] if isinstance(output, (tuple, list)) else output)
-
-    hooks = [part.register_forward_hook(partial(note, name)) for name, part in model.named_modules() if name]
-    try:
-        with torch.inference_mode():
-            return outputs, run()
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
 def _hidden(model: torch.nn.Module, called: set[str]) -> dict[str, int]:
     """Of modules that only the classifier calls, those that hold parameters themselves."""
     own = {name: list(part.parameters(recurse=False)) for name, part in model.named_modules() if name in called}
@@ -138,7 +82,7 @@ def _hidden(model: torch.nn.Module, called: set[str]) -> dict[str, int]:
 
 def _channels(model: torch.nn.Module, maps: torch.Tensor | list[torch.Tensor]) -> int | None:
     """Of maps of places; networks of two branches give a list."""
-    mapped = isinstance(maps, torch.Tensor) and maps.ndim == 4 and _is_channels_first(model)
+    mapped = isinstance(maps, torch.Tensor) and maps.ndim == 4 and is_channels_first(model)
     return int(maps.shape[1]) if mapped else None  # type: ignore[union-attr]
 
 
@@ -147,8 +91,8 @@ def _stages(model: torch.nn.Module, outputs: dict[str, torch.Tensor]) -> list[di
     places: Shape | None = None
     counted: set[torch.nn.Parameter] = set()  # layers may share some
     for name, module in _units(model, "", outputs):
-        if _places(model, outputs[name]) != places:
-            places = _places(model, outputs[name])
+        if places_of(model, outputs[name]) != places:
+            places = places_of(model, outputs[name])
             stages.append({"first": name, "parameters": 0})
         new = set(module.parameters()) - counted
         counted |= new
@@ -168,21 +112,11 @@ def _units(
     for part, module in parent.named_children():
         name = f"{prefix}.{part}" if prefix else part
         children = {f"{name}.{child}" for child, _ in module.named_children()} & set(outputs)
-        sizes = {_places(model, outputs[child]) for child in children}
+        sizes = {places_of(model, outputs[child]) for child in children}
         if name in outputs and not (isinstance(module, torch.nn.Sequential) and len(sizes) > 1):
             yield name, module
         else:
             yield from _units(model, name, outputs)
-
-
-def _places(model: torch.nn.Module, output: torch.Tensor) -> Shape:
-    """Height and width of maps, the number of tokens, or nothing for a vector."""
-    shape = tuple(output.shape[1:])
-    return shape[1:] if len(shape) == 3 and _is_channels_first(model) else shape[:-1]
-
-
-def _is_channels_first(model: torch.nn.Module) -> bool:
-    return str(getattr(model, "output_fmt", None) or "NCHW") == "NCHW"
 
 
 def _parameters(module: torch.nn.Module) -> int:

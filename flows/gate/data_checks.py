@@ -1,0 +1,78 @@
+"""What the features say about the new images: leaks, suspect labels, drift."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import pandas as pd
+from mlflow.entities.model_registry import ModelVersion
+
+from tasks.common.core.errors import DataError
+from tasks.common.core.files import read_json
+from tasks.common.core.paths import Paths
+from tasks.common.data.feature_set import read_pack
+from tasks.common.feature_cache.segments import ids_of
+from tasks.register.reference_set import Reference
+
+from ..runtime.params import DriftParams, GateParams, load_params
+from ..studies.drift import LEAST, compare_with, features_of, from_manifest, read_reference
+from .checks import Check
+
+
+def data_checks(paths: Paths, champion: Path | None, version: ModelVersion | None) -> tuple[Check, ...]:
+    """What the features say of the images: leaks, doubtful labels among the new ones, drift.
+
+    Args:
+        champion: its package, against which images are new; None if there is no champion.
+    """
+    sections = load_params(paths.params)
+    gate, drift = cast(GateParams, sections["gate"]), cast(DriftParams, sections["drift"])
+    reference = Reference.load(champion) if champion is not None else None
+    checks = [_leaks(paths, gate), _suspects(paths, reference, gate)]
+    if gate.drift != "off" and champion is not None and version is not None:
+        checks.append(_drift(paths, champion, version, gate, drift))
+    return tuple(checks)
+
+
+def _leaks(paths: Paths, params: GateParams) -> Check:
+    leaked = pd.read_parquet(paths.audit / "leaked.parquet", columns=["split"])
+    count, of = int((leaked["split"] == "test").sum()), int(read_json(paths.metrics("evaluate"))["images"])
+    passes = count <= params.max_leaked * of
+    found = f"{count:,} of {of:,} test images are copies of training or validation images"
+    return Check("leaks", "passed" if passes else "failed", found, f"{params.max_leaked:.1%} or less")
+
+
+def _suspects(paths: Paths, reference: Reference | None, params: GateParams) -> Check:
+    """Of the images that have come since the champion was made, or of all."""
+    allowed = f"{params.max_suspect:.1%} or less"
+    pack = read_pack(paths.features)
+    judged = pack.index.iloc[pack.rows("train", "val")]["image_id"].drop_duplicates()
+    if reference is not None:
+        known = np.union1d(reference.seen_ids, reference.held_out_ids)
+        judged = judged[~np.isin(ids_of(list(judged)), known)]
+    if len(judged) < LEAST:
+        return Check("labels of new images", "not asked", f"{len(judged):,} new images, fewer than {LEAST}", allowed)
+    suspects = pd.read_parquet(paths.audit / "suspects.parquet", columns=["image_id"])["image_id"]
+    count = int(judged.isin(set(suspects)).sum())
+    share = count / len(judged)
+    found = f"{count:,} of {len(judged):,} ({share:.1%}) look wrong"
+    return Check("labels of new images", "failed" if share > params.max_suspect else "passed", found, allowed)
+
+
+def _drift(paths: Paths, package: Path, version: ModelVersion, gate: GateParams, params: DriftParams) -> Check:
+    allowed = "none" if gate.drift == "refuse" else "any: `gate.drift` is note"
+    try:
+        reference = read_reference(package, version)
+        today = from_manifest(paths, reference, params)
+        found = compare_with(reference, today, features_of(today, reference, package, paths), params)
+    except DataError as error:
+        return Check("drift", "not asked", f"{error.what} ({error.got})", allowed)
+    said = (
+        f"{today.what}: shift of the whole {found.mmd.value:.3f} (p = {found.mmd.p:.2g}), far from all "
+        f"{found.far.value:.1%} (p = {found.far.p:.2g})"
+    )
+    if found.verdict == "none":
+        return Check("drift", "passed", said, allowed)
+    return Check("drift", "failed" if gate.drift == "refuse" else "noted", said, allowed)

@@ -1,0 +1,335 @@
+"""What DVC knows of a project: its hashes, its cache and its remotes; and DVC's own commands."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tasks.common.core.errors import DataError, GraftError, TransientError
+from tasks.environment import own_python_first
+
+from ..runtime.addresses import redacted
+from .git import try_git
+from .hashes import tree_hash
+
+
+def shared_state(root: Path) -> Path:
+    """A folder for what all worktrees of the repository share and nobody commits; in .graft where there is no git."""
+    done = try_git(root, "rev-parse", "--git-common-dir")
+    return root / done.stdout.strip() / "graft" if done.returncode == 0 else root / ".graft"
+
+
+def dvc_command(*words: str) -> list[str]:
+    """DVC of this very environment, whatever the PATH says."""
+    return [sys.executable, "-m", "dvc", *words]
+
+
+def dvc(root: Path, words: Sequence[str], doing: str) -> str:
+    """Runs DVC to its end and returns what it printed.
+
+    Raises:
+        GraftError: it failed; with its last line.
+    """
+    done = subprocess.run(dvc_command(*words), cwd=root, env=own_python_first(), capture_output=True, text=True)
+    if done.returncode:
+        raise GraftError(
+            f"DVC failed while {doing}",
+            got=redacted((done.stderr.strip() or done.stdout.strip() or "no message").splitlines()[-1]),
+            todo=f"run `dvc {' '.join(words)} -v` in {root} to see more",
+        )
+    return done.stdout
+
+
+def dvc_add(root: Path, path: str) -> None:
+    """`dvc add`; on a terminal with DVC's own progress, for it may copy for hours.
+
+    Raises:
+        GraftError: it failed.
+    """
+    doing = f"putting {path} under version control"
+    if not sys.stderr.isatty():
+        dvc(root, ["add", path], doing)
+        return
+    done = subprocess.run(dvc_command("add", path), cwd=root, env=own_python_first(), stdout=subprocess.DEVNULL)
+    if done.returncode:
+        raise GraftError(f"DVC failed while {doing}", got="see above", todo=f"run `dvc add {path} -v` in {root}")
+
+
+def repro_preprocess(root: Path) -> None:
+    """`dvc repro preprocess`, which does nothing if nothing has changed; what it prints goes to standard error.
+
+    Raises:
+        GraftError: it failed.
+    """
+    words = dvc_command("--wait-for-lock", "repro", "--quiet", "preprocess")
+    done = subprocess.run(words, cwd=root, env=own_python_first(), stdout=sys.stderr.fileno())
+    if done.returncode:
+        raise GraftError(
+            "`dvc repro preprocess`, which lists the images, failed",
+            got="see above",
+            todo="mend what it names, then try again",
+        )
+
+
+def raw_hash(root: Path, tracked: str = "data/raw.dvc") -> str:
+    """The hash by which DVC knows data/raw (`<md5>.dir`); empty when it is not tracked."""
+    file = root / tracked
+    if not file.is_file():
+        return ""
+    outs = (yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("outs") or [{}]
+    return str(outs[0].get("md5", ""))
+
+
+def raw_hashes(root: Path) -> dict[str, str]:
+    """Path below data/raw -> md5 of the file as it is now, for all files that DVC has hashed.
+
+    DVC remembers a file's hash together with its inode, time and size; one that was changed since is left out here.
+
+    Raises:
+        DataError: data/raw.dvc describes other files, so that no record could say which images were used.
+    """
+    if not (root / ".dvc").is_dir():
+        return {}
+    from dvc.fs import LocalFileSystem
+    from dvc.repo import Repo
+
+    from tasks.preprocess.scan import list_files
+
+    raw = root / "data" / "raw"
+    files = {str(raw / name): name for name in list_files(raw)}
+    with Repo(str(root)) as repo:
+        found = repo.state.get_many(list(files), LocalFileSystem(), {})
+        known = {files[path]: str(info.value) for path, _, info in found if info is not None and info.name == "md5"}
+        ignored = repo.dvcignore.is_ignored_file
+        there = [name for path, name in files.items() if not ignored(path)]
+    _refuse_what_dvc_has_not_seen(raw_listing(root), there, known)
+    return known
+
+
+def _refuse_what_dvc_has_not_seen(listed: dict[str, str], there: list[str], known: dict[str, str]) -> None:
+    if not listed:
+        return
+    new = [name for name in there if name not in listed]
+    gone = sorted({*listed}.difference(there))
+    changed = [name for name, digest in listed.items() if known.get(name, digest) != digest]
+    if new or gone or changed:
+        raise DataError(
+            "data/raw is not what data/raw.dvc says",
+            got=f"{len(new)} files added, {len(gone)} gone, {len(changed)} changed: {(new + gone + changed)[0]}",
+            todo="run `dvc add data/raw`, or `dvc repro` for the whole pipeline, which does so",
+        )
+
+
+def raw_listing(root: Path) -> dict[str, str]:
+    """Path below data/raw -> md5, as data/raw.dvc says, from DVC's cache; empty when DVC has no listing there."""
+    digest = raw_hash(root)
+    if not digest.endswith(".dir"):
+        return {}
+    listing = cache_folder(root) / "files" / "md5" / digest[:2] / digest[2:]
+    if not listing.is_file():
+        return {}
+    return {entry["relpath"]: entry["md5"] for entry in json.loads(listing.read_text(encoding="utf-8"))}
+
+
+def cache_folder(root: Path) -> Path:
+    """Where DVC's cache lies, as its configuration says."""
+    from dvc.config import Config
+
+    configured = Config(str(root / ".dvc"))["cache"].get("dir")
+    return Path(configured) if configured else root / ".dvc" / "cache"
+
+
+def dvc_remote(root: Path) -> str:
+    """The name of DVC's default remote; empty if there is none."""
+    from dvc.config import Config
+
+    return str(Config(str(root / ".dvc"))["core"].get("remote") or "")
+
+
+def dvc_remote_addresses(root: Path) -> dict[str, str]:
+    """Name -> address of DVC's remotes; of a folder the absolute path."""
+    from dvc.config import Config
+
+    return {name: str(settings["url"]) for name, settings in Config(str(root / ".dvc"))["remote"].items()}
+
+
+def cache_types(root: Path) -> list[str]:
+    """How DVC gets files out of its cache: reflink, hardlink, symlink or copy, as configured."""
+    from dvc.config import Config
+
+    return list(Config(str(root / ".dvc"))["cache"].get("type") or ["reflink", "copy"])
+
+
+@dataclass(frozen=True)
+class StageFiles:
+    """One stage's dependencies and outputs, as dvc.yaml names them."""
+
+    deps: list[str]
+    outs: list[str]
+
+
+def stage_files(root: Path, stage: str) -> StageFiles:
+    entry = yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"][stage]
+    return StageFiles(_names(entry.get("deps", [])), _names(entry.get("outs", [])))
+
+
+def _names(entries: Iterable[Any]) -> list[str]:
+    return [next(iter(entry)) if isinstance(entry, dict) else entry for entry in entries]
+
+
+def dep_hashes(root: Path, stage: str) -> dict[str, str]:
+    """Dependency -> hash. Outputs of other stages are looked up in dvc.lock, which is current for them by now."""
+    known = {"data/raw": raw_hash(root), **locked_outs(root)}
+    return {
+        dep: known.get(dep) or tree_hash(root / dep) for dep in stage_files(root, stage).deps if (root / dep).exists()
+    }
+
+
+def locked_outs(root: Path) -> dict[str, str]:
+    """Output -> hash, as dvc.lock says."""
+    lock = root / "dvc.lock"
+    if not lock.is_file():
+        return {}
+    stages = (yaml.safe_load(lock.read_text(encoding="utf-8")) or {}).get("stages", {})
+    return {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", []) if "md5" in out}
+
+
+def cached_files(root: Path, digest: str) -> dict[str, Path]:
+    """Path -> file in DVC's cache, of a folder that DVC knows by its hash (`<md5>.dir`).
+
+    Raises:
+        FileNotFoundError: something of it is not in the cache.
+    """
+    objects = cache_folder(root) / "files" / "md5"
+    listing = json.loads((objects / digest[:2] / digest[2:]).read_text(encoding="utf-8"))
+    files = {entry["relpath"]: objects / entry["md5"][:2] / entry["md5"][2:] for entry in listing}
+    missing = next((file for file in files.values() if not file.is_file()), None)
+    if missing is not None:
+        raise FileNotFoundError(missing)
+    return files
+
+
+def bring_back(root: Path, digest: str, what: str) -> dict[str, Path]:
+    """`cached_files`, fetched from the DVC remote if they are not in the cache.
+
+    Args:
+        what: it is, for the message.
+
+    Raises:
+        GraftError: the cache has not got it, and no remote gives it.
+    """
+    try:
+        return cached_files(root, digest)
+    except FileNotFoundError:
+        fetch_object(root, digest, what)
+    try:
+        return cached_files(root, digest)
+    except FileNotFoundError as error:
+        raise _not_there(digest, what, "the remote has only a part of it") from error
+
+
+def fetch_object(root: Path, digest: str, what: str) -> None:
+    """Copies what DVC knows by a hash from the remote to the cache; of a folder all files.
+
+    Raises:
+        TransientError: the remote does not answer, or there is none.
+        GraftError: the remote has not got it.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+    from dvc_data.hashfile.hash_info import HashInfo
+
+    try:
+        with Repo(str(root)) as repo:
+            failed = repo.cloud.pull([HashInfo("md5", digest)]).failed
+    except (DvcException, OSError) as error:
+        reason = redacted((str(error).splitlines() or [type(error).__name__])[0])
+        raise _not_there(digest, what, reason, TransientError) from error
+    if failed:
+        raise _not_there(digest, what, "the remote has not got it")
+
+
+def _not_there(digest: str, what: str, reason: str, kind: type[GraftError] = GraftError) -> GraftError:
+    return kind(
+        f"{what} are neither in DVC's cache nor to be had from a remote",
+        got=f"{digest}: {reason}",
+        todo="make the remote reachable (`dvc remote list`), or `dvc push` from where they are",
+    )
+
+
+def share_cache(root: Path, place: Path, types: Sequence[str] = ()) -> None:
+    """Has DVC in another worktree use this project's cache, and its remotes where they are folders.
+
+    Args:
+        types: of links into the cache; by default as is configured there.
+    """
+    from dvc.config import Config
+
+    with Config(str(place / ".dvc")).edit("local") as settings:
+        settings["cache"] = {"dir": str(cache_folder(root).resolve()), **({"type": list(types)} if types else {})}
+        for name, address in dvc_remote_addresses(root).items():  # a relative one would lead elsewhere from there
+            settings.setdefault("remote", {}).setdefault(name, {})["url"] = address
+
+
+def is_cached(root: Path, digest: str) -> bool:
+    """Whether DVC's cache has what is known by a hash; of a folder its listing."""
+    return cached_file(root, digest) is not None
+
+
+def cached_file(root: Path, digest: str) -> Path | None:
+    """Where DVC's cache has the content of this hash, of a file or of a folder's listing; None if it has not got it."""
+    file = cache_folder(root) / "files" / "md5" / digest[:2] / digest[2:]
+    return file if digest and file.is_file() else None
+
+
+def listing_of(root: Path, digest: str) -> dict[str, str] | None:
+    """Path -> md5 of the files of a folder, by its hash; None if DVC's cache has no listing of that hash."""
+    file = cached_file(root, digest)
+    if file is None or not digest.endswith(".dir"):
+        return None
+    return {entry["relpath"]: entry["md5"] for entry in json.loads(file.read_bytes())}
+
+
+def files_now(root: Path, places: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Each place (a file or a folder of the project) -> path below it -> md5 as it is now, or empty if DVC does not
+    know it: it remembers the hash of a file by inode, time and size.
+
+    A file's own path below itself is empty; a place that is not there is left out, and so are files that DVC ignores.
+    """
+    from dvc.fs import LocalFileSystem
+    from dvc.repo import Repo
+
+    fs, top = LocalFileSystem(), str(root.resolve())
+    with Repo(top) as repo:
+        found: dict[str, dict[str, str]] = {}
+        for place in dict.fromkeys(places):
+            path = f"{top}/{place}"
+            if os.path.isdir(path):  # noqa: PTH112
+                found[place] = {file: file[len(path) + 1 :] for file in repo.dvcignore.find(fs, path)}
+            elif os.path.isfile(path):  # noqa: PTH113
+                found[place] = {path: ""}
+        seen = {file: _seen(file) for files in found.values() for file in files}
+        every = {file: info for file, info in seen.items() if info}
+        kept = repo.state.get_many(list(every), fs, every)
+        known = {file: str(info.value) for file, _, info in kept if info and info.name == "md5"}
+    return {
+        place: {below: known.get(file, "") for file, below in files.items() if file in every}
+        for place, files in found.items()
+    }
+
+
+def _seen(file: str) -> dict[str, Any]:
+    """What DVC knows a file by; empty for a link to nowhere. Its own way of asking takes three times as long."""
+    try:
+        found = os.stat(file)  # noqa: PTH116
+    except FileNotFoundError:
+        return {}
+    return {"type": "file", "ino": found.st_ino, "mtime": found.st_mtime, "size": found.st_size}

@@ -1,0 +1,131 @@
+"""What every head does, and the functions that turn its outputs into answers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+from safetensors.numpy import save_file
+
+from ..core.files import write_json
+
+if TYPE_CHECKING:
+    from ..data.manifest import Task
+    from ..data.matrix import Matrix
+
+Array = npt.NDArray[Any]
+
+
+Single = npt.NDArray[np.float32]
+
+
+Double = npt.NDArray[np.float64]
+
+
+BLOCK = 4096
+"""Rows that are worked on at a time."""
+
+
+class Head(ABC):
+    """What all heads have in common; see the module."""
+
+    kind: ClassVar[str]
+    classes: list[str]
+    task: Task
+
+    @property
+    @abstractmethod
+    def dimension(self) -> int:
+        """D, how many features it takes."""
+
+    @abstractmethod
+    def _output(self, x_BD: Single) -> Double:
+        """Of a block of features: probabilities (B, K), or the number (B, 1)."""
+
+    @abstractmethod
+    def _tensors(self) -> dict[str, Array]:
+        """By name, what of it are arrays."""
+
+    def _settings(self) -> dict[str, Any]:
+        """By name, what else it is made of."""
+        return {}
+
+    def predict_proba(self, features_ND: Array) -> Double:
+        """Probabilities (N, K).
+
+        Raises:
+            ValueError: the features are not D columns, or a number is predicted, which has no probabilities.
+        """
+        if self.task == "regression":
+            raise ValueError("a head that predicts a number has no probabilities; use predict")
+        return self.output(np.asarray(features_ND))
+
+    def predict(self, features_ND: Array) -> Array:
+        """Codes (N,), zeros and ones (N, K), or numbers (N,), as the task is.
+
+        Raises:
+            ValueError: the features are not D columns.
+        """
+        return decide(self.output(np.asarray(features_ND)), self.task)
+
+    def output(self, features_ND: Matrix) -> Double:
+        """Probabilities (N, K), or numbers (N, 1).
+
+        Args:
+            features_ND: an array, or whatever else has a `shape` and gives rows by slices.
+
+        Raises:
+            ValueError: the features are not D columns.
+        """
+        shape = features_ND.shape
+        if len(shape) != 2 or shape[1] != self.dimension:
+            raise ValueError(f"features of shape (N, {self.dimension}) are needed, got {shape}")
+        width = len(self.classes) if self.classes else 1
+        output = np.empty((shape[0], width))
+        for rows in blocks(shape[0]):
+            output[rows] = self._output(features_ND[rows].astype(np.float32, copy=False))
+        return output
+
+    def save(self, folder: Path, name: str = "head", **facts: Any) -> None:
+        """`name`.safetensors with the numbers, `name`.json with what it is and whatever else is worth reading."""
+        tensors = {key: np.ascontiguousarray(value) for key, value in self._tensors().items()}
+        save_file(tensors, folder / f"{name}.safetensors")
+        described = {"kind": self.kind, "task": self.task, "classes": self.classes, **self._settings()}
+        write_json(folder / f"{name}.json", {**described, **facts})
+
+
+def blocks(n: int, size: int = BLOCK) -> Iterator[slice]:
+    """0 ... n in pieces of `size` rows."""
+    for start in range(0, n, size):
+        yield slice(start, min(start + size, n))
+
+
+def decide(output: Double, task: Task) -> Array:
+    """Probabilities as codes (N,), or for several classes an image as zeros and ones (N, K); numbers (N, 1) as (N,)."""
+    if task == "classification":
+        return output.argmax(axis=1)
+    return (output >= 0.5).astype(np.int64) if task == "multilabel" else output[:, 0]
+
+
+def link(logits: Array, task: Task) -> Double:
+    """Logits (N, K) as probabilities; a number (N, 1) as itself."""
+    if task == "classification":
+        return softmax(logits)
+    return sigmoid(logits) if task == "multilabel" else logits.astype(np.float64)
+
+
+def softmax(logits: Array) -> Double:
+    """Rows of probabilities, shape (N, K), without overflow."""
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    exponential = np.exp(shifted, dtype=np.float64)
+    return exponential / exponential.sum(axis=1, keepdims=True)
+
+
+def sigmoid(logits: Array) -> Double:
+    """1 / (1 + exp(-logits)), each by itself, without overflow."""
+    small = np.exp(-np.abs(logits), dtype=np.float64)
+    return np.where(logits >= 0, 1.0, small) / (1.0 + small)

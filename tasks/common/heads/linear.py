@@ -1,0 +1,40 @@
+"""The linear head."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from ..data.manifest import Task
+from .base import Array, Double, Head, Single, link
+
+
+@dataclass(frozen=True)
+class LinearHead(Head):
+    """x @ weight.T + bias are the logits, of softmax or for several classes an image of sigmoids, or the number itself.
+
+    Attributes:
+        weight: float32, shape (K, D), for features as the backbone gives them (any standardisation is folded in);
+            (1, D) for a number.
+        bias: float32, shape (K,) or (1,).
+        classes: the K labels in the order of the rows.
+    """
+
+    weight: Single
+    bias: Single
+    classes: list[str]
+    task: Task = "classification"
+    kind: ClassVar[str] = "linear"
+
+    @property
+    def dimension(self) -> int:
+        return self.weight.shape[1]
+
+    def _output(self, x_BD: Single) -> Double:
+        return link(x_BD.astype(np.float64) @ self.weight.T.astype(np.float64) + self.bias, self.task)
+
+    def _tensors(self) -> dict[str, Array]:
+        return {"weight": self.weight, "bias": self.bias}

@@ -1,0 +1,42 @@
+"""A small multilayer perceptron as head."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from ..data.manifest import Task
+from .base import Array, Double, Head, Single, link
+
+
+@dataclass(frozen=True)
+class MlpHead(Head):
+    """The same on hidden units: relu(x @ hidden_weight.T + hidden_bias) @ weight.T + bias.
+
+    Attributes:
+        hidden_weight, hidden_bias: float32, (H, D) and (H,), for features as the backbone gives them.
+        weight, bias: float32, (K, H) and (K,); (1, H) and (1,) for a number, in its own unit.
+    """
+
+    hidden_weight: Single
+    hidden_bias: Single
+    weight: Single
+    bias: Single
+    classes: list[str]
+    task: Task = "classification"
+    kind: ClassVar[str] = "mlp"
+
+    @property
+    def dimension(self) -> int:
+        return self.hidden_weight.shape[1]
+
+    def _output(self, x_BD: Single) -> Double:
+        hidden_BH = np.maximum(x_BD @ self.hidden_weight.T + self.hidden_bias, 0)
+        return link(hidden_BH.astype(np.float64) @ self.weight.T.astype(np.float64) + self.bias, self.task)
+
+    def _tensors(self) -> dict[str, Array]:
+        names = ("hidden_weight", "hidden_bias", "weight", "bias")
+        return {name: getattr(self, name) for name in names}

@@ -1,0 +1,68 @@
+"""The layout shows itself: rooms with one purpose, imports that go one way, and modules of a readable length."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import grimp
+import networkx
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("flows", "tasks")
+MODULES = sorted(file for package in PACKAGES for file in (ROOT / package).rglob("*.py"))
+
+
+def functions() -> list[int]:
+    """The length of every function of the project, in lines."""
+    trees = (ast.parse(file.read_text(encoding="utf-8")) for file in MODULES)
+    found = (node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))
+    return sorted((node.end_lineno or node.lineno) - node.lineno + 1 for node in found)
+
+
+def test_no_modules_import_each_other() -> None:
+    imports = grimp.build_graph(*PACKAGES, cache_dir=None)
+    graph = networkx.DiGraph(
+        (module, other) for module in imports.modules for other in imports.find_modules_directly_imported_by(module)
+    )
+
+    assert [sorted(circle) for circle in networkx.strongly_connected_components(graph) if len(circle) > 1] == []
+
+
+def test_flows_is_made_of_rooms_alone() -> None:
+    assert [file.name for file in (ROOT / "flows").glob("*.py")] == ["__init__.py"]
+
+
+@pytest.mark.parametrize("package", [*PACKAGES, "tasks/common"])
+def test_every_room_says_what_it_is_for_and_holds_no_code_in_its_init(package: str) -> None:
+    for room in (file for file in (ROOT / package).glob("*/__init__.py")):
+        body = ast.parse(room.read_text(encoding="utf-8")).body
+
+        assert len(body) == 1, f"{room} holds code"
+        assert isinstance(body[0], ast.Expr), f"{room} has no docstring"
+
+
+def test_no_module_is_longer_than_650_lines() -> None:
+    lengths = {file: len(file.read_text(encoding="utf-8").splitlines()) for file in MODULES}
+
+    assert {str(file.relative_to(ROOT)): length for file, length in lengths.items() if length > 650} == {}
+
+
+def test_nine_functions_in_ten_have_at_most_21_lines() -> None:
+    lengths = functions()
+
+    assert lengths[int(0.9 * len(lengths))] <= 21
+
+
+def test_a_stage_has_at_most_twelve_code_dependencies_and_dvc_yaml_at_most_220_lines() -> None:
+    text = (ROOT / "dvc.yaml").read_text(encoding="utf-8")
+    stages = yaml.safe_load(text)["stages"]
+
+    assert len(text.splitlines()) <= 220
+    assert {
+        name: count
+        for name, stage in stages.items()
+        if (count := sum(dep.startswith("tasks") for dep in stage["deps"])) > 12
+    } == {}
