@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from tasks.common.backbones.network import eval_transform
 from tasks.common.core.files import write_json
 from tasks.common.core.paths import Paths
-from tasks.common.data.feature_set import read_pack
+from tasks.common.data.feature_set import read_feature_set
 from tasks.common.heads.load import load_linear_head
 from tasks.features.params import FeaturesParams
 from tasks.features.stage import run as features
@@ -84,7 +84,7 @@ def accuracy(plan: Plan, params: FinetuneParams, course: Course, paths: Paths) -
 
 def _head_accuracy(paths: Paths) -> float:
     """On the held-out images, of the head that has not seen them."""
-    pack = read_pack(paths.features)
+    pack = read_feature_set(paths.features)
     held = pack.rows("val")
     found = load_linear_head(paths.head, "selected").predict_proba(pack.features(held)).argmax(axis=1)
     return float((found == pack.targets(held)).mean())
@@ -107,7 +107,7 @@ def rate_from_files(plan: Plan, params: FinetuneParams, paths: Paths) -> float:
     from the disk. Of maps there is one view an image: what a step costs does not depend on how many there are."""
     count = BATCH * (WARM + plan.steps)
     up_to_head(replace(plan, train=plan.train[:count], held=plan.held[:BATCH]), paths)
-    pack = read_pack(paths.features)
+    pack = read_feature_set(paths.features)
     train, val = pack.rows("train"), pack.rows("val")
     few = params.model_copy(update={"views": 1})
     job = Job(few, pack, load_linear_head(paths.head, "selected"), paths, train, val)

@@ -288,7 +288,7 @@ def quality(data: Any) -> Json:
     labels = np.concatenate([y_train, y_test])
     with tempfile.TemporaryDirectory(dir=BUILD) as folder:
         paths = Paths(Path(folder))
-        write_pack(paths, np.concatenate([x_train, x_test]), labels, split)
+        write_feature_set(paths, np.concatenate([x_train, x_test]), labels, split)
         started = time.perf_counter()
         record = train_head(HeadParams(), paths)
         seconds = time.perf_counter() - started
@@ -301,7 +301,7 @@ def predict(paths: Paths, x_ND: Singles) -> Ints:
     return load_linear_head(paths.head).predict_proba(x_ND).argmax(axis=1)
 
 
-def write_pack(paths: Paths, x_ND: Singles, labels: Ints, split: list[str]) -> None:
+def write_feature_set(paths: Paths, x_ND: Singles, labels: Ints, split: list[str]) -> None:
     paths.features.mkdir(parents=True)
     np.save(paths.features / "features.npy", x_ND)
     np.save(paths.features / "views.npy", x_ND[:0])

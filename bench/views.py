@@ -25,7 +25,7 @@ from tasks.common.backbones.graph import Graph, backbone_graph
 from tasks.common.backbones.weights import find_weights
 from tasks.common.core.paths import Paths
 from tasks.common.core.progress import progress
-from tasks.common.data.feature_set import Pack, read_pack
+from tasks.common.data.feature_set import FeatureSet, read_feature_set
 from tasks.common.engines.openvino import Engine
 from tasks.common.heads.load import load_linear_head
 from tasks.common.images.transform import load
@@ -86,7 +86,7 @@ def test_figures(images: pd.DataFrame, split: pd.Series, x_ND: Any, views_VD: An
     index.to_parquet(paths.features / "index.parquet")
     (paths.features / "fingerprint.json").write_text(json.dumps({"engine": "openvino", "precision": "f32"}))
     train_head(HeadParams(), paths)
-    pack: Pack = read_pack(paths.features)
+    pack: FeatureSet = read_feature_set(paths.features)
     rows = pack.rows("test")
     p_NK = load_linear_head(paths.head).predict_proba(pack.features(rows))
     y = pack.labels(rows)

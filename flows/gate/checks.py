@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from tasks.common.data.task import MAIN, Task
 from tasks.common.scoring.classification import expected_calibration_error, reliability
-from tasks.common.scoring.main_metric import main_figure
+from tasks.common.scoring.main_metric import main_metric
 from tasks.common.scoring.multilabel import average_precisions
 from tasks.common.scoring.significance import mid_p, paired_p
 
@@ -52,7 +52,7 @@ class Contest:
 
     Attributes:
         classes: by which the columns go; none where numbers are predicted.
-        target: as `Pack.targets` gives it.
+        target: as `FeatureSet.targets` gives it.
         challenger, champion: outputs (N, K), or (N, 1), calibrated.
         earlier_N: which of the images were among the champion's own test and validation images.
         left_out: test images that the champion was trained on, which are not among these.
@@ -119,7 +119,7 @@ def incomparable(data: tuple[Check, ...], why: str) -> Verdict:
 
 def _scores(contest: Contest) -> tuple[float, float]:
     return tuple(  # type: ignore[return-value]
-        main_figure(output, contest.target, contest.task) for output in (contest.challenger, contest.champion)
+        main_metric(output, contest.target, contest.task) for output in (contest.challenger, contest.champion)
     )
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 
 from tasks.common.core.files import read_json
 from tasks.common.core.paths import Paths
-from tasks.common.data.feature_set import Pack, read_pack
+from tasks.common.data.feature_set import FeatureSet, read_feature_set
 from tasks.common.feature_cache.segments import ids_of
 from tasks.common.heads.calibration import Calibration
 from tasks.common.heads.load import load_head
@@ -32,7 +32,7 @@ LOOKS = 15
 """Images by which latency is measured, one by one, the two models by turns."""
 
 
-def why_incomparable(package: Path, pack: Pack) -> str:
+def why_incomparable(package: Path, pack: FeatureSet) -> str:
     """Why a champion's package cannot be scored on these images; empty if it can."""
     facts = read_json(package / "package.json")
     if facts["task"] != pack.task:
@@ -45,7 +45,7 @@ def why_incomparable(package: Path, pack: Pack) -> str:
     return ""
 
 
-def _seen(pack: Pack, reference: Reference) -> npt.NDArray[np.bool_]:
+def _seen(pack: FeatureSet, reference: Reference) -> npt.NDArray[np.bool_]:
     """Which of the test images a model was trained on."""
     return np.isin(ids_of(list(pack.index["image_id"].iloc[pack.rows("test")])), reference.trained_ids)
 
@@ -56,7 +56,7 @@ def contest(paths: Paths, champion: Path) -> Contest:
     Args:
         champion: its package; the challenger is the project's.
     """
-    pack = read_pack(paths.features)
+    pack = read_feature_set(paths.features)
     reference = cast(Reference, Reference.load(champion))
     test = pack.rows("test")
     seen = _seen(pack, reference)
@@ -74,14 +74,14 @@ def contest(paths: Paths, champion: Path) -> Contest:
     )
 
 
-def _challenger(paths: Paths, pack: Pack) -> Floats:
+def _challenger(paths: Paths, pack: FeatureSet) -> Floats:
     """As the stage evaluate saw it, in the order of the pack's test rows."""
     seen = pd.read_parquet(paths.report / "predictions.parquet")
     columns = [f"p_{name}" for name in pack.classes] or ["predicted"]
     return seen[columns].to_numpy(np.float64)
 
 
-def _champion(package: Path, pack: Pack, rows: Rows, paths: Paths) -> Floats:
+def _champion(package: Path, pack: FeatureSet, rows: Rows, paths: Paths) -> Floats:
     """By its own head, on its own features; what the pack has of the same is not computed again."""
     facts = read_json(package / "package.json")
     head, calibration = load_head(package), Calibration.load(package)

@@ -12,7 +12,7 @@ from mlflow.entities.model_registry import ModelVersion
 from tasks.common.core.errors import DataError
 from tasks.common.core.files import read_json
 from tasks.common.core.paths import Paths
-from tasks.common.data.feature_set import read_pack
+from tasks.common.data.feature_set import read_feature_set
 from tasks.common.feature_cache.segments import ids_of
 from tasks.register.reference_set import Reference
 
@@ -47,7 +47,7 @@ def _leaks(paths: Paths, params: GateParams) -> Check:
 def _suspects(paths: Paths, reference: Reference | None, params: GateParams) -> Check:
     """Of the images that have come since the champion was made, or of all."""
     allowed = f"{params.max_suspect:.1%} or less"
-    pack = read_pack(paths.features)
+    pack = read_feature_set(paths.features)
     judged = pack.index.iloc[pack.rows("train", "val")]["image_id"].drop_duplicates()
     if reference is not None:
         known = np.union1d(reference.seen_ids, reference.held_out_ids)

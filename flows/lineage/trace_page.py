@@ -20,7 +20,7 @@ from .trace_text import (
     code_text,
     figures,
     images_text,
-    main_figure,
+    main_metric,
     moment,
     name_of,
     role,
@@ -206,7 +206,7 @@ def _uses_of_image(document: Document) -> str:
         **({"md5 then": [_short(use["image_id"]) for use in uses]} if len(document["image_ids"]) > 1 else {}),
         **({"why": [use["why"] for use in uses]} if any(use["why"] for use in uses) else {}),
         "made": [_when(use["at"]) for use in uses],
-        "test": [main_figure(use["test"]) for use in uses],
+        "test": [main_metric(use["test"]) for use in uses],
     }
     rows = [list(row) for row in zip(*columns.values(), strict=True)]
     return table(list(columns), rows, words=len(columns)) if rows else ""
@@ -222,7 +222,7 @@ def _data(document: Document) -> list[str]:
             _short(use["run_id"]),
             _when(use["at"]),
             use["commit"][:12],
-            main_figure(use["test"]),
+            main_metric(use["test"]),
         ]
         for use in _all(document)
     ]

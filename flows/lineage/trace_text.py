@@ -164,7 +164,7 @@ def _data(document: Document) -> Iterator[str]:
         return
     yield from ("", f"{'model':<34}{'made':<24}{'test':<12}")
     for use in uses:
-        yield f"{version_text(use)[:33]:<34}{moment(use['at']):<24}{main_figure(use['test'])}"
+        yield f"{version_text(use)[:33]:<34}{moment(use['at']):<24}{main_metric(use['test'])}"
 
 
 _WRITERS = {"model": _model, "run": _run, "image": _image, "data": _data, "commit": _data}
@@ -204,7 +204,7 @@ def code_text(code: Mapping[str, Any]) -> str:
     return text + (f"; its dvc.lock is in {code['result']}" if code["result"] else "")
 
 
-def main_figure(test: Mapping[str, float]) -> str:
+def main_metric(test: Mapping[str, float]) -> str:
     """The main figure and its interval, of whatever task."""
     for main in MAIN.values():
         if main.key in test:
@@ -217,7 +217,7 @@ def figures(test: Mapping[str, float], task: str) -> str:
     """All figures of the test."""
     main = {key for known in MAIN.values() for key in known.keys} if task in MAIN else set()
     others = [f"{key.replace('_', ' ')} {value:.4g}" for key, value in test.items() if key not in main]
-    return ", ".join([text for text in (main_figure(test), *others) if text])
+    return ", ".join([text for text in (main_metric(test), *others) if text])
 
 
 def class_rows(data: Mapping[str, Any]) -> Sequence[tuple[Any, ...]]:

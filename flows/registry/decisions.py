@@ -47,14 +47,14 @@ def promote_version(root: Path, wanted: str, why: str, *, anyway: bool, unverifi
         if unverified and aliases_of(tracker, name).get(CHAMPION) == str(version.version):
             return asdict(_vouched(tracker, version))
         entry = promotion.promote(tracker, version, why or BY_HAND, unverified=unverified)
-        ledger.mend(tracker, name)
+        ledger.reconcile(tracker, name)
     return asdict(entry)
 
 
 def _vouched(tracker: Tracker, version: ModelVersion) -> Entry:
     """The entry of the champion, which from now on is what MLflow has."""
     with fetched_model(tracker, version, unverified=True):
-        kept = ledger.mend(tracker, version.name)
+        kept = ledger.reconcile(tracker, version.name)
     entry = ledger.decided(kept, str(version.version))
     assert entry is not None, "`settle` has written one"
     return entry
@@ -70,7 +70,7 @@ def roll_back_champion(root: Path, why: str) -> dict[str, Any]:
     with ledger.locked(tracker, name):
         promotion.settle(tracker, name)
         entry = promotion.roll_back(tracker, name, why or BY_HAND)
-        ledger.mend(tracker, name)
+        ledger.reconcile(tracker, name)
     return asdict(entry)
 
 

@@ -172,7 +172,7 @@ def entries(tracker: Tracker, name: str) -> list[Entry]:
     return _in_order([*_recorded(tracker, name), *read(tracker.paths.root, name)])
 
 
-def mend(tracker: Tracker, name: str) -> list[Entry]:
+def reconcile(tracker: Tracker, name: str) -> list[Entry]:
     """Gives the file the entries that only MLflow has, and MLflow those of its versions that only the file has; returns
     all."""
     root = tracker.paths.root

@@ -104,7 +104,7 @@ def refuse(
 def settle(tracker: Tracker, name: str) -> list[Entry]:
     """What an earlier run left undone is undone, what others did is noted, and the ledger is mended; returns it."""
     recover(tracker, name)
-    kept = ledger.mend(tracker, name)
+    kept = ledger.reconcile(tracker, name)
     champion = aliases_of(tracker, name).get(CHAMPION, "")
     if champion and champion != ledger.champion_of(kept):
         version = find_version(tracker, name, champion)
@@ -112,7 +112,7 @@ def settle(tracker: Tracker, name: str) -> list[Entry]:
         why = "the alias was found moved by something that is not Graft" if kept else "the first version of all"
         entry = ledger.new_entry(tracker, version, what, ledger.champion_of(kept), why)  # type: ignore[arg-type]
         ledger.enter(tracker, entry)
-        kept = ledger.mend(tracker, name)
+        kept = ledger.reconcile(tracker, name)
     return kept
 
 

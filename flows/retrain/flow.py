@@ -54,7 +54,7 @@ from .notify import notify as tell
 from .outcome import Outcome
 from .publish import publish
 from .worktree import Workspace, committed_params, prepare, remote_of, repository
-from .zombies import bury_the_dead, ensure_watch, last_death, sign
+from .zombies import ensure_watch, last_crash, mark_crashed_runs, sign
 
 
 class _SayErrorsOnly(logging.Filter):
@@ -158,14 +158,14 @@ def check(place: Place) -> tuple[Check, ...]:
 @_step("gate")
 def gate(place: Place, data: tuple[Check, ...]) -> Verdict:
     """Champion and challenger on the current test images."""
-    from tasks.common.data.feature_set import read_pack
+    from tasks.common.data.feature_set import read_feature_set
 
     from ..gate.comparison import contest, why_incomparable
 
     with _champion(place) as (version, package):
         if version is None or package is None or str(version.version) == _registered(place).version:
             return unopposed(data, "there is nothing to compare it with")
-        why = why_incomparable(package, read_pack(place.paths.features))
+        why = why_incomparable(package, read_feature_set(place.paths.features))
         if why:
             return incomparable(data, why)
         return judge(contest(place.paths, package), data, place.params()[1])
@@ -208,7 +208,7 @@ def _decide(
         promotion.promote(tracker, version, verdict.sentence, metrics=verdict.metrics, flow_run_url=_flow_run_page())
     if what == "refused" and (decided is None or decided.what != "refused"):
         promotion.refuse(tracker, version, champion, verdict.sentence, verdict.metrics, _flow_run_page())
-    return Outcome(what, version.name, number, champion, verdict), ledger.mend(tracker, version.name)
+    return Outcome(what, version.name, number, champion, verdict), ledger.reconcile(tracker, version.name)
 
 
 def _registered_by(place: Place) -> tuple[str, str]:
@@ -296,8 +296,8 @@ def _among_others(params: RetrainParams) -> None:
         return
     deployment = str(runtime.deployment.id)
     ensure_watch(tell=params.notify)
-    bury_the_dead(deployment)
-    died = last_death(deployment)
+    mark_crashed_runs(deployment)
+    died = last_crash(deployment)
     if died:
         _tell(params, Notice("failure", "the last run has died", died, {"this run": _flow_run_page()}))
 

@@ -64,9 +64,9 @@ def _serve(root: Path, cron: str, timezone: str, name: str) -> None:
     from prefect.types.entrypoint import EntrypointType
 
     from .flow import retrain
-    from .zombies import bury_the_dead_of, ensure_watch
+    from .zombies import mark_crashed_runs_of, ensure_watch
 
-    bury_the_dead_of(f"retrain/{name}")  # the server would cancel all runs for the sake of one that died
+    mark_crashed_runs_of(f"retrain/{name}")  # the server would cancel all runs for the sake of one that died
     ensure_watch(tell=committed_params(root).notify)
     print(f"serving retrain/{name}: {cron} ({timezone}); Ctrl-C ends it", flush=True)
     retrain.serve(

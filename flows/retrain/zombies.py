@@ -81,7 +81,7 @@ def ensure_watch(
         silent: seconds without a heartbeat after which a run is ended.
         unstarted: seconds as `Pending` after which it is.
         tell: as `retrain.notify`. The server itself can tell through Prefect's blocks alone; for others there is
-            `last_death`.
+            `last_crash`.
     """
     gone = f"no sign of life for {silent:.0f} seconds: its process, or its machine, is gone"
     never = f"it was not started within {unstarted:.0f} seconds: the worker that took it is gone"
@@ -155,7 +155,7 @@ def sign(flow_run_id: UUID | str) -> None:
         client.update_flow_run_labels(UUID(str(flow_run_id)), {PROCESS: processes.key(processes.me())})
 
 
-def bury_the_dead(deployment_id: UUID | str) -> list[str]:
+def mark_crashed_runs(deployment_id: UUID | str) -> list[str]:
     """Ends runs of this deployment that are under way according to Prefect, but whose process on this machine is gone.
 
     Returns:
@@ -166,17 +166,17 @@ def bury_the_dead(deployment_id: UUID | str) -> list[str]:
         return [run.name for run in dead if _bury(client, run)]
 
 
-def bury_the_dead_of(deployment: str) -> list[str]:
-    """As `bury_the_dead`, for who is about to serve the deployment `flow/name`; without one there is nothing to do."""
+def mark_crashed_runs_of(deployment: str) -> list[str]:
+    """As `mark_crashed_runs`, of the deployment `flow/name`, if there is one."""
     with get_client(sync_client=True) as client:
         try:
             known = client.read_deployment_by_name(deployment)
         except ObjectNotFound:
             return []
-    return bury_the_dead(known.id)
+    return mark_crashed_runs(known.id)
 
 
-def last_death(deployment_id: UUID | str) -> str:
+def last_crash(deployment_id: UUID | str) -> str:
     """What Prefect says of the last run of this deployment, if it crashed; else empty.
 
     For the next run to tell people, since a dead one cannot.

@@ -24,11 +24,11 @@ from tasks.common.core.files import json_digest, whole_file, write_json
 from tasks.common.core.paths import Paths
 from tasks.common.core.progress import say
 from tasks.common.core.record import DatasetRecord, Record
-from tasks.common.data.feature_set import Pack, Rows, read_pack
+from tasks.common.data.feature_set import FeatureSet, Rows, read_feature_set
 from tasks.common.data.task import MAIN
 from tasks.common.heads.base import Head
 from tasks.common.heads.linear import LinearHead
-from tasks.common.scoring.main_metric import main_figure
+from tasks.common.scoring.main_metric import main_metric
 from tasks.common.solvers.folds import units_of
 from tasks.evaluate.params import EvaluateParams
 from tasks.finetune.params import FREE, FinetuneParams
@@ -107,7 +107,7 @@ def compare_methods(
     """
     check(methods, shares, seeds)
     paths, settings = Paths(root), Settings.load(Paths(root))
-    pack = read_pack(paths.features)
+    pack = read_feature_set(paths.features)
     pack = replace(pack, views_VD=np.empty((0, pack.stored_ND.shape[1]), pack.stored_ND.dtype))
     tracker = Tracker(root)  # first: a server that does not answer must not be found after hours
     memory = paths.state / "compare" / "cells" / _digest(pack, settings)
@@ -144,7 +144,7 @@ def check(methods: Sequence[str], shares: Sequence[float], seeds: int) -> None:
         raise ParamsError("--seeds", got=seeds, allowed=">= 1", todo="name 1 or more")
 
 
-def _digest(pack: Pack, settings: Settings) -> str:
+def _digest(pack: FeatureSet, settings: Settings) -> str:
     """Names the folder of what was trained: other images, features or parameters are another comparison."""
     index = pack.index[["image_id", "label", "task", "split"]].to_csv(index=False)
     return json_digest({
@@ -156,7 +156,7 @@ def _digest(pack: Pack, settings: Settings) -> str:
     })[:16]  # fmt: skip
 
 
-def _parts(pack: Pack, shares: Sequence[float], seeds: int, left_out: dict[str, str]) -> list[Part]:
+def _parts(pack: FeatureSet, shares: Sequence[float], seeds: int, left_out: dict[str, str]) -> list[Part]:
     """Larger parts hold the smaller ones of the same seed."""
     train_rows = pack.rows("train")
     stratum, unit = strata(pack, train_rows), units_of(pack, train_rows)[0]
@@ -178,7 +178,7 @@ def _parts(pack: Pack, shares: Sequence[float], seeds: int, left_out: dict[str, 
 def _train(
     parts: Sequence[Part],
     methods: Sequence[str],
-    pack: Pack,
+    pack: FeatureSet,
     settings: Settings,
     paths: Paths,
     memory: Path,
@@ -201,13 +201,13 @@ def _train(
                 say(f"compare: {name}: {left_out[name]}")
                 continue
             _keep(cell, file)
-            figure = main_figure(cell.output, pack.targets(pack.rows("val")), pack.task)
+            figure = main_metric(cell.output, pack.targets(pack.rows("val")), pack.task)
             say(f"compare: {name}: {MAIN[pack.task].text(figure)}, {cell.seconds:.0f} s")
             yield cell
 
 
 def _cell(
-    method: str, part: Part, pack: Pack, settings: Settings, paths: Paths, left_seconds: float | None
+    method: str, part: Part, pack: FeatureSet, settings: Settings, paths: Paths, left_seconds: float | None
 ) -> Cell | None:
     """None if it would take longer than is left."""
     if left_seconds is not None and left_seconds <= 0:
@@ -238,14 +238,14 @@ def _cell(
     return Cell(method, part.share, part.seed, len(part.rows), epochs * len(part.learned), epochs, seconds, output)
 
 
-def _of_part(pack: Pack, part: Part) -> Pack:
+def _of_part(pack: FeatureSet, part: Part) -> FeatureSet:
     """The pack with this part's splits."""
     split = np.full(len(pack.index), "", dtype=object)
     split[part.learned], split[part.inner] = "train", "val"
     return replace(pack, index=pack.index.assign(split=split))
 
 
-def _head(mine: Pack, params: HeadParams, paths: Paths) -> tuple[Head, Head]:
+def _head(mine: FeatureSet, params: HeadParams, paths: Paths) -> tuple[Head, Head]:
     """As the stage `head`: (trained without what it was chosen by, and with)."""
     choice = choose(mine, params, paths.tmp)
     if not params.refit:
@@ -279,7 +279,7 @@ def _read(file: Path) -> Cell:
 
 
 def _document(
-    cells: list[Cell], pack: Pack, settings: Settings, left_out: dict[str, str], root: Path, run_id: str
+    cells: list[Cell], pack: FeatureSet, settings: Settings, left_out: dict[str, str], root: Path, run_id: str
 ) -> dict[str, Any]:
     val, confidence = pack.rows("val"), settings.evaluate.confidence
     judged = pack.targets(val), units_of(pack, val)[0], pack.task, confidence
@@ -309,7 +309,7 @@ def points_of(found: dict[str, Any]) -> list[Point]:
     return [Point(**{**row, "gain": tuple(row["gain"]) if row["gain"] else None}) for row in found["points"]]
 
 
-def _write(found: dict[str, Any], pack: Pack, settings: Settings, paths: Paths, target: Path | None) -> None:
+def _write(found: dict[str, Any], pack: FeatureSet, settings: Settings, paths: Paths, target: Path | None) -> None:
     folder = paths.state / "compare"
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "compare.json", found)

@@ -18,7 +18,7 @@ from tasks.common.core.files import whole_folder, write_json, write_shared_json
 from tasks.common.core.paths import Paths
 from tasks.common.core.progress import say
 from tasks.common.core.record import DatasetRecord, Record
-from tasks.common.data.feature_set import INDEX, Pack
+from tasks.common.data.feature_set import INDEX, FeatureSet
 from tasks.common.data.manifest import read_channels, read_manifest
 from tasks.common.feature_cache.segments import FeatureCache, Ids, ids_of
 from tasks.common.images.decode import Pixels
@@ -269,7 +269,7 @@ def _probed(name: str, entrant: Entrant, images: Images, settings: Settings) -> 
     if job.failure is not None:
         raise job.failure
     features_ND = read(job, images.ids, images.files, settings.features.threads)
-    pack = Pack(features_ND, np.empty((0, spec.dimension), features_ND.dtype), images.index, {})
+    pack = FeatureSet(features_ND, np.empty((0, spec.dimension), features_ND.dtype), images.index, {})
     choice = choose(pack, settings.head)
     chosen = choice.found.chosen
     correct_N = choice.found.output.argmax(axis=1) == pack.labels(choice.held)

@@ -135,7 +135,7 @@ class Tracker:
         return str(found[0].info.run_id) if found else ""
 
     def new_parent(self, name: str, tags: Mapping[str, str]) -> str:
-        self._bury_the_dead()
+        self.mark_crashed_runs()
         git = git_state(self.paths.root)
         run = self.client.create_run(self.experiment_id, tags={**self._common_tags(git), **tags}, run_name=name)
         return str(run.info.run_id)
@@ -152,7 +152,7 @@ class Tracker:
             raise
         self.end(run_id, "FINISHED")
 
-    def _bury_the_dead(self) -> None:
+    def mark_crashed_runs(self) -> None:
         """Runs of processes of this machine that are no more are marked as killed, not left running for ever."""
         for run in self.client.search_runs([self.experiment_id], "attributes.status = 'RUNNING'", max_results=100):
             key = run.data.tags.get("graft.process") or run.data.tags.get(INVOCATION, "")
@@ -193,7 +193,7 @@ class Tracker:
 
         Returns the run of that execution; empty if there is none.
         """
-        self._bury_the_dead()
+        self.mark_crashed_runs()
         run_id = self._parent_of(key)
         if run_id:
             self._log_lock(run_id)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ..common.data.feature_set import Pack, Rows
+from ..common.data.feature_set import FeatureSet, Rows
 from ..common.scoring.bootstrap import wilson
 from ..common.scoring.classification import confusion
 
@@ -21,7 +21,7 @@ CONFIDENCE = 0.95
 COLUMNS = ["class", "other_class", "images", "taken", "taken_for_other", "share", "low", "high"]
 
 
-def mixed_up(pack: Pack, rows: Rows, p_NK: Floats) -> pd.DataFrame:
+def mixed_up(pack: FeatureSet, rows: Rows, p_NK: Floats) -> pd.DataFrame:
     """All pairs of classes of which any image was taken for the other, the worst first: `COLUMNS`.
 
     Counted are images of exactly one of the two (p: out of fold, nan where not known). `taken` of them were taken for

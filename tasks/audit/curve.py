@@ -17,8 +17,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from ..common.core.progress import progress
-from ..common.data.feature_set import Pack, Rows
-from ..common.scoring.main_metric import main_figures
+from ..common.data.feature_set import FeatureSet, Rows
+from ..common.scoring.main_metric import main_metrics
 from ..common.solvers.folds import units_of
 from .subsets import growing, lacks_a_class, strata
 
@@ -70,7 +70,7 @@ class Curve:
     fitted: dict[str, float]
 
 
-def learning_curve(pack: Pack, predict: Predict, seeds: int, seed: int) -> Curve:
+def learning_curve(pack: FeatureSet, predict: Predict, seeds: int, seed: int) -> Curve:
     """Trains on growing parts of the training images, which hold the smaller ones, and asks validation.
 
     The penalty's strength is divided by the share that a part holds: the penalty on the summed loss is then the same
@@ -90,7 +90,7 @@ def learning_curve(pack: Pack, predict: Predict, seeds: int, seed: int) -> Curve
     with progress("audit: learning curve", len(parts), "parts") as bar:
         for share, number, learned in parts:
             output = predict(learned, val, whole / len(learned))
-            error_B = 1 - main_figures(output, target, pack.task, weight_BN)
+            error_B = 1 - main_metrics(output, target, pack.task, weight_BN)
             errors.setdefault(share, []).append(np.where(degenerate_B, np.nan, error_B))
             held = {"share": len(learned) / whole, "images": len(learned), "seed": number}
             rows.append({"asked": share, **held, "value": 1 - error_B[0]})
@@ -99,7 +99,7 @@ def learning_curve(pack: Pack, predict: Predict, seeds: int, seed: int) -> Curve
     return _conclude(table, [np.stack(errors[share]) for share in errors], skipped, seed)
 
 
-def _unasked(pack: Pack, val: Rows) -> str:
+def _unasked(pack: FeatureSet, val: Rows) -> str:
     """Why validation cannot be asked; empty if it can."""
     if len(val) < ASKED:
         return f"there are only {len(val)} validation images, and a curve needs {ASKED}"
@@ -120,7 +120,7 @@ def _degenerate(target_N: Floats, weight_BN: Floats) -> npt.NDArray[np.bool_]:
     return np.asarray(variance_B <= CONSTANT * target_N.var())
 
 
-def _parts(pack: Pack, seeds: int, seed: int) -> tuple[list[tuple[float, int, Rows]], dict[float, str]]:
+def _parts(pack: FeatureSet, seeds: int, seed: int) -> tuple[list[tuple[float, int, Rows]], dict[float, str]]:
     """((share asked for, number of the seed, rows), ...) by share, and the shares of which there is none; of shares
     that come to as many images, the largest has its part."""
     train = pack.rows("train")

@@ -14,9 +14,9 @@ import pandas as pd
 from ..common.core.files import read_json
 from ..common.core.paths import Paths
 from ..common.core.progress import progress
-from ..common.data.feature_set import Pack, Rows
+from ..common.data.feature_set import FeatureSet, Rows
 from ..common.data.task import MAIN, Task
-from ..common.scoring.main_metric import main_figure
+from ..common.scoring.main_metric import main_metric
 from ..common.solvers.folds import assign
 from .confusable import confusable, mixed_up
 from .curve import Curve, learning_curve
@@ -94,7 +94,7 @@ class Findings:
         )
 
 
-def look(pack: Pack, params: AuditParams, paths: Paths) -> Findings:
+def look(pack: FeatureSet, params: AuditParams, paths: Paths) -> Findings:
     """Asks every question."""
     probe = Probe.of(pack, strength(pack, paths), paths.tmp)
     learned = pack.rows("train", "val")
@@ -137,12 +137,12 @@ def look(pack: Pack, params: AuditParams, paths: Paths) -> Findings:
     )
 
 
-def _figure(pack: Pack, rows: Rows, output_NK: Floats) -> float | None:
-    figure = main_figure(output_NK, pack.targets(rows), pack.task) if len(rows) else math.nan
+def _figure(pack: FeatureSet, rows: Rows, output_NK: Floats) -> float | None:
+    figure = main_metric(output_NK, pack.targets(rows), pack.task) if len(rows) else math.nan
     return figure if math.isfinite(figure) else None
 
 
-def strength(pack: Pack, paths: Paths) -> float:
+def strength(pack: FeatureSet, paths: Paths) -> float:
     """The head's, if its estimator is the one that the audit trains: ridge regression's penalty is on another loss."""
     facts = read_json(paths.head / "head.json")
     own = "ridge" if pack.task == "regression" else "logistic"
@@ -177,7 +177,7 @@ def _out_of_fold(probe: Probe, rows: Rows, fold_N: Rows, doubted_N: Bools, each:
     return output_NK
 
 
-def the_map(pack: Pack, wrong: pd.DataFrame, far: pd.DataFrame, seed: int) -> pd.DataFrame:
+def the_map(pack: FeatureSet, wrong: pd.DataFrame, far: pd.DataFrame, seed: int) -> pd.DataFrame:
     """A sample of the images with their places, in the pack's order; what is marked comes in first."""
     path = pack.index["path"]
     table = pack.index[["path", "label", "split"]].assign(

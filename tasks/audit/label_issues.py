@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ..common.data.feature_set import Pack, Rows
+from ..common.data.feature_set import FeatureSet, Rows
 from ..common.data.manifest import BETWEEN
 from ..common.data.task import Task
 from ..common.scoring.temperature import calibrate
@@ -65,7 +65,7 @@ def deviations(predicted_N: Floats, y_N: Floats) -> Floats:
     return np.abs(centred) / scale if scale > 0 else np.zeros(len(y_N))
 
 
-def suspected(pack: Pack, rows: Rows, output_NK: Floats) -> Bools:
+def suspected(pack: FeatureSet, rows: Rows, output_NK: Floats) -> Bools:
     """What is suspected of images `rows`: (N, 1), the label, or of several classes an image (N, K), each mark.
 
     Marks are counted and not images: of fifty right marks an image, one is doubted on nearly every image by chance.
@@ -91,7 +91,7 @@ def _suspected(output_NK: Floats, target: npt.NDArray[Any], task: Task) -> Bools
     return wrong_classes(output_NK, target)[:, None]
 
 
-def by_chance(pack: Pack, rows: Rows, output_NK: Floats, seed: int) -> float:
+def by_chance(pack: FeatureSet, rows: Rows, output_NK: Floats, seed: int) -> float:
     """How many of so many right labels (of several classes an image, marks) the models would suspect: labels are drawn
     from their probabilities, calibrated by the labels given. The harder the images are, the more.
 
@@ -116,7 +116,7 @@ def _draw(p_NK: Floats, task: Task, rng: np.random.Generator) -> npt.NDArray[Any
     return np.minimum(below_NK.sum(axis=1), p_NK.shape[1] - 1)
 
 
-def suspects(pack: Pack, rows: Rows, output_NK: Floats) -> pd.DataFrame:
+def suspects(pack: FeatureSet, rows: Rows, output_NK: Floats) -> pd.DataFrame:
     """A row an image whose label is suspected, the worst first: `COLUMNS`.
 
     `score` is the probability of the label; of several classes an image, that of the mark which is doubted most; of a
@@ -133,14 +133,14 @@ def suspects(pack: Pack, rows: Rows, output_NK: Floats) -> pd.DataFrame:
     return table.sort_values(["score", "path"], ignore_index=True)[COLUMNS]
 
 
-def _classes(pack: Pack, rows: Rows, p_NK: Floats, places: npt.NDArray[np.int64]) -> dict[str, Any]:
+def _classes(pack: FeatureSet, rows: Rows, p_NK: Floats, places: npt.NDArray[np.int64]) -> dict[str, Any]:
     p = p_NK[places]
     own = p[np.arange(len(places)), pack.targets(rows[places])]
     names = np.array(pack.classes, dtype=object)
     return {"suggested": names[p.argmax(axis=1)], "score": own, "p_label": own, "p_suggested": p.max(axis=1)}
 
 
-def _marks(pack: Pack, rows: Rows, p_NK: Floats, doubted_NK: Bools) -> dict[str, Any]:
+def _marks(pack: FeatureSet, rows: Rows, p_NK: Floats, doubted_NK: Bools) -> dict[str, Any]:
     y_NK = pack.targets(rows)
     own_NK = np.where(y_NK > 0, p_NK, 1 - p_NK)
     corrected = np.where(doubted_NK, 1 - y_NK, y_NK) > 0
@@ -149,7 +149,7 @@ def _marks(pack: Pack, rows: Rows, p_NK: Floats, doubted_NK: Bools) -> dict[str,
     return {"suggested": named, "score": worst, "p_label": worst, "p_suggested": 1 - worst}
 
 
-def _numbers(pack: Pack, rows: Rows, output_N1: Floats, places: npt.NDArray[np.int64]) -> dict[str, Any]:
+def _numbers(pack: FeatureSet, rows: Rows, output_N1: Floats, places: npt.NDArray[np.int64]) -> dict[str, Any]:
     known = ~np.isnan(output_N1[:, 0])
     far = np.zeros(len(rows))
     far[known] = deviations(output_N1[known, 0], pack.targets(rows[known]))

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from ..common.core.progress import progress
-from ..common.data.feature_set import Floats, Pack, Rows
+from ..common.data.feature_set import FeatureSet, Floats, Rows
 from ..common.data.manifest import SPLITS
 from ..common.heads.base import blocks
 
@@ -53,27 +53,27 @@ class Copies:
     leaked_N: npt.NDArray[np.bool_]
     conflicting_N: npt.NDArray[np.bool_]
 
-    def leaks(self, pack: Pack) -> pd.DataFrame:
+    def leaks(self, pack: FeatureSet) -> pd.DataFrame:
         """Pairs across splits: `COLUMNS`."""
         split = self._both(pack, "split")
         return self._table(pack, split[0] != split[1])
 
-    def leaked(self, pack: Pack) -> pd.DataFrame:
+    def leaked(self, pack: FeatureSet) -> pd.DataFrame:
         """Images of val and test that are in a split before, all of them: `image_id`, `path`, `split`."""
         return pack.index[["image_id", "path", "split"]].astype(str)[self.leaked_N].reset_index(drop=True)
 
-    def conflicts(self, pack: Pack) -> pd.DataFrame:
+    def conflicts(self, pack: FeatureSet) -> pd.DataFrame:
         """Pairs of training and validation images under different labels: `COLUMNS`."""
         split, label = self._both(pack, "split"), self._both(pack, "label")
         of_classes = len(pack.classes) > 0  # numbers that differ a little do not conflict
         return self._table(pack, (split != "test").all(axis=0) & (label[0] != label[1]) & of_classes)
 
-    def _both(self, pack: Pack, column: str) -> npt.NDArray[np.object_]:
+    def _both(self, pack: FeatureSet, column: str) -> npt.NDArray[np.object_]:
         """(2, pairs): of the first and of the second image."""
         values = pack.index[column].astype(str).to_numpy(object)
         return np.stack([values[self.pairs[side]] for side in ("first", "second")])
 
-    def _table(self, pack: Pack, chosen: npt.NDArray[np.bool_]) -> pd.DataFrame:
+    def _table(self, pack: FeatureSet, chosen: npt.NDArray[np.bool_]) -> pd.DataFrame:
         pairs = self.pairs[chosen]
         facts = pack.index[["image_id", "path", "split", "label"]].astype(str)
         first = facts.iloc[pairs["first"]].reset_index(drop=True)
@@ -83,7 +83,7 @@ class Copies:
 
 
 def find_copies(
-    pack: Pack,
+    pack: FeatureSet,
     pixels_NR: Floats,
     features_NR: Floats,
     near_pixels: float,

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from ..common.core.progress import progress
-from ..common.data.feature_set import Pack
+from ..common.data.feature_set import FeatureSet
 from ..common.heads.base import blocks
 from .whitening import unit
 
@@ -25,7 +25,7 @@ PLACES = 4
 COLUMNS = ["image_id", "path", "split", "label", "score", "distance", "nearest", "cosine"]
 
 
-def far_off(pack: Pack, seed: int) -> pd.DataFrame:
+def far_off(pack: FeatureSet, seed: int) -> pd.DataFrame:
     """Every image in the pack's order: `COLUMNS`. Labels have no part in it.
 
     `distance` is 1 - cosine of the features to the nearest but `neighbour` - 1; `score` is how many robust standard

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ..common.data.feature_set import Pack, Rows
+from ..common.data.feature_set import FeatureSet, Rows
 from ..common.heads.base import blocks
 from ..common.heads.linear import LinearHead
 from ..common.solvers.blas import one_thread_a_product
@@ -41,13 +41,13 @@ class Probe:
         row_of_part: of which of the pack's rows each is.
     """
 
-    pack: Pack
+    pack: FeatureSet
     l2: float
     parts: Parts
     row_of_part: Rows
 
     @classmethod
-    def of(cls, pack: Pack, l2: float, scratch: Path) -> Probe:
+    def of(cls, pack: FeatureSet, l2: float, scratch: Path) -> Probe:
         """Turns all training and validation images into their principal axes, by which every part is standardised;
         labels have no part in it.
 

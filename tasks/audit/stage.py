@@ -11,7 +11,7 @@ from ..common.core.files import whole_folder, write_json
 from ..common.core.paths import Paths
 from ..common.core.progress import say
 from ..common.core.record import Record
-from ..common.data.feature_set import Pack, read_pack
+from ..common.data.feature_set import FeatureSet, read_feature_set
 from ..common.data.manifest import write_table
 from ..common.data.task import MAIN
 from .findings import Findings, look
@@ -29,7 +29,7 @@ def run(params: AuditParams, paths: Paths) -> Record:
     Where more was found than is allowed and `audit.on_...` says `fail`, the record has the failure, which stops the run
     when all is recorded.
     """
-    pack = read_pack(paths.features)
+    pack = read_feature_set(paths.features)
     found = look(pack, params, paths)
     verdicts = judge(found, params)
     _write(found, verdicts, pack, params, paths)
@@ -58,7 +58,7 @@ def judge(found: Findings, params: AuditParams) -> list[Verdict]:
     ]
 
 
-def _write(found: Findings, verdicts: Sequence[Verdict], pack: Pack, params: AuditParams, paths: Paths) -> None:
+def _write(found: Findings, verdicts: Sequence[Verdict], pack: FeatureSet, params: AuditParams, paths: Paths) -> None:
     with whole_folder(paths.audit) as folder:
         for name in TABLES:
             write_table(getattr(found, name), folder / f"{name}.parquet")
@@ -74,7 +74,7 @@ def _write(found: Findings, verdicts: Sequence[Verdict], pack: Pack, params: Aud
         found.map.to_csv(folder / "map.csv", index=False)
 
 
-def _draw(found: Findings, pack: Pack, shown: int, raw: Path, folder: Path) -> None:
+def _draw(found: Findings, pack: FeatureSet, shown: int, raw: Path, folder: Path) -> None:
     main, channels = MAIN[found.task], pack.channels
     if len(found.suspects):
         suspects_picture(found.suspects.head(shown), raw, folder / "suspects.png", channels)

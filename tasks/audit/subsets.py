@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ..common.data.feature_set import Pack, Rows
+from ..common.data.feature_set import FeatureSet, Rows
 
 Ints = npt.NDArray[np.int64]
 
@@ -18,7 +18,7 @@ TENTHS = 10
 """Into how many ranges numbers are divided, so that each part has small and large ones."""
 
 
-def strata(pack: Pack, rows: Rows) -> Ints:
+def strata(pack: FeatureSet, rows: Rows) -> Ints:
     """What parts should have equal shares of, (N,): the class; of several the rarest; of a number its tenth."""
     target = pack.targets(rows)
     if pack.task == "classification":
@@ -44,7 +44,7 @@ def growing(stratum_N: Ints, unit_N: Ints, shares: Sequence[float], seed: int) -
     return [np.flatnonzero((before_U < np.maximum(1, np.rint(share * whole_U)))[unit_N]) for share in shares]
 
 
-def lacks_a_class(pack: Pack, whole: Rows, part: Rows) -> bool:
+def lacks_a_class(pack: FeatureSet, whole: Rows, part: Rows) -> bool:
     """Whether a class of images `whole` has none in this part of them."""
     if pack.task == "regression":
         return False

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from ..common.core.cores import cores
 from ..common.core.paths import Paths
 from ..common.core.progress import progress
-from ..common.data.feature_set import Pack, Rows
+from ..common.data.feature_set import FeatureSet, Rows
 from ..common.feature_cache.segments import ids_of
 from ..common.feature_cache.thumbnails import SIDE, thumbnail, thumbnail_cache
 from ..common.heads.base import blocks
@@ -24,7 +24,7 @@ ALIKE = 0.7
 classes and no more."""
 
 
-def thumbnails(pack: Pack, paths: Paths) -> npt.NDArray[np.float16]:
+def thumbnails(pack: FeatureSet, paths: Paths) -> npt.NDArray[np.float16]:
     """Every image in the pack's order, (N, SIDE * SIDE * C). Only those that the stage `features` has not left in
     .graft/cache are decoded.
 

@@ -14,7 +14,7 @@ from .backbones.weights import check_same, fit_state, read_state, same_weights
 from .core.files import read_json
 from .core.paths import Paths
 from .core.progress import progress
-from .data.feature_set import Pack
+from .data.feature_set import FeatureSet
 from .engines.openvino import Engine, Precision
 from .heads.base import Head
 from .heads.calibration import Calibration
@@ -35,11 +35,11 @@ class Candidate:
     tuned: Graph | None
     calibration: Calibration
 
-    def graph(self, pack: Pack, paths: Paths) -> Graph:
+    def graph(self, pack: FeatureSet, paths: Paths) -> Graph:
         """The graph, converted anew if this machine has not got it."""
         return self.tuned or frozen_graph(pack.fingerprint, paths)
 
-    def network(self, pack: Pack, paths: Paths) -> torch.nn.Module:
+    def network(self, pack: FeatureSet, paths: Paths) -> torch.nn.Module:
         """The same in torch, which takes seconds to import: normalised float32 (B, C, H, W) to (B, D), in evaluation
         mode.
 
@@ -56,7 +56,7 @@ class Candidate:
         return made.eval()
 
     def output(
-        self, pack: Pack, rows: npt.NDArray[np.int64], paths: Paths, precision: Precision
+        self, pack: FeatureSet, rows: npt.NDArray[np.int64], paths: Paths, precision: Precision
     ) -> npt.NDArray[np.float64]:
         """The head's probabilities (len(rows), K) of images of the pack, before they are calibrated, or numbers
         (len(rows), 1); a frozen backbone's features are not computed again."""

@@ -27,7 +27,7 @@ class Outcome:
     Attributes:
         index: `image_id`, `path`, `label` of each.
         classes: the K classes; none where labels are numbers.
-        target: what is true, as `Pack.targets` gives it.
+        target: what is true, as `FeatureSet.targets` gives it.
         before: (N, K), or (N, 1), as the head gives it.
         output: the same, calibrated.
         calibration: by which it was.

@@ -16,7 +16,7 @@ from ..common.candidates import Candidate
 from ..common.core.errors import GraftError
 from ..common.core.paths import Paths
 from ..common.core.progress import say
-from ..common.data.feature_set import Pack
+from ..common.data.feature_set import FeatureSet
 from ..common.data.manifest import BETWEEN
 from ..common.data.task import Task
 from ..common.images.decode import Pixels
@@ -61,7 +61,7 @@ class Looks:
     why_none: str = ""
 
 
-def look(outcome: Outcome, candidate: Candidate, pack: Pack, paths: Paths, most: int) -> Looks:
+def look(outcome: Outcome, candidate: Candidate, pack: FeatureSet, paths: Paths, most: int) -> Looks:
     """Looks at `most` of the test images, as `chosen` has it; what cannot be looked into is said and no error.
 
     Raises:

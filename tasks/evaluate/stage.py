@@ -11,7 +11,7 @@ from ..common.candidates import read_candidates
 from ..common.core.files import read_json, whole_folder
 from ..common.core.paths import Paths
 from ..common.core.record import DatasetRecord, Record
-from ..common.data.feature_set import read_pack
+from ..common.data.feature_set import read_feature_set
 from ..common.data.manifest import write_table
 from ..common.data.task import Task
 from . import classification, multilabel, regression
@@ -42,7 +42,7 @@ TABLES = {
 
 def run(params: EvaluateParams, paths: Paths) -> Record:
     """Scores every candidate on the test images; the report is about the one chosen on validation."""
-    pack = read_pack(paths.features)
+    pack = read_feature_set(paths.features)
     candidates, chosen = read_candidates(paths)
     test = pack.rows("test")
     report, target = REPORTS[pack.task], pack.targets(test)

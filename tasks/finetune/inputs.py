@@ -25,7 +25,7 @@ from ..common.core.errors import ParamsError
 from ..common.core.files import json_digest, write_shared_json
 from ..common.core.paths import Paths
 from ..common.core.progress import progress, say
-from ..common.data.feature_set import Pack, Rows
+from ..common.data.feature_set import FeatureSet, Rows
 from ..common.engines.openvino import Engine
 from ..common.engines.torch import TorchEngine, best_device
 from ..common.feature_cache.segments import VIEWS, FeatureCache, NotFinite, ids_of, view_key
@@ -89,7 +89,9 @@ class FromImages:
     gigabytes: of disk, for images that are decoded only once.
     """
 
-    def __init__(self, pack: Pack, transform: EvalTransform, recipe: Recipe, paths: Paths, gigabytes: float) -> None:
+    def __init__(
+        self, pack: FeatureSet, transform: EvalTransform, recipe: Recipe, paths: Paths, gigabytes: float
+    ) -> None:
         self._pack, self._transform, self._augment, self._raw = pack, transform, recipe.augment, paths.raw
         self._files, self._ids = list(pack.index["path"]), list(pack.index["image_id"])
         self._decoded = Decoded(self._decode, paths.tmp, int(gigabytes * 1e9))
@@ -129,7 +131,7 @@ class FromMaps:
 
     def __init__(
         self,
-        pack: Pack,
+        pack: FeatureSet,
         spec: Spec,
         trunk: Trunk,
         before: str,

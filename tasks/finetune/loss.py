@@ -44,7 +44,7 @@ class Goal:
         return self.std**2
 
     def loss(self, logits_BK: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """Of each image, shape (B,); `target` as in `Pack.targets`."""
+        """Of each image, shape (B,); `target` as in `FeatureSet.targets`."""
         if self.task == "classification":
             return F.cross_entropy(logits_BK, target, label_smoothing=self.smoothing, reduction="none")
         if self.task == "regression":

@@ -23,7 +23,7 @@ from ..common.core.cores import cores
 from ..common.core.errors import GraftError, ParamsError
 from ..common.core.paths import Paths
 from ..common.core.progress import say
-from ..common.data.feature_set import Pack, Rows
+from ..common.data.feature_set import FeatureSet, Rows
 from ..common.heads.linear import LinearHead
 from .auto_rules import plan
 from .inputs import FromImages, FromMaps, Recipe, Source, room
@@ -53,7 +53,7 @@ class Job:
     def __init__(
         self,
         params: FinetuneParams,
-        pack: Pack,
+        pack: FeatureSet,
         head: LinearHead,
         paths: Paths,
         train: Rows,

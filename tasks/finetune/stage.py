@@ -13,12 +13,12 @@ from ..common.core.files import read_json, whole_folder, write_json
 from ..common.core.paths import Paths
 from ..common.core.progress import say
 from ..common.core.record import Record
-from ..common.data.feature_set import Pack, read_pack
+from ..common.data.feature_set import FeatureSet, read_feature_set
 from ..common.data.task import MAIN
 from ..common.heads.calibration import FILE, Calibration
 from ..common.heads.linear import LinearHead
 from ..common.heads.load import load_head
-from ..common.scoring.main_metric import loss, main_figure
+from ..common.scoring.main_metric import loss, main_metric
 from ..common.scoring.significance import paired_p
 from ..common.scoring.temperature import calibrate_like, summary
 from .decision import Decision, Score, more_images, whether_it_fits, whether_to_keep, why_no_start, why_not
@@ -41,7 +41,7 @@ def run(params: FinetuneParams, paths: Paths) -> Record:
         DataError: an image is gone or damaged since it was checked.
         GraftError: memory has run out with one image a step.
     """
-    pack = read_pack(paths.features)
+    pack = read_feature_set(paths.features)
     train, val = pack.rows("train"), pack.rows("val")
     head = load_head(paths.head, "selected")
     output = head.output(pack.features(val))
@@ -88,14 +88,14 @@ def run(params: FinetuneParams, paths: Paths) -> Record:
     return _record(decision, minutes, course, calibration, paths)
 
 
-def _score(output: npt.NDArray[np.float64], pack: Pack) -> Score:
+def _score(output: npt.NDArray[np.float64], pack: FeatureSet) -> Score:
     """Of what is said of the validation images."""
     val = pack.rows("val")
     target = pack.targets(val)
-    return Score(main_figure(output, target, pack.task), loss(output, target, pack.task, pack.weights(val)), pack.task)
+    return Score(main_metric(output, target, pack.task), loss(output, target, pack.task, pack.weights(val)), pack.task)
 
 
-def _wrong(output: npt.NDArray[np.float64], pack: Pack) -> int | None:
+def _wrong(output: npt.NDArray[np.float64], pack: FeatureSet) -> int | None:
     if pack.task != "classification":
         return None
     return int(np.count_nonzero(output.argmax(axis=1) != pack.targets(pack.rows("val"))))
@@ -129,7 +129,9 @@ def _with(reason: str, minutes: float | None) -> str:
     return reason if minutes is None else f"{reason} ({minutes:.1f} minutes predicted)"
 
 
-def _write(decision: Decision, job: Job, calibration: Calibration, course: Course, pack: Pack, paths: Paths) -> None:
+def _write(
+    decision: Decision, job: Job, calibration: Calibration, course: Course, pack: FeatureSet, paths: Paths
+) -> None:
     """decision.json; head.*; calibration.json; graph/ (the fine-tuned backbone, ready to infer); network.safetensors;
     curves.csv; the contact sheet."""
     from safetensors.torch import save_file
@@ -190,7 +192,7 @@ def _record(
     return Record(metrics=metrics, facts=facts, curves=curves, files=files)
 
 
-def _shown(pack: Pack, paths: Paths) -> list[tuple[Any, str, str]]:
+def _shown(pack: FeatureSet, paths: Paths) -> list[tuple[Any, str, str]]:
     """(file, image_id, label) of a few training images, from all over."""
     train = pack.rows("train")
     rows = train[np.unique(np.linspace(0, len(train) - 1, SHOWN).astype(np.int64))]

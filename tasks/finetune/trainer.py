@@ -33,7 +33,7 @@ from ..common.core.progress import progress, say
 from ..common.data.task import MAIN
 from ..common.engines.openvino import cpu_has_fast_bf16
 from ..common.heads.linear import LinearHead
-from ..common.scoring.main_metric import loss, main_figure
+from ..common.scoring.main_metric import loss, main_metric
 from . import batchnorm_folding, mixing
 from .auto_rules import Plan
 from .loss import Goal
@@ -60,7 +60,7 @@ MEASURED, MEASURED_SECONDS, MOST_MEASURED = 5, 4.0, 100
 
 @dataclass(frozen=True)
 class Images:
-    """Images to learn from or to validate on: how to load one, their targets (see `Pack.targets`), their weights."""
+    """Images for training or validation: how to load one, their targets (see `FeatureSet.targets`) and their weights."""
 
     load: Loader
     target: Array
@@ -221,7 +221,7 @@ class Trainer:
         with self._averaged():
             output = self._output(val)
             val_loss = loss(output, val.target, task, val.weight_N) / self.goal.unit
-            figure = main_figure(output, val.target, task)
+            figure = main_metric(output, val.target, task)
             if course.best_epoch < 0 or val_loss < course.rows[course.best_epoch]["val_loss"]:
                 course.best_epoch = epoch
                 state = self.network.state_dict()

@@ -15,7 +15,7 @@ from pathlib import Path
 from ..common.core.errors import GraftError
 from ..common.core.paths import Paths
 from ..common.core.sections import parse_section, read_params
-from ..common.data.feature_set import read_pack
+from ..common.data.feature_set import read_feature_set
 from ..common.heads.linear import LinearHead
 from ..common.heads.load import load_head
 from .decision import why_no_start
@@ -47,7 +47,7 @@ def train(project: Path, params: str | None, seconds: float | None) -> None:
         if params
         else parse_section(FinetuneParams, read_params(paths.params).get("finetune"), "finetune")
     )
-    pack, head = read_pack(paths.features), load_head(paths.head, "selected")
+    pack, head = read_feature_set(paths.features), load_head(paths.head, "selected")
     if not isinstance(head, LinearHead):
         raise GraftError(why_no_start(chosen, head.kind))
     job = Job(chosen, pack, head, paths, pack.rows("train"), pack.rows("val"))

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..common.core.errors import DataError, ParamsError
 from ..common.core.progress import progress
-from ..common.data.feature_set import Learnable, Pack, Rows
+from ..common.data.feature_set import FeatureSet, Learnable, Rows
 from ..common.data.manifest import Task
 from ..common.heads.base import Head
 from ..common.solvers.folds import assign, units_of
@@ -40,7 +40,7 @@ class Choice:
     head: Head
 
 
-def choose(pack: Pack, params: HeadParams, scratch: Path | None = None) -> Choice:
+def choose(pack: FeatureSet, params: HeadParams, scratch: Path | None = None) -> Choice:
     """Trains the candidates of the grid and takes the best. `scratch`: see `common.logistic.path`.
 
     Raises:
@@ -63,7 +63,7 @@ def choose(pack: Pack, params: HeadParams, scratch: Path | None = None) -> Choic
     return Choice(kind, found, held, fold_M, head)
 
 
-def _check_images(pack: Pack, params: HeadParams) -> None:
+def _check_images(pack: FeatureSet, params: HeadParams) -> None:
     """See `choose`; once for all folds."""
     train_rows = pack.rows("train")
     if not len(train_rows):
@@ -81,7 +81,12 @@ def _check_images(pack: Pack, params: HeadParams) -> None:
 
 
 def train(
-    kind: Kind, settings: dict[str, float], pack: Pack, rows: Rows, params: HeadParams, scratch: Path | None = None
+    kind: Kind,
+    settings: dict[str, float],
+    pack: FeatureSet,
+    rows: Rows,
+    params: HeadParams,
+    scratch: Path | None = None,
 ) -> Head:
     """One candidate, trained on these rows of the pack, whose features `choose` has checked."""
     examples = examples_of(pack, rows, params)
@@ -89,7 +94,7 @@ def train(
     return estimator.learn(examples).head_
 
 
-def hold_out(pack: Pack, params: HeadParams) -> tuple[Rows, Rows, list[Rows]]:
+def hold_out(pack: FeatureSet, params: HeadParams) -> tuple[Rows, Rows, list[Rows]]:
     """(rows held out, the fold of each, the rows that are learned from in each fold).
 
     Raises:
@@ -118,7 +123,7 @@ def hold_out(pack: Pack, params: HeadParams) -> tuple[Rows, Rows, list[Rows]]:
     return both[held], fold_N[held], [both[fold_N != fold] for fold in range(fold_N.max() + 1)]
 
 
-def examples_of(pack: Pack, rows: Rows, params: HeadParams) -> Examples:
+def examples_of(pack: FeatureSet, rows: Rows, params: HeadParams) -> Examples:
     """The images of these rows, and the augmented views of those that are for training; an image's weight is divided
     among the two, so that one with views counts no more than one without."""
     features, rows = pack.with_views(rows)

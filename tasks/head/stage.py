@@ -11,7 +11,7 @@ from ..common.core.files import whole_folder
 from ..common.core.paths import Paths
 from ..common.core.progress import say
 from ..common.core.record import Record
-from ..common.data.feature_set import Pack, read_pack
+from ..common.data.feature_set import FeatureSet, read_feature_set
 from ..common.data.manifest import Task, write_table
 from ..common.heads.base import Head
 from ..common.heads.calibration import FILE, Calibration
@@ -23,7 +23,7 @@ from .selection import Choice, choose, train
 
 def run(params: HeadParams, paths: Paths) -> Record:
     """Walks the grid, chooses a candidate by held-out images, and trains it again on all that may be learned from."""
-    pack = read_pack(paths.features)
+    pack = read_feature_set(paths.features)
     check_task(pack.task, params.max_error)
     choice = choose(pack, params, paths.tmp)
     _warn(choice, params)
@@ -36,7 +36,7 @@ def run(params: HeadParams, paths: Paths) -> Record:
     return _record(choice, calibration, pack, paths)
 
 
-def _calibrate(choice: Choice, pack: Pack, params: HeadParams) -> Calibration:
+def _calibrate(choice: Choice, pack: FeatureSet, params: HeadParams) -> Calibration:
     """What follows from what the chosen candidate says of images that were held out from it."""
     found = calibrate(
         choice.found.output,
@@ -69,7 +69,7 @@ def _warn(choice: Choice, params: HeadParams) -> None:
         )
 
 
-def _write(choice: Choice, final: Head, calibration: Calibration, pack: Pack, paths: Paths) -> None:
+def _write(choice: Choice, final: Head, calibration: Calibration, pack: FeatureSet, paths: Paths) -> None:
     """head.*: the head; selected.*: the same candidate trained without validation images, from which fine-tuning
     starts; validation.parquet: what the candidate says of images that were held out from it; calibration.json: what is
     done to it."""
@@ -84,7 +84,7 @@ def _write(choice: Choice, final: Head, calibration: Calibration, pack: Pack, pa
         pd.DataFrame(rows).to_csv(folder / "path.csv", index=False)
 
 
-def _held_out(choice: Choice, pack: Pack) -> pd.DataFrame:
+def _held_out(choice: Choice, pack: FeatureSet) -> pd.DataFrame:
     """image_id, label, the fold in which the image was held out, and p_0 ... p_K-1, or `predicted` for a number."""
     names = [f"p_{k}" for k in range(len(pack.classes))] or ["predicted"]
     table = pack.index.iloc[choice.held][["image_id", "label"]].reset_index(drop=True)
@@ -112,7 +112,7 @@ def _figures(tried: Tried, task: Task) -> dict[str, float]:
     return {"val_accuracy": tried.score.accuracy}
 
 
-def _record(choice: Choice, calibration: Calibration, pack: Pack, paths: Paths) -> Record:
+def _record(choice: Choice, calibration: Calibration, pack: FeatureSet, paths: Paths) -> Record:
     found, chosen = choice.found, choice.found.chosen
     metrics: dict[str, Any] = {
         **_figures(chosen, pack.task),

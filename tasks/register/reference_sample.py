@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..common.data.feature_set import Pack, Rows
+from ..common.data.feature_set import FeatureSet, Rows
 from ..common.feature_cache.segments import ids_of
 from .reference_set import Reference, group_codes, package_features
 
@@ -16,7 +16,7 @@ SAMPLE = 1000
 SEED = 0
 
 
-def write_reference(package: Path, pack: Pack, raw: Path, *, tuned: bool) -> None:
+def write_reference(package: Path, pack: FeatureSet, raw: Path, *, tuned: bool) -> None:
     """Puts the reference beside the package's graph, which is there already.
 
     Of a frozen network it is a sample of the training images. A network that was fine-tuned may have learned its
@@ -38,7 +38,7 @@ def write_reference(package: Path, pack: Pack, raw: Path, *, tuned: bool) -> Non
     ).save(package)
 
 
-def sample_rows(pack: Pack, *splits: str) -> Rows:
+def sample_rows(pack: FeatureSet, *splits: str) -> Rows:
     """At most `SAMPLE` rows, in order; of copies of a file one."""
     rows = pack.rows(*splits)
     rows = rows[~pack.index["image_id"].iloc[rows].duplicated().to_numpy()]

@@ -19,7 +19,7 @@ from ..common.core.files import whole_folder
 from ..common.core.paths import Paths
 from ..common.core.progress import say
 from ..common.core.record import Record
-from ..common.data.feature_set import Pack, read_pack
+from ..common.data.feature_set import FeatureSet, read_feature_set
 from ..common.heads.knn import NeighbourHead
 from .knn_tolerance import bounds
 from .package import write_package
@@ -46,7 +46,7 @@ def run(params: RegisterParams, paths: Paths) -> Record:
     Raises:
         GraftError: the package disagrees with evaluate.
     """
-    pack = read_pack(paths.features)
+    pack = read_feature_set(paths.features)
     candidates, chosen = read_candidates(paths)
     graph, calibration = candidates[chosen].graph(pack, paths), candidates[chosen].calibration
     facts: dict[str, Any] = {
@@ -79,18 +79,18 @@ def run(params: RegisterParams, paths: Paths) -> Record:
     )
 
 
-def _is_exact(pack: Pack) -> bool:
+def _is_exact(pack: FeatureSet) -> bool:
     made = {key: pack.fingerprint[key] for key in ("engine", "precision", "dtype")}
     return made == {"engine": "openvino", "precision": "f32", "dtype": "float32"}
 
 
-def _tolerance(pack: Pack) -> float:
+def _tolerance(pack: FeatureSet) -> float:
     if _is_exact(pack):
         return EXACT
     return ROUNDED_NUMBER if pack.task == "regression" else ROUNDED
 
 
-def _leeway(candidate: Candidate, pack: Pack, images: int) -> Floats:
+def _leeway(candidate: Candidate, pack: FeatureSet, images: int) -> Floats:
     """By how much more than rounding the package may differ on the first test images, (N, K)."""
     if not isinstance(candidate.head, NeighbourHead):
         return np.zeros((images, max(1, len(pack.classes))))
@@ -126,7 +126,7 @@ def predict_in_fresh_process(folder: Path, images: list[str]) -> pd.DataFrame:
     return pd.DataFrame(json.loads(done.stdout.splitlines()[-1]))
 
 
-def _compare(seen: pd.DataFrame, expected: pd.DataFrame, candidate: Candidate, pack: Pack) -> float:
+def _compare(seen: pd.DataFrame, expected: pd.DataFrame, candidate: Candidate, pack: FeatureSet) -> float:
     """The largest difference between what the package says and what evaluate saw."""
     leeway_NK, unit = _leeway(candidate, pack, len(expected)), 1.0
     if pack.task == "regression":

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..common.data.task import MAIN, Task
-from ..common.scoring.main_metric import main_figures
+from ..common.scoring.main_metric import main_metrics
 
 Floats = npt.NDArray[np.float64]
 
@@ -97,7 +97,7 @@ def points(
     for method in [name for name in TITLES if any(cell.method == name for cell in cells)]:
         for share in sorted({cell.share for cell in cells if cell.method == method}):
             mine = [cell for cell in cells if (cell.method, cell.share) == (method, share)]
-            each = np.stack([main_figures(cell.output, target, task, times_BV) for cell in mine])
+            each = np.stack([main_metrics(cell.output, target, task, times_BV) for cell in mine])
             figures[method, share] = _over_seeds(each, turn_BE)
             found.append(_point(mine, figures[method, share], figures.get(("head", share)), confidence))
     return found

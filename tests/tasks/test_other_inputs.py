@@ -13,7 +13,7 @@ from tasks.common.backbones.spec import Form
 from tasks.common.candidates import read_candidates
 from tasks.common.core.paths import STAGES, Paths
 from tasks.common.core.record import Record
-from tasks.common.data.feature_set import read_pack
+from tasks.common.data.feature_set import read_feature_set
 from tasks.common.data.manifest import read_channels, read_manifest
 from tasks.common.engines.openvino import Engine
 from tasks.common.images.transform import load
@@ -84,14 +84,14 @@ def test_the_manifest_says_as_how_many_channels_the_images_are_read(project):
 
 
 def test_the_fingerprint_is_of_images_of_this_size_and_number_of_channels(project):
-    pack = read_pack(project.paths.features)
+    pack = read_feature_set(project.paths.features)
     transform = pack.fingerprint["transform"]
     assert pack.channels == project.channels
     assert (transform["height"], transform["width"], len(transform["mean"])) == (*project.size, project.channels)
 
 
 def test_a_row_is_what_the_engine_gives_for_its_image(project):
-    pack, graph = read_pack(project.paths.features), frozen_graph(project)
+    pack, graph = read_feature_set(project.paths.features), frozen_graph(project)
     engine = Engine(graph.xml)
     assert (engine.height, engine.width, engine.channels) == (*project.size, project.channels)
     pixels = load(project.paths.raw / pack.index["path"].iloc[5], graph.spec.transform)
@@ -101,7 +101,7 @@ def test_a_row_is_what_the_engine_gives_for_its_image(project):
 
 def frozen_graph(project):
     candidates, _ = read_candidates(project.paths)
-    return candidates["head"].graph(read_pack(project.paths.features), project.paths)
+    return candidates["head"].graph(read_feature_set(project.paths.features), project.paths)
 
 
 def test_what_is_evaluated_is_better_than_chance(project):

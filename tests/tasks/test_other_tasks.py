@@ -12,7 +12,7 @@ from tasks.common.core.errors import GraftError
 from tasks.common.core.files import read_json
 from tasks.common.core.paths import STAGES, Paths
 from tasks.common.core.record import Record
-from tasks.common.data.feature_set import read_pack
+from tasks.common.data.feature_set import read_feature_set
 from tasks.common.data.task import LOSS, MAIN
 from tasks.common.heads.linear import LinearHead
 from tasks.common.heads.load import load_head, load_linear_head
@@ -49,7 +49,7 @@ def predictions(project):
 
 
 def test_the_pack_knows_its_task_and_the_heads_are_of_it(project):
-    assert read_pack(project.paths.features).task == project.task
+    assert read_feature_set(project.paths.features).task == project.task
     for folder, name in (
         (project.paths.head, "head"),
         (project.paths.head, "selected"),
@@ -74,7 +74,7 @@ def test_the_curves_of_training_are_of_the_tasks_figures(project):
 
 
 def test_graph_and_head_of_the_trained_network_have_the_decisions_loss(project):
-    pack = read_pack(project.paths.features)
+    pack = read_feature_set(project.paths.features)
     val = pack.rows("val")
     tuned = read_candidates(project.paths)[0]["finetune"]
     found = loss(tuned.output(pack, val, project.paths, "f32"), pack.targets(val), project.task)

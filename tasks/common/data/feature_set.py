@@ -60,7 +60,7 @@ class Learnable:
 
 
 @dataclass(frozen=True)
-class Pack:
+class FeatureSet:
     """Features and what they are of. N images, T of them for training, V = views * T, D features.
 
     Attributes:
@@ -136,7 +136,7 @@ class Pack:
         )
 
 
-def read_pack(folder: Path) -> Pack:
+def read_feature_set(folder: Path) -> FeatureSet:
     """data/features.
 
     Raises:
@@ -144,7 +144,7 @@ def read_pack(folder: Path) -> Pack:
     """
     if not (folder / "fingerprint.json").is_file():
         raise DataError(f"{folder} holds no features", todo="run `dvc repro`, which makes them in the stage features")
-    return Pack(
+    return FeatureSet(
         stored_ND=np.load(folder / "features.npy", mmap_mode="r"),
         views_VD=_load_views(folder / "views.npy"),
         index=pd.read_parquet(folder / "index.parquet"),

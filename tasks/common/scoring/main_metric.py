@@ -14,14 +14,14 @@ from .multilabel import mean_average_precision, mean_average_precisions, ranking
 from .regression import r2, r2_of_resamples
 
 
-def main_figure(output_NK: Floats, target: npt.NDArray[Any], task: Task) -> float:
+def main_metric(output_NK: Floats, target: npt.NDArray[Any], task: Task) -> float:
     """The task's main figure, see `task.MAIN`; more is better."""
     if task == "classification":
         return accuracy(output_NK, target)
     return mean_average_precision(output_NK, target) if task == "multilabel" else r2(output_NK[:, 0], target)
 
 
-def main_figures(output_NK: Floats, target: npt.NDArray[Any], task: Task, times_BN: Floats) -> Floats:
+def main_metrics(output_NK: Floats, target: npt.NDArray[Any], task: Task, times_BN: Floats) -> Floats:
     """The main figure of resamples, (B,), in which image n is there `times` over."""
     total_B = times_BN.sum(axis=1)
     if task == "classification":

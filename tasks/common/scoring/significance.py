@@ -9,7 +9,7 @@ import numpy.typing as npt
 from scipy.special import bdtr
 
 from ..data.task import Task
-from .main_metric import main_figures
+from .main_metric import main_metrics
 
 RESAMPLES = 2000
 """Of the images, for a paired bootstrap."""
@@ -35,7 +35,7 @@ def paired_p(first: Floats, second: Floats, target: npt.NDArray[Any], task: Task
     count, worse = len(target), 0
     for _ in range(RESAMPLES // BLOCK):
         times_BN = rng.multinomial(count, np.full(count, 1 / count), size=BLOCK).astype(np.float64)
-        gain_B = main_figures(second, target, task, times_BN) - main_figures(first, target, task, times_BN)
+        gain_B = main_metrics(second, target, task, times_BN) - main_metrics(first, target, task, times_BN)
         worse += int(np.count_nonzero(~(gain_B > 0)))
     return (worse + 1) / (RESAMPLES + 1)
 

@@ -52,7 +52,7 @@ def calibrate(
 
     Args:
         p_NK: a head's probabilities, of images that it was not trained on.
-        target: as `Pack.targets` gives it.
+        target: as `FeatureSet.targets` gives it.
     """
     if task == "regression" or not (scale or max_error):
         return Calibration()

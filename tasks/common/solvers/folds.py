@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.sparse import csr_array
 
-from ..data.feature_set import Pack, Rows
+from ..data.feature_set import FeatureSet, Rows
 from ..data.manifest import Task
 
 Array = npt.NDArray[Any]
@@ -24,7 +24,7 @@ BINS = 10
 """Into which numbers are sorted."""
 
 
-def assign(pack: Pack, rows: Rows, folds: int, seed: int) -> Rows:
+def assign(pack: FeatureSet, rows: Rows, folds: int, seed: int) -> Rows:
     """The fold of each of `rows`, from 0 on; -1 for those that are always learned from. Some folds may be empty."""
     unit_of_row, units = units_of(pack, rows)
     count_UK = _count(pack.targets(rows), unit_of_row, (len(units), len(pack.classes) or BINS), pack.task)
@@ -34,7 +34,7 @@ def assign(pack: Pack, rows: Rows, folds: int, seed: int) -> Rows:
     return fold_U[unit_of_row]
 
 
-def units_of(pack: Pack, rows: Rows) -> tuple[Rows, list[str]]:
+def units_of(pack: FeatureSet, rows: Rows) -> tuple[Rows, list[str]]:
     """(the unit of each of `rows`, the units' names)."""
     index = pack.index.iloc[rows]
     unit_of_row, units = pd.factorize(("group:" + index["group"].astype("string")).fillna(index["image_id"]))

@@ -16,7 +16,7 @@ from flows.registry.models import fetched_package, find_version
 from flows.tracking.tracker import Tracker
 from tasks.common.core.files import read_json, write_json
 from tasks.common.core.paths import Paths
-from tasks.common.data.feature_set import read_pack
+from tasks.common.data.feature_set import read_feature_set
 from tasks.common.feature_cache.segments import ids_of
 from tasks.register.reference_set import Reference
 
@@ -60,7 +60,7 @@ def test_the_champions_own_graph_gives_what_the_pack_has(project: Project, champ
 
 def test_images_that_the_champion_was_trained_on_are_left_out(project: Project, champion: Path) -> None:
     paths = Paths(project.root)
-    pack, reference = read_pack(paths.features), Reference.load(champion)
+    pack, reference = read_feature_set(paths.features), Reference.load(champion)
     assert reference is not None
     ids = ids_of(list(pack.index["image_id"].iloc[pack.rows("test")]))
     replace(reference, seen_ids=np.union1d(reference.seen_ids, ids[:3])).save(champion)
@@ -74,7 +74,7 @@ def test_images_that_the_champion_was_trained_on_are_left_out(project: Project, 
 def test_a_sample_that_the_weights_do_not_know_is_no_training(project: Project, champion: Path) -> None:
     """Of a fine-tuned model the reference is a sample of held-out images."""
     paths = Paths(project.root)
-    pack, reference = read_pack(paths.features), Reference.load(champion)
+    pack, reference = read_feature_set(paths.features), Reference.load(champion)
     assert reference is not None
     ids = ids_of(list(pack.index["image_id"].iloc[pack.rows("test")]))
     lent = replace(reference, seen_ids=np.union1d(reference.seen_ids, ids), lent_ids=np.unique(ids))
@@ -98,7 +98,7 @@ def test_a_champion_of_another_kind_cannot_be_compared(
         (champion / "reference.json").unlink()
     else:
         write_json(champion / "package.json", {**read_json(champion / "package.json"), **change})
-    assert told in why_incomparable(champion, read_pack(Paths(project.root).features))
+    assert told in why_incomparable(champion, read_feature_set(Paths(project.root).features))
 
 
 def test_the_data_are_asked_for_leaks_labels_and_drift(project: Project, champion: Path) -> None:
@@ -122,7 +122,7 @@ def test_new_images_whose_labels_look_wrong_are_counted(project: Project, champi
     assert reference is not None
     nobody = np.empty(0, reference.seen_ids.dtype)
     replace(reference, seen_ids=nobody, held_out_ids=nobody).save(champion)
-    pack = read_pack(paths.features)
+    pack = read_feature_set(paths.features)
     rows = pack.index.iloc[pack.rows("train", "val")]
     suspects = pd.read_parquet(paths.audit / "suspects.parquet")
     half = pd.DataFrame({"image_id": rows["image_id"].iloc[::2]})

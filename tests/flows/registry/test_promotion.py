@@ -55,7 +55,7 @@ def test_promotion_names_the_champion_and_the_previous_one(tracker: Tracker) -> 
     entry = promotion.promote(tracker, version(tracker), "it is better", metrics={"accuracy": 0.9})
 
     assert aliases(tracker) == {"champion": "2", "previous": "1", "challenger": "2"}
-    kept = ledger.mend(tracker, "graft")
+    kept = ledger.reconcile(tracker, "graft")
     assert kept[-1] == entry
     assert (entry.what, entry.previous, entry.why, entry.metrics) == (
         "promoted",
@@ -151,7 +151,7 @@ def test_what_mlflow_alone_vouches_for_is_refused_unless_told(project: Project, 
     forged = ledger.new_entry(tracker, version(tracker, "3"), "refused", "1", "forged")
     ledger.enter(tracker, replace(forged, digest=integrity.digest(copied)))
     tracker.client.set_model_version_tag("graft", "3", integrity.TAG, integrity.digest(copied))
-    ledger.mend(tracker, "graft")
+    ledger.reconcile(tracker, "graft")
 
     done = project.graft_here("promote", "3", check=False)
     assert done.returncode == 2
@@ -175,7 +175,7 @@ def test_the_digest_is_found_in_the_stages_run_the_ledger_and_gits_history(
     assert (
         version(tracker).tags[integrity.TAG] == digests[1] == project.json("runs/register.json")["registered"]["digest"]
     )
-    ledger.mend(tracker, "graft")
+    ledger.reconcile(tracker, "graft")
     assert [entry.digest for entry in ledger.read(project.root)] == digests[:1]
 
     shutil.rmtree(project.root / ".git" / "graft")
@@ -233,20 +233,20 @@ def test_an_alias_that_was_moved_by_hand_is_noted(tracker: Tracker) -> None:
 
 def test_the_file_and_mlflow_mend_each_other(project: Project, tracker: Tracker) -> None:
     promotion.promote(tracker, version(tracker), "it is better")
-    whole = ledger.mend(tracker, "graft")
+    whole = ledger.reconcile(tracker, "graft")
     file = project.root / ledger.FILE
     lines = file.read_text(encoding="utf-8").rstrip("\n").split("\n")
     assert [json.loads(line)["what"] for line in lines] == ["first", "promoted"]
 
     file.unlink()
-    assert ledger.mend(tracker, "graft") == whole
+    assert ledger.reconcile(tracker, "graft") == whole
     for number in ("1", "2"):
         for key in version(tracker, number).tags:
             if key.startswith(ledger.TAG):
                 tracker.client.delete_model_version_tag("graft", number, key)
-    assert ledger.mend(tracker, "graft") == whole
+    assert ledger.reconcile(tracker, "graft") == whole
     file.unlink()
-    assert ledger.mend(tracker, "graft") == whole, "MLflow had them back"
+    assert ledger.reconcile(tracker, "graft") == whole, "MLflow had them back"
 
 
 def test_a_line_that_is_no_entry_is_named(project: Project, tracker: Tracker) -> None:
@@ -323,14 +323,14 @@ def test_a_promotion_that_is_tried_again_is_still_one(
     workspace = Workspace(project.root, project.root, project.root, "", "main", "")
     place, verdict = Place(project.root, project.root, workspace), unopposed((), "it is better")
     parent = project.json("runs/register.json")["parent_run_id"]
-    mend, calls = ledger.mend, itertools.count()
+    reconcile, calls = ledger.reconcile, itertools.count()
 
     def fails_once(tracker: Tracker, name: str) -> list[ledger.Entry]:
         if next(calls) == 1:
             raise TransientError("the server does not answer")
-        return mend(tracker, name)
+        return reconcile(tracker, name)
 
-    monkeypatch.setattr(ledger, "mend", fails_once)
+    monkeypatch.setattr(ledger, "reconcile", fails_once)
     with pytest.raises(TransientError):
         _decide(place, verdict, parent, tracker, version(tracker))
     assert aliases(tracker)["champion"] == "2"

@@ -32,11 +32,11 @@ from flows.retrain.zombies import (
     HEARTBEAT,
     PROCESS,
     WAITS,
-    bury_the_dead,
-    bury_the_dead_of,
+    mark_crashed_runs_of,
     ensure_watch,
     heartbeat_settings,
-    last_death,
+    last_crash,
+    mark_crashed_runs,
 )
 from flows.runtime import processes
 from flows.runtime.login import server_login
@@ -160,11 +160,11 @@ def test_a_silent_run_ends_as_crashed_and_one_that_lives_goes_on(
         (notice,) = wait_for(lambda: told)
         assert f"{crashed.name} has died: no sign of life for 40 seconds" in notice
         assert str(crashed.id) in notice
-        assert last_death(dying.deployment_id) == f"{crashed.name}: {crashed.state.message}"
+        assert last_crash(dying.deployment_id) == f"{crashed.name}: {crashed.state.message}"
         assert read(server, lives.run_id).state_name == "Running", "its second heartbeat has come"
         lives.released.touch()
         assert wait_for(lambda: ended(server, lives.run_id)).state_name == "Completed"
-        assert last_death(lives.deployment_id) == ""
+        assert last_crash(lives.deployment_id) == ""
 
 
 def listener(request: pytest.FixtureRequest) -> tuple[list[str], str]:
@@ -276,7 +276,7 @@ def test_runs_whose_process_is_gone_are_ended_and_others_are_left_alone(server: 
     runs = {name: running(server, deployment, key) for name, key in keys.items()}
     foreign = running(server, other, dead)
 
-    buried = bury_the_dead(deployment)
+    buried = mark_crashed_runs(deployment)
 
     assert buried == [read(server, runs["dead"]).name]
     ended_run = read(server, runs["dead"])
@@ -284,11 +284,11 @@ def test_runs_whose_process_is_gone_are_ended_and_others_are_left_alone(server: 
     assert f"its process {gone.pid} is gone" in ended_run.state.message
     left = [read(server, run).state_name for run in (runs["alive"], runs["elsewhere"], runs["unsigned"], foreign)]
     assert left == ["Running"] * 4
-    assert bury_the_dead(deployment) == []
-    assert bury_the_dead_of("retrain/another") == [read(server, foreign).name]
-    assert bury_the_dead_of("retrain/none") == []
-    assert last_death(deployment) == f"{ended_run.name}: {ended_run.state.message}"
-    assert last_death(register("untried")) == ""
+    assert mark_crashed_runs(deployment) == []
+    assert mark_crashed_runs_of("retrain/another") == [read(server, foreign).name]
+    assert mark_crashed_runs_of("retrain/none") == []
+    assert last_crash(deployment) == f"{ended_run.name}: {ended_run.state.message}"
+    assert last_crash(register("untried")) == ""
 
 
 def test_a_run_that_its_worker_never_started_does_not_stay_pending(

@@ -155,9 +155,9 @@ def test_options_that_mean_nothing_are_one_clear_error(finished: Project, words:
 
 
 def test_larger_parts_hold_the_smaller_and_choose_by_images_they_do_not_learn_from(compared: Any) -> None:
-    from tasks.common.data.feature_set import read_pack
+    from tasks.common.data.feature_set import read_feature_set
 
-    pack = read_pack(compared[0].root / "data" / "features")
+    pack = read_feature_set(compared[0].root / "data" / "features")
     small, large = compare._parts(pack, [0.5, 1.0], 1, {})
 
     assert set(small.rows) < set(large.rows) == set(pack.rows("train"))

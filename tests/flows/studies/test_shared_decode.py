@@ -77,11 +77,11 @@ def test_one_pass_gives_the_same_bytes_as_a_pass_for_each(job, files, ids, monke
 
 
 def test_it_gives_what_the_stage_has_computed(ran, tmp_path, files, ids):
-    from tasks.common.data.feature_set import read_pack
+    from tasks.common.data.feature_set import read_feature_set
 
     params = FeaturesParams(backbone=BACKBONES[0], weights="random")  # in the precision that the stage has chosen
     extractor = choose_extractor(params, 3, ran, lambda spec: [])
-    pack, mine = read_pack(ran.features), Job(extractor, FeatureCache(tmp_path, extractor.spec.dimension))
+    pack, mine = read_feature_set(ran.features), Job(extractor, FeatureCache(tmp_path, extractor.spec.dimension))
     extract([mine], ids, files)
     places = [files.index(ran.raw / path) for path in pack.index["path"]]
     assert np.allclose(read(mine, ids, files)[places], pack.stored_ND, rtol=1e-4, atol=1e-6)

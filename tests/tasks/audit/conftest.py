@@ -7,14 +7,14 @@ import pandas as pd
 import pytest
 
 from tasks.audit.probe import Probe
-from tasks.common.data.feature_set import Pack
+from tasks.common.data.feature_set import FeatureSet
 
 DIMENSION = 16
 
 
 @pytest.fixture(scope="session")
 def pack_of():
-    """pack_of(features, labels, split=..., group=..., task=..., views=...) -> a Pack of these rows."""
+    """pack_of(features, labels, split=..., group=..., task=..., views=...) -> a FeatureSet of these rows."""
 
     def make(features_ND, labels, split="train", group=None, task="classification", views=None):
         n = len(labels)
@@ -31,7 +31,7 @@ def pack_of():
         )
         features_ND = np.asarray(features_ND, np.float32)
         views_VD = np.zeros((0, features_ND.shape[1]), np.float32) if views is None else np.asarray(views, np.float32)
-        return Pack(features_ND, views_VD, index, {"form": {"channels": 3}})
+        return FeatureSet(features_ND, views_VD, index, {"form": {"channels": 3}})
 
     return make
 

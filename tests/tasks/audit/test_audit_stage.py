@@ -12,7 +12,7 @@ from PIL import Image
 from tasks.audit.stage import TABLES
 from tasks.common.core.errors import DataError
 from tasks.common.core.files import read_json, write_json
-from tasks.common.data.feature_set import read_pack
+from tasks.common.data.feature_set import read_feature_set
 from tasks.common.data.manifest import write_table
 
 
@@ -31,7 +31,7 @@ def relabel(paths, change, task="classification"):
 @pytest.fixture
 def mislabelled(paths):
     """The last training image of blue is called red."""
-    pack = read_pack(paths.features)
+    pack = read_feature_set(paths.features)
     last = [n for n in pack.rows("train") if pack.index["label"].iloc[n] == "blue"][-1]
     relabel(paths, lambda label, n: "red" if n == last else label)
     return paths, pack.index["path"].iloc[last]
@@ -40,7 +40,7 @@ def mislabelled(paths):
 @pytest.fixture
 def leaking(paths, run_stage):
     """A test image of blue is a training image of blue, saved anew."""
-    pack = read_pack(paths.features)
+    pack = read_feature_set(paths.features)
     blue = pack.index[pack.index["label"] == "blue"]
     train, test = blue[blue["split"] == "train"]["path"].iloc[0], blue[blue["split"] == "test"]["path"].iloc[0]
     shutil.rmtree(paths.cache / "thumbnails")
@@ -87,7 +87,7 @@ def test_a_strange_image_is_an_outlier(paths, run_stage):
     features_ND[5] = -features_ND[5]
     np.save(file, features_ND)
     run_stage("audit", paths)
-    assert read_pack(paths.features).index["path"].iloc[5] == table(paths, "outliers")["path"].iloc[0]
+    assert read_feature_set(paths.features).index["path"].iloc[5] == table(paths, "outliers")["path"].iloc[0]
 
 
 def test_warnings_are_said_and_stand_in_the_record_and_the_verdicts(mislabelled, run_stage, capsys):
@@ -120,7 +120,7 @@ def test_a_failing_audit_has_written_what_there_is_to_look_at_and_its_record_say
 def test_labels_of_test_images_change_nothing_that_is_judged(paths, run_stage):
     run_stage("audit", paths)
     before = {name: table(paths, name) for name in ("suspects", "conflicts", "confusable")}
-    test = set(read_pack(paths.features).rows("test"))
+    test = set(read_feature_set(paths.features).rows("test"))
     relabel(paths, lambda label, n: {"red": "blue", "blue": "green", "green": "red"}[label] if n in test else label)
     run_stage("audit", paths)
     assert all(before[name].equals(table(paths, name)) for name in before)
@@ -151,7 +151,7 @@ def test_the_strength_is_the_heads_where_it_has_one(paths, run_stage, facts, tak
 def test_views_are_learned_from_and_never_judged(paths, run_stage):
     run_stage("features", paths, views=1)
     run_stage("audit", paths)
-    assert len(table(paths, "map")) == len(read_pack(paths.features).index)
+    assert len(table(paths, "map")) == len(read_feature_set(paths.features).index)
 
 
 def test_several_classes_an_image_are_audited(paths, run_stage):
@@ -208,7 +208,7 @@ def test_where_nothing_can_be_held_out_the_page_says_so_and_the_json_is_valid(pa
     told = json.loads(content, parse_constant=pytest.fail)
     assert told["checks"]["suspects"]["of"] == 0
     assert told["out_of_fold_accuracy"] is None
-    assert told["unjudged"] == len(read_pack(paths.features).rows("train", "val"))
+    assert told["unjudged"] == len(read_feature_set(paths.features).rows("train", "val"))
     assert f"{told['unjudged']} images that could not be held out" in (paths.audit / "index.html").read_text("utf-8")
 
 

@@ -7,12 +7,12 @@ from PIL import Image
 from tasks.audit import thumbnails as module
 from tasks.audit.thumbnails import thumbnail_of, thumbnails
 from tasks.common.core.errors import DataError
-from tasks.common.data.feature_set import read_pack
+from tasks.common.data.feature_set import read_feature_set
 from tasks.common.feature_cache.thumbnails import SIDE
 
 
 def test_every_image_has_a_small_version_in_the_packs_order(finished_paths):
-    pack = read_pack(finished_paths.features)
+    pack = read_feature_set(finished_paths.features)
     rows = thumbnails(pack, finished_paths)
     assert rows.shape == (len(pack.index), SIDE * SIDE * 3)
     for place in (0, 17, len(rows) - 1):
@@ -37,7 +37,7 @@ def test_an_image_of_any_number_of_channels_has_one(tmp_path, photo, channels):
 
 
 def test_what_features_left_is_what_the_audit_would_make_itself(paths, run_stage, monkeypatch):
-    pack = read_pack(paths.features)
+    pack = read_feature_set(paths.features)
     shutil.rmtree(paths.cache / "thumbnails")
     own = thumbnails(pack, paths)
     shutil.rmtree(paths.cache / "thumbnails")
@@ -52,13 +52,13 @@ def test_only_what_features_has_not_left_is_decoded(paths, run_stage, monkeypatc
     decoded, original = [], module.decode_bands
     monkeypatch.setattr(module, "decode_bands", lambda file, channels: decoded.append(file) or original(file, channels))
     run_stage("features", paths)  # computes nothing, so decodes nothing
-    pack = read_pack(paths.features)
+    pack = read_feature_set(paths.features)
     thumbnails(pack, paths)
     assert len(decoded) == len(pack.index)
 
 
 def test_an_image_is_decoded_once_in_its_life(paths, monkeypatch):
-    pack = read_pack(paths.features)
+    pack = read_feature_set(paths.features)
     shutil.rmtree(paths.cache / "thumbnails")
     first = thumbnails(pack, paths)
     monkeypatch.setattr(module, "decode_bands", None)
@@ -66,9 +66,9 @@ def test_an_image_is_decoded_once_in_its_life(paths, monkeypatch):
 
 
 def test_the_cache_is_not_that_of_the_features(paths):
-    thumbnails(read_pack(paths.features), paths)
+    thumbnails(read_feature_set(paths.features), paths)
     assert {folder.name for folder in (paths.cache / "features").iterdir()} == {
-        read_pack(paths.features).fingerprint["digest"]
+        read_feature_set(paths.features).fingerprint["digest"]
     }
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from tasks.common.core.files import read_json, write_json
 from tasks.common.core.paths import Paths
-from tasks.common.data.feature_set import read_pack
+from tasks.common.data.feature_set import read_feature_set
 from tasks.common.engines.openvino import Engine
 from tasks.common.heads.calibration import Calibration
 from tasks.common.heads.linear import LinearHead
@@ -29,12 +29,12 @@ def often_wrong(paths):
 
 
 def test_only_test_images_are_predicted_and_all_of_them(finished_paths):
-    pack = read_pack(finished_paths.features)
+    pack = read_feature_set(finished_paths.features)
     assert list(predictions(finished_paths)["image_id"]) == list(pack.index["image_id"].iloc[pack.rows("test")])
 
 
 def test_a_prediction_is_the_heads_calibrated(finished_paths):
-    pack, table = read_pack(finished_paths.features), predictions(finished_paths)
+    pack, table = read_feature_set(finished_paths.features), predictions(finished_paths)
     head_NK = load_linear_head(finished_paths.head).predict_proba(pack.stored_ND[pack.rows("test")])
     p_NK = Calibration.load(finished_paths.head).apply(head_NK)
     assert not np.array_equal(p_NK, head_NK)
@@ -112,7 +112,7 @@ def test_a_table_of_another_task_has_columns_and_no_rows(finished_paths, name):
 @pytest.fixture
 def withholding(often_wrong):
     """A head that abstains from about half of the test images."""
-    pack = read_pack(often_wrong.features)
+    pack = read_feature_set(often_wrong.features)
     p_NK = load_linear_head(often_wrong.head).predict_proba(pack.stored_ND[pack.rows("test")])
     threshold = float(np.median(Calibration(temperature=2.0).apply(p_NK).max(axis=1)))
     Calibration(temperature=2.0, threshold=threshold, max_error=0.2, confidence=0.9).save(often_wrong.head)
@@ -155,7 +155,7 @@ def test_both_reliability_curves_and_errors_against_coverage_can_be_drawn_from_t
 def test_training_and_validation_images_have_no_part_in_the_test(paths, run_stage, tree_bytes):
     before = tree_bytes(paths.report)
     features_ND = np.load(paths.features / "features.npy")
-    features_ND[read_pack(paths.features).rows("train", "val")] = 0
+    features_ND[read_feature_set(paths.features).rows("train", "val")] = 0
     np.save(paths.features / "features.npy", features_ND)
     run_stage("evaluate", paths)
     assert tree_bytes(paths.report) == before
@@ -180,7 +180,7 @@ def test_every_candidate_is_scored_and_the_report_is_about_the_chosen_one(tuned,
 
 def test_the_fine_tuned_candidate_is_its_own_graph_and_head(tuned, run_stage):
     run_stage("evaluate", tuned)
-    transform = read_pack(tuned.features).fingerprint["transform"]
+    transform = read_feature_set(tuned.features).fingerprint["transform"]
     table = predictions(tuned)
     pixels = np.stack([load(tuned.raw / path, EvalTransform.from_dict(transform)) for path in table["path"]])
     features_ND = Engine(tuned.finetune / "graph" / "graph.xml")(pixels)

@@ -2,14 +2,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.common.data.feature_set import read_pack
+from tasks.common.data.feature_set import read_feature_set
 from tasks.common.data.manifest import write_table
 from tasks.evaluate.leak_free import audit_text
 
 
 def leak(paths, *, count=1, split="test"):
     """Writes down that the first images of a split are also among the training images; which images."""
-    pack = read_pack(paths.features)
+    pack = read_feature_set(paths.features)
     leaked = pack.index.iloc[pack.rows(split)].head(count)
     write_table(leaked[["image_id", "path", "split"]], paths.audit / "leaked.parquet")
     return set(leaked["image_id"])

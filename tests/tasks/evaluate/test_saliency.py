@@ -10,7 +10,7 @@ import torch
 
 from tasks.common.candidates import read_candidates
 from tasks.common.core.files import read_json, write_json
-from tasks.common.data.feature_set import read_pack
+from tasks.common.data.feature_set import read_feature_set
 from tasks.common.engines.openvino import Engine
 from tasks.common.heads.calibration import Calibration
 from tasks.common.heads.knn import NeighbourHead
@@ -125,7 +125,7 @@ def test_weights_that_are_gone_cost_the_heat_maps_and_no_more(paths, run_stage, 
 
 
 def test_a_head_of_neighbours_has_none_and_the_report_says_why(paths, run_stage):
-    features_ND = read_pack(paths.features).stored_ND[:8].astype(np.float16)
+    features_ND = read_feature_set(paths.features).stored_ND[:8].astype(np.float16)
     head = load_head(paths.head)
     NeighbourHead(features_ND, np.int32([0, 1, 2, 0, 1, 2, 0, 1]), np.ones(8, np.float32), 3, 0.1, head.classes).save(
         paths.head
@@ -144,7 +144,7 @@ def test_an_mlp_is_looked_through(paths, run_stage):
 
 
 def looked(paths, name, most=4):
-    pack, (candidates, _) = read_pack(paths.features), read_candidates(paths)
+    pack, (candidates, _) = read_feature_set(paths.features), read_candidates(paths)
     test = pack.rows("test")
     output = candidates[name].output(pack, test, paths, "f32")
     index = pack.index.iloc[test][["image_id", "path", "label"]].reset_index(drop=True)
@@ -162,7 +162,7 @@ def test_a_look_does_not_depend_on_those_beside_it(finished_paths):
 
 @pytest.mark.parametrize("name", ["head", "finetune"])
 def test_the_network_looked_into_is_the_candidates_own(tuned_paths, name):
-    pack, (candidates, _) = read_pack(tuned_paths.features), read_candidates(tuned_paths)
+    pack, (candidates, _) = read_feature_set(tuned_paths.features), read_candidates(tuned_paths)
     transform = candidates[name].graph(pack, tuned_paths).spec.transform
     pixels = np.random.default_rng(0).integers(0, 256, (2, transform.height, transform.width, 3)).astype(np.uint8)
     expected_BD = Engine(candidates[name].graph(pack, tuned_paths).xml)(pixels)

@@ -12,7 +12,7 @@ import pytest
 from tasks.common.core.errors import DataError, ParamsError, WeightsError
 from tasks.common.core.files import read_json
 from tasks.common.core.paths import Paths
-from tasks.common.data.feature_set import read_pack
+from tasks.common.data.feature_set import read_feature_set
 from tasks.common.data.manifest import read_manifest, write_table
 from tasks.common.engines.openvino import BATCH, Engine
 from tasks.common.feature_cache.segments import FeatureCache, ids_of
@@ -35,12 +35,12 @@ def keep(paths, condition):
 
 
 def test_the_pack_has_the_manifests_order(finished_paths):
-    pack = read_pack(finished_paths.features)
+    pack = read_feature_set(finished_paths.features)
     assert list(pack.index["image_id"]) == list(read_manifest(finished_paths.manifest)["image_id"])
 
 
 def test_a_row_is_what_the_engine_gives_for_its_image(finished_paths, tiny_graph):
-    pack = read_pack(finished_paths.features)
+    pack = read_feature_set(finished_paths.features)
     engine, transform = Engine(tiny_graph.xml), tiny_graph.spec.transform
     for row in (0, 13, len(pack.index) - 1):
         pixels = load(finished_paths.raw / pack.index["path"].iloc[row], transform)
@@ -79,13 +79,13 @@ def test_only_images_that_are_new_are_computed(paths, run_stage):
     write_table(everything, paths.manifest / "manifest.parquet")
     metrics = run_stage("features", paths).metrics
     assert (metrics["cache_hits"], metrics["cache_misses"]) == (20, 10)
-    assert len(read_pack(paths.features).index) == 30
+    assert len(read_feature_set(paths.features).index) == 30
 
 
 def test_an_image_that_was_taken_out_is_not_in_the_pack(paths, run_stage):
     keep(paths, lambda t: t["path"] != "red/000.png")
     run_stage("features", paths)
-    assert "red/000.png" not in set(read_pack(paths.features).index["path"])
+    assert "red/000.png" not in set(read_feature_set(paths.features).index["path"])
 
 
 def test_a_file_that_occurs_twice_is_computed_once(paths, run_stage):
@@ -95,7 +95,7 @@ def test_a_file_that_occurs_twice_is_computed_once(paths, run_stage):
     twin = table[table["path"] == "red/000.png"].assign(path="red/copy.png")
     write_table(pd.concat([table, twin]), paths.manifest / "manifest.parquet")
     assert run_stage("features", paths).metrics["cache_misses"] == 30
-    assert np.array_equal(*(read_pack(paths.features).stored_ND[row] for row in (20, 30)))
+    assert np.array_equal(*(read_feature_set(paths.features).stored_ND[row] for row in (20, 30)))
 
 
 @pytest.mark.parametrize("place", [-1, 0, 9, 400])
@@ -210,26 +210,26 @@ def test_two_extractions_at_once_in_one_empty_cache_are_both_right(paths, reposi
 
 
 def test_a_view_of_an_image_that_is_gone_is_an_error_for_the_user(paths, run_stage):
-    path = read_pack(paths.features).index.query("split == 'train'")["path"].iloc[0]
+    path = read_feature_set(paths.features).index.query("split == 'train'")["path"].iloc[0]
     (paths.raw / path).unlink()
     with pytest.raises(DataError, match="cannot be read"):
         run_stage("features", paths, views=1)
 
 
 def test_the_torch_engine_gives_the_same_features_under_another_fingerprint(paths, run_stage):
-    expected = read_pack(paths.features)
+    expected = read_feature_set(paths.features)
     rows, old = np.arange(30), expected.features(np.arange(30)).copy()
     record = run_stage("features", paths, engine="torch")
-    new = read_pack(paths.features)
+    new = read_feature_set(paths.features)
     assert record.facts["engine"] == f"torch on {new.fingerprint['device']}"
     assert new.fingerprint["digest"] != expected.fingerprint["digest"]
     assert np.allclose(new.features(rows), old, rtol=1e-3, atol=1e-4 * np.abs(old).max())
 
 
 def test_half_precision_is_kept_apart_and_close(paths, run_stage):
-    old = read_pack(paths.features).features(np.arange(30)).copy()
+    old = read_feature_set(paths.features).features(np.arange(30)).copy()
     assert run_stage("features", paths, dtype="float16").metrics["cache_misses"] == 30
-    pack = read_pack(paths.features)
+    pack = read_feature_set(paths.features)
     assert pack.stored_ND.dtype == np.float16
     assert pack.features(np.arange(30)).dtype == np.float32
     assert np.allclose(pack.features(np.arange(30)), old, rtol=2e-3, atol=1e-3)
@@ -237,17 +237,17 @@ def test_half_precision_is_kept_apart_and_close(paths, run_stage):
 
 def test_a_precision_that_was_compared_once_is_not_compared_again(paths, run_stage, monkeypatch):
     run_stage("features", paths, precision="bf16")
-    before = read_pack(paths.features).fingerprint["digest"]
+    before = read_feature_set(paths.features).fingerprint["digest"]
     monkeypatch.setattr("tasks.features.extractor.choose_precision", lambda *_, **__: pytest.fail("compared again"))
     keep(paths, lambda t: t["label"] != "blue")  # other first images
     run_stage("features", paths, precision="bf16")
-    assert read_pack(paths.features).fingerprint["digest"] == before
+    assert read_feature_set(paths.features).fingerprint["digest"] == before
 
 
 def test_views_are_of_the_training_images_and_do_not_change_the_images_features(paths, run_stage):
-    before = read_pack(paths.features).features(np.arange(30)).copy()
+    before = read_feature_set(paths.features).features(np.arange(30)).copy()
     metrics = run_stage("features", paths, views=2).metrics
-    pack = read_pack(paths.features)
+    pack = read_feature_set(paths.features)
     train = len(pack.rows("train"))
     assert (metrics["views"], metrics["cache_hits"], metrics["cache_misses"]) == (2 * train, 30, 2 * train)
     assert np.array_equal(pack.features(np.arange(30)), before)
@@ -257,23 +257,23 @@ def test_views_are_of_the_training_images_and_do_not_change_the_images_features(
 
 def test_views_are_cached_and_more_of_them_cost_only_the_new_ones(paths, run_stage):
     run_stage("features", paths, views=1)
-    first = np.array(read_pack(paths.features).views_VD)
-    train = len(read_pack(paths.features).rows("train"))
+    first = np.array(read_feature_set(paths.features).views_VD)
+    train = len(read_feature_set(paths.features).rows("train"))
     assert run_stage("features", paths, views=1).metrics["cache_misses"] == 0
     assert run_stage("features", paths, views=3).metrics["cache_misses"] == 2 * train
-    assert np.array_equal(read_pack(paths.features).views_VD[:train], first)
+    assert np.array_equal(read_feature_set(paths.features).views_VD[:train], first)
 
 
 @pytest.mark.parametrize("change", [{"view_seed": 1}, {"view_crop_scale": 0.9}, {"view_flip": False}])
 def test_another_augmentation_makes_other_views(paths, run_stage, change):
     run_stage("features", paths, views=1)
-    train = len(read_pack(paths.features).rows("train"))
+    train = len(read_feature_set(paths.features).rows("train"))
     assert run_stage("features", paths, views=1, **change).metrics["cache_misses"] == train
 
 
 def test_what_the_head_learns_from_has_the_views_with_their_images_labels(paths, run_stage):
     run_stage("features", paths, views=2)
-    pack = read_pack(paths.features)
+    pack = read_feature_set(paths.features)
     x_ND, rows = pack.with_views(pack.rows("train", "val"))
     train = pack.rows("train")
     assert x_ND.shape == (len(rows), 256)
@@ -308,10 +308,10 @@ def test_weights_that_are_not_the_pinned_ones_are_refused(paths, run_stage):
 
 def test_figures_tell_statistics_of_the_features(paths, run_stage):
     record = run_stage("features", paths)
-    features_ND = np.asarray(read_pack(paths.features).stored_ND)
+    features_ND = np.asarray(read_feature_set(paths.features).stored_ND)
     assert record.metrics["mean"] == pytest.approx(features_ND.mean(), rel=1e-4)
     assert record.metrics["dead_features"] == (features_ND.std(axis=0) == 0).sum()
-    assert record.facts["fingerprint"] == read_pack(paths.features).fingerprint["digest"]
+    assert record.facts["fingerprint"] == read_feature_set(paths.features).fingerprint["digest"]
 
 
 def test_a_run_for_which_all_is_known_imports_no_torch(paths, repository):
@@ -330,7 +330,7 @@ def test_a_run_for_which_all_is_known_imports_no_torch(paths, repository):
 def test_another_size_is_computed_anew_and_the_first_one_is_still_there(paths, run_stage):
     images = len(read_manifest(paths.manifest))
     assert run_stage("features", paths, image_size=64).metrics["cache_misses"] == images
-    assert read_pack(paths.features).fingerprint["transform"]["height"] == 64
+    assert read_feature_set(paths.features).fingerprint["transform"]["height"] == 64
     assert run_stage("features", paths).metrics["cache_misses"] == 0
 
 

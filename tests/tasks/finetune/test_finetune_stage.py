@@ -15,7 +15,7 @@ from tasks.common.candidates import read_candidates
 from tasks.common.core.errors import GraftError, ParamsError
 from tasks.common.core.files import read_json
 from tasks.common.core.paths import Paths
-from tasks.common.data.feature_set import read_pack
+from tasks.common.data.feature_set import read_feature_set
 from tasks.common.engines.openvino import Engine
 from tasks.common.feature_cache.segments import count_images
 from tasks.common.heads.calibration import Calibration
@@ -100,7 +100,7 @@ def test_auto_does_not_try_to_improve_on_a_head_without_a_mistake(paths, run_sta
 
 
 def test_the_score_of_the_frozen_head_is_that_of_the_head_that_has_not_seen_validation(finished_paths):
-    pack = read_pack(finished_paths.features)
+    pack = read_feature_set(finished_paths.features)
     val = pack.rows("val")
     p_NK = load_linear_head(finished_paths.head, "selected").predict_proba(pack.stored_ND[val])
     score = read_json(finished_paths.finetune / "decision.json")["validation"]["head"]
@@ -150,7 +150,7 @@ def test_training_writes_all_that_a_candidate_needs(tuned_paths):
 
 
 def test_the_trained_network_is_calibrated_by_its_own_probabilities(tuned_paths):
-    pack = read_pack(tuned_paths.features)
+    pack = read_feature_set(tuned_paths.features)
     val = pack.rows("val")
     candidates, _ = read_candidates(tuned_paths)
     p_NK = candidates["finetune"].output(pack, val, tuned_paths, "f32")
@@ -212,7 +212,7 @@ def test_frozen_batch_norm_is_still_that_of_pretraining_after_the_stage(tuned_pa
 
 
 def test_graph_and_head_have_the_validation_score_of_the_decision(tuned_paths):
-    pack = read_pack(tuned_paths.features)
+    pack = read_feature_set(tuned_paths.features)
     val = pack.rows("val")
     graph = read_graph(tuned_paths.finetune / "graph")
     files = [tuned_paths.raw / path for path in pack.index["path"].iloc[val]]
@@ -294,7 +294,7 @@ def test_the_last_stage_changes_nothing_before_the_cut(staged_paths, tiny_networ
 
 def test_graph_and_head_of_the_last_stage_have_the_validation_score_of_the_decision(staged_paths):
     """So what was trained on maps of half precision is what the whole network computes."""
-    pack = read_pack(staged_paths.features)
+    pack = read_feature_set(staged_paths.features)
     val = pack.rows("val")
     graph = read_graph(staged_paths.finetune / "graph")
     files = [staged_paths.raw / path for path in pack.index["path"].iloc[val]]
@@ -310,7 +310,7 @@ def test_maps_are_computed_once(staged_paths, tmp_path, run_stage):
     paths = Paths(Path(shutil.copytree(staged_paths.root, tmp_path / "project")))
     folders = [f for f in (paths.cache / "features").iterdir() if "cut_before" in read_json(f / "fingerprint.json")]
     assert len(folders) == 1
-    pack = read_pack(paths.features)
+    pack = read_feature_set(paths.features)
     train, val = len(pack.rows("train")), len(pack.rows("val"))
     assert count_images(folders[0]) == 2 * train + val
     segments = sorted(folders[0].glob("*.safetensors"))
@@ -358,7 +358,7 @@ def test_more_processes_than_a_step_has_images_for_are_refused(paths, run_stage)
 
 
 def test_what_fails_in_several_processes_fails_here(paths, run_stage):
-    pack = read_pack(paths.features)
+    pack = read_feature_set(paths.features)
     (paths.raw / pack.index["path"].iloc[pack.rows("train")[0]]).unlink()
     with pytest.raises(GraftError, match="several processes failed"):
         run_stage("finetune", paths, mode="on", epochs=1, batch_size=8, precision="f32", processes=2)

@@ -6,7 +6,7 @@ from torch import nn
 from tasks.common.heads.base import sigmoid
 from tasks.common.heads.linear import LinearHead
 from tasks.common.images.transform import EvalTransform
-from tasks.common.scoring.main_metric import main_figure
+from tasks.common.scoring.main_metric import main_metric
 from tasks.common.scoring.multilabel import several_log_loss
 from tasks.finetune.auto_rules import plan
 from tasks.finetune.inputs import normalised
@@ -103,7 +103,7 @@ def test_training_learns_numbers_of_any_size(tmp_path, scale):
     row = course.rows[course.best_epoch]
     assert row["val_r2"] > 0.8
     assert row["val_loss"] == pytest.approx(1 - row["val_r2"], rel=1e-4)
-    assert main_figure(trainer.output(images), target, "regression") == pytest.approx(row["val_r2"])
+    assert main_metric(trainer.output(images), target, "regression") == pytest.approx(row["val_r2"])
 
 
 def test_training_learns_several_classes(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 
 from tasks.common.core.errors import DataError, GraftError, ParamsError
 from tasks.common.core.paths import Paths
-from tasks.common.data.feature_set import read_pack
+from tasks.common.data.feature_set import read_feature_set
 from tasks.common.data.manifest import write_table
 from tasks.common.heads.calibration import Calibration
 from tasks.common.heads.load import load_head, load_linear_head
@@ -41,7 +41,7 @@ def unbalanced(paths):
 
 
 def test_colours_that_are_clearly_apart_are_told_apart(finished_paths):
-    pack, head = read_pack(finished_paths.features), load_linear_head(finished_paths.head)
+    pack, head = read_feature_set(finished_paths.features), load_linear_head(finished_paths.head)
     rows = np.arange(len(pack.index))
     assert (head.predict_proba(pack.stored_ND).argmax(axis=1) == pack.labels(rows)).mean() > 0.9
 
@@ -66,7 +66,7 @@ def test_the_head_never_sees_a_test_image(unbalanced, run_stage, tree_bytes):
     run_stage("head", unbalanced)
     before = tree_bytes(unbalanced.head)
     features_ND = np.load(unbalanced.features / "features.npy")
-    features_ND[read_pack(unbalanced.features).rows("test")] = 1e6
+    features_ND[read_feature_set(unbalanced.features).rows("test")] = 1e6
     np.save(unbalanced.features / "features.npy", features_ND)
     run_stage("head", unbalanced)
     assert tree_bytes(unbalanced.head) == before
@@ -76,7 +76,7 @@ def test_the_refitted_head_learns_from_validation_images_and_the_selected_one_do
     run_stage("head", unbalanced, strengths=1)
     final, selected = (load_linear_head(unbalanced.head, name) for name in ("head", "selected"))
     features_ND = np.load(unbalanced.features / "features.npy")
-    features_ND[read_pack(unbalanced.features).rows("val")] *= -1
+    features_ND[read_feature_set(unbalanced.features).rows("val")] *= -1
     np.save(unbalanced.features / "features.npy", features_ND)
     run_stage("head", unbalanced, strengths=1)
     assert np.array_equal(load_linear_head(unbalanced.head, "selected").weight, selected.weight)
@@ -91,7 +91,7 @@ def test_without_a_refit_the_two_heads_are_one(unbalanced, run_stage):
 
 
 def test_balanced_classes_find_more_of_the_rare_ones(unbalanced, run_stage):
-    pack = read_pack(unbalanced.features)
+    pack = read_feature_set(unbalanced.features)
     rare = {}
     for class_weight in ("none", "balanced"):
         run_stage("head", unbalanced, class_weight=class_weight)
@@ -123,7 +123,7 @@ def test_an_images_weight_counts(unbalanced, run_stage):
 
 
 def test_validations_probabilities_are_those_of_the_selected_head(finished_paths):
-    pack = read_pack(finished_paths.features)
+    pack = read_feature_set(finished_paths.features)
     table = pd.read_parquet(finished_paths.head / "validation.parquet")
     val = pack.rows("val")
     expected = load_linear_head(finished_paths.head, "selected").predict_proba(pack.stored_ND[val])
@@ -133,7 +133,7 @@ def test_validations_probabilities_are_those_of_the_selected_head(finished_paths
 
 def test_temperature_and_threshold_are_those_of_validations_probabilities(unbalanced, run_stage):
     record = run_stage("head", unbalanced, max_error=0.3, max_error_confidence=0.8, folds=0)
-    pack, table = read_pack(unbalanced.features), pd.read_parquet(unbalanced.head / "validation.parquet")
+    pack, table = read_feature_set(unbalanced.features), pd.read_parquet(unbalanced.head / "validation.parquet")
     val = pack.rows("val")
     expected = calibrate(
         table[["p_0", "p_1", "p_2"]].to_numpy(),
@@ -193,7 +193,7 @@ def test_every_kind_writes_a_head_that_predicts_and_the_same_bytes_again(unbalan
     changes = {"kind": kind, "mlp_epochs": 2, "mlp_hidden": 8, "knn_k": [1, 5]}
     record = run_stage("head", unbalanced, **changes)
     assert record.facts["kind"] == kind
-    p_NK = load_head(unbalanced.head).predict_proba(read_pack(unbalanced.features).stored_ND)
+    p_NK = load_head(unbalanced.head).predict_proba(read_feature_set(unbalanced.features).stored_ND)
     assert p_NK.shape == (200, 3)
     before = tree_bytes(unbalanced.head), tree_bytes(unbalanced.plots("head"))
     run_stage("head", unbalanced, **changes)
@@ -242,7 +242,7 @@ def test_the_settings_chosen_stand_beside_both_heads(unbalanced, run_stage):
 
 def test_cross_validation_writes_what_each_image_was_given_while_it_was_held_out(unbalanced, run_stage):
     record = run_stage("head", unbalanced, folds=4)
-    pack, table = read_pack(unbalanced.features), pd.read_parquet(unbalanced.head / "validation.parquet")
+    pack, table = read_feature_set(unbalanced.features), pd.read_parquet(unbalanced.head / "validation.parquet")
     both = pack.rows("train", "val")
     assert list(table["image_id"]) == list(pack.index["image_id"].iloc[both])
     assert set(table["fold"]) == {0, 1, 2, 3}
@@ -297,7 +297,7 @@ def test_a_class_weight_of_an_unknown_class_is_refused_and_leaves_the_earlier_he
 
 
 def test_a_larger_weight_of_a_class_finds_more_of_it(unbalanced, run_stage):
-    pack = read_pack(unbalanced.features)
+    pack = read_feature_set(unbalanced.features)
     found = {}
     for weight in (1, 20):
         run_stage("head", unbalanced, class_weight={"a": 1, "b": weight, "c": 1})

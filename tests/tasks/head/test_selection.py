@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from tasks.common.core.errors import DataError, ParamsError
-from tasks.common.data.feature_set import Pack
+from tasks.common.data.feature_set import FeatureSet
 from tasks.common.heads import base
 from tasks.common.heads.base import blocks
 from tasks.common.solvers import principal_axes
@@ -39,7 +39,7 @@ def pack_of(task="classification", n=120, views=0, seed=0, val=0.25):
     )
     seen = x_ND[split == "train"]
     views_VD = np.concatenate([seen + 100 * (view + 1) for view in range(views)]) if views else seen[:0]
-    return Pack(x_ND, views_VD, index, {})
+    return FeatureSet(x_ND, views_VD, index, {})
 
 
 def params(**changes):
@@ -111,7 +111,7 @@ def test_with_folds_the_head_kept_has_learned_training_images_only():
     after = train(
         "logistic",
         before.found.chosen.settings,
-        Pack(changed, pack.views_VD, pack.index, {}),
+        FeatureSet(changed, pack.views_VD, pack.index, {}),
         pack.rows("train"),
         params(),
     )
@@ -161,7 +161,7 @@ def test_weights_of_images_and_classes_multiply():
     pack = pack_of()
     index = pack.index.assign(weight=np.where(pack.index["label"] == "a", 3.0, 1.0))
     examples = examples_of(
-        Pack(pack.stored_ND, pack.views_VD, index, {}),
+        FeatureSet(pack.stored_ND, pack.views_VD, index, {}),
         pack.rows("train"),
         params(class_weight={"a": 2, "b": 1, "c": 0.5}),
     )
@@ -197,7 +197,7 @@ def test_a_class_without_a_training_image_is_named_before_anything_is_trained(fo
     pack = pack_of()
     index = pack.index.assign(split=np.where(pack.index["label"] == "b", "val", "train"))
     with pytest.raises(DataError, match=r"a class has no image(.|\n)*got: +b"):
-        choose(Pack(pack.stored_ND, pack.views_VD, index, {}), params(folds=folds))
+        choose(FeatureSet(pack.stored_ND, pack.views_VD, index, {}), params(folds=folds))
 
 
 def test_features_of_validation_that_are_not_finite_are_refused():
@@ -225,7 +225,7 @@ def test_the_features_held_out_are_read_by_slices():
                 longest = max(longest, len(rows))
             return np.asarray(self)[rows]
 
-    watched = Pack(pack.stored_ND.view(Watched), pack.views_VD, pack.index, {})
+    watched = FeatureSet(pack.stored_ND.view(Watched), pack.views_VD, pack.index, {})
     with pytest.MonkeyPatch.context() as patch:
         for module in (base, estimator):
             patch.setattr(module, "blocks", lambda n: blocks(n, 16))
@@ -249,7 +249,7 @@ def test_without_training_images_nothing_can_be_learned(folds):
 def test_labels_that_are_all_the_same_are_refused(folds):
     pack = pack_of()
     with pytest.raises(DataError, match=r"same label(.|\n)*got: +a"):
-        choose(Pack(pack.stored_ND, pack.views_VD, pack.index.assign(label="a"), {}), params(folds=folds))
+        choose(FeatureSet(pack.stored_ND, pack.views_VD, pack.index.assign(label="a"), {}), params(folds=folds))
 
 
 def test_the_same_pack_gives_the_same_bits():
@@ -263,7 +263,7 @@ def test_images_that_always_train_are_not_held_out():
     pack = pack_of()
     label = pack.index["label"].to_numpy().copy()
     label[-1] = "rare"
-    alone = Pack(pack.stored_ND, pack.views_VD, pack.index.assign(label=label), {})
+    alone = FeatureSet(pack.stored_ND, pack.views_VD, pack.index.assign(label=label), {})
     held, fold_M, learned = hold_out(alone, params(folds=3))
     assert 119 not in held
     assert len(held) == len(fold_M) == 119

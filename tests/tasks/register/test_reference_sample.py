@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.common.data.feature_set import read_pack
+from tasks.common.data.feature_set import read_feature_set
 from tasks.common.feature_cache.segments import ids_of
 from tasks.register import reference_sample as module
 from tasks.register.reference_sample import sample_rows, write_reference
@@ -13,7 +13,7 @@ from tasks.register.reference_set import Reference, group_codes
 
 @pytest.fixture
 def pack(finished_paths):
-    return read_pack(finished_paths.features)
+    return read_feature_set(finished_paths.features)
 
 
 def keys(pack, rows):

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from tasks.common.core.errors import DataError
-from tasks.common.data.feature_set import read_pack
+from tasks.common.data.feature_set import read_feature_set
 from tasks.common.feature_cache.segments import ids_of
 from tasks.register.reference_set import Reference, group_codes, package_features
 
@@ -42,7 +42,7 @@ def test_an_image_without_a_group_is_one_of_its_own():
 
 
 def test_a_package_gives_the_features_of_the_stage(finished_paths):
-    pack = read_pack(finished_paths.features)
+    pack = read_feature_set(finished_paths.features)
     files = [finished_paths.raw / path for path in pack.index["path"]]
 
     assert np.allclose(package_features(finished_paths.package, files, "test"), pack.stored_ND, atol=1e-5)

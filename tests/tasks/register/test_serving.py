@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from tasks.common.data.feature_set import read_pack
+from tasks.common.data.feature_set import read_feature_set
 from tasks.common.heads.calibration import Calibration
 from tasks.common.heads.load import load_linear_head
 from tasks.register.serving import ImageClassifier
@@ -31,7 +31,7 @@ def test_a_prediction_has_label_score_and_probabilities(model, file):
 
 
 def test_the_classes_are_the_heads(model, finished_paths):
-    assert model.classes == read_pack(finished_paths.features).classes
+    assert model.classes == read_feature_set(finished_paths.features).classes
 
 
 def test_predictions_are_those_that_evaluate_saw(model, finished_paths):
@@ -70,7 +70,7 @@ def test_a_threshold_changes_no_label_and_no_score(withholding, model):
 
 def test_a_package_without_a_calibration_gives_the_heads_own_probabilities(paths):
     (paths.package / "calibration.json").unlink()
-    pack = read_pack(paths.features)
+    pack = read_feature_set(paths.features)
     p_NK = load_linear_head(paths.head).predict_proba(pack.stored_ND[:1])
     (answer,) = ImageClassifier(paths.package).predict([paths.raw / pack.index["path"].iloc[0]])
     assert np.allclose(list(answer["probabilities"].values()), p_NK[0], atol=1e-6)

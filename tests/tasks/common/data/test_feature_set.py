@@ -3,26 +3,26 @@ import pandas as pd
 import pytest
 
 from tasks.common.core.errors import DataError
-from tasks.common.data.feature_set import Learnable, Pack, RowFile, read_pack
+from tasks.common.data.feature_set import FeatureSet, Learnable, RowFile, read_feature_set
 
 
 def test_a_pack_that_is_not_there_names_the_stage_that_makes_it(tmp_path):
     with pytest.raises(DataError, match="features"):
-        read_pack(tmp_path)
+        read_feature_set(tmp_path)
 
 
 def test_a_pack_has_a_row_of_features_for_each_row_of_its_index(finished_paths):
-    pack = read_pack(finished_paths.features)
+    pack = read_feature_set(finished_paths.features)
     assert pack.stored_ND.shape == (len(pack.index), pack.fingerprint["dimension"])
     assert pack.stored_ND.dtype == np.float32
 
 
 def test_features_are_read_from_disk_and_not_copied_into_memory(finished_paths):
-    assert isinstance(read_pack(finished_paths.features).stored_ND, np.memmap)
+    assert isinstance(read_feature_set(finished_paths.features).stored_ND, np.memmap)
 
 
 def test_rows_are_those_of_the_named_splits_in_order(finished_paths):
-    pack = read_pack(finished_paths.features)
+    pack = read_feature_set(finished_paths.features)
     rows = pack.rows("train", "val")
     assert set(pack.index["split"].iloc[rows]) == {"train", "val"}
     assert (np.diff(rows) > 0).all()
@@ -30,14 +30,14 @@ def test_rows_are_those_of_the_named_splits_in_order(finished_paths):
 
 
 def test_labels_are_codes_among_the_classes_of_all_splits(finished_paths):
-    whole = read_pack(finished_paths.features)
+    whole = read_feature_set(finished_paths.features)
     rows = np.array([0, len(whole.index) - 1])
     assert [whole.classes[k] for k in whole.labels(rows)] == list(whole.index["label"].iloc[rows])
 
 
 def test_weights_follow_the_rows(finished_paths):
-    pack = read_pack(finished_paths.features)
-    weighted = Pack(
+    pack = read_feature_set(finished_paths.features)
+    weighted = FeatureSet(
         pack.stored_ND, pack.views_VD, pack.index.assign(weight=np.arange(len(pack.index))), pack.fingerprint
     )
     assert weighted.weights(np.array([3, 1])).tolist() == [3.0, 1.0]
@@ -73,7 +73,7 @@ def test_a_row_file_without_rows_is_an_empty_array(tmp_path):
 )
 def test_what_is_to_be_learned_of_an_image_is_a_class_some_classes_or_a_number(task, labels, targets):
     index = pd.DataFrame({"label": pd.Series(labels, dtype="string"), "task": task})
-    pack = Pack(np.zeros((3, 2), np.float32), np.zeros((0, 2), np.float32), index, {})
+    pack = FeatureSet(np.zeros((3, 2), np.float32), np.zeros((0, 2), np.float32), index, {})
 
     assert pack.targets(np.arange(3)).tolist() == targets
 

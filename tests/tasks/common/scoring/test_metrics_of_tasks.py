@@ -212,7 +212,7 @@ def test_a_better_model_has_a_larger_main_figure_and_a_smaller_loss(task):
     else:
         bad, target = numbers(0)
         good, bad = target[:, None] + 1, bad[:, None]
-    assert main_metric.main_figure(good, target, task) > main_metric.main_figure(bad, target, task)
+    assert main_metric.main_metric(good, target, task) > main_metric.main_metric(bad, target, task)
     assert main_metric.loss(good, target, task) < main_metric.loss(bad, target, task)
 
 
@@ -229,9 +229,9 @@ def test_figures_of_resamples_are_those_of_the_images_drawn(seed):
     for output, target, task in ((predicted_N[:, None], y_N, "regression"), (p_NK, y_NK, "multilabel")):
         rows = rng.integers(0, len(target), len(target))
         times_BN = np.stack([np.ones(len(target)), np.bincount(rows, minlength=len(target))])
-        whole, drawn = main_metric.main_figures(output, target, task, times_BN)
-        assert whole == pytest.approx(main_metric.main_figure(output, target, task))
-        assert drawn == pytest.approx(main_metric.main_figure(output[rows], target[rows], task))
+        whole, drawn = main_metric.main_metrics(output, target, task, times_BN)
+        assert whole == pytest.approx(main_metric.main_metric(output, target, task))
+        assert drawn == pytest.approx(main_metric.main_metric(output[rows], target[rows], task))
 
 
 @pytest.mark.parametrize(("unit", "offset"), [(1e-7, 0.0), (1e7, 0.0), (1.0, 1e6)])
@@ -241,6 +241,6 @@ def test_r2_does_not_depend_on_the_unit_of_the_numbers(unit, offset):
     expected = regression.r2(predicted_N, y_N)
     predicted_N, y_N = unit * predicted_N + offset, unit * y_N + offset
     assert regression.r2(predicted_N, y_N) == pytest.approx(expected, rel=1e-6)
-    assert main_metric.main_figures(predicted_N[:, None], y_N, "regression", ones)[0] == pytest.approx(
+    assert main_metric.main_metrics(predicted_N[:, None], y_N, "regression", ones)[0] == pytest.approx(
         expected, rel=1e-6
     )

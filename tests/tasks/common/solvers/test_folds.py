@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.common.data.feature_set import Pack
+from tasks.common.data.feature_set import FeatureSet
 from tasks.common.solvers.folds import assign
 
 
@@ -21,7 +21,7 @@ def pack_of(labels, task="classification", groups=None, ids=None):
             "weight": 1.0,
         }
     )
-    return Pack(np.zeros((n, 2), np.float32), np.zeros((0, 2), np.float32), index, {})
+    return FeatureSet(np.zeros((n, 2), np.float32), np.zeros((0, 2), np.float32), index, {})
 
 
 def folds_of(pack, folds=5, seed=0):
@@ -104,7 +104,7 @@ def test_numbers_are_spread_over_all_folds():
 def test_the_folds_depend_on_the_seed_and_the_images_and_not_on_their_order():
     labels = np.array(list("ab") * 30)
     pack = pack_of(labels)
-    again = Pack(pack.stored_ND, pack.views_VD, pack.index.iloc[::-1].reset_index(drop=True), {})
+    again = FeatureSet(pack.stored_ND, pack.views_VD, pack.index.iloc[::-1].reset_index(drop=True), {})
     assert np.array_equal(folds_of(pack), folds_of(again)[::-1])
     assert not np.array_equal(folds_of(pack), folds_of(pack, seed=1))
 
