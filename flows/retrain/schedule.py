@@ -64,7 +64,7 @@ def _serve(root: Path, cron: str, timezone: str, name: str) -> None:
     from prefect.types.entrypoint import EntrypointType
 
     from .flow import retrain
-    from .zombies import mark_crashed_runs_of, ensure_watch
+    from .zombies import ensure_watch, mark_crashed_runs_of
 
     mark_crashed_runs_of(f"retrain/{name}")  # the server would cancel all runs for the sake of one that died
     ensure_watch(tell=committed_params(root).notify)

@@ -60,7 +60,7 @@ MEASURED, MEASURED_SECONDS, MOST_MEASURED = 5, 4.0, 100
 
 @dataclass(frozen=True)
 class Images:
-    """Images for training or validation: how to load one, their targets (see `FeatureSet.targets`) and their weights."""
+    """Images for training or validation: how to load one, their targets (see `FeatureSet.targets`) and weights."""
 
     load: Loader
     target: Array

@@ -32,11 +32,11 @@ from flows.retrain.zombies import (
     HEARTBEAT,
     PROCESS,
     WAITS,
-    mark_crashed_runs_of,
     ensure_watch,
     heartbeat_settings,
     last_crash,
     mark_crashed_runs,
+    mark_crashed_runs_of,
 )
 from flows.runtime import processes
 from flows.runtime.login import server_login
