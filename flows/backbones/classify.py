@@ -128,8 +128,7 @@ def classifier_for(backbone: str | None, weights: str | None, place: Place) -> C
         ParamsError: no such network, or one without known labels.
         WeightsError: no weights, another network's, or weights without the classifier or with another.
     """
-    chosen = load_params(place.root / "params.yaml")["features"] if place.root else FeaturesParams()
-    assert isinstance(chosen, FeaturesParams)
+    chosen = load_params(place.root / "params.yaml").features if place.root else FeaturesParams()
     pinned = chosen.weights_sha256 if backbone is None and weights is None else None
     wanted = weights or ("auto" if backbone else chosen.weights)
     name = timm_name(backbone or chosen.backbone, wanted)

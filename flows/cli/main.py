@@ -587,7 +587,7 @@ def params(
     if schema:
         print(json.dumps(json_schema(), indent=2))
         return
-    sections = load_params(find_root(project) / "params.yaml")
+    sections = load_params(find_root(project) / "params.yaml").sections()
     if as_json:
         print(json.dumps({name: section.model_dump() for name, section in sections.items()}, indent=2))
         return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -27,8 +26,8 @@ def data_checks(paths: Paths, champion: Path | None, version: ModelVersion | Non
     Args:
         champion: its package, against which images are new; None if there is no champion.
     """
-    sections = load_params(paths.params)
-    gate, drift = cast(GateParams, sections["gate"]), cast(DriftParams, sections["drift"])
+    params = load_params(paths.params)
+    gate, drift = params.gate, params.drift
     reference = Reference.load(champion) if champion is not None else None
     checks = [_leaks(paths, gate), _suspects(paths, reference, gate)]
     if gate.drift != "off" and champion is not None and version is not None:

@@ -26,7 +26,7 @@ from tasks.preprocess.labels import refuse_folders
 from tasks.preprocess.scan import SPLIT_NAMES, TABLE, given_splits, hidden, list_files, read_table
 from tasks.preprocess.walk import copy_regular, refuse_what_was_missed, walk
 
-from ..runtime.params import load_params, task_of
+from ..runtime.params import load_params
 from ..tracking.create_store import store_made_meanwhile
 from ..versioning import dvc
 
@@ -287,7 +287,7 @@ def import_sample(root: Path, how: How = "new", *, force: bool = False) -> dict[
 
 def _task(paths: Paths) -> Task:
     """What params.yaml says that labels are."""
-    return task_of(load_params(paths.params))
+    return load_params(paths.params).head.task
 
 
 def _bring(plan: Plan, paths: Paths, how: How, link: bool, force: bool) -> dict[str, object]:

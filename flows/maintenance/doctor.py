@@ -117,7 +117,7 @@ def _weights(root: Path) -> Finding:
     from tasks.common.backbones.weights import check_pinned, find_weights, ways
 
     try:
-        features = load_params(root / "params.yaml")["features"].model_dump()
+        features = load_params(root / "params.yaml").features.model_dump()
         backbone = timm_name(features["backbone"], features["weights"])
         source = find_weights(
             backbone, features["weights"], Paths(root).weights, features["weights_sha256"], features["output"]

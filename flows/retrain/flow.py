@@ -102,8 +102,8 @@ class Place:
         return Paths(self.root)
 
     def params(self) -> tuple[RetrainParams, GateParams]:
-        sections = load_params(self.paths.params)
-        return cast(RetrainParams, sections["retrain"]), cast(GateParams, sections["gate"])
+        params = load_params(self.paths.params)
+        return params.retrain, params.gate
 
 
 # The steps
@@ -309,9 +309,7 @@ def _tell(params: RetrainParams, notice: Notice) -> None:
 
 
 def _work(project: Path, unattended: bool, still_ours: Callable[[], None]) -> Any:
-    params = (
-        committed_params(project) if unattended else cast(RetrainParams, load_params(Paths(project).params)["retrain"])
-    )
+    params = committed_params(project) if unattended else load_params(Paths(project).params).retrain
     patient: dict[str, Any] = {"retries": params.retries, "retry_delay_seconds": params.retry_seconds}
     place = _in_time(sync.with_options(**patient), project, unattended, params.time_limit_minutes)
     changes = plan(place)

@@ -9,7 +9,6 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import cast
 
 from tasks.common.core.errors import GraftError
 from tasks.common.core.paths import Paths
@@ -70,7 +69,7 @@ def committed_params(project: Path) -> RetrainParams:
     with TemporaryDirectory() as folder:
         file = Path(folder) / "params.yaml"
         file.write_text(text, encoding="utf-8")
-        return cast(RetrainParams, load_params(file)["retrain"])
+        return load_params(file).retrain
 
 
 def remote_of(project: Path, params: RetrainParams) -> str:

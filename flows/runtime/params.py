@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, Literal, Self, cast
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -12,7 +12,6 @@ from tasks.audit.params import AuditParams
 from tasks.common.core.errors import ParamsError, nearest
 from tasks.common.core.paths import Paths
 from tasks.common.core.sections import Section, parse_section, read_params
-from tasks.common.data.task import Task
 from tasks.evaluate.params import EvaluateParams
 from tasks.features.params import FeaturesParams
 from tasks.finetune.params import FinetuneParams
@@ -157,6 +156,15 @@ class Params(Section):
     gate: GateParams = GateParams()
     drift: DriftParams = DriftParams()
 
+    def sections(self) -> dict[str, Section]:
+        """Section -> its parameters, by the names and in the order of the file."""
+        return {name: getattr(self, field) for field, name in _names().items()}
+
+
+def _names() -> dict[str, str]:
+    """Attribute of `Params` -> section of the file."""
+    return {field: info.alias or field for field, info in Params.model_fields.items()}
+
 
 SECTIONS: dict[str, type[Section]] = {
     field.alias or name: field.annotation  # type: ignore[misc]
@@ -165,8 +173,8 @@ SECTIONS: dict[str, type[Section]] = {
 """Section -> its model, in the order of the file."""
 
 
-def load_params(path: Path) -> dict[str, Section]:
-    """Every section, checked.
+def load_params(path: Path) -> Params:
+    """Reads and checks every section of a params.yaml.
 
     Raises:
         ParamsError: an unknown section or key, or a value out of range.
@@ -180,7 +188,8 @@ def load_params(path: Path) -> dict[str, Section]:
                 allowed=", ".join(SECTIONS),
                 todo=nearest(str(name), SECTIONS) or "remove the section",
             )
-    return {name: parse_section(model, content.get(name), name, path.name) for name, model in SECTIONS.items()}
+    parsed = {name: parse_section(model, content.get(name), name, path.name) for name, model in SECTIONS.items()}
+    return Params.model_validate(parsed)
 
 
 def model_name(project: Path) -> str:
@@ -189,14 +198,7 @@ def model_name(project: Path) -> str:
     Raises:
         ParamsError: params.yaml is wrong.
     """
-    return cast(RegisterParams, load_params(Paths(project).params)["register"]).name
-
-
-def task_of(sections: dict[str, Section]) -> Task:
-    """What the labels are: the one parameter by which a stage (preprocess) goes that is another's."""
-    head = sections["head"]
-    assert isinstance(head, HeadParams)
-    return head.task
+    return load_params(Paths(project).params).register_.name
 
 
 def json_schema() -> dict[str, Any]:

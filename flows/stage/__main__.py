@@ -53,8 +53,8 @@ def run_stage(stage: str, paths: Paths) -> None:
     from ..runtime import params as config
     from ..versioning import dvc
 
-    sections = config.load_params(paths.params)
-    params = sections[stage]
+    every = config.load_params(paths.params)
+    params = every.sections()[stage]
     inputs = dvc.dep_hashes(paths.root, stage)
     body = importlib.import_module(f"tasks.{stage}.stage")
     with recorder:
@@ -62,7 +62,7 @@ def run_stage(stage: str, paths: Paths) -> None:
         who = (processes.key(me), me.create_time())
         recorder.begin(stage, {stage: params.model_dump()}, *who, of_flow())
         begun = time.time()
-        extra = [dvc.raw_hashes(paths.root), config.task_of(sections)] if stage == "preprocess" else []
+        extra = [dvc.raw_hashes(paths.root), every.head.task] if stage == "preprocess" else []
         record: Record = body.run(params, paths, *extra)
         runs = recorder.runs()
         registered = _record(stage, record, begun, params, paths, recorder)

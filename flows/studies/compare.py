@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -30,14 +30,13 @@ from tasks.common.heads.base import Head
 from tasks.common.heads.linear import LinearHead
 from tasks.common.scoring.main_metric import main_metric
 from tasks.common.solvers.folds import units_of
-from tasks.evaluate.params import EvaluateParams
 from tasks.finetune.params import FREE, FinetuneParams
 from tasks.head.params import HeadParams
 from tasks.head.selection import choose, train
 from tasks.studies.comparing import TITLES, Cell, Point, advice, crossings, lowest_difference, points
 from tasks.studies.comparing_picture import comparing_picture
 
-from ..runtime.params import load_params
+from ..runtime.params import Params, load_params
 from ..tracking.tracker import Tracker
 from ..versioning import dvc, git
 from .compare_text import page
@@ -52,20 +51,6 @@ INNER = 0.2
 
 RULES = 1
 """Raised whenever a change in `tasks.finetune` makes another training of the same parameters."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What params.yaml says."""
-
-    head: HeadParams
-    finetune: FinetuneParams
-    evaluate: EvaluateParams
-
-    @classmethod
-    def load(cls, paths: Paths) -> Settings:
-        sections = load_params(paths.params)
-        return cls(*(cast(Any, sections[name]) for name in ("head", "finetune", "evaluate")))
 
 
 @dataclass(frozen=True)
@@ -106,7 +91,7 @@ def compare_methods(
         GraftError: the head is not linear, or nothing could be trained.
     """
     check(methods, shares, seeds)
-    paths, settings = Paths(root), Settings.load(Paths(root))
+    paths, settings = Paths(root), load_params(Paths(root).params)
     pack = read_feature_set(paths.features)
     pack = replace(pack, views_VD=np.empty((0, pack.stored_ND.shape[1]), pack.stored_ND.dtype))
     tracker = Tracker(root)  # first: a server that does not answer must not be found after hours
@@ -144,7 +129,7 @@ def check(methods: Sequence[str], shares: Sequence[float], seeds: int) -> None:
         raise ParamsError("--seeds", got=seeds, allowed=">= 1", todo="name 1 or more")
 
 
-def _digest(pack: FeatureSet, settings: Settings) -> str:
+def _digest(pack: FeatureSet, settings: Params) -> str:
     """Names the folder of what was trained: other images, features or parameters are another comparison."""
     index = pack.index[["image_id", "label", "task", "split"]].to_csv(index=False)
     return json_digest({
@@ -179,7 +164,7 @@ def _train(
     parts: Sequence[Part],
     methods: Sequence[str],
     pack: FeatureSet,
-    settings: Settings,
+    settings: Params,
     paths: Paths,
     memory: Path,
     budget_minutes: float | None,
@@ -207,7 +192,7 @@ def _train(
 
 
 def _cell(
-    method: str, part: Part, pack: FeatureSet, settings: Settings, paths: Paths, left_seconds: float | None
+    method: str, part: Part, pack: FeatureSet, settings: Params, paths: Paths, left_seconds: float | None
 ) -> Cell | None:
     """None if it would take longer than is left."""
     if left_seconds is not None and left_seconds <= 0:
@@ -279,7 +264,7 @@ def _read(file: Path) -> Cell:
 
 
 def _document(
-    cells: list[Cell], pack: FeatureSet, settings: Settings, left_out: dict[str, str], root: Path, run_id: str
+    cells: list[Cell], pack: FeatureSet, settings: Params, left_out: dict[str, str], root: Path, run_id: str
 ) -> dict[str, Any]:
     val, confidence = pack.rows("val"), settings.evaluate.confidence
     judged = pack.targets(val), units_of(pack, val)[0], pack.task, confidence
@@ -309,7 +294,7 @@ def points_of(found: dict[str, Any]) -> list[Point]:
     return [Point(**{**row, "gain": tuple(row["gain"]) if row["gain"] else None}) for row in found["points"]]
 
 
-def _write(found: dict[str, Any], pack: FeatureSet, settings: Settings, paths: Paths, target: Path | None) -> None:
+def _write(found: dict[str, Any], pack: FeatureSet, settings: Params, paths: Paths, target: Path | None) -> None:
     folder = paths.state / "compare"
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "compare.json", found)
@@ -325,7 +310,7 @@ def _write(found: dict[str, Any], pack: FeatureSet, settings: Settings, paths: P
             part.write_text(page(found, picture.name), encoding="utf-8")
 
 
-def _record(tracker: Tracker, found: dict[str, Any], settings: Settings, paths: Paths) -> None:
+def _record(tracker: Tracker, found: dict[str, Any], settings: Params, paths: Paths) -> None:
     folder = paths.state / "compare"
     figures = {
         f"{row['method']}_{row['share']:g}": {

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -23,13 +23,12 @@ from tasks.common.feature_cache.segments import FeatureCache, Ids, ids_of
 from tasks.preprocess.check import judge, look
 from tasks.preprocess.params import PreprocessParams
 from tasks.preprocess.scan import hidden, list_files
-from tasks.register.params import RegisterParams
 from tasks.register.reference_set import Reference, group_codes, package_features
 from tasks.studies.drift import Comparison, compare
 from tasks.studies.drift_picture import drift_picture
 
 from ..registry.models import CHAMPION, fetched_package, find_version
-from ..runtime.params import DriftParams, load_params
+from ..runtime.params import DriftParams, Params, load_params
 from ..tracking.store import has_store
 from ..tracking.tracker import Tracker
 from ..versioning import dvc, git
@@ -42,20 +41,6 @@ NAMED = 10
 
 AHEAD = 64
 """Files that are examined at once, on all cores."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What params.yaml says."""
-
-    drift: DriftParams
-    preprocess: PreprocessParams
-    register: RegisterParams
-
-    @classmethod
-    def load(cls, file: Path) -> Settings:
-        sections = load_params(file)
-        return cls(*(cast(Any, sections[name]) for name in ("drift", "preprocess", "register")))
 
 
 @dataclass(frozen=True)
@@ -103,11 +88,11 @@ def check_drift(root: Path, source: Path | None = None, model: str = CHAMPION) -
         GraftError: there is no such version.
         DataError: it carries no reference, or there are too few images.
     """
-    paths, settings = Paths(root), Settings.load(Paths(root).params)
+    paths, settings = Paths(root), load_params(Paths(root).params)
     if not has_store(root):
         raise GraftError("no model is registered in this project", todo="run `dvc repro`, which registers the first")
     tracker = Tracker(root)
-    version = find_version(tracker, settings.register.name, model)
+    version = find_version(tracker, settings.register_.name, model)
     with fetched_package(tracker, version) as package:
         reference = read_reference(package, version)
         today = (
@@ -174,7 +159,7 @@ def from_manifest(paths: Paths, reference: Reference, params: DriftParams) -> To
     )
 
 
-def from_source(source: Path, reference: Reference, settings: Settings, channels: int) -> Today:
+def from_source(source: Path, reference: Reference, settings: Params, channels: int) -> Today:
     """A sample of the images below a folder or in a table, without those that the model was trained on, copies, and
     what the stage preprocess would reject.
 

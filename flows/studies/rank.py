@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,7 +24,6 @@ from tasks.common.feature_cache.segments import FeatureCache, Ids, ids_of
 from tasks.common.images.decode import Pixels
 from tasks.common.images.transform import load
 from tasks.common.scoring import bootstrap
-from tasks.evaluate.params import EvaluateParams
 from tasks.features.extractor import SAMPLE, choose_extractor, spread
 from tasks.features.params import FeaturesParams
 from tasks.head.params import HeadParams
@@ -34,31 +33,13 @@ from tasks.studies.ranking_picture import ranking_picture
 
 from ..maintenance.feature_cache import not_collected
 from ..runtime import processes
-from ..runtime.params import load_params
+from ..runtime.params import Params, load_params
 from ..tracking.tracker import Tracker
 from ..versioning import dvc, git
 from .shared_decode import Job, extract, measure, read
 
 KINDS = ("auto", "package", "hub", "keras", "random")
 """What `--weights` may say: a file would be one candidate's only."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What params.yaml says."""
-
-    features: FeaturesParams
-    head: HeadParams
-    evaluate: EvaluateParams
-
-    @classmethod
-    def load(cls, paths: Paths) -> Settings:
-        sections = load_params(paths.params)
-        return cls(*(cast(Any, sections[name]) for name in ("features", "head", "evaluate")))
-
-    @property
-    def significance(self) -> float:
-        return 1 - self.evaluate.confidence
 
 
 @dataclass(frozen=True)
@@ -119,7 +100,7 @@ def rank_backbones(root: Path, names: Sequence[str], weights: str | None) -> dic
         ParamsError: an image's label is not one class.
         GraftError: no candidate could be ranked, or what is needed for all of them is missing.
     """
-    paths, settings = Paths(root), Settings.load(Paths(root))
+    paths, settings = Paths(root), load_params(Paths(root).params)
     _refuse_other_tasks(settings.head)
     candidates = list_candidates(names, weights, settings.features, paths.weights)
     tracker = Tracker(root)  # first: a server that does not answer must not be found after hours
@@ -251,9 +232,7 @@ def _compute(entrants: dict[str, Entrant], images: Images, threads: int) -> None
     measure(unmeasured, images.sample(), threads)
 
 
-def _probe(
-    entrants: dict[str, Entrant], images: Images, settings: Settings, failed: dict[str, str]
-) -> Iterator[Probed]:
+def _probe(entrants: dict[str, Entrant], images: Images, settings: Params, failed: dict[str, str]) -> Iterator[Probed]:
     """Each candidate's head, as the stage `head` would choose it."""
     if settings.features.views:
         say("rank: augmented views are left out; the heads are trained on the images themselves")
@@ -264,7 +243,7 @@ def _probe(
             _fail(name, error, failed)
 
 
-def _probed(name: str, entrant: Entrant, images: Images, settings: Settings) -> Probed:
+def _probed(name: str, entrant: Entrant, images: Images, settings: Params) -> Probed:
     job, spec = entrant.job, entrant.spec
     if job.failure is not None:
         raise job.failure
@@ -296,7 +275,7 @@ def _document(
     entrants: dict[str, Entrant],
     failed: dict[str, str],
     images: Images,
-    settings: Settings,
+    settings: Params,
     root: Path,
     run_id: str,
 ) -> dict[str, Any]:
@@ -311,7 +290,7 @@ def _document(
         "failed": failed,
     }
     if standings:
-        quick = fastest_as_good(standings, settings.significance)
+        quick = fastest_as_good(standings, 1 - settings.evaluate.confidence)
         found |= {
             key: {"backbone": name, "params": _to_put(entrants[name].params, settings.features)}
             for key, name in (("most_accurate", standings[0].probed.name), ("fastest_as_good", quick.probed.name))
@@ -349,7 +328,7 @@ def _to_put(params: FeaturesParams, own: FeaturesParams) -> dict[str, Any]:
     return {key: value for key, value in params.model_dump(include=keys).items() if value != mine[key]}
 
 
-def _write(found: dict[str, Any], standings: list[Standing], settings: Settings, paths: Paths) -> None:
+def _write(found: dict[str, Any], standings: list[Standing], settings: Params, paths: Paths) -> None:
     with whole_folder(paths.state / "rank") as folder:
         write_json(folder / "rank.json", found)
         if standings:

@@ -17,7 +17,6 @@ from flows.runtime.params import load_params
 from tasks.common.core.files import digest
 from tasks.common.core.paths import Paths
 from tasks.features import stage
-from tasks.features.params import FeaturesParams
 
 CACHE = Path(".graft") / "cache"
 
@@ -29,8 +28,7 @@ def ls(project: Project) -> list[dict[str, object]]:
 def compute(project: Project, **features: object) -> str:
     """Another fingerprint, as the current one; the stage's own function makes it."""
     project.set("features", **features)
-    params = load_params(project.root / "params.yaml")["features"]
-    assert isinstance(params, FeaturesParams)
+    params = load_params(project.root / "params.yaml").features
     stage.run(params, Paths(project.root))
     return str(project.json("data/features/fingerprint.json")["digest"])
 

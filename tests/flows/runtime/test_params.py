@@ -48,7 +48,7 @@ def test_an_unknown_section_is_refused_with_the_nearest_one(tmp_path: Path) -> N
 
 
 def test_a_section_left_out_has_its_defaults(tmp_path: Path) -> None:
-    assert load_params(write(tmp_path, "head:\n  strengths: 3\n"))["evaluate"] == SECTIONS["evaluate"]()
+    assert load_params(write(tmp_path, "head:\n  strengths: 3\n")).evaluate == SECTIONS["evaluate"]()
 
 
 def test_too_few_permutations_to_ever_say_drift_are_refused(tmp_path: Path) -> None:
@@ -64,8 +64,8 @@ def test_more_permutations_than_memory_holds_are_refused(tmp_path: Path) -> None
 
 
 def test_off_and_on_are_words(tmp_path: Path) -> None:
-    assert load_params(write(tmp_path, "finetune:\n  mode: off\n"))["finetune"].model_dump()["mode"] == "off"
-    assert load_params(write(tmp_path, "finetune:\n  mode: on\n"))["finetune"].model_dump()["mode"] == "on"
+    assert load_params(write(tmp_path, "finetune:\n  mode: off\n")).finetune.mode == "off"
+    assert load_params(write(tmp_path, "finetune:\n  mode: on\n")).finetune.mode == "on"
 
 
 def test_the_reference_has_a_row_for_every_key() -> None:

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 from projects import draw
 
+from flows.runtime.params import Params, load_params
 from flows.studies import drift
 from flows.studies.drift import (
-    Settings,
     Today,
     check_drift,
     features_of,
@@ -71,8 +71,8 @@ def reference(finished: Project) -> Reference:
 
 
 @pytest.fixture
-def settings(finished: Project) -> Settings:
-    return Settings.load(finished.root / "params.yaml")
+def settings(finished: Project) -> Params:
+    return load_params(finished.root / "params.yaml")
 
 
 @pytest.fixture
@@ -178,7 +178,7 @@ def test_by_default_it_is_the_images_that_have_come_since(here: Project) -> None
 
 
 def test_if_too_few_have_come_since_it_is_all_that_the_model_was_not_trained_on(
-    here: Project, reference: Reference, settings: Settings
+    here: Project, reference: Reference, settings: Params
 ) -> None:
     for number in range(100, 110):
         draw(here.root / "data" / "raw" / "red" / f"{number}.png", 0, number)
@@ -198,7 +198,7 @@ def test_too_few_images_are_told_with_what_was_left_out(here: Project) -> None:
 
 
 def test_what_is_not_compared_is_counted(
-    tmp_path: Path, finished: Project, reference: Reference, settings: Settings
+    tmp_path: Path, finished: Project, reference: Reference, settings: Params
 ) -> None:
     folder = draw_alike(tmp_path / "mixed")
     (folder / "notes.txt").write_text("no image", encoding="utf-8")
@@ -221,10 +221,10 @@ def test_what_is_not_compared_is_counted(
     }
 
 
-def test_a_sample_is_the_same_every_time(tmp_path: Path, reference: Reference, settings: Settings) -> None:
+def test_a_sample_is_the_same_every_time(tmp_path: Path, reference: Reference, settings: Params) -> None:
     folder = draw_alike(tmp_path / "many")
-    few = Settings(settings.drift.model_copy(update={"sample": 20}), settings.preprocess, settings.register)
-    other = Settings(few.drift.model_copy(update={"seed": 1}), settings.preprocess, settings.register)
+    few = settings.model_copy(update={"drift": settings.drift.model_copy(update={"sample": 20})})
+    other = few.model_copy(update={"drift": few.drift.model_copy(update={"seed": 1})})
 
     one, two, another = (from_source(folder, reference, how, 3).names for how in (few, few, other))
 
@@ -234,7 +234,7 @@ def test_a_sample_is_the_same_every_time(tmp_path: Path, reference: Reference, s
     assert [bytes.fromhex(md5(folder / name)) for name in one] == from_source(folder, reference, few, 3).ids.tolist()
 
 
-def test_a_table_names_images_and_their_groups(tmp_path: Path, reference: Reference, settings: Settings) -> None:
+def test_a_table_names_images_and_their_groups(tmp_path: Path, reference: Reference, settings: Params) -> None:
     folder = draw_alike(tmp_path / "images")
     names = sorted(file.relative_to(tmp_path).as_posix() for file in folder.rglob("*.png"))
     table = pd.DataFrame({"path": names, "group": [*["scene"] * 10, *[""] * (len(names) - 10)]})
