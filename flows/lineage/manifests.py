@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +20,7 @@ from tasks.register.reference_set import Reference
 from ..registry.models import fetched_package
 from ..tracking.tracker import Tracker
 from ..versioning import dvc
+from ..versioning.hashes import hash_of_listing
 from .executions import Execution
 
 COLUMNS = ["image_id", "path", "label", "split", "task", "reason"]
@@ -128,7 +127,7 @@ class ImageLists:
                 files = [Path(self._tracker.client.download_artifacts(run_id, name, folder)) for name in FILES]
             except (MlflowException, OSError):
                 return None
-            return self._read(files) if _folder_hash(files) == digest else None
+            return self._read(files) if hash_of_listing({file.name: md5(file) for file in files}) == digest else None
 
     def _read(self, files: Sequence[Path]) -> tuple[pd.DataFrame, pd.DataFrame]:
         images = pd.read_parquet(files[0], columns=["image_id", "path", "label", "split", "task"])
@@ -136,7 +135,7 @@ class ImageLists:
 
     def _compact(self, images: pd.DataFrame, rejected: pd.DataFrame, raw: str) -> tuple[pd.DataFrame, bool]:
         """`COLUMNS` of both tables, and whether all md5s are known."""
-        listed = _listing(self._root, raw)
+        listed = dvc.listing_of(self._root, raw) or {}
         task = images["task"].iloc[0] if len(images) else ""
         ids = [listed.get(path, "") for path in rejected["path"]]
         out = rejected.assign(image_id=ids, split=REJECTED, task=task)
@@ -157,17 +156,3 @@ def _of_reference(reference: Reference) -> Iterator[tuple[str, str, str, str, st
     for split, ids in ((SEEN, reference.seen_ids), (HELD_OUT, reference.held_out_ids)):
         for row in ids.view(np.uint8).reshape(-1, 16):
             yield row.tobytes().hex(), "", "", split, "", ""
-
-
-def _listing(root: Path, raw: str) -> dict[str, str]:
-    """Path below data/raw -> md5, for files that were there; empty if DVC has not got the listing here."""
-    listing = dvc.cache_folder(root) / "files" / "md5" / raw[:2] / raw[2:]
-    if not raw.endswith(".dir") or not listing.is_file():
-        return {}
-    return {entry["relpath"]: entry["md5"] for entry in json.loads(listing.read_text(encoding="utf-8"))}
-
-
-def _folder_hash(files: Sequence[Path]) -> str:
-    """DVC's hash of a folder of just these files."""
-    listing = sorted(({"md5": md5(file), "relpath": file.name} for file in files), key=lambda entry: entry["relpath"])
-    return hashlib.md5(json.dumps(listing, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"

@@ -12,10 +12,9 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from tasks.common.core.errors import GraftError
-from tasks.common.core.sections import read_params
 
 from ..runtime.addresses import redacted
-from ..versioning import git, hashes
+from ..versioning import dvc, git, hashes
 from .executions import RESULT, Execution, Records
 
 
@@ -125,10 +124,10 @@ def _lock(records: Records, execution: Execution, name: str) -> dict[str, Any]:
                 got=redacted(str(error).splitlines()[0][:300]),
                 todo="name another version",
             ) from error
-        stages = read_params(Path(file)).get("stages")
+        stages = dvc.stages_of(Path(file))
     if not stages:
         raise GraftError(f"the dvc.lock that made {name} names no stage", todo="name another version")
-    return dict(stages)
+    return stages
 
 
 def _pins(records: Records, execution: Execution, lock: Mapping[str, Any]) -> Iterator[str]:

@@ -14,11 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from tasks.common.core.errors import GraftError
 from tasks.common.core.files import md5, read_json, sha256, write_json
 from tasks.common.core.paths import Paths
+from tasks.common.core.yaml_files import parse_yaml
 
 from ..versioning import dvc, git
 
@@ -93,7 +92,11 @@ def _hashes(root: Path) -> Iterator[str]:
     if not git.git_state(root).commit:
         return
     for content in git.versions_of(root, "dvc.lock"):
-        stages = (yaml.safe_load(content) or {}).get("stages", {})
+        try:
+            lock = parse_yaml(content, root / "dvc.lock")
+        except GraftError:
+            continue  # committed with merge markers; another commit's may be whole
+        stages = lock.get("stages") or {} if isinstance(lock, dict) else {}
         for out in stages.get("register", {}).get("outs", []):
             if out["path"] == RUN and "md5" in out:
                 yield out["md5"]

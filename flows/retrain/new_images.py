@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import yaml
-
 from tasks.common.core.errors import DataError, GraftError
 
 from ..ingest.inbox import take_over
 from ..runtime.addresses import without_secrets
 from ..runtime.params import RetrainParams
-from ..versioning.dvc import dvc
+from ..versioning.dvc import dvc, tracked_file
 from .worktree import Workspace
 
 
@@ -33,8 +31,8 @@ def bring_new(workspace: Workspace, params: RetrainParams) -> str:
 
 def _update(root: Path) -> str:
     file = root / "data" / "raw.dvc"
-    entry = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    if not (entry or {}).get("deps"):
+    entry = tracked_file(file)
+    if not entry.get("deps"):
         raise DataError(
             "params.yaml: retrain.source is import-url, but data/raw.dvc was not made by `dvc import-url`",
             got="no data/raw.dvc" if not entry else "data/raw.dvc without `deps`",

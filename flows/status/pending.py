@@ -5,22 +5,18 @@ Read from dvc.lock, data/raw.dvc, params.yaml, the code and DVC's listings. Noth
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, Protocol
 
-import yaml
-
-from tasks.common.core.errors import GraftError
 from tasks.common.core.files import md5
 from tasks.common.core.paths import STAGES, Paths
 from tasks.common.core.sections import read_params
 from tasks.common.data.task import Task
 
-from ..versioning.dvc import cached_file, files_now, listing_of, raw_hash
+from ..versioning.dvc import cached_file, files_now, listing_of, names_of, raw_hash, stages_of
 from ..versioning.hashes import hash_of_listing, tree_hash
 from .image_diff import UNKNOWN, ImageChanges, between, images_between
 from .reasons import Reason, changed_keys, reasons_of, sentence_of
@@ -100,15 +96,15 @@ class Pipeline:
 
     @classmethod
     def of(cls, root: Path) -> Pipeline:
-        entries = _read(root / "dvc.yaml")
+        entries = stages_of(root / "dvc.yaml")
         known = {stage: entries[stage] for stage in STAGES if stage in entries}
-        return cls(root, known, _read(root / "dvc.lock"), read_params(Paths(root).params))
+        return cls(root, known, stages_of(root / "dvc.lock"), read_params(Paths(root).params))
 
     def deps(self, stage: str) -> list[str]:
-        return _names(self.entries[stage].get("deps", []))
+        return names_of(self.entries[stage].get("deps", []))
 
     def outs(self, stage: str) -> list[str]:
-        return _names(self.entries[stage].get("outs", []))
+        return names_of(self.entries[stage].get("outs", []))
 
     def kept_outs(self, stage: str) -> set[str]:
         """Those of which DVC's cache has a copy."""
@@ -313,41 +309,6 @@ def _after(pipeline: Pipeline, stages: tuple[str, ...]) -> tuple[str, ...]:
             made += pipeline.outs(stage)
             found += [] if stage in stages else [stage]
     return tuple(found)
-
-
-# Reading
-
-
-class _Yaml12(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """YAML 1.2 as DVC writes it (`off` is a word, 1e-05 a number), thirty times as fast as its own reader."""
-
-    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012
-
-
-for _tag, _pattern, _first in (
-    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
-    ("int", r"[-+]?[0-9]+|0x[0-9a-fA-F]+", "-+0123456789"),
-    ("float", r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?", "-+.0123456789"),
-    ("float", r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)", "-+."),
-    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
-):
-    _Yaml12.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first))
-
-
-def _read(file: Path) -> dict[str, Any]:
-    """The stages of dvc.yaml or dvc.lock; none if it is not there."""
-    if not file.is_file():
-        return {}
-    try:
-        content = yaml.load(file.read_text(encoding="utf-8"), _Yaml12) or {}
-        return dict(content.get("stages") or {})
-    except (yaml.YAMLError, AttributeError) as error:
-        said = " ".join(str(error).split())[:200]
-        raise GraftError(f"{file} cannot be read", got=said, todo="mend it, or bring it back from git") from None
-
-
-def _names(entries: Iterable[Any]) -> list[str]:
-    return [next(iter(entry)) if isinstance(entry, dict) else entry for entry in entries]
 
 
 def _at(values: Any, parts: list[str]) -> list[Any]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tasks.common.core.files import read_json
 from tasks.common.core.paths import STAGES, Paths
-from tasks.common.core.sections import read_params
 
+from ..versioning.dvc import names_of, stages_of
 from ..versioning.hashes import tree_hash
 
 Entry = dict[str, Any]
@@ -40,7 +40,7 @@ def reused_stages(root: Path, asked: Collection[str], ran: Mapping[str, str]) ->
         asked: the stages that the execution was to bring up to date.
         ran: stage -> MLflow's status of its run in this execution.
     """
-    lock, above = _lock(root), _depends_on(root)
+    lock, above = stages_of(root / "dvc.lock"), _depends_on(root)
     current = {stage for stage, status in ran.items() if status == "FINISHED"}
     hashes = {out["path"]: out.get("md5") for entry in lock.values() for out in entry.get("outs", [])}
     found: dict[str, str] = {}
@@ -80,26 +80,16 @@ def _fits(root: Path, entry: Entry, hashes: Mapping[str, str | None]) -> bool:
     return True
 
 
-def _lock(root: Path) -> dict[str, Entry]:
-    file = root / "dvc.lock"
-    return dict(read_params(file).get("stages") or {}) if file.is_file() else {}
-
-
 def _depends_on(root: Path) -> dict[str, set[str]]:
     """Stage -> all stages whose outputs it reads, directly or not."""
-    stages = read_params(root / "dvc.yaml")["stages"]
-    outs = {stage: set(_paths(stages[stage].get("outs", []))) for stage in STAGES}
+    stages = stages_of(root / "dvc.yaml")
+    outs = {stage: set(names_of(stages[stage].get("outs", []))) for stage in STAGES}
     above: dict[str, set[str]] = {}
     for stage in STAGES:
-        deps = list(_paths(stages[stage].get("deps", [])))
+        deps = names_of(stages[stage].get("deps", []))
         direct = {name for name in above if any(_is_within(dep, out) for dep in deps for out in outs[name])}
         above[stage] = direct.union(*(above[name] for name in direct))
     return above
-
-
-def _paths(entries: Sequence[Any]) -> Iterator[str]:
-    """The paths of dvc.yaml's list, in which an entry may have settings."""
-    return (next(iter(entry)) if isinstance(entry, dict) else entry for entry in entries)
 
 
 def _is_within(path: str, folder: str) -> bool:

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from tasks.common.core.errors import DataError, GraftError, TransientError
+from tasks.common.core.yaml_files import read_mapping
 from tasks.environment import own_python_first
 
 from ..runtime.addresses import redacted
@@ -81,11 +80,17 @@ def repro_preprocess(root: Path) -> None:
 
 def raw_hash(root: Path, tracked: str = "data/raw.dvc") -> str:
     """The hash by which DVC knows data/raw (`<md5>.dir`); empty when it is not tracked."""
-    file = root / tracked
-    if not file.is_file():
-        return ""
-    outs = (yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("outs") or [{}]
+    outs = tracked_file(root / tracked).get("outs") or [{}]
     return str(outs[0].get("md5", ""))
+
+
+def tracked_file(file: Path) -> dict[str, Any]:
+    """The content of a .dvc file; empty if there is none.
+
+    Raises:
+        GraftError: it cannot be read.
+    """
+    return read_mapping(file) if file.is_file() else {}
 
 
 def raw_hashes(root: Path) -> dict[str, str]:
@@ -130,13 +135,7 @@ def _refuse_what_dvc_has_not_seen(listed: dict[str, str], there: list[str], know
 
 def raw_listing(root: Path) -> dict[str, str]:
     """Path below data/raw -> md5, as data/raw.dvc says, from DVC's cache; empty when DVC has no listing there."""
-    digest = raw_hash(root)
-    if not digest.endswith(".dir"):
-        return {}
-    listing = cache_folder(root) / "files" / "md5" / digest[:2] / digest[2:]
-    if not listing.is_file():
-        return {}
-    return {entry["relpath"]: entry["md5"] for entry in json.loads(listing.read_text(encoding="utf-8"))}
+    return listing_of(root, raw_hash(root)) or {}
 
 
 def cache_folder(root: Path) -> Path:
@@ -177,11 +176,30 @@ class StageFiles:
 
 
 def stage_files(root: Path, stage: str) -> StageFiles:
-    entry = yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"][stage]
-    return StageFiles(_names(entry.get("deps", [])), _names(entry.get("outs", [])))
+    entry = stages_of(root / "dvc.yaml")[stage]
+    return StageFiles(names_of(entry.get("deps", [])), names_of(entry.get("outs", [])))
 
 
-def _names(entries: Iterable[Any]) -> list[str]:
+def stages_of(file: Path) -> dict[str, dict[str, Any]]:
+    """Stage -> its entry in a dvc.yaml or dvc.lock; none if the file does not exist.
+
+    Raises:
+        GraftError: it cannot be read.
+    """
+    if not file.is_file():
+        return {}
+    stages = read_mapping(file).get("stages") or {}
+    if not isinstance(stages, dict) or not all(isinstance(entry, dict) for entry in stages.values()):
+        raise GraftError(
+            f"{file} is not a file of DVC's",
+            got="`stages` without one entry for each stage",
+            todo=f"restore it: `git checkout HEAD -- {file.name}`",
+        )
+    return stages
+
+
+def names_of(entries: Iterable[Any]) -> list[str]:
+    """The paths in a list of dvc.yaml, in which an entry may have settings."""
     return [next(iter(entry)) if isinstance(entry, dict) else entry for entry in entries]
 
 
@@ -195,11 +213,8 @@ def dep_hashes(root: Path, stage: str) -> dict[str, str]:
 
 def locked_outs(root: Path) -> dict[str, str]:
     """Output -> hash, as dvc.lock says."""
-    lock = root / "dvc.lock"
-    if not lock.is_file():
-        return {}
-    stages = (yaml.safe_load(lock.read_text(encoding="utf-8")) or {}).get("stages", {})
-    return {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", []) if "md5" in out}
+    outs = [out for stage in stages_of(root / "dvc.lock").values() for out in stage.get("outs", [])]
+    return {out["path"]: out["md5"] for out in outs if "md5" in out}
 
 
 def cached_files(root: Path, digest: str) -> dict[str, Path]:
@@ -208,9 +223,11 @@ def cached_files(root: Path, digest: str) -> dict[str, Path]:
     Raises:
         FileNotFoundError: something of it is not in the cache.
     """
+    listing = listing_of(root, digest)
+    if listing is None:
+        raise FileNotFoundError(digest)
     objects = cache_folder(root) / "files" / "md5"
-    listing = json.loads((objects / digest[:2] / digest[2:]).read_text(encoding="utf-8"))
-    files = {entry["relpath"]: objects / entry["md5"][:2] / entry["md5"][2:] for entry in listing}
+    files = {path: objects / md5[:2] / md5[2:] for path, md5 in listing.items()}
     missing = next((file for file in files.values() if not file.is_file()), None)
     if missing is not None:
         raise FileNotFoundError(missing)

@@ -14,17 +14,12 @@ from .git import git
 
 
 def tree_hash(path: Path) -> str:
-    """The hash that DVC gives a file, or a folder (`<md5>.dir`): of its listing, sorted by path."""
+    """The hash that DVC gives a file or a folder, without the code that Python has compiled."""
     if path.is_file():
         return md5(path)
-    files = sorted(
-        file for file in path.rglob("*") if file.is_file() and "__pycache__" not in file.parts and file.suffix != ".pyc"
-    )
-    listing = sorted(
-        ({"md5": md5(file), "relpath": file.relative_to(path).as_posix()} for file in files), key=lambda e: e["relpath"]
-    )
-    text = json.dumps(listing, sort_keys=True)
-    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest() + ".dir"
+    files = (file for file in path.rglob("*") if file.is_file())
+    kept = (file for file in files if "__pycache__" not in file.parts and file.suffix != ".pyc")
+    return hash_of_listing({file.relative_to(path).as_posix(): md5(file) for file in kept})
 
 
 def tree_hashes(root: Path, commit: str, paths: Iterable[str]) -> dict[str, str]:
@@ -35,7 +30,13 @@ def tree_hashes(root: Path, commit: str, paths: Iterable[str]) -> dict[str, str]
     files = [name.removeprefix(here) for name in names.split("\0") if name.startswith(here)]
     files = [name for name in files if any(name == path or name.startswith(f"{path}/") for path in wanted)]
     digests = dict(zip(files, _md5s_at(root, [f"{commit}:{here}{name}" for name in files]), strict=True))
-    return {path: digests.get(path) or _listing_hash(path, digests) for path in wanted}
+    return {path: digests.get(path) or _folder_hash(path, digests) for path in wanted}
+
+
+def _folder_hash(folder: str, digests: Mapping[str, str]) -> str:
+    """By the md5s of all files; empty if none is in the folder."""
+    listing = {name.removeprefix(f"{folder}/"): md5 for name, md5 in digests.items() if name.startswith(f"{folder}/")}
+    return hash_of_listing(listing) if listing else ""
 
 
 def _md5s_at(root: Path, objects: Sequence[str]) -> Iterator[str]:
@@ -54,19 +55,8 @@ def _md5s_at(root: Path, objects: Sequence[str]) -> Iterator[str]:
         rest = rest[size + 1 :]
 
 
-def _listing_hash(folder: str, digests: dict[str, str]) -> str:
-    """DVC's hash of a folder, by the md5s of what is in it."""
-    below = f"{folder}/"
-    listing = [
-        {"md5": md5, "relpath": name.removeprefix(below)} for name, md5 in digests.items() if name.startswith(below)
-    ]
-    listing.sort(key=lambda entry: entry["relpath"])
-    text = json.dumps(listing, sort_keys=True)
-    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest() + ".dir" if listing else ""
-
-
 def hash_of_listing(listing: Mapping[str, str]) -> str:
-    """The hash that DVC gives a folder of these files."""
+    """The hash that DVC gives a folder (`<md5>.dir`) with these files: path below it -> md5."""
     entries = [{"md5": listing[path], "relpath": path} for path in sorted(listing)]
     text = json.dumps(entries, sort_keys=True)
     return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest() + ".dir"

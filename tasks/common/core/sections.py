@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from .errors import ParamsError, nearest
+from .yaml_files import read_yaml
 
 PARAMS_FILE = "params.yaml"
 
@@ -25,17 +24,15 @@ S = TypeVar("S", bound=Section)
 
 
 def read_params(path: Path) -> dict[str, Any]:
-    """The whole of params.yaml as a mapping, read as DVC reads it (YAML 1.2: `off` is a word, not false).
+    """The whole of params.yaml as a mapping, read as DVC reads it.
 
     Raises:
         ParamsError: the file is missing, is not YAML, or holds no mapping.
     """
     try:
-        content = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+        content = read_yaml(path, ParamsError)
     except FileNotFoundError:
         raise ParamsError(f"{path} does not exist", todo="run Graft in the folder of a project") from None
-    except YAMLError as error:
-        raise ParamsError(f"{path} is not YAML", got=str(error), todo="mend the line it names") from None
     if not isinstance(content, dict):
         raise ParamsError(f"{path} holds no sections", got=type(content).__name__, allowed="one section a stage")
     return content

@@ -423,7 +423,7 @@ def test_of_many_classes_the_large_ones_are_named(by_class: dict[str, int], told
 def test_a_lock_with_conflicts_is_named(project: Project) -> None:
     (project.root / "dvc.lock").write_text("<<<<<<< HEAD\nstages:\n", encoding="utf-8")
 
-    with pytest.raises(GraftError, match=r"dvc\.lock cannot be read"):
+    with pytest.raises(GraftError, match=r"dvc\.lock has an unresolved merge conflict"):
         pending(project.root)
 
 
