@@ -21,10 +21,13 @@ from unittest import mock
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import yaml
 from filelock import FileLock
 from PIL import Image, ImageDraw
+
+from flows.runtime import claims
 
 ROOT = Path(__file__).resolve().parent.parent
 CODE = (
@@ -248,10 +251,10 @@ def rerun_head(project: Project) -> dict[str, Any]:
     """Runs what follows from another parameter of the head, among what may lie about on a user's machine."""
     client = project.mlflow()
     leaked = client.create_run(client.get_experiment_by_name("graft").experiment_id).info.run_id
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
+    gone = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     deserted = project.recorders() / "0123456789abcdef.json"
-    deserted.write_text(json.dumps({"address": "nowhere", "key": "00", "pid": gone.pid}), encoding="utf-8")
+    claims.claim(deserted, psutil.Process(gone.pid), address="nowhere", key="00")
+    gone.communicate()
     project.set("head", l2_max=0.5)
     ran = project.repro(MLFLOW_RUN_ID=leaked)
     wait_for(lambda: not list(project.recorders().iterdir()), seconds=20)

@@ -129,10 +129,10 @@ def _register_what_is_here(root: Path) -> None:
     from tasks.common.core.paths import Paths
 
     from ..registry.registration import packaged, read_registration
+    from ..stage.recorder import recorder_runs
 
     paths = Paths(root)
-    recorder_at_work = any((paths.state / "recorders").glob("*.json"))
-    if recorder_at_work or not packaged(paths) or read_registration(paths) is not None:
+    if recorder_runs(root) or not packaged(paths) or read_registration(paths) is not None:
         return
     from ..registry.models import ensure_registered
     from ..tracking.tracker import Tracker

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import shutil
@@ -25,7 +24,8 @@ from tasks.common.core.sections import read_params
 from tasks.common.data.task import MAIN
 
 from ..registry.models import FIGURES, fetched_package, find_version
-from ..runtime import processes
+from ..runtime import claims
+from ..stage.recorder import recorder_runs
 from ..tracking.tracker import flatten
 from ..versioning import dvc, git, hashes
 from . import environment as environments
@@ -40,8 +40,8 @@ ENVIRONMENTS = ("current", "recorded")
 SETTLING = 30.0
 """Seconds that the recorder may take to write its last entry, after DVC has ended."""
 
-OWNER = ".process"
-"""Beside a worktree, while it is worked in: whose it is."""
+OWNER = ".json"
+"""Beside a worktree: the claim of the process that works in it."""
 
 LINKS = ("reflink", "hardlink", "copy")
 """How images come out of the cache into a worktree that lives for minutes."""
@@ -103,7 +103,7 @@ def _worktree(root: Path, name: str, commit: str, keep: bool) -> Iterator[Path]:
     doing = f"making a worktree at {commit[:12]}"
     try:
         if not keep:
-            owner.write_text(processes.key(processes.me()), encoding="utf-8")
+            claims.claim(owner)
         git.git(root, "worktree", "add", "--quiet", "--detach", str(folder), commit, doing=doing)
         yield folder / below
     finally:
@@ -115,11 +115,9 @@ def _worktree(root: Path, name: str, commit: str, keep: bool) -> Iterator[Path]:
 
 def _remove_abandoned(folder: Path) -> None:
     """Worktrees of rebuilds that were killed; git forgets them with the next one that is removed."""
-    for owner in folder.glob(f"*{OWNER}"):
-        with contextlib.suppress(FileNotFoundError):  # another rebuild has just ended
-            if processes.key_runs(owner.read_text(encoding="utf-8")) is False:
-                shutil.rmtree(owner.with_name(owner.name.removesuffix(OWNER)), ignore_errors=True)
-                owner.unlink()
+    for owner in claims.dead(folder):
+        shutil.rmtree(owner.with_name(owner.name.removesuffix(OWNER)), ignore_errors=True)
+        owner.unlink(missing_ok=True)
 
 
 def _hash(path: Path) -> str:
@@ -223,7 +221,7 @@ def _run(place: Path, python: Path, keep: bool) -> None:
 def _await_recorder(place: Path) -> None:
     """It writes into the worktree until it has recorded DVC's end."""
     deadline = time.monotonic() + SETTLING
-    while time.monotonic() < deadline and any((Paths(place).state / "recorders").glob("*.json")):
+    while time.monotonic() < deadline and recorder_runs(place):
         time.sleep(0.1)
 
 

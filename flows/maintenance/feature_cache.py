@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from tasks.common.core.errors import GraftError
-from tasks.common.core.files import json_digest, read_json, write_shared_json
+from tasks.common.core.files import json_digest, read_json
 from tasks.common.core.paths import Paths
 from tasks.common.core.progress import progress
 from tasks.common.feature_cache.segments import compact, count_images, damage
 
-from ..runtime import processes
+from ..runtime import claims, processes
 
 CURRENT = "data/features"
 """What names the fingerprint of the project as it is now."""
@@ -194,26 +194,18 @@ def _graph(facts: dict[str, Any]) -> list[Any]:
 @contextmanager
 def not_collected(root: Path) -> Iterator[None]:
     """Keeps `collect` from removing anything while the block runs, which works with several fingerprints at once."""
-    key = processes.key(processes.me())
-    mark = _marks(root) / f"{json_digest(key)}.json"
-    write_shared_json(mark, {"process": key})
-    try:
+    with claims.claimed(_marks(root) / f"{json_digest(processes.key(processes.me()))}.json"):
         yield
-    finally:
-        mark.unlink(missing_ok=True)
 
 
 def _check_nobody_ranks(root: Path) -> None:
-    for mark in _marks(root).glob("*.json"):
-        key = read_json(mark)["process"]
-        if processes.key_runs(key) is False:
-            mark.unlink(missing_ok=True)  # it was killed
-        else:
-            raise GraftError(
-                "`graft rank` is at work, and needs what it has in the cache",
-                got=f"the process {key}",
-                todo=f"wait until it has ended; if it has, on another machine, remove {mark}",
-            )
+    claims.clear_dead(_marks(root))
+    for mark in _marks(root).glob(claims.PATTERN):
+        raise GraftError(
+            "`graft rank` is running and needs its features in the cache",
+            got=f"the process {claims.read_claim(mark).get('process', 'of another rank')}",
+            todo=f"wait until it has ended; if it ran on another machine and has ended, delete {mark}",
+        )
 
 
 def _marks(root: Path) -> Path:

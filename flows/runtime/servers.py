@@ -19,11 +19,10 @@ from pathlib import Path
 import psutil
 
 from tasks.common.core.errors import GraftError
-from tasks.common.core.files import read_json, write_json
 from tasks.common.core.paths import Paths
 from tasks.environment import LOOPBACK, no_proxy_for_this_machine
 
-from . import child_server, processes
+from . import child_server, claims
 from .login import server_login, use_login
 
 PREFECT_PORT, MLFLOW_PORT = 4200, 5000
@@ -96,8 +95,7 @@ def server(what: str, words: list[str], port: int, root: Path) -> Iterator[str]:
     words = [*words, "--port", str(port)]
     with _running(what, words, address, root, _settings(what, address, root)) as process:
         try:
-            key = processes.key(psutil.Process(process.pid))
-            write_json(_note(what, root), {"address": address, "process": key, "root": str(root.resolve())})
+            claims.claim(_note(what, root), psutil.Process(process.pid), address=address, root=str(root.resolve()))
             yield address
         finally:
             _note(what, root).unlink(missing_ok=True)
@@ -136,11 +134,8 @@ def _settings(what: str, address: str, root: Path) -> dict[str, str]:
 
 def own_address(what: str, root: Path) -> str:
     """Where the project's own server answers, empty if it runs none: whatever has a port may be another project's."""
-    try:
-        note = read_json(_note(what, root))
-    except (OSError, ValueError):
-        return ""
-    own = note["root"] == str(root.resolve()) and processes.key_runs(note["process"])
+    note = claims.read_claim(_note(what, root))
+    own = note.get("root") == str(root.resolve()) and claims.holds(note)
     return str(note["address"]) if own and answers(note["address"] + HEALTH[what]) else ""
 
 

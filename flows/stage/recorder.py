@@ -10,28 +10,25 @@ import sys
 import threading
 import time
 from multiprocessing import AuthenticationError
-from multiprocessing.connection import Client, Connection
+from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psutil
 
 from tasks.common.core.errors import GraftError, TransientError
-from tasks.common.core.files import read_json
 from tasks.common.core.paths import Paths
 
-from ..runtime import processes
-
-if TYPE_CHECKING:
-    pass
+from ..runtime import claims, processes
+from .handshake import call
 
 PATIENCE = 120.0
 """Seconds within which the recorder must have started to listen."""
 
 
 UNUSABLE = (OSError, EOFError, AuthenticationError, ValueError, KeyError)
-"""What a desk gives whose recorder is gone: no file or socket, a half-written file, another one at its address."""
+"""What a desk raises whose recorder has ended: no file or socket, a damaged file, another program at its address."""
 
 
 class Recorder:
@@ -116,8 +113,7 @@ class Recorder:
         while time.monotonic() < deadline:
             if self._desk.is_file():
                 try:
-                    desk = read_json(self._desk)
-                    return Client(desk["address"], authkey=bytes.fromhex(desk["key"]))
+                    return _call(claims.read_claim(self._desk))
                 except UNUSABLE:
                     # It ended without clearing its desk: killed.
                     self._desk.unlink(missing_ok=True)
@@ -137,9 +133,25 @@ class Recorder:
         )
 
 
+def _call(desk: dict[str, Any]) -> Connection:
+    """JSON has made a list of a host and its port."""
+    address = desk["address"]
+    return call(address if isinstance(address, str) else tuple(address), bytes.fromhex(desk["key"]))
+
+
+def recorder_runs(root: Path) -> bool:
+    """Whether a recorder of this machine works for the project, of whichever execution."""
+    return claims.held(_desks(root))
+
+
+def _desks(root: Path) -> Path:
+    return Paths(root).state / "recorders"
+
+
 def desk_of(root: Path, holder: psutil.Process) -> Path:
+    """The file in which the recorder of an execution says where it answers."""
     key = f"{processes.key(holder)} {root.resolve()} {os.environ.get('MLFLOW_TRACKING_URI', '')}"
-    return Paths(root).state / "recorders" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
+    return _desks(root) / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
 
 
 def _log(root: Path) -> Path:

@@ -10,44 +10,42 @@ from __future__ import annotations
 import gc
 import os
 import secrets
-import shutil
 import sys
 import threading
 import time
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Connection, Listener
 from pathlib import Path
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import psutil
 
 from tasks.common.core.errors import may_pass
-from tasks.common.core.files import read_json, write_json
 
-from ..runtime import processes
+from ..runtime import claims, processes
+from .handshake import address_of, admit, listener
+from .recorder import desk_of
 
 if TYPE_CHECKING:
     from .recorder_session import StageRecord
-from .recorder import UNUSABLE, desk_of
 
 
 def serve(root: Path, holder: psutil.Process) -> None:
     """Answers stages until the holder is gone."""
     desk = desk_of(root, holder)
-    _clear_desks(desk.parent)
-    key = secrets.token_bytes(32)
-    with Listener(authkey=key) as listener:
+    claims.clear_dead(desk.parent)
+    key, lines = secrets.token_bytes(32), SimpleQueue[Connection]()
+    with listener() as door:
         before = os.umask(0o077)  # the key is nobody else's; the store and the models are as the user wants them
-        write_json(desk, {"address": listener.address, "key": key.hex(), "pid": os.getpid()})
+        claims.claim(desk, address=address_of(door), key=key.hex())
         os.umask(before)
-        socket = Path(listener.address) if isinstance(listener.address, str) else None
-        threading.Thread(target=_end_with, args=(root, holder, desk, socket), daemon=True).start()
+        threading.Thread(target=_end_with, args=(root, holder, desk), daemon=True).start()
+        threading.Thread(target=_accept, args=(door, key, lines), daemon=True).start()
         record = _load()  # after the desk is set up: a stage may queue while MLflow is imported
         while True:
-            line = _accept(listener)
-            if line is not None:
-                with line:
-                    _answer(line, record(root, holder))
+            with lines.get() as line:
+                _answer(line, record(root, holder))
 
 
 def _load() -> type[StageRecord]:
@@ -60,30 +58,31 @@ def _load() -> type[StageRecord]:
     return StageRecord
 
 
-def _accept(listener: Listener) -> Connection | None:
-    """The next stage's line; None for a caller that has not got the key, or that hung up at once."""
+def _accept(door: Listener, key: bytes, lines: SimpleQueue[Connection]) -> None:
+    """Takes calls, each in a thread of its own until it has shown the key: a silent caller holds up nobody."""
+    while True:
+        try:
+            line = door.accept()
+        except OSError as error:  # it hung up at once
+            _note(error)
+            time.sleep(0.02)
+            continue
+        threading.Thread(target=_let_in, args=(line, key, lines), daemon=True).start()
+
+
+def _let_in(line: Connection, key: bytes, lines: SimpleQueue[Connection]) -> None:
     try:
-        return listener.accept()
+        admit(line, key)
     except (AuthenticationError, EOFError, OSError) as error:
         _note(error)
-        time.sleep(0.02)
-        return None
+        line.close()
+    else:
+        lines.put(line)
 
 
 def _note(error: Exception) -> None:
     """A line in the recorder's log, which is what its standard error is."""
     print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
-
-
-def _clear_desks(folder: Path) -> None:
-    """Takes away what recorders left that were killed."""
-    for desk in folder.glob("*.json"):
-        try:
-            deserted = not psutil.pid_exists(read_json(desk)["pid"])
-        except UNUSABLE:
-            deserted = True
-        if deserted:
-            desk.unlink(missing_ok=True)
 
 
 _busy = threading.Lock()
@@ -119,7 +118,7 @@ def _hang_up(record: StageRecord) -> None:
             _note(error)
 
 
-def _end_with(root: Path, holder: psutil.Process, desk: Path, socket: Path | None) -> None:
+def _end_with(root: Path, holder: psutil.Process, desk: Path) -> None:
     key = processes.key(holder)  # while it lives
     while processes.runs(holder):
         time.sleep(0.5)
@@ -130,8 +129,6 @@ def _end_with(root: Path, holder: psutil.Process, desk: Path, socket: Path | Non
         except Exception as error:  # noqa: BLE001  (nobody is left to be told)
             _note(error)
         desk.unlink(missing_ok=True)
-        if socket is not None and socket.parent.name.startswith("pymp-"):
-            shutil.rmtree(socket.parent, ignore_errors=True)  # multiprocessing made it, and is not asked any more
         os._exit(0)
 
 

@@ -19,7 +19,7 @@ from safetensors.numpy import load_file, save_file
 from flows.lineage import environment, package_diff, rebuild
 from flows.lineage.executions import Records
 from flows.lineage.provenance import recipe_of
-from flows.runtime import processes
+from flows.runtime import claims
 from flows.versioning import dvc, hashes
 from tasks.common.core.errors import GraftError
 from tasks.common.core.files import read_json, write_json
@@ -57,13 +57,12 @@ def test_a_version_is_made_again_with_equal_figures_and_leaves_no_trace(project:
 
 def test_the_worktree_of_a_rebuild_that_was_killed_is_removed_and_others_are_not(tmp_path: Path) -> None:
     gone = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    owners = {"killed": processes.key(psutil.Process(gone.pid)), "at work": processes.key(processes.me())}
+    for name in ("kept", "killed", "at work"):
+        (tmp_path / name).mkdir()
+    claims.claim(tmp_path / f"killed{rebuild.OWNER}", psutil.Process(gone.pid))
+    claims.claim(tmp_path / f"at work{rebuild.OWNER}")
     gone.kill()
     gone.wait()
-    for name in ("kept", *owners):
-        (tmp_path / name).mkdir()
-    for name, key in owners.items():
-        (tmp_path / f"{name}{rebuild.OWNER}").write_text(key)
 
     rebuild._remove_abandoned(tmp_path)
 

@@ -16,7 +16,7 @@ import psutil
 import pytest
 from projects import Project, Rerun, wait_for
 
-from flows.runtime import processes
+from flows.runtime import claims, processes
 from flows.stage.recorder import Recorder
 
 
@@ -44,7 +44,7 @@ def recorders(project: Project) -> list[psutil.Process]:
     return [
         process
         for process in psutil.process_iter(["cmdline", "cwd"])
-        if "flows.stage.recorder" in (process.info["cmdline"] or []) and process.info["cwd"] == str(project.root)
+        if "flows.stage.recorder_server" in (process.info["cmdline"] or []) and process.info["cwd"] == str(project.root)
     ]
 
 
@@ -78,7 +78,7 @@ def test_a_recorder_that_was_killed_is_replaced(project: Project) -> None:
         lambda: [run for run in project.runs() if run.info.run_name == "head" and run.info.status == "FINISHED"][1:]
     )
     for desk in project.recorders().glob("*.json"):
-        os.kill(json.loads(desk.read_text(encoding="utf-8"))["pid"], signal.SIGKILL)
+        processes.find(json.loads(desk.read_text(encoding="utf-8"))["process"]).kill()
     process.wait()
 
     again = project.dvc("repro", "evaluate", check=False)
@@ -99,7 +99,7 @@ def test_callers_that_break_off_or_lack_the_key_do_not_end_it(execution: Path) -
     with Recorder(execution) as line:
         begin(line)
 
-    assert psutil.pid_exists(desk["pid"])
+    assert claims.holds(desk)
     assert json.loads(desk_of(execution).read_text(encoding="utf-8")) == desk
 
 
@@ -110,7 +110,7 @@ def test_a_desk_at_which_another_program_answers_is_given_up(execution: Path) ->
     old = json.loads(desk.read_text(encoding="utf-8"))
     with Listener(authkey=b"another") as other:
         desk.write_text(json.dumps({**old, "address": other.address}), encoding="utf-8")
-        os.kill(old["pid"], signal.SIGKILL)
+        processes.find(old["process"]).kill()
         caller = subprocess.Popen([sys.executable, "-c", CALL], cwd=execution, stdout=subprocess.PIPE)
         with pytest.raises((AuthenticationError, EOFError, OSError)):
             other.accept()
@@ -127,10 +127,30 @@ def test_a_half_written_desk_is_cleared_away(execution: Path) -> None:
     assert desk_of(execution).name != "0123456789abcdef.json"
 
 
+def test_a_caller_that_says_nothing_does_not_hold_up_a_stage(execution: Path) -> None:
+    with Recorder(execution) as line:
+        begin(line)
+    desk = json.loads(desk_of(execution).read_text(encoding="utf-8"))
+
+    with Client(desk["address"]), Client(desk["address"]), Recorder(execution) as line:
+        assert begin(line)
+
+
+def test_the_folder_of_temporary_files_may_have_a_long_path(
+    execution: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deep = tmp_path / ("x" * 120)
+    deep.mkdir()
+    monkeypatch.setenv("TMPDIR", str(deep))
+
+    with Recorder(execution) as line:
+        assert begin(line)
+
+
 CALL = """
 from pathlib import Path
 import psutil
-from flows import processes
+from flows.runtime import processes
 from flows.stage.recorder import Recorder
 with Recorder(Path.cwd()) as line:
     line("start", "head", {}, processes.key(psutil.Process()), 0.0, {})
