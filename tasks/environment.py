@@ -1,4 +1,4 @@
-"""What the processes of one pipeline execution tell one another: variables, and names of processes."""
+"""What the processes of one pipeline execution pass to one another: variables and the names of processes."""
 
 from __future__ import annotations
 
@@ -18,15 +18,14 @@ PARENT = "GRAFT_PARENT_RUN_ID"
 FLOW_RUN, FLOW_RUN_URL = "GRAFT_FLOW_RUN_ID", "GRAFT_FLOW_RUN_URL"
 """The variables by which the flow names itself."""
 
-
 PROJECT = "GRAFT_PROJECT"
-"""The variable with the project that a worker, or `graft serve`, runs; it takes no other."""
+"""The variable with the only project that a worker or `graft serve` runs."""
 
 LOOPBACK = ("127.0.0.1", "localhost")
 
 
 def of_flow() -> dict[str, str]:
-    """What the flow has told this process of itself; empty without a flow."""
+    """The variables by which the flow has named itself to this process; empty without a flow."""
     return {name: os.environ[name] for name in (PARENT, FLOW_RUN, FLOW_RUN_URL) if os.environ.get(name)}
 
 
@@ -37,7 +36,7 @@ def own_python_first() -> dict[str, str]:
 
 
 def no_proxy_for_this_machine() -> None:
-    """Keeps a proxy of yours out of what this machine's processes say to each other, which it cannot deliver."""
+    """Excludes this machine from your proxy, which cannot connect its processes with each other."""
     known = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
     hosts = [host.strip() for host in known.split(",") if host.strip()]
     if "*" not in hosts:
@@ -46,15 +45,26 @@ def no_proxy_for_this_machine() -> None:
 
 
 def process_key(process: psutil.Process) -> str:
-    """Names a process on this machine for all time: a number alone comes again."""
+    """A name for a process that no other one ever has: the operating system reuses numbers."""
     return f"{socket.gethostname()}:{process.pid}:{birth(process)}"
 
 
 def birth(process: psutil.Process) -> str:
-    """When a process began, in words that the setting of a clock does not change: the boot, and ticks since then."""
+    """When a process started, independent of the clock's setting: the boot, and ticks since then."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         fields = Path(f"/proc/{process.pid}/stat").read_bytes().rpartition(b")")[2].split()
-    except FileNotFoundError:  # no Linux; a process that is gone has no time of creation either
+    except FileNotFoundError:  # not Linux; a process that has ended has no creation time either
         return f"{process.create_time():.2f}"
     return f"{boot}/{int(fields[19])}"  # field 22 of the whole line
+
+
+def command_words(process: psutil.Process) -> list[str]:
+    """The command line, without the interpreter that runs it and its `-m`."""
+    try:
+        words = list(process.cmdline())
+    except (psutil.AccessDenied, psutil.NoSuchProcess):
+        return []
+    if words and Path(words[0]).name.startswith("python"):
+        words = words[2:] if words[1:2] == ["-m"] else words[1:]
+    return [Path(words[0]).name, *words[1:]] if words else []

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -37,24 +38,18 @@ from .common.core.errors import GraftError
 from .common.core.files import read_json
 from .common.core.paths import STAGES, Paths
 from .common.core.progress import FAILURE, MARK, PROTOCOL
+from .dvc_process import dvc_error, wait_for_dvc
 from .environment import FLOW_RUN, LEASH, own_python_first, process_key
 
 GRACE = 10.0
 """Seconds between asking a stage's processes to end and killing them."""
 
-DVC_CHATTER = (
-    "Running stage",
-    "> python -m",
-    "Updating lock",
-    "Generating lock",
-    "Use `dvc push`",
-    "To track",
-    "To enable",
-    "\tgit add",
-    "\tdvc config",
-    "Data and pipelines",
+CHATTER = re.compile(
+    r"Running stage|> python -m|Updating lock|Generating lock|Use `dvc push`|To track the changes|To enable auto stag"
+    r"|\tgit add|\tdvc config|Data and pipelines are up to date|(Stage )?'.*' (didn't change, skipping|is cached)"
+    r"|Having any troubles\?"
 )
-"""What DVC says at every run and nobody needs in a log."""
+"""Starts of the lines that DVC prints at every run. A stage's line in the log says whether it ran."""
 
 SAY_EVERY = 5.0
 """Seconds between two progress lines in the log; the artifact follows every second."""
@@ -62,9 +57,12 @@ SAY_EVERY = 5.0
 KEPT = 40
 """Lines of a stage's output that an error message can quote from."""
 
+BUSY = re.compile(r"is busy, it is being blocked by|Unable to acquire lock")
+"""How DVC says that another command is at work."""
+
 
 class StageFailed(GraftError):
-    """A stage did not end well; `kind` is `io`, `user`, `time` or `other`."""
+    """A stage failed; `kind` is `io`, `user`, `time` or `other`."""
 
     def __init__(self, stage: str, kind: str, got: str, todo: str) -> None:
         super().__init__(f"the stage {stage} failed", got=got, todo=todo)
@@ -72,7 +70,7 @@ class StageFailed(GraftError):
 
 
 def may_be_tried_again(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
-    """Only a failure of input or output may pass by itself."""
+    """Only an input/output failure may succeed when it is tried again."""
     failure = state.result(raise_on_failure=False)
     return isinstance(failure, StageFailed) and failure.kind == "io"
 
@@ -101,7 +99,7 @@ def _stage_task(stage: str) -> Task[..., dict[str, Any]]:
             `stage`, `ran` (false when DVC had nothing to do), `seconds`, and the `run_id` that holds the result.
 
         Raises:
-            StageFailed: it did not end well.
+            StageFailed: it failed.
         """
         return reproduce(stage, Path(project), time_limit_minutes, environment or {})
 
@@ -120,21 +118,18 @@ STAGE_TASKS: tuple[Task[..., dict[str, Any]], ...] = (preprocess, features, head
 
 
 def reproduce(stage: str, root: Path, time_limit_minutes: float, environment: Mapping[str, str]) -> dict[str, Any]:
-    """`dvc repro -s STAGE`, watched: its lines to the log, its progress to the page, its processes under control."""
+    """`dvc repro -s STAGE`, with its output in the log and its progress on the run's page."""
     before = _run(root, stage)
     started = time.monotonic()
     run_dvc(["repro", "--single-item", *_targets(stage, root)], root, time_limit_minutes, environment, stage)
     now = _run(root, stage)
-    ran = now != before
-    if ran:
-        get_run_logger().info("%s: done in %.1f s", stage, time.monotonic() - started)
-    else:
-        get_run_logger().info("%s: an earlier run's result still holds", stage)
-    return {"stage": stage, "ran": ran, "seconds": round(time.monotonic() - started, 1), "run_id": now["run_id"]}
+    ran, seconds = now != before, round(time.monotonic() - started, 1)
+    get_run_logger().info("%s", f"ran in {seconds} s" if ran else "unchanged: the earlier result is reused")
+    return {"stage": stage, "ran": ran, "seconds": seconds, "run_id": now["run_id"]}
 
 
 def _targets(stage: str, root: Path) -> list[str]:
-    """The first stage has DVC look at the images first, as `dvc repro` of the whole pipeline does."""
+    """Before the first stage DVC looks at the images, as in `dvc repro` of the whole pipeline."""
     images = "data/raw.dvc"
     return [images, stage] if stage == STAGES[0] and (root / images).is_file() else [stage]
 
@@ -147,29 +142,20 @@ def _run(root: Path, stage: str) -> dict[str, str]:
 def run_dvc(
     words: list[str], root: Path, time_limit_minutes: float, environment: Mapping[str, str], stage: str
 ) -> None:
-    """Runs DVC in a process group that does not outlive this call.
+    """Runs DVC in a process group that does not outlive this call, after any other DVC command of the project.
 
     Raises:
         StageFailed: it failed, or the time limit passed.
+        GraftError: another DVC command of the project does not end.
     """
-    lines: list[str] = []
-    report = _progress_reporter(stage)
-    failure = "other"
-    with _process_group(["-m", "dvc", "--wait-for-lock", *words], root, environment, time_limit_minutes * 60) as (
-        process,
-        late,
-    ):
-        for line in process.stdout or ():
-            if line.startswith(MARK):
-                report(json.loads(line.removeprefix(MARK)))
-            elif line.startswith(FAILURE):
-                failure = line.removeprefix(FAILURE).strip()
-            elif line.strip():
-                lines = [*lines[-KEPT:], line.rstrip()]
-                if not line.startswith(DVC_CHATTER):
-                    get_run_logger().info("%s", line.rstrip())
-        code = process.wait()
-    if late.is_set():
+    output = Output(stage)
+    while True:
+        wait_for_dvc(root, get_run_logger().info)
+        code, late = _run_once(words, root, time_limit_minutes, environment, output)
+        if not (code and BUSY.search("\n".join(output.lines)) and not late):
+            break
+        output = Output(stage)  # another command began at the same moment
+    if late:
         raise StageFailed(
             stage,
             "time",
@@ -178,15 +164,58 @@ def run_dvc(
         )
     if code:
         raise StageFailed(
-            stage, failure, _essence(lines), f"see the log above; `dvc repro {stage}` in {root} shows the same"
+            stage, output.failure, output.error(), f"see the log above; `dvc repro {stage}` in {root} shows the same"
         )
+
+
+def _run_once(
+    words: list[str], root: Path, time_limit_minutes: float, environment: Mapping[str, str], output: Output
+) -> tuple[int, bool]:
+    """DVC's exit code, and whether it was killed at the time limit."""
+    words = ["-m", "dvc", "--wait-for-lock", *words]
+    with _process_group(words, root, environment, time_limit_minutes * 60) as (process, late):
+        for line in process.stdout or ():
+            output.read(line.rstrip())
+        return process.wait(), late.is_set()
+
+
+class Output:
+    """The output of a stage, line by line: progress to the run's page, the rest to the log.
+
+    Attributes:
+        lines: the last ones, for an error message.
+        failure: of what kind the stage's failure is, as the stage says.
+    """
+
+    def __init__(self, stage: str) -> None:
+        self.lines: list[str] = []
+        self.failure = "other"
+        self._report = _progress_reporter(stage)
+
+    def read(self, line: str) -> None:
+        if line.startswith(MARK):
+            self._report(json.loads(line.removeprefix(MARK)))
+        elif line.startswith(FAILURE):
+            self.failure = line.removeprefix(FAILURE).strip()
+        elif line.strip():
+            self.lines = [*self.lines[-KEPT:], line]
+            if not CHATTER.match(line):
+                get_run_logger().info("%s", line)
+
+    def error(self) -> str:
+        """The stage's own error, to the end of its indented lines; or else DVC's."""
+        for place, line in enumerate(self.lines):
+            if line.startswith("error: "):
+                more = takewhile(lambda each: each.startswith("  "), self.lines[place + 1 :])
+                return "\n  ".join([line.removeprefix("error: "), *more])[:2000]
+        return dvc_error(self.lines)
 
 
 @contextmanager
 def _process_group(
     words: list[str], root: Path, environment: Mapping[str, str], seconds: float
 ) -> Iterator[tuple[subprocess.Popen[str], threading.Event]]:
-    """A Python process and all that it starts; the event is set when the time is over and the group is being killed."""
+    """A Python process and all that it starts; the event is set when the time limit has passed."""
     process = subprocess.Popen(
         [sys.executable, *words],
         cwd=root,
@@ -215,13 +244,13 @@ def _process_group(
 
 
 def _of_this_flow() -> dict[str, str]:
-    """By these a stage's processes find the flow: they end with its process, and record under its run."""
+    """Variables by which a stage's processes find the flow: they end with its process and record under its run."""
     leash = {LEASH: process_key(psutil.Process())}
     return {**leash, FLOW_RUN: str(runtime.flow_run.id)} if runtime.flow_run.id else leash
 
 
 def _kill_group(process: subprocess.Popen[str]) -> None:
-    """Asks the whole group to end, and kills what is left of it."""
+    """Asks the whole group to end, then kills the rest."""
     for sign in (signal.SIGTERM, signal.SIGKILL):
         try:
             os.killpg(process.pid, sign)
@@ -241,17 +270,8 @@ def _group_lives(process: subprocess.Popen[str]) -> bool:
     return True
 
 
-def _essence(lines: list[str]) -> str:
-    """The error as the stage said it, to the end of its indented lines, or the last line."""
-    for place, line in enumerate(lines):
-        if line.startswith("error: "):
-            told = [line.removeprefix("error: "), *takewhile(lambda more: more.startswith("  "), lines[place + 1 :])]
-            return "\n  ".join(told)[:2000]
-    return lines[-1] if lines else "no message"
-
-
 def _progress_reporter(stage: str) -> Callable[[dict[str, Any]], None]:
-    """Shows a stage's progress as a Prefect artifact, made when there is something to show; now and then as a line."""
+    """Shows a stage's progress as a Prefect artifact, and every few seconds as a line in the log."""
     if TaskRunContext.get() is None:
         return lambda state: None
     artifact: list[Any] = []

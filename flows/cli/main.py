@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -17,7 +16,7 @@ from rich.table import Table
 from tasks.common.core.errors import GraftError, ParamsError
 from tasks.common.core.paths import find_root
 from tasks.common.data.task import MAIN
-from tasks.environment import no_proxy_for_this_machine, own_python_first
+from tasks.environment import no_proxy_for_this_machine
 
 from ..versioning import dvc
 from . import cache
@@ -116,12 +115,13 @@ def import_(
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def repro(context: typer.Context, project: Project = HERE) -> None:
-    """Run `dvc repro` with this environment's DVC and Python; further words go to DVC."""
+    """Run `dvc repro` with this environment's DVC and Python, after any other DVC command of the project; further words
+    go to DVC."""
     root = find_root(project)
-    done = subprocess.run(dvc.dvc_command("repro", *context.args), cwd=root, env=own_python_first())
-    if done.returncode == 0:
+    code = dvc.repro(root, context.args)
+    if code == 0:
         _register_what_is_here(root)
-    raise SystemExit(done.returncode)
+    raise SystemExit(code)
 
 
 def _register_what_is_here(root: Path) -> None:
@@ -160,6 +160,12 @@ def run(
 
     if not unattended:
         load_params(root / "params.yaml")  # refuse what is wrong before a server is started
+        from ..retrain.idle import idle_message
+
+        idle = idle_message(root)
+        if idle:
+            _print_idle(root, idle, as_json)
+            return
     prefect_for_this_process(root)
     from ..retrain.flow import retrain
 
@@ -177,6 +183,12 @@ def run(
         print(f"{row['check']:<22} {row['outcome']:<10} {row['found']}")
     print(result["said"])
     if not unattended:
+        summary(project=root, as_json=False)
+
+
+def _print_idle(root: Path, message: str, as_json: bool) -> None:
+    print(json.dumps({"state": "Completed", "message": message}, indent=2) if as_json else message)
+    if not as_json:
         summary(project=root, as_json=False)
 
 

@@ -20,6 +20,7 @@ from tasks.common.heads.load import load_head
 from tasks.register.reference_set import Reference, package_features
 from tasks.register.serving import ImageClassifier
 
+from .champion import Champion
 from .checks import Contest
 
 Floats = npt.NDArray[np.float64]
@@ -32,15 +33,14 @@ LOOKS = 15
 """Images by which latency is measured, one by one, the two models by turns."""
 
 
-def why_incomparable(package: Path, pack: FeatureSet) -> str:
-    """Why a champion's package cannot be scored on these images; empty if it can."""
-    facts = read_json(package / "package.json")
+def why_incomparable(champion: Champion, pack: FeatureSet) -> str:
+    """Why a champion cannot be scored on these images; empty if it can."""
+    facts = read_json(champion.package / "package.json")
     if facts["task"] != pack.task:
         return f"the champion is for {facts['task']}, the images are labelled for {pack.task}"
-    reference = Reference.load(package)
-    if reference is None:
+    if champion.reference is None:
         return "the champion does not say which images it was trained on: it is from before Graft kept that"
-    if _seen(pack, reference).all():
+    if _seen(pack, champion.reference).all():
         return "the champion was trained on every image of the test"
     return ""
 
@@ -50,14 +50,10 @@ def _seen(pack: FeatureSet, reference: Reference) -> npt.NDArray[np.bool_]:
     return np.isin(ids_of(list(pack.index["image_id"].iloc[pack.rows("test")])), reference.trained_ids)
 
 
-def contest(paths: Paths, champion: Path) -> Contest:
-    """Scores both on the current test images but those that the champion was trained on.
-
-    Args:
-        champion: its package; the challenger is the project's.
-    """
-    pack = read_feature_set(paths.features)
-    reference = cast(Reference, Reference.load(champion))
+def contest(paths: Paths, champion: Champion) -> Contest:
+    """Scores the champion and the project's own model on the test images that the champion was not trained on."""
+    pack, package = read_feature_set(paths.features), champion.package
+    reference = cast(Reference, champion.reference)
     test = pack.rows("test")
     seen = _seen(pack, reference)
     rows = test[~seen]
@@ -67,10 +63,10 @@ def contest(paths: Paths, champion: Path) -> Contest:
         classes=pack.classes,
         target=pack.targets(rows),
         challenger=_challenger(paths, pack)[~seen],
-        champion=_champion(champion, pack, rows, paths),
+        champion=_champion(package, pack, rows, paths),
         earlier_N=np.isin(ids, reference.judged_ids),
         left_out=int(seen.sum()),
-        latency=_latency(paths.package, champion, [paths.raw / name for name in pack.index["path"].iloc[rows[:LOOKS]]]),
+        latency=_latency(paths.package, package, [paths.raw / name for name in pack.index["path"].iloc[rows[:LOOKS]]]),
     )
 
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
-from mlflow.entities.model_registry import ModelVersion
 
 from tasks.common.core.errors import DataError
 from tasks.common.core.files import read_json
@@ -16,22 +13,23 @@ from tasks.common.feature_cache.segments import ids_of
 from tasks.register.reference_set import Reference
 
 from ..runtime.params import DriftParams, GateParams, load_params
-from ..studies.drift import LEAST, compare_with, features_of, from_manifest, read_reference
+from ..studies.drift import LEAST, compare_with, features_of, from_manifest, usable
+from .champion import Champion
 from .checks import Check
 
 
-def data_checks(paths: Paths, champion: Path | None, version: ModelVersion | None) -> tuple[Check, ...]:
-    """What the features say of the images: leaks, doubtful labels among the new ones, drift.
+def data_checks(paths: Paths, champion: Champion | None) -> tuple[Check, ...]:
+    """What the features say about the images: leaks, suspected labels among the new ones, drift.
 
     Args:
-        champion: its package, against which images are new; None if there is no champion.
+        champion: images that it does not know are new; None if there is no champion.
     """
     params = load_params(paths.params)
     gate, drift = params.gate, params.drift
-    reference = Reference.load(champion) if champion is not None else None
+    reference = champion.reference if champion is not None else None
     checks = [_leaks(paths, gate), _suspects(paths, reference, gate)]
-    if gate.drift != "off" and champion is not None and version is not None:
-        checks.append(_drift(paths, champion, version, gate, drift))
+    if gate.drift != "off" and champion is not None:
+        checks.append(_drift(paths, champion, gate, drift))
     return tuple(checks)
 
 
@@ -60,12 +58,12 @@ def _suspects(paths: Paths, reference: Reference | None, params: GateParams) -> 
     return Check("labels of new images", "failed" if share > params.max_suspect else "passed", found, allowed)
 
 
-def _drift(paths: Paths, package: Path, version: ModelVersion, gate: GateParams, params: DriftParams) -> Check:
+def _drift(paths: Paths, champion: Champion, gate: GateParams, params: DriftParams) -> Check:
     allowed = "none" if gate.drift == "refuse" else "any: `gate.drift` is note"
     try:
-        reference = read_reference(package, version)
+        reference = usable(champion.reference, champion.version)
         today = from_manifest(paths, reference, params)
-        found = compare_with(reference, today, features_of(today, reference, package, paths), params)
+        found = compare_with(reference, today, features_of(today, reference, champion.package, paths), params)
     except DataError as error:
         return Check("drift", "not asked", f"{error.what} ({error.got})", allowed)
     said = (

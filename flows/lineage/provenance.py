@@ -11,9 +11,9 @@ from typing import Any
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
+from tasks.addresses import redacted
 from tasks.common.core.errors import GraftError
 
-from ..runtime.addresses import redacted
 from ..versioning import dvc, git, hashes
 from .executions import RESULT, Execution, Records
 

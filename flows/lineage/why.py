@@ -13,6 +13,7 @@ from typing import Any
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
+from tasks.addresses import redacted
 from tasks.common.core.errors import GraftError
 from tasks.common.core.files import read_json
 from tasks.common.core.paths import STAGES
@@ -20,7 +21,6 @@ from tasks.common.core.sections import read_params
 from tasks.common.data.task import Task
 
 from ..registry.models import find_version
-from ..runtime.addresses import redacted
 from ..runtime.params import model_name
 from ..status.image_diff import ImageChanges, images_between
 from ..status.reasons import Reason, changed_keys, reasons_of, sentence_of, some

@@ -151,7 +151,8 @@ def _disk(root: Path) -> Finding:
 
 
 def _mlflow(root: Path) -> Finding:
-    from ..runtime.addresses import redacted
+    from tasks.addresses import redacted
+
     from ..tracking.store import has_store, tracking_uri
     from ..tracking.tracker import Tracker
 

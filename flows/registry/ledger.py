@@ -21,11 +21,11 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 from mlflow.entities.model_registry import ModelVersion
 
+from tasks.addresses import redacted
 from tasks.common.core.errors import GraftError, TransientError
 from tasks.common.core.files import digest as short_digest
 from tasks.common.core.files import whole_file
 
-from ..runtime.addresses import redacted
 from ..tracking.tracker import Tracker
 from ..versioning.dvc import shared_state
 from . import integrity

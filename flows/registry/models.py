@@ -19,12 +19,12 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types.schema import AnyType, Array, ColSpec, DataType, Map, Schema
 
+from tasks.addresses import redacted
 from tasks.common.core.errors import GraftError
 from tasks.common.core.files import read_json
 from tasks.common.core.paths import Paths
 from tasks.common.data.task import MAIN
 
-from ..runtime.addresses import redacted
 from ..tracking.tracker import Tracker
 from ..versioning.dvc import raw_hash
 from ..versioning.hashes import tree_hash

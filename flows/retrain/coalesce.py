@@ -1,4 +1,4 @@
-"""Runs that are due: one does for all."""
+"""One run for all that are due."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from prefect.states import Cancelled
 
 
 def coalesce() -> int:
-    """After an outage several runs are due at once: this one does for all; returns how many it has cancelled."""
+    """Cancels the other runs of the deployment that are due, as after an outage; returns how many."""
     due = FlowRunFilter(
         state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])),
         expected_start_time=FlowRunFilterExpectedStartTime(before_=datetime.now(UTC)),
@@ -34,7 +34,7 @@ def coalesce() -> int:
         ]
         for run in late:
             state: State[Any] = Cancelled(
-                message=f"was due as well when {runtime.flow_run.name} began, which does for both"
+                message=f"{runtime.flow_run.name}, which was due at the same time, replaces this run"
             )
             client.set_flow_run_state(run.id, state, force=True)
     return len(late)

@@ -1,4 +1,4 @@
-"""Which project a deployment is for. A run of it that names another is refused."""
+"""A deployment is for one project: a run that names another is refused."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from tasks.environment import PROJECT
 
 
 def refuse_another_project(root: Path) -> None:
-    """Lets a deployment run its own project alone, which GRAFT_PROJECT or its own parameters name.
+    """Allows a deployment to run only the project that GRAFT_PROJECT or the deployment's own parameters name.
 
     A project is code, and anyone who can start a run through Prefect's API can pass any folder as its parameter.
-    Without a deployment the project is the caller's choice.
+    Without a deployment the caller chooses the project.
 
     Raises:
         GraftError: the run names another project.
@@ -30,7 +30,7 @@ def refuse_another_project(root: Path) -> None:
             "this deployment runs another project",
             got=str(root),
             allowed=own or f"none: neither {PROJECT} nor the deployment's parameter `project` names one",
-            todo="start the run without the parameter `project`, or make a deployment for that project",
+            todo="start the run without the parameter `project`, or create a deployment for that project",
         )
 
 

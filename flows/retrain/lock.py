@@ -1,8 +1,9 @@
-"""One run at a time, of all processes and machines that share a repository: a ref of git's is the lock.
+"""One run at a time for all processes and machines that share a repository: a git ref is the lock.
 
-Whoever creates the ref has it; git does that all or nothing, here or in the remote, so that no other server is needed.
-Its commit says whose it is. A holder that has died on this machine, or has been silent for long on another, loses it.
-Silence is what the waiting machine has seen by its own clock: times that another machine has written prove nothing.
+The process that creates the ref holds the lock. Git creates a ref atomically, here or in the remote, so that no other
+server is needed. The ref's commit names the holder. A holder on this machine loses the lock when its process has ended,
+one on another machine when it has been silent for long. The waiting machine measures the silence by its own clock,
+since times that another machine has written prove nothing.
 """
 
 from __future__ import annotations
@@ -25,22 +26,22 @@ from ..versioning.git import git, try_git
 REF = "refs/graft/lock"
 
 BEAT = 60.0
-"""Seconds between two signs of life."""
+"""Seconds between two heartbeats."""
 
 SILENT = 600.0
-"""Seconds without a sign of life after which a holder on another machine is taken for dead."""
+"""Seconds without a heartbeat after which a holder on another machine counts as crashed."""
 
 NOTHING = "0" * 40
 
 
 @dataclass(frozen=True)
 class Holder:
-    """Who has the lock.
+    """The process that holds the lock.
 
     Attributes:
-        process: by its key.
-        since, beat: when it got it, and its last sign of life; ISO 8601 in UTC by the holder's clock, for people.
-        page: of its run.
+        process: its key.
+        since, beat: when it got the lock, and its last heartbeat; ISO 8601 in UTC by the holder's clock, for display.
+        page: the address of its run.
     """
 
     process: str
@@ -57,7 +58,7 @@ class Holder:
 
 
 class Busy(GraftError):
-    """Another run has the repository."""
+    """Another run holds the lock."""
 
     def __init__(self, holder: Holder) -> None:
         super().__init__(
@@ -68,12 +69,12 @@ class Busy(GraftError):
 
 
 class Lost(GraftError):
-    """Another run has taken the lock over."""
+    """Another run has taken over the lock."""
 
     def __init__(self, holder: Holder | None) -> None:
         super().__init__(
-            "this run has lost the lock of the repository; it has promoted and pushed nothing since",
-            got=f"now held by {holder.words()}" if holder else "held by nobody",
+            "this run has lost the lock of the repository, and has not promoted or pushed anything since",
+            got=f"now held by {holder.words()}" if holder else "held by no process",
             todo=f"nothing: the next run finds what is new. It happens when {REF} is deleted, or when this machine "
             f"cannot reach the remote for {SILENT / 60:.0f} minutes",
         )
@@ -83,33 +84,33 @@ class Lost(GraftError):
 def alone(
     repo: Path, remote: str, page: str = "", beat: float = BEAT, silent: float = SILENT
 ) -> Iterator[Callable[[], None]]:
-    """Holds the lock of the repository, or of its remote if that is not empty, while the block runs; gives a function
-    that checks that it is still held, which raises `Lost` or TransientError.
+    """Holds the lock of the repository, or of its remote if that is not empty, while the block runs. Yields a function
+    that raises `Lost` or TransientError if the lock is no longer held.
 
     Raises:
-        Busy: another run has it. To see that one of another machine lives takes up to a minute, its next sign of life.
+        Busy: another run holds it. For a holder on another machine this takes up to a minute, until its next heartbeat.
         TransientError: the remote does not answer.
     """
-    place = _Place(repo, remote)
+    ref = _Ref(repo, remote)
     now = _now()
     holder = Holder(processes.key(processes.me()), now, now, page)
-    mine = [_take(place, holder, silent)]
+    mine = [_take(ref, holder, silent)]
     ended = threading.Event()
-    beating = threading.Thread(target=_beat, args=(place, holder, mine, ended, beat), name="lock", daemon=True)
+    beating = threading.Thread(target=_beat, args=(ref, holder, mine, ended, beat), name="lock", daemon=True)
     beating.start()
     try:
-        yield lambda: _check(place, holder)
+        yield lambda: _check(ref, holder)
     finally:
         ended.set()
         beating.join()
-        place.swap(mine[0], "")
+        ref.swap(mine[0], "")
 
 
-def _check(place: _Place, holder: Holder) -> None:
-    """Asks whose it is, whatever its last sign of life."""
-    for _ in range(3):  # a sign of life may come between two questions
-        held = place.held()
-        found = place.read(held) if held else None
+def _check(ref: _Ref, holder: Holder) -> None:
+    """Reads the holder, whatever its last heartbeat."""
+    for _ in range(3):  # a heartbeat may come between the two calls
+        held = ref.held()
+        found = ref.read(held) if held else None
         if holder.is_same(found):
             return
         if found is not None:
@@ -118,71 +119,71 @@ def _check(place: _Place, holder: Holder) -> None:
 
 
 def holder_of(repo: Path, remote: str) -> Holder | None:
-    """Who has the lock; none if nobody has."""
-    place = _Place(repo, remote)
-    held = place.held()
-    return place.read(held) if held else None
+    """The holder of the lock; None if it is free."""
+    ref = _Ref(repo, remote)
+    held = ref.held()
+    return ref.read(held) if held else None
 
 
-def _take(place: _Place, holder: Holder, silent: float) -> str:
-    token = place.token(holder)
-    for _ in range(3):  # it may be given back, or taken, between two questions
-        held = place.held()
-        other = place.read(held) if held else None
-        if other is not None and not _is_dead(place, held, other, silent):
-            if place.held():
+def _take(ref: _Ref, holder: Holder, silent: float) -> str:
+    token = ref.token(holder)
+    for _ in range(3):  # it may be released, or taken, between two calls
+        held = ref.held()
+        other = ref.read(held) if held else None
+        if other is not None and not _has_crashed(ref, held, other, silent):
+            if ref.held():
                 raise Busy(other)
-            held = ""  # given back while we watched
-        if place.swap(held, token):
+            held = ""  # released in the meantime
+        if ref.swap(held, token):
             return token
-    raise Busy(place.read(place.held()) or holder)
+    raise Busy(ref.read(ref.held()) or holder)
 
 
-def _is_dead(place: _Place, held: str, other: Holder, silent: float) -> bool:
-    """Whether its process is gone, or if that runs elsewhere, gives no sign of life while we watch."""
+def _has_crashed(ref: _Ref, held: str, other: Holder, silent: float) -> bool:
+    """Whether its process has ended, or, on another machine, sends no heartbeat within `silent` seconds."""
     here = processes.key_runs(other.process)
     if here is not None:
         return not here
     deadline = time.monotonic() + silent
     while time.monotonic() < deadline:
         time.sleep(min(5.0, silent / 20))
-        if place.held() != held:
-            return False  # a sign of life, or it was given back
+        if ref.held() != held:
+            return False  # a heartbeat, or it was released
     return True
 
 
-def _beat(place: _Place, holder: Holder, mine: list[str], ended: threading.Event, seconds: float) -> None:
-    """Gives signs of life. If one does not get through, the next one will do."""
+def _beat(ref: _Ref, holder: Holder, mine: list[str], ended: threading.Event, seconds: float) -> None:
+    """Sends heartbeats. One that fails is not repeated: the next one follows."""
     while not ended.wait(seconds):
         with contextlib.suppress(GraftError):
-            token = place.token(Holder(holder.process, holder.since, _now(), holder.page))
-            if place.swap(mine[0], token):
+            token = ref.token(Holder(holder.process, holder.since, _now(), holder.page))
+            if ref.swap(mine[0], token):
                 mine[0] = token
-            else:  # the answer of an earlier one was lost, or the lock
-                held = place.held()
-                mine[0] = held if held and holder.is_same(place.read(held)) else mine[0]
+            else:  # the answer to an earlier one was lost, or the lock was
+                held = ref.held()
+                mine[0] = held if held and holder.is_same(ref.read(held)) else mine[0]
 
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-class _Place:
-    """Where the ref is: in the repository itself, or in its remote."""
+class _Ref:
+    """The ref, in the repository itself or in its remote."""
 
     def __init__(self, repo: Path, remote: str) -> None:
         self._repo, self._remote = repo, remote
 
     def held(self) -> str:
-        """The commit of the ref; empty if there is none."""
+        """The commit of the ref; empty if it does not exist."""
         if self._remote:
-            said = git(self._repo, "ls-remote", self._remote, REF, doing="asking who is at work")
-            return said.split()[0] if said else ""
+            listed = git(self._repo, "ls-remote", self._remote, REF, doing="reading the lock")
+            return listed.split()[0] if listed else ""
         done = try_git(self._repo, "rev-parse", "--verify", "--quiet", REF)
         return done.stdout.strip()
 
     def read(self, token: str) -> Holder | None:
-        """Whose it is; none if it has changed hands meanwhile, or is not Graft's."""
+        """The holder; None if the ref has changed since, or was not written by Graft."""
         if self._remote and try_git(self._repo, "cat-file", "-e", token).returncode:
             try_git(self._repo, "fetch", "--quiet", "--no-tags", self._remote, REF)
         done = try_git(self._repo, "show", "--no-patch", "--format=%B", token)
@@ -192,11 +193,11 @@ class _Place:
             return None
 
     def token(self, holder: Holder) -> str:
-        tree = git(self._repo, "hash-object", "-t", "tree", "-w", "--stdin", doing="making a lock")
-        return git(self._repo, "commit-tree", tree, "-m", json.dumps(asdict(holder)), doing="making a lock")
+        tree = git(self._repo, "hash-object", "-t", "tree", "-w", "--stdin", doing="creating the lock")
+        return git(self._repo, "commit-tree", tree, "-m", json.dumps(asdict(holder)), doing="creating the lock")
 
     def swap(self, old: str, new: str) -> bool:
-        """From one commit to another, empty for none; whether the ref was as expected."""
+        """Moves the ref from one commit to another, empty for none; returns whether it was as expected."""
         if self._remote:
             lease = f"--force-with-lease={REF}:{old}"
             done = try_git(self._repo, "push", "--quiet", "--no-verify", lease, self._remote, f"{new}:{REF}")

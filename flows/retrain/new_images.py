@@ -1,20 +1,20 @@
-"""Where new images come from, unattended: a commit, a bucket or folder that DVC follows, or an inbox."""
+"""Where unattended runs get new images: from a commit, a bucket or folder that DVC follows, or an inbox."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from tasks.addresses import without_secrets
 from tasks.common.core.errors import DataError, GraftError
 
 from ..ingest.inbox import take_over
-from ..runtime.addresses import without_secrets
 from ..runtime.params import RetrainParams
 from ..versioning.dvc import dvc, tracked_file
 from .worktree import Workspace
 
 
 def bring_new(workspace: Workspace, params: RetrainParams) -> str:
-    """Has data/raw.dvc in the worktree name the newest images; returns what was done, in words.
+    """Updates data/raw.dvc in the worktree to the newest images; returns a line for the log.
 
     Raises:
         GraftError: the source cannot be used.
@@ -37,10 +37,10 @@ def _update(root: Path) -> str:
             "params.yaml: retrain.source is import-url, but data/raw.dvc was not made by `dvc import-url`",
             got="no data/raw.dvc" if not entry else "data/raw.dvc without `deps`",
             allowed="dvc import-url URL data/raw, committed",
-            todo="import the images so, or set `retrain.source: git`",
+            todo="import the images with that command, or set `retrain.source: git`",
         )
     before = file.read_bytes()
-    dvc(root, ["update", "--quiet", "data/raw.dvc"], "asking for new images where data/raw came from")
+    dvc(root, ["update", "--quiet", "data/raw.dvc"], "looking for new images at the source of data/raw")
     changed = file.read_bytes() != before
     return f"import-url: {'new images' if changed else 'nothing new'} at {without_secrets(entry['deps'][0]['path'])}"
 

@@ -9,9 +9,8 @@ from typing import Any, Literal
 
 import requests
 
+from tasks.addresses import host_of
 from tasks.common.core.errors import GraftError
-
-from ..runtime.addresses import host_of
 
 About = Literal["failure", "refusal", "promotion"]
 
@@ -19,19 +18,19 @@ TIMEOUT = 10.0
 """Seconds within which a webhook must answer."""
 
 WAITS = (1.0, 5.0)
-"""Seconds before a webhook that is in trouble is tried for the second and for the third time."""
+"""Seconds before the second and the third attempt at a webhook that does not answer."""
 
 
 @dataclass(frozen=True)
 class Notice:
-    """What a notification says.
+    """The content of a notification.
 
     Attributes:
-        about: the kind.
+        about: its kind.
         title: one line.
         text: the rest, in Markdown.
         links: name -> address.
-        facts: for machines.
+        facts: for programs.
     """
 
     about: About
@@ -46,14 +45,14 @@ class Notice:
 
 
 def notify(places: list[str], notice: Notice) -> list[str]:
-    """Notifies all places; returns what failed, for the log: that a place cannot be reached fails no run.
+    """Notifies all recipients; returns the failures, for the log: a recipient that cannot be reached fails no run.
 
-    An address may be a secret in itself, and errors of libraries quote it: of those only the type is returned.
+    An address may itself be a secret, and libraries quote it in their errors: of these only the type is returned.
     """
     problems = []
     for place in places:
         try:
-            _tell(place, notice)
+            _send(place, notice)
         except GraftError as error:
             problems.append(f"{_name(place)} was not notified: {error}")
         except Exception as error:  # noqa: BLE001  (a block may raise anything)
@@ -63,7 +62,7 @@ def notify(places: list[str], notice: Notice) -> list[str]:
     return problems
 
 
-def _tell(place: str, notice: Notice) -> None:
+def _send(place: str, notice: Notice) -> None:
     if place.startswith("env:"):
         variable = place.removeprefix("env:")
         address = os.environ.get(variable, "")
@@ -77,7 +76,7 @@ def _tell(place: str, notice: Notice) -> None:
 
 
 def _post(address: str, notice: Notice) -> None:
-    """JSON with `text`, which Slack, Mattermost and Teams show, and all of the notice for others."""
+    """Posts JSON with `text`, which Slack, Mattermost and Teams show, and the whole notice for other receivers."""
     content = {**asdict(notice), "text": notice.words()}
     for wait in (*WAITS, None):
         try:
@@ -90,7 +89,7 @@ def _post(address: str, notice: Notice) -> None:
 
 
 def _may_pass(error: requests.RequestException) -> bool:
-    """Whether the webhook may answer the same request later."""
+    """Whether the same request may succeed later."""
     if error.response is not None:
         return error.response.status_code in (408, 429) or error.response.status_code >= 500
     return isinstance(error, requests.ConnectionError | requests.Timeout)
@@ -107,5 +106,5 @@ def _through_block(place: str, notice: Notice) -> None:
 
 
 def _name(place: str) -> str:
-    """Without what may be secret in an address."""
+    """The recipient without the secrets that its address may hold."""
     return host_of(place) if "://" in place else place

@@ -1,4 +1,4 @@
-"""What a run says of itself: in words, for the commit, for MLflow's pages and for people."""
+"""The outcome of a run in words: for the commit, MLflow's pages and notifications."""
 
 from __future__ import annotations
 
@@ -8,9 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from mlflow.entities.model_registry import ModelVersion
-
-from tasks.common.core.files import read_json
-from tasks.common.core.paths import Paths
 
 from ..gate.checks import Verdict
 from ..status.pending import Changes
@@ -25,8 +22,8 @@ class Outcome:
     """What became of the challenger.
 
     Attributes:
-        what: `promoted`; `first`, of all; `waits`, for `graft promote`; `refused`; `champion`, as it was before.
-        previous: the champion's version before; empty without one.
+        what: `promoted`, `first` (champion of all), `waits` (for `graft promote`), `refused` or `champion` (as before).
+        previous: the version of the champion before; empty if there was none.
     """
 
     what: str
@@ -46,7 +43,7 @@ class Outcome:
         return said if self.what in ("first", "champion") else f"{said}: {self.verdict.sentence}"
 
     def about(self) -> About | None:
-        """As what people are told of it; None if they are not."""
+        """The kind of notification that it is worth; None for none."""
         known: dict[str, About] = {
             "promoted": "promotion",
             "first": "promotion",
@@ -80,7 +77,7 @@ def checks_table(verdict: Verdict) -> str:
 
 
 def parent_text(tracker: Tracker, root: Path, changes: Changes, outcome: Outcome | None) -> Callable[[], str]:
-    """What stands first in the description of MLflow's run, made when it is asked for."""
+    """The start of the description of the MLflow run, made when it is called."""
 
     def text() -> str:
         git, data = git_state(root), raw_hash(root)
@@ -101,15 +98,8 @@ GATE_HEAD = "\n\n### The gate\n\n"
 
 
 def describe_version(tracker: Tracker, version: ModelVersion, outcome: Outcome) -> None:
-    """The gate's table below what the stage register wrote of the version."""
+    """Puts the gate's table below the text that the stage `register` wrote about the version."""
     before = tracker.client.get_model_version(version.name, version.version).description or ""
     compared = f"Compared with version {outcome.previous}.\n\n" if outcome.previous else ""
-    told = f"{outcome.sentence()}\n\n{compared}{checks_table(outcome.verdict)}"
-    tracker.client.update_model_version(version.name, version.version, before.split(GATE_HEAD)[0] + GATE_HEAD + told)
-
-
-def nothing_to_do(paths: Paths) -> str:
-    """Of an unchanged world."""
-    last = read_json(paths.run("register")) if paths.run("register").is_file() else {}
-    since = f" since the run {last['parent_run_id'][:8]} in MLflow" if last else ""
-    return f"nothing to do: images, code and parameters are unchanged{since}"
+    text = f"{outcome.sentence()}\n\n{compared}{checks_table(outcome.verdict)}"
+    tracker.client.update_model_version(version.name, version.version, before.split(GATE_HEAD)[0] + GATE_HEAD + text)

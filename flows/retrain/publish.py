@@ -1,14 +1,14 @@
-"""What a run made goes where others find it: data to DVC's remote, then the commit to git's."""
+"""Publishes the result of a run: the data to the DVC remote, then the commit to the git remote."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 
+from tasks.addresses import redacted
 from tasks.common.core.errors import GraftError
 
 from ..registry.ledger import FILE
-from ..runtime.addresses import redacted
 from ..versioning.dvc import dvc, dvc_remote
 from ..versioning.git import git, try_git
 from .worktree import OWN_BRANCH, Workspace
@@ -17,15 +17,15 @@ SKIP_CI = "[skip ci]"
 
 
 def publish(workspace: Workspace, message: str, still_ours: Callable[[], None]) -> str:
-    """Pushes data, then commits and pushes what git tracks; returns the commit. In this order a commit that others see
-    never names data that they cannot get.
+    """Pushes the data, then commits and pushes what git tracks; returns the commit. In this order a published commit
+    never names data that others cannot get.
 
     Args:
-        still_ours: raises an error if another run has taken the repository over.
+        still_ours: raises an error if another run has taken over the repository.
 
     Raises:
         TransientError: a remote does not answer.
-        GraftError: somebody has pushed what contradicts it.
+        GraftError: somebody has pushed a conflicting change.
     """
     still_ours()
     if dvc_remote(workspace.root):
@@ -66,12 +66,12 @@ def _push(workspace: Workspace) -> None:
         if "rejected" not in done.stderr and "fetch first" not in done.stderr:
             break
         _rebase(workspace)
-    refs = f"{head}:refs/heads/{workspace.branch}"  # once more, for its message
+    refs = f"{head}:refs/heads/{workspace.branch}"  # again, for its error message
     git(workspace.project, "push", "--no-verify", workspace.remote, refs, doing="pushing the result")
 
 
 def _rebase(workspace: Workspace) -> None:
-    """Onto what somebody has pushed meanwhile."""
+    """Rebases onto what others have pushed in the meantime."""
     branch = f"refs/remotes/{workspace.remote}/{workspace.branch}"
     spec = f"+refs/heads/{workspace.branch}:{branch}"
     git(workspace.project, "fetch", "--quiet", "--no-tags", workspace.remote, spec, doing="fetching what was pushed")
@@ -80,7 +80,7 @@ def _rebase(workspace: Workspace) -> None:
         where = try_git(workspace.tree, "diff", "--name-only", "--diff-filter=U").stdout.split()
         try_git(workspace.tree, "rebase", "--abort")
         raise GraftError(
-            f"{workspace.branch} has changed while the run was at work, in the same files",
+            f"{workspace.branch} has changed during the run, in the same files",
             got=", ".join(where) or redacted((done.stderr.strip().splitlines() or ["a conflict"])[-1]),
-            todo="nothing: the next run begins with what is there now, and what was computed is in DVC's cache",
+            todo="nothing: the next run starts from the new commit, and finds the computed results in DVC's cache",
         )

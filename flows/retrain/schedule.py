@@ -36,7 +36,7 @@ def check_schedule(cron: str, timezone: str) -> None:
 def serve(root: Path, cron: str, timezone: str, name: str, port: int = PREFECT_PORT) -> None:
     """Serves `retrain`, unattended, until the process is ended. Starts a Prefect server if PREFECT_API_URL names none.
 
-    One run at a time: what becomes due meanwhile is cancelled, so that after an outage they do not all fire at once.
+    One run at a time: runs that become due during another one are cancelled, or all would start after an outage.
 
     Raises:
         GraftError: the project is not under git, or the schedule makes no sense.
@@ -66,8 +66,8 @@ def _serve(root: Path, cron: str, timezone: str, name: str) -> None:
     from .flow import retrain
     from .zombies import ensure_watch, mark_crashed_runs_of
 
-    mark_crashed_runs_of(f"retrain/{name}")  # the server would cancel all runs for the sake of one that died
-    ensure_watch(tell=committed_params(root).notify)
+    mark_crashed_runs_of(f"retrain/{name}")  # the server would cancel every new run because of one that crashed
+    ensure_watch(recipients=committed_params(root).notify)
     print(f"serving retrain/{name}: {cron} ({timezone}); Ctrl-C ends it", flush=True)
     retrain.serve(
         name=name,

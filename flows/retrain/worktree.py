@@ -1,4 +1,4 @@
-"""The git worktree in which unattended runs work: a person's checkout is never touched, not even when it is dirty.
+"""The git worktree in which unattended runs work: the user's checkout is never touched, even if it is dirty.
 
 It shares the repository's objects, DVC's cache and the feature cache, and keeps its own outputs from run to run.
 """
@@ -18,20 +18,20 @@ from ..versioning.dvc import share_cache
 from ..versioning.git import git, try_git
 
 OWN_BRANCH = "graft/retrain"
-"""Where results are kept if there is no remote to push them to."""
+"""The branch for results if there is no remote to push them to."""
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """Where a run works.
+    """The worktree, and where its results go.
 
     Attributes:
-        project: the person's checkout, which is only read.
+        project: the user's checkout, which is only read.
         root: the same project in the worktree.
         tree: the worktree.
-        remote: git's name of where results are pushed to; empty without one.
-        branch: that is retrained.
-        commit: at which the run began.
+        remote: the name of the git remote that results are pushed to; empty without one.
+        branch: the branch that is retrained.
+        commit: the commit at which the run began.
     """
 
     project: Path
@@ -43,10 +43,10 @@ class Workspace:
 
 
 def repository(project: Path) -> Path:
-    """The top folder of the git repository that the project is in.
+    """The top folder of the project's git repository.
 
     Raises:
-        GraftError: it is in none, or nothing has been committed.
+        GraftError: the project is in no repository, or nothing has been committed.
     """
     done = try_git(project, "rev-parse", "--show-toplevel")
     if done.returncode or try_git(project, "rev-parse", "--verify", "--quiet", "HEAD").returncode:
@@ -54,13 +54,13 @@ def repository(project: Path) -> Path:
             f"{project} cannot be retrained unattended",
             got="no git repository" if done.returncode else "a git repository without a commit",
             allowed="a project whose code, dvc.yaml and data/raw.dvc are committed",
-            todo="git init, git add, git commit; or `graft run` for a run of what is there",
+            todo="git init, git add, git commit; or `graft run` to run the checkout as it is",
         )
     return Path(done.stdout.strip())
 
 
 def committed_params(project: Path) -> RetrainParams:
-    """`retrain` as it is committed: what a person has changed meanwhile is nobody's but theirs.
+    """The section `retrain` as it is committed: uncommitted changes belong to the user.
 
     Raises:
         ParamsError: the committed params.yaml is wrong.
@@ -73,18 +73,18 @@ def committed_params(project: Path) -> RetrainParams:
 
 
 def remote_of(project: Path, params: RetrainParams) -> str:
-    """`retrain.remote` if the repository has such a remote; else empty."""
+    """`retrain.remote` if the repository has a remote of that name; else empty."""
     known = git(project, "remote", doing="looking for a remote").splitlines()
     return params.remote if params.remote in known else ""
 
 
 def prepare(project: Path, params: RetrainParams) -> Workspace:
-    """Brings the worktree to the newest commit of the branch, whatever an earlier run left there. Only for who has the
-    lock.
+    """Brings the worktree to the newest commit of the branch, whatever state an earlier run left it in. The caller must
+    hold the lock.
 
     Raises:
         TransientError: the remote does not answer.
-        GraftError: there is no such branch, or without a remote, it cannot be merged.
+        GraftError: the branch does not exist, or cannot be merged where there is no remote.
     """
     repo, remote = repository(project), remote_of(project, params)
     tree = Paths(project).state / "worktrees" / "retrain"
@@ -93,8 +93,8 @@ def prepare(project: Path, params: RetrainParams) -> Workspace:
     target = _newest(repo, remote, params.branch)
     if not (tree / ".git").is_file():
         shutil.rmtree(tree, ignore_errors=True)
-        git(repo, "worktree", "prune", doing="making the worktree")
-        git(repo, "worktree", "add", "--quiet", "--force", "--detach", str(tree), target, doing="making the worktree")
+        git(repo, "worktree", "prune", doing="creating the worktree")
+        git(repo, "worktree", "add", "--quiet", "--force", "--detach", str(tree), target, doing="creating the worktree")
     _check_out(tree, remote, target)
     _share(project, root)
     commit = git(tree, "rev-parse", "HEAD", doing="reading the commit")
@@ -109,29 +109,29 @@ def _newest(repo: Path, remote: str, branch: str) -> str:
     if try_git(repo, "rev-parse", "--verify", "--quiet", f"refs/heads/{branch}").returncode:
         heads = git(repo, "for-each-ref", "--format=%(refname:short)", "refs/heads", doing="listing branches")
         raise GraftError(
-            "params.yaml: retrain.branch is no branch of this repository",
+            "params.yaml: retrain.branch is not a branch of this repository",
             got=branch,
             allowed=", ".join(heads.split()),
-            todo="name the branch that is to be retrained",
+            todo="set it to the branch that should be retrained",
         )
     return f"refs/heads/{branch}"
 
 
 def _check_out(tree: Path, remote: str, target: str) -> None:
-    """The target; without a remote the branch of results, with what is new at the target."""
+    """Checks out the target; without a remote the branch of results, with the target merged into it."""
     try_git(tree, "rebase", "--abort")  # if an earlier run was killed in one
     try_git(tree, "merge", "--abort")
     known = not remote and not try_git(tree, "rev-parse", "--verify", "--quiet", f"refs/heads/{OWN_BRANCH}").returncode
     start = f"refs/heads/{OWN_BRANCH}" if known else target
     git(tree, "checkout", "--quiet", "--force", "--detach", start, doing="checking out the branch")
-    git(tree, "clean", "--quiet", "-d", "--force", doing="clearing the worktree")
+    git(tree, "clean", "--quiet", "-d", "--force", doing="cleaning the worktree")
     if known:
         doing = f"merging {target} into {OWN_BRANCH}, which holds earlier results"
         git(tree, "merge", "--quiet", "--no-edit", "-X", "theirs", target, doing=doing)
 
 
 def _clear_locks(tree: Path, root: Path) -> None:
-    """Removes locks of git and DVC that a killed run has left: the caller holds the lock of the repository."""
+    """Removes the locks of git and DVC that a killed run has left: the caller holds the lock of the repository."""
     done = try_git(tree, "rev-parse", "--git-dir") if (tree / ".git").is_file() else None
     if done is not None and done.returncode == 0:
         for lock in Path(done.stdout.strip()).glob("*.lock"):
@@ -141,7 +141,7 @@ def _clear_locks(tree: Path, root: Path) -> None:
 
 
 def _share(project: Path, root: Path) -> None:
-    """DVC's cache and settings of this machine, and the caches of features and graphs."""
+    """Shares DVC's cache and local settings, and the caches of features and graphs."""
     own, local = (place / ".dvc" / "config.local" for place in (project, root))
     local.unlink(missing_ok=True)
     if own.is_file():

@@ -1,11 +1,10 @@
-"""A dead process is noticed: its flow run does not stay `Running` for ever.
+"""Flow runs whose process has ended are marked as crashed: they do not stay `Running` for ever.
 
-Two ways, since neither sees everything. The server listens for the heartbeats that Prefect sends from the process of
-every flow run, and ends a run that has been silent for long: so a machine that has vanished is noticed too. And whoever
-looks on the same machine sees at once that a process is gone.
+In two ways, since neither detects every crash. The server listens for the heartbeats that Prefect sends from the
+process of each flow run, and marks a run that has been silent for too long: this also covers a machine that has
+disappeared. And another process on the same machine sees at once that a process has ended.
 
-It matters to more than the page: of a deployment one run may be under way, so that a dead one would keep out all
-others.
+Of a deployment only one run may be active, so that a crashed run still marked as `Running` would block all others.
 """
 
 from __future__ import annotations
@@ -37,74 +36,74 @@ from ..runtime import processes
 from ..runtime.servers import BEAT
 
 SILENT = 300.0
-"""Seconds of silence after which a run is taken for dead: a restart of the server must not look like it."""
+"""Seconds of silence after which a run counts as crashed: longer than a restart of the server takes."""
 
 UNSTARTED = 1800.0
-"""Seconds that a run may be `Pending`: a worker that has taken it may have to fetch an image first."""
+"""Seconds that a run may be `Pending`: the worker that has taken it may have to fetch an image first."""
 
 PROCESS = "graft.process"
-"""The label of a flow run that says which process it is, by its key."""
+"""The label of a flow run that holds the key of its process."""
 
 PAGE = "\n\n{{ flow_run|ui_url or flow_run.id }}"
-"""Its address, where the server knows its own (PREFECT_UI_URL)."""
+"""The address of the run, if the server knows its own (PREFECT_UI_URL)."""
 
 HEARTBEAT, PENDING, RUNNING = (f"prefect.flow-run.{kind}" for kind in ("heartbeat", "Pending", "Running"))
 
-DIED, WAITS = "a run whose process died", "a run that was never started"
-"""What the automations are called."""
+CRASHED, UNCLAIMED = "a run that crashed", "a run that never started"
+"""The names of the automations, after a prefix."""
 
 ENDS = ("Completed", "Failed", "Cancelled", "Crashed", "TimedOut", "Suspended")
-"""States, by their names, after which no heartbeat is due."""
+"""Names of the states after which no heartbeat is expected."""
 
 
 def heartbeat_settings() -> dict[str, str]:
-    """The environment in which a worker must run for its flow runs to send heartbeats."""
+    """The variables that a worker needs for its flow runs to send heartbeats."""
     return {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(BEAT)}
 
 
-# Noticed by the server
+# Detected by the server
 
 
 def ensure_watch(
     name: str = "graft",
     silent: float = SILENT,
-    tell: Iterable[str] = (),
+    recipients: Iterable[str] = (),
     unstarted: float = UNSTARTED,
 ) -> None:
-    """Makes the automations that end runs of `retrain` which are silent, or which a worker has taken and never started,
-    on the server that PREFECT_API_URL names.
+    """Creates, on the server that PREFECT_API_URL names, the automations that mark runs of `retrain` as crashed: those
+    that are silent, and those that a worker has taken and never started.
 
-    Where they exist they are brought up to date; one that somebody has paused stays paused.
+    Existing automations are updated; one that somebody has paused stays paused.
 
     Args:
-        name: with which their names begin.
-        silent: seconds without a heartbeat after which a run is ended.
-        unstarted: seconds as `Pending` after which it is.
-        tell: as `retrain.notify`. The server itself can tell through Prefect's blocks alone; for others there is
-            `last_crash`.
+        name: the prefix of their names.
+        silent: seconds without a heartbeat after which a run is marked.
+        recipients: as `retrain.notify`. The server can notify only Prefect's blocks; the next run notifies the others,
+            see `last_crash`.
+        unstarted: seconds as `Pending` after which a run is marked.
     """
-    gone = f"no sign of life for {silent:.0f} seconds: its process, or its machine, is gone"
-    never = f"it was not started within {unstarted:.0f} seconds: the worker that took it is gone"
+    silence = f"no heartbeat for {silent:.0f} seconds: its process has ended, or its machine is unreachable"
+    never = f"it was not started within {unstarted:.0f} seconds: the worker that took it has ended"
     with get_client(sync_client=True) as client:
-        blocks = _blocks(client, tell)
-        _ensure(client, _watch(f"{name}: {DIED}", HEARTBEAT, HEARTBEAT, silent, gone, blocks))
-        _ensure(client, _watch(f"{name}: {WAITS}", PENDING, RUNNING, unstarted, never, blocks))
+        blocks = _blocks(client, recipients)
+        _ensure(client, _watch(f"{name}: {CRASHED}", HEARTBEAT, HEARTBEAT, silent, silence, blocks))
+        _ensure(client, _watch(f"{name}: {UNCLAIMED}", PENDING, RUNNING, unstarted, never, blocks))
 
 
 def _ensure(client: SyncPrefectClient, wanted: AutomationCore) -> None:
     known = sorted(client.read_automations_by_name(wanted.name), key=lambda one: str(one.id))
     if not known:
         client.create_automation(wanted)
-    for same in known[1:]:  # two processes have made it at once
+    for same in known[1:]:  # two processes created it at the same time
         client.delete_automation(same.id)
     if known and _content(known[0]) != _content(wanted):
         client.update_automation(known[0].id, wanted.model_copy(update={"enabled": known[0].enabled}))
 
 
-def _blocks(client: SyncPrefectClient, tell: Iterable[str]) -> list[UUID]:
-    """The blocks that the server has; `notify.py` reports a missing one whenever it sends a notice."""
+def _blocks(client: SyncPrefectClient, recipients: Iterable[str]) -> list[UUID]:
+    """The blocks that exist on the server; `notify.py` reports a missing one whenever it sends a notice."""
     found = []
-    for place in tell:
+    for place in recipients:
         if place.startswith("env:") or "://" in place:
             continue
         kind, _, block = place.partition("/")
@@ -113,11 +112,11 @@ def _blocks(client: SyncPrefectClient, tell: Iterable[str]) -> list[UUID]:
     return found
 
 
-def _watch(name: str, after: str, expected: str, seconds: float, told: str, blocks: list[UUID]) -> AutomationCore:
-    """Ends a run for which one event was not followed by the other, nor by its end, in so many seconds."""
+def _watch(name: str, after: str, expected: str, seconds: float, message: str, blocks: list[UUID]) -> AutomationCore:
+    """Marks a run if neither the expected event nor its end follows the first event within so many seconds."""
     return AutomationCore(
         name=name,
-        description="A run whose process is gone is ended, so that others may start.",
+        description="Marks a run whose process has ended as crashed, so that others can start.",
         enabled=True,
         trigger=EventTrigger(
             posture=Posture.Proactive,
@@ -132,9 +131,9 @@ def _watch(name: str, after: str, expected: str, seconds: float, told: str, bloc
             within=timedelta(seconds=seconds),
         ),
         actions=[
-            ChangeFlowRunState(state=StateType.CRASHED, name="Crashed", message=told),
+            ChangeFlowRunState(state=StateType.CRASHED, name="Crashed", message=message),
             *(
-                SendNotification(block_document_id=block, subject="{{ flow_run.name }} has died", body=told + PAGE)
+                SendNotification(block_document_id=block, subject="{{ flow_run.name }} crashed", body=message + PAGE)
                 for block in blocks
             ),
         ],
@@ -142,32 +141,32 @@ def _watch(name: str, after: str, expected: str, seconds: float, told: str, bloc
 
 
 def _content(automation: AutomationCore) -> dict[str, object]:
-    """What of it is ours. Sets stay sets: an update for their order would make the server forget what it waits for."""
+    """The part that Graft sets. Sets stay sets: an update of their order would reset what the server waits for."""
     return automation.model_dump(include={"description", "trigger", "actions"})
 
 
-# Noticed on the same machine
+# Detected on the same machine
 
 
 def sign(flow_run_id: UUID | str) -> None:
-    """Leaves with the flow run which process it is: this one."""
+    """Labels the flow run with the key of this process."""
     with get_client(sync_client=True) as client:
         client.update_flow_run_labels(UUID(str(flow_run_id)), {PROCESS: processes.key(processes.me())})
 
 
 def mark_crashed_runs(deployment_id: UUID | str) -> list[str]:
-    """Ends runs of this deployment that are under way according to Prefect, but whose process on this machine is gone.
+    """Marks runs of this deployment that are active according to Prefect, but whose process on this machine has ended.
 
     Returns:
-        Their names. Runs of other machines are left alone: the server's watch is for them.
+        Their names. Runs of other machines are left to the automations on the server.
     """
     with get_client(sync_client=True) as client:
-        dead = [run for run in _under_way(client, UUID(str(deployment_id))) if _is_dead(run)]
-        return [run.name for run in dead if _bury(client, run)]
+        crashed = [run for run in _active(client, UUID(str(deployment_id))) if _has_crashed(run)]
+        return [run.name for run in crashed if _mark(client, run)]
 
 
 def mark_crashed_runs_of(deployment: str) -> list[str]:
-    """As `mark_crashed_runs`, of the deployment `flow/name`, if there is one."""
+    """`mark_crashed_runs` for the deployment `flow/name`, if it exists."""
     with get_client(sync_client=True) as client:
         try:
             known = client.read_deployment_by_name(deployment)
@@ -177,9 +176,9 @@ def mark_crashed_runs_of(deployment: str) -> list[str]:
 
 
 def last_crash(deployment_id: UUID | str) -> str:
-    """What Prefect says of the last run of this deployment, if it crashed; else empty.
+    """Name and message of the last run of this deployment, if it crashed; else empty.
 
-    For the next run to tell people, since a dead one cannot.
+    The next run sends the notification, since a crashed run cannot.
     """
     ended = [StateType.COMPLETED, StateType.FAILED, StateType.CRASHED]
     with get_client(sync_client=True) as client:
@@ -189,14 +188,14 @@ def last_crash(deployment_id: UUID | str) -> str:
     return ""
 
 
-def _under_way(client: SyncPrefectClient, deployment_id: UUID) -> list[FlowRun]:
+def _active(client: SyncPrefectClient, deployment_id: UUID) -> list[FlowRun]:
     return _runs(client, deployment_id, [StateType.RUNNING, StateType.CANCELLING])
 
 
 def _runs(
     client: SyncPrefectClient, deployment_id: UUID, states: list[StateType], limit: int | None = None
 ) -> list[FlowRun]:
-    """Of the deployment in one of the states, the last ended first."""
+    """Runs of the deployment in one of the states, the last to end first."""
     return client.read_flow_runs(
         flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=states))),
         deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment_id])),
@@ -205,12 +204,12 @@ def _runs(
     )
 
 
-def _is_dead(run: FlowRun) -> bool:
+def _has_crashed(run: FlowRun) -> bool:
     signed = str(run.labels.get(PROCESS, ""))
     return bool(signed) and processes.key_runs(signed) is False
 
 
-def _bury(client: SyncPrefectClient, run: FlowRun) -> bool:
+def _mark(client: SyncPrefectClient, run: FlowRun) -> bool:
     _, pid, _ = str(run.labels[PROCESS]).rsplit(":", 2)
-    state: State[Any] = Crashed(message=f"its process {pid} is gone: killed, or out of memory")
-    return client.set_flow_run_state(run.id, state).status == SetStateStatus.ACCEPT  # else it has ended meanwhile
+    state: State[Any] = Crashed(message=f"its process {pid} has ended: killed, or out of memory")
+    return client.set_flow_run_state(run.id, state).status == SetStateStatus.ACCEPT  # it may have ended in the meantime

@@ -7,12 +7,11 @@ import signal
 import socket
 import threading
 import time
-from pathlib import Path
 
 import psutil
 
 from tasks.common.core.errors import GraftError
-from tasks.environment import LEASH, birth, process_key
+from tasks.environment import LEASH, birth, command_words, process_key
 
 key = process_key
 
@@ -57,17 +56,6 @@ def holder() -> psutil.Process:
         if command_words(ancestor)[:1] in (["dvc"], ["dvc.exe"]):
             return ancestor
     return process
-
-
-def command_words(process: psutil.Process) -> list[str]:
-    """The command line, without the interpreter that runs it and its `-m`."""
-    try:
-        words = list(process.cmdline())
-    except (psutil.AccessDenied, psutil.NoSuchProcess):
-        return []
-    if words and Path(words[0]).name.startswith("python"):
-        words = words[2:] if words[1:2] == ["-m"] else words[1:]
-    return [Path(words[0]).name, *words[1:]] if words else []
 
 
 def key_runs(text: str) -> bool | None:

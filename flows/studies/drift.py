@@ -116,7 +116,14 @@ def read_reference(package: Path, version: ModelVersion) -> Reference:
     """Raises:
     DataError: the package has none, or one of too few images.
     """
-    reference, name = Reference.load(package), f"version {version.version} of `{version.name}`"
+    return usable(Reference.load(package), version)
+
+
+def usable(reference: Reference | None, version: ModelVersion) -> Reference:
+    """Raises:
+    DataError: there is no reference, or one of too few images.
+    """
+    name = f"version {version.version} of `{version.name}`"
     if reference is None:
         raise DataError(
             f"{name} does not say what it was trained on",

@@ -23,15 +23,15 @@ from mlflow import MlflowClient
 from mlflow.entities import DatasetInput, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException, RestException
 
+from tasks.addresses import redacted
 from tasks.common.core.errors import GraftError, TransientError
 from tasks.common.core.files import read_json, sha256
 from tasks.common.core.paths import STAGES, Paths
 from tasks.common.core.record import Record
 from tasks.common.data.task import MAIN
-from tasks.environment import FLOW_RUN, FLOW_RUN_URL
+from tasks.environment import FLOW_RUN, FLOW_RUN_URL, command_words
 
 from ..runtime import processes
-from ..runtime.addresses import redacted
 from ..versioning.git import GitState, git_state
 from . import run_table
 from .dataset import dataset_entity
@@ -122,8 +122,8 @@ class Tracker:
         if run_id:
             self.client.update_run(run_id, status="RUNNING")
             return run_id
-        words = redacted(" ".join(processes.command_words(process)))
-        tags = {INVOCATION: key, ASKED: ", ".join(asked_for(self.paths.root, processes.command_words(process)))}
+        words = redacted(" ".join(command_words(process)))
+        tags = {INVOCATION: key, ASKED: ", ".join(asked_for(self.paths.root, command_words(process)))}
         return self.new_parent(f"{words} · {datetime.now():%Y-%m-%d %H:%M}", tags)
 
     def _parent_of(self, key: str) -> str:

@@ -11,13 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tasks.addresses import redacted
 from tasks.common.core.errors import DataError, GraftError, TransientError
+from tasks.common.core.progress import say
 from tasks.common.core.yaml_files import read_mapping
+from tasks.dvc_process import dvc_error, wait_for_dvc
 from tasks.environment import own_python_first
 
-from ..runtime.addresses import redacted
 from .git import try_git
 from .hashes import tree_hash
+
+DVC_FAILED = 255
+"""DVC's exit code for every error, another command at work in the project among them."""
 
 
 def shared_state(root: Path) -> Path:
@@ -32,23 +37,38 @@ def dvc_command(*words: str) -> list[str]:
 
 
 def dvc(root: Path, words: Sequence[str], doing: str) -> str:
-    """Runs DVC to its end and returns what it printed.
+    """Runs DVC to its end, after any other DVC command of the project, and returns what it printed.
 
     Raises:
-        GraftError: it failed; with its last line.
+        GraftError: it failed; with DVC's reason.
     """
-    done = subprocess.run(dvc_command(*words), cwd=root, env=own_python_first(), capture_output=True, text=True)
+    done = _run(root, words, capture_output=True)
     if done.returncode:
         raise GraftError(
             f"DVC failed while {doing}",
-            got=redacted((done.stderr.strip() or done.stdout.strip() or "no message").splitlines()[-1]),
+            got=dvc_error((done.stderr.strip() or done.stdout).splitlines()),
             todo=f"run `dvc {' '.join(words)} -v` in {root} to see more",
         )
     return done.stdout
 
 
+def _run(root: Path, words: Sequence[str], **how: Any) -> subprocess.CompletedProcess[str]:
+    """Runs DVC as soon as no other DVC command is at work in the project; again if one began at the same moment."""
+    wait_for_dvc(root, say)
+    command = dvc_command("--wait-for-lock", *words)
+    while True:
+        done = subprocess.run(command, cwd=root, env=own_python_first(), text=True, **how)
+        if done.returncode != DVC_FAILED or not wait_for_dvc(root, say):
+            return done
+
+
+def repro(root: Path, words: Sequence[str]) -> int:
+    """`dvc repro` for a person, who sees all that it prints; its exit code."""
+    return _run(root, ["repro", *words]).returncode
+
+
 def dvc_add(root: Path, path: str) -> None:
-    """`dvc add`; on a terminal with DVC's own progress, for it may copy for hours.
+    """`dvc add`; on a terminal with DVC's own progress, since it may copy for hours.
 
     Raises:
         GraftError: it failed.
@@ -57,8 +77,7 @@ def dvc_add(root: Path, path: str) -> None:
     if not sys.stderr.isatty():
         dvc(root, ["add", path], doing)
         return
-    done = subprocess.run(dvc_command("add", path), cwd=root, env=own_python_first(), stdout=subprocess.DEVNULL)
-    if done.returncode:
+    if _run(root, ["add", path], stdout=subprocess.DEVNULL).returncode:
         raise GraftError(f"DVC failed while {doing}", got="see above", todo=f"run `dvc add {path} -v` in {root}")
 
 
@@ -68,13 +87,11 @@ def repro_preprocess(root: Path) -> None:
     Raises:
         GraftError: it failed.
     """
-    words = dvc_command("--wait-for-lock", "repro", "--quiet", "preprocess")
-    done = subprocess.run(words, cwd=root, env=own_python_first(), stdout=sys.stderr.fileno())
-    if done.returncode:
+    if _run(root, ["repro", "--quiet", "preprocess"], stdout=sys.stderr.fileno()).returncode:
         raise GraftError(
             "`dvc repro preprocess`, which lists the images, failed",
             got="see above",
-            todo="mend what it names, then try again",
+            todo="fix what it names, then try again",
         )
 
 
@@ -241,7 +258,7 @@ def bring_back(root: Path, digest: str, what: str) -> dict[str, Path]:
         what: it is, for the message.
 
     Raises:
-        GraftError: the cache has not got it, and no remote gives it.
+        GraftError: neither the cache nor a remote has it.
     """
     try:
         return cached_files(root, digest)
@@ -258,7 +275,7 @@ def fetch_object(root: Path, digest: str, what: str) -> None:
 
     Raises:
         TransientError: the remote does not answer, or there is none.
-        GraftError: the remote has not got it.
+        GraftError: the remote does not have it.
     """
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
@@ -271,12 +288,12 @@ def fetch_object(root: Path, digest: str, what: str) -> None:
         reason = redacted((str(error).splitlines() or [type(error).__name__])[0])
         raise _not_there(digest, what, reason, TransientError) from error
     if failed:
-        raise _not_there(digest, what, "the remote has not got it")
+        raise _not_there(digest, what, "the remote does not have it")
 
 
 def _not_there(digest: str, what: str, reason: str, kind: type[GraftError] = GraftError) -> GraftError:
     return kind(
-        f"{what} are neither in DVC's cache nor to be had from a remote",
+        f"{what} are neither in DVC's cache nor available from a remote",
         got=f"{digest}: {reason}",
         todo="make the remote reachable (`dvc remote list`), or `dvc push` from where they are",
     )
@@ -302,7 +319,7 @@ def is_cached(root: Path, digest: str) -> bool:
 
 
 def cached_file(root: Path, digest: str) -> Path | None:
-    """Where DVC's cache has the content of this hash, of a file or of a folder's listing; None if it has not got it."""
+    """Where DVC's cache has the content of this hash, of a file or of a folder's listing; None if it is not there."""
     file = cache_folder(root) / "files" / "md5" / digest[:2] / digest[2:]
     return file if digest and file.is_file() else None
 

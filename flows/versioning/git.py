@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from tasks.addresses import redacted, without_secrets
 from tasks.common.core.errors import GraftError, TransientError
-
-from ..runtime.addresses import redacted, without_secrets
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from projects import Project, Rerun
 
+from flows.gate.champion import Champion
 from flows.gate.comparison import contest, why_incomparable
 from flows.gate.data_checks import data_checks
 from flows.registry.models import fetched_package, find_version
@@ -26,6 +27,10 @@ def project(rerun: Rerun, tmp_path: Path) -> Project:
     return rerun.copy(tmp_path / "project")
 
 
+def loaded(project: Project, package: Path) -> Champion:
+    return Champion.load(package, find_version(Tracker(project.root), "graft", "1"))
+
+
 @pytest.fixture
 def champion(project: Project, tmp_path: Path) -> Path:
     """A copy of the champion's package, to be changed."""
@@ -38,7 +43,7 @@ def champion(project: Project, tmp_path: Path) -> Path:
 
 def test_both_are_scored_on_the_same_images_by_what_they_served(project: Project, champion: Path) -> None:
     paths = Paths(project.root)
-    found = contest(paths, champion)
+    found = contest(paths, loaded(project, champion))
     seen = pd.read_parquet(paths.report / "predictions.parquet")
     assert len(found.target) == len(seen)
     assert [found.classes[code] for code in found.target] == list(seen["label"])
@@ -52,10 +57,10 @@ def test_both_are_scored_on_the_same_images_by_what_they_served(project: Project
 def test_the_champions_own_graph_gives_what_the_pack_has(project: Project, champion: Path) -> None:
     """Where the features are not the champion's, they are computed anew."""
     paths = Paths(project.root)
-    before = contest(paths, champion).champion
+    before = contest(paths, loaded(project, champion)).champion
     facts = read_json(champion / "package.json")
     write_json(champion / "package.json", {**facts, "fingerprint": "another"})
-    np.testing.assert_allclose(contest(paths, champion).champion, before, atol=1e-4)
+    np.testing.assert_allclose(contest(paths, loaded(project, champion)).champion, before, atol=1e-4)
 
 
 def test_images_that_the_champion_was_trained_on_are_left_out(project: Project, champion: Path) -> None:
@@ -64,11 +69,11 @@ def test_images_that_the_champion_was_trained_on_are_left_out(project: Project, 
     assert reference is not None
     ids = ids_of(list(pack.index["image_id"].iloc[pack.rows("test")]))
     replace(reference, seen_ids=np.union1d(reference.seen_ids, ids[:3])).save(champion)
-    found = contest(paths, champion)
+    found = contest(paths, loaded(project, champion))
     assert (found.left_out, len(found.target)) == (3, len(ids) - 3)
 
     replace(reference, seen_ids=np.union1d(reference.seen_ids, ids)).save(champion)
-    assert "every image of the test" in why_incomparable(champion, pack)
+    assert "every image of the test" in why_incomparable(loaded(project, champion), pack)
 
 
 def test_a_sample_that_the_weights_do_not_know_is_no_training(project: Project, champion: Path) -> None:
@@ -79,8 +84,8 @@ def test_a_sample_that_the_weights_do_not_know_is_no_training(project: Project, 
     ids = ids_of(list(pack.index["image_id"].iloc[pack.rows("test")]))
     lent = replace(reference, seen_ids=np.union1d(reference.seen_ids, ids), lent_ids=np.unique(ids))
     lent.save(champion)
-    assert contest(paths, champion).left_out == 0
-    assert contest(paths, champion).earlier_N.all()
+    assert contest(paths, loaded(project, champion)).left_out == 0
+    assert contest(paths, loaded(project, champion)).earlier_N.all()
 
 
 def test_a_class_that_came_later_is_one_of_which_the_champion_knows_nothing(project: Project, champion: Path) -> None:
@@ -98,13 +103,12 @@ def test_a_champion_of_another_kind_cannot_be_compared(
         (champion / "reference.json").unlink()
     else:
         write_json(champion / "package.json", {**read_json(champion / "package.json"), **change})
-    assert told in why_incomparable(champion, read_feature_set(Paths(project.root).features))
+    assert told in why_incomparable(loaded(project, champion), read_feature_set(Paths(project.root).features))
 
 
 def test_the_data_are_asked_for_leaks_labels_and_drift(project: Project, champion: Path) -> None:
     paths = Paths(project.root)
-    version = find_version(Tracker(project.root), "graft", "1")
-    checks = {each.name: each for each in data_checks(paths, champion, version)}
+    checks = {each.name: each for each in data_checks(paths, loaded(project, champion))}
     assert checks["leaks"].outcome == "passed"
     assert checks["labels of new images"].outcome == "not asked", "none has come since"
     assert set(checks) == {"leaks", "labels of new images", "drift"}
@@ -112,7 +116,7 @@ def test_the_data_are_asked_for_leaks_labels_and_drift(project: Project, champio
     leaked = pd.read_parquet(paths.audit / "leaked.parquet")
     test = pd.read_parquet(paths.report / "predictions.parquet")[["image_id", "path"]].assign(split="test")
     test.astype(leaked.dtypes.to_dict()).to_parquet(paths.audit / "leaked.parquet")
-    assert data_checks(paths, champion, version)[0].outcome == "failed"
+    assert data_checks(paths, loaded(project, champion))[0].outcome == "failed"
 
 
 def test_new_images_whose_labels_look_wrong_are_counted(project: Project, champion: Path) -> None:
@@ -127,6 +131,6 @@ def test_new_images_whose_labels_look_wrong_are_counted(project: Project, champi
     suspects = pd.read_parquet(paths.audit / "suspects.parquet")
     half = pd.DataFrame({"image_id": rows["image_id"].iloc[::2]})
     half.reindex(columns=suspects.columns).to_parquet(paths.audit / "suspects.parquet")
-    check = data_checks(paths, champion, None)[1]
+    check = data_checks(paths, loaded(project, champion))[1]
     assert check.outcome == "failed"
     assert f"{len(half):,} of {rows['image_id'].nunique():,}" in check.found

@@ -19,7 +19,8 @@ from projects import ROOT, Project, Rerun
 from flows.gate.checks import unopposed
 from flows.registry import integrity, ledger, promotion
 from flows.registry.models import aliases_of, fetched_model, fetched_package, find_version, key_of
-from flows.retrain.flow import Place, _decide
+from flows.retrain.decide import decide
+from flows.retrain.working_copy import WorkingCopy
 from flows.retrain.worktree import Workspace
 from flows.tracking.tracker import Tracker
 from flows.versioning import dvc
@@ -321,7 +322,7 @@ def test_a_promotion_that_is_tried_again_is_still_one(
     project: Project, tracker: Tracker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workspace = Workspace(project.root, project.root, project.root, "", "main", "")
-    place, verdict = Place(project.root, project.root, workspace), unopposed((), "it is better")
+    copy, verdict = WorkingCopy(project.root, project.root, workspace), unopposed((), "it is better")
     parent = project.json("runs/register.json")["parent_run_id"]
     reconcile, calls = ledger.reconcile, itertools.count()
 
@@ -332,10 +333,10 @@ def test_a_promotion_that_is_tried_again_is_still_one(
 
     monkeypatch.setattr(ledger, "reconcile", fails_once)
     with pytest.raises(TransientError):
-        _decide(place, verdict, parent, tracker, version(tracker))
+        decide(copy, verdict, parent, tracker, version(tracker))
     assert aliases(tracker)["champion"] == "2"
 
-    outcome, kept = _decide(place, verdict, parent, tracker, version(tracker))
+    outcome, kept = decide(copy, verdict, parent, tracker, version(tracker))
 
     assert (outcome.what, outcome.version, outcome.previous) == ("promoted", "2", "1")
     assert [entry.what for entry in kept] == ["first", "promoted"]

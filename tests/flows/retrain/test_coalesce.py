@@ -60,7 +60,7 @@ def test_of_the_runs_that_fell_due_one_runs_and_the_others_are_cancelled(
 
     assert sorted(run.state_name for run in ended) == ["Cancelled", "Cancelled", "Completed"]
     cancelled = [run for run in ended if run.state_name == "Cancelled"]
-    assert all("does for both" in run.state.message or "concurrency" in run.state.message for run in cancelled)
+    assert all("replaces this run" in run.state.message or "concurrency" in run.state.message for run in cancelled)
 
 
 def _unpaused() -> Any:

@@ -13,7 +13,7 @@ import pytest
 from projects import Project, ask, wait_for
 
 from tasks.common.core.paths import STAGES
-from tasks.pipeline import StageFailed, _essence, may_be_tried_again
+from tasks.pipeline import Output, StageFailed, may_be_tried_again
 
 
 def flow_run_of(project: Project, prefect_api: dict[str, str]) -> Any:
@@ -56,6 +56,10 @@ def test_graft_run_is_one_flow_run_with_a_task_a_stage(project: Project, prefect
     import json
 
     result = json.loads(done.stdout[done.stdout.index("{") :])
+    lines = [line.partition("Task run 'features' - ")[2] for line in done.stderr.splitlines() if "'features'" in line]
+    assert lines == ["unchanged: the earlier result is reused"], "one line for a stage"
+    assert "Finished in state" not in done.stderr
+    assert "Downloading" not in done.stderr
     assert [(stage["stage"], stage["ran"]) for stage in result["stages"]] == [
         (stage, stage not in ("preprocess", "features")) for stage in STAGES
     ]
@@ -63,7 +67,7 @@ def test_graft_run_is_one_flow_run_with_a_task_a_stage(project: Project, prefect
     assert flow_run.state_name == "Completed"
     tasks = ask(prefect_api, lambda client: client.read_task_runs())
     names = {task.name: task.state_name for task in tasks if task.flow_run_id == flow_run.id}
-    assert names == dict.fromkeys(("sync", "plan", *STAGES, "check", "gate", "promote"), "Completed")
+    assert names == dict.fromkeys(("sync", "plan", *STAGES, "champion", "check", "gate", "promote"), "Completed")
 
     parent = project.mlflow().get_run(result["parent_run_id"])
     assert parent.data.tags["prefect.flow_run_id"] == str(flow_run.id)
@@ -95,6 +99,18 @@ def test_a_failed_stage_fails_the_run_with_the_stages_own_words(project: Project
     assert flow_run_of(project, prefect_api).state_name == "Failed"
 
 
+def test_a_run_waits_for_another_dvc_command(project: Project, prefect_api: dict[str, str]) -> None:
+    project.set("head", l2_max=0.5)
+    other = project.start_repro("head")
+    wait_for(lambda: stage_processes(project))
+
+    done = project.graft("run", **prefect_api)
+
+    assert other.wait(60) == 0
+    assert f"waiting for `dvc repro head` (process {other.pid}), at most 60 minutes" in done.stderr
+    assert "blocked" not in done.stderr
+
+
 def test_the_time_limit_kills_all_processes_of_the_stage(project: Project, prefect_api: dict[str, str]) -> None:
     project.set("head", l2_max=0.5)
     project.set("retrain", time_limit_minutes=0.01)
@@ -108,9 +124,9 @@ def test_the_time_limit_kills_all_processes_of_the_stage(project: Project, prefe
 
 def test_the_time_limit_ends_a_source_that_does_not_answer(project: Project, prefect_api: dict[str, str]) -> None:
     os.mkfifo(project.root / "silent")
-    silent = "from pathlib import Path\nfrom flows import cli, retrain\n"
-    silent += "retrain.bring_new = lambda *_: Path('silent').read_text()\n"  # as a disk of a server that is away
-    silent += "cli.main()\n"
+    silent = "from pathlib import Path\nfrom flows.cli import main\nfrom flows.retrain import steps\n"
+    silent += "steps.bring_new = lambda *_: Path('silent').read_text()\n"  # as a disk of a server that is away
+    silent += "main.main()\n"
     project.set("retrain", time_limit_minutes=0.2)
     project.git("commit", "--quiet", "--all", "--message", "a short limit")
 
@@ -143,7 +159,7 @@ def test_only_input_and_output_is_tried_again() -> None:
     from prefect.states import Failed
 
     def failed(kind: str) -> Any:
-        return Failed(data=StageFailed("head", kind, "it broke", "mend it"))
+        return Failed(data=StageFailed("head", kind, "it broke", "fix it"))
 
     assert may_be_tried_again(None, None, failed("io"))  # type: ignore[arg-type]
     assert not may_be_tried_again(None, None, failed("user"))  # type: ignore[arg-type]
@@ -152,9 +168,10 @@ def test_only_input_and_output_is_tried_again() -> None:
 
 
 def test_a_stages_error_ends_where_its_own_lines_end() -> None:
-    lines = ["loading", "error: it is wrong", "  do:      mend it", "", "a thread said goodbye", "ERROR: failed"]
+    output = Output("head")
+    output.lines = ["loading", "error: it is wrong", "  do:      fix it", "", "a thread said goodbye", "ERROR: failed"]
 
-    assert _essence(lines) == "it is wrong\n    do:      mend it"
+    assert output.error() == "it is wrong\n    do:      fix it"
 
 
 @pytest.fixture(scope="module")

@@ -28,10 +28,10 @@ from projects import Project, ask, copy_prefect_database, free_port, wait_for
 
 from flows.retrain.zombies import (
     BEAT,
-    DIED,
+    CRASHED,
     HEARTBEAT,
     PROCESS,
-    WAITS,
+    UNCLAIMED,
     ensure_watch,
     heartbeat_settings,
     last_crash,
@@ -136,16 +136,18 @@ def ended(server: dict[str, str], run_id: UUID) -> Any:
 
 def watches(server: dict[str, str], name: str) -> list[Any]:
     """Of the two automations, that for silent runs."""
-    return list(ask(server, lambda client: client.read_automations_by_name(f"{name}: {DIED}")))
+    return list(ask(server, lambda client: client.read_automations_by_name(f"{name}: {CRASHED}")))
 
 
 def test_a_silent_run_ends_as_crashed_and_one_that_lives_goes_on(
     tmp_path: Path, server: dict[str, str], request: pytest.FixtureRequest
 ) -> None:
-    told, address = listener(request)
+    notices, address = listener(request)
     block = CustomWebhookNotificationBlock(name="listener", url=address, json_data={"text": "{{subject}}: {{body}}"})
     block.save("listener", overwrite=True)
-    ensure_watch("silent runs", BEAT + 10, tell=["custom-webhook/listener", "custom-webhook/none", address, "env:NONE"])
+    ensure_watch(
+        "silent runs", BEAT + 10, recipients=["custom-webhook/listener", "custom-webhook/none", address, "env:NONE"]
+    )
     (watch,) = watches(server, "silent runs")
     request.addfinalizer(lambda: ask(server, lambda client: client.delete_automation(watch.id)))
     with serving(tmp_path / "dying", "dying", server) as dying, serving(tmp_path / "living", "living", server) as lives:
@@ -156,9 +158,9 @@ def test_a_silent_run_ends_as_crashed_and_one_that_lives_goes_on(
         crashed = wait_for(lambda: ended(server, dying.run_id), seconds=3 * BEAT)
 
         assert crashed.state_name == "Crashed"
-        assert "no sign of life for 40 seconds" in crashed.state.message
-        (notice,) = wait_for(lambda: told)
-        assert f"{crashed.name} has died: no sign of life for 40 seconds" in notice
+        assert "no heartbeat for 40 seconds" in crashed.state.message
+        (notice,) = wait_for(lambda: notices)
+        assert f"{crashed.name} crashed: no heartbeat for 40 seconds" in notice
         assert str(crashed.id) in notice
         assert last_crash(dying.deployment_id) == f"{crashed.name}: {crashed.state.message}"
         assert read(server, lives.run_id).state_name == "Running", "its second heartbeat has come"
@@ -207,7 +209,7 @@ def test_after_a_power_cut_the_dead_run_is_ended_and_lets_others_start(
             os.killpg(int(pid), signal.SIGKILL)
 
         with prefect_server(own.root, port):
-            assert "no sign of life" in wait_for(lambda: ended(here, served.run_id)).state.message
+            assert "no heartbeat" in wait_for(lambda: ended(here, served.run_id)).state.message
             assert started(here, served) == "Pending", "what the dead run held is free"
 
 
@@ -266,7 +268,7 @@ def test_runs_whose_process_is_gone_are_ended_and_others_are_left_alone(server: 
     dead = processes.key(psutil.Process(gone.pid))
     gone.kill()
     gone.wait()
-    deployment, other = register("burying"), register("another")
+    deployment, other = register("crashing"), register("another")
     keys = {
         "dead": dead,
         "alive": processes.key(processes.me()),
@@ -276,12 +278,12 @@ def test_runs_whose_process_is_gone_are_ended_and_others_are_left_alone(server: 
     runs = {name: running(server, deployment, key) for name, key in keys.items()}
     foreign = running(server, other, dead)
 
-    buried = mark_crashed_runs(deployment)
+    marked = mark_crashed_runs(deployment)
 
-    assert buried == [read(server, runs["dead"]).name]
+    assert marked == [read(server, runs["dead"]).name]
     ended_run = read(server, runs["dead"])
     assert ended_run.state_name == "Crashed"
-    assert f"its process {gone.pid} is gone" in ended_run.state.message
+    assert f"its process {gone.pid} has ended" in ended_run.state.message
     left = [read(server, run).state_name for run in (runs["alive"], runs["elsewhere"], runs["unsigned"], foreign)]
     assert left == ["Running"] * 4
     assert mark_crashed_runs(deployment) == []
@@ -296,7 +298,7 @@ def test_a_run_that_its_worker_never_started_does_not_stay_pending(
 ) -> None:
     """Its worker is killed between taking it and starting it; it holds the deployment's only place."""
     ensure_watch("lost workers", unstarted=10)
-    (watch,) = ask(server, lambda client: client.read_automations_by_name(f"lost workers: {WAITS}"))
+    (watch,) = ask(server, lambda client: client.read_automations_by_name(f"lost workers: {UNCLAIMED}"))
     request.addfinalizer(lambda: ask(server, lambda client: client.delete_automation(watch.id)))
     deployment = register("lost")
 

@@ -11,6 +11,7 @@ import pytest
 
 from flows.runtime import processes
 from tasks.common.core.errors import GraftError
+from tasks.environment import command_words
 
 
 def test_a_process_is_found_by_number_and_age_only() -> None:
@@ -49,7 +50,7 @@ def test_the_holder_is_the_flow_when_there_is_one(monkeypatch: pytest.MonkeyPatc
 
 def test_an_interpreter_in_front_of_a_command_is_left_out() -> None:
     child = subprocess.Popen([sys.executable, "-m", "http.server", "--help"], stdout=subprocess.PIPE)
-    words = processes.command_words(psutil.Process(child.pid))
+    words = command_words(psutil.Process(child.pid))
     child.communicate()
 
     assert words[:1] in (["http.server"], [])

@@ -6,9 +6,9 @@ import os
 
 import pytest
 import yaml
-from projects import Project, draw
+from projects import Project, draw, wait_for
 
-from flows.versioning.dvc import raw_hash, raw_hashes, raw_listing, stage_files
+from flows.versioning.dvc import dvc, raw_hash, raw_hashes, raw_listing, stage_files
 from flows.versioning.git import GitState, git, git_state
 from flows.versioning.hashes import tree_hash
 from tasks.common.core.errors import DataError, GraftError
@@ -48,6 +48,26 @@ def test_a_file_replaced_behind_dvcs_back_is_noticed_even_with_its_old_size_and_
 
     with pytest.raises(DataError, match=r"1 changed: red/000\.png"):
         raw_hashes(project.root)
+
+
+def test_graft_repro_waits_for_another_repro(project: Project) -> None:
+    project.set("head", l2_max=0.5)
+    other = project.start_repro("head")
+    record = project.root / ".dvc" / "tmp" / "rwlock"
+    wait_for(lambda: f'"pid": {other.pid}' in record.read_text(encoding="utf-8"))
+
+    done = project.graft("repro", "head")
+
+    assert other.wait(60) == 0
+    assert f"waiting for `dvc repro head` (process {other.pid})" in done.stderr
+    assert "Stage 'head' didn't change, skipping" in done.stdout
+
+
+def test_a_failed_dvc_command_gives_dvcs_reason(project: Project) -> None:
+    with pytest.raises(GraftError, match=r"got:     [^\n]*nowhere") as failed:
+        dvc(project.root, ["pull", "nowhere"], "a test")
+
+    assert "Having any troubles" not in str(failed.value)
 
 
 def test_files_that_dvc_ignores_are_no_change(project: Project) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flows.runtime.addresses import host_of, redacted, without_secrets
+from tasks.addresses import host_of, redacted, without_secrets
 
 
 @pytest.mark.parametrize(

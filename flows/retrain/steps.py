@@ -1,0 +1,151 @@
+"""The steps of the flow `retrain` besides the stages, in the order in which data move; each is a Prefect task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from prefect import Task, get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
+
+from tasks.common.core.errors import may_pass
+from tasks.pipeline import StageFailed, run_dvc
+
+from ..gate.champion import Champion
+from ..gate.checks import Check, Verdict, incomparable, judge, unopposed
+from ..registry import ledger
+from ..registry.models import CHAMPION, aliases_of, fetched_package, find_version
+from ..runtime.params import model_name
+from ..status.pending import Changes, pending, pending_here
+from ..tracking.tracker import Tracker, server_may_recover
+from ..versioning.dvc import dvc, dvc_remote, fetch_object, is_cached, raw_hash
+from . import notify as recipients
+from .decide import decide
+from .new_images import bring_new
+from .outcome import Outcome, commit_message, describe_version
+from .publish import publish
+from .working_copy import WorkingCopy
+from .worktree import committed_params, prepare
+
+
+def _may_pass(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
+    failure = state.result(raise_on_failure=False)
+    kind = failure.kind if isinstance(failure, StageFailed) else ""
+    return kind == "io" or may_pass(failure) or (isinstance(failure, Exception) and server_may_recover(failure))
+
+
+def _step(name: str) -> Callable[[Callable[..., Any]], Any]:
+    """A task of the flow, which is tried again after a failure that may be temporary."""
+    return task(
+        name=name, task_run_name=name, cache_policy=NO_CACHE, persist_result=False, retry_condition_fn=_may_pass
+    )
+
+
+@_step("sync")
+def sync(project: str, unattended: bool, time_limit_minutes: float) -> WorkingCopy:
+    """Gets the current data and code. In the checkout DVC looks at the images; unattended, the worktree is brought to
+    the newest commit, and new images come from `retrain.source`."""
+    root = Path(project)
+    if not unattended:
+        if (root / "data" / "raw.dvc").is_file():
+            run_dvc(["repro", "data/raw.dvc"], root, time_limit_minutes, {}, "sync")
+        return WorkingCopy(root, root)
+    workspace = prepare(root, committed_params(root))
+    copy = WorkingCopy(root, workspace.root, workspace)
+    get_run_logger().info("%s", bring_new(workspace, copy.params()[0]))
+    digest = raw_hash(copy.root)
+    if digest and dvc_remote(copy.root) and not is_cached(copy.root, digest):
+        fetch_object(copy.root, digest, "the list of the images")  # by which the plan says which are new
+    return copy
+
+
+@_step("plan")
+def plan(copy: WorkingCopy) -> Changes:
+    """What would run, and why."""
+    changes = pending_here(copy.root) if copy.workspace is None else pending(copy.root)
+    get_run_logger().info("%s", "no stage has changed" if changes.empty else changes.sentence)
+    return changes
+
+
+@_step("fetch")
+def fetch(copy: WorkingCopy) -> None:
+    """Brings the images, and weights that are under DVC, into the worktree."""
+    files = [str(file.relative_to(copy.root)) for file in sorted((copy.root / "data").rglob("*.dvc"))]
+    if files:
+        verb = "pull" if dvc_remote(copy.root) else "checkout"
+        dvc(copy.root, [verb, "--quiet", "--force", *files], "bringing the images into the worktree")
+
+
+@_step("champion")
+def fetch_champion(copy: WorkingCopy, kept: ExitStack) -> Champion | None:
+    """The champion's package, verified; None if there is no champion, or if it is this run's own package.
+
+    Args:
+        kept: what removes the package when the run needs it no longer.
+    """
+    tracker, name = Tracker(copy.root), model_name(copy.root)
+    if aliases_of(tracker, name).get(CHAMPION, copy.registered().version) == copy.registered().version:
+        return None
+    version = find_version(tracker, name, CHAMPION)
+    return Champion.load(kept.enter_context(fetched_package(tracker, version)), version)
+
+
+@_step("check")
+def check(copy: WorkingCopy, champion: Champion | None) -> tuple[Check, ...]:
+    """What the features say about the new images."""
+    from ..gate.data_checks import data_checks
+
+    return data_checks(copy.paths, champion)
+
+
+@_step("gate")
+def gate(copy: WorkingCopy, champion: Champion | None, data: tuple[Check, ...]) -> Verdict:
+    """Compares champion and challenger on the current test images."""
+    from tasks.common.data.feature_set import read_feature_set
+
+    from ..gate.comparison import contest, why_incomparable
+
+    if champion is None:
+        return unopposed(data, "there is nothing to compare it with")
+    why = why_incomparable(champion, read_feature_set(copy.paths.features))
+    if why:
+        return incomparable(data, why)
+    return judge(contest(copy.paths, champion), data, copy.params()[1])
+
+
+@_step("promote")
+def promote(copy: WorkingCopy, verdict: Verdict, parent: str, still_ours: Callable[[], None]) -> Outcome:
+    """Makes the challenger the champion, leaves it waiting or refuses it, and writes that into the ledger."""
+    tracker, registered = Tracker(copy.root), copy.registered()
+    version = find_version(tracker, registered.name, registered.version)
+    with ledger.locked(tracker, version.name):
+        still_ours()
+        outcome, kept = decide(copy, verdict, parent, tracker, version)
+    if kept:
+        tracker.client.log_artifact(parent, str(copy.root / ledger.FILE))
+    describe_version(tracker, version, outcome)
+    get_run_logger().info("%s", outcome.sentence())
+    return outcome
+
+
+@_step("push")
+def push(copy: WorkingCopy, changes: Changes, outcome: Outcome, parent: str, still_ours: Callable[[], None]) -> str:
+    """Pushes the data, then the commit, whose hash the MLflow run and the version get as a tag."""
+    assert copy.workspace is not None
+    commit = publish(copy.workspace, commit_message(changes, outcome), still_ours)
+    tracker = Tracker(copy.root)
+    tracker.client.set_tag(parent, "git.result", commit)
+    if copy.made_by()[0] == parent:
+        tracker.client.set_model_version_tag(outcome.model, outcome.version, "git.result", commit)
+    get_run_logger().info("pushed as %s", commit[:12])
+    return commit
+
+
+@_step("notify")
+def notify(places: list[str], notice: recipients.Notice) -> None:
+    """Sends the notice; a recipient that cannot be reached fails nothing."""
+    for problem in recipients.notify(places, notice):
+        get_run_logger().error("%s", problem)

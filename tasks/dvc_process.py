@@ -1,0 +1,127 @@
+"""What Graft asks of DVC's processes: which command is at work in a project, and why one has failed."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from itertools import chain, takewhile
+from pathlib import Path
+
+import psutil
+
+from .addresses import redacted
+from .common.core.errors import GraftError
+from .environment import command_words
+
+PATIENCE = 3600.0
+"""Seconds for which a DVC command waits for another one of the same project."""
+
+LOOK_EVERY = 0.2
+"""Seconds between two looks at a process that is waited for."""
+
+SLACK = 2.0
+"""Seconds by which a file's time may lag behind a process's."""
+
+NO_REASON = ("Having any troubles?", "Is your cache up to date?", "<https://")
+"""Starts of the lines that DVC prints after an error, whatever the error is."""
+
+
+def dvc_error(lines: Iterable[str]) -> str:
+    """Why DVC has failed: its ERROR line with what belongs to it, or else its last line; without secrets."""
+    told = [line.rstrip() for line in lines if not line.startswith(NO_REASON)]
+    for place, line in enumerate(told):
+        if line.startswith("ERROR: "):
+            rest = takewhile(lambda more: more and not more.startswith(("ERROR: ", "WARNING: ")), told[place + 1 :])
+            return redacted("\n  ".join([line.removeprefix("ERROR: "), *map(str.strip, rest)])[:2000])
+    return redacted(next((line for line in reversed(told) if line.strip()), "no message"))
+
+
+def wait_for_dvc(root: Path, tell: Callable[[str], object], patience: float = PATIENCE) -> bool:
+    """Waits until no other DVC command is at work in a project; whether there was one.
+
+    `dvc --wait-for-lock` waits for a command that holds the whole project, not for one that runs a stage. A
+    command that started this process is not waited for.
+
+    Args:
+        tell: gets a line for each command that is waited for.
+
+    Raises:
+        GraftError: the other command takes longer than `patience` seconds.
+    """
+    deadline, waited = time.monotonic() + patience, False
+    while (other := _other(root)) is not None:
+        waited, name = True, f"`{' '.join(command_words(other)) or 'dvc'}` (process {other.pid})"
+        tell(f"waiting for {name}, at most {patience / 60:.0f} minutes")
+        while _runs(other):
+            if time.monotonic() > deadline:
+                raise GraftError(
+                    "another DVC command is still at work in this project",
+                    got=f"{name}, after {patience / 60:.0f} minutes",
+                    todo="wait until it ends, or end it, then try again",
+                )
+            time.sleep(LOOK_EVERY)
+    return waited
+
+
+def _runs(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    return False
+
+
+def _other(root: Path) -> psutil.Process | None:
+    """A process that runs a DVC command in the project, other than this one and those above it."""
+    own = {process.pid for process in (psutil.Process(), *psutil.Process().parents())}
+    for pid in [*_users(root / ".dvc" / "tmp" / "rwlock"), *_holder(root / ".dvc" / "tmp" / "lock")]:
+        with suppress(psutil.NoSuchProcess):
+            process = psutil.Process(pid)
+            if pid not in own and _runs(process):
+                return process
+    return None
+
+
+def _holder(lock: Path) -> list[int]:
+    """The process that holds DVC's lock of the whole project. Its number stays in the file, so the lock is tried."""
+    with suppress(OSError, ValueError), lock.open(encoding="ascii") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return [int(file.read().split()[0])]
+    return []
+
+
+def _users(rwlock: Path) -> list[int]:
+    """The processes that use files of the project, by DVC's own record.
+
+    DVC takes the entry of a killed command for one at work if its number now belongs to another process. That process
+    began after the entry was written; such entries are removed.
+    """
+    try:
+        kept, written = json.loads(rwlock.read_text(encoding="utf-8")), rwlock.stat().st_mtime
+    except (OSError, ValueError):  # there is none, or DVC is writing it
+        return []
+    pids = {entry["pid"] for entry in [*kept["write"].values(), *chain(*kept["read"].values())]}
+    stale = {pid for pid in pids if _began(pid) > written + SLACK}
+    if stale:
+        _remove_entries(rwlock, stale)
+    return sorted(pids - stale)
+
+
+def _began(pid: int) -> float:
+    """In seconds since 1970; 0 if there is no such process."""
+    with suppress(psutil.NoSuchProcess):
+        return float(psutil.Process(pid).create_time())
+    return 0.0
+
+
+def _remove_entries(rwlock: Path, pids: set[int]) -> None:
+    """As DVC changes the file: while holding the lock beside it, or not at all."""
+    with suppress(OSError, ValueError), rwlock.with_name("rwlock.lock").open("a") as guard:
+        fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        kept = json.loads(rwlock.read_text(encoding="utf-8"))
+        write = {path: entry for path, entry in kept["write"].items() if entry["pid"] not in pids}
+        read = {path: [one for one in entries if one["pid"] not in pids] for path, entries in kept["read"].items()}
+        rwlock.write_text(json.dumps({"write": write, "read": read}), encoding="utf-8")
