@@ -103,7 +103,7 @@ def _users(rwlock: Path) -> list[int]:
         kept, written = json.loads(rwlock.read_text(encoding="utf-8")), rwlock.stat().st_mtime
     except (OSError, ValueError):  # there is none, or DVC is writing it
         return []
-    pids = {entry["pid"] for entry in [*kept["write"].values(), *chain(*kept["read"].values())]}
+    pids = {entry["pid"] for entry in [*kept.get("write", {}).values(), *chain(*kept.get("read", {}).values())]}
     stale = {pid for pid in pids if _began(pid) > written + SLACK}
     if stale:
         _remove_entries(rwlock, stale)
@@ -122,6 +122,8 @@ def _remove_entries(rwlock: Path, pids: set[int]) -> None:
     with suppress(OSError, ValueError), rwlock.with_name("rwlock.lock").open("a") as guard:
         fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
         kept = json.loads(rwlock.read_text(encoding="utf-8"))
-        write = {path: entry for path, entry in kept["write"].items() if entry["pid"] not in pids}
-        read = {path: [one for one in entries if one["pid"] not in pids] for path, entries in kept["read"].items()}
+        write = {path: entry for path, entry in kept.get("write", {}).items() if entry["pid"] not in pids}
+        read = {
+            path: [one for one in entries if one["pid"] not in pids] for path, entries in kept.get("read", {}).items()
+        }
         rwlock.write_text(json.dumps({"write": write, "read": read}), encoding="utf-8")

@@ -1,8 +1,8 @@
-"""Five nights of unattended retraining, with everything real: a Prefect server and worker, an MLflow server, remotes of
-git's and DVC's, and colleagues who push images. `make drill`; some minutes.
+"""Five nights of unattended retraining with real parts: a Prefect server and worker, an MLflow server, git and DVC
+remotes, and colleagues who push images. `make drill`; takes some minutes.
 
-After every night the champion must be valid and predict, the checkout be untouched, the remotes whole, the ledger
-complete, and no process left behind. A table of the nights is printed; the exit code is 1 if anything was not so.
+After every night the champion must be valid and predict, the checkout unchanged, the remotes and the ledger complete,
+and no process left behind. Prints a table of the nights; the exit code is 1 if a check failed.
 
     python tests/drill.py [--folder FOLDER] [--images 1500] [--source CLASSES] [--backbone NAME] [--one] [--keep]
 """
@@ -38,7 +38,7 @@ from tasks.head.params import HeadParams
 ROOT = Path(__file__).resolve().parent.parent
 
 QUIET = {"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
-"""Of MLflow's clients: a server that is down is to be noticed before the night is over."""
+"""Settings of MLflow's clients, which must notice soon that a server is down."""
 
 PARAMS: dict[str, dict[str, Any]] = {
     "preprocess": {"val_fraction": 0.15, "test_fraction": 0.15},
@@ -53,12 +53,12 @@ PARAMS: dict[str, dict[str, Any]] = {
 POOL = "graft"
 
 SMALL = 100
-"""Images of a project of which a run takes next to nothing but what every run takes."""
+"""Images of a project so small that its runs take little more than the fixed costs."""
 
 
 @dataclass
 class Night:
-    """What a night was to bring, and what it brought."""
+    """A night and its result."""
 
     name: str
     state: str = ""
@@ -70,7 +70,7 @@ class Night:
 
 @dataclass
 class Town:
-    """All that is there: the project, its remotes, its servers."""
+    """The project, its remotes and its servers."""
 
     base: Path
     project: Project
@@ -92,8 +92,8 @@ class Town:
 
 
 def found(base: Path, images: int, source: Path | None, prefect: dict[str, str], hook: Hook) -> Town:
-    """A project under git and DVC, pushed to remotes, with so many images; others are still to come. They are of
-    clothes, or from `source`, which has a folder for each class."""
+    """A project under git and DVC, pushed to remotes, with so many images; more come later. They show clothes, or come
+    from `source`, which has one folder per class."""
     base.mkdir(parents=True)
     project = make_project(base / "project", **PARAMS)
     if source is None:
@@ -113,7 +113,7 @@ def found(base: Path, images: int, source: Path | None, prefect: dict[str, str],
 
 
 def push_images(town: Town, count: int, *, wrong: bool = False) -> None:
-    """A colleague pushes images that are still to come, of each class as many; if `wrong`, as the next class."""
+    """A colleague pushes new images, equally many per class; if `wrong`, labelled as the next class."""
     clone = Project(town.base / "colleague")
     if not clone.root.exists():
         subprocess.run(["git", "clone", "--quiet", str(town.base / "remote.git"), str(clone.root)], check=True)
@@ -132,7 +132,7 @@ def push_images(town: Town, count: int, *, wrong: bool = False) -> None:
 
 
 def start_mlflow(town: Town) -> None:
-    """On the project's own database, at the port that all know."""
+    """On the project's own database, at the known port."""
     town.mlflow = contextlib.ExitStack()
     store = f"sqlite:///{town.base}/mlflow.db"
     address = town.mlflow.enter_context(mlflow_server(town.base, store, town.mlflow_port))
@@ -172,14 +172,14 @@ def deploy(town: Town) -> Any:
 def night(
     town: Town, deployment: Any, name: str, meanwhile: Callable[[Any], None] | None = None, expected: str = "Completed"
 ) -> Night:
-    """One run, and all that must be so after it."""
+    """One run, and the checks after it."""
     this = Night(name)
     town.nights.append(this)
     before = checkout(town)
-    told = len(town.hook.got)
+    before_it = len(town.hook.got)
     ended, this.seconds = run_once(town, deployment, meanwhile)
     this.state = ended.state_name
-    this.outcome = outcome_of(town, ended, told)
+    this.outcome = outcome_of(town, ended, before_it)
     require(this, ended.state_name == expected, f"the run ended {ended.state_name}: {ended.state.message}")
     for what, so in after(town, before):
         require(this, so, what)
@@ -189,7 +189,7 @@ def night(
 
 
 def run_once(town: Town, deployment: Any, meanwhile: Callable[[Any], None] | None = None) -> tuple[Any, float]:
-    """A run of the deployment that has ended, and the seconds that it took."""
+    """A finished run of the deployment, and how many seconds it took."""
     began = time.time()
     run = ask(town.prefect, lambda client: client.create_flow_run_from_deployment(deployment.id))
     if meanwhile is not None:
@@ -200,9 +200,9 @@ def run_once(town: Town, deployment: Any, meanwhile: Callable[[Any], None] | Non
 
 
 def startup(town: Town) -> tuple[float, float]:
-    """Seconds of the first run and of the next night of a small project: what a run takes whatever the images are.
+    """Seconds of the first run and of the next night of a small project: the fixed costs of a run.
 
-    They are processes and their imports, servers, DVC, git and pictures.
+    These are processes and their imports, servers, DVC, git and plots.
     """
     start_mlflow(town)
     deployment = deploy(town)
@@ -232,9 +232,9 @@ def final(town: Town, run_id: Any) -> Any:
     return run if run.state is not None and run.state.is_final() else None
 
 
-def outcome_of(town: Town, run: Any, told: int) -> str:
-    """What people were told, or else what the run says."""
-    notices = [notice["title"].partition(": ")[2] or notice["title"] for notice in town.hook.got[told:]]
+def outcome_of(town: Town, run: Any, first: int) -> str:
+    """The notification, or else the message of the run."""
+    notices = [notice["title"].partition(": ")[2] or notice["title"] for notice in town.hook.got[first:]]
     return "; ".join(notices) or str(run.state.message or "")
 
 
@@ -243,7 +243,7 @@ def checkout(town: Town) -> tuple[str, str]:
 
 
 def after(town: Town, before: tuple[str, str]) -> Iterator[tuple[str, Any]]:
-    """What must be so, and whether it is."""
+    """The checks, and whether they hold."""
     wait_for(lambda: not strangers(town), seconds=60) if strangers(town) else None
     yield f"processes are left: {strangers(town)}", not strangers(town)
     yield "the checkout was touched", checkout(town) == before
@@ -252,11 +252,11 @@ def after(town: Town, before: tuple[str, str]) -> Iterator[tuple[str, Any]]:
     yield from remotes(town)
     yield from ledger(town)
     running = ask(town.prefect, lambda client: client.read_flow_runs())
-    yield "a run is Running for ever", all(run.state_name != "Running" for run in running)
+    yield "a run stays Running", all(run.state_name != "Running" for run in running)
 
 
 def strangers(town: Town) -> list[str]:
-    """Processes that work in the project's folders, but servers and the worker."""
+    """Processes in the project's folders, other than servers and the worker."""
     found = []
     known = ("mlflow server", "uvicorn", "gunicorn", "prefect server", "prefect worker", "drill.py")
     for process in psutil.process_iter(["cmdline", "cwd", "pid"]):
@@ -276,7 +276,7 @@ print(len(model.predict(pd.DataFrame({"image": [Path(name).read_bytes() for name
 
 
 def served(town: Town) -> bool:
-    """Whether a stranger to Graft gets answers from the champion."""
+    """Whether a program without Graft gets predictions from the champion."""
     file = next(iter(town.images.values()))[0]
     done = subprocess.run(
         [sys.executable, "-c", PREDICT, str(file)], cwd="/", env=town.project.environment(**town.environment),
@@ -286,7 +286,7 @@ def served(town: Town) -> bool:
 
 
 def remotes(town: Town) -> Iterator[tuple[str, Any]]:
-    """A stranger's clone gets all data of the newest commit, and finds nothing to run."""
+    """A fresh clone gets all data of the newest commit, and has nothing to run."""
     clone = Project(town.base / "stranger")
     shutil.rmtree(clone.root, ignore_errors=True)
     subprocess.run(["git", "clone", "--quiet", str(town.base / "remote.git"), str(clone.root)], check=True)
@@ -302,7 +302,7 @@ def remotes(town: Town) -> Iterator[tuple[str, Any]]:
 
 
 def ledger(town: Town) -> Iterator[tuple[str, Any]]:
-    """Every version has a decision; the pushed file has what MLflow has, as far as a run ended."""
+    """Every version has a decision; the pushed file has the entries that MLflow has, if the run ended."""
     kept = json.loads(town.project.graft("ledger", "--json", **town.environment).stdout)
     client = mlflow_client(town)
     versions = {str(one.version) for one in client.search_model_versions("name = 'graft'")}
@@ -410,11 +410,11 @@ def night_of_outage(town: Town, deployment: Any, outage: Callable[[Any], None]) 
         wait_for(lambda: final(town, run.id), seconds=600)
         start_mlflow(town)
 
-    night(town, deployment, "4  MLflow's server goes down in the middle", fails, "Failed")
+    night(town, deployment, "4  the MLflow server goes down during the run", fails, "Failed")
 
 
 def undo_last_push(town: Town) -> None:
-    """Somebody takes the bad batch out again."""
+    """A colleague removes the bad batch."""
     clone = Project(town.base / "colleague")
     clone.git("pull", "--quiet", "--rebase")
     clone.dvc("pull", "--quiet", "data/raw.dvc")
@@ -427,7 +427,7 @@ def undo_last_push(town: Town) -> None:
 
 
 def traced(town: Town) -> list[str]:
-    """The first champion, after all nights: where it comes from, and made anew."""
+    """Traces and rebuilds the first champion, after all nights."""
     wrong = []
     trace = town.project.graft("trace", "graft/1", **town.environment, check=False)
     print(trace.stdout[-3000:], trace.stderr[-1000:])
@@ -441,7 +441,7 @@ def traced(town: Town) -> list[str]:
 
 
 def table(nights: list[Night]) -> str:
-    rows = [["night", "state", "seconds", "champion", "what was said"]]
+    rows = [["night", "state", "seconds", "champion", "message"]]
     rows += [[one.name, one.state, f"{one.seconds:.1f}", one.champion, one.outcome[:110]] for one in nights]
     widths = [max(len(row[k]) for row in rows) for k in range(4)]
     return "\n".join("  ".join([*(row[k].ljust(widths[k]) for k in range(4)), row[4]]) for row in rows)
@@ -449,11 +449,11 @@ def table(nights: list[Night]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, help="is made anew, and stays")
+    parser.add_argument("--folder", type=Path, help="a folder to work in, which is kept; its content is deleted first")
     parser.add_argument("--images", type=int, default=1500, help="in the first run; 460 more come later")
     parser.add_argument("--source", type=Path, help="a folder of so many images, by classes, instead of clothes")
-    parser.add_argument("--backbone", help="another than EfficientNet-Lite0; its weights are drawn at random")
-    parser.add_argument("--one", action="store_true", help="one night only, and what share of the first run it took")
+    parser.add_argument("--backbone", help="another one than EfficientNet-Lite0, with random weights")
+    parser.add_argument("--one", action="store_true", help="one night only, and its share of the time of the first run")
     parser.add_argument("--keep", action="store_true", help="leave the servers up until a key is pressed")
     options = parser.parse_args()
     base = options.folder or Path(tempfile.mkdtemp(prefix="graft-drill-"))
@@ -483,7 +483,7 @@ def main() -> int:
                 leave(each)
     if not options.folder:
         shutil.rmtree(base, ignore_errors=True)
-    print("\nnot as it should be:\n  " + "\n  ".join(wrong) if wrong else "\nall as it should be")
+    print("\nfailed checks:\n  " + "\n  ".join(wrong) if wrong else "\nall checks passed")
     return bool(wrong)
 
 

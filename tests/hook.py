@@ -11,7 +11,7 @@ from typing import Any
 
 
 class Hook(HTTPServer):
-    """Keeps what it is told; answers with the codes that it is given, then with 200."""
+    """Keeps what is posted to it; answers with the given codes, then with 200."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Receiver)
@@ -32,7 +32,7 @@ class _Receiver(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
-        """Nothing is said."""
+        """No log."""
 
 
 @contextmanager

@@ -1,200 +1,36 @@
-"""Images into a project: the sample, or the user's own; copied, checked as a whole first, and put under DVC."""
+"""Imports images into a project: the sample, or your own. They are checked first, then copied and put under DVC."""
 
 from __future__ import annotations
 
 import os
 import shutil
-import stat
 import zipfile
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Literal
 
-import pandas as pd
 from filelock import FileLock, Timeout
 
 from tasks.common.core.errors import DataError, GraftError
 from tasks.common.core.files import md5, whole_file, whole_folder
 from tasks.common.core.paths import Paths
 from tasks.common.core.progress import progress, say
-from tasks.common.data.manifest import names_in
 from tasks.common.data.task import Task
-from tasks.preprocess.labels import refuse_folders
-from tasks.preprocess.scan import SPLIT_NAMES, TABLE, given_splits, hidden, list_files, read_table
-from tasks.preprocess.walk import copy_regular, refuse_what_was_missed, walk
+from tasks.dvc_process import wait_for_dvc
+from tasks.preprocess.scan import TABLE, hidden, list_files
+from tasks.preprocess.walk import copy_regular
 
 from ..runtime.params import load_params
 from ..tracking.create_store import store_made_meanwhile
 from ..versioning import dvc
+from .plan import Plan, joined, plan_import
 
 How = Literal["new", "replace", "add"]
-"""What to do with images that are in the project already: refuse, replace them, or add to them."""
+"""What to do with images that are already in the project: refuse, replace them, or add to them."""
 
 PATIENCE = 600.0
 """Seconds for which an import waits for another one of the same project."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What an import will do.
-
-    Attributes:
-        form: `classes`, `splits` or `table`.
-        files: the place below data/raw -> the file to take, by a path without links.
-        source: the folder that `files` are below.
-        table: the rows of labels.csv, for the form `table`.
-        hidden: files left out because systems leave them about.
-        repeated: links left out because the file or folder is taken under another name.
-        task: what the labels are.
-    """
-
-    form: str
-    files: dict[str, Path]
-    source: Path
-    table: pd.DataFrame | None = None
-    hidden: int = 0
-    repeated: int = 0
-    task: Task = "classification"
-
-    def summary(self) -> dict[str, object]:
-        left_out = {"hidden_left_out": self.hidden, "repeated_links_left_out": self.repeated}
-        return {"form": self.form, "files": len(self.files), **self._labels(), **left_out}
-
-    def _labels(self) -> dict[str, object]:
-        if self.task == "regression":
-            numbers = [] if self.table is None else self.table["label"].astype(float)
-            return {"least": min(numbers, default=None), "most": max(numbers, default=None)}
-        if self.table is None:
-            place = 1 if self.form == "splits" else 0
-            names = [PurePosixPath(name).parts[place] for name in self.files]
-        else:
-            labels = self.table["label"]
-            names = list(labels) if self.task == "classification" else labels.map(names_in).explode().dropna()
-        return {"classes": dict(sorted(Counter(names).items()))}
-
-
-def plan_import(source: Path, task: Task = "classification", *, outside: bool = False, joining: bool = False) -> Plan:
-    """Looks at `source` and decides what it is, where labels are what `task` says.
-
-    Args:
-        outside: also take files that links, or a table's rows, name outside the folder.
-        joining: the images join others, so they need not have a split to train on and one to test on.
-
-    Raises:
-        DataError: it does not exist, is none of the forms that Graft takes, or holds what cannot be taken; nothing has
-            been touched then.
-    """
-    if not source.exists():
-        raise DataError(
-            f"{source} does not exist", allowed="a folder of images, or a CSV or Parquet table", todo="correct the path"
-        )
-    if source.is_file():
-        return _plan_table(source, task, outside, joining)
-    listing = walk(source, outside=outside)
-    files = [file for file in listing.files if not hidden(file)]
-    if TABLE in files:
-        return _plan_table(source / TABLE, task, outside, joining)
-    refuse_what_was_missed(source, listing)
-    tops = {PurePosixPath(file).parts[0] for file in files if "/" in file}
-    if not tops:
-        raise DataError(
-            f"{source} has no folders of images",
-            got=f"{len(files)} files and no folder" if files else "an empty folder",
-            allowed="a folder a class; train/, val/, test/ with a folder a class; or a table of path and label",
-            todo="sort the images into a folder a class, or write a table",
-        )
-    refuse_folders(source, task)
-    split = {top for top in tops if top.lower() in SPLIT_NAMES}
-    if split and split != tops:
-        raise DataError(
-            f"{source} mixes split folders with others",
-            got=", ".join(sorted(tops)[:8]),
-            allowed="only train/, val/, test/, or only folders of classes",
-            todo="move the other folders away, or rename the class that is called like a split",
-        )
-    if split:
-        _refuse_flat_splits(source, files)
-    if split and not joining:
-        _check_split_folders(source, tops)
-    return Plan(
-        "splits" if split else "classes",
-        {file: listing.files[file] for file in files if "/" in file},
-        source,
-        hidden=len(listing.files) - len(files),
-        repeated=len(listing.repeated),
-    )
-
-
-def _check_split_folders(source: Path, tops: set[str]) -> None:
-    given_splits(pd.DataFrame({"split": [SPLIT_NAMES[top.lower()] for top in sorted(tops)]}))
-    if len(tops) == 1:
-        raise DataError(
-            f"{source} has only one split folder",
-            got=next(iter(tops)),
-            allowed="train/ with val/, test/ or both; or folders of classes",
-            todo=f"import {source / next(iter(tops))} itself: Graft then makes the splits",
-        )
-
-
-def _refuse_flat_splits(source: Path, files: list[str]) -> None:
-    flat = [file for file in files if file.count("/") == 1]
-    if flat:
-        raise DataError(
-            f"{source}: images lie in a split folder without a class",
-            got=flat[0],
-            allowed="SPLIT/CLASS/IMAGE",
-            todo="put them into a folder a class",
-        )
-
-
-def _plan_table(file: Path, task: Task, outside: bool, joining: bool) -> Plan:
-    if file.suffix.lower() not in (".csv", ".parquet"):
-        raise DataError(
-            f"{file} is neither a folder nor a table", got=file.suffix or "no suffix", allowed=".csv or .parquet"
-        )
-    table = read_table(file, task)
-    if not joining:
-        given_splits(table)  # refuses splits that leave nothing to train or to test on
-    places: list[str] = []
-    files: dict[str, Path] = {}
-    for row, name in enumerate(table["path"], 1):
-        image, place = _image_of_row(file, row, name, outside), _inside(name)
-        if files.setdefault(place, image) != image:
-            raise DataError(
-                f"{file}: two rows would get the same place", got=f"{name} as {place}", todo="rename one of the files"
-            )
-        places.append(place)
-    return Plan("table", files, file.parent, table.assign(path=places), task=task)
-
-
-def _image_of_row(table: Path, row: int, name: str, outside: bool) -> Path:
-    """The file itself, without links on its path; rows count from 1, without the header."""
-    folder, image = Path(os.path.realpath(table.parent)), Path(os.path.realpath(table.parent / name))
-    if not outside and not image.is_relative_to(folder):
-        raise DataError(
-            f"{table} names a file outside its folder",
-            got=f"row {row}: {name}" + ("" if image == folder / name else f", which is {image}"),
-            allowed=f"files below {folder}",
-            todo="correct the row, or `--allow-outside` if you trust the table",
-        )
-    if not image.exists():
-        raise DataError(
-            f"{table} names a file that is not there",
-            got=f"row {row}: {name}",
-            todo="correct the row; paths start at the table's folder",
-        )
-    if not stat.S_ISREG(image.stat().st_mode):
-        raise DataError(f"{table} names what is not a regular file", got=f"row {row}: {name}", todo="correct the row")
-    return image
-
-
-def _inside(name: str) -> str:
-    """A place below data/raw for a path of a table, which may be absolute or lead upwards."""
-    parts = [part for part in PurePosixPath(Path(name).as_posix()).parts if part not in ("/", "..", ".")]
-    return "images/" + "/".join(part.replace(":", "") for part in parts)
 
 
 def import_images(
@@ -209,14 +45,14 @@ def import_images(
     """Brings `source` into data/raw and puts it under DVC; `source` itself is only read.
 
     Args:
-        how: what to do if data/raw holds images already.
+        how: what to do if data/raw already holds images.
         link: hard links instead of copies, for sources on the same disk.
         force: with `replace`, also delete what DVC does not track.
         outside: also take files that links, or a table's rows, name outside the folder.
 
     Raises:
-        DataError: nothing that Graft can take, or images are there already; data/raw is as before.
-        GraftError: it could not be written, or another import does not end; data/raw is as before.
+        DataError: the source cannot be imported, or data/raw already holds images; data/raw is unchanged.
+        GraftError: data/raw could not be written, or another import does not end; data/raw is unchanged.
     """
     source = source.resolve()
     paths = Paths(root)
@@ -231,10 +67,10 @@ def import_images(
 
 @contextmanager
 def _one_at_a_time(paths: Paths) -> Iterator[None]:
-    """One import a project.
+    """Lets one import at a time work on a project.
 
     Raises:
-        GraftError: another one works for longer than `PATIENCE`.
+        GraftError: another import takes longer than `PATIENCE`.
     """
     paths.state.mkdir(parents=True, exist_ok=True)
     lock = FileLock(paths.state / "import.lock")
@@ -257,7 +93,7 @@ def _one_at_a_time(paths: Paths) -> Iterator[None]:
 
 
 def _refuse_links_that_dvc_would_lock(root: Path, source: Path) -> None:
-    """With a cache of links, DVC makes every file that it takes over read-only: here, the user's own."""
+    """If its cache uses links, DVC makes every file that it tracks read-only: here, the user's own files."""
     kinds = dvc.cache_types(root)
     if {"hardlink", "symlink"} & set(kinds):
         raise DataError(
@@ -269,11 +105,11 @@ def _refuse_links_that_dvc_would_lock(root: Path, source: Path) -> None:
 
 
 def import_sample(root: Path, how: How = "new", *, force: bool = False) -> dict[str, object]:
-    """The 2,000 images of sample/fashion-mnist-2000.zip."""
+    """Imports the 2,000 images of sample/fashion-mnist-2000.zip."""
     paths = Paths(root)
     archive = root / "sample" / "fashion-mnist-2000.zip"
     if not archive.is_file():
-        raise DataError(f"{archive} does not exist", todo="run this in a clone of Graft, or import images of your own")
+        raise DataError(f"{archive} does not exist", todo="run this in a clone of Graft, or import your own images")
     folder = paths.tmp / "sample"
     shutil.rmtree(folder, ignore_errors=True)
     with zipfile.ZipFile(archive) as file:
@@ -286,25 +122,26 @@ def import_sample(root: Path, how: How = "new", *, force: bool = False) -> dict[
 
 
 def _task(paths: Paths) -> Task:
-    """What params.yaml says that labels are."""
+    """The kind of labels, from params.yaml."""
     return load_params(paths.params).head.task
 
 
 def _bring(plan: Plan, paths: Paths, how: How, link: bool, force: bool) -> dict[str, object]:
     _refuse_nothing(plan)
+    wait_for_dvc(paths.root, say)  # a stage may be reading the images
     _refuse_a_link(paths.raw)
     _put_back(paths.raw)
     there = _holds_images(paths.raw)
     if there and how == "new":
         raise DataError(
-            f"{paths.raw} holds images already",
+            f"{paths.raw} already holds images",
             got=f"{sum(not hidden(file) for file in list_files(paths.raw)):,} files",
-            todo="`--add` adds to them, `--replace` puts the new ones in their place",
+            todo="`--add` adds to them, `--replace` replaces them",
         )
     if there and how == "replace" and not force:
         _refuse_to_lose(paths)
     if there and how == "add":
-        plan = _added(plan, paths.raw)
+        plan = joined(plan, paths.raw)
     try:
         with _as_before_on_failure(paths.raw) as aside:
             with whole_folder(paths.raw) as folder:
@@ -316,9 +153,9 @@ def _bring(plan: Plan, paths: Paths, how: How, link: bool, force: bool) -> dict[
             dvc.dvc_add(paths.root, "data/raw")
     except OSError as error:
         raise GraftError(
-            f"the images could not be copied to {paths.raw}, which is as before",
+            f"the images could not be copied to {paths.raw}, which is unchanged",
             got=f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""),
-            todo="make room or set the permissions that are missing, then import again",
+            todo="free some space or set the missing permissions, then import again",
         ) from error
     return {**plan.summary(), "dvc": dvc.raw_hash(paths.root)}
 
@@ -337,11 +174,11 @@ def _refuse_nothing(plan: Plan) -> None:
 
 
 def _refuse_a_link(raw: Path) -> None:
-    """DVC follows no links on the way to what it tracks, and to replace the link would leave the images behind."""
+    """DVC does not follow links to data that it tracks, and replacing the link would leave the images behind."""
     real = Path(os.path.realpath(raw))
     if real != Path(os.path.realpath(raw.parent.parent)) / "data" / "raw":
         raise DataError(
-            f"{raw} is a link, or lies in one",
+            f"{raw} is a link, or is inside one",
             got=f"it leads to {real}",
             allowed="a folder of the project itself",
             todo="remove the link and import again; to keep the images on another disk, set `dvc cache dir` to a "
@@ -350,7 +187,7 @@ def _refuse_a_link(raw: Path) -> None:
 
 
 def _keep(raw: Path, folder: Path) -> None:
-    """The images that are there already, into the new folder."""
+    """Puts the images that are already there into the new folder."""
     for name in list_files(raw):
         place = folder / name
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -370,7 +207,7 @@ def _fill(folder: Path, plan: Plan, link: bool) -> None:
 
 
 def _refuse_to_lose(paths: Paths) -> None:
-    """Every file that would go must be one that DVC can bring back."""
+    """Every file that would be deleted must be one that DVC can restore."""
     kept = dvc.raw_listing(paths.root)
     files = [file for file in list_files(paths.raw) if not hidden(file)]
     lost = [file for file in files if kept.get(file) != md5(paths.raw / file)]
@@ -387,7 +224,7 @@ def _aside(raw: Path) -> Path:
 
 
 def _put_back(raw: Path) -> None:
-    """The earlier images, if an import was killed before the new ones were there; if they were, no more than they."""
+    """Restores the earlier images if an import was killed before the new ones were in place; else deletes them."""
     if _aside(raw).exists() and not raw.exists():
         _aside(raw).replace(raw)
     shutil.rmtree(_aside(raw), ignore_errors=True)
@@ -395,14 +232,14 @@ def _put_back(raw: Path) -> None:
 
 @contextmanager
 def _as_before_on_failure(raw: Path) -> Iterator[Path]:
-    """Where to set the earlier images aside: they come back if the block fails, and if there were none, none remain."""
+    """Yields a place for the earlier images. If the block fails they are restored; if there were none, none remain."""
     aside, before = _aside(raw), raw.stat().st_ino if raw.exists() else None
     try:
         yield aside
     except BaseException:
-        if raw.exists() and raw.stat().st_ino != before:  # never what was not set aside
+        if raw.exists() and raw.stat().st_ino != before:  # never images that were not set aside
             failed = raw.with_name(f".{raw.name}.failed.part")
-            shutil.rmtree(failed, ignore_errors=True)  # of an import that was killed while it cleared up
+            shutil.rmtree(failed, ignore_errors=True)  # of an import that was killed during its clean-up
             raw.replace(failed)
             shutil.rmtree(failed, ignore_errors=True)
         if aside.exists():
@@ -411,28 +248,8 @@ def _as_before_on_failure(raw: Path) -> Iterator[Path]:
     shutil.rmtree(aside, ignore_errors=True)
 
 
-def _added(plan: Plan, raw: Path) -> Plan:
-    """The plan for images that join others of the same form."""
-    now = plan_import(raw, plan.task, outside=True)  # DVC's own links lead to its cache
-    if now.form != plan.form:
-        raise DataError(
-            "the new images come in another form than those in data/raw",
-            got=plan.form,
-            allowed=now.form,
-            todo="bring them into the same form, or use `--replace`",
-        )
-    for name, file in plan.files.items():
-        old = raw / name
-        if old.is_file() and old.read_bytes() != file.read_bytes():
-            raise DataError("another image of this name is there already", got=name, todo="rename the new one")
-    if plan.table is None or now.table is None:
-        return plan
-    table = pd.concat([now.table.assign(path=[name.removeprefix("images/") for name in now.table["path"]]), plan.table])
-    return replace(plan, table=table.drop_duplicates("path", keep="last"))
-
-
 def _same_file(old: Path, new: Path) -> None:
-    """The project's own image under its new folder: a hard link costs neither time nor space."""
+    """Puts the project's own image into the new folder: a hard link costs neither time nor space."""
     try:
         os.link(old, new)
     except OSError:

@@ -1,5 +1,5 @@
-"""New images from a folder into which people and machines drop files: taken over when they are whole, moved nowhere,
-never deleted. What cannot be taken over waits, by name, and holds up nothing else."""
+"""Imports new images from a folder into which people and machines drop files. A file is imported when it is complete,
+and is neither moved nor deleted. Files that cannot be imported are named, and do not block the others."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ from ..versioning.dvc import dvc, dvc_remote, fetch_object, is_cached, raw_hash,
 from .importing import import_images
 
 UNDER_WAY = (".part", ".partial", ".tmp", ".temp", ".crdownload", ".download", ".filepart", ".swp")
-"""Endings of files that a copy or a download has not finished."""
+"""Suffixes of files whose copy or download is not finished."""
 
 NAMED = 5
-"""How many files that wait are named in a sentence."""
+"""How many waiting files a message names."""
 
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-"""What is wrong with the project's disk rather than with one file."""
+"""Errors of the project's disk rather than of one file."""
 
 
 @dataclass(frozen=True)
 class Taken:
-    """What became of the inbox.
+    """The result of looking into the inbox.
 
     Attributes:
-        new: files that were taken over.
-        known: files whose bytes the project has already.
+        new: number of files that were imported.
+        known: number of files that are already in the project, under any name.
         waiting: file -> why it is left for a later run.
     """
 
@@ -51,15 +51,15 @@ class Taken:
     waiting: dict[str, str]
 
     def words(self) -> str:
-        said = f"inbox: {self.new:,} new files taken over, {self.known:,} known already, {len(self.waiting):,} not yet"
+        counts = f"inbox: {self.new:,} new files imported, {self.known:,} known already, {len(self.waiting):,} waiting"
         named = [f"{name} ({why})" for name, why in list(self.waiting.items())[:NAMED]]
         if len(self.waiting) > NAMED:
             named.append(f"and {len(self.waiting) - NAMED:,} more")
-        return f"{said}: {'; '.join(named)}" if named else said
+        return f"{counts}: {'; '.join(named)}" if named else counts
 
 
 def take_over(inbox: Path, root: Path, settle_seconds: float) -> Taken:
-    """Copies what is new and whole into data/raw and puts it under DVC.
+    """Copies new, complete files into data/raw and puts them under DVC.
 
     Raises:
         DataError: the inbox is not a folder.
@@ -69,8 +69,8 @@ def take_over(inbox: Path, root: Path, settle_seconds: float) -> Taken:
         raise DataError(
             "params.yaml: retrain.inbox is not a folder",
             got=inbox,
-            allowed="a folder, laid out as for `graft import`",
-            todo="make it, or mount what it is on",
+            allowed="a folder with a layout that `graft import` accepts",
+            todo="create it, or mount its disk",
         )
     inbox = Path(os.path.realpath(inbox))
     listing, raw = walk(inbox), _known_images(root)
@@ -98,7 +98,7 @@ def _known_images(root: Path) -> dict[str, str]:
     """Path below data/raw -> md5."""
     digest = raw_hash(root)
     if digest and dvc_remote(root) and not is_cached(root, digest):
-        fetch_object(root, digest, "the images that are known")
+        fetch_object(root, digest, "the known images")
     return raw_listing(root)
 
 
@@ -107,10 +107,10 @@ def _in_a_line(error: GraftError) -> str:
 
 
 def _misplaced(files: list[str], table: pd.DataFrame | None, raw: list[str]) -> Iterator[tuple[str, str]]:
-    """What does not fit the layout of data/raw, or, where that is empty, of the inbox."""
+    """Files that do not fit the layout of data/raw, or of the inbox if data/raw is empty."""
     layout = _layout(raw)
     if table is not None and layout not in ("", "table"):
-        yield from ((name, f"the inbox has {TABLE}, but data/raw has a folder a class") for name in files)
+        yield from ((name, f"the inbox has {TABLE}, but data/raw has one folder per class") for name in files)
     elif table is not None:
         rows = set(table["path"])
         yield from ((name, f"{TABLE} has no row for it") for name in files if name not in rows)
@@ -120,14 +120,14 @@ def _misplaced(files: list[str], table: pd.DataFrame | None, raw: list[str]) -> 
         for name in files:
             parts = PurePosixPath(name).parts
             if len(parts) < 3 or parts[0].lower() not in SPLIT_NAMES:
-                yield name, "it does not lie in train/, val/ or test/ with a folder a class"
+                yield name, "it is not in train/, val/ or test/ with one folder per class"
     else:
         for name in files:
             top, slash, _ = name.partition("/")
             if not slash:
-                yield name, "it does not lie in a folder of a class"
+                yield name, "it is not in a folder of a class"
             elif top.lower() in SPLIT_NAMES:
-                yield name, f"{top}/ is a split's name, among folders of classes"
+                yield name, f"{top}/ is the name of a split, among folders of classes"
 
 
 def _layout(names: list[str]) -> str:
@@ -146,16 +146,16 @@ def _unsettled(listing: Listing, settle_seconds: float) -> Iterator[tuple[str, s
         try:
             age = now - file.stat().st_mtime
         except OSError as error:
-            yield name, f"it cannot be looked at: {error.strerror}"
+            yield name, f"it cannot be examined: {error.strerror}"
             continue
         if name.lower().endswith(UNDER_WAY) or name.endswith("~"):
-            yield name, "by its name, it is still being written"
+            yield name, "its name says that it is still being written"
         elif age < settle_seconds:
             yield name, f"changed {max(age, 0):.0f} s ago, less than `retrain.settle_seconds`"
 
 
 def _digests(inbox: Path, listing: Listing, names: list[str], memory: Path, waiting: dict[str, str]) -> dict[str, str]:
-    """md5 of each file that can be read; the others wait. What has the size and time of the last look is not read
+    """md5 of each readable file; the others wait. A file with the same size and time as at the last look is not read
     again."""
     kept = _kept(memory)
     stamps = {name: stamp for name in names if (stamp := _stamp(listing.files[name]))}
@@ -175,15 +175,15 @@ def _digests(inbox: Path, listing: Listing, names: list[str], memory: Path, wait
 
 
 def _kept(memory: Path) -> dict[str, list[str]]:
-    """File -> [stamp, md5], of the files that were in the inbox at the last look."""
+    """File -> [stamp, md5], for the files that were in the inbox at the last look."""
     try:
         return dict(read_json(memory))
-    except (OSError, ValueError, TypeError):  # none yet, or cut short
+    except (OSError, ValueError, TypeError):  # none yet, or truncated
         return {}
 
 
 def _stamp(file: Path) -> str:
-    """Empty if the file is no longer there."""
+    """Size and time of the file; empty if it no longer exists."""
     try:
         seen = file.stat()
     except OSError:
@@ -192,7 +192,7 @@ def _stamp(file: Path) -> str:
 
 
 def _md5(file: Path, inbox: Path) -> tuple[str, str]:
-    """Why it cannot be read, or its md5."""
+    """Why the file cannot be read (empty if it can), and its md5."""
     try:
         with open_regular(file, inbox) as opened:
             return "", hashlib.file_digest(opened, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
@@ -200,8 +200,8 @@ def _md5(file: Path, inbox: Path) -> tuple[str, str]:
         return error.strerror or str(error), ""
 
 
-def _cut_short(fault: str) -> bool:
-    """What has other faults is taken over: the stage preprocess names and rejects it."""
+def _incomplete(fault: str) -> bool:
+    """Files with other faults are imported: the stage `preprocess` names and rejects them."""
     return fault == "empty file" or fault.startswith("damaged")
 
 
@@ -213,8 +213,8 @@ def _bring(
     table: pd.DataFrame | None,
     waiting: dict[str, str],
 ) -> int:
-    """How many were brought; through a folder of its own, so that `graft import` sees only what is new, under names
-    that are free."""
+    """Imports the new files and returns how many. They go through a folder of their own, so that `graft import` sees
+    only new files, under free names."""
     staged = Paths(root).tmp / "inbox"
     shutil.rmtree(staged, ignore_errors=True)
     try:
@@ -230,7 +230,7 @@ def _bring(
 
 
 def _import_staged(staged: Path, root: Path, whole: dict[str, str], table: pd.DataFrame | None) -> str:
-    """Why `graft import` refuses the images, or nothing."""
+    """Why `graft import` refuses the images; empty if it does not."""
     _fetch_images(root)
     _rename(staged, root, whole, table)
     raw = Paths(root).raw
@@ -242,10 +242,10 @@ def _import_staged(staged: Path, root: Path, whole: dict[str, str], table: pd.Da
 
 
 def _stage(file: Path, inbox: Path, place: Path, digest: str) -> str:
-    """Copies a file, and looks at the copy, which nobody changes meanwhile; why it has to wait, or nothing.
+    """Copies a file and checks the copy, which nothing else changes. Returns why the file has to wait, or nothing.
 
     Raises:
-        GraftError: the disk takes no copy.
+        GraftError: the copy cannot be written.
     """
     place.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -256,23 +256,23 @@ def _stage(file: Path, inbox: Path, place: Path, digest: str) -> str:
     except OSError as error:
         if error.errno in DISK:
             raise GraftError(
-                "the images of the inbox could not be copied", got=error.strerror, todo="make room on the disk"
+                "the images of the inbox could not be copied", got=error.strerror, todo="free some space on the disk"
             ) from error
         return f"it cannot be read: {error.strerror}"
-    if not _cut_short(fault) and md5(place) == digest:
+    if not _incomplete(fault) and md5(place) == digest:
         return ""
     place.unlink()
-    return f"not whole: {fault}" if _cut_short(fault) else "it changed while it was read"
+    return f"incomplete: {fault}" if _incomplete(fault) else "it changed while it was being read"
 
 
 def _fetch_images(root: Path) -> None:
     if (root / "data" / "raw.dvc").is_file():
         verb = "pull" if dvc_remote(root) else "checkout"
-        dvc(root, [verb, "--quiet", "data/raw.dvc"], "bringing the images back to which new ones are added")
+        dvc(root, [verb, "--quiet", "data/raw.dvc"], "restoring the images that new ones are added to")
 
 
 def _rename(staged: Path, root: Path, whole: dict[str, str], table: pd.DataFrame | None) -> None:
-    """Names that are free in data/raw, and the rows of the new files under these."""
+    """Gives the files names that are free in data/raw, and writes the table with their rows."""
     place_of = _free_place(Paths(root).raw, "images/" if table is not None else "")
     places = {name: place_of(name, digest) for name, digest in whole.items()}
     for name, place in places.items():
@@ -283,7 +283,7 @@ def _rename(staged: Path, root: Path, whole: dict[str, str], table: pd.DataFrame
 
 
 def _free_place(raw: Path, prefix: str) -> Callable[[str, str], str]:
-    """The name itself; with some digits of its hash where data/raw has another file of this name."""
+    """The name itself, or with digits of its hash if data/raw has another file of this name."""
 
     def place(name: str, digest: str) -> str:
         path = PurePosixPath(name)
@@ -294,7 +294,7 @@ def _free_place(raw: Path, prefix: str) -> Callable[[str, str], str]:
 
 
 def _rows(inbox: Path, listing: Listing) -> pd.DataFrame | None:
-    """The inbox's table as it is, its paths in their shortest form; None if there is none.
+    """The inbox's table, with normalised paths; None if there is none.
 
     Raises:
         DataError: it cannot be read, or has no column `path`.
@@ -308,5 +308,5 @@ def _rows(inbox: Path, listing: Listing) -> pd.DataFrame | None:
         raise DataError("it cannot be read as a table", got=str(error), allowed="CSV") from error
     if "path" not in table:
         got = ", ".join(map(str, table.columns))
-        raise DataError("it lacks the column path", got=got, todo="rename or add the column")
+        raise DataError("it has no column `path`", got=got, todo="rename or add the column")
     return table.assign(path=table["path"].map(os.path.normpath))

@@ -102,6 +102,12 @@ def test_the_entry_of_a_killed_command_whose_number_another_process_got_is_remov
     assert json.loads(file.read_text(encoding="utf-8")) == {"write": {}, "read": {"/code": []}}
 
 
+def test_the_record_of_a_command_that_has_ended_is_empty(root: Path) -> None:
+    (root / ".dvc" / "tmp" / "rwlock").write_text("{}", encoding="utf-8")
+
+    assert not wait_for_dvc(root, lambda _: None)
+
+
 @pytest.mark.parametrize(
     ("output", "reason"),
     [

@@ -1,4 +1,4 @@
-"""The inbox: what is whole is taken over, nothing is moved or deleted, and nothing is taken twice."""
+"""The inbox: complete files are imported once; none is moved or deleted."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_what_is_being_written_is_left_for_later(root: Path, inbox: Path, name: 
 
     assert taken.new == 2
     assert why in taken.waiting[name]
-    assert f"1 not yet: {name} (" in taken.words()
+    assert f"1 waiting: {name} (" in taken.words()
     assert len(raw_listing(root)) == 14
 
 
@@ -85,7 +85,7 @@ def test_an_image_that_was_cut_short_waits_until_it_is_whole(root: Path, inbox: 
     whole = file.read_bytes()
     file.write_bytes(whole[: len(whole) // 2])
     age(file)
-    assert take_over(inbox, root, 60.0).waiting["red/100.png"].startswith("not whole")
+    assert take_over(inbox, root, 60.0).waiting["red/100.png"].startswith("incomplete")
     file.write_bytes(whole)
     age(file)
     assert take_over(inbox, root, 60.0).new == 1
@@ -161,7 +161,7 @@ def test_what_fits_no_class_waits_and_the_rest_is_taken_over(root: Path, inbox: 
         "loose.png": "it does not lie in a folder of a class",
         "train/red/1.png": "train/ is a split's name, among folders of classes",
     }
-    assert "2 not yet: loose.png (it does not lie in a folder of a class); train/red/1.png (" in taken.words()
+    assert "2 waiting: loose.png (it is not in a folder of a class); train/red/1.png (" in taken.words()
 
 
 def test_only_files_that_fit_nothing_change_nothing(root: Path, tmp_path: Path) -> None:
@@ -259,7 +259,7 @@ def test_a_table_in_the_inbox_of_a_project_of_folders_waits(root: Path, inbox: P
     age(inbox / "labels.csv")
     taken = take_over(inbox, root, 60.0)
     assert (taken.new, list(taken.waiting)) == (0, ["red/100.png", "red/101.png"])
-    assert "data/raw has a folder a class" in taken.words()
+    assert "data/raw has one folder per class" in taken.words()
 
 
 def test_a_full_disk_is_not_a_files_fault(root: Path, inbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:

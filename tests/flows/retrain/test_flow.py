@@ -82,7 +82,7 @@ def test_graft_run_is_one_flow_run_with_a_task_a_stage(project: Project, prefect
     assert result["parent_run_id"] in mine["summary"]
     assert all(stage in mine["stages"] for stage in STAGES)
     assert "gain" in mine["gate"]
-    assert result["outcome"]["what"] in ("waits", "refused"), "a person's run leaves promoting to the person"
+    assert result["outcome"]["what"] in ("waits", "refused"), "an attended run leaves promoting to the user"
     assert str(project.mlflow().get_model_version_by_alias("graft", "champion").version) == "1"
 
 
@@ -150,7 +150,7 @@ def test_no_stage_outlives_a_flow_that_is_ended(
     flow.communicate(timeout=60)
 
     wait_for(lambda: not stage_processes(project), seconds=30)
-    wait_for(lambda: not any(psutil.pid_exists(pid) for pid in at_work), seconds=30)  # DVC takes the dead for alive
+    wait_for(lambda: not any(psutil.pid_exists(pid) for pid in at_work), seconds=30)  # or DVC waits for them
     assert project.repro("preprocess") == ["preprocess"], "what was cut off is done by the next run"
     assert {run.info.status for run in project.runs() if run.info.run_name.startswith("retrain")} == {"KILLED"}
 

@@ -38,7 +38,7 @@ def clones(tmp_path: Path) -> tuple[Path, Path]:
     return found[0], found[1]
 
 
-def test_of_two_clones_one_works_and_the_other_is_told_who_does(clones: tuple[Path, Path]) -> None:
+def test_of_two_clones_one_works_and_the_other_names_it(clones: tuple[Path, Path]) -> None:
     with alone(clones[0], "origin", "http://page"):
         with pytest.raises(Busy) as busy, alone(clones[1], "origin"):
             raise AssertionError("both work")
@@ -88,10 +88,10 @@ def test_a_holder_that_was_killed_on_this_machine_loses_it_at_once(clones: tuple
 
 
 def elsewhere(clone: Path, beat: datetime) -> None:
-    """Has a process of another machine hold the lock, or give a sign of life; its clock is its own."""
-    told = json.dumps(asdict(Holder("elsewhere:7:boot/1", "then", beat.isoformat(timespec="seconds"), "")))
+    """Has a process of another machine hold the lock, or send a heartbeat; it has a clock of its own."""
+    content = json.dumps(asdict(Holder("elsewhere:7:boot/1", "then", beat.isoformat(timespec="seconds"), "")))
     tree = git(clone, "hash-object", "-t", "tree", "-w", "--stdin", doing="a test")
-    token = git(clone, "commit-tree", tree, "-m", told, doing="a test")
+    token = git(clone, "commit-tree", tree, "-m", content, doing="a test")
     git(clone, "push", "--quiet", "--force", "origin", f"{token}:{lock.REF}", doing="a test")
 
 

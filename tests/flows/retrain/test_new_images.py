@@ -49,7 +49,7 @@ def test_an_inbox_may_lie_in_the_project(tmp_path: Path) -> None:
     draw_classes(project.root / "inbox", each=2)
     workspace = workspace_of(project)
     said = bring_new(workspace, RetrainParams(source="inbox", inbox="inbox", settle_seconds=0))
-    assert said == "inbox: 6 new files taken over, 0 known already, 0 not yet"
+    assert said == "inbox: 6 new files imported, 0 known already, 0 waiting"
     assert len(listing_of(workspace.root, raw_hash(workspace.root)) or {}) == 6
 
 

@@ -19,7 +19,7 @@ def hook() -> Iterator[Hook]:
         yield one
 
 
-def test_a_webhook_gets_words_for_people_and_facts_for_machines(hook: Hook) -> None:
+def test_a_webhook_gets_text_for_readers_and_facts_for_programs(hook: Hook) -> None:
     assert notify([hook.address], NOTICE) == []
     (got,) = hook.got
     assert got["text"] == "version 3 was refused\n\nbecause it is worse\n\nthe run: http://run"
@@ -72,7 +72,7 @@ def test_a_webhook_that_refuses_is_not_asked_again(hook: Hook, waited: list[floa
         "nonsense://host/secret",
     ],
 )
-def test_no_part_of_an_address_that_may_be_secret_is_told(
+def test_no_part_of_an_address_that_may_be_secret_is_reported(
     address: str, waited: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("A_WEBHOOK", address)

@@ -20,7 +20,7 @@ def test_a_deployment_is_served_with_its_schedule_and_runs_all_stages_for_new_im
     project.dvc("add", "data/raw")
     project.git("add", "--all")
     made_repository(project, tmp_path)
-    (project.root / "note.txt").write_text("a person is at work here", encoding="utf-8")
+    (project.root / "note.txt").write_text("a user is at work here", encoding="utf-8")
     before = project.git("status", "--porcelain"), project.git("rev-parse", "HEAD"), project.lock()
     words = ["serve", "--cron", "0 2 * * *", "--timezone", "Europe/Berlin", "--name", "nightly"]
     served = subprocess.Popen(
@@ -114,11 +114,11 @@ def test_a_project_that_is_not_under_git_is_refused(project: Project) -> None:
 
 
 def test_what_is_no_schedule_is_refused(project: Project) -> None:
-    for words, told in (
+    for words, named in (
         (["--cron", "every night"], "every night"),
         (["--cron", "0 2 * * *", "--timezone", "Mars/Base"], "Mars/Base"),
     ):
         done = project.graft("serve", *words, check=False)
         assert done.returncode == 2
-        assert told in done.stderr
+        assert named in done.stderr
         assert "Traceback" not in done.stderr

@@ -1,4 +1,4 @@
-"""Unattended runs: new images, nothing new, a refusal, and what a person's checkout sees of it, which is nothing."""
+"""Unattended runs: new images, nothing new, a refusal; the user's checkout does not change."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ class Home:
     """A project with remotes, and what became of three nights.
 
     Attributes:
-        nights: what `graft run --unattended --json` said.
+        nights: the output of `graft run --unattended --json`.
         seen: the checkout's status and commit before and after.
-        told: what the webhook got.
+        notices: what the webhook got.
     """
 
     project: Project
     folder: Path
     nights: list[dict[str, Any]]
     seen: list[tuple[str, str]]
-    told: list[dict[str, Any]]
+    notices: list[dict[str, Any]]
 
 
 def state_of(project: Project) -> tuple[str, str]:
@@ -76,7 +76,7 @@ def home(finished: Project, tmp_path_factory: pytest.TempPathFactory, prefect_ap
         project.set("retrain", notify=[hook.address])
         project.set("gate", min_gain=-0.2)
         made_repository(project, folder)
-        (project.root / "params.yaml").write_text("a person is in the middle of: [something", encoding="utf-8")
+        (project.root / "params.yaml").write_text("a user is in the middle of: [something", encoding="utf-8")
         seen, nights = [state_of(project)], []
 
         push_batch(folder, "n", 30, 500)
@@ -191,11 +191,11 @@ def test_mlflows_pages_tell_the_whole_story(home: Home) -> None:
     assert client.get_model_version("graft", "2").tags["graft.gate"].startswith("passed")
 
 
-def test_people_are_told_of_the_promotion_and_of_the_refusal(home: Home) -> None:
-    assert [notice["about"] for notice in home.told] == ["promotion", "refusal"]
-    assert "| gain |" in home.told[0]["text"]
-    assert home.told[1]["facts"]["version"] == "3"
-    assert home.told[1]["links"]["MLflow"].endswith(home.nights[2]["parent_run_id"])
+def test_promotion_and_refusal_are_notified(home: Home) -> None:
+    assert [notice["about"] for notice in home.notices] == ["promotion", "refusal"]
+    assert "| gain |" in home.notices[0]["text"]
+    assert home.notices[1]["facts"]["version"] == "3"
+    assert home.notices[1]["links"]["MLflow"].endswith(home.nights[2]["parent_run_id"])
 
 
 def test_the_flow_runs_page_has_the_gate(home: Home, prefect_api: dict[str, str]) -> None:
@@ -217,7 +217,7 @@ def test_of_two_runs_one_works_and_the_other_says_so(home: Home, prefect_api: di
     assert other["message"].startswith("another run is at work on this repository: process ")
 
 
-def test_a_failure_is_told_and_the_next_run_goes_on(home: Home, prefect_api: dict[str, str]) -> None:
+def test_a_failure_is_notified_and_the_next_run_goes_on(home: Home, prefect_api: dict[str, str]) -> None:
     """The last night: git's remote does not answer, then it does."""
     remote = home.folder / "remote.git"
     remote.rename(home.folder / "away.git")
@@ -226,8 +226,8 @@ def test_a_failure_is_told_and_the_next_run_goes_on(home: Home, prefect_api: dic
     finally:
         (home.folder / "away.git").rename(remote)
     assert json.loads(done.stdout.strip().splitlines()[-1])["state"] == "Failed"
-    assert home.told[-1]["about"] == "failure"
-    assert "remote.git" in home.told[-1]["text"]
+    assert home.notices[-1]["about"] == "failure"
+    assert "remote.git" in home.notices[-1]["text"]
     assert unattended_dirty(home.project, prefect_api)["message"].startswith("nothing to do")
 
 

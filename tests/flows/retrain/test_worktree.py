@@ -19,7 +19,7 @@ PARAMS = RetrainParams()
 
 
 def snapshot(root: Path) -> dict[str, bytes]:
-    """What a person sees of the checkout, but git's and Graft's own folders."""
+    """The content of the checkout without the folders of git and Graft."""
     return {
         str(file.relative_to(root)): file.read_bytes()
         for file in sorted(root.rglob("*"))
@@ -77,7 +77,7 @@ def test_what_an_earlier_run_left_behind_is_gone(project: Project) -> None:
     assert (again.root / "models").is_dir(), "what git ignores is kept: DVC need not bring it back"
 
 
-def test_a_worktree_that_is_broken_is_made_anew(project: Project) -> None:
+def test_a_broken_worktree_is_recreated(project: Project) -> None:
     first = prepare(project.root, PARAMS)
     (first.tree / ".git").unlink()
     assert (prepare(project.root, PARAMS).tree / ".git").is_file()

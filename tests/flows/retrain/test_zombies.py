@@ -171,11 +171,11 @@ def test_a_silent_run_ends_as_crashed_and_one_that_lives_goes_on(
 
 def listener(request: pytest.FixtureRequest) -> tuple[list[str], str]:
     """What is posted to an address, and the address."""
-    told: list[str] = []
+    posted: list[str] = []
 
     class Listener(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"])))["text"])
+            posted.append(json.loads(self.rfile.read(int(self.headers["Content-Length"])))["text"])
             self.send_response(200)
             self.end_headers()
 
@@ -185,10 +185,10 @@ def listener(request: pytest.FixtureRequest) -> tuple[list[str], str]:
     hook = HTTPServer(("127.0.0.1", 0), Listener)
     Thread(target=hook.serve_forever, daemon=True).start()
     request.addfinalizer(hook.shutdown)
-    return told, f"http://127.0.0.1:{hook.server_port}"
+    return posted, f"http://127.0.0.1:{hook.server_port}"
 
 
-def test_after_a_power_cut_the_dead_run_is_ended_and_lets_others_start(
+def test_after_a_power_cut_the_run_is_marked_as_crashed_and_others_start(
     prefect_api: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own, port = Project(tmp_path / "own"), free_port()
@@ -210,7 +210,7 @@ def test_after_a_power_cut_the_dead_run_is_ended_and_lets_others_start(
 
         with prefect_server(own.root, port):
             assert "no heartbeat" in wait_for(lambda: ended(here, served.run_id)).state.message
-            assert started(here, served) == "Pending", "what the dead run held is free"
+            assert started(here, served) == "Pending", "the slot of the crashed run is free"
 
 
 def heard(server: dict[str, str], served: Served) -> bool:
@@ -232,7 +232,7 @@ def started(server: dict[str, str], served: Served) -> str:
     return str(ask(server, start))
 
 
-def test_a_run_that_was_taken_for_dead_by_mistake_ends_as_what_it_is(tmp_path: Path, server: dict[str, str]) -> None:
+def test_a_run_that_was_marked_by_mistake_ends_in_its_true_state(tmp_path: Path, server: dict[str, str]) -> None:
     with serving(tmp_path / "mistaken", "mistaken", server) as served:
         ask(server, lambda client: client.set_flow_run_state(served.run_id, Crashed(), force=True))
         assert read(server, served.run_id).state_name == "Crashed"
