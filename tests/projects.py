@@ -51,7 +51,7 @@ TINY = {
     "evaluate": {"bootstrap": 500, "looks": 0},
     "register": {"name": "graft"},
     "retrain": {"time_limit_minutes": 5.0, "retries": 0, "retry_seconds": 0.0},
-    "gate": {"latency_ratio": 50.0},
+    "gate": {"max_latency_ratio": 50.0},
 }
 
 

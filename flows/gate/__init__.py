@@ -1,1 +1,1 @@
-"""Champion against challenger."""
+"""The decision whether a challenger may replace the champion."""

@@ -1,9 +1,9 @@
-"""Whether a challenger may take the champion's place. Pure: figures in, a table of checks out."""
+"""Whether a challenger may replace the champion. Pure: metrics in, a table of checks out."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -26,7 +26,9 @@ BINS = 15
 SEED = 0
 """Of the paired bootstrap."""
 
-Outcome = Literal["passed", "failed", "noted", "not asked"]
+Outcome = Literal["passed", "failed", "noted", "not checked", "cannot be compared"]
+
+REFUSING = ("failed", "cannot be compared")
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,8 @@ class Check:
 
     Attributes:
         name: of the check, as the guide has it.
-        outcome: `passed`, `failed`, `noted` (found, but no reason to refuse) or `not asked`.
-        found: what was found, in words and figures.
+        outcome: `passed`, `failed`, `noted` (a finding that does not refuse), `not checked` or `cannot be compared`.
+        found: the finding, with its numbers.
         allowed: what would have passed.
     """
 
@@ -51,16 +53,18 @@ class Contest:
     """Both models on the N current test images that neither was trained on; K classes.
 
     Attributes:
-        classes: by which the columns go; none where numbers are predicted.
+        classes: the current classes, which the columns follow; empty for regression.
+        champion_classes: the classes that the champion knows; empty for regression.
         target: as `FeatureSet.targets` gives it.
-        challenger, champion: outputs (N, K), or (N, 1), calibrated.
+        challenger, champion: calibrated outputs (N, K), or (N, 1).
         earlier_N: which of the images were among the champion's own test and validation images.
-        left_out: test images that the champion was trained on, which are not among these.
+        left_out: number of test images that are not among these because the champion was trained on them.
         latency: milliseconds for a single image, of the challenger and of the champion.
     """
 
     task: Task
     classes: list[str]
+    champion_classes: list[str]
     target: npt.NDArray[Any]
     challenger: Floats
     champion: Floats
@@ -71,11 +75,11 @@ class Contest:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the gate says.
+    """The decision of the gate.
 
     Attributes:
         passed: whether the challenger may be promoted.
-        sentence: that, and why.
+        sentence: the decision and its reason.
         checks: all of them, in order.
         metrics: of both models on the same images.
     """
@@ -93,28 +97,31 @@ class Verdict:
 
 
 def judge(contest: Contest, data: tuple[Check, ...], params: GateParams) -> Verdict:
-    """The verdict on both models and on what was found about the data."""
+    """The verdict from both models' metrics and the checks of the data."""
     challenger, champion = _scores(contest)
-    checks = (*data, *_models(contest, challenger, champion, params))
-    title, failed = MAIN[contest.task], [each for each in checks if each.outcome == "failed"]
-    figures = (
+    title = MAIN[contest.task]
+    sentence = (
         f"test {title.title} {challenger:.4f} against the champion's {champion:.4f} on {len(contest.target):,} images"
     )
-    why = "; ".join(f"{each.name}: {each.found}" for each in failed)
     metrics = {title.key: challenger, f"champion_{title.key}": champion}
-    return Verdict(not failed, f"{figures}; {why}" if failed else figures, checks, metrics)
+    return _verdict(sentence, (*data, *_models(contest, challenger, champion, params)), metrics)
 
 
 def unopposed(data: tuple[Check, ...], why: str) -> Verdict:
-    """The verdict where there is nobody to compare with: only the data may refuse."""
-    failed = [each for each in data if each.outcome == "failed"]
-    return Verdict(not failed, "; ".join([why, *(f"{each.name}: {each.found}" for each in failed)]), data)
+    """The verdict without a champion to compare with: only the checks of the data can refuse."""
+    return _verdict(why, data, {})
 
 
 def incomparable(data: tuple[Check, ...], why: str) -> Verdict:
-    """The verdict where the champion is of another kind: only a person can decide."""
-    check = Check("comparable", "failed", why, "a champion of the same task; or promote by hand: graft promote")
-    return Verdict(False, why, (*data, check))
+    """The verdict where the champion cannot be scored on the current images: only a person can decide."""
+    allowed = "a champion of the same task and classes; or promote by hand: graft promote"
+    check = Check("comparable", "cannot be compared", why, allowed)
+    return Verdict(False, f"cannot be compared: {why}", (*data, check))
+
+
+def _verdict(sentence: str, checks: tuple[Check, ...], metrics: dict[str, float]) -> Verdict:
+    reasons = [f"{each.name}: {each.found}" for each in checks if each.outcome in REFUSING]
+    return Verdict(not reasons, "; ".join([sentence, *reasons]), checks, metrics)
 
 
 def _scores(contest: Contest) -> tuple[float, float]:
@@ -127,14 +134,15 @@ def _models(contest: Contest, challenger: float, champion: float, params: GatePa
     yield _gain(contest, challenger - champion, params)
     yield _earlier(contest, params)
     if contest.task != "regression":
-        yield _floor(contest, params)
+        yield _class_list(contest, params)
+        yield _min_recall(contest, params)
         yield _drop(contest, params)
         yield _calibration(contest, params)
     yield _latency(contest, params)
 
 
 def _gain(contest: Contest, gain: float, params: GateParams) -> Check:
-    """The main figure on all images, and the paired test."""
+    """The main metric on all images, and the paired test."""
     worse, better = _p(contest), _p(contest, reverse=True)
     found = f"{gain:+.4f} (paired test: better p = {better:.2g}, worse p = {worse:.2g})"
     allowed = f"{params.min_gain:+g} or more, and not worse at p = {params.significance:g}"
@@ -146,19 +154,17 @@ def _gain(contest: Contest, gain: float, params: GateParams) -> Check:
 
 
 def _earlier(contest: Contest, params: GateParams) -> Check:
-    """On the images by which the champion was judged: labels that came with new images cannot speak for themselves."""
+    """On the images that the champion was evaluated on: labels that came with new images cannot confirm themselves."""
     allowed = f"not worse at p = {params.significance:g}"
-    if not contest.earlier_N.any():
-        return Check("earlier images", "not asked", "none of the champion's own test images is in the test", allowed)
-    part = Contest(
-        contest.task,
-        contest.classes,
-        contest.target[contest.earlier_N],
-        contest.challenger[contest.earlier_N],
-        contest.champion[contest.earlier_N],
-        contest.earlier_N[contest.earlier_N],
-        0,
-        contest.latency,
+    rows = contest.earlier_N
+    if not rows.any():
+        return Check("earlier images", "not checked", "none of the champion's own test images is in the test", allowed)
+    part = replace(
+        contest,
+        target=contest.target[rows],
+        challenger=contest.challenger[rows],
+        champion=contest.champion[rows],
+        earlier_N=rows[rows],
     )
     challenger, champion = _scores(part)
     p = _p(part)
@@ -167,14 +173,27 @@ def _earlier(contest: Contest, params: GateParams) -> Check:
 
 
 def _p(contest: Contest, *, reverse: bool = False) -> float:
-    """That the challenger looks as much worse than the champion, or with `reverse` better, by chance."""
+    """The probability that chance makes the challenger look this much worse than the champion, or, reversed, better."""
     pair = (contest.challenger, contest.champion)
     first, second = reversed(pair) if reverse else pair
     return paired_p(first, second, contest.target, contest.task, SEED)
 
 
+def _class_list(contest: Contest, params: GateParams) -> Check:
+    """Test images of a lost class are no longer there, so no other check can notice the loss."""
+    lost = [name for name in contest.champion_classes if name not in contest.classes]
+    new = [name for name in contest.classes if name not in contest.champion_classes]
+    named = {"lost": lost, "new": new}
+    found = "; ".join(f"{word}: {', '.join(names)}" for word, names in named.items() if names)
+    allowed = "all classes of the champion"
+    if params.lost_classes == "note":
+        allowed = "any classes: `gate.lost_classes` is note"
+    outcome: Outcome = "failed" if lost and params.lost_classes == "refuse" else "noted" if found else "passed"
+    return Check("class list", outcome, found or "the same classes", allowed)
+
+
 def _by_class(contest: Contest, output: Floats) -> Floats:
-    """Recall, or average precision, (K,); not a number where a class has no test image."""
+    """Recall, or average precision, (K,); NaN where a class has no test image."""
     if contest.task == "multilabel":
         return average_precisions(output, contest.target)
     right_N = output.argmax(axis=1) == contest.target
@@ -189,40 +208,42 @@ def _count(contest: Contest) -> npt.NDArray[np.int64]:
     return np.bincount(contest.target, minlength=len(contest.classes)).astype(np.int64)
 
 
-def _figure(contest: Contest) -> str:
+def _metric(contest: Contest) -> str:
     return "recall" if contest.task == "classification" else "average precision"
 
 
-def _floor(contest: Contest, params: GateParams) -> Check:
-    """Every class with enough images has the figure that it must have at least."""
+def _min_recall(contest: Contest, params: GateParams) -> Check:
+    """Every class with enough images reaches its minimum."""
     own, count_K = _by_class(contest, contest.challenger), _count(contest)
     low = [
         f"{name} {own[k]:.3f}"
         for k, name in enumerate(contest.classes)
-        if count_K[k] >= params.class_images and own[k] < params.floor_of(name)
+        if count_K[k] >= params.min_class_images and own[k] < params.min_recall_of(name)
     ]
-    allowed = f"{_figure(contest)} of `gate.class_floor` in classes of {params.class_images} test images or more"
-    if not params.class_floor:
-        return Check("class floors", "not asked", "`gate.class_floor` is 0", allowed)
-    return Check("class floors", "failed" if low else "passed", ", ".join(low) or "none below", allowed)
+    allowed = (
+        f"{_metric(contest)} of `gate.min_class_recall` in classes with {params.min_class_images} test images or more"
+    )
+    if not params.min_class_recall:
+        return Check("minimum recall", "not checked", "`gate.min_class_recall` is 0", allowed)
+    return Check("minimum recall", "failed" if low else "passed", ", ".join(low) or "none below", allowed)
 
 
 def _drop(contest: Contest, params: GateParams) -> Check:
-    """No class has lost much to the champion."""
+    """No class is much worse than with the champion."""
     own, theirs, count_K = _by_class(contest, contest.challenger), _by_class(contest, contest.champion), _count(contest)
-    fallen = [
+    worse = [
         f"{name} {theirs[k]:.3f} to {own[k]:.3f}"
         for k, name in enumerate(contest.classes)
-        if count_K[k] >= params.class_images
-        and theirs[k] - own[k] > params.class_drop
+        if count_K[k] >= params.min_class_images
+        and theirs[k] - own[k] > params.max_class_drop
         and _class_p(contest, k) <= params.significance
     ]
-    allowed = f"no class falls by more than {params.class_drop:g} of {_figure(contest)} beyond chance"
-    return Check("classes", "failed" if fallen else "passed", ", ".join(fallen) or "none has fallen", allowed)
+    allowed = f"no class loses more than {params.max_class_drop:g} of {_metric(contest)} beyond chance"
+    return Check("classes", "failed" if worse else "passed", ", ".join(worse) or "none is worse", allowed)
 
 
 def _class_p(contest: Contest, k: int) -> float:
-    """That a class looks as much worse by chance; of several classes an image by the decisions on this one."""
+    """The probability that chance makes a class look this much worse; multi-label: by the decisions on that class."""
     if contest.task == "classification":
         rows = contest.target == k
         own, theirs = (output[rows].argmax(axis=1) == k for output in (contest.challenger, contest.champion))
@@ -235,12 +256,12 @@ def _class_p(contest: Contest, k: int) -> float:
 
 def _calibration(contest: Contest, params: GateParams) -> Check:
     own, theirs = (_error(contest, output) for output in (contest.challenger, contest.champion))
-    passes = own <= theirs + params.calibration_rise
+    passes = own <= theirs + params.max_calibration_rise
     return Check(
         "calibration",
         "passed" if passes else "failed",
         f"expected calibration error {own:.4f} against {theirs:.4f}",
-        f"{theirs + params.calibration_rise:.4f} or less",
+        f"{theirs + params.max_calibration_rise:.4f} or less",
     )
 
 
@@ -254,12 +275,12 @@ def _error(contest: Contest, output: Floats) -> float:
 
 def _latency(contest: Contest, params: GateParams) -> Check:
     own, theirs = contest.latency
-    most = params.latency_ratio * theirs
+    most = params.max_latency_ratio * theirs
     if params.max_latency_ms is not None:
         most = min(most, params.max_latency_ms)
     return Check(
         "latency",
         "passed" if own <= most else "failed",
-        f"{own:.1f} ms an image against {theirs:.1f}",
+        f"{own:.1f} ms per image against {theirs:.1f}",
         f"{most:.1f} ms or less",
     )

@@ -24,13 +24,10 @@ from .champion import Champion
 from .checks import Contest
 
 Floats = npt.NDArray[np.float64]
-
-
 Rows = npt.NDArray[np.int64]
 
-
-LOOKS = 15
-"""Images by which latency is measured, one by one, the two models by turns."""
+TIMED = 15
+"""Images on which latency is measured, one at a time, alternating between the two models."""
 
 
 def why_incomparable(champion: Champion, pack: FeatureSet) -> str:
@@ -38,11 +35,18 @@ def why_incomparable(champion: Champion, pack: FeatureSet) -> str:
     facts = read_json(champion.package / "package.json")
     if facts["task"] != pack.task:
         return f"the champion is for {facts['task']}, the images are labelled for {pack.task}"
+    theirs = load_head(champion.package).classes
+    if pack.task != "regression" and set(theirs).isdisjoint(pack.classes):
+        return f"the champion knows none of the current classes ({_some(pack.classes)}), only {_some(theirs)}"
     if champion.reference is None:
-        return "the champion does not say which images it was trained on: it is from before Graft kept that"
+        return "the champion does not record which images it was trained on: it is from an older version of Graft"
     if _seen(pack, champion.reference).all():
         return "the champion was trained on every image of the test"
     return ""
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
 def _seen(pack: FeatureSet, reference: Reference) -> npt.NDArray[np.bool_]:
@@ -51,7 +55,7 @@ def _seen(pack: FeatureSet, reference: Reference) -> npt.NDArray[np.bool_]:
 
 
 def contest(paths: Paths, champion: Champion) -> Contest:
-    """Scores the champion and the project's own model on the test images that the champion was not trained on."""
+    """Scores both models on the current test images, without those that the champion was trained on."""
     pack, package = read_feature_set(paths.features), champion.package
     reference = cast(Reference, champion.reference)
     test = pack.rows("test")
@@ -61,24 +65,25 @@ def contest(paths: Paths, champion: Champion) -> Contest:
     return Contest(
         task=pack.task,
         classes=pack.classes,
+        champion_classes=load_head(package).classes,
         target=pack.targets(rows),
         challenger=_challenger(paths, pack)[~seen],
         champion=_champion(package, pack, rows, paths),
         earlier_N=np.isin(ids, reference.judged_ids),
         left_out=int(seen.sum()),
-        latency=_latency(paths.package, package, [paths.raw / name for name in pack.index["path"].iloc[rows[:LOOKS]]]),
+        latency=_latency(paths.package, package, [paths.raw / name for name in pack.index["path"].iloc[rows[:TIMED]]]),
     )
 
 
 def _challenger(paths: Paths, pack: FeatureSet) -> Floats:
-    """As the stage evaluate saw it, in the order of the pack's test rows."""
+    """The predictions of the stage evaluate, in the order of the feature set's test rows."""
     seen = pd.read_parquet(paths.report / "predictions.parquet")
     columns = [f"p_{name}" for name in pack.classes] or ["predicted"]
     return seen[columns].to_numpy(np.float64)
 
 
 def _champion(package: Path, pack: FeatureSet, rows: Rows, paths: Paths) -> Floats:
-    """By its own head, on its own features; what the pack has of the same is not computed again."""
+    """By its own head on its own features, which are recomputed only if the feature set has other ones."""
     facts = read_json(package / "package.json")
     head, calibration = load_head(package), Calibration.load(package)
     if facts["candidate"] == "head" and facts["fingerprint"] == pack.fingerprint["digest"]:
@@ -91,7 +96,7 @@ def _champion(package: Path, pack: FeatureSet, rows: Rows, paths: Paths) -> Floa
 
 
 def _in_columns(output_NK: Floats, own: list[str], wanted: list[str]) -> Floats:
-    """The probabilities of the classes that there are now; of a class that came later the champion knows nothing."""
+    """The probabilities of the current classes; 0 for a class that the champion does not know."""
     found = np.zeros((len(output_NK), len(wanted)))
     for k, name in enumerate(wanted):
         if name in own:

@@ -1,4 +1,4 @@
-"""What the features say about the new images: leaks, suspect labels, drift."""
+"""Checks of the new images by their features: leaks, suspect labels, drift."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from .checks import Check
 
 
 def data_checks(paths: Paths, champion: Champion | None) -> tuple[Check, ...]:
-    """What the features say about the images: leaks, suspected labels among the new ones, drift.
+    """Leaks into the test split, suspected labels among the new images, and drift.
 
     Args:
-        champion: images that it does not know are new; None if there is no champion.
+        champion: decides which images are new; None if there is no champion.
     """
     params = load_params(paths.params)
     gate, drift = params.gate, params.drift
@@ -42,7 +42,7 @@ def _leaks(paths: Paths, params: GateParams) -> Check:
 
 
 def _suspects(paths: Paths, reference: Reference | None, params: GateParams) -> Check:
-    """Of the images that have come since the champion was made, or of all."""
+    """Among the images added since the champion was trained, or among all without a champion."""
     allowed = f"{params.max_suspect:.1%} or less"
     pack = read_feature_set(paths.features)
     judged = pack.index.iloc[pack.rows("train", "val")]["image_id"].drop_duplicates()
@@ -50,7 +50,7 @@ def _suspects(paths: Paths, reference: Reference | None, params: GateParams) -> 
         known = np.union1d(reference.seen_ids, reference.held_out_ids)
         judged = judged[~np.isin(ids_of(list(judged)), known)]
     if len(judged) < LEAST:
-        return Check("labels of new images", "not asked", f"{len(judged):,} new images, fewer than {LEAST}", allowed)
+        return Check("labels of new images", "not checked", f"{len(judged):,} new images, fewer than {LEAST}", allowed)
     suspects = pd.read_parquet(paths.audit / "suspects.parquet", columns=["image_id"])["image_id"]
     count = int(judged.isin(set(suspects)).sum())
     share = count / len(judged)
@@ -65,11 +65,11 @@ def _drift(paths: Paths, champion: Champion, gate: GateParams, params: DriftPara
         today = from_manifest(paths, reference, params)
         found = compare_with(reference, today, features_of(today, reference, champion.package, paths), params)
     except DataError as error:
-        return Check("drift", "not asked", f"{error.what} ({error.got})", allowed)
-    said = (
-        f"{today.what}: shift of the whole {found.mmd.value:.3f} (p = {found.mmd.p:.2g}), far from all "
+        return Check("drift", "not checked", f"{error.what} ({error.got})", allowed)
+    summary = (
+        f"{today.what}: overall shift {found.mmd.value:.3f} (p = {found.mmd.p:.2g}), far from all training images "
         f"{found.far.value:.1%} (p = {found.far.p:.2g})"
     )
     if found.verdict == "none":
-        return Check("drift", "passed", said, allowed)
-    return Check("drift", "failed" if gate.drift == "refuse" else "noted", said, allowed)
+        return Check("drift", "passed", summary, allowed)
+    return Check("drift", "failed" if gate.drift == "refuse" else "noted", summary, allowed)

@@ -72,69 +72,74 @@ class GateParams(Section):
     """What a challenger must show before it takes the champion's place; both are scored on the current test images."""
 
     rule: Literal["not_worse", "better"] = "not_worse"
-    """What the paired test (McNemar's for classes, else a bootstrap) must say of the challenger."""
+    """What the paired test (McNemar's for classes, otherwise a bootstrap) must show for the challenger."""
 
     significance: float = Field(0.05, gt=0, lt=0.5)
-    """Of the paired tests, one-sided."""
+    """Of the one-sided paired tests."""
 
     min_gain: float = 0.0
-    """By how much the main figure must be above the champion's; may be negative."""
+    """The smallest gain in the main metric over the champion; may be negative."""
 
-    class_floor: float | dict[str, float] = 0.0
-    """The least recall (several classes an image: average precision) of every class, or of those that are named."""
+    min_class_recall: float | dict[str, float] = 0.0
+    """The minimum recall (multi-label: average precision) of every class, or of the classes that are named."""
 
-    class_drop: float = Field(0.1, ge=0)
-    """A class may not fall by more than this, unless chance explains it."""
+    max_class_drop: float = Field(0.1, ge=0)
+    """The largest loss of recall (multi-label: average precision) of a class that is allowed beyond chance."""
 
-    class_images: int = Field(10, ge=1)
-    """A class with fewer test images is not asked for its floor nor its fall."""
+    min_class_images: int = Field(10, ge=1)
+    """A class with fewer test images is exempt from `min_class_recall` and `max_class_drop`."""
 
-    calibration_rise: float = Field(0.05, ge=0)
-    """By how much the expected calibration error may be above the champion's."""
+    max_calibration_rise: float = Field(0.05, ge=0)
+    """The largest rise of the expected calibration error over the champion's."""
 
-    latency_ratio: float = Field(3.0, gt=0)
-    """How many times the champion's time a single image may take on this machine."""
+    max_latency_ratio: float = Field(3.0, gt=0)
+    """The largest ratio of the challenger's latency for a single image to the champion's, on this machine."""
 
     max_latency_ms: float | None = Field(None, gt=0)
-    """The most milliseconds that a single image may take on this machine."""
+    """The maximum latency for a single image on this machine, in milliseconds."""
 
     max_leaked: float = Field(0.01, ge=0, le=1)
-    """The largest share of test images that are copies of training images, as the stage audit finds them."""
+    """The largest share of test images that are copies of training images, according to the stage audit."""
 
     max_suspect: float = Field(0.2, ge=0, le=1)
-    """The largest share of new images whose label the stage audit doubts."""
+    """The largest share of new images whose label the stage audit suspects to be wrong."""
+
+    lost_classes: Literal["refuse", "note"] = "refuse"
+    """What follows if the challenger does not know a class that the champion knows."""
 
     drift: Literal["note", "refuse", "off"] = "note"
-    """What follows if new images differ from those that the champion was trained on; see `drift` for the test."""
+    """What follows if new images differ from the champion's training images; the section `drift` sets up the test."""
 
-    def floor_of(self, name: str) -> float:
-        return self.class_floor.get(name, 0.0) if isinstance(self.class_floor, dict) else self.class_floor
+    def min_recall_of(self, name: str) -> float:
+        least = self.min_class_recall
+        return least.get(name, 0.0) if isinstance(least, dict) else least
 
 
 class DriftParams(Section):
-    """How `graft drift` compares today's images with those that a model was trained on."""
+    """How `graft drift` compares new images with those that a model was trained on."""
 
     significance: float = Field(0.01, gt=0, lt=0.5)
-    """How often images that are like the others may be called drift."""
+    """The probability of reporting drift where there is none."""
 
-    least_effect: float = Field(0.0, ge=0)
-    """A smaller shift of the whole is no drift, however certain: the distance between the two means, in units of the
-    spread within; the guide says what is how large."""
+    min_effect: float = Field(0.0, ge=0)
+    """A smaller overall shift is not reported as drift, however certain it is: the distance between the two means in
+    units of the spread within."""
 
     far_quantile: float = Field(0.95, ge=0.5, lt=1)
-    """An image is far if it is farther from its nearest training image than this share of these are from theirs."""
+    """An image counts as far if its distance to the nearest training image exceeds this quantile of the distances
+    among training images."""
 
     sample: int = Field(1000, ge=20, le=4000)
-    """How many of today's images are compared at most; chosen at random."""
+    """The maximum number of new images that are compared; they are chosen at random."""
 
     permutations: int = Field(1000, ge=100, le=10_000)
-    """Of both tests; at least 2 / significance, or they could not say drift."""
+    """Of both tests; at least 2 / significance, or no result could be significant."""
 
     seed: int = 0
     """Of the sample and of the permutations."""
 
     @model_validator(mode="after")
-    def _can_say_drift(self) -> Self:
+    def _can_find_drift(self) -> Self:
         if self.permutations + 1 < 2 / self.significance:
             raise ValueError(
                 f"permutations must be at least 2 / significance, got {self.permutations} and {self.significance:g}"

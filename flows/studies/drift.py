@@ -304,7 +304,7 @@ def compare_with(reference: Reference, today: Today, features_mD: Features, para
         significance=params.significance,
         permutations=params.permutations,
         far_quantile=params.far_quantile,
-        least_effect=params.least_effect,
+        min_effect=params.min_effect,
         seed=params.seed,
         groups_N=np.concatenate([reference.groups_n, group_codes(today.groups)]),
     )
@@ -340,7 +340,7 @@ def _document(
             "groups": found.groups,
         },
         "significance": params.significance,
-        "mmd": {**asdict(found.mmd), "squared": found.mmd2, "least": params.least_effect},
+        "mmd": {**asdict(found.mmd), "squared": found.mmd2, "min_effect": params.min_effect},
         "far": {**asdict(found.far), "quantile": params.far_quantile, "distance": found.far_distance},
         "farthest": [{"path": today.names[compared[i]], "distance": float(found.distances[i])} for i in farthest],
         "dataset": dvc.raw_hash(paths.root),

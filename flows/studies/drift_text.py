@@ -53,5 +53,5 @@ def sentences(found: dict[str, Any], model: str) -> Iterator[str]:
     images = found["compared"]["images"]
     yield f"none: as far as {images:,} images can tell, they are like those that {model} was trained on."
     yield f"A shift of the whole below {found['mmd']['chance']:.3f} is not told from chance by so many."
-    if found["mmd"]["value"] < found["mmd"]["least"] and found["mmd"]["p"] <= found["significance"]:
-        yield f"(The shift is more than chance, but below drift.least_effect, {found['mmd']['least']:g}.)"
+    if found["mmd"]["value"] < found["mmd"]["min_effect"] and found["mmd"]["p"] <= found["significance"]:
+        yield f"(The shift is more than chance, but below drift.min_effect, {found['mmd']['min_effect']:g}.)"

@@ -93,7 +93,7 @@ def compare(
     significance: float,
     permutations: int,
     far_quantile: float,
-    least_effect: float = 0.0,
+    min_effect: float = 0.0,
     seed: int = 0,
     groups_N: Groups | None = None,
 ) -> Comparison:
@@ -103,7 +103,7 @@ def compare(
         significance: how often images of the same distribution may be called drift.
         permutations: of the test of the MMD.
         far_quantile: the share of the reference images that are not far from all others.
-        least_effect: a smaller value of `mmd` is no drift, however certain.
+        min_effect: a smaller value of `mmd` is no drift, however certain.
         groups_N: reference first, which must be of two or more; images of one group are not independent. Without, each
             image is a group of its own.
 
@@ -122,7 +122,7 @@ def compare(
     mmd, mmd2 = mmd_test(gaussian_kernel(d2_NN), sides_NP, significance)
     far, limit, nearest_N = far_test(d2_NN, sides_NP, groups_N, far_quantile, significance)
     says = holm({"mmd": mmd.p, "far": far.p}, significance)
-    tests = tuple(name for name in says if name != "mmd" or mmd.value >= least_effect)
+    tests = tuple(name for name in says if name != "mmd" or mmd.value >= min_effect)
     return Comparison(
         mmd, mmd2, far, limit, nearest_N[:n], nearest_N[n:], z_NA[:, :2], places, ours, groups - ours, tests
     )

@@ -30,6 +30,7 @@ def plain(**more: object) -> Contest:
     values: dict[str, object] = {
         "task": "classification",
         "classes": CLASSES,
+        "champion_classes": CLASSES,
         "earlier_N": np.zeros(len(more["target"]), bool),  # type: ignore[arg-type]
         "left_out": 0,
         "latency": (10.0, 10.0),
@@ -45,7 +46,7 @@ def outcome(verdict, name: str) -> str:
     return next(each.outcome for each in verdict.checks if each.name == name)
 
 
-def test_an_equal_challenger_passes_and_the_verdict_tells_both_figures() -> None:
+def test_an_equal_challenger_passes_and_the_verdict_tells_both_metrics() -> None:
     verdict = judge(contest(right(90), right(90)), (), PARAMS)
 
     assert verdict.passed
@@ -73,7 +74,7 @@ def test_the_rule_better_wants_more_than_chance() -> None:
 
 
 def test_labels_that_came_with_new_images_cannot_speak_for_themselves() -> None:
-    """A mislabelled batch agrees with who learned it; on the images of before he is worse."""
+    """A mislabelled batch agrees with the model that learned it, which is worse on the earlier images."""
     own, theirs = np.r_[right(60), np.ones(100, bool)], np.r_[right(90), np.zeros(100, bool)]
     earlier = np.arange(200) < 100
     verdict = judge(contest(own, theirs, earlier_N=earlier), (), PARAMS)
@@ -83,7 +84,7 @@ def test_labels_that_came_with_new_images_cannot_speak_for_themselves() -> None:
     assert not verdict.passed
 
 
-def test_a_class_may_not_fall_for_the_good_of_the_others() -> None:
+def test_a_class_may_not_get_worse_for_the_good_of_the_others() -> None:
     target = np.repeat([0, 1], 50)
     own = np.r_[np.arange(50) < 30, np.ones(50, bool)]
     theirs = np.r_[np.ones(50, bool), np.arange(50) < 30]
@@ -94,20 +95,20 @@ def test_a_class_may_not_fall_for_the_good_of_the_others() -> None:
     assert "bee 1.000 to 0.600" in verdict.sentence
 
 
-def test_a_class_of_few_images_is_not_asked() -> None:
+def test_a_class_of_few_images_is_not_checked() -> None:
     target = np.r_[np.zeros(5, int), np.ones(95, int)]
     own, theirs = np.r_[np.zeros(5, bool), np.ones(95, bool)], np.r_[np.ones(5, bool), np.zeros(95, bool)]
     assert outcome(judge(contest(own, theirs, target), (), PARAMS), "classes") == "passed"
 
 
 @pytest.mark.parametrize(("floor", "expected"), [(0.95, "failed"), ({"ant": 0.95}, "failed"), ({"bee": 0.5}, "passed")])
-def test_every_class_keeps_its_floor(floor, expected) -> None:
-    verdict = judge(contest(right(90), right(90)), (), GateParams(class_floor=floor))
-    assert outcome(verdict, "class floors") == expected
+def test_every_class_reaches_its_minimum_recall(floor, expected) -> None:
+    verdict = judge(contest(right(90), right(90)), (), GateParams(min_class_recall=floor))
+    assert outcome(verdict, "minimum recall") == expected
 
 
-def test_without_a_floor_nothing_is_asked() -> None:
-    assert outcome(judge(contest(right(90), right(90)), (), PARAMS), "class floors") == "not asked"
+def test_without_a_minimum_recall_nothing_is_checked() -> None:
+    assert outcome(judge(contest(right(90), right(90)), (), PARAMS), "minimum recall") == "not checked"
 
 
 def test_probabilities_that_are_worth_less_are_refused() -> None:
@@ -130,21 +131,40 @@ def test_a_slow_model_is_refused(latency, limit, expected) -> None:
 def test_what_the_data_failed_fails_the_gate_too() -> None:
     failed = Check("leaks", "failed", "9 of 10 test images are copies", "1 % or less")
     assert not judge(contest(right(90), right(90)), (failed,), PARAMS).passed
-    assert not unopposed((failed,), "nobody to compare with").passed
-    assert unopposed((), "nobody to compare with").passed
+    assert not unopposed((failed,), "nothing to compare with").passed
+    assert unopposed((), "nothing to compare with").passed
 
 
 def test_a_champion_of_another_kind_is_a_persons_decision() -> None:
     verdict = incomparable((), "the champion is for regression")
     assert not verdict.passed
+    assert verdict.sentence == "cannot be compared: the champion is for regression"
+    assert verdict.rows()[-1]["outcome"] == "cannot be compared"
     assert "graft promote" in verdict.rows()[-1]["allowed"]
+
+
+@pytest.mark.parametrize(
+    ("theirs", "rule", "expected", "found"),
+    [
+        (["ant", "bee"], "refuse", "passed", "the same classes"),
+        (["bee"], "refuse", "noted", "new: ant"),
+        (["ant", "bee", "wasp"], "refuse", "failed", "lost: wasp"),
+        (["bee", "wasp"], "refuse", "failed", "lost: wasp; new: ant"),
+        (["bee", "wasp"], "note", "noted", "lost: wasp; new: ant"),
+    ],
+)
+def test_a_lost_class_refuses_unless_it_is_allowed_and_new_ones_are_noted(theirs, rule, expected, found) -> None:
+    verdict = judge(contest(right(90), right(90), champion_classes=theirs), (), GateParams(lost_classes=rule))
+    check = next(each for each in verdict.checks if each.name == "class list")
+    assert (check.outcome, check.found) == (expected, found)
+    assert verdict.passed == (expected != "failed")
 
 
 def test_numbers_are_compared_by_what_they_leave_unexplained() -> None:
     rng = np.random.default_rng(0)
     target = rng.normal(size=80)
     fine, rough = (target[:, None] + rng.normal(0, spread, (80, 1)) for spread in (0.1, 0.6))
-    values = {"task": "regression", "classes": [], "target": target}
+    values = {"task": "regression", "classes": [], "champion_classes": [], "target": target}
     assert judge(plain(**values, challenger=fine, champion=rough), (), PARAMS).passed
     worse = judge(plain(**values, challenger=rough, champion=fine), (), PARAMS)
     assert not worse.passed

@@ -55,7 +55,7 @@ def test_both_are_scored_on_the_same_images_by_what_they_served(project: Project
 
 
 def test_the_champions_own_graph_gives_what_the_pack_has(project: Project, champion: Path) -> None:
-    """Where the features are not the champion's, they are computed anew."""
+    """Features that are not the champion's are recomputed."""
     paths = Paths(project.root)
     before = contest(paths, loaded(project, champion)).champion
     facts = read_json(champion / "package.json")
@@ -95,6 +95,21 @@ def test_a_class_that_came_later_is_one_of_which_the_champion_knows_nothing(proj
     assert found.tolist() == [[0.8, 0.0, 0.2]]
 
 
+def test_a_champion_that_knows_none_of_the_classes_cannot_be_compared(project: Project, champion: Path) -> None:
+    """Its probabilities of them would all be 0, and the first class would win by order."""
+    head = read_json(champion / "head.json")
+    write_json(champion / "head.json", {**head, "classes": ["ant", "bee", "wasp"]})
+    pack = read_feature_set(Paths(project.root).features)
+    assert why_incomparable(champion, pack) == (
+        "the champion knows none of the current classes (blue, green, red), only ant, bee, wasp"
+    )
+
+    write_json(champion / "head.json", {**head, "classes": ["ant", "green", "wasp"]})
+    assert why_incomparable(champion, pack) == ""
+    found = contest(Paths(project.root), champion)
+    assert (found.classes, found.champion_classes) == (["blue", "green", "red"], ["ant", "green", "wasp"])
+
+
 @pytest.mark.parametrize(("change", "told"), [({"task": "regression"}, "is for regression"), (None, "which images")])
 def test_a_champion_of_another_kind_cannot_be_compared(
     project: Project, champion: Path, change: dict[str, str] | None, told: str
@@ -110,7 +125,7 @@ def test_the_data_are_asked_for_leaks_labels_and_drift(project: Project, champio
     paths = Paths(project.root)
     checks = {each.name: each for each in data_checks(paths, loaded(project, champion))}
     assert checks["leaks"].outcome == "passed"
-    assert checks["labels of new images"].outcome == "not asked", "none has come since"
+    assert checks["labels of new images"].outcome == "not checked", "none has come since"
     assert set(checks) == {"leaks", "labels of new images", "drift"}
 
     leaked = pd.read_parquet(paths.audit / "leaked.parquet")

@@ -122,7 +122,7 @@ def test_new_images_make_a_new_champion(home: Home) -> None:
     assert (one["outcome"]["what"], one["outcome"]["version"], one["outcome"]["previous"]) == ("promoted", "2", "1")
     assert [row["check"] for row in one["checks"]] == [
         "leaks", "labels of new images", "drift",
-        "gain", "earlier images", "class floors", "classes", "calibration", "latency",
+        "gain", "earlier images", "class list", "minimum recall", "classes", "calibration", "latency",
     ]  # fmt: skip
     assert one["checks"][3]["found"].count("p = ") == 2
 

@@ -139,8 +139,8 @@ def test_a_shift_below_the_least_that_matters_is_no_drift():
     samples = normal(4, 300), normal(5, 200) + 0.2 * np.eye(8)[0]
     value = compare(*samples, **HOW).mmd.value
 
-    assert compare(*samples, **HOW, least_effect=value * 0.99).verdict == "drift"
-    assert compare(*samples, **HOW, least_effect=value * 1.01).verdict == "none"
+    assert compare(*samples, **HOW, min_effect=value * 0.99).verdict == "drift"
+    assert compare(*samples, **HOW, min_effect=value * 1.01).verdict == "none"
 
 
 def test_images_of_one_group_are_one_piece_of_evidence():
