@@ -17,6 +17,7 @@ from tasks.common.core.paths import STAGES
 
 from ..registry.models import find_version
 from ..runtime.params import model_name
+from ..tracking.pages import all_pages
 from ..tracking.store import has_store
 from ..tracking.tracker import REUSED, VERSION, Tracker
 
@@ -82,7 +83,8 @@ class Records:
             raise GraftError("nothing is recorded of this project", todo="run `dvc repro`, which records what it does")
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # the files that are fetched are small
         self.root, self.name, self.tracker = root, name, Tracker(root)
-        self.versions = sorted(self._versions(), key=lambda version: -int(version.version))
+        versions = all_pages(self.tracker.client.search_model_versions, f"name = '{name}'", max_results=PAGE)
+        self.versions: list[ModelVersion] = sorted(versions, key=lambda version: -int(version.version))
         self.aliases = self._aliases()
         self._runs = {str(run.info.run_id): run for run in self._all_runs(self.tracker.experiment_id)}
         self._children: dict[str, dict[str, Run]] = {}
@@ -90,15 +92,6 @@ class Records:
             tags = run.data.tags
             if "mlflow.parentRunId" in tags and "graft.stage" in tags:
                 self._children.setdefault(tags["mlflow.parentRunId"], {})[tags["graft.stage"]] = run
-
-    def _versions(self) -> Iterator[ModelVersion]:
-        token = None
-        while True:
-            found = self.tracker.client.search_model_versions(f"name = '{self.name}'", PAGE, page_token=token)
-            yield from found
-            token = found.token
-            if not token:
-                return
 
     def _aliases(self) -> dict[str, list[str]]:
         if not self.versions:
@@ -109,13 +102,7 @@ class Records:
         return found
 
     def _all_runs(self, experiment: str) -> Iterator[Run]:
-        token = None
-        while True:
-            found = self.tracker.client.search_runs([experiment], max_results=PAGE, page_token=token)
-            yield from found
-            token = found.token
-            if not token:
-                return
+        return all_pages(self.tracker.client.search_runs, [experiment], max_results=PAGE)
 
     def named(self, what: str) -> ModelVersion | None:
         """The version that NAME@alias, NAME/3, an alias or a number names; None if it is none of these.

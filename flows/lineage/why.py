@@ -24,6 +24,7 @@ from ..registry.models import find_version
 from ..runtime.params import model_name
 from ..status.image_diff import ImageChanges, images_between
 from ..status.reasons import Reason, changed_keys, reasons_of, sentence_of, some
+from ..tracking.pages import all_pages
 from ..tracking.store import has_store
 from ..tracking.tracker import REUSED, Tracker
 from ..versioning.dvc import listing_of
@@ -216,19 +217,11 @@ class _Reader:
             f"tags.`graft.stage` = '{stage}' and attributes.status = 'FINISHED' "
             f"and attributes.start_time < {run.info.start_time}"
         )
-        token = None
-        while True:
-            page = self._tracker.client.search_runs(
-                [self._tracker.experiment_id],
-                query,
-                max_results=50,
-                order_by=["attributes.start_time DESC"],
-                page_token=token,
-            )
-            yield from (found for found in page if self._is_of_same_project(found, run))
-            token = page.token
-            if not token:
-                return
+        newest = ["attributes.start_time DESC"]
+        search, experiments = self._tracker.client.search_runs, [self._tracker.experiment_id]
+        for found in all_pages(search, experiments, query, max_results=50, order_by=newest):
+            if self._is_of_same_project(found, run):
+                yield found
 
     def _is_of_same_project(self, other: Run, run: Run) -> bool:
         """A store may hold several projects' runs: of another git repository, or of wholly other images."""

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from filelock import FileLock, Timeout
 from mlflow.entities.model_registry import ModelVersion
@@ -26,6 +26,7 @@ from tasks.common.core.errors import GraftError, TransientError
 from tasks.common.core.files import digest as short_digest
 from tasks.common.core.files import whole_file
 
+from ..tracking.pages import all_pages
 from ..tracking.tracker import Tracker
 from ..versioning.dvc import shared_state
 from . import integrity
@@ -259,12 +260,7 @@ def _recorded(tracker: Tracker, name: str) -> list[Entry]:
 
 
 def _versions(tracker: Tracker, name: str) -> list[ModelVersion]:
-    found: list[ModelVersion] = []
-    page: Any = None
-    while page is None or page.token:
-        page = tracker.client.search_model_versions(f"name = '{name}'", page_token=page.token if page else None)
-        found += page
-    return found
+    return list(all_pages(tracker.client.search_model_versions, f"name = '{name}'"))
 
 
 def _in_order(kept: Iterable[Entry]) -> list[Entry]:
