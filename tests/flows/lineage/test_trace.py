@@ -118,7 +118,7 @@ def test_code_that_nobody_committed_is_named(project: Project) -> None:
     told = trace(project.root, "1")
 
     assert told["code"]["changed"] == ["tasks/head"]
-    assert any("not committed: tasks/head" in line for line in lines(told))
+    assert any("uncommitted changes: tasks/head" in line for line in lines(told))
 
 
 def test_a_run_is_found_by_its_first_digits_and_by_those_of_its_stages(finished: Project) -> None:
