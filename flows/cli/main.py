@@ -551,7 +551,7 @@ def trace(
     project: Project = HERE,
     as_json: AsJson = False,
 ) -> None:
-    """Show what a model was made of; or which models an image, data or a commit went into, and as what."""
+    """Show what a model was made of; or which models an image, data or a commit went into, and in which role."""
     from ..lineage.trace import trace as find
     from ..lineage.trace_text import print_lineage
 
@@ -568,20 +568,20 @@ def rebuild(
     version: Annotated[
         str, typer.Argument(metavar="VERSION", help="NAME@alias, NAME/3, an alias or a number.", show_default=False)
     ],
-    keep: Annotated[bool, typer.Option("--keep", help="Leave the worktree, and say where it is.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the worktree, and print its path.")] = False,
     environment: Annotated[
         str,
-        typer.Option(help="current: this environment; recorded: with the packages that differ as they were then."),
+        typer.Option(help="current: this environment; recorded: with recorded versions of packages that differ."),
     ] = "current",
     project: Project = HERE,
     as_json: AsJson = False,
 ) -> None:
-    """Make a registered version anew from its commit and data, and compare; exit code 0 if the test figures are
-    equal, 3 if not."""
-    from ..lineage.rebuild import rebuild as make_anew
+    """Rebuild a registered version from its commit and data, and compare; exit code 0 if the test metrics are equal,
+    3 if not."""
+    from ..lineage.rebuild import rebuild as rebuild_version
     from ..lineage.rebuild_text import print_rebuilt
 
-    document = make_anew(find_root(project), version, keep=keep, environment=environment)
+    document = rebuild_version(find_root(project), version, keep=keep, environment=environment)
     print(json.dumps(document, indent=2, ensure_ascii=False)) if as_json else print_rebuilt(document)
     if not document["equal"]:
         raise SystemExit(3)

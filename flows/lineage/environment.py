@@ -1,94 +1,137 @@
-"""The packages of an earlier run: in which they differ from those here, and an environment that has them."""
+"""The packages of an earlier run: how they differ from those installed here, and an environment that has them."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
+from tasks.addresses import redacted
 from tasks.common.core.errors import GraftError
 
-from ..tracking.tracker import PACKAGES
+from ..tracking.installed import ENVIRONMENT, installed_packages
+from ..tracking.tracker import PACKAGES, Tracker
 
 PACKAGE = "package."
-"""Before a package's name: the tag of a run that holds its version."""
+"""Prefix of the tags of a run that hold packages' versions."""
+
+GRAFT = "graft"
+"""Not installed as it was: the code of the commit is."""
 
 
-def differences(tags: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-    """Package (or `python`) -> its version in a run's tags, and here; empty if it is not here."""
-    then = packages_of(tags)
-    now = {name: _version(name) for name in then}
-    if "python" in tags:
-        then["python"], now["python"] = tags["python"], sys.version.split()[0]
-    return {name: (then[name], now[name]) for name in sorted(then) if then[name] != now[name]}
+def recorded(tracker: Tracker, run: Run) -> dict[str, str]:
+    """Package (or `python`) -> version: all that were installed, or for a run of an older version those in its tags.
+
+    Raises:
+        GraftError: MLflow has the list, but does not give it.
+    """
+    tags = run.data.tags
+    python = {"python": tags["python"]} if "python" in tags else {}
+    text = _environment_of(tracker, run.info.run_id)
+    return {**(packages_of(tags) if text is None else _parsed(text)), **python}
 
 
 def packages_of(tags: Mapping[str, str]) -> dict[str, str]:
-    """Name -> version, as a run's tags tell them."""
+    """Name -> version, according to a run's tags."""
     return {key.removeprefix(PACKAGE): value for key, value in sorted(tags.items()) if key.startswith(PACKAGE)}
 
 
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return ""
+def _environment_of(tracker: Tracker, run_id: str) -> str | None:
+    """The artifact of a run that lists its packages; None if it has none."""
+    tracker.paths.tmp.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=tracker.paths.tmp) as folder:
+        try:
+            if all(file.path != ENVIRONMENT for file in tracker.client.list_artifacts(run_id)):
+                return None
+            file = tracker.client.download_artifacts(run_id, ENVIRONMENT, folder)
+            return Path(file).read_text(encoding="utf-8")
+        except (MlflowException, OSError) as error:
+            raise GraftError(
+                f"the list of packages of run {run_id} cannot be fetched from MLflow",
+                got=redacted(str(error).splitlines()[0][:300]),
+                todo="check that MLflow's artifact store is reachable",
+            ) from error
+
+
+def _parsed(text: str) -> dict[str, str]:
+    pairs = (line.partition("==") for line in text.splitlines() if line)
+    return {name: number for name, _, number in pairs if name != GRAFT}
+
+
+def differences(then: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """Package (or `python`) -> its version then, and here; empty if it is not installed here."""
+    now = {**installed_packages(), "python": sys.version.split()[0]}
+    here = {name: now.get(canonicalize_name(name), "") for name in then}
+    return {name: (then[name], here[name]) for name in sorted(then) if then[name] != here[name]}
 
 
 def installable(differing: Mapping[str, tuple[str, str]]) -> dict[str, str]:
     """Package -> the version to install.
 
-    Anyone who reaches MLflow can write tags, and pip runs what it installs: only packages that Graft records are taken,
-    and only versions.
+    Anyone with access to MLflow can change what it records, and pip executes what it installs. So only packages that
+    are installed here, or that Graft needs, are taken, and only valid versions.
 
     Raises:
-        GraftError: a tag names something else.
+        GraftError: a version is not valid.
     """
-    return {name: _checked(name, then) for name, (then, _) in differing.items() if name != "python"}
+    left_out = {"python", *unknown(differing)}
+    return {name: _checked(name, then) for name, (then, _) in differing.items() if name not in left_out}
+
+
+def unknown(differing: Mapping[str, tuple[str, str]]) -> list[str]:
+    """The packages that are neither installed here nor needed by Graft."""
+    known = {"python", *PACKAGES, *installed_packages()}
+    return [name for name in differing if name not in known]
 
 
 def _checked(name: str, number: str) -> str:
-    if name not in PACKAGES:
-        raise GraftError(
-            f"the run's tag `{PACKAGE}{name}` names a package that Graft does not record; nothing was installed",
-            got=name,
-            allowed=", ".join(PACKAGES),
-            todo="delete the tag in MLflow, or use `--environment current`",
-        )
     try:
         return str(Version(number))
     except InvalidVersion as error:
         raise GraftError(
-            f"the run's tag `{PACKAGE}{name}` is no version; nothing was installed",
+            f"the version of {name} that MLflow recorded is not valid; nothing was installed",
             got=number[:200],
             allowed="a version such as 2.1.0",
-            todo="correct the tag in MLflow, or use `--environment current`",
+            todo="use `--environment current`",
         ) from error
 
 
+def notes(differing: Mapping[str, tuple[str, str]]) -> Iterator[str]:
+    """What an environment with the recorded packages does not have as it was."""
+    if "python" in differing:
+        then, now = differing["python"]
+        yield f"Python {then} cannot be installed; this is {now}"
+    missing = unknown(differing)
+    if missing:
+        yield f"not installed, because these packages are unknown here: {', '.join(missing)}"
+
+
 def make(folder: Path, packages: Mapping[str, str]) -> Path:
-    """A virtual environment that has these packages, and of all others those of this one; returns its Python.
+    """Creates a virtual environment with these packages, and otherwise those of this one; returns its Python.
 
     Raises:
-        GraftError: it cannot be made, or a package cannot be installed.
+        GraftError: it cannot be created, or a package cannot be installed.
     """
-    _call([sys.executable, "-m", "venv", str(folder)], "the recorded environment cannot be made")
+    _call([sys.executable, "-m", "venv", str(folder)], "the recorded environment cannot be created")
     python = folder / ("Scripts" if sys.platform == "win32" else "bin") / "python"
     _see_packages_of_this(python)
     wanted = [f"{name}=={number}" for name, number in sorted(packages.items())]
     if wanted:
         words = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *wanted]
-        _call(words, f"not all packages can be installed as they were: {', '.join(wanted)}")
+        _call(words, f"the recorded versions cannot all be installed: {', '.join(wanted)}")
     return python
 
 
 def _see_packages_of_this(python: Path) -> None:
-    """This may itself be a virtual environment, of which `--system-site-packages` would see nothing."""
+    """This may itself be a virtual environment, which `--system-site-packages` would ignore."""
     own = Path(
         _call([str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], "it has no packages")
     )
@@ -97,9 +140,9 @@ def _see_packages_of_this(python: Path) -> None:
     (own / "zz_graft.pth").write_text("\n".join([*lines, ""]), encoding="utf-8")
 
 
-def _call(words: list[str], trouble: str) -> str:
+def _call(words: list[str], problem: str) -> str:
     done = subprocess.run(words, capture_output=True, text=True)
     if done.returncode:
         said = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()[-1]
-        raise GraftError(trouble, got=said, todo="make pip's index reachable, or use `--environment current`")
+        raise GraftError(problem, got=said, todo="make pip's index reachable, or use `--environment current`")
     return done.stdout.strip()

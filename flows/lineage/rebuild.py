@@ -1,4 +1,4 @@
-"""`graft rebuild`: a registered version made anew from its commit and its data, and compared."""
+"""`graft rebuild`: a registered version is rebuilt from its commit and its data, and compared."""
 
 from __future__ import annotations
 
@@ -38,25 +38,25 @@ Document = dict[str, Any]
 ENVIRONMENTS = ("current", "recorded")
 
 SETTLING = 30.0
-"""Seconds that the recorder may take to write its last entry, after DVC has ended."""
+"""Seconds that the recorder may take to write its last entry after DVC has ended."""
 
 OWNER = ".json"
-"""Beside a worktree: the claim of the process that works in it."""
+"""Suffix of the file beside a worktree in use: the claim of the process working in it."""
 
 LINKS = ("reflink", "hardlink", "copy")
-"""How images come out of the cache into a worktree that lives for minutes."""
+"""How images get from the cache into a worktree that exists for minutes."""
 
 
 def rebuild(root: Path, wanted: str, *, keep: bool = False, environment: str = "current") -> Document:
-    """Makes a version anew in a git worktree, without any cache of results, and compares it with what was registered.
+    """Rebuilds a version in a git worktree, without any cache of results, and compares it with the registered one.
 
     Args:
         wanted: NAME@alias, NAME/3, an alias or a number.
-        keep: the worktree stays.
-        environment: `current`, or `recorded`: packages that differ are installed as they were.
+        keep: whether the worktree is kept.
+        environment: `current`, or `recorded`: packages that differ are installed in the recorded versions.
 
     Raises:
-        GraftError: there is no such version; its code, commit or data are not to be had; or a stage failed.
+        GraftError: there is no such version; its code, commit or data are not available; or a stage failed.
     """
     if environment not in ENVIRONMENTS:
         raise ParamsError("--environment", got=environment, allowed=", ".join(ENVIRONMENTS))
@@ -67,10 +67,11 @@ def rebuild(root: Path, wanted: str, *, keep: bool = False, environment: str = "
     say(f"rebuild: {recipe.name}, commit {recipe.commit[:12]}, images {raw}")
     recipe.refuse_other_code(root)
     dvc.bring_back(root, raw, "its images")
-    differing = environments.differences(recipe.execution.parent.data.tags)
+    differing = environments.differences(environments.recorded(records.tracker, recipe.execution.parent))
     started = time.monotonic()
     with _worktree(root, f"{version.name}-{version.version}", recipe.commit, keep) as place:
-        notes = [*_restore(root, place, recipe, raw), *_of_environment(differing, environment)]
+        notes = [*_restore(root, place, recipe, raw)]
+        notes += environments.notes(differing) if environment == "recorded" else []
         _run(place, _python(place, environment, differing), keep)
         with fetched_package(records.tracker, version) as package:
             files = package_diff.compare(package, Paths(place).package)
@@ -82,19 +83,19 @@ def rebuild(root: Path, wanted: str, *, keep: bool = False, environment: str = "
             "environment": environment,
             "packages": {name: {"then": then, "now": now} for name, (then, now) in differing.items()},
             "notes": notes,
-            "figures": _figures(recipe, place),
+            "metrics": _metrics(recipe, place),
             "files": files,
             "outputs": _outputs(recipe, place),
             "seconds": round(time.monotonic() - started, 1),
             "worktree": str(place) if keep else "",
         }
-    equal = all(each["then"] == each["now"] for each in document["figures"].values())
+    equal = all(each["then"] == each["now"] for each in document["metrics"].values())
     return {"equal": equal, **document}
 
 
 @contextmanager
 def _worktree(root: Path, name: str, commit: str, keep: bool) -> Iterator[Path]:
-    """The project's folder in a worktree at the commit; gone afterwards, unless it is to be kept."""
+    """The project's folder in a worktree at the commit; removed afterwards unless it is kept."""
     below = git.git(root, "rev-parse", "--show-prefix", doing="looking for the project in its repository")
     folder = Paths(root.resolve()).state / "rebuild" / f"{name}-{datetime.now():%Y%m%dT%H%M%S}"
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -114,7 +115,7 @@ def _worktree(root: Path, name: str, commit: str, keep: bool) -> Iterator[Path]:
 
 
 def _remove_abandoned(folder: Path) -> None:
-    """Worktrees of rebuilds that were killed; git forgets them with the next one that is removed."""
+    """Removes worktrees of rebuilds that were killed; git forgets them when the next one is removed."""
     for owner in claims.dead(folder):
         shutil.rmtree(owner.with_name(owner.name.removesuffix(OWNER)), ignore_errors=True)
         owner.unlink(missing_ok=True)
@@ -125,7 +126,7 @@ def _hash(path: Path) -> str:
 
 
 def _restore(root: Path, place: Path, recipe: Recipe, raw: str) -> Iterator[str]:
-    """Parameters, pins, images and weights as they were; says what differed from the commit."""
+    """Restores parameters, pins, images and weights; yields what differed from the commit."""
     yield from _restore_params(Paths(place).params, recipe)
     _restore_pins(root, Paths(place).pins, recipe)
     dvc.share_cache(root, place, LINKS)
@@ -133,11 +134,11 @@ def _restore(root: Path, place: Path, recipe: Recipe, raw: str) -> Iterator[str]
         part.write_text(yaml.safe_dump({"outs": [{"md5": raw, "hash": "md5", "path": "raw"}]}), encoding="utf-8")
     dvc.dvc(place, ["checkout", "data/raw.dvc"], "bringing the images back")
     yield from _restore_weights(root, place, recipe)
-    (place / "dvc.lock").unlink(missing_ok=True)  # or DVC would take stages for done
+    (place / "dvc.lock").unlink(missing_ok=True)  # or DVC would consider stages up to date
 
 
 def _restore_params(file: Path, recipe: Recipe) -> Iterator[str]:
-    """The stages' sections as the lock has them; other sections change no stage's result."""
+    """Takes the stages' sections from the lock; other sections change no stage's result."""
     now, then = read_params(file), dict[str, Any]()
     for stage in recipe.lock.values():
         then |= {key: value for key, value in stage.get("params", {}).get("params.yaml", {}).items() if key in STAGES}
@@ -146,11 +147,11 @@ def _restore_params(file: Path, recipe: Recipe) -> Iterator[str]:
     if other:
         with whole_file(file) as part:
             part.write_text(yaml.safe_dump({**now, **then}, sort_keys=False), encoding="utf-8")
-        yield f"params.yaml was not committed as it was; taken from the run: {', '.join(other)}"
+        yield f"params.yaml differs from the commit; taken from the run: {', '.join(other)}"
 
 
 def _restore_pins(root: Path, file: Path, recipe: Recipe) -> None:
-    """data/pins.csv as the run found it or left it: both give the same splits.
+    """Restores data/pins.csv as the run found it or left it: both give the same splits.
 
     Raises:
         GraftError: no commit has it.
@@ -172,7 +173,7 @@ def _md5(content: bytes) -> str:
 
 
 def _restore_weights(root: Path, place: Path, recipe: Recipe) -> Iterator[str]:
-    """What lay in data/weights: what DVC has, and what this project has there, if that makes the same folder."""
+    """Restores data/weights: files that DVC tracks, and this project's others if the folder is then the same."""
     weights, recorded = Paths(place).weights, recipe.hashes("deps").get("data/weights", "")
     for tracked in sorted(weights.glob("*.dvc")):
         digest = dvc.raw_hash(place, f"data/weights/{tracked.name}")
@@ -184,23 +185,17 @@ def _restore_weights(root: Path, place: Path, recipe: Recipe) -> Iterator[str]:
     if _hash(Paths(root).weights) == recorded:
         shutil.copytree(Paths(root).weights, weights, dirs_exist_ok=True)
         return
-    yield "data/weights is not what it was then; the backbone's weights may come from elsewhere"
-
-
-def _of_environment(differing: Mapping[str, tuple[str, str]], environment: str) -> Iterator[str]:
-    if "python" in differing and environment == "recorded":
-        then, now = differing["python"]
-        yield f"Python {then} cannot be installed: this is {now}"
+    yield "data/weights differs from then; the backbone's weights may come from another source"
 
 
 def _python(place: Path, environment: str, differing: Mapping[str, tuple[str, str]]) -> Path:
-    """This one, or that of an environment with the recorded packages."""
+    """This Python, or that of an environment with the recorded packages."""
     packages = environments.installable(differing) if environment == "recorded" else {}
     return environments.make(place / ".graft" / "environment", packages) if packages else Path(sys.executable)
 
 
 def _run(place: Path, python: Path, keep: bool) -> None:
-    """All stages, from their beginning; they record in a store of the worktree's own.
+    """Runs all stages from scratch; they record in a store inside the worktree.
 
     Raises:
         GraftError: one failed.
@@ -212,21 +207,21 @@ def _run(place: Path, python: Path, keep: bool) -> None:
     _await_recorder(place)
     if done.returncode:
         raise GraftError(
-            "the pipeline of that version does not run to its end here",
+            "the pipeline of that version fails here",
             got=f"exit code {done.returncode}, see above",
-            todo=f"see {place}" if keep else "look into it with `--keep`",
+            todo=f"see {place}" if keep else "use `--keep` to inspect the worktree",
         )
 
 
 def _await_recorder(place: Path) -> None:
-    """It writes into the worktree until it has recorded DVC's end."""
+    """The recorder writes into the worktree until it has recorded the end of DVC."""
     deadline = time.monotonic() + SETTLING
     while time.monotonic() < deadline and recorder_runs(place):
         time.sleep(0.1)
 
 
-def _figures(recipe: Recipe, place: Path) -> Document:
-    """The test's figures: then, now, and the difference."""
+def _metrics(recipe: Recipe, place: Path) -> Document:
+    """The test metrics: then, now, and the difference."""
     test = read_json(Paths(place).metrics("evaluate"))
     run = recipe.execution.stages.get("evaluate")
     then = dict(run.data.metrics) if run is not None else {}
@@ -239,7 +234,7 @@ def _compared(then: float | None, now: float | None) -> Document:
 
 
 def _outputs(recipe: Recipe, place: Path) -> dict[str, bool]:
-    """Output of a stage -> whether it has the same bytes; what holds times and ids of runs is left out."""
+    """Output of a stage -> whether it has the same bytes; outputs with times and run ids are left out."""
     then, now = recipe.hashes("outs"), dvc.locked_outs(place)
     left_out = ("runs/", "metrics/", "models/registration.json")  # the last was an output of earlier versions
     return {path: now.get(path) == digest for path, digest in then.items() if not path.startswith(left_out)}

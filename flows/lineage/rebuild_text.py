@@ -7,19 +7,21 @@ from typing import Any
 
 
 def print_rebuilt(document: Mapping[str, Any]) -> None:
-    """Figures and files, then and now, and what they mean."""
+    """Metrics and files, then and now, and the conclusion."""
     print("\n".join(_lines(document)))
 
 
 def _lines(document: Mapping[str, Any]) -> Iterator[str]:
-    yield f"{document['name']} version {document['version']}, made anew in {document['seconds']:.0f} s"
+    yield f"{document['name']} version {document['version']}, rebuilt in {document['seconds']:.0f} s"
     yield f"{'commit':<14}{document['commit']}"
     yield f"{'images':<14}{document['data']}"
-    packages = [f"{name} {of['then']} then, {of['now'] or 'none'} here" for name, of in document["packages"].items()]
-    yield f"{'environment':<14}{document['environment']}; {', '.join(packages) or 'the same packages as then'}"
+    packages = [
+        f"{name} {of['then']} then, {of['now'] or 'not installed'} here" for name, of in document["packages"].items()
+    ]
+    yield f"{'environment':<14}{document['environment']}; {', '.join(packages) or 'the recorded packages'}"
     yield from (f"{'note':<14}{note}" for note in document["notes"])
     yield from ("", f"{'test':<28}{'then':>14}{'now':>14}{'difference':>14}")
-    for key, of in document["figures"].items():
+    for key, of in document["metrics"].items():
         cells = (_number(of[column]) for column in ("then", "now", "difference"))
         yield f"{key.replace('_', ' '):<28}{''.join(f'{cell:>14}' for cell in cells)}"
     yield ""
@@ -29,7 +31,7 @@ def _lines(document: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     if document["worktree"]:
         yield f"kept          {document['worktree']}"
-    yield "The test figures are equal." if document["equal"] else "The test figures are not equal."
+    yield "The test metrics are equal." if document["equal"] else "The test metrics are not equal."
 
 
 def _number(value: float | None) -> str:

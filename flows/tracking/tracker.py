@@ -35,6 +35,7 @@ from ..runtime import processes
 from ..versioning.git import GitState, git_state
 from . import run_table
 from .dataset import dataset_entity
+from .installed import ENVIRONMENT, environment_text
 from .reuse import asked_for, reused_stages
 from .store import tracking_uri
 
@@ -138,7 +139,9 @@ class Tracker:
         self.mark_crashed_runs()
         git = git_state(self.paths.root)
         run = self.client.create_run(self.experiment_id, tags={**self._common_tags(git), **tags}, run_name=name)
-        return str(run.info.run_id)
+        run_id = str(run.info.run_id)
+        self.client.log_text(run_id, environment_text(), ENVIRONMENT)
+        return run_id
 
     @contextmanager
     def recorded(self, name: str, parent_id: str = "") -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""`graft rebuild`: a version is made again from its commit and data alone, or it is said why it cannot be."""
+"""`graft rebuild`: a version is rebuilt from its commit and data alone, or the reason is named why it cannot be."""
 
 from __future__ import annotations
 
@@ -8,18 +8,20 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from importlib.metadata import version
+from importlib.metadata import distributions, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
 import pytest
+from packaging.utils import canonicalize_name
 from safetensors.numpy import load_file, save_file
 
 from flows.lineage import environment, package_diff, rebuild
 from flows.lineage.executions import Records
 from flows.lineage.provenance import recipe_of
 from flows.runtime import claims
+from flows.tracking.tracker import PACKAGES, Tracker
 from flows.versioning import dvc, hashes
 from tasks.common.core.errors import GraftError
 from tasks.common.core.files import read_json, write_json
@@ -36,7 +38,7 @@ def tag(project: Project, commit: str) -> None:
     project.mlflow().set_model_version_tag("graft", "1", "git.result", commit)
 
 
-def test_a_version_is_made_again_with_equal_figures_and_leaves_no_trace(project: Project, tmp_path: Path) -> None:
+def test_a_version_is_rebuilt_with_equal_metrics_and_leaves_no_trace(project: Project, tmp_path: Path) -> None:
     project.dvc("remote", "add", "--default", "store", str(tmp_path / "remote"))
     project.dvc("push")
     project.git("commit", "--all", "--quiet", "--message", "remote")
@@ -46,7 +48,7 @@ def test_a_version_is_made_again_with_equal_figures_and_leaves_no_trace(project:
     told = json.loads(project.graft_here("rebuild", "graft@champion", "--json").stdout)
 
     assert told["equal"]
-    assert told["figures"]["accuracy"]["then"] == project.json("metrics/evaluate.json")["accuracy"]
+    assert told["metrics"]["accuracy"]["then"] == project.json("metrics/evaluate.json")["accuracy"]
     assert all(file["identical"] for file in told["files"].values())
     assert all(told["outputs"].values())
     assert (len(project.runs()), project.git("status", "--porcelain")) == (runs, status)
@@ -69,7 +71,7 @@ def test_the_worktree_of_a_rebuild_that_was_killed_is_removed_and_others_are_not
     assert sorted(path.name for path in tmp_path.iterdir()) == ["at work", f"at work{rebuild.OWNER}", "kept"]
 
 
-def test_parameters_come_from_the_run_and_other_figures_are_said_to_be_so(rerun: Rerun, tmp_path: Path) -> None:
+def test_parameters_come_from_the_run_and_other_metrics_are_reported(rerun: Rerun, tmp_path: Path) -> None:
     project = rerun.copy(tmp_path / "project")
     project.mlflow().log_metric(project.json("runs/evaluate.json")["run_id"], "log_loss", 9.0)
 
@@ -78,8 +80,8 @@ def test_parameters_come_from_the_run_and_other_figures_are_said_to_be_so(rerun:
     assert done.returncode == 3
     told = json.loads(done.stdout)
     assert not told["equal"]
-    assert told["figures"]["log_loss"]["then"] == 9.0
-    assert told["figures"]["accuracy"]["difference"] == 0.0
+    assert told["metrics"]["log_loss"]["then"] == 9.0
+    assert told["metrics"]["accuracy"]["difference"] == 0.0
     assert "head.l2_max" in told["notes"][0]
     assert told["files"]["head.safetensors"]["identical"]
     assert (Path(told["worktree"]) / "models" / "package").is_dir()
@@ -129,21 +131,26 @@ def test_pins_are_looked_for_in_all_commits(project: Project) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "number", "message"),
-    [
-        ("evil-package", "1.0", "does not record"),
-        ("--index-url", "http://evil.example.org", "does not record"),
-        ("torch", "1.0 --index-url=http://evil.example.org", "is no version"),
-        ("torch", "@ http://evil.example.org/x.whl", "is no version"),
-        ("torch", "*", "is no version"),
-        ("torch", "", "is no version"),
-    ],
+    "number", ["1.0 --index-url=http://evil.example.org", "@ http://evil.example.org/x.whl", "*", ""]
 )
-def test_only_versions_of_known_packages_reach_pip(name: str, number: str, message: str) -> None:
-    with pytest.raises(GraftError, match=message):
-        environment.installable({name: (number, "2.0")})
-    known = {"python": ("3.9.1", "3.11.2"), "torch": ("2.9.0+cpu", "2.10.0")}
-    assert environment.installable(known) == {"torch": "2.9.0+cpu"}
+def test_only_versions_reach_pip(number: str) -> None:
+    with pytest.raises(GraftError, match="the version of torch that MLflow recorded is not valid"):
+        environment.installable({"torch": (number, "2.0")})
+
+
+def test_only_known_packages_reach_pip_and_the_others_are_named() -> None:
+    differing = {
+        "--index-url": ("http://evil.example.org", ""),
+        "evil-package": ("1.0", ""),
+        "python": ("3.9.1", "3.11.2"),
+        "safetensors": ("0.4.5", "0.5.0"),
+        "torch": ("2.9.0+cpu", "2.10.0"),
+    }
+    assert environment.installable(differing) == {"safetensors": "0.4.5", "torch": "2.9.0+cpu"}
+    assert list(environment.notes(differing)) == [
+        "Python 3.9.1 cannot be installed; this is 3.11.2",
+        "not installed, because these packages are unknown here: --index-url, evil-package",
+    ]
 
 
 def test_another_environment_than_the_two_is_refused(finished: Project) -> None:
@@ -172,7 +179,31 @@ def test_git_and_the_disk_give_the_same_hashes(finished: Project) -> None:
 def test_only_packages_that_differ_are_named() -> None:
     tags = {"package.numpy": version("numpy"), "package.torch": "1.0", "package.gone": "2.0", "git.commit": "x"}
 
-    assert environment.differences(tags) == {"gone": ("2.0", ""), "torch": ("1.0", version("torch"))}
+    assert environment.differences(environment.packages_of(tags)) == {
+        "gone": ("2.0", ""),
+        "torch": ("1.0", version("torch")),
+    }
+
+
+def test_all_packages_of_an_execution_are_recorded(finished: Project) -> None:
+    tracker = Tracker(finished.root)
+    parent = tracker.client.get_run(finished.json("runs/head.json")["parent_run_id"])
+
+    found = environment.recorded(tracker, parent)
+
+    installed = {canonicalize_name(each.name): each.version for each in distributions()}
+    assert found == {
+        **{name: number for name, number in installed.items() if name != "graft"},
+        "python": parent.data.tags["python"],
+    }
+    assert environment.differences(found) == {}
+
+
+def test_a_run_of_an_older_version_has_the_packages_of_its_tags(finished: Project) -> None:
+    tracker = Tracker(finished.root)
+    stage = tracker.client.get_run(finished.json("runs/head.json")["run_id"])
+
+    assert environment.recorded(tracker, stage).keys() == {*PACKAGES, "python"}
 
 
 def test_an_environment_has_the_recorded_package_and_otherwise_this_ones(
