@@ -1,1 +1,1 @@
-"""Where a model comes from: trace, why and rebuild."""
+"""The origin of a model: trace, why and rebuild."""

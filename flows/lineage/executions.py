@@ -1,4 +1,4 @@
-"""What MLflow holds of a project's pipeline: which runs belong to one execution, and which version came of it."""
+"""A project's pipeline in MLflow: which runs belong to one execution, and which version it made."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from ..tracking.store import has_store
 from ..tracking.tracker import REUSED, VERSION, Tracker
 
 RESULT = "git.result"
-"""The tag of a version that names the commit which holds its dvc.lock."""
+"""The tag of a version that names the commit with its dvc.lock."""
 
 RUN_DIGITS = 8
-"""Digits of a run's id at least, by which it is found; fewer are a version's number."""
+"""The minimum number of digits that identify a run; fewer are the number of a version."""
 
 PAGE = 1000
-"""Runs, or versions, that are asked for at once."""
+"""Runs or versions per request."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class Execution:
     """One run of the pipeline.
 
     Attributes:
-        parent: the run of the whole.
-        stages: the run of each stage, in the order in which data flow; of a reused stage the earlier one.
+        parent: the run of the whole execution.
+        stages: the run of each stage, in the order of the data flow; for a reused stage, the earlier run.
         reused: the stages that did not run.
     """
 
@@ -47,27 +47,27 @@ class Execution:
 
     @property
     def raw(self) -> str:
-        """DVC's hash of data/raw; empty if no stage tells it."""
+        """DVC's hash of data/raw; empty if no stage recorded it."""
         return self.hash_of("data/raw")
 
     @property
     def manifest(self) -> str:
-        """DVC's hash of data/manifest; empty if no stage tells it."""
+        """DVC's hash of data/manifest; empty if no stage recorded it."""
         return self.hash_of("data/manifest")
 
     def hash_of(self, path: str) -> str:
-        """What the stages read at a path, or wrote there."""
+        """DVC's hash of what the stages read or wrote at a path."""
         tags = (run.data.tags.get(f"dvc.{way}.{path}") for run in self.stages.values() for way in ("out", "dep"))
         return next((digest for digest in tags if digest), "")
 
     @property
     def trained(self) -> bool:
-        """Whether something was learned in it, and not only reused."""
+        """Whether a model was trained in it, rather than reused."""
         return bool({"head", "finetune"} & (self.stages.keys() - self.reused))
 
 
 class Records:
-    """A project's part of MLflow, read once.
+    """A project's runs and versions in MLflow, read once.
 
     Attributes:
         versions: of the registered model, the newest first.
@@ -80,8 +80,8 @@ class Records:
     def __init__(self, root: Path) -> None:
         name = model_name(root)
         if not has_store(root):
-            raise GraftError("nothing is recorded of this project", todo="run `dvc repro`, which records what it does")
-        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # the files that are fetched are small
+            raise GraftError("nothing has been recorded for this project", todo="run `dvc repro`")
+        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # the fetched files are small
         self.root, self.name, self.tracker = root, name, Tracker(root)
         versions = all_pages(self.tracker.client.search_model_versions, f"name = '{name}'", max_results=PAGE)
         self.versions: list[ModelVersion] = sorted(versions, key=lambda version: -int(version.version))
@@ -105,10 +105,10 @@ class Records:
         return all_pages(self.tracker.client.search_runs, [experiment], max_results=PAGE)
 
     def named(self, what: str) -> ModelVersion | None:
-        """The version that NAME@alias, NAME/3, an alias or a number names; None if it is none of these.
+        """The version named by NAME@alias, NAME/3, an alias or a number; None if `what` is none of these.
 
         Raises:
-            GraftError: it is of this form, and there is no such version.
+            GraftError: `what` is of this form, but there is no such version.
         """
         aliased = {alias: version for version, of in self.aliases.items() for alias in of}
         if what in aliased:
@@ -120,11 +120,11 @@ class Records:
         return find_version(self.tracker, self.name, what if match is None else match["alias"] or match["number"])
 
     def runs(self) -> list[Run]:
-        """All of the experiment, the newest first."""
+        """All runs of the experiment, the newest first."""
         return sorted(self._runs.values(), key=lambda run: -run.info.start_time)
 
     def run(self, run_id: str) -> Run | None:
-        """A run, also of another experiment; None if the store has not got it."""
+        """A run, also of another experiment; None if the store does not have it."""
         if run_id not in self._runs:
             try:
                 self._runs[run_id] = self.tracker.client.get_run(run_id)
@@ -135,7 +135,7 @@ class Records:
         return self._runs[run_id]
 
     def execution(self, run_id: str) -> Execution | None:
-        """The one that a run is, or is a stage of; None if it is none of the pipeline's."""
+        """The execution that a run is, or is a stage of; None if it is not a run of the pipeline."""
         run = self.run(run_id)
         parent = self.run(run.data.tags.get("mlflow.parentRunId", run_id)) if run is not None else None
         if parent is None:
@@ -155,11 +155,11 @@ class Records:
         return self._children.get(run_id, {})
 
     def of_version(self, version: ModelVersion) -> Execution | None:
-        """What a version came of; None if the store has not got its run."""
+        """The execution that made a version; None if the store does not have its run."""
         return self.execution(str(version.run_id or ""))
 
     def executions(self) -> Iterator[Execution]:
-        """All in which something was learned, the newest first."""
+        """All executions that trained a model, the newest first."""
         for run in self.runs():
             if str(run.info.run_id) in self._children:
                 found = self.execution(str(run.info.run_id))
@@ -167,7 +167,7 @@ class Records:
                     yield found
 
     def registered_by(self, execution: Execution) -> list[ModelVersion]:
-        """The versions that came of an execution, or that its last stage would have made and reused."""
+        """The versions that an execution made, or whose package it reused."""
         register = execution.stages.get("register")
         if register is None:
             return []

@@ -1,4 +1,4 @@
-"""Which images an execution was made of: its manifest, found by DVC's hash, and remembered."""
+"""Which images an execution used: its manifest, found by DVC's hash and cached."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from ..versioning.hashes import hash_of_listing
 from .executions import Execution
 
 COLUMNS = ["image_id", "path", "label", "split", "task", "reason"]
-"""What is remembered of a manifest; `split` is `rejected` where there is a `reason`."""
+"""The cached columns of a manifest; `split` is `rejected` where there is a `reason`."""
 
 REJECTED, SEEN, HELD_OUT = "rejected", "seen", "held out"
-"""What stands in the place of a split: of files that were not taken, and of images of which only the package tells."""
+"""Values in place of a split: for rejected files, and for images that only the package records."""
 
 FILES = ("manifest.parquet", "rejected.parquet")
 
@@ -37,9 +37,9 @@ class ImageList:
     """The images of an execution.
 
     Attributes:
-        table: `COLUMNS`; without path and label where only the package's reference tells which images there were.
+        table: `COLUMNS`; without path and label where only the package's reference records the images.
         exact: whether the splits are known.
-        note: why not; empty if they are.
+        note: why they are not; empty if they are.
     """
 
     table: pd.DataFrame
@@ -56,7 +56,7 @@ class ImageLists:
         self._held: dict[str, bytes] = {}
 
     def whole(self, execution: Execution | None, version: ModelVersion | None) -> ImageList | None:
-        """All images of an execution; None if nothing tells them."""
+        """All images of an execution; None if nothing records them."""
         return self._look(execution, version, None, None)
 
     def some(
@@ -66,7 +66,7 @@ class ImageLists:
         image_ids: Sequence[str],
         paths: Sequence[str] = (),
     ) -> ImageList | None:
-        """Those with one of these md5s or paths; None if nothing tells which images there were."""
+        """The images with one of these md5s or paths; None if nothing records the images."""
         return self._look(execution, version, image_ids, paths)
 
     def _look(
@@ -86,13 +86,13 @@ class ImageLists:
         if known is None:
             return None
         lost = self._lost.get(execution.manifest, "") if execution is not None else ""
-        note = f"the list of images is lost{f' ({lost})' if lost else ''}; the package tells only what was held out"
+        note = f"the list of images is lost{f' ({lost})' if lost else ''}; the package records only what was held out"
         if image_ids is not None:
             known = known[known["image_id"].isin(image_ids)]
         return ImageList(known.reset_index(drop=True), exact=False, note=note)
 
     def _remembered(self, execution: Execution) -> Path | io.BytesIO | None:
-        """What is worth knowing of a manifest, as Parquet; None if the manifest is not to be had."""
+        """The cached part of a manifest, as Parquet; None if the manifest is not available."""
         digest = execution.manifest
         file = self._tracker.paths.cache / "lineage" / f"{digest.removesuffix('.dir')}.parquet"
         if file.is_file():
@@ -107,9 +107,9 @@ class ImageLists:
         return io.BytesIO(self._held[digest]) if digest in self._held else None
 
     def _manifest(self, execution: Execution) -> tuple[pd.DataFrame, pd.DataFrame] | None:
-        """Both tables of a manifest: from DVC's cache, its remote, or the files of the run that made it."""
+        """Both tables of a manifest: from DVC's cache, its remote, or the artifacts of the run that made it."""
         try:
-            files = dvc.bring_back(self._root, execution.manifest, "the images' lists")
+            files = dvc.bring_back(self._root, execution.manifest, "the lists of images")
             return self._read([files[name] for name in FILES])
         except GraftError as error:
             reason = str(error.got)
@@ -120,7 +120,7 @@ class ImageLists:
         return logged
 
     def _logged(self, run_id: str, digest: str) -> tuple[pd.DataFrame, pd.DataFrame] | None:
-        """The copies that the stage's run keeps, if they are those of the hash."""
+        """The copies among the artifacts of the stage's run, if they have the hash."""
         self._tracker.paths.tmp.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=self._tracker.paths.tmp) as folder:
             try:
@@ -143,7 +143,7 @@ class ImageLists:
         return table.sort_values("path", ignore_index=True), all(ids)
 
     def _reference(self, version: ModelVersion) -> pd.DataFrame | None:
-        """What the package remembers: which images it has seen, and which were there and held out."""
+        """What the package records: which images it was trained on, and which were held out."""
         try:
             with fetched_package(self._tracker, version) as package:
                 reference = Reference.load(package)

@@ -1,4 +1,4 @@
-"""In what two packages of a model differ: not at all, or by how much in which numbers."""
+"""How two packages of a model differ: not at all, or by how much in which numbers."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 
 
 def compare(then: Path, now: Path) -> dict[str, dict[str, Any]]:
-    """File of the package -> `identical`, and if it is not: `difference` (the largest, of numbers of one name),
-    `in` (which), or `note` (why there is none)."""
+    """File of the package -> `identical`; if it is not, the largest `difference` and `in` which tensor, or a `note`
+    why there is no difference to compute."""
     return {name: _file(then / name, now / name, read) for name, read in _READ.items()}
 
 
 def _file(then: Path, now: Path, read: Callable[[Path], Arrays]) -> dict[str, Any]:
     there = [file.is_file() for file in (then, now)]
     if not all(there):
-        return {"identical": not any(there), "note": "in neither" if not any(there) else "in one only"}
+        return {"identical": not any(there), "note": "in neither package" if not any(there) else "in one package only"}
     if sha256(then) == sha256(now):
         return {"identical": True}
     return {"identical": False, **_difference(read(then), read(now))}
@@ -33,7 +33,7 @@ def _file(then: Path, now: Path, read: Callable[[Path], Arrays]) -> dict[str, An
 def _difference(then: Arrays, now: Arrays) -> dict[str, Any]:
     shapes = [{name: array.shape for name, array in of.items()} for of in (then, now)]
     if shapes[0] != shapes[1]:
-        return {"note": "other tensors, or of other shapes"}
+        return {"note": "tensors of other names or shapes"}
     apart = {name: _largest(then[name], now[name]) for name in then}
     worst = max(apart, key=lambda name: apart[name], default="")
     return {"difference": apart.get(worst, 0.0), "in": worst}
@@ -46,7 +46,7 @@ def _largest(then: npt.NDArray[Any], now: npt.NDArray[Any]) -> float:
 
 
 def _constants(weights: Path) -> Arrays:
-    """The numbers of a graph, by their place in it."""
+    """The constants of a graph, by their position."""
     import openvino
 
     model = openvino.Core().read_model(weights.with_suffix(".xml"))
@@ -61,7 +61,7 @@ def _tensors(file: Path) -> Arrays:
 
 
 def _numbers(file: Path) -> Arrays:
-    """Of a JSON file; what is none counts by what it says."""
+    """The numbers of a JSON file; other values are compared as part of the name."""
     from ..tracking.tracker import flatten
 
     flat = flatten(json.loads(file.read_text(encoding="utf-8")))

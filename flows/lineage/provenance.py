@@ -1,4 +1,4 @@
-"""What an execution was made of, so that it can be made again: commit, lock and pins."""
+"""What is needed to repeat an execution: commit, lock and pins."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class Recipe:
     """What a version was made of.
 
     Attributes:
-        name: of the version, or of the run, in words.
-        commit: the whole id.
-        lock: dvc.lock's stages, as the run kept it.
-        pins: the md5s that data/pins.csv may have: as the run found it, and as it left it.
+        name: of the version or of the run, in words.
+        commit: the full id.
+        lock: the stages of the dvc.lock that the run recorded.
+        pins: the possible md5s of data/pins.csv: before the run, and after it.
     """
 
     name: str
@@ -56,23 +56,21 @@ class Recipe:
         return raw
 
     def changed_code(self, root: Path) -> list[str]:
-        """The code that was another than at the commit: changes that nobody had committed."""
+        """The code that differed from the commit: changes that were never committed."""
         code = {path: digest for path, digest in self.hashes("deps").items() if path.startswith("tasks")}
         committed = hashes.tree_hashes(root, self.commit, code)
         return [path for path, digest in sorted(code.items()) if committed[path] != digest]
 
     def refuse_other_code(self, root: Path) -> None:
-        """The code of the commit must be the code that ran.
-
-        Raises:
-            GraftError: it is not.
+        """Raises:
+        GraftError: the code that ran is not the code of the commit.
         """
         changed = self.changed_code(root)
         if changed:
             raise GraftError(
                 f"the code that made {self.name} was never committed",
-                got=f"other than at commit {self.commit[:12]}: {', '.join(changed)}",
-                todo="nothing can bring it back; run the pipeline with the code committed, and rebuild that version",
+                got=f"differs from commit {self.commit[:12]}: {', '.join(changed)}",
+                todo="it cannot be restored; commit the code, run the pipeline, and rebuild the new version",
             )
 
 
@@ -80,7 +78,7 @@ def recipe_of(records: Records, version: ModelVersion) -> Recipe:
     """What a version was made of.
 
     Raises:
-        GraftError: MLflow has not got its run; or see `read_recipe`.
+        GraftError: MLflow does not have its run; or see `read_recipe`.
     """
     name = f"version {version.version} of `{version.name}`"
     execution = records.of_version(version)
@@ -92,13 +90,13 @@ def recipe_of(records: Records, version: ModelVersion) -> Recipe:
 
 
 def read_recipe(records: Records, execution: Execution, name: str, result: str = "") -> Recipe:
-    """What came together in an execution.
+    """What an execution was made of.
 
     Args:
         result: the commit that holds its dvc.lock, if one is known.
 
     Raises:
-        GraftError: the run has kept no lock, or git has not got the commit.
+        GraftError: the run recorded no lock, or git does not have the commit.
     """
     recorded = result or execution.parent.data.tags.get("git.commit", "")
     commit = git.full_commit(records.root, recorded) if len(recorded) >= 7 else ""
@@ -113,20 +111,20 @@ def read_recipe(records: Records, execution: Execution, name: str, result: str =
 
 
 def _lock(records: Records, execution: Execution, name: str) -> dict[str, Any]:
-    """The stages of the dvc.lock that the run keeps."""
+    """The stages of the dvc.lock that the run recorded."""
     records.tracker.paths.tmp.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=records.tracker.paths.tmp) as folder:
         try:
             file = records.tracker.client.download_artifacts(execution.parent.info.run_id, "dvc.lock", folder)
         except (MlflowException, OSError) as error:
             raise GraftError(
-                f"the run that made {name} has not kept its dvc.lock",
+                f"the dvc.lock of the run that made {name} is not in MLflow",
                 got=redacted(str(error).splitlines()[0][:300]),
                 todo="name another version",
             ) from error
         stages = dvc.stages_of(Path(file))
     if not stages:
-        raise GraftError(f"the dvc.lock that made {name} names no stage", todo="name another version")
+        raise GraftError(f"the dvc.lock of the run that made {name} has no stage", todo="name another version")
     return stages
 
 

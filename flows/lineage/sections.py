@@ -185,7 +185,7 @@ def _decision(entry: Mapping[str, Any]) -> str:
 
 
 def _other(entry: Mapping[str, Any] | None, key: str) -> str:
-    return f"version {entry[key]}, {moment(entry['at'])}: {entry['why']}" if entry else ""
+    return f"version {entry[key]}, {moment(entry['at'])}" if entry else ""
 
 
 def _tables(document: Document) -> Iterator[Section]:
@@ -227,13 +227,12 @@ def _image(document: Document) -> Iterator[Section]:
     })  # fmt: skip
     uses = [*document["versions"], *document["runs"]]
     had = len({use["version"] for use in document["versions"] if use["split"] != "rejected"})
-    several = len(document["paths"]) > 1 or len(document["image_ids"]) > 1
     columns = {
         "model": [Cell(version_text(use), "name") for use in uses],
         "role": [Cell(role(use)) for use in uses],
         "label": [Cell(use["label"]) for use in uses],
-        "path": [Cell(use["path"] if several else "") for use in uses],
-        "md5": [Cell(use["image_id"][:12] if several else "", "code") for use in uses],
+        "path": [Cell(use["path"] if len(document["paths"]) > 1 else "") for use in uses],
+        "md5": [Cell(use["image_id"][:12] if len(document["image_ids"]) > 1 else "", "code") for use in uses],
         "made": [Cell(moment(use["at"]), "name") for use in uses],
         "test": [Cell(main_metric(use["test"])) for use in uses],
         "why": [Cell(use["why"]) for use in uses],

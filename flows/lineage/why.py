@@ -1,4 +1,4 @@
-"""`graft why`: why the stages of a recorded execution ran, from their runs in MLflow and the ones before."""
+"""`graft why`: why the stages of a recorded execution ran, from their runs in MLflow and the previous ones."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from ..tracking.tracker import REUSED, Tracker
 from ..versioning.dvc import listing_of
 
 SHORTEST = 8
-"""Digits of a run's id that say which."""
+"""The minimum number of digits that identify a run."""
 
 DEP = "dvc.dep."
-"""How the tag of a dependency's hash begins."""
+"""Prefix of the tags with the hashes of dependencies."""
 
 DID = {"FINISHED": "ran", "FAILED": "failed", "KILLED": "was killed"}
 
@@ -44,10 +44,10 @@ class StageExplanation:
 
     Attributes:
         did: `ran`, `failed`, `was killed`, `runs` or `reused`.
-        run_id: its run, or the earlier one whose results were reused.
+        run_id: its run, or the earlier run whose results were reused.
         before: the run that it is compared with; empty if there is none.
-        reasons: what differed between the two.
-        note: what there is to say beside the reasons.
+        reasons: the differences between the two.
+        note: a remark beside the reasons.
     """
 
     stage: str
@@ -77,18 +77,18 @@ class Explanation:
 
 
 def explain(root: Path, wanted: str = "") -> Explanation:
-    """What an execution of the pipeline ran, and because of what.
+    """Which stages an execution of the pipeline ran, and why.
 
     Args:
         wanted: a run's id or its first digits, of a stage or of a whole execution; or a version of the registered
             model, an alias, or either after `NAME/`. By default the last execution of this project.
 
     Raises:
-        GraftError: there is no such run, or it is none of the pipeline's.
+        GraftError: there is no such run, or it is not a run of the pipeline.
     """
     if not has_store(root):
-        raise GraftError("nothing has been recorded in this project", todo="run `dvc repro`")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # of files of a kilobyte
+        raise GraftError("nothing has been recorded for this project", todo="run `dvc repro`")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # the fetched files are small
     tracker = Tracker(root)
     parent = _execution(tracker, wanted)
     reader = _Reader(tracker, root)
@@ -101,7 +101,7 @@ def explain(root: Path, wanted: str = "") -> Explanation:
         if stage in ran or f"{REUSED}{stage}" in tags
     )
     if not stages:
-        raise GraftError("this is no run of the pipeline", got=f"{parent.info.run_name} ({parent.info.run_id})")
+        raise GraftError("this is not a run of the pipeline", got=f"{parent.info.run_name} ({parent.info.run_id})")
     return Explanation(parent.info.run_id, parent.info.run_name, _sentence(stages), stages, reader.images)
 
 
@@ -116,7 +116,7 @@ def _sentence(stages: tuple[StageExplanation, ...]) -> str:
 
 
 def _execution(tracker: Tracker, wanted: str) -> Run:
-    """The parent run of what is asked for."""
+    """The parent run of the wanted run or version."""
     digits = wanted.lower()
     if not wanted:
         return _last(tracker)
@@ -137,15 +137,15 @@ def _by_digits(tracker: Tracker, digits: str) -> Run:
     if len(found) == 1:
         return found[0]
     raise GraftError(
-        "more than one run begins so" if found else "no run has this id, or begins so",
+        "several run ids begin with these digits" if found else "no run has an id that begins with these digits",
         got=digits,
         allowed=", ".join(run.info.run_id for run in found) or "a run's id in MLflow, or a version of the model",
-        todo="name more of its digits" if found else "`graft why` without a name explains the last run",
+        todo="give more digits" if found else "`graft why` without a name explains the last run",
     )
 
 
 def _last(tracker: Tracker) -> Run:
-    """The newest of those that made what lies here."""
+    """The newest of the runs that made this project's results."""
     files = [tracker.paths.run(stage) for stage in STAGES]
     ids = {str(read_json(file)["parent_run_id"]) for file in files if file.is_file()}
     if not ids:
@@ -153,7 +153,7 @@ def _last(tracker: Tracker) -> Run:
     found = [run for run_id in ids for run in _if_there(tracker, run_id)]
     if not found:
         raise GraftError(
-            "this MLflow store has none of the runs that made what lies here",
+            "this MLflow store has none of the runs that made the results in this project",
             got=redacted(tracker.uri),
             todo="set MLFLOW_TRACKING_URI to the store that recorded them, or name a run",
         )
@@ -169,7 +169,7 @@ def _if_there(tracker: Tracker, run_id: str) -> list[Run]:
         return []
 
 
-# Because of what
+# Why it ran
 
 
 class _Reader:
@@ -186,9 +186,9 @@ class _Reader:
         if before is None:
             return StageExplanation(stage, did, run_id, reasons=(Reason("never_run", f"{stage} never ran before"),))
         reasons = self._reasons(before, run)
-        note = "" if reasons else "it was forced, or what it makes was not there"
+        note = "" if reasons else "it was forced, or its outputs were missing"
         if not _deps(run):
-            note = "what it read is not known: it did not come to its end"
+            note = "its inputs are not known, because it did not finish"
         return StageExplanation(stage, did, run_id, before.info.run_id, reasons, note)
 
     def _reasons(self, before: Run, run: Run) -> tuple[Reason, ...]:
@@ -212,7 +212,7 @@ class _Reader:
         return {path: digest for path, digest in deps.items() if path.startswith("tasks")}
 
     def _earlier(self, stage: str, run: Run) -> Iterator[Run]:
-        """Runs of the stage that were done when this one began, and of this project, the newest first."""
+        """Runs of the stage in this project that had finished when this one began, the newest first."""
         query = (
             f"tags.`graft.stage` = '{stage}' and attributes.status = 'FINISHED' "
             f"and attributes.start_time < {run.info.start_time}"
@@ -224,7 +224,7 @@ class _Reader:
                 yield found
 
     def _is_of_same_project(self, other: Run, run: Run) -> bool:
-        """A store may hold several projects' runs: of another git repository, or of wholly other images."""
+        """A store may hold several projects' runs: of another git repository, or of entirely different images."""
         theirs, ours = (one.data.tags.get("mlflow.source.git.repoURL", "") for one in (other, run))
         commits = [one.data.tags.get("git.commit", "none") for one in (other, run)]
         if theirs != ours or (not ours and commits[0] != commits[1] and not self._knows(commits[0])):
@@ -240,7 +240,7 @@ class _Reader:
 
 
 def _deps(run: Run) -> dict[str, str]:
-    """Dependency -> hash, without code; empty for a run that did not come to its end."""
+    """Dependency -> hash, without code; empty for a run that did not finish."""
     tags = run.data.tags
     return {name.removeprefix(DEP): digest for name, digest in tags.items() if name.startswith(DEP)}
 

@@ -13,7 +13,7 @@ from ..status.pending_text import words
 
 
 def print_explanation(found: Explanation) -> None:
-    """What an execution did, stage by stage."""
+    """Why each stage of an execution ran."""
     print(f"{found.name} ({found.run_id})\n{found.sentence}\n")
     table = Table("stage", "", "because", "run", "compared with", box=None)
     for stage in found.stages:

@@ -259,7 +259,7 @@ def test_packages_are_compared_number_by_number(finished: Project, tmp_path: Pat
     assert found["graph.bin"] == {"identical": True}
     assert found["head.safetensors"]["difference"] == pytest.approx(0.5, rel=1e-3)
     assert found["head.safetensors"]["in"] == name
-    assert found["calibration.json"] == {"identical": False, "note": "other tensors, or of other shapes"}
+    assert found["calibration.json"] == {"identical": False, "note": "tensors of other names or shapes"}
 
 
 def test_a_graph_is_compared_by_its_weights(finished: Project, tmp_path: Path) -> None:

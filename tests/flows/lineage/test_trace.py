@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from dataclasses import asdict
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ import pandas as pd
 import pytest
 from projects import draw, made_once, wait_for
 
+from flows.lineage.sections import sections
 from flows.lineage.trace import trace
 from flows.lineage.trace_page import lineage_page
 from flows.lineage.trace_text import lines
@@ -307,6 +309,43 @@ def test_the_page_shows_what_people_wrote_as_text(rerun: Rerun) -> None:
 
     assert "&lt;b&gt;better&lt;/b&gt;" in page
     assert "<b>better</b>" not in page
+
+
+def test_the_page_shows_class_names_and_addresses_as_text(finished: Project) -> None:
+    told = trace(finished.root, "1")
+    classes = told["data"]["classes"]
+    told["data"]["classes"] = {"<script>red</script>": classes["red"], "a & b": classes["blue"]}
+    told["prefect"] = {"flow_run_id": "run", "flow_run_url": "javascript:alert(1)"}
+
+    page = lineage_page(told, "2026-01-02T00:00:00+00:00")
+
+    assert '<td class="text">&lt;script&gt;red&lt;/script&gt;</td>' in page
+    assert "a &amp; b" in page
+    assert "<script" not in page
+    assert "href" not in page
+
+
+def test_text_and_page_have_the_same_facts(rerun: Rerun) -> None:
+    told = trace(rerun.root, "2")
+
+    text, page = "\n".join(lines(told)), lineage_page(told, "2026-01-02T00:00:00+00:00")
+
+    cells = [cell.text for section in sections(told) for row in section.rows for cell in row if cell.text]
+    assert len(cells) > 100
+    assert [cell for cell in cells if cell not in text or escape(cell) not in page] == []
+
+
+def test_columns_of_the_text_are_aligned(finished: Project) -> None:
+    printed = list(lines(trace(finished.root, "1")))
+
+    first = printed.index("Images") + 1
+    assert printed[first : first + 5] == [
+        "class       train  val  test",
+        "blue            7    3     4",
+        "green           8    4     2",
+        "red             9    3     2",
+        "all images     24   10     8",
+    ]
 
 
 def test_text_and_json_tell_the_same(grown: Project) -> None:

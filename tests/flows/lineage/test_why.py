@@ -72,7 +72,7 @@ def test_what_is_no_run_is_refused(rerun: Rerun, wanted: str, told: str) -> None
 
 
 def test_a_run_that_is_none_of_the_pipelines_is_refused(rerun: Rerun) -> None:
-    with pytest.raises(GraftError, match="no run of the pipeline"):
+    with pytest.raises(GraftError, match="not a run of the pipeline"):
         explain(rerun.root, rerun.leaked)
 
 
@@ -134,7 +134,7 @@ def test_of_a_failed_run_the_parameters_are_known_and_no_more(grown: Project) ->
 
     assert (found.did, found.before) == ("failed", preprocess_runs(grown)[1].info.run_id)
     assert [reason.words for reason in found.reasons] == ["params preprocess.min_side changed"]
-    assert "did not come to its end" in found.note
+    assert "it did not finish" in found.note
 
 
 def test_without_a_listing_it_is_known_only_that_images_changed(grown: Project, tmp_path: Any) -> None:
