@@ -18,10 +18,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from ..common.core.blocks import blocks
 from ..common.core.progress import progress
 from ..common.data.feature_set import FeatureSet, Floats, Rows
 from ..common.data.manifest import SPLITS
-from ..common.heads.base import blocks
 
 DOWN, ACROSS = 1024, 8192
 """How many cosines are in memory at once."""

@@ -6,9 +6,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from ..common.core.blocks import blocks
 from ..common.core.progress import progress
 from ..common.data.feature_set import FeatureSet
-from ..common.heads.base import blocks
 from .whitening import unit
 
 COMPARED = 20_000

@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ..common.core.blocks import blocks
 from ..common.data.feature_set import FeatureSet, Rows
-from ..common.heads.base import blocks
 from ..common.heads.linear import LinearHead
 from ..common.solvers.blas import one_thread_a_product
-from ..common.solvers.logistic import Link, Parts
+from ..common.solvers.logistic import Parts
+from ..common.solvers.objective import Link
 from .whitening import BLOCK
 
 Floats = npt.NDArray[np.float64]

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..common.core.blocks import blocks
 from ..common.core.cores import cores
 from ..common.core.paths import Paths
 from ..common.core.progress import progress
 from ..common.data.feature_set import FeatureSet, Rows
 from ..common.feature_cache.segments import ids_of
 from ..common.feature_cache.thumbnails import SIDE, thumbnail, thumbnail_cache
-from ..common.heads.base import blocks
 from ..common.images.decode import decode_bands, still_readable
 from .whitening import BLOCK, unit
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..common.core.blocks import blocks
 from ..common.data.feature_set import Floats
-from ..common.heads.base import blocks
 from ..common.solvers.blas import one_thread_a_product
 
 AXES = 256

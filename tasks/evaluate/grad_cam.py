@@ -7,8 +7,6 @@ takes seconds.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -170,17 +168,6 @@ def _linear(weight_KD: npt.NDArray[np.float32], bias_K: npt.NDArray[np.float32])
     layer = nn.Linear(weight_KD.shape[1], weight_KD.shape[0])
     layer.load_state_dict({"weight": torch.from_numpy(weight_KD.copy()), "bias": torch.from_numpy(bias_K.copy())})
     return layer.requires_grad_(False)
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """For the same numbers on machines with more processors and fewer."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _no_maps(network: nn.Module, found: str) -> NoMaps:

@@ -16,6 +16,7 @@ from ..common.candidates import Candidate
 from ..common.core.errors import GraftError
 from ..common.core.paths import Paths
 from ..common.core.progress import say
+from ..common.core.torch_threads import one_torch_thread
 from ..common.data.feature_set import FeatureSet
 from ..common.data.manifest import BETWEEN
 from ..common.data.task import Task
@@ -67,11 +68,11 @@ def look(outcome: Outcome, candidate: Candidate, pack: FeatureSet, paths: Paths,
     Raises:
         DataError: an image is gone or damaged since it was checked.
     """
-    from .grad_cam import look_into, one_thread
+    from .grad_cam import look_into
 
     transform = Spec.from_dict(pack.fingerprint).transform
     size = (transform.channels, transform.height, transform.width)
-    with one_thread():
+    with one_torch_thread():
         try:
             looking = look_into(candidate.network(pack, paths), candidate.head, size)
         except GraftError as error:

@@ -16,10 +16,11 @@ from typing import Any, Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
+from ..common.core.blocks import blocks
 from ..common.core.errors import DataError
 from ..common.data.manifest import Task
 from ..common.data.matrix import Matrix
-from ..common.heads.base import Head, blocks
+from ..common.heads.base import Head
 
 Array = npt.NDArray[Any]
 Double = npt.NDArray[np.float64]

@@ -11,9 +11,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from ..common.core.blocks import blocks
 from ..common.data.manifest import Task
 from ..common.data.matrix import Matrix
-from ..common.heads.base import blocks
 from ..common.heads.knn import NeighbourHead, unit_length
 from ..common.scoring.main_metric import loss as loss_of
 from .estimator import Array, Estimator, Examples, Rows, Trained, Walk, spread

@@ -10,17 +10,19 @@ torch is imported only where training begins: whoever predicts, or trains anothe
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
+from ..common.core.blocks import blocks
+from ..common.core.torch_threads import one_torch_thread
 from ..common.data.manifest import Task
 from ..common.data.matrix import Matrix
-from ..common.heads.base import Head, blocks
+from ..common.heads.base import Head
 from ..common.heads.mlp import MlpHead
+from ..common.solvers.blas import one_thread_a_product
 from ..common.solvers.principal_axes import standard
 from .estimator import Estimator, Examples, Trained, Walk
 
@@ -168,18 +170,12 @@ class _Course:
         )
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Steps of so few rows are four times faster so on two cores, and have the same bits on any number of them."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with threadpool_limits(1, user_api="blas"):
-            yield
-    finally:
-        torch.set_num_threads(before)
+def _one_thread() -> ExitStack:
+    """Steps of so few rows are four times faster on one of two cores, and have the same bits on any number of them."""
+    stack = ExitStack()
+    stack.enter_context(one_torch_thread())
+    stack.enter_context(one_thread_a_product())
+    return stack
 
 
 def _standard(examples: Examples) -> tuple[float, float]:

@@ -31,10 +31,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ..common.core.blocks import blocks
 from ..common.core.cores import cores
 from ..common.data.manifest import Task
 from ..common.data.matrix import Matrix
-from ..common.heads.base import Head, blocks, link
+from ..common.heads.base import Head, link
 from ..common.heads.linear import LinearHead
 from ..common.scoring.main_metric import loss as loss_of
 from ..common.solvers.blas import one_thread_a_product

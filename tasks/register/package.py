@@ -21,6 +21,7 @@ MODULES = (
     "common/heads/__init__.py",
     "common/images/__init__.py",
     "common/heads/calibration.py",
+    "common/core/blocks.py",
     "common/core/cores.py",
     "common/engines/openvino.py",
     "common/core/errors.py",

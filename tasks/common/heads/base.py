@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -11,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import save_file
 
+from ..core.blocks import blocks
 from ..core.files import write_json
 
 if TYPE_CHECKING:
@@ -18,16 +18,8 @@ if TYPE_CHECKING:
     from ..data.matrix import Matrix
 
 Array = npt.NDArray[Any]
-
-
 Single = npt.NDArray[np.float32]
-
-
 Double = npt.NDArray[np.float64]
-
-
-BLOCK = 4096
-"""Rows that are worked on at a time."""
 
 
 class Head(ABC):
@@ -96,12 +88,6 @@ class Head(ABC):
         save_file(tensors, folder / f"{name}.safetensors")
         described = {"kind": self.kind, "task": self.task, "classes": self.classes, **self._settings()}
         write_json(folder / f"{name}.json", {**described, **facts})
-
-
-def blocks(n: int, size: int = BLOCK) -> Iterator[slice]:
-    """0 ... n in pieces of `size` rows."""
-    for start in range(0, n, size):
-        yield slice(start, min(start + size, n))
 
 
 def decide(output: Double, task: Task) -> Array:

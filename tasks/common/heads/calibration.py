@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..core.blocks import blocks
 from ..core.files import read_json, write_json
-from .base import blocks, softmax
+from .base import softmax
 
 Floats = npt.NDArray[np.float64]
 

@@ -11,7 +11,8 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from ..data.manifest import Task
     from ..data.matrix import Matrix
-from .base import Array, Double, Head, Single, blocks
+from ..core.blocks import blocks
+from .base import Array, Double, Head, Single
 
 
 @dataclass(frozen=True)

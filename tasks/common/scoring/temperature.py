@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..core.blocks import blocks
 from ..core.errors import GraftError, ParamsError
 from ..data.manifest import Task
-from ..heads.base import blocks, softmax
+from ..heads.base import softmax
 from ..heads.calibration import TINY, Calibration, log_of, two_way
 from . import classification
 from .selective import promise

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,28 +16,23 @@ from weakref import WeakValueDictionary
 import numpy as np
 import numpy.typing as npt
 
+from ..core.blocks import blocks
 from ..core.errors import GraftError
 from ..data.matrix import Matrix
 
 Floats = npt.NDArray[np.float64]
-
-
 Singles = npt.NDArray[np.float32]
-
 
 BLOCK = 2048
 """Rows that a thread holds in memory at once, beside the result."""
-
 
 IN_MEMORY = 2 * 2**30
 """Bytes of rotated rows in memory, of all problems that are worked on at once: what would be more goes into a file,
 where a folder for it is given."""
 
-
 SAMPLE, BLOCKS = 8, 8
 """Rows for each feature from which the axes are found, and blocks that they come from at least. The axes order the work
 and make the first guess of the Hessian: they change how fast a solution is found, but not which."""
-
 
 _IN_USE: WeakValueDictionary[int, Singles] = WeakValueDictionary()
 """Rotated rows in memory that somebody still holds."""
@@ -89,7 +84,7 @@ def rotate(
     def turn(rows: slice) -> None:
         np.matmul(_centred(features_ND, rows, mean_D), turn_DR, out=rows_NR[rows])
 
-    for _ in each(turn, _blocks(n)):
+    for _ in each(turn, blocks(n, BLOCK)):
         pass
     return Basis(mean_D, scale_D, axes_DR, np.maximum(variance_R, 0.0).astype(np.float64)), rows_NR
 
@@ -97,7 +92,7 @@ def rotate(
 def take(rows_NR: Singles, places: npt.NDArray[np.int64], scratch: Path | None) -> Singles:
     """Some of the rotated rows, kept as `rotate` keeps them."""
     taken = _room((len(places), rows_NR.shape[1]), scratch)
-    for rows in _blocks(len(places)):
+    for rows in blocks(len(places), BLOCK):
         taken[rows] = rows_NR[places[rows]]
     return taken
 
@@ -122,7 +117,9 @@ def _moments(
 ) -> tuple[Floats, Floats, Floats]:
     """(mean (D,) and scale (D,) of all rows, covariance (D, D) of some of them, from all over)."""
     n, d = features_ND.shape
-    mean_D = sum(each(lambda rows: share_N[rows].astype(np.float64) @ features_ND[rows].astype(np.float64), _blocks(n)))
+    mean_D = sum(
+        each(lambda rows: share_N[rows].astype(np.float64) @ features_ND[rows].astype(np.float64), blocks(n, BLOCK))
+    )
     mean_D = np.asarray(mean_D) / float(share_N.sum(dtype=np.float64))
     every = max(1, min(n // (SAMPLE * d), -(-n // BLOCK) // BLOCKS))
 
@@ -133,7 +130,7 @@ def _moments(
         return share @ centred**2, covariance_DD, float(share.sum())
 
     variance_D, covariance_DD, seen = np.zeros(d), np.zeros((d, d)), 0.0
-    for variance, covariance, share in each(of_block, *zip(*enumerate(_blocks(n)), strict=True)):
+    for variance, covariance, share in each(of_block, *zip(*enumerate(blocks(n, BLOCK)), strict=True)):
         variance_D += variance
         if covariance is not None:
             covariance_DD += covariance
@@ -144,10 +141,6 @@ def _moments(
 
 def _centred(features_ND: Matrix, rows: slice, mean_D: Floats) -> Singles:
     return features_ND[rows].astype(np.float32, copy=False) - mean_D.astype(np.float32)
-
-
-def _blocks(n: int) -> Iterator[slice]:
-    return (slice(start, min(start + BLOCK, n)) for start in range(0, n, BLOCK))
 
 
 def _room(shape: tuple[int, int], scratch: Path | None) -> Singles:

@@ -3,7 +3,7 @@ import pytest
 
 from tasks.audit import whitening as module
 from tasks.audit.whitening import unit, whitened
-from tasks.common.heads.base import blocks
+from tasks.common.core.blocks import blocks
 
 
 def expected(rows_ND):

@@ -11,7 +11,7 @@ from tasks.common.backbones.spec import Form
 from tasks.common.heads.knn import NeighbourHead
 from tasks.common.heads.linear import LinearHead
 from tasks.common.heads.mlp import MlpHead
-from tasks.evaluate.grad_cam import NoMaps, heat_maps, look_into, one_thread
+from tasks.evaluate.grad_cam import NoMaps, heat_maps, look_into
 
 
 class Bright(nn.Module):
@@ -178,14 +178,3 @@ def test_a_network_of_several_branches_is_refused():
     head = LinearHead(np.zeros((2, 288), np.float32), np.zeros(2, np.float32), ["a", "b"])
     with pytest.raises(NoMaps, match="no places"):
         look_into(model, head, (3, 240, 240))
-
-
-def test_torch_has_its_threads_again_afterwards():
-    before = torch.get_num_threads()
-    torch.set_num_threads(3)
-    try:
-        with one_thread():
-            assert torch.get_num_threads() == 1
-        assert torch.get_num_threads() == 3
-    finally:
-        torch.set_num_threads(before)

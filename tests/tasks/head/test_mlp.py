@@ -97,7 +97,7 @@ def test_a_head_is_loaded_and_predicts_without_torch(tmp_path, repository):
         "import sys, pathlib\n"
         "import numpy as np\n"
         "import tasks.head.mlp\n"
-        "from tasks.common.heads.heads import load_head\n"
+        "from tasks.common.heads.load import load_head\n"
         "load_head(pathlib.Path(sys.argv[1])).predict(np.zeros((3, 2)))\n"
         "sys.exit('torch' in sys.modules)\n"
     )

@@ -2,10 +2,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tasks.common.core.blocks import blocks
 from tasks.common.core.errors import DataError, ParamsError
 from tasks.common.data.feature_set import FeatureSet
 from tasks.common.heads import base
-from tasks.common.heads.base import blocks
 from tasks.common.solvers import principal_axes
 from tasks.head import estimator, selection
 from tasks.head.params import HeadParams

@@ -3,8 +3,8 @@ import json
 import numpy as np
 import pytest
 
+from tasks.common.core.blocks import blocks
 from tasks.common.core.errors import DataError
-from tasks.common.heads import base
 from tasks.common.heads.base import sigmoid, softmax
 from tasks.common.heads.knn import NeighbourHead, unit_length
 from tasks.common.heads.linear import LinearHead
@@ -143,7 +143,7 @@ def test_no_rows_give_no_predictions(make):
 def test_rows_in_blocks_are_predicted_as_rows_at_once(make, monkeypatch):
     head, x_ND = make("classification"), features(50)
     whole = head.predict_proba(x_ND)
-    monkeypatch.setattr(base.blocks, "__defaults__", (7,))
+    monkeypatch.setattr(blocks, "__defaults__", (7,))
     assert np.allclose(head.predict_proba(x_ND), whole, atol=1e-6)
 
 

@@ -5,7 +5,7 @@ from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from tasks.common.heads.base import softmax
-from tasks.common.solvers import logistic, principal_axes
+from tasks.common.solvers import logistic, objective, principal_axes
 from tasks.common.solvers.logistic import Parts, fit, path
 from tasks.common.solvers.principal_axes import rotate
 
@@ -139,7 +139,7 @@ def test_a_tiny_loss_is_not_lost_in_rounding():
     logits_BK = np.array([[16.0, 0.0, 1.0]], np.float32)
     expected = -np.log(softmax(logits_BK.astype(float))[0, 0])
 
-    loss_B, _ = logistic._softmax_residual(logits_BK, np.array([0]))
+    loss_B, _ = objective._softmax_residual(logits_BK, np.array([0]))
 
     assert loss_B[0] == pytest.approx(expected, rel=1e-4)
     assert logits_BK[0, 0] == pytest.approx(-logits_BK[0, 1:].sum(), rel=1e-6)
@@ -147,8 +147,8 @@ def test_a_tiny_loss_is_not_lost_in_rounding():
 
 def test_a_probability_of_nearly_zero_leaves_the_loss_finite():
     for residual, target in (
-        (logistic._softmax_residual, np.array([1])),
-        (logistic._sigmoid_residual, np.array([[0.0, 1.0]])),
+        (objective._softmax_residual, np.array([1])),
+        (objective._sigmoid_residual, np.array([[0.0, 1.0]])),
     ):
         loss_B, _ = residual(np.array([[2000.0, -2000.0]], np.float32), target)
         assert loss_B[0] == pytest.approx(4000, rel=1e-6)
@@ -225,7 +225,7 @@ def test_features_that_never_vary_give_the_classes_shares():
 
 @pytest.mark.parametrize("sums", [2**30, 1])
 def test_the_same_data_give_the_same_bytes(data, monkeypatch, sums):
-    monkeypatch.setattr(logistic, "SUMS", sums)
+    monkeypatch.setattr(objective, "SUMS", sums)
     one, other = solve(*data), solve(*data)
 
     assert one.weight_KD.tobytes() == other.weight_KD.tobytes()
