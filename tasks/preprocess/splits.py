@@ -1,27 +1,35 @@
 """Splits that never move: a function of the pixels' (or the group's) hash and a seed.
 
-A class of few images may get none in a split by its hashes. Then one is moved there, and the move is written to the
-pins, a small table that is versioned with the repository: without a memory no rule can both fill every split of a
-small class and keep every image in its split when the class grows (of four images two share a split, and with any
-third they would leave one of the three empty). Where an image may have several classes this goes for each of them: an
-image is moved for the sake of one class only if no other loses its last image in that split. Where labels are numbers,
-it goes for the images as a whole.
+The hashes may leave a small class without an image in some split. One image is then moved there, and the move is
+written to the pins, a small table that is versioned with the repository. Without such a memory no rule can both fill
+every split of a small class and keep every image in its split when the class grows (of four images two share a split,
+and with any third they would leave one of the three empty). Where an image may have several classes, this holds for
+each of them: an image is moved for one class only if no other class loses its last image in that split. Where labels
+are numbers, it holds for the images as a whole.
 
-Copies of the same pixels in two groups would tie the groups together, and one of them would have to move when the
-second copy arrives. So groups are placed each by itself, and copies that lie in different splits are held out.
+Copies of the same pixels in two groups would tie the groups together, and one group would have to move when the second
+copy arrives. So each group is placed on its own, and copies that lie in different splits are held out.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from pathlib import Path
 
 import pandas as pd
 
 from ..common.data.manifest import SPLITS, names_in
 from ..common.data.task import Task
 
-PIN_COLUMNS = ["seed", "key", "split"]
+PIN_COLUMNS = {"seed": "int64", "key": "object", "split": "object"}
+
+
+def read_pins(path: Path) -> pd.DataFrame:
+    """The pins of a project, none without the file."""
+    if not path.is_file():
+        return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in PIN_COLUMNS.items()})
+    return pd.read_csv(path, dtype=PIN_COLUMNS, usecols=list(PIN_COLUMNS))[list(PIN_COLUMNS)]
 
 
 def place(key: str, seed: int) -> float:
@@ -49,8 +57,8 @@ def assign(
         task: what the labels are.
 
     Returns:
-        The split of each image, and the pins with new moves appended. A given split is kept, but for training images
-        of which validation is taken where the data bring none.
+        The split of each image, and the pins with new moves appended. A given split is kept, except that validation
+        images are taken from the training images where the data bring none.
     """
     if task == "regression":
         images = images.assign(label="")
@@ -65,22 +73,22 @@ def assign(
     movable = _movable(images.assign(split=given if brings_test else images["split"])) - set(pinned)
     moves = _fill_small_classes(_by_class(images.assign(split=given), task), placed, place_of, movable, wanted)
     new = {key: split for key, split in moves.items() if key not in pinned}
-    appended = pd.DataFrame([(seed, key, split) for key, split in new.items()], columns=PIN_COLUMNS)
+    appended = pd.DataFrame([(seed, key, split) for key, split in new.items()], columns=list(PIN_COLUMNS))
     all_pins = pd.concat([pins, appended], ignore_index=True) if len(appended) else pins
     return _of_images(images, given, {**placed, **moves}), all_pins
 
 
 def torn(images: pd.DataFrame) -> pd.Series:
-    """Which images (columns `pixels`, `split`, and `given`: null where the hash decided) must be held out, because the
-    same pixels lie in another split too.
+    """Which images (columns `pixels`, `split`, and `given`: null where the hash decided) must be held out because the
+    same pixels are in another split too.
 
-    Where the data gave the splits, the copy nearest to the test stays. Otherwise none does: which of them was there
-    first is not known, and to keep the wrong one would be a move.
+    Where the data gave the splits, the copy nearest to the test stays. Otherwise none does: nobody knows which was
+    there first, and keeping the wrong one would be a move.
     """
     out = pd.Series(False, index=images.index)
     for _, same in images[images["pixels"].duplicated(keep=False)].groupby("pixels"):
         if same["split"].nunique() > 1:
-            settled = same["given"].where(same["given"].isin(["val", "test"]))  # of "train", the hash may take some
+            settled = same["given"].where(same["given"].isin(["val", "test"]))  # the hash may take some of "train"
             kept = max(settled.dropna(), key=SPLITS.index, default=None)
             out[same.index] = settled.ne(kept) | (kept is None)
     return out
@@ -104,7 +112,7 @@ def _by_class(images: pd.DataFrame, task: Task) -> pd.DataFrame:
 
 
 def _movable(images: pd.DataFrame) -> set[str]:
-    """Keys of images of one label, whose move overrides nothing that is given and takes no copy from its likes."""
+    """Keys of images of one label that can move without overriding a given split or leaving a copy behind."""
     keys = images.groupby("key")
     alone = (keys["label"].nunique() == 1) & (keys["split"].count() == 0)
     keys_of_pixels = images.groupby("pixels")["key"].transform("nunique")
@@ -114,11 +122,11 @@ def _movable(images: pd.DataFrame) -> set[str]:
 def _fill_small_classes(
     images: pd.DataFrame, placed: dict[str, str], place_of: dict[str, float], movable: set[str], wanted: list[str]
 ) -> dict[str, str]:
-    """Moves so that each class has a key in each wanted split, as far as its keys go (a single one trains, of two one
-    is for the test); keys whose split is given stay out of it.
+    """Moves keys so that each class has one in each wanted split, as far as its keys go: a single key trains, of two
+    one is for the test. Keys whose split is given do not move.
 
-    Returns what must be remembered: the moves, and every key of a class that is not complete yet, so that whoever
-    comes later fills the gap.
+    Returns what must be remembered: the moves, and every key of a class that is not complete yet, so that later images
+    fill the gap.
     """
     memory: dict[str, str] = {}
     entangled = _entangled(images)
@@ -148,7 +156,7 @@ def _fill_small_classes(
 
 
 def _entangled(images: pd.DataFrame) -> dict[str, list[str]]:
-    """key -> its labels, for keys whose split is open, of the classes that share one of them with another class."""
+    """key -> its labels, for keys whose split is open and whose class shares a key with another class."""
     pairs = images.loc[images["split"].isna(), ["key", "label"]].drop_duplicates()
     shared = pairs.loc[pairs["key"].duplicated(keep=False), "label"]
     found: dict[str, list[str]] = {}
@@ -158,7 +166,7 @@ def _entangled(images: pd.DataFrame) -> dict[str, list[str]]:
 
 
 def _donor(now: dict[str, str], movable: list[str]) -> str | None:
-    """The key to move: of the largest split, that its own split can do without, or that stands where none is needed."""
+    """The key to move: one from the largest split, that its split can spare or that is in a split that needs none."""
     sizes = Counter(now.values())
     spare = [key for key in movable if sizes[now[key]] > 1] or (movable if len(now) < len(SPLITS) else [])
     return max(spare, key=lambda key: sizes[now[key]], default=None)

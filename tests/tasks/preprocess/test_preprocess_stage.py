@@ -9,7 +9,7 @@ from PIL import Image
 from tasks.common.core.errors import DataError
 from tasks.common.core.paths import Paths
 from tasks.common.data.manifest import COLUMNS, read_manifest
-from tasks.preprocess import stage as module
+from tasks.preprocess import rejections, stage
 from tasks.preprocess.check import look
 from tasks.preprocess.params import PreprocessParams
 
@@ -209,8 +209,8 @@ def test_hashes_that_are_known_are_used_and_not_computed_again(fresh, monkeypatc
     }
     del known["red/003.png"]
     computed = []
-    monkeypatch.setattr(module, "md5", lambda path: computed.append(path.name) or "f" * 32)
-    module.run(PreprocessParams(), fresh, known)
+    monkeypatch.setattr(stage, "md5", lambda path: computed.append(path.name) or "f" * 32)
+    stage.run(PreprocessParams(), fresh, known)
     table = manifest(fresh)
     assert computed == ["003.png"]
     assert table.loc["red/003.png", "image_id"] == "f" * 32
@@ -220,7 +220,7 @@ def test_hashes_that_are_known_are_used_and_not_computed_again(fresh, monkeypatc
 def test_a_second_run_decodes_only_what_is_new(fresh, preprocess, noise, monkeypatch):
     preprocess(fresh)
     decoded = []
-    monkeypatch.setattr(module, "look", lambda path, _: decoded.append(path.name) or look(path))
+    monkeypatch.setattr(rejections, "look", lambda path, _: decoded.append(path.name) or look(path))
     noise(seed=77).save(fresh.raw / "red/new.png")
     preprocess(fresh)
     assert decoded == ["new.png"]
@@ -229,7 +229,7 @@ def test_a_second_run_decodes_only_what_is_new(fresh, preprocess, noise, monkeyp
 
 def test_another_limit_needs_no_second_look(fresh, preprocess, monkeypatch):
     preprocess(fresh)
-    monkeypatch.setattr(module, "look", lambda _: pytest.fail("decoded again"))
+    monkeypatch.setattr(rejections, "look", lambda _: pytest.fail("decoded again"))
     preprocess(fresh, min_side=32)
     assert len(manifest(fresh)) == 30
     with pytest.raises(DataError, match="30 too small"):
@@ -313,7 +313,7 @@ def test_images_of_one_group_share_their_split(tabled, preprocess):
 def test_a_group_that_given_splits_tear_apart_is_named(tabled, preprocess, capsys):
     splits = ["train", "train", "val", "test"]
     preprocess(tabled(split=lambda t: [splits[int(p[-5]) % 4] for p in t["path"]], group=lambda t: t["label"] + "s"))
-    assert "tear groups apart: blues, greens, reds" in capsys.readouterr().err
+    assert "separate images of the same group: blues, greens, reds" in capsys.readouterr().err
 
 
 def test_copies_in_groups_of_other_splits_are_held_out_and_no_group_moves(tabled, preprocess):
@@ -362,7 +362,7 @@ def test_a_class_too_small_for_three_splits_is_named(fresh, preprocess, noise, c
     (fresh.raw / "rare").mkdir()
     noise(seed=99).save(fresh.raw / "rare/1.png")
     preprocess(fresh)
-    assert "too few images to have one in each split: rare" in capsys.readouterr().err
+    assert "classes with too few images to have one in each split: rare" in capsys.readouterr().err
 
 
 def test_figures_count_images_classes_splits_and_reasons(fresh, preprocess):
@@ -494,7 +494,7 @@ def test_folders_of_classes_stop_the_run_where_they_cannot_be_the_labels(fresh, 
 
 def test_classes_that_look_like_several_are_named(tabled, preprocess, capsys):
     preprocess(tabled(label=lambda t: ["a|b" if int(p[-5]) % 2 else "a" for p in t["path"]]))
-    assert "one class: a|b; for several set `head.task: multilabel`" in capsys.readouterr().err
+    assert "one class: a|b; if an image has several classes, set `head.task: multilabel`" in capsys.readouterr().err
     preprocess(tabled(label=several), task="multilabel")
     assert "one class" not in capsys.readouterr().err
 

@@ -204,7 +204,7 @@ def test_a_move_is_written_to_the_pins():
     keys = [key for key in map(str, range(100)) if place(key, 0) > 0.3][:3]  # all three would be trained on
     images = pd.DataFrame({"key": keys, "label": "a", "split": None})
     splits, pins = split_of(images)
-    assert list(pins.columns) == PIN_COLUMNS
+    assert list(pins.columns) == list(PIN_COLUMNS)
     assert sorted(pins["split"]) == ["test", "val"]
     moved = by_key(images, splits)
     assert all(moved[row.key] == row.split for row in pins.itertuples())

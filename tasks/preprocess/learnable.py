@@ -1,0 +1,105 @@
+"""Whether a head can learn from the images that are left, and warnings about doubtful labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from ..common.core.errors import DataError
+from ..common.core.progress import say
+from ..common.data.manifest import BETWEEN, SPLITS, classes, counts
+from ..common.data.task import Task
+
+
+def stop_if_nothing_to_learn(manifest: pd.DataFrame, raw: Path, task: Task) -> None:
+    """Raises:
+    DataError: the labels do not vary, or a split has no image.
+    """
+    _CHECKS[task](manifest, raw)
+    named = task != "regression"
+    for split in SPLITS:
+        if not (manifest["split"] == split).any():
+            raise DataError(
+                f"no image is left for the split {split}",
+                got=f"{len(manifest)} images",
+                allowed="at least three images (or three groups)" + (" of one class" if named else ""),
+                todo="add images" + ("; if the labels are numbers, set `head.task: regression`" if named else ""),
+            )
+
+
+def _stop_without_two_classes(manifest: pd.DataFrame, raw: Path) -> None:
+    names = classes(manifest) if len(manifest) else []
+    if len(names) < 2:
+        raise DataError(
+            f"{raw} holds images of fewer than two classes",
+            got=", ".join(names) or "no image",
+            allowed="at least two classes of at least three images",
+            todo="check that each class has a folder, named after it",
+        )
+
+
+def _stop_without_a_class(manifest: pd.DataFrame, raw: Path) -> None:
+    """A class that every image has, or none, teaches nothing."""
+    found = counts(manifest) if len(manifest) else {}
+    train = int((manifest["split"] == "train").sum())
+    if all(count["train"] in (0, train) for count in found.values()):
+        everywhere = [name for name, count in found.items() if count["train"]]
+        raise DataError(
+            f"{raw}: no class tells the training images apart",
+            got=f"{train} images; all of them have: {', '.join(everywhere) or 'no class'}",
+            allowed="at least one class that some images have and others do not",
+            todo="check the labels in labels.csv",
+        )
+
+
+def _stop_without_two_numbers(manifest: pd.DataFrame, raw: Path) -> None:
+    numbers = manifest.loc[manifest["split"] == "train", "label"].unique()
+    if len(numbers) < 2:
+        raise DataError(
+            f"{raw}: all training images have the same number",
+            got=", ".join(numbers) or "no image",
+            allowed="numbers that differ",
+            todo="check the column in labels.csv",
+        )
+
+
+_CHECKS = {
+    "classification": _stop_without_two_classes,
+    "multilabel": _stop_without_a_class,
+    "regression": _stop_without_two_numbers,
+}
+
+
+def warn_of_doubtful_labels(manifest: pd.DataFrame) -> None:
+    """Prints what may be a mistake in the labels, but does not stop the run."""
+    _warn_of_another_task(manifest)
+    _warn_of_small_classes(manifest)
+    _warn_of_torn_groups(manifest)
+
+
+def _warn_of_another_task(manifest: pd.DataFrame) -> None:
+    joined = [name for name in classes(manifest) if BETWEEN in name]
+    if joined:
+        say(
+            f"preprocess: each of these is read as one class: {_some(joined)}; if an image has several classes, set "
+            "`head.task: multilabel`"
+        )
+
+
+def _warn_of_small_classes(manifest: pd.DataFrame) -> None:
+    lacking = [name for name, count in counts(manifest).items() if not all(count.values())]
+    if lacking:
+        say(f"preprocess: classes with too few images to have one in each split: {_some(lacking)}")
+
+
+def _warn_of_torn_groups(manifest: pd.DataFrame) -> None:
+    """Only splits that the data bring can separate a group; they are kept, but the test may then be too easy."""
+    splits = manifest.groupby("group")["split"].nunique()
+    names = [str(name) for name in splits.index[splits > 1]]
+    if names:
+        say(f"preprocess: the given splits separate images of the same group: {_some(names)}; the test may be too easy")
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
