@@ -20,9 +20,9 @@ COLOURS = {"flows": "#e3edf9", "stages": "#e7f4e4", "common": "#fdf1dc", "data":
 
 
 def purpose(package: Path) -> str:
-    """The first sentence of a package's docstring."""
+    """The first paragraph of a package's docstring, without Markdown."""
     text = ast.get_docstring(ast.parse((package / "__init__.py").read_text(encoding="utf-8"))) or ""
-    return " ".join(text.split("\n\n")[0].split())
+    return " ".join(text.split("\n\n")[0].replace("`", "").split())
 
 
 def layers(container: str) -> list[str]:
