@@ -16,7 +16,11 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 PICTURE = ROOT / "docs" / "images" / "rooms.svg"
 WIDTH, LINE, GAP = 980, 17, 8
-COLOURS = {"flows": "#e3edf9", "stages": "#e7f4e4", "common": "#fdf1dc", "data": "#f4f4f4"}
+NOTES = (
+    "Each column may import those to its right. In flows/ and tasks/common/, a room may import the rooms below it.",
+    "No stage imports another stage: they meet in the data (what it reads → what it writes).",
+)
+COLOURS = {"flows": "#e3edf9", "stages": "#e7f4e4", "common": "#fdf1dc", "studies": "#f4f4f4"}
 
 
 def purpose(package: Path) -> str:
@@ -59,7 +63,7 @@ def heading(parent: ET.Element, x: float, y: float, text: str) -> None:
 
 
 def stages() -> list[tuple[str, str, str]]:
-    """Each stage with the data that it reads and writes."""
+    """Each stage with the data that it reads and writes, and what no stage uses."""
     pipeline = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     rows = []
     for name, stage in pipeline.items():
@@ -67,7 +71,7 @@ def stages() -> list[tuple[str, str, str]]:
         outs = [next(iter(out)) if isinstance(out, dict) else out for out in stage["outs"]]
         writes = [out for out in outs if not out.startswith(("runs/", "metrics/", "plots/"))]
         rows.append((f"tasks/{name}", f"{', '.join(reads)} → {', '.join(writes)}", COLOURS["stages"]))
-    return rows
+    return [*rows, ("tasks/studies", purpose(ROOT / "tasks" / "studies"), COLOURS["studies"])]
 
 
 def draw() -> str:
@@ -79,7 +83,7 @@ def draw() -> str:
         "flows/: when, and what is recorded": [
             (f"flows/{room}", purpose(ROOT / "flows" / room), COLOURS["flows"]) for room in layers("flows")
         ],
-        "tasks/: what is done, a folder a stage": stages(),
+        "tasks/: what is done, one folder per stage": stages(),
         "tasks/common/: what stages share": [
             (f"common/{room}", purpose(ROOT / "tasks" / "common" / room), COLOURS["common"])
             for room in layers("tasks.common")
@@ -90,9 +94,9 @@ def draw() -> str:
     for x, (title, rooms) in zip(places, columns.items(), strict=True):
         heading(svg, x, 26, title)
         ends.append(column(svg, x, 38, third, rooms))
-    note = "A room may import what stands below it in its column, and any column to its right. No arrow points up."
-    heading(svg, 16, max(ends) + 14, note)
-    height = int(max(ends) + 30)
+    for number, note in enumerate(NOTES):
+        heading(svg, 16, max(ends) + 14 + number * LINE, note)
+    height = int(max(ends) + 13 + len(NOTES) * LINE)
     svg.set("viewBox", f"0 0 {WIDTH} {height}")
     background = ET.Element("rect", width=str(WIDTH), height=str(height), fill="white")
     svg.insert(0, background)

@@ -70,11 +70,18 @@ def command_lines() -> Iterator[str]:
         yield f"{sentence(command.help)}\n"
         yield f"```\n{usage(name, command)}\n```\n"
         yield from table(("argument", "", "meaning"), (argument_row(p) for p in command.params if is_argument(p)))
-        rows = (option_row(p) for p in command.params if not is_argument(p) and p.name not in EVERYWHERE)
-        yield from table(("option", "default", "meaning"), rows)
+        options = [option_row(p) for p in command.params if not is_argument(p) and p.name not in EVERYWHERE]
+        yield from option_table(options)
         common = [flag for flag in ("--project", "--json") if any(flag in p.opts for p in command.params)]
         if common:
             yield f"Also takes {' and '.join(f'`{flag}`' for flag in common)}.\n"
+
+
+def option_table(rows: list[tuple[str, str, str]]) -> Iterator[str]:
+    """The options of a command; without the column of defaults if there are none."""
+    if any(default for _, default, _ in rows):
+        return table(("option", "default", "meaning"), rows)
+    return table(("option", "meaning"), ((name, meaning) for name, _, meaning in rows))
 
 
 def commands(group: Any, name: str) -> Iterator[tuple[str, Any]]:
