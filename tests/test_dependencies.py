@@ -15,11 +15,11 @@ ROOT = Path(__file__).resolve().parent.parent
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 
 UNUSED = {
-    "preprocess": {"data/feature_set", "data/matrix", "images/transform"},
-    "features": {"backbones/layers", "data/matrix"},
+    "preprocess": {"core/blocks", "core/torch_threads", "data/feature_set", "data/matrix", "images/transform"},
+    "features": {"backbones/layers", "core/blocks", "core/torch_threads", "data/matrix"},
     "head": {"heads/load", "scoring/significance"},
-    "audit": {"heads/knn", "heads/load", "heads/mlp", "images/transform", "scoring/significance"},
-    "finetune": {"feature_cache/thumbnails", "reporting/html"},
+    "audit": {"core/torch_threads", "heads/knn", "heads/load", "heads/mlp", "images/transform", "scoring/significance"},
+    "finetune": {"core/torch_threads", "feature_cache/thumbnails", "reporting/html"},
     "evaluate": {
         "backbones/layers",
         "engines/torch",
@@ -27,7 +27,7 @@ UNUSED = {
         "scoring/significance",
         "scoring/temperature",
     },
-    "register": {"backbones/layers", "engines/torch", "feature_cache/thumbnails"},
+    "register": {"backbones/layers", "core/torch_threads", "engines/torch", "feature_cache/thumbnails"},
 }
 """Stage -> the modules of tasks/common that a change of runs the stage, though it does not import them."""
 
