@@ -134,7 +134,7 @@ def _register_what_is_here(root: Path) -> None:
     paths = Paths(root)
     if recorder_runs(root) or not packaged(paths) or read_registration(paths) is not None:
         return
-    from ..registry.models import ensure_registered
+    from ..registry.registering import ensure_registered
     from ..tracking.tracker import Tracker
 
     ensure_registered(Tracker(root))
@@ -260,9 +260,11 @@ def ui(
 
     from ..runtime.login import login_hint
     from ..runtime.servers import mlflow_server, prefect_server, prepare_prefect
+    from ..tracking.sqlite_store import ensure_store
     from ..tracking.store import tracking_uri
 
     root = find_root(project)
+    ensure_store(root)
     prepare_prefect(root)
     ended = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: ended.set())

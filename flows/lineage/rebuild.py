@@ -23,7 +23,8 @@ from tasks.common.core.progress import say
 from tasks.common.core.sections import read_params
 from tasks.common.data.task import MAIN
 
-from ..registry.models import FIGURES, fetched_package, find_version
+from ..registry.logged_model import FIGURES
+from ..registry.models import fetched_package, find_version
 from ..runtime import claims
 from ..stage.recorder import recorder_runs
 from ..tracking.tracker import flatten

@@ -166,7 +166,7 @@ def _mlflow(root: Path) -> Finding:
 
 
 def _model(root: Path) -> Finding:
-    from ..registry.models import misplaced_challenger
+    from ..registry.registering import misplaced_challenger
     from ..tracking.store import has_store
     from ..tracking.tracker import Tracker
 

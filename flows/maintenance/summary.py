@@ -60,7 +60,7 @@ def _model_note(root: Path) -> str:
     own = own_store(root)
     if own is None or not own.is_file():
         return ""
-    from ..registry.models import misplaced_challenger
+    from ..registry.registering import misplaced_challenger
     from ..tracking.tracker import Tracker
 
     wrong = misplaced_challenger(Tracker(root))

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from tasks.common.core.errors import GraftError
 from tasks.common.core.files import md5, read_json, sha256, write_json
 from tasks.common.core.paths import Paths
@@ -53,8 +55,10 @@ def remove_by_products(folder: Path) -> None:
 def remember(root: Path, key: Key, value: str) -> None:
     """Keeps a digest for all worktrees of the repository."""
     file = _record(root)
-    known = _read(file)
-    write_json(file, [*(each for each in known if _key(each) != key), _entry(key, value)])
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{file.resolve()}.lock"):  # each writes what it has read
+        others = (each for each in _read(file) if _key(each) != key)
+        write_json(file, [*others, _entry(key, value)])
 
 
 def at_hand(root: Path) -> dict[Key, str]:

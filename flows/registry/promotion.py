@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-import mlflow
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
@@ -16,10 +15,13 @@ from tasks.common.core.errors import GraftError
 from ..tracking.tracker import Tracker
 from . import ledger
 from .ledger import Entry
-from .models import CHALLENGER, CHAMPION, PREVIOUS, aliases_of, fetched_model, find_version, in_store
+from .models import CHALLENGER, CHAMPION, PREVIOUS, aliases_of, fetched_model, find_version, in_store, try_out
 
 PENDING = "graft.pending"
 """The tag of a registered model while its aliases change: what they were, and the entry of the ledger."""
+
+RESTORE = "restore its files, or name another version; no alias has been moved"
+"""What to do about a version that cannot be used."""
 
 GATE = "graft.gate"
 """The tag of a version with what the gate said: `passed` or `refused`, a colon, and why."""
@@ -131,35 +133,10 @@ def recover(tracker: Tracker, name: str) -> bool:
     return True
 
 
-def try_out(model: Path, name: str) -> None:
-    """Loads a model as others will and has it predict the example that was logged with it.
-
-    Args:
-        model: its folder, which has been checked.
-        name: of the version, for the error.
-
-    Raises:
-        GraftError: it does not load, or does not predict.
-    """
-    try:
-        loaded = mlflow.pyfunc.load_model(str(model))
-        example = loaded.input_example
-        answers = loaded.predict(example)
-    except Exception as error:
-        reason = str(error).split("\n")[0]
-        raise GraftError(
-            f"{name} cannot be used as MLflow has it",
-            got=f"{type(error).__name__}: {reason[:300]}",
-            todo="restore its files, or name another version; no alias has been moved",
-        ) from error
-    if len(answers) != len(example):
-        raise GraftError(f"{name} does not answer", got=f"{len(answers)} answers to {len(example)} images")
-
-
 def _change(tracker: Tracker, entry: Entry, before: Mapping[str, str], after: Mapping[str, str], model: Path) -> None:
     """From one set of aliases to another: all of it, or nothing."""
     with in_store(tracker.uri):
-        try_out(model, f"version {entry.version} of `{entry.model}`")
+        try_out(model, None, f"version {entry.version} of `{entry.model}`", RESTORE)
         with _all_or_nothing(tracker, entry, before):
             ledger.enter(tracker, entry)
             _set_aliases(tracker, entry.model, before, after)

@@ -24,7 +24,7 @@ from tasks.environment import FLOW_RUN_URL, PARENT
 from tasks.pipeline import STAGE_TASKS, StageFailed
 
 from ..gate.checks import Verdict
-from ..registry.models import ensure_registered
+from ..registry.registering import ensure_registered
 from ..runtime import processes
 from ..runtime.params import RetrainParams, load_params
 from ..status.pending import Changes

@@ -7,8 +7,9 @@ from pathlib import Path
 from tasks.common.core.files import read_json
 from tasks.common.core.paths import Paths
 
-from ..registry.models import CHAMPION, aliases_of, find_version, misplaced_challenger
+from ..registry.models import CHAMPION, aliases_of, find_version
 from ..registry.promotion import GATE
+from ..registry.registering import misplaced_challenger
 from ..registry.registration import read_registration
 from ..status.pending import Changes, pending_here
 from ..tracking.tracker import Tracker

@@ -137,7 +137,7 @@ def _settle(root: Path, key: str) -> None:
 
     DVC may have brought the package from its cache, without its stage.
     """
-    from ..registry.models import ensure_registered
+    from ..registry.registering import ensure_registered
     from ..tracking.run_table import await_pictures
     from ..tracking.tracker import Tracker
 

@@ -11,7 +11,7 @@ import psutil
 from tasks.common.core.record import Record
 from tasks.environment import FLOW_RUN, PARENT
 
-from ..registry.models import register_model
+from ..registry.registering import register_model
 from ..tracking.run_table import log_pictures
 from ..tracking.tracker import VERSION, Tracker
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,9 +13,9 @@ from .store import has_store
 
 @contextmanager
 def store_made_meanwhile(root: Path) -> Iterator[None]:
-    """Has MLflow make its database beside the block: the first stage of all would otherwise wait seconds for it.
+    """Creates MLflow's database in another process while the block runs: else the first stage waits seconds for it.
 
-    Only for the project's own store. That it cannot be made is not the block's failure; the first stage will say so.
+    Only for the project's own store. If it cannot be created, the block does not fail: the first stage reports it.
     """
     if has_store(root):
         yield
@@ -35,13 +34,7 @@ def store_made_meanwhile(root: Path) -> Iterator[None]:
         process.wait()
 
 
-def make(root: Path) -> None:
-    """Makes the store, or fails at once: MLflow by itself tries for minutes to open a file that cannot be opened."""
-    sqlite3.connect(root / "mlflow.db").close()
+if __name__ == "__main__":
     from .tracker import Tracker
 
-    Tracker(root)
-
-
-if __name__ == "__main__":
-    make(Path.cwd())
+    Tracker(Path.cwd())

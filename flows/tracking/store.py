@@ -16,7 +16,19 @@ def tracking_uri(root: Path) -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root.resolve()}/mlflow.db"
 
 
+def sqlite_file(root: Path) -> Path | None:
+    """The file of the store in use; None for a server or another kind of database."""
+    uri = tracking_uri(root)
+    path = uri.removeprefix("sqlite:///").partition("?")[0]
+    return root / path if uri.startswith("sqlite:///") and path not in ("", ":memory:") else None
+
+
 def has_store(root: Path) -> bool:
-    """Whether there is something to ask, so that to ask does not make it."""
+    """Whether the store exists, so that a question does not create it."""
     own = own_store(root)
-    return own is None or own.is_file()
+    return own is None or has_content(own)
+
+
+def has_content(file: Path) -> bool:
+    """Whether a file exists and is not empty: SQLite leaves an empty one when it is interrupted at once."""
+    return file.is_file() and file.stat().st_size > 0

@@ -36,8 +36,10 @@ from ..versioning.git import GitState, git_state
 from . import run_table
 from .dataset import dataset_entity
 from .installed import ENVIRONMENT, environment_text
+from .patience import be_patient, first_request
 from .reuse import asked_for, reused_stages
-from .store import tracking_uri
+from .sqlite_store import check_writable, ensure_store
+from .store import sqlite_file, tracking_uri
 
 INVOCATION = "graft.invocation"
 """The tag that names the process which a parent run belongs to."""
@@ -82,8 +84,8 @@ class Tracker:
         flow: what the flow has told of itself, if there is one.
 
     Raises:
-        TransientError: the tracking server does not answer.
-        GraftError: it refuses.
+        TransientError: the tracking server does not answer, or another process has locked the store.
+        GraftError: the server refuses, or the store cannot be used.
     """
 
     def __init__(self, root: Path, flow: Mapping[str, str] | None = None) -> None:
@@ -92,9 +94,11 @@ class Tracker:
         os.environ.pop("MLFLOW_RUN_ID", None)
         os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # where `--json` is printed
         self.paths, self.uri = Paths(root), tracking_uri(root)
+        ensure_store(root)
         self.client = MlflowClient(self.uri)
         try:
-            self.experiment_id = self._experiment()
+            with first_request():
+                self.experiment_id = self._experiment()
         except MlflowException as error:
             kind = TransientError if server_may_recover(error) else GraftError
             raise kind(
@@ -102,6 +106,7 @@ class Tracker:
                 got=redacted(f"{self.uri}: {str(error).splitlines()[0][:300]}"),
                 todo="start the server, correct MLFLOW_TRACKING_URI, or unset it to record inside the project",
             ) from error
+        be_patient()
 
     def _experiment(self) -> str:
         name = experiment_name()
@@ -118,6 +123,7 @@ class Tracker:
 
     def parent(self, process: psutil.Process) -> str:
         """The run of the flow run, or else of the pipeline execution that `process` is; made if there is none yet."""
+        self._refuse_what_cannot_be_written()
         key = processes.key(process)
         run_id = self._parent_of(key)
         if run_id:
@@ -135,7 +141,13 @@ class Tracker:
         found = self.client.search_runs([self.experiment_id], query, max_results=1)
         return str(found[0].info.run_id) if found else ""
 
+    def _refuse_what_cannot_be_written(self) -> None:
+        file = sqlite_file(self.paths.root)
+        if file is not None:
+            check_writable(file)
+
     def new_parent(self, name: str, tags: Mapping[str, str]) -> str:
+        self._refuse_what_cannot_be_written()
         self.mark_crashed_runs()
         git = git_state(self.paths.root)
         run = self.client.create_run(self.experiment_id, tags={**self._common_tags(git), **tags}, run_name=name)

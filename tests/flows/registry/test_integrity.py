@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -65,3 +66,12 @@ def test_all_worktrees_of_a_repository_remember_the_same(tmp_path: Path) -> None
     assert git(project, "status", "--porcelain", doing="a test") == ""
     integrity.remember(tmp_path / "plain", key, "sha256:3")
     assert integrity.at_hand(tmp_path / "plain") == {key: "sha256:3"}, "without git it is in .graft"
+
+
+def test_digests_that_are_remembered_at_the_same_moment_are_all_kept(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        list(
+            pool.map(lambda number: integrity.remember(tmp_path, ("graft", str(number), "run"), "sha256:1"), range(40))
+        )
+
+    assert len(integrity.at_hand(tmp_path)) == 40

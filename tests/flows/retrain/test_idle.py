@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from projects import Project, Rerun
 
-from flows.registry.models import ensure_registered
 from flows.registry.promotion import GATE
+from flows.registry.registering import ensure_registered
 from flows.retrain.idle import idle_message
 from flows.tracking.tracker import Tracker
 

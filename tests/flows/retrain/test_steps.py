@@ -13,7 +13,7 @@ import pytest
 from projects import Project, Rerun
 
 from flows.registry import integrity
-from flows.registry.models import ensure_registered
+from flows.registry.registering import ensure_registered
 from flows.retrain import steps
 from flows.retrain.working_copy import WorkingCopy
 from flows.tracking.tracker import Tracker

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import mlflow
 import pandas as pd
+import pytest
 from projects import wait_for
 from served import check_served
 
 from flows.lineage.trace import trace
+from flows.registry import integrity, ledger
+from flows.registry.models import fetched_model, key_of
+from flows.registry.registering import register_model
+from flows.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,8 +44,6 @@ print(json.dumps(sorted({"torch", "timm"} & set(sys.modules))), file=sys.stderr)
 def test_a_fresh_process_predicts_what_evaluate_saw(finished: Project) -> None:
     expected = pd.read_parquet(finished.root / "report" / "predictions.parquet")
     files = [str(finished.root / "data" / "raw" / path) for path in expected["path"]]
-    import subprocess
-
     done = subprocess.run(
         [sys.executable, "-c", PREDICT, f"sqlite:///{finished.root}/mlflow.db"],
         input=json.dumps(files),
@@ -108,7 +113,7 @@ def test_a_package_that_is_a_version_already_is_no_second_one(project: Project) 
 
 
 def test_a_run_killed_after_registering_is_not_finished_and_the_next_adds_no_version(project: Project) -> None:
-    record = project.root / "flows" / "stage_record.py"
+    record = project.root / "flows" / "stage" / "recorder_session.py"
     code = record.read_text(encoding="utf-8")
     call = "registration = register_model(self._tracker, self._run, name)"
     killed_after = f"{call}\n        import os\n\n        os.kill(os.getpid(), 9)"
@@ -158,6 +163,7 @@ def test_a_clone_with_another_store_registers_the_package_that_it_pulled(project
     version = clone.mlflow().get_model_version("graft", found.version)
     assert sorted(version.aliases) == ["challenger", "champion"]
     assert version.tags["dvc.package"] == clone.lock()["models/package"]
+    assert version.tags["graft.digest"] == clone.json(".graft/registration.json")["digest"]
     assert clone.git("status", "--porcelain") == ""
     told = json.loads(clone.graft_here("summary", "--json").stdout)
     assert (told["model"], told["model_note"]) == ("graft version 1", "")
@@ -170,13 +176,76 @@ def test_a_model_that_cannot_be_used_gets_no_alias(project: Project) -> None:
 
     done = project.dvc("repro", check=False)
 
-    assert "cannot be used as MLflow has logged it" in done.stderr
+    assert "the model cannot be used as MLflow has it" in done.stderr
     assert str(project.mlflow().get_model_version_by_alias("graft", "challenger").version) == "1"
 
 
 RAISES = """def load_context(self, context):
         raise RuntimeError("it does not load")
 """
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_the_digest_survives_a_kill_before_or_after_mlflow_has_made_the_version(
+    project: Project, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    tracker, real = Tracker(project.root), mlflow.register_model
+
+    def killed(*values: Any, **named: Any) -> None:
+        if moment == "after":
+            real(*values, **named)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(mlflow, "register_model", killed)
+        register_model(tracker, "", "another")
+    registration = register_model(tracker, "", "another")
+
+    (version,) = tracker.client.search_model_versions("name = 'another'")
+    assert registration.digest == version.tags[integrity.TAG] != ""
+    assert ledger.digest_of(project.root, key_of(version)) == registration.digest
+    with fetched_model(tracker, version):
+        pass
+
+
+REGISTER = """
+import sys
+from pathlib import Path
+from flows.registry.registering import register_model
+from flows.tracking.tracker import Tracker
+tracker = Tracker(Path.cwd())
+print("ready", flush=True)
+input()
+print(register_model(tracker, "", "another").version)
+"""
+
+
+def test_two_registrations_of_a_package_at_once_make_one_version(project: Project) -> None:
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", REGISTER],
+            cwd=project.root,
+            env=project.environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    for process in both:
+        assert process.stdout is not None
+        assert process.stdout.readline().strip() == "ready"
+
+    for process in both:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    versions = {process.communicate()[0].strip() for process in both}
+
+    assert versions == {"1"}
+    (version,) = project.mlflow().search_model_versions("name = 'another'")
+    assert sorted(project.mlflow().get_model_version("another", version.version).aliases) == ["challenger", "champion"]
 
 
 def test_the_test_figures_are_tied_to_the_logged_model(finished: Project) -> None:
@@ -190,8 +259,6 @@ def test_the_test_figures_are_tied_to_the_logged_model(finished: Project) -> Non
 
 
 def test_signature_example_and_requirements_are_there(finished: Project) -> None:
-    import mlflow
-
     mlflow.set_tracking_uri(f"sqlite:///{finished.root}/mlflow.db")
     info = mlflow.models.get_model_info(finished.json(".graft/registration.json")["model_uri"])
 
