@@ -10,6 +10,7 @@ from filelock import FileLock, Timeout
 
 from tasks.common.core.errors import GraftError, TransientError
 from tasks.common.core.files import whole_file
+from tasks.common.core.paths import Paths
 
 from .store import has_content, sqlite_file
 
@@ -35,17 +36,17 @@ def ensure_store(root: Path) -> None:
         return
     try:
         if not has_content(file):
-            _create(file)
+            _create(file, Paths(root).state)
     except OSError as error:
         raise _not_creatable(file, error.strerror or type(error).__name__) from error
     check_readable(file)
 
 
-def _create(file: Path) -> None:
+def _create(file: Path, state: Path) -> None:
     target = file.resolve()  # a link stays one
-    target.parent.mkdir(parents=True, exist_ok=True)
+    state.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(target.with_name(f".{file.name}.part.lock"), timeout=CREATION):
+        with FileLock(state / "mlflow.lock", timeout=CREATION):
             if not has_content(target):
                 _create_alone(target)
     except Timeout as error:
