@@ -1,4 +1,4 @@
-"""params.yaml as a whole: every stage's section, and those of the flows."""
+"""params.yaml as a whole: the sections of all stages and flows."""
 
 from __future__ import annotations
 
@@ -21,47 +21,48 @@ from tasks.register.params import RegisterParams
 
 
 class RetrainParams(Section):
-    """How the flow `retrain` works; no stage's result depends on it."""
+    """How the flow `retrain` works. No stage's result depends on it."""
 
     time_limit_minutes: float = Field(120.0, gt=0)
-    """After this time a stage's processes are killed, or `sync` is given up, and the run fails."""
+    """Minutes after which a stage's processes are killed, or `sync` is abandoned, and the run fails."""
 
     retries: int = Field(2, ge=0)
-    """How often a stage is tried again after a failure of input or output; no other failure is tried again."""
+    """How often a stage is retried after an I/O failure; no other failure is retried."""
 
     retry_seconds: float = Field(30.0, ge=0)
-    """The wait before each further try."""
+    """Seconds to wait before each retry."""
 
     source: Literal["git", "import-url", "inbox"] = "git"
-    """Where new images come from, unattended: `git`, someone pushes a new data/raw.dvc; `import-url`, `dvc update` of
-    the place that data/raw.dvc was imported from; `inbox`, files that are dropped into a folder."""
+    """Where an unattended run gets new images: `git`, someone pushes a new data/raw.dvc; `import-url`, `dvc update` of
+    the source that data/raw.dvc was imported from; `inbox`, files dropped into a folder."""
 
     inbox: str | None = None
-    """The folder of `source: inbox`, laid out as for `graft import`; from the project's folder on, or absolute."""
+    """The folder for `source: inbox`, laid out as for `graft import`; absolute, or relative to the project."""
 
     settle_seconds: float = Field(60.0, ge=0)
-    """A file of the inbox that was changed later than this ago is left for the next run."""
+    """A file in the inbox that changed less than this many seconds ago waits for the next run."""
 
     remote: str = "origin"
-    """Git's name of the repository that is fetched from and pushed to; without one, results stay on a branch here."""
+    """The git remote to fetch from and push to; without one, results stay on a local branch."""
 
     branch: str = "main"
-    """The branch that is retrained, and that results are pushed to."""
+    """The branch to retrain and to push results to."""
 
     promote: Literal["auto", "manual"] = "auto"
-    """Unattended, whether a challenger that has passed the gate becomes the champion at once, or by `graft promote`."""
+    """Whether a challenger that passes the gate in an unattended run becomes champion at once (`auto`) or waits for
+    `graft promote` (`manual`)."""
 
     notify: tuple[str, ...] = ()
-    """Who is told: addresses of webhooks, `env:NAME` of a variable that holds one, or Prefect's notification blocks
-    as `type/name`."""
+    """Where notifications go: webhook URLs, `env:NAME` of a variable that holds one, or Prefect notification blocks as
+    `type/name`."""
 
     notify_on: tuple[Literal["failure", "refusal", "promotion"], ...] = ("failure", "refusal", "promotion")
-    """What they are told of; a challenger that waits for `graft promote` counts as promotion."""
+    """Which events are notified; a challenger that waits for `graft promote` counts as a promotion."""
 
     @model_validator(mode="after")
     def _has_an_inbox(self) -> Self:
         if self.source == "inbox" and not self.inbox:
-            raise ValueError("source: inbox needs the folder: set inbox")
+            raise ValueError("source: inbox needs a folder: set inbox")
         for place in self.notify:
             if not re.fullmatch(r"https?://\S+|env:[A-Za-z_]\w*|[a-z0-9-]+/[a-z0-9-]+", place):
                 raise ValueError(f"notify takes https://..., env:NAME or a block as type/name, got {place}")
@@ -69,7 +70,7 @@ class RetrainParams(Section):
 
 
 class GateParams(Section):
-    """What a challenger must show before it takes the champion's place; both are scored on the current test images."""
+    """What a challenger must achieve to replace the champion; both are scored on the current test images."""
 
     rule: Literal["not_worse", "better"] = "not_worse"
     """What the paired test (McNemar's for classes, otherwise a bootstrap) must show for the challenger."""
@@ -136,7 +137,7 @@ class DriftParams(Section):
     """Of both tests; at least 2 / significance, or no result could be significant."""
 
     seed: int = 0
-    """Of the sample and of the permutations."""
+    """Seed of the sample and of the permutations."""
 
     @model_validator(mode="after")
     def _can_find_drift(self) -> Self:
@@ -163,12 +164,7 @@ class Params(Section):
 
     def sections(self) -> dict[str, Section]:
         """Section -> its parameters, by the names and in the order of the file."""
-        return {name: getattr(self, field) for field, name in _names().items()}
-
-
-def _names() -> dict[str, str]:
-    """Attribute of `Params` -> section of the file."""
-    return {field: info.alias or field for field, info in Params.model_fields.items()}
+        return {info.alias or field: getattr(self, field) for field, info in type(self).model_fields.items()}
 
 
 SECTIONS: dict[str, type[Section]] = {
@@ -198,7 +194,7 @@ def load_params(path: Path) -> Params:
 
 
 def model_name(project: Path) -> str:
-    """`register.name`: under which MLflow's registry has a project's models.
+    """`register.name`: the project's model in MLflow's registry.
 
     Raises:
         ParamsError: params.yaml is wrong.
@@ -207,6 +203,6 @@ def model_name(project: Path) -> str:
 
 
 def json_schema() -> dict[str, Any]:
-    """For editors: completion, descriptions and checks in params.yaml."""
+    """The JSON Schema of params.yaml, for completion, descriptions and checks in editors."""
     schema = Params.model_json_schema(by_alias=True)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "Graft's params.yaml"}
