@@ -11,7 +11,7 @@ _USER = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*://)[^\s/'\"?#]*@")
 def without_secrets(address: str) -> str:
     """The address of a repository or a remote without password, query and fragment, over HTTP also without user.
 
-    What has no scheme, as a folder or git's `git@host:path`, stays as it is.
+    An address without a scheme, such as a folder or `git@host:path`, stays as it is.
     """
     if "://" not in address:
         return address
@@ -19,14 +19,14 @@ def without_secrets(address: str) -> str:
         parts = urlsplit(address)
         parts.port  # noqa: B018  (it is read, or there is none that can be)
         user = parts.username if parts.scheme not in ("http", "https") else None
-    except ValueError:  # no host that could be read, and so no telling what is secret
+    except ValueError:  # the host cannot be read, so anything may be secret
         return address.split("://")[0] + "://..."
     host = parts.netloc.rpartition("@")[2]
     return urlunsplit((parts.scheme, f"{user}@{host}" if user else host, parts.path, "", ""))
 
 
 def host_of(address: str) -> str:
-    """Scheme, host and port of an address: what of a webhook is no secret."""
+    """Scheme, host and port of an address: the part of a webhook that is not secret."""
     try:
         parts = urlsplit(address)
         parts.port  # noqa: B018

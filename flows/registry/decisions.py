@@ -24,11 +24,11 @@ BY_HAND = "decided by hand"
 
 
 def promote_version(root: Path, wanted: str, why: str, *, anyway: bool, unverified: bool = False) -> dict[str, Any]:
-    """Makes a version the champion; the entry of the ledger.
+    """Makes a version the champion; returns the entry of the ledger.
 
     Args:
         anyway: even if the gate has refused it.
-        unverified: even if nothing outside MLflow tells whether its files are those that were registered.
+        unverified: even if no digest outside MLflow is known for its files.
 
     Raises:
         GraftError: there is no such version, it is the champion, it cannot be used, or the gate has refused it.
@@ -42,7 +42,7 @@ def promote_version(root: Path, wanted: str, why: str, *, anyway: bool, unverifi
             raise GraftError(
                 f"the gate has refused version {version.version} of `{name}`",
                 got=said.removeprefix("refused: "),
-                todo="name another version, or promote it all the same: --anyway, and say --why",
+                todo="choose another version, or promote it nevertheless with --anyway and give the reason with --why",
             )
         if unverified and aliases_of(tracker, name).get(CHAMPION) == str(version.version):
             return asdict(_vouched(tracker, version))
@@ -52,7 +52,7 @@ def promote_version(root: Path, wanted: str, why: str, *, anyway: bool, unverifi
 
 
 def _vouched(tracker: Tracker, version: ModelVersion) -> Entry:
-    """The entry of the champion, which from now on is what MLflow has."""
+    """The entry of the champion, whose digest is from now on that of the files in MLflow."""
     with fetched_model(tracker, version, unverified=True):
         kept = ledger.reconcile(tracker, version.name)
     entry = ledger.decided(kept, str(version.version))
@@ -61,7 +61,7 @@ def _vouched(tracker: Tracker, version: ModelVersion) -> Entry:
 
 
 def roll_back_champion(root: Path, why: str) -> dict[str, Any]:
-    """Makes the previous champion the champion again; the entry of the ledger.
+    """Makes the previous champion the champion again; returns the entry of the ledger.
 
     Raises:
         GraftError: there is none, or it cannot be used.

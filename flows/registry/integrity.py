@@ -24,7 +24,7 @@ from tasks.common.core.yaml_files import parse_yaml
 from ..versioning import dvc, git
 
 TAG = "graft.digest"
-"""The tag of a version with its digest: for people to look at. Whoever can change the model can change it too."""
+"""The tag of a version with its digest, for people only: anyone who can change the model can change the tag."""
 
 RUN = "runs/register.json"
 
@@ -44,8 +44,8 @@ def digest(folder: Path) -> str:
 
 
 def remove_by_products(folder: Path) -> None:
-    """Removes what MLflow and Python write into a model when they load it: it is no part of the model, and compiled
-    code would run in place of the source that was checked."""
+    """Removes what MLflow and Python write into a model when they load it: it is not part of the model, and compiled
+    code would run instead of the source that was checked."""
     for cache in list(folder.rglob("__pycache__")):
         shutil.rmtree(cache, ignore_errors=True)  # what stays is seen by the digest
     for file in [*folder.rglob("*.pyc"), folder / "registered_model_meta"]:
@@ -53,7 +53,7 @@ def remove_by_products(folder: Path) -> None:
 
 
 def remember(root: Path, key: Key, value: str) -> None:
-    """Keeps a digest for all worktrees of the repository."""
+    """Stores a digest for all worktrees of the repository."""
     file = _record(root)
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{file.resolve()}.lock"):  # each writes what it has read
@@ -62,7 +62,7 @@ def remember(root: Path, key: Key, value: str) -> None:
 
 
 def at_hand(root: Path) -> dict[Key, str]:
-    """The digests that this repository remembers, and that of runs/register.json."""
+    """The digests in the repository's own record, and the one in runs/register.json."""
     run = Paths(root).run("register")
     kept = [*_read(_record(root)), *([_registered(run)] if run.is_file() else [])]
     return {_key(each): each["digest"] for each in kept if each.get("digest")}
@@ -74,7 +74,7 @@ def in_history(root: Path, key: Key) -> str:
 
 
 def _committed(root: Path) -> Iterator[dict[str, Any]]:
-    """The registrations of all commits: first those in DVC's cache, then those that its remote has to give."""
+    """The registrations of all commits: first those in DVC's cache, then those from its remote."""
     missing = []
     for wanted in dict.fromkeys(_hashes(root)):
         file = dvc.cached_file(root, wanted)

@@ -1,7 +1,7 @@
 """The ledger: every promotion, refusal and rollback of a registered model, in order, and who, when and why.
 
 An entry is kept twice: as a line of ledger.jsonl, which is versioned with the repository, and as a tag of the model's
-version in MLflow. A run that dies between the two loses nothing: what one of them lacks, `mend` copies from the other.
+version in MLflow. A run that crashes between the two loses nothing: `reconcile` copies missing entries both ways.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from . import integrity
 FILE = "ledger.jsonl"
 
 TAG = "graft.ledger."
-"""Before an entry's id: the tag of a version that holds the entry."""
+"""Prefix of the tag of a version that holds an entry; the entry's id follows."""
 
 LONGEST = 5000
-"""Letters of a tag that MLflow takes; an entry's reason is cut to fit."""
+"""Maximum length of a tag in MLflow; an entry's reason is cut to fit."""
 
 WAIT = 300.0
 """Seconds to wait for another decision about the same model; one takes a few."""
@@ -45,24 +45,24 @@ WAIT = 300.0
 What = Literal["first", "promoted", "refused", "rolled_back", "by_hand"]
 
 CHAMPIONS: tuple[What, ...] = ("first", "promoted", "rolled_back", "by_hand")
-"""What makes a version the champion."""
+"""The decisions that make a version the champion."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What was decided of a version.
+    """A decision about a version.
 
     Attributes:
         id: of this entry.
-        number: its place among the entries of the model. The order is this, not the time: clocks differ.
+        number: its position among the entries of the model. It gives the order, because clocks differ.
         at: when, ISO 8601 in UTC.
         what: `first` (there was no champion), `promoted`, `refused`, `rolled_back` (to this version), or `by_hand`: the
-            alias was found moved by something that is not Graft.
-        previous: the champion's version before; empty if there was none.
+            alias was moved by something other than Graft.
+        previous: the version of the previous champion; empty if there was none.
         by: a person, or the flow, and the machine.
         metrics: of the test, of the challenger and (`champion_...`) of the champion on the same images.
-        git_commit, data_hash, run_id: of what made the version.
-        flow_run_url: of the run that decided; empty if a person did.
+        git_commit, data_hash, run_id: the commit, images and run that produced the version.
+        flow_run_url: the page of the run that decided; empty if a person decided.
         digest: of the model's files (flows/registry/integrity.py), by which they are checked before they are loaded.
     """
 
@@ -101,7 +101,7 @@ def new_entry(
     metrics: dict[str, float] | None = None,
     flow_run_url: str = "",
 ) -> Entry:
-    """An entry of now, of what is known of a version."""
+    """A new entry about a version, dated now."""
     now = datetime.now(UTC)
     return Entry(
         id=f"{now:%Y%m%dT%H%M%S%f}-{secrets.token_hex(3)}",
@@ -145,26 +145,26 @@ def locked(tracker: Tracker, name: str) -> Iterator[None]:
             yield
     except Timeout as error:
         raise TransientError(
-            f"another promotion, rollback or registration of `{name}` is at work",
+            f"another promotion, rollback or registration of `{name}` is running",
             got=f"{redacted(tracker.uri)}, for more than {WAIT:.0f} s",
             todo="wait until it has ended, then try again",
         ) from error
 
 
 def enter(tracker: Tracker, entry: Entry) -> None:
-    """Puts an entry into MLflow; `mend` brings it to the file."""
+    """Writes an entry to MLflow; `reconcile` copies it to the file."""
     tracker.client.set_model_version_tag(entry.model, entry.version, TAG + entry.id, shortened(entry).line())
 
 
 def shortened(entry: Entry) -> Entry:
-    """The entry as MLflow's tags take it."""
+    """The entry, cut to fit into a tag of MLflow."""
     while len(entry.line()) > LONGEST:
         entry = replace(entry, why=entry.why[: len(entry.why) // 2] + " ...", metrics={})
     return entry
 
 
 def withdraw(tracker: Tracker, entry: Entry) -> None:
-    """Takes an entry out of MLflow that has not come true."""
+    """Removes the entry of a change that did not happen from MLflow."""
     tracker.client.delete_model_version_tag(entry.model, entry.version, TAG + entry.id)
 
 
@@ -174,8 +174,8 @@ def entries(tracker: Tracker, name: str) -> list[Entry]:
 
 
 def reconcile(tracker: Tracker, name: str) -> list[Entry]:
-    """Gives the file the entries that only MLflow has, and MLflow those of its versions that only the file has; returns
-    all."""
+    """Copies entries that only MLflow has to the file, and the file's entries of existing versions to MLflow; returns
+    all of them."""
     root = tracker.paths.root
     ours, theirs = read(root), _recorded(tracker, name)
     digests = integrity.at_hand(root)
@@ -197,10 +197,10 @@ def reconcile(tracker: Tracker, name: str) -> list[Entry]:
 
 
 def digest_of(root: Path, key: integrity.Key) -> str:
-    """The digest of a version's files that is not MLflow's own word; empty if there is none.
+    """The digest of a version's files from outside MLflow; empty if none is known.
 
     Raises:
-        GraftError: a line of the file is no entry.
+        GraftError: a line of the file is not an entry.
     """
     kept = {entry.key(): entry.digest for entry in read(root) if entry.digest}
     return kept.get(key) or integrity.at_hand(root).get(key) or integrity.in_history(root, key)
@@ -212,7 +212,7 @@ def champion_of(kept: Sequence[Entry]) -> str:
 
 
 def decided(kept: Iterable[Entry], version: str) -> Entry | None:
-    """What was last decided of a version."""
+    """The last decision about a version."""
     found = None
     for entry in kept:
         if entry.version == version:
@@ -221,7 +221,7 @@ def decided(kept: Iterable[Entry], version: str) -> Entry | None:
 
 
 def before(kept: Sequence[Entry], version: str) -> str:
-    """The champion that this champion replaced when it came; empty if there was none. A rollback is no replacement."""
+    """The champion that this version replaced; empty if there was none. A rollback does not count."""
     for entry in reversed(kept):
         if entry.version == version and entry.what in ("first", "promoted", "by_hand"):
             return entry.previous
@@ -232,7 +232,7 @@ def read(root: Path, name: str | None = None) -> list[Entry]:
     """The file's entries, of one model or of all.
 
     Raises:
-        GraftError: a line is no entry.
+        GraftError: a line is not an entry.
     """
     file = root / FILE
     if not file.is_file():
@@ -250,7 +250,7 @@ def write(root: Path, kept: Iterable[Entry]) -> None:
 
 
 def _recorded(tracker: Tracker, name: str) -> list[Entry]:
-    """Without digests: those must not come from where the models' files can be replaced."""
+    """The entries in MLflow, without digests: those must not come from where the models can be replaced."""
     return [
         replace(parse(text, f"tag {key} of version {version.version} of `{name}` in MLflow"), digest="")
         for version in _versions(tracker, name)
@@ -264,22 +264,22 @@ def _versions(tracker: Tracker, name: str) -> list[ModelVersion]:
 
 
 def _in_order(kept: Iterable[Entry]) -> list[Entry]:
-    """Of the same entry the last: MLflow's, which come first, may be cut, and others may write there."""
+    """Of duplicates the last counts: MLflow's, which come first, may be cut, and others may write there."""
     by_id = {entry.id: entry for entry in kept}
     return sorted(by_id.values(), key=lambda entry: (entry.number, entry.at, entry.id))
 
 
 def parse(line: str, where: str) -> Entry:
     """Raises:
-    GraftError: it is no entry.
+    GraftError: it is not an entry.
     """
     try:
         content = json.loads(line)
         return Entry(**{key: value for key, value in content.items() if key in _FIELDS})
     except (ValueError, TypeError, AttributeError) as error:
         raise GraftError(
-            f"{where} is no entry of the ledger",
+            f"{where} is not an entry of the ledger",
             got=line[:200],
             allowed="one JSON object a line, as Graft writes them",
-            todo="take the line out; what MLflow has of it comes back by itself",
+            todo="delete the line; if MLflow has the entry, it is restored from there",
         ) from error

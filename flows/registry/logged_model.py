@@ -31,14 +31,14 @@ COLUMNS = {
     "value": ColSpec(DataType.double, "value"),
     "abstain": ColSpec(DataType.boolean, "abstain"),
 }
-"""What a prediction may have."""
+"""The columns that a prediction may have."""
 
 FIGURES: dict[str, tuple[str, ...]] = {
     "classification": ("log_loss", "calibration_error"),
     "multilabel": ("f1_macro", "f1_micro", "subset_accuracy", "hamming_loss", "log_loss", "calibration_error"),
     "regression": ("mae", "rmse", "median_absolute_error", "spearman"),
 }
-"""Task -> the test's figures that are tied to a logged model beside the main one."""
+"""Task -> the test metrics that are linked to a logged model besides the main one."""
 
 
 def log_model(tracker: Tracker, run_id: str) -> Any:
@@ -58,7 +58,7 @@ def log_model(tracker: Tracker, run_id: str) -> Any:
 
 @contextmanager
 def _continued(tracker: Tracker, run_id: str) -> Iterator[None]:
-    """Has MLflow log under a run, whose status stays as it is: left to itself MLflow would mark it as finished."""
+    """Makes MLflow log to a run, whose status stays as it is: by itself MLflow would mark it as finished."""
     before = tracker.client.get_run(run_id).info
     mlflow.start_run(run_id=run_id)
     try:
@@ -77,7 +77,7 @@ def _signature(paths: Paths) -> ModelSignature:
 
 @contextmanager
 def _importable(folder: Path) -> Iterator[None]:
-    """MLflow runs model.py once to look at it; its code is found here, and no compiled copies are left there."""
+    """MLflow runs model.py once to inspect it: makes its code importable and leaves no compiled copies."""
     before = sys.dont_write_bytecode
     sys.dont_write_bytecode = True
     sys.path.insert(0, str(folder))
@@ -98,7 +98,7 @@ def example_of(paths: Paths) -> pd.DataFrame:
 
 
 def tags_of(tracker: Tracker, run_id: str) -> dict[str, str]:
-    """What a version says of its making."""
+    """The tags of a version: how it was made."""
     facts = read_json(tracker.paths.package / "package.json")
     test = read_json(tracker.paths.metrics("evaluate"))
     main, run = MAIN[test["task"]], tracker.client.get_run(run_id)
@@ -131,7 +131,7 @@ def describe(tracker: Tracker, version: ModelVersion) -> None:
 
 
 def log_test_metrics(tracker: Tracker, run_id: str, model_id: str) -> None:
-    """The test's figures once more, tied to the logged model and to the images."""
+    """Logs the test metrics again, linked to the logged model and to the images."""
     test = read_json(tracker.paths.metrics("evaluate"))
     digest = raw_hash(tracker.paths.root)
     data = {"dataset_name": "test", "dataset_digest": digest} if digest else {}

@@ -27,7 +27,7 @@ FINGERPRINT = "features.fingerprint"
 
 
 def find_version(tracker: Tracker, name: str, wanted: str) -> ModelVersion:
-    """The version of a registered model that a number or an alias names.
+    """The version of a registered model with this number or alias.
 
     Raises:
         GraftError: there is none.
@@ -72,7 +72,7 @@ def if_there(ask: Callable[[], Any]) -> Any:
         return ask()
     except MlflowException as error:
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            raise  # a server that does not answer is no reason to promote
+            raise  # a server that does not answer must not look like a missing version
         return None
 
 
@@ -85,10 +85,10 @@ def fetched_model(tracker: Tracker, version: ModelVersion, *, unverified: bool =
     """The model of a version as a folder to load from, while the block runs: a copy, which has been checked.
 
     Args:
-        unverified: a model of which no digest is known is taken as MLflow has it, and its digest is kept from now on.
+        unverified: accept a model without a known digest, and keep its digest from now on.
 
     Raises:
-        GraftError: the store does not give it, its files are not those that were registered, or nothing tells.
+        GraftError: it cannot be fetched, its files are not those that were registered, or no digest is known.
     """
     tracker.paths.tmp.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=tracker.paths.tmp) as folder:
@@ -103,7 +103,7 @@ def fetched_package(tracker: Tracker, version: ModelVersion) -> Iterator[Path]:
     """The package of a version as a folder to read, while the block runs; see `fetched_model`.
 
     Raises:
-        GraftError: the store does not give it, its files are not those that were registered, or nothing tells.
+        GraftError: it cannot be fetched, its files are not those that were registered, or no digest is known.
     """
     with fetched_model(tracker, version) as model:
         yield model / "artifacts" / "package"
@@ -117,12 +117,12 @@ def _download(tracker: Tracker, version: ModelVersion, folder: Path) -> Path:
         raise GraftError(
             f"version {version.version} of `{version.name}` cannot be fetched from MLflow",
             got=redacted((str(error) or type(error).__name__).split("\n")[0][:300]),
-            todo="restore its files, or name another version",
+            todo="restore its files, or choose another version",
         ) from error
 
 
 def copy_of(address: str, folder: Path, uri: str) -> Path:
-    """Of a model in MLflow; also where the store is a folder, for what is checked must not change before it is used."""
+    """Copies a model from MLflow, even if the store is a folder: a checked model must not change before it is used."""
     there = Path(mlflow.artifacts.download_artifacts(artifact_uri=address, dst_path=str(folder), tracking_uri=uri))
     if there.resolve().is_relative_to(folder.resolve()):
         return there
@@ -137,14 +137,14 @@ def _check(tracker: Tracker, version: ModelVersion, found: str, *, unverified: b
         integrity.remember(tracker.paths.root, key, found)
     elif not known:
         raise GraftError(
-            f"nothing outside MLflow tells whether {name} is as it was registered",
+            f"the files of {name} cannot be verified",
             got="no digest in ledger.jsonl, runs/register.json or a committed dvc.lock",
             todo="`git pull`, or register it again: `dvc repro --force register`; if you know that nobody has changed "
             f"it: graft promote {version.version} --unverified",
         )
     elif known != found:
         raise GraftError(
-            f"the files of {name} are not those that were registered; nothing of them was loaded",
+            f"the files of {name} are not those that were registered; nothing was loaded",
             got=found,
             allowed=known,
             todo="find out who changed them in MLflow's artifact store; name another version, or register it again: "
@@ -154,7 +154,7 @@ def _check(tracker: Tracker, version: ModelVersion, found: str, *, unverified: b
 
 @contextmanager
 def in_store(uri: str) -> Iterator[None]:
-    """Has MLflow use this store while the block runs; it knows one for the whole process, and sets the variable too."""
+    """Makes MLflow use this store while the block runs; MLflow has one for the whole process, and sets the variable."""
     before = os.environ.get("MLFLOW_TRACKING_URI")
     mlflow.set_tracking_uri(uri)
     try:

@@ -24,7 +24,7 @@ RESTORE = "restore its files, or name another version; no alias has been moved"
 """What to do about a version that cannot be used."""
 
 GATE = "graft.gate"
-"""The tag of a version with what the gate said: `passed` or `refused`, a colon, and why."""
+"""The tag of a version with the gate's verdict: `passed` or `refused`, a colon, and the reason."""
 
 
 def promote(
@@ -36,11 +36,11 @@ def promote(
     flow_run_url: str = "",
     unverified: bool = False,
 ) -> Entry:
-    """Makes a version the champion, and the champion the previous one; written into the ledger. Within `ledger.locked`,
-    like all that moves an alias or writes an entry.
+    """Makes a version the champion and the champion the previous one, and writes it to the ledger. Call it within
+    `ledger.locked`, like everything that moves an alias or writes an entry.
 
     Args:
-        unverified: also a version of which no digest is known; that of what MLflow has is kept then.
+        unverified: accept a version without a known digest, and keep the digest of what MLflow has.
 
     Raises:
         GraftError: the version is the champion, or cannot be used; nothing has changed then.
@@ -62,7 +62,7 @@ def promote(
 
 
 def _instead(aliases: Mapping[str, str], champion: str) -> str:
-    """What a person may have meant who promotes the champion."""
+    """What the user may have meant by promoting the champion."""
     if aliases.get(CHALLENGER, champion) != champion:
         return f"graft promote challenger, which is version {aliases[CHALLENGER]}"
     if PREVIOUS in aliases:
@@ -83,7 +83,7 @@ def roll_back(tracker: Tracker, name: str, why: str) -> Entry:
         raise GraftError(
             f"`{name}` has no previous champion",
             got=f"aliases {', '.join(f'{alias} (version {number})' for alias, number in sorted(before.items()))}",
-            todo="name the version that should be champion: graft promote VERSION",
+            todo="choose a version: graft promote VERSION",
         )
     version = find_version(tracker, name, target)
     entry = ledger.new_entry(tracker, version, "rolled_back", champion, why)
@@ -97,21 +97,21 @@ def roll_back(tracker: Tracker, name: str, why: str) -> Entry:
 def refuse(
     tracker: Tracker, version: ModelVersion, champion: str, why: str, metrics: Mapping[str, float], flow_run_url: str
 ) -> Entry:
-    """Writes into the ledger that a version does not become the champion."""
+    """Writes to the ledger that a version does not become the champion."""
     entry = ledger.new_entry(tracker, version, "refused", champion, why, dict(metrics), flow_run_url)
     ledger.enter(tracker, entry)
     return entry
 
 
 def settle(tracker: Tracker, name: str) -> list[Entry]:
-    """What an earlier run left undone is undone, what others did is noted, and the ledger is mended; returns it."""
+    """Undoes what a crashed run left half done, notes aliases that others moved, and returns the reconciled ledger."""
     recover(tracker, name)
     kept = ledger.reconcile(tracker, name)
     champion = aliases_of(tracker, name).get(CHAMPION, "")
     if champion and champion != ledger.champion_of(kept):
         version = find_version(tracker, name, champion)
         what = "by_hand" if kept else "first"
-        why = "the alias was found moved by something that is not Graft" if kept else "the first version of all"
+        why = "the alias was moved by something other than Graft" if kept else "the first version"
         entry = ledger.new_entry(tracker, version, what, ledger.champion_of(kept), why)  # type: ignore[arg-type]
         ledger.enter(tracker, entry)
         kept = ledger.reconcile(tracker, name)
@@ -119,7 +119,7 @@ def settle(tracker: Tracker, name: str) -> list[Entry]:
 
 
 def recover(tracker: Tracker, name: str) -> bool:
-    """Restores the aliases that a run left half changed; whether there was something to restore."""
+    """Restores the aliases that a crashed run left half changed; whether there was anything to restore."""
     try:
         model = tracker.client.get_registered_model(name)
     except MlflowException as error:
@@ -134,7 +134,7 @@ def recover(tracker: Tracker, name: str) -> bool:
 
 
 def _change(tracker: Tracker, entry: Entry, before: Mapping[str, str], after: Mapping[str, str], model: Path) -> None:
-    """From one set of aliases to another: all of it, or nothing."""
+    """Changes the aliases as a whole or not at all."""
     with in_store(tracker.uri):
         try_out(model, None, f"version {entry.version} of `{entry.model}`", RESTORE)
         with _all_or_nothing(tracker, entry, before):
@@ -144,17 +144,17 @@ def _change(tracker: Tracker, entry: Entry, before: Mapping[str, str], after: Ma
 
 
 def _check_alias(tracker: Tracker, entry: Entry) -> None:
-    """What others load as the champion is the version that was tried out.
+    """Checks that the champion which others load is the version that was tried out.
 
     Raises:
-        GraftError: it is another.
+        GraftError: it is another version.
     """
     found = find_version(tracker, entry.model, CHAMPION)
     if (str(found.version), found.run_id or "") != (entry.version, entry.run_id):
         raise GraftError(
             f"the alias `{CHAMPION}` of `{entry.model}` does not lead to version {entry.version}",
             got=f"version {found.version}",
-            todo="try again; every alias is as before",
+            todo="try again; every alias is as it was before",
         )
 
 
@@ -178,7 +178,7 @@ def _restore(tracker: Tracker, name: str, aliases: Mapping[str, str], entry: Ent
 
 
 def _set_aliases(tracker: Tracker, name: str, now: Mapping[str, str], wanted: Mapping[str, str]) -> None:
-    """Of those that promotion is about; the challenger is the stage register's."""
+    """Moves the aliases of promotion; the challenger belongs to the stage `register`."""
     for alias in (PREVIOUS, CHAMPION):
         if alias in wanted and now.get(alias) != wanted[alias]:
             tracker.client.set_registered_model_alias(name, alias, wanted[alias])

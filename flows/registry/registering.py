@@ -29,12 +29,12 @@ FIX = "fix what it names and run the stage again; no alias has been moved"
 
 
 def register_model(tracker: Tracker, run_id: str, name: str, parent_id: str = "") -> Registration:
-    """Makes models/package a version of `name`, and the challenger; the same package never becomes a second version.
+    """Makes models/package a version of `name` and the challenger; a package never becomes a second version.
 
-    Killed at any point, the next call does the rest. The first version of a name becomes `champion` as well.
+    If it is killed, the next call completes the registration. The first version of a name becomes `champion` as well.
 
     Args:
-        run_id: the run to log the model under; empty for one of its own, below `parent_id` if that is given.
+        run_id: the run to log the model to; empty for a new run, below `parent_id` if that is given.
 
     Raises:
         GraftError: the model cannot be used as MLflow has logged it; no alias has been moved.
@@ -66,7 +66,7 @@ def _set_aliases(tracker: Tracker, version: ModelVersion) -> None:
 
 
 def _new_version(tracker: Tracker, run_id: str, name: str, package: str) -> ModelVersion:
-    """Logs the package, tries it out, and registers it together with the tags by which it is known again."""
+    """Logs the package, tries it out, and registers it with the tags by which it is recognised."""
     with in_store(tracker.uri):
         info = log_model(tracker, run_id)
         digest = _checked_digest(tracker, info.model_uri)
@@ -78,8 +78,8 @@ def _new_version(tracker: Tracker, run_id: str, name: str, package: str) -> Mode
 
 
 def _remembered(tracker: Tracker, version: ModelVersion) -> str:
-    """The digest of a version, kept under its number from now on; empty for one that another clone registered and
-    that neither git nor the ledger knows."""
+    """The digest of a version, stored under its number from now on; empty if another clone registered the version and
+    neither git nor the ledger has its digest."""
     root, key = tracker.paths.root, key_of(version)
     digest = ledger.digest_of(root, key) or integrity.at_hand(root).get((key[0], "", key[2]), "")
     if digest:
@@ -88,10 +88,10 @@ def _remembered(tracker: Tracker, version: ModelVersion) -> str:
 
 
 def ensure_registered(tracker: Tracker, parent_id: str = "") -> bool:
-    """Makes the package that is here the challenger, whatever brought it here: a run, `dvc checkout` or `dvc pull`.
+    """Makes models/package the challenger, wherever it came from: a run, `dvc checkout` or `dvc pull`.
 
-    Whether something had to be done. Nothing is done for a package that is not what its stage has left, or whose test
-    results are missing.
+    Returns whether anything had to be done. A package that differs from what its stage wrote, or that has no test
+    results, is left alone.
 
     Args:
         parent_id: the run of the execution, for a store that does not have the stage's own run.
@@ -130,16 +130,16 @@ def _packaged_name(paths: Paths) -> str:
 
 
 def _version_of(tracker: Tracker, name: str, digest: str) -> ModelVersion | None:
-    """The version that was made of a package; of several the newest."""
+    """The version of a package; the newest if there are several."""
     found = tracker.client.search_model_versions(f"name = '{name}' and tags.`{PACKAGE}` = '{digest}'")
     return max(found, key=lambda version: int(version.version), default=None)
 
 
 def _checked_digest(tracker: Tracker, model_uri: str) -> str:
-    """The digest of the model as MLflow has logged it: the package that was made here, and it can be used.
+    """The digest of the model as MLflow has logged it, after checking that it is models/package and that it works.
 
     Raises:
-        GraftError: it is another, does not load, or does not predict.
+        GraftError: it is another package, does not load, or does not predict.
     """
     paths = tracker.paths
     paths.tmp.mkdir(parents=True, exist_ok=True)
@@ -159,9 +159,9 @@ def _checked_digest(tracker: Tracker, model_uri: str) -> str:
 
 
 def misplaced_challenger(tracker: Tracker) -> str:
-    """What is wrong with the alias `challenger`; empty if it points to the version that was made of models/package.
+    """What is wrong with the alias `challenger`; empty if it points to the version of models/package.
 
-    `dvc checkout` brings an earlier package back, and a clone may have another MLflow store.
+    `dvc checkout` restores an earlier package, and a clone may have another MLflow store.
     """
     digest = packaged(tracker.paths)
     if not digest:
@@ -169,6 +169,6 @@ def misplaced_challenger(tracker: Tracker) -> str:
     name = _packaged_name(tracker.paths)
     version = _version_of(tracker, name, digest)
     if version is None:
-        return f"models/package is no version of `{name}` in this MLflow store"
+        return f"models/package is not registered as a version of `{name}` in this MLflow store"
     there, wanted = version_at(tracker, name, CHALLENGER), str(version.version)
     return "" if there == wanted else f"`{CHALLENGER}` is at version {there or 'none'}, not at version {wanted}"

@@ -1,6 +1,6 @@
-"""Which version models/package is in the MLflow store in use: kept on this machine, known without MLflow.
+"""Which version models/package is in the current MLflow store: kept on this machine, read without MLflow.
 
-It is no output of the stage `register`: DVC would bring it back from its cache where MLflow has another store.
+It is not an output of the stage `register`: DVC would restore it from its cache even where MLflow has another store.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class Registration:
     Attributes:
         model_uri: by which MLflow loads it.
         package: DVC's hash of the package.
-        store: which MLflow store has it: a hash of its address.
-        run_id: the run that it is logged under.
+        store: the MLflow store, as a hash of its address.
+        run_id: the run that it was logged to.
         digest: of the logged model's files, see integrity.py; empty if it is not known.
     """
 
@@ -40,7 +40,7 @@ class Registration:
 
 
 def packaged(paths: Paths) -> str:
-    """DVC's hash of models/package as the last run of `register` has left it; empty if there is no such run."""
+    """DVC's hash of models/package as the last run of `register` wrote it; empty if there is no such run."""
     if not paths.run("register").is_file() or not (paths.package / "package.json").is_file():
         return ""
     return str(read_json(paths.run("register")).get("outputs", {}).get(paths.relative(paths.package), ""))
@@ -52,7 +52,7 @@ def store_key(root: Path) -> str:
 
 
 def read_registration(paths: Paths) -> Registration | None:
-    """What models/package is registered as in this store; None if that is not known without asking MLflow."""
+    """The version of models/package in this store; None if only MLflow knows it."""
     file = paths.state / FILE
     if not file.is_file():
         return None

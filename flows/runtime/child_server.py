@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 EVERY, GRACE = 0.5, 10.0
-"""Seconds between two looks at the parent, and between asking the server to end and killing it."""
+"""Seconds between two checks of the parent, and between asking the server to end and killing it."""
 
 
 def main() -> None:
@@ -26,7 +26,7 @@ def main() -> None:
 
 
 def _end_with(parent: int) -> None:
-    """The server is the leader of a process group, and ends with all of it."""
+    """Ends the server's whole process group, which it leads."""
     while os.getppid() == parent:  # an orphan gets another parent
         time.sleep(EVERY)
     os.killpg(os.getpid(), signal.SIGTERM)

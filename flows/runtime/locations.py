@@ -1,4 +1,4 @@
-"""Where a command that works without a project keeps what it makes, and finds weights."""
+"""Where a command that works without a project keeps its cache and finds weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Place:
 
     Attributes:
         root: of the project; None outside one.
-        cache: for graphs and what is remembered; may be deleted.
+        cache: for converted networks and other results; may be deleted.
         weights: where `auto` looks for files.
     """
 
@@ -41,10 +41,10 @@ def place_of(project: Path) -> Place:
 
 
 def user_cache() -> Path:
-    """$XDG_CACHE_HOME/graft, by default ~/.cache/graft; made if it is not there.
+    """$XDG_CACHE_HOME/graft, by default ~/.cache/graft; created if it does not exist.
 
     Raises:
-        GraftError: it cannot be made.
+        GraftError: it cannot be created.
     """
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "graft"
     try:
@@ -53,6 +53,6 @@ def user_cache() -> Path:
         raise GraftError(
             f"{folder} cannot be used as a cache",
             got=error.strerror,
-            todo="name another folder in XDG_CACHE_HOME, or work in a project",
+            todo="set XDG_CACHE_HOME to another folder, or work in a project",
         ) from error
     return folder

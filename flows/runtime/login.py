@@ -21,7 +21,7 @@ def login_file(root: Path) -> Path:
 
 
 def server_login(root: Path) -> str:
-    """`user:password` of the project's server: PREFECT_SERVER_API_AUTH_STRING, or the project's own, made at first use.
+    """`user:password` of the project's server: PREFECT_SERVER_API_AUTH_STRING, or one that is created at first use.
 
     Raises:
         GraftError: the project's own cannot be read.
@@ -80,6 +80,6 @@ def _read(file: Path) -> str:
             "the login of the project's Prefect server is damaged",
             got=str(file),
             allowed="user:password",
-            todo="end the project's servers and delete the file: a new one is made",
+            todo="stop the project's servers and delete the file; a new one is created",
         )
     return text

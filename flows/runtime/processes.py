@@ -16,7 +16,7 @@ from tasks.environment import LEASH, birth, command_words, process_key
 key = process_key
 
 ORPHANED = 60.0
-"""Seconds that a run without a worker has for winding up."""
+"""Seconds that a run has to end after its worker has ended."""
 
 
 def me() -> psutil.Process:
@@ -27,7 +27,7 @@ def find(key: str) -> psutil.Process:
     """The process of this key.
 
     Raises:
-        GraftError: it is gone, or belongs to another machine.
+        GraftError: it has ended, or belongs to another machine.
     """
     host, pid, born = key.rsplit(":", 2)
     try:
@@ -36,7 +36,7 @@ def find(key: str) -> psutil.Process:
             return process
     except psutil.NoSuchProcess:
         pass
-    raise GraftError(f"the process {pid} is gone")
+    raise GraftError(f"process {pid} has ended")
 
 
 def runs(process: psutil.Process) -> bool:
@@ -59,7 +59,7 @@ def holder() -> psutil.Process:
 
 
 def key_runs(text: str) -> bool | None:
-    """Whether the process of this key runs; None for one of another machine."""
+    """Whether the process with this key is running; None if it belongs to another machine."""
     if text.rsplit(":", 2)[0] != socket.gethostname():
         return None
     try:
@@ -69,8 +69,9 @@ def key_runs(text: str) -> bool | None:
 
 
 def end_with_the_worker(every: float = 1.0) -> None:
-    """If a worker, or `graft serve`, started this flow run, ends the run as soon as that is gone: nobody could cancel
-    it then. It has some time to say so itself.
+    """Ends this flow run when the worker or `graft serve` process that started it ends: nobody could cancel it then.
+
+    The run gets some time to report it.
     """
     if "PREFECT__FLOW_RUN_ID" in os.environ:
         threading.Thread(target=_end_with, args=(os.getppid(), every), name="worker", daemon=True).start()
@@ -85,9 +86,9 @@ def _end_with(parent: int, every: float) -> None:
 
 
 def follow_the_flow(every: float = 1.0) -> None:
-    """If a flow started this process, ends its whole process group as soon as the flow's process is gone.
+    """If a flow started this process, ends its whole process group when the flow's process ends.
 
-    The flow kills the group itself when it is cancelled; this is for a flow that was killed outright.
+    A flow that is cancelled kills the group itself; this is for a flow that was killed outright.
     """
     if LEASH in os.environ:
         threading.Thread(target=_watch, args=(holder(), every), name="leash", daemon=True).start()

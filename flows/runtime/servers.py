@@ -1,4 +1,4 @@
-"""Prefect and MLflow as local servers: where they keep their data, how they are started, found and protected."""
+"""Prefect and MLflow as local servers: where they keep data, and how they are started, found and protected."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ NO_PAGES = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFEC
 """The command and variables with which Prefect itself starts a temporary server."""
 
 _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-"""A proxy knows nothing of this machine's ports."""
+"""Never through a proxy, which cannot reach this machine's ports."""
 
 
 def prepare_prefect(root: Path) -> None:
-    """Prefect's settings for this project, where you have set none; before Prefect is imported.
+    """Sets Prefect's defaults for this project, except those that you have set. Call it before Prefect is imported.
 
-    With PREFECT_API_URL the server is yours, and so is how to log in to it.
+    With PREFECT_API_URL you use your own server, and log in to it your own way.
     """
     defaults = {
         "PREFECT_HOME": str(root / ".prefect"),
@@ -55,7 +55,7 @@ def prepare_prefect(root: Path) -> None:
         "PREFECT_LOGGING_LOGGERS_PREFECT_TASK_RUNS_LEVEL": "INFO",
         "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
         "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "false",
-        # in memory they are lost with the server, and what a dead run held would be held for ever
+        # in memory they would be lost with the server, and what a crashed run held would stay locked for ever
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(BEAT),
         "PREFECT_CLI_PROMPT": "false",
@@ -73,12 +73,12 @@ def _names_own_server(url: str, root: Path) -> bool:
 
 @contextmanager
 def server(what: str, words: list[str], port: int, root: Path) -> Iterator[str]:
-    """A Python server process on 127.0.0.1 for the time of the block; the project's own that runs is used as it is.
+    """A Python server process on 127.0.0.1 while the block runs; if the project's server is running already, that one.
 
     Args:
         what: `Prefect` or `MLflow`.
         words: its command, to which the port is added.
-        port: the wish; if something else has it, the next free one is taken.
+        port: the preferred one; if it is in use, the next free one.
 
     Yields:
         Its address.
@@ -105,7 +105,7 @@ def server(what: str, words: list[str], port: int, root: Path) -> Iterator[str]:
 def _running(
     what: str, words: list[str], address: str, root: Path, settings: dict[str, str]
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """The server once it answers; it is ended with the block."""
+    """The server, once it answers; it ends with the block."""
     no_proxy_for_this_machine()
     log = root / ".graft" / f"{what.lower()}-server.log"
     process = _start(words, root, log, settings)
@@ -117,9 +117,9 @@ def _running(
 
 
 def _settings(what: str, address: str, root: Path) -> dict[str, str]:
-    """What Prefect's server needs to know: where its pages find it, and whom it may answer.
+    """Settings of Prefect's server: its own address, its login, and which web pages may call it.
 
-    By default it would answer everyone, and let every web page in your browser ask. MLflow's checks names by itself.
+    By default it answers everyone, and every web page in your browser. MLflow's server checks host names by itself.
     """
     if what != "Prefect":
         return {}
@@ -133,23 +133,24 @@ def _settings(what: str, address: str, root: Path) -> dict[str, str]:
 
 
 def own_address(what: str, root: Path) -> str:
-    """Where the project's own server answers, empty if it runs none: whatever has a port may be another project's."""
+    """The address of the project's own server; empty if none runs. A port alone may belong to another project."""
     note = claims.read_claim(_note(what, root))
     own = note.get("root") == str(root.resolve()) and claims.holds(note)
     return str(note["address"]) if own and answers(note["address"] + HEALTH[what]) else ""
 
 
 def use_own_prefect(root: Path) -> None:
-    """Has Prefect use the project's server, if one runs: two servers must not write to one database."""
+    """Makes Prefect use the project's server if one runs: two servers must not write to one database."""
     address = own_address("Prefect", root)
     if address:
         os.environ.setdefault("PREFECT_API_URL", f"{address}/api")
 
 
 def prefect_for_this_process(root: Path) -> None:
-    """Has Prefect use the server that PREFECT_API_URL names, or the project's own that runs, or one for this process.
+    """Makes Prefect use the server in PREFECT_API_URL, or the project's running one, or a new one for this process.
 
-    Prefect would start one too, but leave it running if this process is killed. Call it before Prefect is imported.
+    Prefect starts one by itself too, but leaves it running if this process is killed. Call it before Prefect is
+    imported.
     """
     use_own_prefect(root)
     if os.environ.get("PREFECT_API_URL"):
@@ -158,7 +159,7 @@ def prefect_for_this_process(root: Path) -> None:
     atexit.register(stack.close)  # after Prefect's own handlers, which still send logs
     port = _free_from(0)
     address = f"http://127.0.0.1:{port}"
-    # The pages of a run are seen later, with `graft ui`.
+    # Links to the run's pages work later, with `graft ui`.
     os.environ.setdefault("PREFECT_UI_URL", f"http://127.0.0.1:{PREFECT_PORT}")
     words = [*TEMPORARY, "--port", str(port)]
     stack.enter_context(_running("Prefect", words, address, root, {**_settings("Prefect", address, root), **NO_PAGES}))
@@ -170,13 +171,15 @@ def _note(what: str, root: Path) -> Path:
 
 
 def _free_from(port: int) -> int:
-    """The first free one from this on; any for 0."""
+    """The first free port from this one on; any port for 0."""
     for candidate in range(port, min(port + 100, 65536)):
         with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: one that ended is no hindrance
+            probe.setsockopt(
+                socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+            )  # as servers do: a port that was just released is free
             probe.bind(("127.0.0.1", candidate))
             return int(probe.getsockname()[1])
-    raise GraftError("no free port", got=f"{port} and the hundred above it are in use", todo="name another port")
+    raise GraftError("no free port", got=f"{port} and the hundred above it are in use", todo="choose another port")
 
 
 def _start(words: list[str], root: Path, log: Path, settings: dict[str, str]) -> subprocess.Popen[bytes]:
@@ -194,7 +197,7 @@ def _start(words: list[str], root: Path, log: Path, settings: dict[str, str]) ->
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """The server and all that it started: MLflow's has helpers that outlive it."""
+    """Ends the server and everything that it started: MLflow's helpers would outlive it."""
     for sign in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, sign)
@@ -207,7 +210,7 @@ def prefect_server(root: Path, port: int = PREFECT_PORT) -> AbstractContextManag
 
 
 def mlflow_server(root: Path, uri: str, port: int = MLFLOW_PORT) -> AbstractContextManager[str]:
-    """MLflow's pages; unless asked for, without the processes (1 GB) that wait for jobs which Graft never gives."""
+    """MLflow's pages; by default without the job processes (1 GB of memory), which Graft does not use."""
     os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
     words = ["mlflow", "server", "--host", "127.0.0.1", "--workers", "1"]
     words += ["--backend-store-uri", uri, "--artifacts-destination", (root / "mlartifacts").as_uri()]
@@ -233,5 +236,5 @@ def _wait(what: str, process: subprocess.Popen[bytes], url: str, log: Path, seco
     raise GraftError(
         f"the {what} server did not start",
         got=f"see {log}",
-        todo="read its last lines; if its port is in use, name another",
+        todo="read its last lines; if its port is in use, choose another",
     )

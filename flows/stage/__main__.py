@@ -28,7 +28,7 @@ def main(words: list[str]) -> int:
     try:
         if len(words) != 1 or words[0] not in STAGES:
             got = " ".join(words) or "nothing"
-            raise GraftError("which stage?", got=got, allowed=", ".join(STAGES), todo=nearest(got, STAGES))
+            raise GraftError("unknown stage", got=got, allowed=", ".join(STAGES), todo=nearest(got, STAGES))
         run_stage(words[0], Paths(Path.cwd()))
     except GraftError as error:
         say_failure("io" if may_pass(error) else "user")
@@ -41,13 +41,15 @@ def main(words: list[str]) -> int:
 
 
 def run_stage(stage: str, paths: Paths) -> None:
-    """Parameters, body, figures, record. A failure is recorded as one, and leaves no half-written output; one that the
-    stage found rather than met is recorded with all that it found.
+    """Reads the parameters, runs the stage, and records its metrics.
+
+    A failure is recorded and leaves no half-written output. A failure that is a finding of the stage (`record.failure`)
+    is recorded with all its results.
 
     Raises:
         GraftError: a user error.
     """
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits to ignore it
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job inherits that it is ignored
     recorder = Recorder(paths.root)  # first of all: MLflow is loaded while this process loads its own
     processes.follow_the_flow()
     from ..runtime import params as config
@@ -76,11 +78,11 @@ def run_stage(stage: str, paths: Paths) -> None:
 def _record(
     stage: str, record: Record, begun: float, params: Section, paths: Paths, recorder: Recorder
 ) -> dict[str, Any]:
-    """Metrics into their file and to MLflow; gives what is known of the registered version, for runs/register.json."""
+    """Writes the metrics to their file and to MLflow; returns the registered version, for runs/register.json."""
     from ..versioning.dvc import raw_hash
 
     metrics: dict[str, Any] = dict(record.metrics)
-    # Not in the metrics' file, which DVC keeps: another MLflow store counts its own versions.
+    # Not in the metrics file, which DVC caches: another MLflow store has its own version numbers.
     registered = recorder("register", params.model_dump()["name"]) if stage == "register" else {}
     started = processes.me().create_time()
     metrics |= {"seconds": round(time.time() - started, 3), "startup_seconds": round(begun - started, 3)}

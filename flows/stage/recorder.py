@@ -1,4 +1,4 @@
-"""A stage's line to the recorder process, which keeps MLflow loaded (see recorder_server)."""
+"""A stage's connection to the recorder process, which keeps MLflow loaded (see recorder_server)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ UNUSABLE = (OSError, EOFError, AuthenticationError, ValueError, KeyError)
 
 
 class Recorder:
-    """A stage's line to the recorder; used as a context, whose failure is recorded as the stage's."""
+    """A stage's connection to the recorder, used as a context manager: its failure is recorded as the stage's."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -66,7 +66,7 @@ class Recorder:
             error.add_note(str(lost))
 
     def begin(self, *values: Any) -> None:
-        """Has the stage's run opened while the stage works; that it cannot be opened interrupts the work."""
+        """Opens the stage's run while the stage works; if it cannot be opened, the work is interrupted."""
         self._opening = threading.Thread(target=self._open, args=values, daemon=True)
         self._opening.start()
 
@@ -96,8 +96,8 @@ class Recorder:
         """The result of a method of `StageRecord`.
 
         Raises:
-            TransientError: what the method raised, if it may pass.
-            GraftError: any other error that it raised, or that the recorder is gone.
+            TransientError: the method raised an error that a retry may fix.
+            GraftError: it raised any other error, or the recorder has ended.
         """
         try:
             self._line.send((method, values))

@@ -2,7 +2,7 @@
 
 MLflow takes two seconds to import and to open its store, in each of seven stages. So the first stage of an execution
 starts this process; it answers the stages one after another and ends with the process that started them (`dvc repro`,
-or the flow). It also notices a stage that was killed, and says so in MLflow.
+or the flow). It also marks a stage that was killed as such in MLflow.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
 
 
 def serve(root: Path, holder: psutil.Process) -> None:
-    """Answers stages until the holder is gone."""
+    """Answers stages until the holder ends."""
     desk = desk_of(root, holder)
     claims.clear_dead(desk.parent)
     key, lines = secrets.token_bytes(32), SimpleQueue[Connection]()
     with listener() as door:
-        before = os.umask(0o077)  # the key is nobody else's; the store and the models are as the user wants them
+        before = os.umask(0o077)  # only for the key: the store and the models get the user's own mode
         claims.claim(desk, address=address_of(door), key=key.hex())
         os.umask(before)
         threading.Thread(target=_end_with, args=(root, holder, desk), daemon=True).start()
@@ -49,7 +49,7 @@ def serve(root: Path, holder: psutil.Process) -> None:
 
 
 def _load() -> type[StageRecord]:
-    """MLflow; a fifth faster when the garbage collector does not look through it meanwhile."""
+    """Imports MLflow; without garbage collection this is a fifth faster."""
     gc.disable()
     try:
         from .recorder_session import StageRecord
@@ -81,7 +81,7 @@ def _let_in(line: Connection, key: bytes, lines: SimpleQueue[Connection]) -> Non
 
 
 def _note(error: Exception) -> None:
-    """A line in the recorder's log, which is what its standard error is."""
+    """Writes a line to the recorder's log, its standard error."""
     print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
 
 
@@ -89,7 +89,7 @@ _busy = threading.Lock()
 
 
 def _answer(line: Connection, record: StageRecord) -> None:
-    """Serves one stage until it hangs up, in whatever way; no stage's end is the recorder's."""
+    """Serves one stage until it hangs up; however a stage ends, the recorder goes on."""
     try:
         while True:
             method, values = line.recv()
@@ -99,13 +99,13 @@ def _answer(line: Connection, record: StageRecord) -> None:
 
 
 def _reply(record: StageRecord, method: str, values: tuple[Any, ...]) -> tuple[str, Any]:
-    """`done` and the result, or of what kind an error was (`transient`, `failed`) and its words."""
+    """`done` and the result, or the kind of an error (`transient`, `failed`) and its message."""
     from ..tracking.tracker import server_may_recover
 
     with _busy:
         try:
             return "done", getattr(record, method)(*values)
-        except Exception as error:  # noqa: BLE001  (whatever it is, the stage is told)
+        except Exception as error:  # noqa: BLE001  (every error is reported to the stage)
             kind = "transient" if may_pass(error) or server_may_recover(error) else "failed"
             return kind, str(error) or type(error).__name__
 
@@ -114,7 +114,7 @@ def _hang_up(record: StageRecord) -> None:
     with _busy:
         try:
             record.abandon()
-        except Exception as error:  # noqa: BLE001  (MLflow may be gone; the next stage is told if it still is)
+        except Exception as error:  # noqa: BLE001  (if MLflow does not answer, the next stage reports it)
             _note(error)
 
 
@@ -126,16 +126,16 @@ def _end_with(root: Path, holder: psutil.Process, desk: Path) -> None:
     with _busy:
         try:
             _settle(root, key)
-        except Exception as error:  # noqa: BLE001  (nobody is left to be told)
+        except Exception as error:  # noqa: BLE001  (no stage is left to report it to)
             _note(error)
         desk.unlink(missing_ok=True)
         os._exit(0)
 
 
 def _settle(root: Path, key: str) -> None:
-    """What is known only when the execution has ended: DVC writes dvc.lock after the last stage.
+    """Records what is known only when the execution has ended: DVC writes dvc.lock after the last stage.
 
-    DVC may have brought the package from its cache, without its stage.
+    Also registers a package that DVC has restored from its cache without running the stage.
     """
     from ..registry.registering import ensure_registered
     from ..tracking.run_table import await_pictures

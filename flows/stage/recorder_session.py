@@ -1,4 +1,4 @@
-"""What is told to MLflow of one stage, from its start to its end; the recorder calls it."""
+"""What the recorder writes to MLflow for one stage, from its start to its end."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class StageRecord:
     def start(
         self, stage: str, params: Mapping[str, Any], process_key: str, begun: float, flow: Mapping[str, str]
     ) -> dict[str, str]:
-        """Opens the stage's run under its parent's (the flow's, if named) and says which runs they are."""
+        """Opens the stage's run below its parent (the flow's, if named); returns the ids of both."""
         self._tracker, self._stage = Tracker(self._root, flow), stage
-        self._flows_own = PARENT in flow  # the flow opened the parent, and ends it
+        self._flows_own = PARENT in flow  # the flow opened the parent and ends it
         self._parent = flow.get(PARENT) or self._tracker.parent(self._holder)
         self._run = self._tracker.start_stage(stage, self._parent, params, process_key, begun)
         return {
@@ -40,7 +40,7 @@ class StageRecord:
         }
 
     def register(self, name: str) -> dict[str, Any]:
-        """Makes models/package a version of `name`, and the challenger; gives what is recorded of that."""
+        """Makes models/package a version of `name` and the challenger; returns what runs/register.json keeps of it."""
         registration = register_model(self._tracker, self._run, name)
         self._tracker.client.set_tag(self._run, VERSION, registration.version)
         return {key: getattr(registration, key) for key in ("name", "version", "run_id", "digest")}

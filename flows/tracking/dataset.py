@@ -1,4 +1,4 @@
-"""The images as MLflow knows a dataset: named, counted, and identified by DVC's hash."""
+"""The images as an MLflow dataset: name, counts and DVC's hash."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..versioning.git import GitState
 
 
 class DvcDatasetSource(DatasetSource):  # type: ignore[misc]
-    """Images under DVC: which path of which repository, at which commit, with which content hash.
+    """Images under DVC: path, repository, commit and content hash.
 
     MLflow finds this class through the entry point `mlflow.dataset_source`, so that `mlflow.data.get_source` works.
     """
@@ -55,9 +55,9 @@ class DvcDatasetSource(DatasetSource):  # type: ignore[misc]
 
 
 def dataset_entity(record: DatasetRecord, digest: str, git: GitState, root: str) -> Dataset:
-    """What MLflow stores; `digest` is DVC's hash of data/raw.
+    """The dataset that MLflow stores; `digest` is DVC's hash of data/raw.
 
-    With a web address the source is given as MLflow's `http`, which is a link in its pages; without one as `dvc`.
+    With a web address the source type is `http`, which MLflow's pages show as a link; without one it is `dvc`.
     """
     url = git.link("data/raw.dvc")
     source = DvcDatasetSource("data/raw", digest, git.commit, git.origin or root, url)

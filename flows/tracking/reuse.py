@@ -1,4 +1,4 @@
-"""Which stages an execution of the pipeline was asked for, and which of them it reused: by dvc.lock, at its end."""
+"""Which stages a pipeline execution was asked for, and which of them it reused, by the dvc.lock at its end."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ Entry = dict[str, Any]
 
 
 def asked_for(root: Path, words: Sequence[str]) -> list[str]:
-    """The stages that a command line brings up to date: those that it names, and all that they depend on.
+    """The stages that a command line brings up to date: those that it names, and everything that they depend on.
 
-    Every stage if it names none, as `dvc repro` alone does.
+    If it names none, as `dvc repro` alone, every stage.
     """
     named = {word.rpartition(":")[2] for word in words} & set(STAGES)
     if not named or {"-p", "--pipeline", "-P", "--all-pipelines"} & set(words):
@@ -34,10 +34,10 @@ def reused_stages(root: Path, asked: Collection[str], ran: Mapping[str, str]) ->
     """Stage -> the earlier run whose result an execution reused.
 
     A stage counts if its entry in dvc.lock is the one that runs/<stage>.json describes, and if every stage before it
-    has ended well or counts itself: what comes after a failure was never reached.
+    has finished or counts itself: stages after a failure were never reached.
 
     Args:
-        asked: the stages that the execution was to bring up to date.
+        asked: the stages that the execution was asked to bring up to date.
         ran: stage -> MLflow's status of its run in this execution.
     """
     lock, above = stages_of(root / "dvc.lock"), _depends_on(root)
@@ -66,7 +66,7 @@ def _described(root: Path, stage: str, entry: Entry) -> str:
 
 
 def _fits(root: Path, entry: Entry, hashes: Mapping[str, str | None]) -> bool:
-    """Whether an entry read what the stages before it have written, as dvc.lock has it now."""
+    """Whether the inputs of an entry are what the stages before it wrote, by the current dvc.lock."""
     for dep in entry.get("deps", []):
         path = dep["path"]
         if path in hashes:

@@ -1,4 +1,4 @@
-"""What makes executions comparable in MLflow's run table: parameters, the test's metrics and pictures on the parent."""
+"""Makes executions comparable in MLflow's run table: parameters, test metrics and pictures on the parent run."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ PARAMS: dict[str, tuple[str, ...]] = {
     "head": ("head.task", "head.kind"),
     "finetune": ("finetune.mode", "finetune.layers"),
 }
-"""Stage -> those of its parameters that the parent carries too."""
+"""Stage -> the parameters that are copied to the parent."""
 
 SETTINGS = ("l2", "k", "epochs", "dropout", "weight_decay")
-"""What `head` may have chosen among, as its metrics name it."""
+"""Hyperparameters that `head` may have chosen, by the names of its metrics."""
 
 TIMES = ("seconds", "startup_seconds")
-"""Metrics of a stage's process, not of the model."""
+"""Metrics of the stage's process, not of the model."""
 
 LARGEST = 900
-"""Pixels of the longer side of a picture that is shown beside others; the artifact has all of them."""
+"""Pixels of the longer side of a picture in MLflow's comparison; the artifact has the full size."""
 
 
 def carry(client: MlflowClient, parent: Run, stage: str, run: Run, paths: Paths) -> None:
-    """Copies what a stage contributes to the run table onto the parent; a parameter that is there stays."""
+    """Copies what a stage contributes to the run table to the parent; parameters that exist stay."""
     known = parent.data.params
     params = [Param(key, text) for key, text in _params(stage, run, paths).items() if key not in known]
     now = run.info.end_time or run.info.start_time
@@ -62,18 +62,18 @@ _unfinished: list[Future[None]] = []
 
 
 def log_pictures(client: MlflowClient, run_ids: Sequence[str], stage: str, files: Iterable[Path]) -> None:
-    """Logs the PNG files among these as images of all the runs, while the caller goes on; see `await_pictures`."""
+    """Logs the PNG files as images of all runs in the background; see `await_pictures`."""
     for file in files:
         if file.suffix == ".png":
             _unfinished.append(_background.submit(_log, client, run_ids, f"{stage}-{file.stem}", _small(file)))
 
 
 def await_pictures() -> None:
-    """Returns when every picture is logged; one that MLflow does not take is named on standard error."""
+    """Waits until every picture is logged; one that MLflow refuses is named on standard error."""
     while _unfinished:
         error = _unfinished.pop().exception()
         if error is not None:
-            print(f"a picture is not in MLflow: {error}", file=sys.stderr, flush=True)
+            print(f"warning: a picture was not logged to MLflow: {error}", file=sys.stderr, flush=True)
 
 
 def _log(client: MlflowClient, run_ids: Sequence[str], key: str, picture: Image.Image) -> None:

@@ -1,4 +1,4 @@
-"""Where MLflow's store is, known without MLflow, whose import takes a second."""
+"""The address of MLflow's store, without importing MLflow, which takes a second."""
 
 from __future__ import annotations
 

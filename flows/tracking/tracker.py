@@ -1,5 +1,5 @@
-"""What MLflow is told: one parent run a pipeline execution, one nested run a stage. Only this module and the registry
-write to MLflow, and no stage reads from it."""
+"""Records runs in MLflow: one parent run per pipeline execution, one nested run per stage. Only this module and the
+registry write to MLflow, and no stage reads from it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from .sqlite_store import check_writable, ensure_store
 from .store import sqlite_file, tracking_uri
 
 INVOCATION = "graft.invocation"
-"""The tag that names the process which a parent run belongs to."""
+"""The tag of a parent run with the key of its process."""
 
 ASKED = "graft.asked"
 """The tag of a parent run that lists the stages which the execution was asked to bring up to date."""
@@ -57,7 +57,7 @@ KIND, TRAINING = "mlflow.experimentKind", "custom_model_development"
 """The tag of an experiment by which MLflow chooses its pages, and its value for training rather than for GenAI."""
 
 GUESSED = ("", "no_inferred_type", "genai_development_inferred", "custom_model_development_inferred")
-"""Values of that tag which nobody chose: MLflow's pages guess while an experiment has no runs."""
+"""Values of that tag that MLflow's pages guess while an experiment has no runs."""
 
 PACKAGES = ("albumentations", "dvc", "mlflow", "numpy", "openvino", "pillow", "prefect", "timm", "torch")
 
@@ -81,7 +81,7 @@ class Tracker:
 
     Args:
         root: the project's.
-        flow: what the flow has told of itself, if there is one.
+        flow: the variables of the flow run, if there is one.
 
     Raises:
         TransientError: the tracking server does not answer, or another process has locked the store.
@@ -90,7 +90,7 @@ class Tracker:
 
     def __init__(self, root: Path, flow: Mapping[str, str] | None = None) -> None:
         self._flow = flow or {}
-        # A run id left in the environment by someone else's program would silently be continued.
+        # A run id that another program left in the environment would silently be continued.
         os.environ.pop("MLFLOW_RUN_ID", None)
         os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # where `--json` is printed
         self.paths, self.uri = Paths(root), tracking_uri(root)
@@ -122,8 +122,8 @@ class Tracker:
     # Parent runs
 
     def parent(self, process: psutil.Process) -> str:
-        """The run of the flow run, or else of the pipeline execution that `process` is; made if there is none yet."""
-        self._refuse_what_cannot_be_written()
+        """The run of the flow run, otherwise of the pipeline execution `process`; created if there is none yet."""
+        self._check_store()
         key = processes.key(process)
         run_id = self._parent_of(key)
         if run_id:
@@ -134,20 +134,20 @@ class Tracker:
         return self.new_parent(f"{words} · {datetime.now():%Y-%m-%d %H:%M}", tags)
 
     def _parent_of(self, key: str) -> str:
-        """The newest parent run of the process of this key, and of the flow run if there is one; empty without."""
+        """The newest parent run of the process with this key, or of the flow run if there is one; empty if none."""
         query = f"tags.`{INVOCATION}` = '{key}'"
         if FLOW_RUN in self._flow:
             query = f"tags.`prefect.flow_run_id` = '{self._flow[FLOW_RUN]}' and tags.`{INVOCATION}` LIKE '%'"
         found = self.client.search_runs([self.experiment_id], query, max_results=1)
         return str(found[0].info.run_id) if found else ""
 
-    def _refuse_what_cannot_be_written(self) -> None:
+    def _check_store(self) -> None:
         file = sqlite_file(self.paths.root)
         if file is not None:
             check_writable(file)
 
     def new_parent(self, name: str, tags: Mapping[str, str]) -> str:
-        self._refuse_what_cannot_be_written()
+        self._check_store()
         self.mark_crashed_runs()
         git = git_state(self.paths.root)
         run = self.client.create_run(self.experiment_id, tags={**self._common_tags(git), **tags}, run_name=name)
@@ -157,7 +157,7 @@ class Tracker:
 
     @contextmanager
     def recorded(self, name: str, parent_id: str = "") -> Iterator[str]:
-        """A run of this process's own, no stage's, below another if that is given; it ends as the block does."""
+        """A run of this process that is no stage's, below another run if one is given; it ends with the block."""
         above = {"mlflow.parentRunId": parent_id} if parent_id else {}
         run_id = self.new_parent(name, {"graft.process": processes.key(processes.me()), **above})
         try:
@@ -168,28 +168,28 @@ class Tracker:
         self.end(run_id, "FINISHED")
 
     def mark_crashed_runs(self) -> None:
-        """Runs of processes of this machine that are no more are marked as killed, not left running for ever."""
+        """Marks runs as killed whose process on this machine has ended, so that none stays running for ever."""
         for run in self.client.search_runs([self.experiment_id], "attributes.status = 'RUNNING'", max_results=100):
             key = run.data.tags.get("graft.process") or run.data.tags.get(INVOCATION, "")
             if key and processes.key_runs(key) is False:
                 self.client.set_terminated(run.info.run_id, "KILLED")
 
     def close_parent(self, run_id: str, status: str, *, tested: bool) -> None:
-        """Ends the parent, for now: a later stage of the same execution opens it again.
+        """Ends the parent for now: a later stage of the same execution opens it again.
 
         Args:
-            tested: whether metrics/evaluate.json is this execution's; before that it is an earlier one's.
+            tested: whether metrics/evaluate.json belongs to this execution, not to an earlier one.
         """
         self._log_lock(run_id)
         self._describe(run_id, self.children(run_id), {}, "did not run")
         self._end_parent(run_id, status, tested=tested)
 
     def finish_parent(self, run_id: str, status: str, reached: Collection[str], account: str = "") -> None:
-        """Ends the parent of an execution that is over, and says which earlier results it reused.
+        """Ends the parent of an execution that has ended, and names the earlier results that it reused.
 
         Args:
-            reached: the stages that were brought up to date, whether they ran or not.
-            account: Markdown that comes first in the run's description.
+            reached: the stages that are up to date, whether they ran or not.
+            account: Markdown for the beginning of the run's description.
         """
         self._log_lock(run_id)
         self._credit(run_id, reached, "not reached", account)
@@ -204,7 +204,7 @@ class Tracker:
         self.client.set_terminated(run_id, status)
 
     def settle(self, key: str) -> str:
-        """What only the end of the execution of this process tells, which is gone: DVC has written dvc.lock by now.
+        """Records what is known only after the execution of this process: DVC has written dvc.lock by then.
 
         Returns the run of that execution; empty if there is none.
         """
@@ -217,7 +217,7 @@ class Tracker:
         return run_id
 
     def _credit(self, run_id: str, asked: Collection[str], others: str, account: str = "") -> None:
-        """Names the earlier runs whose results an execution reused, as dvc.lock is at its end."""
+        """Names the earlier runs whose results an execution reused, by the dvc.lock at its end."""
         ran = self.children(run_id)
         reused = reused_stages(self.paths.root, asked, {stage: run.info.status for stage, run in ran.items()})
         for stage, earlier in reused.items():
@@ -232,14 +232,14 @@ class Tracker:
             self.client.log_artifact(run_id, str(lock))
 
     def children(self, parent_id: str) -> dict[str, Run]:
-        """Stage -> run of that stage under the parent, the newest if there are several."""
+        """Stage -> its run below the parent, the newest if there are several."""
         runs = self.client.search_runs(
             [self.experiment_id], f"tags.`mlflow.parentRunId` = '{parent_id}'", order_by=["attributes.start_time ASC"]
         )
         return {run.data.tags.get("graft.stage", ""): run for run in runs}
 
     def carry(self, parent_id: str, runs: Mapping[str, str]) -> None:
-        """Has the parent show in MLflow's run table what these stages give; runs of another store are left out."""
+        """Copies to the parent what these stages contribute to the run table; runs of another store are left out."""
         parent = self.client.get_run(parent_id)
         for stage, run_id in runs.items():
             run = self._run(run_id)
@@ -262,7 +262,7 @@ class Tracker:
         """The parent's description: each stage's own run, or the earlier run whose result was reused.
 
         Args:
-            others: what is said of the stages that are not among `asked`.
+            others: the text for stages that are not among `asked`.
         """
         lines = [*([account, ""] if account else []), "| stage | run | |", "| --- | --- | --- |"]
         for stage in STAGES:
@@ -277,7 +277,7 @@ class Tracker:
         self.client.set_tag(parent_id, "mlflow.note.content", "\n".join(lines))
 
     def _name_data(self, parent_id: str) -> None:
-        """The images that the first stage saw are the parent's data too."""
+        """Links the images that the first stage read to the parent too."""
         seen = self.paths.run("preprocess")
         if not seen.is_file() or self.client.get_run(parent_id).inputs.dataset_inputs:
             return
@@ -292,11 +292,11 @@ class Tracker:
     # Stage runs
 
     def start_stage(self, stage: str, parent_id: str, params: Mapping[str, Any], process_key: str, begun: float) -> str:
-        """The stage's run; `begun` is when its process was started, in seconds since 1970."""
+        """Starts the stage's run; `begun` is the start of its process in seconds since 1970."""
         return self._child(stage, parent_id, params, {"graft.stage": stage, "graft.process": process_key}, begun)
 
     def start_candidate(self, name: str, parent_id: str, params: Mapping[str, Any], process_key: str) -> str:
-        """The run of one backbone of `graft rank`."""
+        """Starts the run of one backbone of `graft rank`."""
         tags = {"graft.candidate": name, "graft.process": process_key}
         return self._child(name, parent_id, params, tags, time.time())
 
@@ -312,7 +312,7 @@ class Tracker:
         return run_id
 
     def log_record(self, run_id: str, record: Record, metrics: Mapping[str, Any], data_hash: str) -> None:
-        """Figures as metrics, words as tags, curves step by step, files as artifacts, the images as dataset."""
+        """Logs numbers as metrics, texts as tags, curves by step, files as artifacts and the images as a dataset."""
         now = int(time.time() * 1000)
         flat = flatten(metrics)
         points = [
@@ -336,7 +336,7 @@ class Tracker:
             self.client.log_inputs(run_id, datasets=[DatasetInput(entity, [])])
 
     def log_hashes(self, run_id: str, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> None:
-        """DVC's hashes: of the data as tags, of the code as one tag, and all of them as dvc.json."""
+        """Logs DVC's hashes: of the data as tags, of the code as one tag, and all of them as dvc.json."""
         data = {path: digest for path, digest in inputs.items() if not path.startswith("tasks")}
         code = sorted((path, digest) for path, digest in inputs.items() if path not in data)
         tags = [RunTag("dvc.code", hashlib.md5(repr(code).encode(), usedforsecurity=False).hexdigest())]
@@ -371,7 +371,7 @@ class Tracker:
 
 
 def server_may_recover(error: BaseException) -> bool:
-    """Whether MLflow failed because its server was not reached, or was in trouble of its own (5xx)."""
+    """Whether MLflow failed because its server could not be reached or had an error of its own (5xx)."""
     if isinstance(error, requests.ConnectionError | requests.Timeout | requests.exceptions.RetryError):
         return True
     if isinstance(error, RestException) and error.get_http_status_code() >= 500:
@@ -395,10 +395,10 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _key(name: str) -> str:
-    """MLflow takes letters, digits and a few signs in a name, and only paths in their shortest form; class names may
+    """A name as MLflow accepts it: letters, digits and a few signs, and paths in their shortest form. Class names may
     hold anything.
 
-    What had to be changed gets a few digits of its hash, or two names could become one.
+    A name that had to be changed gets a few digits of its hash, or two names could become the same.
     """
     key = "".join(letter if letter.isalnum() or letter in "_-. /" else "_" for letter in name)[:240]
     if posixpath.normpath(key) != key or key.startswith(("/", "..")) or key == ".":

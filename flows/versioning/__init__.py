@@ -1,1 +1,1 @@
-"""What git and DVC know of a project."""
+"""git and DVC: hashes, caches, remotes and commits of a project."""

@@ -1,4 +1,4 @@
-"""What DVC knows of a project: its hashes, its cache and its remotes; and DVC's own commands."""
+"""DVC: a project's hashes, its cache, its remotes, and DVC's own commands."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ DVC_FAILED = 255
 
 
 def shared_state(root: Path) -> Path:
-    """A folder for what all worktrees of the repository share and nobody commits; in .graft where there is no git."""
+    """The folder for files that all worktrees of the repository share and nobody commits; .graft without git."""
     done = try_git(root, "rev-parse", "--git-common-dir")
     return root / done.stdout.strip() / "graft" if done.returncode == 0 else root / ".graft"
 
 
 def dvc_command(*words: str) -> list[str]:
-    """DVC of this very environment, whatever the PATH says."""
+    """A command of the DVC in this environment, whatever PATH says."""
     return [sys.executable, "-m", "dvc", *words]
 
 
@@ -96,7 +96,7 @@ def repro_preprocess(root: Path) -> None:
 
 
 def raw_hash(root: Path, tracked: str = "data/raw.dvc") -> str:
-    """The hash by which DVC knows data/raw (`<md5>.dir`); empty when it is not tracked."""
+    """DVC's hash of data/raw (`<md5>.dir`); empty if it is not tracked."""
     outs = tracked_file(root / tracked).get("outs") or [{}]
     return str(outs[0].get("md5", ""))
 
@@ -113,10 +113,10 @@ def tracked_file(file: Path) -> dict[str, Any]:
 def raw_hashes(root: Path) -> dict[str, str]:
     """Path below data/raw -> md5 of the file as it is now, for all files that DVC has hashed.
 
-    DVC remembers a file's hash together with its inode, time and size; one that was changed since is left out here.
+    DVC remembers a file's hash with its inode, time and size; a file that has changed since is left out.
 
     Raises:
-        DataError: data/raw.dvc describes other files, so that no record could say which images were used.
+        DataError: data/raw.dvc describes other files, so no record could say which images were used.
     """
     if not (root / ".dvc").is_dir():
         return {}
@@ -132,11 +132,11 @@ def raw_hashes(root: Path) -> dict[str, str]:
         known = {files[path]: str(info.value) for path, _, info in found if info is not None and info.name == "md5"}
         ignored = repo.dvcignore.is_ignored_file
         there = [name for path, name in files.items() if not ignored(path)]
-    _refuse_what_dvc_has_not_seen(raw_listing(root), there, known)
+    _refuse_other_files(raw_listing(root), there, known)
     return known
 
 
-def _refuse_what_dvc_has_not_seen(listed: dict[str, str], there: list[str], known: dict[str, str]) -> None:
+def _refuse_other_files(listed: dict[str, str], there: list[str], known: dict[str, str]) -> None:
     if not listed:
         return
     new = [name for name in there if name not in listed]
@@ -145,18 +145,18 @@ def _refuse_what_dvc_has_not_seen(listed: dict[str, str], there: list[str], know
     if new or gone or changed:
         raise DataError(
             "data/raw is not what data/raw.dvc says",
-            got=f"{len(new)} files added, {len(gone)} gone, {len(changed)} changed: {(new + gone + changed)[0]}",
+            got=f"{len(new)} files added, {len(gone)} missing, {len(changed)} changed: {(new + gone + changed)[0]}",
             todo="run `dvc add data/raw`, or `dvc repro` for the whole pipeline, which does so",
         )
 
 
 def raw_listing(root: Path) -> dict[str, str]:
-    """Path below data/raw -> md5, as data/raw.dvc says, from DVC's cache; empty when DVC has no listing there."""
+    """Path below data/raw -> md5, for the hash in data/raw.dvc; empty if DVC's cache does not have the listing."""
     return listing_of(root, raw_hash(root)) or {}
 
 
 def cache_folder(root: Path) -> Path:
-    """Where DVC's cache lies, as its configuration says."""
+    """The folder of DVC's cache, as configured."""
     from dvc.config import Config
 
     configured = Config(str(root / ".dvc"))["cache"].get("dir")
@@ -171,14 +171,14 @@ def dvc_remote(root: Path) -> str:
 
 
 def dvc_remote_addresses(root: Path) -> dict[str, str]:
-    """Name -> address of DVC's remotes; of a folder the absolute path."""
+    """Name -> address of DVC's remotes; for a folder its absolute path."""
     from dvc.config import Config
 
     return {name: str(settings["url"]) for name, settings in Config(str(root / ".dvc"))["remote"].items()}
 
 
 def cache_types(root: Path) -> list[str]:
-    """How DVC gets files out of its cache: reflink, hardlink, symlink or copy, as configured."""
+    """How DVC links files from its cache: reflink, hardlink, symlink or copy, as configured."""
     from dvc.config import Config
 
     return list(Config(str(root / ".dvc"))["cache"].get("type") or ["reflink", "copy"])
@@ -221,7 +221,7 @@ def names_of(entries: Iterable[Any]) -> list[str]:
 
 
 def dep_hashes(root: Path, stage: str) -> dict[str, str]:
-    """Dependency -> hash. Outputs of other stages are looked up in dvc.lock, which is current for them by now."""
+    """Dependency -> hash. Outputs of other stages come from dvc.lock, which is up to date for them by now."""
     known = {"data/raw": raw_hash(root), **locked_outs(root)}
     return {
         dep: known.get(dep) or tree_hash(root / dep) for dep in stage_files(root, stage).deps if (root / dep).exists()
@@ -235,10 +235,10 @@ def locked_outs(root: Path) -> dict[str, str]:
 
 
 def cached_files(root: Path, digest: str) -> dict[str, Path]:
-    """Path -> file in DVC's cache, of a folder that DVC knows by its hash (`<md5>.dir`).
+    """Path -> file in DVC's cache, of a folder with this hash (`<md5>.dir`).
 
     Raises:
-        FileNotFoundError: something of it is not in the cache.
+        FileNotFoundError: the listing or a file is not in the cache.
     """
     listing = listing_of(root, digest)
     if listing is None:
@@ -255,7 +255,7 @@ def bring_back(root: Path, digest: str, what: str) -> dict[str, Path]:
     """`cached_files`, fetched from the DVC remote if they are not in the cache.
 
     Args:
-        what: it is, for the message.
+        what: a name for it, for the error.
 
     Raises:
         GraftError: neither the cache nor a remote has it.
@@ -267,11 +267,11 @@ def bring_back(root: Path, digest: str, what: str) -> dict[str, Path]:
     try:
         return cached_files(root, digest)
     except FileNotFoundError as error:
-        raise _not_there(digest, what, "the remote has only a part of it") from error
+        raise _not_there(digest, what, "the remote has only part of it") from error
 
 
 def fetch_object(root: Path, digest: str, what: str) -> None:
-    """Copies what DVC knows by a hash from the remote to the cache; of a folder all files.
+    """Copies the content of a hash from the remote to the cache; for a folder all its files.
 
     Raises:
         TransientError: the remote does not answer, or there is none.
@@ -300,10 +300,10 @@ def _not_there(digest: str, what: str, reason: str, kind: type[GraftError] = Gra
 
 
 def share_cache(root: Path, place: Path, types: Sequence[str] = ()) -> None:
-    """Has DVC in another worktree use this project's cache, and its remotes where they are folders.
+    """Makes DVC in another worktree use this project's cache and its remotes.
 
     Args:
-        types: of links into the cache; by default as is configured there.
+        types: of links into the cache; by default as configured there.
     """
     from dvc.config import Config
 
@@ -314,18 +314,18 @@ def share_cache(root: Path, place: Path, types: Sequence[str] = ()) -> None:
 
 
 def is_cached(root: Path, digest: str) -> bool:
-    """Whether DVC's cache has what is known by a hash; of a folder its listing."""
+    """Whether DVC's cache has the content of this hash; for a folder its listing."""
     return cached_file(root, digest) is not None
 
 
 def cached_file(root: Path, digest: str) -> Path | None:
-    """Where DVC's cache has the content of this hash, of a file or of a folder's listing; None if it is not there."""
+    """The file in DVC's cache with the content of this hash, or a folder's listing; None if the cache lacks it."""
     file = cache_folder(root) / "files" / "md5" / digest[:2] / digest[2:]
     return file if digest and file.is_file() else None
 
 
 def listing_of(root: Path, digest: str) -> dict[str, str] | None:
-    """Path -> md5 of the files of a folder, by its hash; None if DVC's cache has no listing of that hash."""
+    """Path -> md5 of the files in a folder, by its hash; None if DVC's cache does not have its listing."""
     file = cached_file(root, digest)
     if file is None or not digest.endswith(".dir"):
         return None
@@ -333,10 +333,10 @@ def listing_of(root: Path, digest: str) -> dict[str, str] | None:
 
 
 def files_now(root: Path, places: Iterable[str]) -> dict[str, dict[str, str]]:
-    """Each place (a file or a folder of the project) -> path below it -> md5 as it is now, or empty if DVC does not
-    know it: it remembers the hash of a file by inode, time and size.
+    """Each place (a file or a folder of the project) -> path below it -> current md5, or empty if DVC does not know it:
+    DVC remembers the hash of a file by inode, time and size.
 
-    A file's own path below itself is empty; a place that is not there is left out, and so are files that DVC ignores.
+    A file's own path below itself is empty. Places that do not exist and files that DVC ignores are left out.
     """
     from dvc.fs import LocalFileSystem
     from dvc.repo import Repo
@@ -361,7 +361,7 @@ def files_now(root: Path, places: Iterable[str]) -> dict[str, dict[str, str]]:
 
 
 def _seen(file: str) -> dict[str, Any]:
-    """What DVC knows a file by; empty for a link to nowhere. Its own way of asking takes three times as long."""
+    """The facts by which DVC knows a file; empty for a broken link. DVC's own function takes three times as long."""
     try:
         found = os.stat(file)  # noqa: PTH116
     except FileNotFoundError:

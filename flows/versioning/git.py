@@ -1,4 +1,4 @@
-"""What git knows of a project: its commit, and the files that commits had."""
+"""git: a project's commit, and the files of earlier commits."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ class GitState:
 
 
 MADE = ("dvc.lock", "metrics", "data/pins.csv", "ledger.jsonl")
-"""What git tracks and runs write: DVC takes metrics away before it runs a stage."""
+"""Tracked files that runs write; DVC removes metrics before it runs a stage."""
 
 
 def git_state(root: Path) -> GitState:
-    """What git says of `root`; what runs write makes nothing dirty."""
+    """The state of the repository at `root`; files that runs write do not make it dirty."""
 
     def ask(*words: str) -> str:
         done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True)
@@ -61,15 +61,15 @@ def git_state(root: Path) -> GitState:
 
 
 def git(root: Path, *words: str, doing: str, say: str = "") -> str:
-    """Runs git to its end and returns what it printed; it asks nobody for a password.
+    """Runs git and returns its output; it never asks for a password.
 
     Args:
-        doing: what for, for the error.
-        say: what it reads.
+        doing: the purpose, for the error.
+        say: its standard input.
 
     Raises:
-        TransientError: the other side cannot be reached.
-        GraftError: it failed; with what it gave as the reason.
+        TransientError: the remote cannot be reached.
+        GraftError: it failed; with the reason that it gave.
     """
     done = try_git(root, *words, say=say)
     if done.returncode:
@@ -84,7 +84,7 @@ def git(root: Path, *words: str, doing: str, say: str = "") -> str:
 
 
 def _reason(said: str) -> str:
-    """The first line that git calls an error, or else the last: it may end with advice in several lines."""
+    """The first line that git marks as an error, otherwise the last: it may end with advice in several lines."""
     lines = said.splitlines()
     return next((line for line in lines if line.startswith(("fatal: ", "error: "))), lines[-1])
 
@@ -98,12 +98,12 @@ UNREACHED = (
     "does not appear to be a git repository",
     "the remote end hung up",
 )
-"""What git says of a remote that does not answer."""
+"""Parts of git's messages about a remote that does not answer."""
 
 
 def try_git(root: Path, *words: str, say: str = "") -> subprocess.CompletedProcess[str]:
-    """What became of a git command, whatever it was. No hooks run: those that DVC installs would check out data, and
-    nobody asked for another's when Graft works in a worktree of its own."""
+    """Runs git, whether it fails or not. No hooks run: DVC's would check out data, and hooks of the repository must not
+    run unasked in Graft's own worktrees."""
     who = f"graft@{socket.gethostname()}"
     asked = {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
     names = {f"GIT_{role}_{what}": value for role in ROLES for what, value in (("NAME", "Graft"), ("EMAIL", who))}
@@ -127,7 +127,7 @@ def _has_identity(root: str) -> bool:
 
 
 def full_commit(root: Path, commit: str) -> str:
-    """The whole id of a commit of which the beginning is known; empty if the repository has no such one."""
+    """The full id of a commit from its first digits; empty if the repository has no such commit."""
     if commit.startswith("-"):
         return ""  # an option
     words = ["git", "-C", str(root), "rev-parse", "--quiet", "--verify", f"{commit}^{{commit}}"]
@@ -136,7 +136,7 @@ def full_commit(root: Path, commit: str) -> str:
 
 
 def versions_of(root: Path, path: str) -> Iterator[bytes]:
-    """The contents that a file has had: now, and at all commits that changed it, the newest first."""
+    """The contents of a file: now, then at all commits that changed it, the newest first."""
     if (root / path).is_file():
         yield (root / path).read_bytes()
     here = git(root, "rev-parse", "--show-prefix", doing="looking for the project in its repository")

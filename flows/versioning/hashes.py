@@ -23,7 +23,7 @@ def tree_hash(path: Path) -> str:
 
 
 def tree_hashes(root: Path, commit: str, paths: Iterable[str]) -> dict[str, str]:
-    """Path -> the hash that DVC would give the file or folder at a commit; empty if it was not there."""
+    """Path -> the hash that DVC would give the file or folder at a commit; empty if it did not exist."""
     here = git(root, "rev-parse", "--show-prefix", doing="looking for the project in its repository")
     names = git(root, "ls-tree", "-r", "-z", "--full-tree", "--name-only", commit, doing=f"listing {commit}")
     wanted = list(paths)
@@ -34,7 +34,7 @@ def tree_hashes(root: Path, commit: str, paths: Iterable[str]) -> dict[str, str]
 
 
 def _folder_hash(folder: str, digests: Mapping[str, str]) -> str:
-    """By the md5s of all files; empty if none is in the folder."""
+    """The hash of a folder, from the md5s of all files; empty if it holds none of them."""
     listing = {name.removeprefix(f"{folder}/"): md5 for name, md5 in digests.items() if name.startswith(f"{folder}/")}
     return hash_of_listing(listing) if listing else ""
 
