@@ -1,25 +1,16 @@
-"""What DVC and git are asked."""
+"""DVC: a project's hashes and listings, and the files that DVC writes."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
-import yaml
 from projects import Project, draw, wait_for
 
-from flows.versioning.dvc import dvc, raw_hash, raw_hashes, raw_listing, stage_files
-from flows.versioning.git import GitState, git, git_state
-from flows.versioning.hashes import tree_hash
+from flows.versioning.dvc import dvc, locked_outs, raw_hash, raw_hashes, raw_listing, stage_files
 from tasks.common.core.errors import DataError, GraftError
 from tasks.common.core.files import md5
-
-
-def test_a_folders_hash_is_dvcs(finished: Project) -> None:
-    lock = yaml.safe_load((finished.root / "dvc.lock").read_text(encoding="utf-8"))["stages"]
-    for stage in lock.values():
-        for entry in [*stage["deps"], *stage["outs"]]:
-            assert tree_hash(finished.root / entry["path"]) == entry["md5"]
 
 
 def test_the_images_hashes_come_from_dvcs_listing(finished: Project) -> None:
@@ -95,41 +86,39 @@ def test_without_dvc_there_is_no_hash_and_no_listing(empty_project: Project) -> 
     assert raw_listing(empty_project.root) == {}
 
 
-def test_git_is_asked_for_commit_and_changes(project: Project) -> None:
-    assert git_state(project.root).commit == project.git("rev-parse", "HEAD")
-    assert not git_state(project.root).dirty
-
-    project.set("head", strengths=3)
-
-    assert git_state(project.root).dirty
-
-
-def test_a_password_in_the_origin_is_not_kept(project: Project) -> None:
-    project.git("remote", "add", "origin", "https://user:p@ss@example.org/team/shop.git")
-    assert git_state(project.root).origin == "https://example.org/team/shop.git"
-    project.git("remote", "set-url", "origin", "ssh://git:secret@example.org/team/shop.git")
-    assert git_state(project.root).origin == "ssh://git@example.org/team/shop.git"
-
-
-def test_an_error_of_gits_tells_no_password(project: Project) -> None:
-    with pytest.raises(GraftError) as caught:
-        git(project.root, "clone", "https://user:p@ss@127.0.0.1:1/x.git", doing="a test")
-    assert "p@ss" not in str(caught.value)
-    assert "127.0.0.1:1" in str(caught.value.got)
-
-
-def test_origins_become_links_to_a_file_at_the_commit() -> None:
-    def link(origin: str) -> str:
-        return GitState("abc", "main", False, origin).link("data/raw.dvc")
-
-    assert link("git@github.com:team/shop.git") == "https://github.com/team/shop/blob/abc/data/raw.dvc"
-    assert link("https://user:secret@github.com/team/shop") == "https://github.com/team/shop/blob/abc/data/raw.dvc"
-    assert link("ssh://git@gitlab.com:22/a/b/c.git") == "https://gitlab.com/a/b/c/-/blob/abc/data/raw.dvc"
-    assert link("/srv/git/shop.git") == ""
-
-
 def test_a_stages_files_are_read_from_dvc_yaml(finished: Project) -> None:
     files = stage_files(finished.root, "head")
 
     assert "data/features" in files.deps
     assert files.outs == ["models/head", "plots/head", "runs/head.json", "metrics/head.json"]
+
+
+@pytest.mark.parametrize(
+    ("content", "got"),
+    [
+        (b"<<<<<<< HEAD\nstages:\n=======\nstages: {}\n>>>>>>> theirs\n", "unresolved merge conflict"),
+        (b"\xff\xfe\x00\x01", "not a text file"),
+        (b"", "an empty file"),
+        (b"stages: [1, 2]\n", "not a file of DVC's"),
+    ],
+)
+def test_a_damaged_lock_is_named_with_its_repair(tmp_path: Path, content: bytes, got: str) -> None:
+    (tmp_path / "dvc.lock").write_bytes(content)
+
+    with pytest.raises(GraftError, match=r"dvc\.lock") as caught:
+        locked_outs(tmp_path)
+
+    assert got in str(caught.value)
+    assert "git checkout" in str(caught.value)
+
+
+def test_a_damaged_file_of_the_images_is_named(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "raw.dvc").write_text("<<<<<<< HEAD\nouts:\n", encoding="utf-8")
+
+    with pytest.raises(GraftError, match=r"raw\.dvc has an unresolved merge conflict"):
+        raw_hash(tmp_path)
+
+
+def test_without_a_lock_nothing_is_locked(tmp_path: Path) -> None:
+    assert locked_outs(tmp_path) == {}
