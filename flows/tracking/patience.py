@@ -23,11 +23,14 @@ def be_patient() -> None:
 
 @contextmanager
 def first_request() -> Iterator[None]:
-    """Shorter limits for the time of the block."""
-    mine = {name: value for name, value in FIRST.items() if name not in os.environ}
-    os.environ.update(mine)
+    """Shorter limits while the block runs, also in a process that has inherited `LATER` from its parent."""
+    before = {name: os.environ.get(name) for name in FIRST}
+    os.environ.update({name: FIRST[name] for name, value in before.items() if value in (None, LATER[name])})
     try:
         yield
     finally:
-        for name in mine:
-            os.environ.pop(name, None)
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

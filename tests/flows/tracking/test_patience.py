@@ -30,6 +30,16 @@ def test_the_first_request_has_shorter_limits_than_the_others() -> None:
     assert first < int(os.environ[TIMEOUT])
 
 
+def test_a_child_that_inherits_the_later_limits_has_the_shorter_ones_first() -> None:
+    be_patient()
+    later = os.environ[TIMEOUT]
+
+    with first_request():
+        assert int(os.environ[TIMEOUT]) < int(later)
+
+    assert os.environ[TIMEOUT] == later
+
+
 def test_what_the_user_has_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(TIMEOUT, "300")
 
