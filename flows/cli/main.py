@@ -181,7 +181,7 @@ def run(
         print(f"{stage['stage']:<11} {'ran' if stage['ran'] else 'reused':<7} {stage['seconds']:>7.1f} s")
     for row in result["checks"]:
         print(f"{row['check']:<22} {row['outcome']:<10} {row['found']}")
-    print(result["said"])
+    print(result["sentence"])
     if not unattended:
         summary(project=root, as_json=False)
 

@@ -159,7 +159,7 @@ def _bring_up_to_date(
         "stages": results,
         "evaluate": read_json(copy.paths.metrics("evaluate")),
         "outcome": outcome.facts(),
-        "said": outcome.sentence(),
+        "sentence": outcome.sentence(),
         "checks": outcome.verdict.rows(),
         "commit": commit,
     }
