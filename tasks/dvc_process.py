@@ -96,25 +96,26 @@ def _holder(lock: Path) -> list[int]:
 def _users(rwlock: Path) -> list[int]:
     """The processes that use files of the project, by DVC's own record.
 
-    DVC takes the entry of a killed command for one at work if its number now belongs to another process. That process
-    began after the entry was written; such entries are removed.
+    DVC takes the entry of a killed command for one at work if its number now belongs to another process, which began
+    after the entry was written, or if its parent has not noticed its end. Such entries are removed.
     """
     try:
         kept, written = json.loads(rwlock.read_text(encoding="utf-8")), rwlock.stat().st_mtime
     except (OSError, ValueError):  # there is none, or DVC is writing it
         return []
     pids = {entry["pid"] for entry in [*kept.get("write", {}).values(), *chain(*kept.get("read", {}).values())]}
-    stale = {pid for pid in pids if _began(pid) > written + SLACK}
+    stale = {pid for pid in pids if _is_stale(pid, written)}
     if stale:
         _remove_entries(rwlock, stale)
     return sorted(pids - stale)
 
 
-def _began(pid: int) -> float:
-    """In seconds since 1970; 0 if there is no such process."""
+def _is_stale(pid: int, written: float) -> bool:
+    """Whether the process of this number cannot be at work for an entry. DVC removes entries without a process."""
     with suppress(psutil.NoSuchProcess):
-        return float(psutil.Process(pid).create_time())
-    return 0.0
+        process = psutil.Process(pid)
+        return bool(process.create_time() > written + SLACK or process.status() == psutil.STATUS_ZOMBIE)
+    return False
 
 
 def _remove_entries(rwlock: Path, pids: set[int]) -> None:

@@ -58,7 +58,10 @@ KEPT = 40
 """Lines of a stage's output that an error message can quote from."""
 
 BUSY = re.compile(r"is busy, it is being blocked by|Unable to acquire lock")
-"""How DVC says that another command is at work."""
+"""DVC's message that another command is at work."""
+
+TRIES = 10
+"""Attempts of a stage that another DVC command gets ahead of."""
 
 
 class StageFailed(GraftError):
@@ -148,13 +151,12 @@ def run_dvc(
         StageFailed: it failed, or the time limit passed.
         GraftError: another DVC command of the project does not end.
     """
-    output = Output(stage)
-    while True:
+    for _ in range(TRIES):
         wait_for_dvc(root, get_run_logger().info)
+        output = Output(stage)
         code, late = _run_once(words, root, time_limit_minutes, environment, output)
-        if not (code and BUSY.search("\n".join(output.lines)) and not late):
-            break
-        output = Output(stage)  # another command began at the same moment
+        if late or not code or not BUSY.search("\n".join(output.lines)):
+            break  # else another command began at the same moment
     if late:
         raise StageFailed(
             stage,

@@ -63,7 +63,7 @@ def _run(root: Path, words: Sequence[str], **how: Any) -> subprocess.CompletedPr
 
 
 def repro(root: Path, words: Sequence[str]) -> int:
-    """`dvc repro` for a person, who sees all that it prints; its exit code."""
+    """`dvc repro` with its output on the terminal; returns its exit code."""
     return _run(root, ["repro", *words]).returncode
 
 

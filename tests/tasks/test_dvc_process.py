@@ -102,6 +102,17 @@ def test_the_entry_of_a_killed_command_whose_number_another_process_got_is_remov
     assert json.loads(file.read_text(encoding="utf-8")) == {"write": {}, "read": {"/code": []}}
 
 
+def test_the_entry_of_a_killed_command_whose_parent_has_not_noticed_is_removed(root: Path) -> None:
+    with running("-c", "input()") as other:
+        file = record(root, other.pid)
+        other.kill()
+        os.waitid(os.P_PID, other.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and stays a zombie
+
+        assert not wait_for_dvc(root, lambda _: None)
+
+    assert json.loads(file.read_text(encoding="utf-8"))["write"] == {}
+
+
 def test_the_record_of_a_command_that_has_ended_is_empty(root: Path) -> None:
     (root / ".dvc" / "tmp" / "rwlock").write_text("{}", encoding="utf-8")
 
