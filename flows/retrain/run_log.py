@@ -10,12 +10,12 @@ LOGGERS = ("prefect.flow_runs", "prefect.task_runs")
 
 
 class _Brief(logging.Filter):
-    """A user error is logged without a traceback, and the end of a successful task not at all."""
+    """A user error is logged without a traceback; a task that has ended well, and without a message, not at all."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.exc_info and isinstance(record.exc_info[1], GraftError):
             record.msg, record.args, record.exc_info = "%s", (record.exc_info[1],), None
-        return not str(record.msg).startswith("Finished in state Completed(")
+        return record.msg != "Finished in state Completed()"
 
 
 def make_brief() -> None:
