@@ -80,7 +80,7 @@ def test_what_is_being_written_is_left_for_later(root: Path, inbox: Path, name: 
     assert len(raw_listing(root)) == 14
 
 
-def test_an_image_that_was_cut_short_waits_until_it_is_whole(root: Path, inbox: Path) -> None:
+def test_a_truncated_image_waits_until_it_is_complete(root: Path, inbox: Path) -> None:
     file = inbox / "red" / "100.png"
     whole = file.read_bytes()
     file.write_bytes(whole[: len(whole) // 2])
@@ -149,7 +149,7 @@ def test_no_folder_is_an_error_that_names_the_key(root: Path, tmp_path: Path) ->
         take_over(tmp_path / "none", root, 60.0)
 
 
-def test_what_fits_no_class_waits_and_the_rest_is_taken_over(root: Path, inbox: Path) -> None:
+def test_what_fits_no_class_waits_and_the_rest_is_imported(root: Path, inbox: Path) -> None:
     for name in ("loose.png", "train/red/1.png"):
         draw(inbox / name, 0, 900 + len(name))
         age(inbox / name)
@@ -158,8 +158,8 @@ def test_what_fits_no_class_waits_and_the_rest_is_taken_over(root: Path, inbox: 
 
     assert taken.new == 2
     assert taken.waiting == {
-        "loose.png": "it does not lie in a folder of a class",
-        "train/red/1.png": "train/ is a split's name, among folders of classes",
+        "loose.png": "it is not in a folder of a class",
+        "train/red/1.png": "train/ is the name of a split, among folders of classes",
     }
     assert "2 waiting: loose.png (it is not in a folder of a class); train/red/1.png (" in taken.words()
 
@@ -223,7 +223,7 @@ def test_a_file_that_changes_while_it_is_read_waits(root: Path, inbox: Path, mon
     monkeypatch.setattr(inbox_module, "copy_regular", changed)
     taken = take_over(inbox, root, 60.0)
 
-    assert (taken.new, taken.waiting) == (1, {"red/100.png": "it changed while it was read"})
+    assert (taken.new, taken.waiting) == (1, {"red/100.png": "it changed while it was being read"})
 
 
 def test_images_of_one_split_join_a_project_with_splits(tmp_path: Path) -> None:
