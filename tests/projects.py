@@ -314,6 +314,31 @@ def made_repository(project: Project, folder: Path) -> Project:
     return project
 
 
+HOLDER = """
+import sys
+from dvc.lock import make_lock
+with make_lock(sys.argv[1] + "/.dvc/tmp/lock"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def hold(root: Path) -> subprocess.Popen[str]:
+    """A process that holds DVC's lock of a project, as a DVC command does, until `release`."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(root)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def release(process: subprocess.Popen[str]) -> None:
+    assert process.stdin is not None
+    process.stdin.close()
+    process.wait()
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -12,17 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from projects import hold, release
 
 from tasks.common.core.errors import GraftError
 from tasks.dvc_process import dvc_error, wait_for_dvc
-
-HOLDER = """
-import sys
-from dvc.lock import make_lock
-with make_lock(sys.argv[1] + "/.dvc/tmp/lock"):
-    print("held", flush=True)
-    sys.stdin.read()
-"""
 
 
 @pytest.fixture
@@ -40,13 +33,7 @@ def running(*words: str) -> Iterator[subprocess.Popen[str]]:
     try:
         yield process
     finally:
-        end(process)
-
-
-def end(process: subprocess.Popen[str]) -> None:
-    assert process.stdin is not None
-    process.stdin.close()
-    process.wait()
+        release(process)
 
 
 def record(root: Path, pid: int) -> Path:
@@ -73,7 +60,7 @@ def test_a_command_that_runs_a_stage_is_waited_for_by_name(root: Path) -> None:
 
         def tell(line: str) -> None:
             lines.append(line)
-            end(other)
+            release(other)
 
         assert wait_for_dvc(root, tell)
     (line,) = lines
@@ -81,12 +68,11 @@ def test_a_command_that_runs_a_stage_is_waited_for_by_name(root: Path) -> None:
 
 
 def test_a_command_that_holds_the_whole_project_is_waited_for(root: Path) -> None:
-    with running("-c", HOLDER, str(root)) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == "held\n"
+    other = hold(root)
+    with pytest.raises(GraftError, match=rf"still at work in this project[\s\S]*process {other.pid}"):
+        wait_for_dvc(root, lambda _: None, patience=0.1)
 
-        with pytest.raises(GraftError, match=rf"still at work in this project[\s\S]*process {other.pid}"):
-            wait_for_dvc(root, lambda _: None, patience=0.1)
+    release(other)
 
     assert not wait_for_dvc(root, lambda _: None), "its number is still in the file"
 

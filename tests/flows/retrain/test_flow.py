@@ -10,7 +10,7 @@ from typing import Any
 
 import psutil
 import pytest
-from projects import Project, ask, wait_for
+from projects import Project, ask, hold, release, wait_for
 
 from tasks.common.core.paths import STAGES
 from tasks.pipeline import Output, StageFailed, may_be_tried_again
@@ -100,15 +100,16 @@ def test_a_failed_stage_fails_the_run_with_the_stages_own_words(project: Project
 
 
 def test_a_run_waits_for_another_dvc_command(project: Project, prefect_api: dict[str, str]) -> None:
-    project.set("head", l2_max=0.5)
-    other = project.start_repro("head")
-    wait_for(lambda: stage_processes(project))
+    other = hold(project.root)
+    run = start_run(project, prefect_api)
+    assert run.stdout is not None
+    line = next(line for line in run.stdout if "waiting for" in line)
+    assert run.poll() is None
+    release(other)
+    run.communicate()
 
-    done = project.graft("run", **prefect_api)
-
-    assert other.wait(60) == 0
-    assert f"waiting for `dvc repro head` (process {other.pid}), at most 60 minutes" in done.stderr
-    assert "blocked" not in done.stderr
+    assert f"(process {other.pid}), at most 60 minutes" in line
+    assert run.returncode == 0
 
 
 def test_the_time_limit_kills_all_processes_of_the_stage(project: Project, prefect_api: dict[str, str]) -> None:
