@@ -1,8 +1,9 @@
-"""`graft compare`: frozen, partly or wholly trained, or from scratch; at growing numbers of the project's own images.
+"""`graft compare`: a frozen backbone, partial or full fine-tuning, and training from scratch, on growing numbers of the
+project's own images.
 
-Every method learns from the same parts of the training images, and all are judged on the validation images, of which
-none has seen one: what a training has to choose by, it takes from its own part. The test split is not touched. What has
-been trained is kept in .graft/compare, so that a comparison that was interrupted goes on.
+Every method learns from the same parts of the training images, and all are evaluated on the validation images, which
+no training uses: what a training chooses by comes from its own part. The test split is not read. Finished trainings are
+kept in .graft/compare, so that an interrupted comparison continues.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ from tasks.studies.comparing_picture import comparing_picture
 
 from ..runtime.params import Params, load_params
 from ..tracking.tracker import Tracker
-from ..versioning import dvc, git
 from .compare_text import page
+from .study import provenance
 
 METHODS = tuple(TITLES)
 
@@ -47,15 +48,15 @@ SHARES = (0.1, 0.3, 1.0)
 SEEDS = 3
 
 INNER = 0.2
-"""Of a part's images, those by which its training chooses: the head's strength, the epoch at which to stop."""
+"""The share of a part's images by which its training chooses the head's strength and the epoch at which to stop."""
 
 RULES = 1
-"""Raised whenever a change in `tasks.finetune` makes another training of the same parameters."""
+"""To be raised whenever a change in `tasks.finetune` changes the training with the same parameters."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """So much of the training images: what is learned from, and what training chooses by."""
+    """A share of the training images: those to learn from, and those to choose by."""
 
     share: float
     seed: int
@@ -75,26 +76,27 @@ def compare_methods(
     budget_minutes: float | None,
     target: Path | None = None,
 ) -> dict[str, Any]:
-    """Trains what is not trained yet, and writes table, picture and page.
+    """Runs the trainings that are missing, and writes table, plot and page.
 
     Args:
         shares: of the training images.
-        budget_minutes: for what is trained now; what would pass it is left out.
-        target: a Markdown file to write the page to as well, with the picture beside it.
+        budget_minutes: the time for new trainings; those that would exceed it are left out.
+        target: a Markdown file for a copy of the page, with the plot beside it.
 
     Returns:
         What `compare.json` holds.
 
     Raises:
-        ParamsError: a method or share that there is not.
+        ParamsError: a method or share is not valid.
         DataError: the features are missing.
         GraftError: the head is not linear, or nothing could be trained.
     """
     check(methods, shares, seeds)
-    paths, settings = Paths(root), load_params(Paths(root).params)
+    paths = Paths(root)
+    settings = load_params(paths.params)
     pack = read_feature_set(paths.features)
     pack = replace(pack, views_VD=np.empty((0, pack.stored_ND.shape[1]), pack.stored_ND.dtype))
-    tracker = Tracker(root)  # first: a server that does not answer must not be found after hours
+    tracker = Tracker(root)  # first: a server that does not answer must be noticed at once
     memory = paths.state / "compare" / "cells" / _digest(pack, settings)
     left_out: dict[str, str] = {}
     with tracker.recorded("compare") as run_id:
@@ -104,11 +106,11 @@ def compare_methods(
             raise GraftError(
                 "nothing could be compared",
                 got="; ".join(f"{name}: {reason}" for name, reason in left_out.items()),
-                todo="import more images, or name larger --shares",
+                todo="import more images, or use larger --shares",
             )
-        found = _document(cells, pack, settings, left_out, root, run_id)
-        _write(found, pack, settings, paths, target)
-        _record(tracker, found, settings, paths)
+        found = _document(cells, pack, settings, left_out, paths, run_id)
+        _write(found, pack, paths, target)
+        _record(tracker, found, paths)
     return found
 
 
@@ -119,18 +121,18 @@ def check(methods: Sequence[str], shares: Sequence[float], seeds: int) -> None:
     unknown = [name for name in methods if name not in METHODS]
     if unknown or not methods:
         raise ParamsError(
-            "--methods", got=", ".join(unknown) or "none", allowed=", ".join(METHODS), todo="name some of these"
+            "--methods", got=", ".join(unknown) or "none", allowed=", ".join(METHODS), todo="name some of these methods"
         )
     if not shares or not all(0 < share <= 1 for share in shares):
         raise ParamsError(
-            "--shares", got=", ".join(map(str, shares)), allowed="numbers above 0, to 1", todo="change them"
+            "--shares", got=", ".join(map(str, shares)), allowed="numbers above 0, up to 1", todo="correct them"
         )
     if seeds < 1:
-        raise ParamsError("--seeds", got=seeds, allowed=">= 1", todo="name 1 or more")
+        raise ParamsError("--seeds", got=seeds, allowed=">= 1", todo="use 1 or more")
 
 
 def _digest(pack: FeatureSet, settings: Params) -> str:
-    """Names the folder of what was trained: other images, features or parameters are another comparison."""
+    """The name of the folder of finished trainings: other images, features or parameters are another comparison."""
     index = pack.index[["image_id", "label", "task", "split"]].to_csv(index=False)
     return json_digest({
         "rules": RULES,
@@ -142,7 +144,7 @@ def _digest(pack: FeatureSet, settings: Params) -> str:
 
 
 def _parts(pack: FeatureSet, shares: Sequence[float], seeds: int, left_out: dict[str, str]) -> list[Part]:
-    """Larger parts hold the smaller ones of the same seed."""
+    """Larger parts contain the smaller ones of the same seed."""
     train_rows = pack.rows("train")
     stratum, unit = strata(pack, train_rows), units_of(pack, train_rows)[0]
     found: list[Part] = []
@@ -153,7 +155,7 @@ def _parts(pack: FeatureSet, shares: Sequence[float], seeds: int, left_out: dict
             part = Part(share, seed, np.setdiff1d(rows, inner), inner)
             if not len(part.learned) or lacks_a_class(pack, train_rows, part.learned):
                 left_out[f"{share:g} of the images, seed {seed}"] = (
-                    f"{len(rows)} images are too few to learn from and to choose by, of each class"
+                    f"{len(rows)} images are too few: each class needs images to learn from and images to choose by"
                 )
             else:
                 found.append(part)
@@ -170,7 +172,7 @@ def _train(
     budget_minutes: float | None,
     left_out: dict[str, str],
 ) -> Iterator[Cell]:
-    """The cheap ones first: heads, then what trains the least, each at growing sizes."""
+    """The cheap ones first: heads, then the methods that train least, each at growing sizes."""
     started = time.perf_counter()
     for method in [name for name in METHODS if name in methods]:
         for part in sorted(parts, key=lambda part: (part.share, part.seed)):
@@ -182,19 +184,19 @@ def _train(
             left = None if budget_minutes is None else 60 * budget_minutes - (time.perf_counter() - started)
             cell = _cell(method, part, pack, settings, paths, left)
             if cell is None:
-                left_out[name] = f"it would pass the {budget_minutes:g} minutes of --budget-minutes"
+                left_out[name] = f"it would exceed the {budget_minutes:g} minutes of --budget-minutes"
                 say(f"compare: {name}: {left_out[name]}")
                 continue
             _keep(cell, file)
-            figure = main_metric(cell.output, pack.targets(pack.rows("val")), pack.task)
-            say(f"compare: {name}: {MAIN[pack.task].text(figure)}, {cell.seconds:.0f} s")
+            metric = main_metric(cell.output, pack.targets(pack.rows("val")), pack.task)
+            say(f"compare: {name}: {MAIN[pack.task].text(metric)}, {cell.seconds:.0f} s")
             yield cell
 
 
 def _cell(
     method: str, part: Part, pack: FeatureSet, settings: Params, paths: Paths, left_seconds: float | None
 ) -> Cell | None:
-    """None if it would take longer than is left."""
+    """One training; None if it would take longer than the time that is left."""
     if left_seconds is not None and left_seconds <= 0:
         return None
     judged, mine = pack.rows("val"), _of_part(pack, part)
@@ -205,10 +207,10 @@ def _cell(
         return Cell(method, part.share, part.seed, len(part.rows), 0, 0, time.perf_counter() - started, output)
     if not isinstance(selected, LinearHead):
         raise GraftError(
-            "`graft compare` fine-tunes from a linear head",
+            "`graft compare` can only fine-tune from a linear head",
             got=f"a head of kind {selected.kind}, by `head.kind`",
             allowed="head.kind: auto | logistic | ridge",
-            todo="set `head.kind: auto`, or name --methods head",
+            todo="set `head.kind: auto`, or use `--methods head`",
         )
     from tasks.finetune.session import Job
 
@@ -219,19 +221,19 @@ def _cell(
     output = job.output(judged)
     job.checkpoint().unlink(missing_ok=True)
     epochs = len(course.rows)
-    seconds = course.preparation + course.seconds  # of an interrupted training too
+    seconds = course.preparation + course.seconds  # an interrupted training included
     return Cell(method, part.share, part.seed, len(part.rows), epochs * len(part.learned), epochs, seconds, output)
 
 
 def _of_part(pack: FeatureSet, part: Part) -> FeatureSet:
-    """The pack with this part's splits."""
+    """The feature set with this part's splits."""
     split = np.full(len(pack.index), "", dtype=object)
     split[part.learned], split[part.inner] = "train", "val"
     return replace(pack, index=pack.index.assign(split=split))
 
 
 def _head(mine: FeatureSet, params: HeadParams, paths: Paths) -> tuple[Head, Head]:
-    """As the stage `head`: (trained without what it was chosen by, and with)."""
+    """As in the stage `head`: the head before and after refitting it to the images that it was chosen by too."""
     choice = choose(mine, params, paths.tmp)
     if not params.refit:
         return choice.head, choice.head
@@ -264,19 +266,17 @@ def _read(file: Path) -> Cell:
 
 
 def _document(
-    cells: list[Cell], pack: FeatureSet, settings: Params, left_out: dict[str, str], root: Path, run_id: str
+    cells: list[Cell], pack: FeatureSet, settings: Params, left_out: dict[str, str], paths: Paths, run_id: str
 ) -> dict[str, Any]:
     val, confidence = pack.rows("val"), settings.evaluate.confidence
     judged = pack.targets(val), units_of(pack, val)[0], pack.task, confidence
     found = points(cells, *judged)
-    folder = Paths(root).state / "compare"
     return {
-        "dataset": dvc.raw_hash(root),
-        "commit": git.git_state(root).commit,
+        **provenance(paths, "compare", run_id),
         "backbone": pack.fingerprint["backbone"],
         "image_size": [pack.fingerprint["transform"][side] for side in ("height", "width")],
         "task": pack.task,
-        "figure": MAIN[pack.task].key,
+        "metric": MAIN[pack.task].key,
         "train_images": len(pack.rows("train")),
         "judged": len(val),
         "confidence": confidence,
@@ -284,9 +284,6 @@ def _document(
         "crossings": crossings(found, pack.task),
         "advice": advice(found, pack.task, lowest_difference(cells, *judged)),
         "left_out": left_out,
-        "file": str(folder / "compare.json"),
-        "plot": str(folder / "compare.png"),
-        "mlflow_run_id": run_id,
     }
 
 
@@ -294,7 +291,7 @@ def points_of(found: dict[str, Any]) -> list[Point]:
     return [Point(**{**row, "gain": tuple(row["gain"]) if row["gain"] else None}) for row in found["points"]]
 
 
-def _write(found: dict[str, Any], pack: FeatureSet, settings: Params, paths: Paths, target: Path | None) -> None:
+def _write(found: dict[str, Any], pack: FeatureSet, paths: Paths, target: Path | None) -> None:
     folder = paths.state / "compare"
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "compare.json", found)
@@ -310,17 +307,17 @@ def _write(found: dict[str, Any], pack: FeatureSet, settings: Params, paths: Pat
             part.write_text(page(found, picture.name), encoding="utf-8")
 
 
-def _record(tracker: Tracker, found: dict[str, Any], settings: Params, paths: Paths) -> None:
+def _record(tracker: Tracker, found: dict[str, Any], paths: Paths) -> None:
     folder = paths.state / "compare"
-    figures = {
+    metrics = {
         f"{row['method']}_{row['share']:g}": {
-            found["figure"]: row["value"], "low": row["low"], "high": row["high"], "seconds": row["seconds"],
+            found["metric"]: row["value"], "low": row["low"], "high": row["high"], "seconds": row["seconds"],
             "images": row["images"], "images_seen": row["seen"],
         }
         for row in found["points"]
     }  # fmt: skip
     curves = {
-        f"{method}_{found['figure']}_by_images": [
+        f"{method}_{found['metric']}_by_images": [
             (row["images"], row["value"]) for row in found["points"] if row["method"] == method
         ]
         for method in {row["method"] for row in found["points"]}
@@ -329,6 +326,6 @@ def _record(tracker: Tracker, found: dict[str, Any], settings: Params, paths: Pa
     files = [folder / name for name in ("compare.json", "compare.csv", "compare.md", "compare.png")]
     dataset = DatasetRecord("raw", {"train": found["train_images"], "val": found["judged"]})
     tracker.log_record(
-        found["mlflow_run_id"], Record({}, facts=facts, curves=curves, files=files, dataset=dataset), figures,
+        found["mlflow_run_id"], Record({}, facts=facts, curves=curves, files=files, dataset=dataset), metrics,
         found["dataset"],
     )  # fmt: skip

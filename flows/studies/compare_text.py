@@ -8,13 +8,13 @@ from typing import Any
 from tasks.common.data.task import MAIN
 from tasks.studies.comparing import TITLES
 
-from .rank_text import aligned
+from .study import aligned, end_lines
 
-HEADINGS = ("method", "images", "figure", "interval", "minutes", "images seen", "epochs")
+HEADINGS = ("method", "images", "metric", "interval", "minutes", "images seen", "epochs")
 
 
 def print_comparison(found: dict[str, Any]) -> None:
-    """The table, where the lines cross, and what to use."""
+    """The table, where the methods cross, and a recommendation."""
     print(_what(found) + "\n")
     for line in aligned([_headings(found), *(_cells(row, found) for row in found["points"])]):
         print(line)
@@ -23,21 +23,20 @@ def print_comparison(found: dict[str, Any]) -> None:
         print(line)
     print(found["advice"])
     print()
-    for name, reason in found["left_out"].items():
-        print(f"{'left out':<9} {name}: {reason}")
-    print(f"{'plot':<9} {found['plot']}\n{'figures':<9} {found['file']}")
+    for line in end_lines(found, found["left_out"]):
+        print(line)
 
 
 def _what(found: dict[str, Any]) -> str:
     height, width = found["image_size"]
     return (
-        f"{found['backbone']} at {width} x {height} pixels; {found['train_images']:,} training images, all judged on "
-        f"{found['judged']:,} validation images that no training saw"
+        f"{found['backbone']} at {width} x {height} pixels; {found['train_images']:,} training images, all methods "
+        f"evaluated on {found['judged']:,} validation images that no training used"
     )
 
 
 def _headings(found: dict[str, Any]) -> tuple[str, ...]:
-    return tuple(MAIN[found["task"]].title if name == "figure" else name for name in HEADINGS)
+    return tuple(MAIN[found["task"]].title if name == "metric" else name for name in HEADINGS)
 
 
 def _cells(row: dict[str, Any], found: dict[str, Any]) -> tuple[str, ...]:
@@ -54,12 +53,12 @@ def _cells(row: dict[str, Any], found: dict[str, Any]) -> tuple[str, ...]:
 
 
 def page(found: dict[str, Any], picture: str) -> str:
-    """Markdown; `picture` lies beside it."""
+    """Markdown; `picture` is the plot beside it."""
     return "\n".join(_page(found, picture)) + "\n"
 
 
 def _page(found: dict[str, Any], picture: str) -> Iterator[str]:
-    yield "# What each way to learn makes of these images\n"
+    yield "# Frozen backbone, fine-tuning and training from scratch compared\n"
     yield f"{_what(found)}. Made by `graft compare`.\n"
     yield f"![{MAIN[found['task']].title} against the number of images]({picture})\n"
     yield from (f"- {line}" for line in found["crossings"])
@@ -72,8 +71,8 @@ def _page(found: dict[str, Any], picture: str) -> Iterator[str]:
     yield ""
     seeds = max(row["seeds"] for row in found["points"])
     yield (
-        f"Means of up to {seeds} seeds; intervals of {found['confidence']:.0%} over images and seeds. Minutes are of "
-        "one training: a head's begin with features that are there, the others' with the images. Images seen are "
-        "training images times epochs."
+        f"Means of up to {seeds} seeds; {found['confidence']:.0%} intervals over images and seeds. Minutes are for "
+        "one training: for a head from existing features, for the others from the images. Images seen are training "
+        "images times epochs."
     )
     yield from (f"- left out: {name}: {reason}" for name, reason in found["left_out"].items())

@@ -1,4 +1,4 @@
-"""`graft drift`: whether today's images still look like those that a registered model was trained on."""
+"""`graft drift`: whether new images look like those that a registered model was trained on."""
 
 from __future__ import annotations
 
@@ -31,27 +31,28 @@ from ..registry.models import CHAMPION, fetched_package, find_version
 from ..runtime.params import DriftParams, Params, load_params
 from ..tracking.store import has_store
 from ..tracking.tracker import Tracker
-from ..versioning import dvc, git
+from ..versioning import dvc
+from .study import provenance
 
 LEAST = 20
-"""Fewer images than this, today's or the model's, say nothing either way."""
+"""With fewer images than this, new ones or the model's, no test can tell anything."""
 
 NAMED = 10
-"""The images farthest from all that the model was trained on, as many."""
+"""The number of images farthest from all training images that are named."""
 
 AHEAD = 64
-"""Files that are examined at once, on all cores."""
+"""Files that are examined at a time, on all cores."""
 
 
 @dataclass(frozen=True)
 class Today:
-    """The m images to compare.
+    """The m new images to compare.
 
     Attributes:
         names: as the user knows them.
-        groups: their names, or null for an image that is a group of its own.
+        groups: names of groups; null for an image that is a group of its own.
         what: which images these are, in words.
-        left_out: reason -> how many others were not taken.
+        left_out: reason -> number of images that were left out.
     """
 
     names: list[str]
@@ -67,9 +68,9 @@ class DriftReport:
     """What was found.
 
     Attributes:
-        verdict: whether today's images differ from those that the model was trained on.
-        tests: those that say so: `mmd`, the whole has moved; `far`, there are images like none that were seen.
-        document: all figures; what drift.json holds.
+        verdict: whether the new images differ from those that the model was trained on.
+        tests: the tests that found drift: `mmd`, an overall shift; `far`, images unlike any training image.
+        document: all metrics, as in drift.json.
     """
 
     verdict: Literal["none", "drift"]
@@ -78,15 +79,15 @@ class DriftReport:
 
 
 def check_drift(root: Path, source: Path | None = None, model: str = CHAMPION) -> DriftReport:
-    """Compares today's images with those that a version of the registered model was trained on.
+    """Compares new images with those that a version of the registered model was trained on.
 
     Args:
-        source: a folder of images, or a table of their paths; by default the project's images that have come since.
+        source: a folder of images, or a table of their paths; by default the project's images added since training.
         model: the version's alias or number.
 
     Raises:
         GraftError: there is no such version.
-        DataError: it carries no reference, or there are too few images.
+        DataError: it has no reference features, or there are too few images.
     """
     paths, settings = Paths(root), load_params(Paths(root).params)
     if not has_store(root):
@@ -114,7 +115,7 @@ def _channels(package: Path) -> int:
 
 def read_reference(package: Path, version: ModelVersion) -> Reference:
     """Raises:
-    DataError: the package has none, or one of too few images.
+    DataError: the package has no reference features, or those of too few images.
     """
     return usable(Reference.load(package), version)
 
@@ -126,9 +127,9 @@ def usable(reference: Reference | None, version: ModelVersion) -> Reference:
     name = f"version {version.version} of `{version.name}`"
     if reference is None:
         raise DataError(
-            f"{name} does not say what it was trained on",
-            got="a package without reference.safetensors, from before Graft kept one",
-            todo="register it anew with `dvc repro`, or name another version with `--model`",
+            f"{name} does not record what it was trained on",
+            got="a package without reference.safetensors, from an older version of Graft",
+            todo="register a new version with `dvc repro`, or name another version with `--model`",
         )
     images, groups = len(reference.groups_n), len(np.unique(reference.groups_n))
     if images < LEAST or groups < 2:
@@ -142,8 +143,8 @@ def usable(reference: Reference | None, version: ModelVersion) -> Reference:
 
 
 def from_manifest(paths: Paths, reference: Reference, params: DriftParams) -> Today:
-    """A sample of the project's images that have come since the model was made; if these are too few, of all that it
-    was not trained on.
+    """A sample of the project's images that were added since the model was trained; if these are too few, of all images
+    that it was not trained on.
 
     Raises:
         DataError: there are too few.
@@ -153,7 +154,7 @@ def from_manifest(paths: Paths, reference: Reference, params: DriftParams) -> To
     ids = ids_of(list(manifest["image_id"]))
     unseen = ~np.isin(ids, reference.seen_ids)
     new = unseen & ~np.isin(ids, reference.held_out_ids)
-    taken, what = (new, "have come since") if new.sum() >= LEAST else (unseen, "it was not trained on")
+    taken, what = (new, "were added since it was trained") if new.sum() >= LEAST else (unseen, "it was not trained on")
     _check_enough(int(taken.sum()), {"known to the model": int((~taken).sum())}, "data/raw")
     rows = manifest[taken].sort_values("image_id")
     rows = rows.sample(min(params.sample, len(rows)), random_state=params.seed)
@@ -167,11 +168,11 @@ def from_manifest(paths: Paths, reference: Reference, params: DriftParams) -> To
 
 
 def from_source(source: Path, reference: Reference, settings: Params, channels: int) -> Today:
-    """A sample of the images below a folder or in a table, without those that the model was trained on, copies, and
-    what the stage preprocess would reject.
+    """A sample of the images below a folder or in a table, without training images of the model, copies, and images
+    that the stage preprocess would reject.
 
     Args:
-        channels: as how many an image is read.
+        channels: the number of channels that images are read with.
 
     Raises:
         DataError: the source cannot be read, or too few images are left.
@@ -197,11 +198,10 @@ def from_source(source: Path, reference: Reference, settings: Params, channels: 
 
 
 def list_source(source: Path) -> pd.DataFrame:
-    """Columns `name`, `file` and `group` (or null) of every file below a folder but hidden ones, or of a table's rows.
+    """Columns `name`, `file` and `group` (or null): every file below a folder except hidden ones, or a table's rows.
 
     Raises:
-        DataError: it is neither, or the table has no column `path`, or a row has no path or one of a file that is not
-            there.
+        DataError: it is neither, or the table has no column `path`, or a row has no path or that of a missing file.
     """
     if source.is_dir():
         names = [name for name in list_files(source) if not hidden(name)]
@@ -209,9 +209,9 @@ def list_source(source: Path) -> pd.DataFrame:
     table = _read_table(source)
     if "path" not in table:
         raise DataError(
-            f"{source} lacks the column `path`",
+            f"{source} has no column `path`",
             got=", ".join(map(str, table.columns)),
-            allowed="path, and group if images belong together",
+            allowed="the column path; optionally group, for images that belong together",
         )
     empty = np.flatnonzero(table["path"].isna() | (table["path"].astype(str).str.strip() == "")) + 1
     if len(empty):
@@ -219,16 +219,16 @@ def list_source(source: Path) -> pd.DataFrame:
             f"{source} has rows without a path",
             got=f"{len(empty)} of {len(table)}: row {', '.join(map(str, empty[:NAMED]))}"
             + (", ..." if len(empty) > NAMED else ""),
-            allowed="a path in every row; rows count from 1, without the header",
-            todo="fill in the paths, or take the rows out",
+            allowed="a path in every row; rows are counted from 1, without the header",
+            todo="fill in the paths, or remove the rows",
         )
     files = [source.parent / str(name) for name in table["path"]]
     absent = [file for file in files if not file.is_file()]
     if absent:
         raise DataError(
-            f"{source} names files that are not there",
+            f"{source} names files that do not exist",
             got=f"{len(absent)} of {len(files)}, first {absent[0]}",
-            todo="correct the rows; paths start at the table's folder",
+            todo="correct the rows; paths are relative to the table's folder",
         )
     group = table["group"].replace("", None) if "group" in table else None
     return pd.DataFrame({"name": table["path"].astype(str), "file": files, "group": group})
@@ -252,7 +252,7 @@ def _read_table(source: Path) -> pd.DataFrame:
 def _examined(
     files: list[Path], known: set[bytes], checks: PreprocessParams, channels: int
 ) -> Iterator[tuple[bytes, str]]:
-    """Of each file in order its md5, and why it is not taken; empty if it is. Only some files ahead of who asks."""
+    """For each file in order its md5, and why it is left out (empty if it is not); at most `AHEAD` files ahead."""
 
     def examine(file: Path) -> tuple[bytes, str]:
         try:
@@ -278,12 +278,12 @@ def _check_enough(count: int, left_out: Mapping[str, int], where: str) -> None:
             f"{where} has too few new images to compare",
             got=f"{count}" + (f"; left out: {others}" if others else ""),
             allowed=f"{LEAST} or more that the model was not trained on",
-            todo="wait until more have come, or name a folder that has more",
+            todo="wait for more images, or name a folder that has more",
         )
 
 
 def features_of(today: Today, reference: Reference, package: Path, paths: Paths) -> Features:
-    """Float32 (m, D) by the model's own graph; what the feature cache holds of the same is not computed again."""
+    """Float32 (m, D) from the model's own graph; cached features are reused."""
     features_mD = np.empty((len(today.files), reference.features_nD.shape[1]), np.float32)
     missing = np.ones(len(today.files), np.bool_)
     if reference.fingerprint:
@@ -297,7 +297,7 @@ def features_of(today: Today, reference: Reference, package: Path, paths: Paths)
 
 
 def compare_with(reference: Reference, today: Today, features_mD: Features, params: DriftParams) -> Comparison:
-    """Both tests, as params.yaml says."""
+    """Both tests, with the settings of params.yaml."""
     return compare(
         reference.features_nD,
         features_mD,
@@ -320,10 +320,10 @@ def _document(
     paths: Paths,
     run_id: str,
 ) -> dict[str, Any]:
-    folder = paths.state / "drift"
     compared = found.places[len(found.reference_distances) :] - len(reference.features_nD)
     farthest = np.argsort(-found.distances, kind="stable")[:NAMED]
     return {
+        **provenance(paths, "drift", run_id),
         "verdict": found.verdict,
         "tests": list(found.tests),
         "model": version.name,
@@ -343,11 +343,6 @@ def _document(
         "mmd": {**asdict(found.mmd), "squared": found.mmd2, "min_effect": params.min_effect},
         "far": {**asdict(found.far), "quantile": params.far_quantile, "distance": found.far_distance},
         "farthest": [{"path": today.names[compared[i]], "distance": float(found.distances[i])} for i in farthest],
-        "dataset": dvc.raw_hash(paths.root),
-        "commit": git.git_state(paths.root).commit,
-        "file": str(folder / "drift.json"),
-        "plot": str(folder / "drift.png"),
-        "mlflow_run_id": run_id,
     }
 
 

@@ -1,4 +1,4 @@
-"""`graft rank`: which backbone for these images. Each candidate's head is judged on images held out; none is chosen."""
+"""`graft rank`: which backbone suits these images. Each candidate's head is evaluated on held-out images."""
 
 from __future__ import annotations
 
@@ -35,16 +35,17 @@ from ..maintenance.feature_cache import not_collected
 from ..runtime import processes
 from ..runtime.params import Params, load_params
 from ..tracking.tracker import Tracker
-from ..versioning import dvc, git
+from ..versioning import dvc
 from .shared_decode import Job, extract, measure, read
+from .study import provenance
 
 KINDS = ("auto", "package", "hub", "keras", "random")
-"""What `--weights` may say: a file would be one candidate's only."""
+"""Values of `--weights`; a file would fit one candidate only."""
 
 
 @dataclass(frozen=True)
 class Images:
-    """The N training and validation images; of the test split nothing is read.
+    """The N training and validation images; the test split is not read.
 
     Attributes:
         index: their rows of the manifest.
@@ -62,16 +63,16 @@ class Images:
         return {split: int((self.index["split"] == split).sum()) for split in ("train", "val")}
 
     def sample(self) -> list[Path]:
-        """`SAMPLE` files from all over the data: to compare precisions, and to measure speed if fewer were computed."""
+        """`SAMPLE` files from across the data, to compare precisions, and to measure speed if fewer were computed."""
         return [self.files[row] for row in spread(len(self.files))]
 
 
 @dataclass(frozen=True)
 class Entrant:
-    """A candidate that can be computed: its parameters (the project's but for backbone and weights), and its job.
+    """A candidate that can be computed: its parameters (the project's except for backbone and weights), and its job.
 
     Attributes:
-        fingerprint: of its features, whole.
+        fingerprint: of its features.
     """
 
     params: FeaturesParams
@@ -84,7 +85,7 @@ class Entrant:
 
     @property
     def network(self) -> dict[str, Any]:
-        """The fingerprint, but for what makes no other features: the tag in the name, and where the weights lie."""
+        """The fingerprint without what does not change the features: the tag in the name, and the weights' origin."""
         left_out = {"backbone", "weights", "digest"}
         facts = {key: value for key, value in self.fingerprint.items() if key not in left_out}
         return {**facts, "network": self.spec.backbone.split(".")[0]}
@@ -98,12 +99,13 @@ def rank_backbones(root: Path, names: Sequence[str], weights: str | None) -> dic
 
     Raises:
         ParamsError: an image's label is not one class.
-        GraftError: no candidate could be ranked, or what is needed for all of them is missing.
+        GraftError: no candidate could be ranked, or something that all of them need is missing.
     """
-    paths, settings = Paths(root), load_params(Paths(root).params)
+    paths = Paths(root)
+    settings = load_params(paths.params)
     _refuse_other_tasks(settings.head)
     candidates = list_candidates(names, weights, settings.features, paths.weights)
-    tracker = Tracker(root)  # first: a server that does not answer must not be found after hours
+    tracker = Tracker(root)  # first: a server that does not answer must be noticed at once
     dvc.repro_preprocess(root)
     images = read_images(paths)
     failed: dict[str, str] = {}
@@ -111,27 +113,27 @@ def rank_backbones(root: Path, names: Sequence[str], weights: str | None) -> dic
         entrants = _open(candidates, images, paths, failed)
         _compute(entrants, images, settings.features.threads)
         standings = rank(list(_probe(entrants, images, settings, failed)))
-        found = _document(standings, entrants, failed, images, settings, root, run_id)
+        found = _document(standings, entrants, failed, images, settings, paths, run_id)
         _write(found, standings, settings, paths)
         _record(tracker, found, standings, candidates, settings.head, paths)
         if not standings:
             raise GraftError(
                 "no candidate could be ranked",
                 got="; ".join(f"{name}: {reason}" for name, reason in failed.items()),
-                todo="mend the first, or name other backbones",
+                todo="fix the first problem, or name other backbones",
             )
     return found
 
 
 def _refuse_other_tasks(head: HeadParams) -> None:
-    """Candidates are told apart by which images they get right (McNemar): there has to be a right and a wrong."""
+    """McNemar's test compares which images candidates classify correctly, so there must be right and wrong answers."""
     if head.task != "classification":
         raise ParamsError(
-            "`graft rank` compares networks by single labels",
+            "`graft rank` needs one label per image",
             got=f"head.task: {head.task}",
             allowed="head.task: classification",
             todo="run `dvc repro` with each `features.backbone`, and compare with `dvc metrics diff`; "
-            "the feature cache keeps what each has computed",
+            "the feature cache keeps the features of each",
         )
 
 
@@ -141,12 +143,12 @@ def list_candidates(
     """Name -> parameters. The project's own backbone keeps its own weights unless others are asked for.
 
     Raises:
-        ParamsError: `weights` is of no known kind, or no backbone is named with it.
+        ParamsError: `weights` is not a known kind, or no backbone is named with it.
     """
     if weights is not None and weights not in KINDS:
         raise ParamsError("--weights", got=weights, allowed=" | ".join(KINDS), todo="name one of these")
     if weights is not None and not names:
-        raise ParamsError("--weights is for backbones that are named", todo="name them: graft rank ResNet50 VGG16")
+        raise ParamsError("--weights needs named backbones", todo="name them: graft rank ResNet50 VGG16")
     known = names or [own.backbone, *(e.name for e in CATALOGUE), *PACKAGES]
     found: dict[str, FeaturesParams] = {}
     for name in known:
@@ -191,12 +193,12 @@ def read_images(paths: Paths) -> Images:
 def _open(
     candidates: dict[str, FeaturesParams], images: Images, paths: Paths, failed: dict[str, str]
 ) -> dict[str, Entrant]:
-    """Finds weights and converts networks; who cannot take part is put into `failed` with the reason."""
+    """Finds weights and converts networks; a candidate that fails is put into `failed` with the reason."""
     entrants: dict[str, Entrant] = {}
     for name, params in candidates.items():
         try:
             entrant = _enter(params, images, paths)
-        except Exception as error:  # noqa: BLE001  (one candidate's trouble is told, and is not the others')
+        except Exception as error:  # noqa: BLE001  (one candidate's error is reported and must not stop the others)
             _fail(name, error, failed)
             continue
         twin = next((other for other, one in entrants.items() if one.network == entrant.network), None)
@@ -204,7 +206,7 @@ def _open(
             entrants[name] = entrant
             write_shared_json(entrant.job.cache.folder / "fingerprint.json", entrant.fingerprint)
         else:
-            say(f"rank: {name} is {twin}, which is ranked already")
+            say(f"rank: {name} is the same network as {twin}, which is already ranked")
     return entrants
 
 
@@ -219,13 +221,13 @@ def _enter(params: FeaturesParams, images: Images, paths: Paths) -> Entrant:
 
 
 def _fail(name: str, error: Exception, failed: dict[str, str]) -> None:
-    told = [error.what, error.got] if isinstance(error, GraftError) else [f"{type(error).__name__}: {error}"]
-    failed[name] = ": ".join(str(part) for part in told if part is not None)
+    reason = [error.what, error.got] if isinstance(error, GraftError) else [f"{type(error).__name__}: {error}"]
+    failed[name] = ": ".join(str(part) for part in reason if part is not None)
     say(f"rank: {name} is left out: {failed[name]}")
 
 
 def _compute(entrants: dict[str, Entrant], images: Images, threads: int) -> None:
-    """One pass for what the caches lack; and one over a sample for those whose speed that did not tell."""
+    """One pass for features that are not cached, and one over a sample for candidates whose speed is not yet known."""
     jobs = [entrant.job for entrant in entrants.values()]
     extract(jobs, images.ids, images.files, threads)
     unmeasured = [job for job in jobs if job.failure is None and job.cost.images < min(SAMPLE, len(images.files))]
@@ -235,11 +237,11 @@ def _compute(entrants: dict[str, Entrant], images: Images, threads: int) -> None
 def _probe(entrants: dict[str, Entrant], images: Images, settings: Params, failed: dict[str, str]) -> Iterator[Probed]:
     """Each candidate's head, as the stage `head` would choose it."""
     if settings.features.views:
-        say("rank: augmented views are left out; the heads are trained on the images themselves")
+        say("rank: augmented views are ignored; the heads are trained on the images themselves")
     for name, entrant in entrants.items():
         try:
             yield _probed(name, entrant, images, settings)
-        except Exception as error:  # noqa: BLE001  (one candidate's trouble is told, and is not the others')
+        except Exception as error:  # noqa: BLE001  (one candidate's error is reported and must not stop the others)
             _fail(name, error, failed)
 
 
@@ -276,13 +278,11 @@ def _document(
     failed: dict[str, str],
     images: Images,
     settings: Params,
-    root: Path,
+    paths: Paths,
     run_id: str,
 ) -> dict[str, Any]:
-    folder = Paths(root).state / "rank"
     found: dict[str, Any] = {
-        "dataset": dvc.raw_hash(root),
-        "commit": git.git_state(root).commit,
+        **provenance(paths, "rank", run_id),
         "images": images.counts(),
         "held_out": max((len(one.probed.correct_N) for one in standings), default=0),
         "confidence": settings.evaluate.confidence,
@@ -295,7 +295,7 @@ def _document(
             key: {"backbone": name, "params": _to_put(entrants[name].params, settings.features)}
             for key, name in (("most_accurate", standings[0].probed.name), ("fastest_as_good", quick.probed.name))
         }
-    return {**found, "file": str(folder / "rank.json"), "plot": str(folder / "rank.png"), "mlflow_run_id": run_id}
+    return found
 
 
 def _row(one: Standing, entrant: Entrant) -> dict[str, Any]:
@@ -322,7 +322,7 @@ def _row(one: Standing, entrant: Entrant) -> dict[str, Any]:
 
 
 def _to_put(params: FeaturesParams, own: FeaturesParams) -> dict[str, Any]:
-    """The keys of params.yaml's `features` that would have to change; empty for the project's own backbone."""
+    """The keys of `features` in params.yaml that would have to change; empty for the project's own backbone."""
     keys = {"backbone", "weights", "weights_sha256"}
     mine = own.model_dump(include=keys)
     return {key: value for key, value in params.model_dump(include=keys).items() if value != mine[key]}
@@ -343,13 +343,13 @@ def _record(
     head: HeadParams,
     paths: Paths,
 ) -> None:
-    """A child run a candidate, and the whole on the parent."""
+    """One child run per candidate, and the summary on the parent."""
     parent, dataset = found["mlflow_run_id"], DatasetRecord("raw", found["images"])
     process = processes.key(processes.me())
     for name, params in candidates.items():
         row = next((row for row in found["candidates"] if row["backbone"] == name), None)
         if row is None and name not in found["failed"]:
-            continue  # another name of a candidate that is ranked
+            continue  # another name of a ranked candidate
         run_id = tracker.start_candidate(
             name, parent, {"features": params.model_dump(), "head": head.model_dump()}, process
         )
@@ -357,13 +357,13 @@ def _record(
         tracker.log_record(run_id, Record(metrics, dataset=dataset), metrics, found["dataset"])
         tracker.end(run_id, "FINISHED" if row else "FAILED", found["failed"].get(name, ""))
     files = [file for file in sorted((paths.state / "rank").iterdir()) if file.is_file()]
-    figures_of_all: dict[str, Any] = {"candidates": len(standings), "failed": len(found["failed"])}
+    summary: dict[str, Any] = {"candidates": len(standings), "failed": len(found["failed"])}
     if standings:
-        figures_of_all["val_accuracy"] = standings[0].probed.accuracy
+        summary["val_accuracy"] = standings[0].probed.accuracy
     facts: dict[str, str] = {
         key: found[key]["backbone"] for key in ("most_accurate", "fastest_as_good") if key in found
     }
-    tracker.log_record(parent, Record({}, facts=facts, files=files, dataset=dataset), figures_of_all, found["dataset"])
+    tracker.log_record(parent, Record({}, facts=facts, files=files, dataset=dataset), summary, found["dataset"])
 
 
 _METRICS = {
@@ -372,4 +372,4 @@ _METRICS = {
     "accuracy_high": "val_accuracy_high",
     "log_loss": "val_log_loss",
 }
-"""What a figure is called in MLflow, where it is a stage's."""
+"""Metrics that have the name of the stages' metrics in MLflow."""

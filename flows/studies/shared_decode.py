@@ -1,8 +1,8 @@
 """Several backbones over the same images in one decode pass.
 
-Block by block, each file is read and decoded once and cut to every geometry that is asked for; then one engine after
-the other goes over the block, so that each one's own time is known. In memory are the networks, the pixels of one
-block (`BLOCK_BYTES`, but at least 64 images) and one decoded image a thread, whatever the number of images.
+Block by block, each file is read and decoded once and cropped to every geometry that is needed; then one engine after
+the other processes the block, so that the time of each is known. In memory are the networks, the pixels of one block
+(`BLOCK_BYTES`, but at least 64 images) and one decoded image per thread, whatever the number of images.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from tasks.common.images.transform import EvalTransform
 from tasks.features.extractor import AnyEngine, Extractor
 
 BLOCK_BYTES = 128 * 2**20
-"""Of pixels that are cut and not yet computed."""
+"""The size of the cropped pixels of one block."""
 
 BLOCK_STEP = 64
-"""A block's images are a multiple of the engines' batches, so that these are as in a pass of one backbone."""
+"""Blocks are multiples of the engines' batches, so that batches are the same as for a single backbone."""
 
 Places = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -40,12 +40,12 @@ T = TypeVar("T")
 
 @dataclass
 class Cost:
-    """What a backbone cost.
+    """The cost of a backbone.
 
     Attributes:
-        images: that it computed.
-        reading: seconds of decoding them and of cutting them to its own geometry.
-        network: seconds of its engine, until the features are kept.
+        images: the number of images that it computed.
+        reading: seconds for decoding them and cropping them to its geometry.
+        network: seconds for its engine, until the features are stored.
         sampled: whether it was measured on images whose features were not needed.
     """
 
@@ -55,7 +55,7 @@ class Cost:
     sampled: bool = False
 
     def images_per_second(self, device: str) -> float:
-        """As the backbone would do alone: on a processor both parts need the same cores, a GPU computes while the
+        """The speed of the backbone alone: on a processor both parts need the same cores; a GPU computes while the
         processor reads."""
         both = self.reading + self.network if device == "cpu" else max(self.reading, self.network)
         return self.images / both if self.images else 0.0
@@ -63,10 +63,10 @@ class Cost:
 
 @dataclass
 class Job:
-    """A backbone, where its features are kept, and what it has cost.
+    """A backbone, the cache of its features, and its cost so far.
 
     Attributes:
-        failure: the error that ended its work, if one did; the others' goes on.
+        failure: the error that ended its work, if there was one; the other jobs continue.
     """
 
     extractor: Extractor
@@ -76,15 +76,15 @@ class Job:
 
 
 def extract(jobs: Sequence[Job], ids: Ids, files: Sequence[Path], threads: int = 0) -> None:
-    """Computes what the caches lack, and keeps it; a job that fails says so and does not stop the others.
+    """Computes and stores the features that the caches do not have; a job that fails does not stop the others.
 
     Args:
         ids: (N,) the images' keys.
         files: the N files.
-        threads: for decoding; 0 means one a core.
+        threads: for decoding; 0 means one per core.
 
     Raises:
-        DataError: an image is gone or damaged since it was checked.
+        DataError: an image was removed or damaged after it was checked.
     """
     first_N = np.zeros(len(ids), np.bool_)
     first_N[np.unique(ids, return_index=True)[1]] = True
@@ -105,11 +105,11 @@ def _add(cache: FeatureCache, ids: Ids, places: Places, batch_BD: Features) -> N
 
 
 def read(job: Job, ids: Ids, files: Sequence[Path], threads: int = 0) -> npt.NDArray[Any]:
-    """Features (N, D) out of the cache; what was damaged there is computed again.
+    """Features (N, D) from the cache; damaged ones are recomputed.
 
     Raises:
-        DataError: an image is gone or damaged since it was checked.
-        GraftError: the cache does not give back what was written to it.
+        DataError: an image was removed or damaged after it was checked.
+        GraftError: the cache does not return what was written to it.
     """
 
     def compute(places: Places) -> None:
@@ -124,7 +124,7 @@ def read(job: Job, ids: Ids, files: Sequence[Path], threads: int = 0) -> npt.NDA
 
 
 def measure(jobs: Sequence[Job], files: Sequence[Path], threads: int = 0) -> None:
-    """Sets the jobs' cost by a pass over `files` of which nothing is kept."""
+    """Sets the jobs' cost by a pass over `files` whose features are not stored."""
     for job in jobs:
         job.cost = Cost(sampled=True)
     _pass([_Part(job, np.ones(len(files), np.bool_), lambda places, batch: None) for job in jobs], files, threads)
@@ -132,7 +132,7 @@ def measure(jobs: Sequence[Job], files: Sequence[Path], threads: int = 0) -> Non
 
 @dataclass
 class _Part:
-    """A job's part in one pass: the files that it needs, and who takes (places (B,), features (B, D))."""
+    """A job's part in one pass: the files that it needs, and what takes places (B,) and features (B, D)."""
 
     job: Job
     wanted_N: Mask
@@ -140,7 +140,7 @@ class _Part:
 
     @property
     def geometry(self) -> EvalTransform:
-        """The transform without what does not change the pixels that it cuts: normalisation is the engine's."""
+        """The transform without what does not affect the cropped pixels: normalisation is done by the engine."""
         transform = self.job.extractor.spec.transform
         fill = transform.mean if transform.crop_mode == "border" else (0.0,) * transform.channels
         return replace(transform, mean=fill, std=(1.0,) * transform.channels)
@@ -148,14 +148,14 @@ class _Part:
 
 @dataclass(frozen=True)
 class _Block:
-    """B decoded images; of a geometry only those are cut that a part with it wants.
+    """B decoded images, each cropped only to the geometries of the parts that need it.
 
     Attributes:
         places: (B,) in the list of files.
-        pixels: geometry -> uint8 (B, H, W, C); C is that of the images, and so the same for all.
+        pixels: geometry -> uint8 (B, H, W, C); C is the same for all.
         decoding: (B,) seconds of one thread.
-        cutting: geometry -> (B,) likewise.
-        seconds: for the whole block, by all threads.
+        cutting: geometry -> (B,) seconds of one thread.
+        seconds: for the whole block, with all threads.
     """
 
     places: Places
@@ -165,13 +165,13 @@ class _Block:
     seconds: float
 
     def seconds_of(self, rows: Places, geometry: EvalTransform) -> float:
-        """The share of the block's seconds that these images in this geometry would have taken alone."""
+        """The part of the block's seconds that is due to these images in this geometry."""
         whole = self.decoding.sum() + sum(cut.sum() for cut in self.cutting.values())
         return float(self.seconds * (self.decoding[rows].sum() + self.cutting[geometry][rows].sum()) / whole)
 
 
 def block_size(geometries: Sequence[EvalTransform]) -> int:
-    """Images a block."""
+    """The number of images in a block."""
     each = sum(geometry.channels * geometry.height * geometry.width for geometry in geometries)
     return max(1, BLOCK_BYTES // each // BLOCK_STEP) * BLOCK_STEP
 
@@ -197,18 +197,18 @@ def _pass(parts: list[_Part], files: Sequence[Path], threads: int) -> None:
 
 
 def _attempt(job: Job, work: Callable[..., T], *values: Any) -> T | None:
-    """The work's result; None if it fails, or the job has failed before."""
+    """The result of the work; None if it fails, or if the job has failed before."""
     if job.failure is not None:
         return None
     try:
         return work(*values)
-    except Exception as error:  # noqa: BLE001  (one candidate's trouble is told, and is not the others')
+    except Exception as error:  # noqa: BLE001  (one candidate's error is reported and must not stop the others)
         job.failure = error
         return None
 
 
 def _start(job: Job) -> AnyEngine:
-    """The engine, warm: the first batch of all is slower, and would be counted."""
+    """The engine, warmed up: the very first batch is slower and would be counted."""
     engine, transform = job.extractor.build(), job.extractor.spec.transform
     engine(np.zeros((BATCH, transform.height, transform.width, transform.channels), np.uint8))
     engine.rest()
@@ -245,7 +245,7 @@ def _decode(places: Places, parts: list[_Part], files: Sequence[Path], pool: Thr
 
 
 def _wanted(places: Places, parts: list[_Part]) -> dict[EvalTransform, Mask]:
-    """Geometry -> which of the images (B,) a part with it has yet to see."""
+    """Geometry -> which of the images (B,) the parts with it still need."""
     wanted: dict[EvalTransform, Mask] = {}
     for part in parts:
         if part.job.failure is None:

@@ -147,19 +147,23 @@ class Tracker:
             check_writable(file)
 
     def new_parent(self, name: str, tags: Mapping[str, str]) -> str:
+        """The run of a new execution, with a list of all installed packages."""
+        run_id = self._new_run(name, tags)
+        self.client.log_text(run_id, environment_text(), ENVIRONMENT)
+        return run_id
+
+    def _new_run(self, name: str, tags: Mapping[str, str]) -> str:
         self._check_store()
         self.mark_crashed_runs()
         git = git_state(self.paths.root)
         run = self.client.create_run(self.experiment_id, tags={**self._common_tags(git), **tags}, run_name=name)
-        run_id = str(run.info.run_id)
-        self.client.log_text(run_id, environment_text(), ENVIRONMENT)
-        return run_id
+        return str(run.info.run_id)
 
     @contextmanager
     def recorded(self, name: str, parent_id: str = "") -> Iterator[str]:
         """A run of this process that is no stage's, below another run if one is given; it ends with the block."""
         above = {"mlflow.parentRunId": parent_id} if parent_id else {}
-        run_id = self.new_parent(name, {"graft.process": processes.key(processes.me()), **above})
+        run_id = self._new_run(name, {"graft.process": processes.key(processes.me()), **above})
         try:
             yield run_id
         except BaseException as error:

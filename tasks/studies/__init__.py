@@ -1,1 +1,1 @@
-"""The mathematics of rank, compare and drift, which no stage uses."""
+"""Mathematics and plots of rank, compare and drift, which no stage uses."""

@@ -1,4 +1,4 @@
-"""Ways to learn compared at growing numbers of images. V judged images, K classes, B resamples, E seeds."""
+"""Training methods compared at growing numbers of images. V evaluated images, K classes, B resamples, E seeds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..common.scoring.main_metric import main_metrics
 Floats = npt.NDArray[np.float64]
 
 RESAMPLES = 1000
-"""Of the judged images, whole groups at a time, and of the seeds (Efron 1979)."""
+"""Bootstrap resamples of the evaluated images, by whole groups, and of the seeds (Efron 1979)."""
 
 TITLES = {
     "head": "frozen backbone, new head",
@@ -22,7 +22,7 @@ TITLES = {
     "all": "all layers trained",
     "scratch": "from scratch",
 }
-"""What a method is called, in the order in which methods are told."""
+"""Method -> its name in words, in the order of presentation."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,11 @@ class Cell:
     """One training.
 
     Attributes:
-        share: of the training images that it was given.
-        images: how many these are.
-        seen: images that went through training, again and again; none for a head on features.
-        seconds: of this training, from what is there when it starts: features for all, decoded images for none.
-        output: (V, K) probabilities or (V, 1) numbers, of the judged images.
+        share: of the training images that it used.
+        images: the number of these images.
+        seen: training images times epochs; 0 for a head on features.
+        seconds: of this training, starting from cached features but without decoded images.
+        output: (V, K) probabilities or (V, 1) numbers for the evaluated images.
     """
 
     method: str
@@ -49,10 +49,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class Point:
-    """A method at a size: the mean over seeds, with the interval of images and seeds together.
+    """A method at a size: the mean over seeds, with an interval over images and seeds together.
 
     Attributes:
-        gain: over the frozen head at the same size, with its interval; none if there is no head.
+        gain: over the frozen head at the same size, with its interval; None without a head.
     """
 
     method: str
@@ -69,7 +69,7 @@ class Point:
 
     @property
     def told_apart(self) -> int:
-        """1 if it is better than the head by more than chance explains, -1 if worse, 0 if neither can be said."""
+        """1 if it is significantly better than the head, -1 if significantly worse, otherwise 0."""
         if self.gain is None:
             return 0
         _, low, high = self.gain
@@ -79,12 +79,12 @@ class Point:
 def points(
     cells: Sequence[Cell], target: npt.NDArray[np.float64], unit_V: npt.NDArray[np.int64], task: Task, confidence: float
 ) -> list[Point]:
-    """One a method and size that has cells, methods in the order of `TITLES`, sizes growing.
+    """One point per method and size, methods in the order of `TITLES`, sizes growing.
 
-    All share the same resamples, so that what two methods have in common does not widen what is between them.
+    All share the same resamples, so that variation that two methods have in common cancels in their difference.
 
     Args:
-        unit_V: the group of each judged image.
+        unit_V: the group of each evaluated image.
     """
     rng = np.random.default_rng(0)
     units = int(unit_V.max()) + 1
@@ -92,26 +92,26 @@ def points(
     times_BV = np.vstack([np.ones(len(unit_V)), drawn_BU[:, unit_V]])
     seeds = sorted({cell.seed for cell in cells})
     turn_BE = rng.integers(0, len(seeds), (RESAMPLES, len(seeds)))
-    figures: dict[tuple[str, float], Floats] = {}
+    metrics: dict[tuple[str, float], Floats] = {}
     found: list[Point] = []
     for method in [name for name in TITLES if any(cell.method == name for cell in cells)]:
         for share in sorted({cell.share for cell in cells if cell.method == method}):
             mine = [cell for cell in cells if (cell.method, cell.share) == (method, share)]
             each = np.stack([main_metrics(cell.output, target, task, times_BV) for cell in mine])
-            figures[method, share] = _over_seeds(each, turn_BE)
-            found.append(_point(mine, figures[method, share], figures.get(("head", share)), confidence))
+            metrics[method, share] = _over_seeds(each, turn_BE)
+            found.append(_point(mine, metrics[method, share], metrics.get(("head", share)), confidence))
     return found
 
 
-def _over_seeds(figure_EB: Floats, turn_BE: npt.NDArray[np.int64]) -> Floats:
-    """The mean of all seeds, and that of each resample's seeds."""
-    turn_BE = turn_BE % len(figure_EB)  # where a cell is missing, others stand for it
-    resampled = np.take_along_axis(figure_EB[:, 1:].T, turn_BE, axis=1).mean(axis=1)
-    return np.concatenate([[figure_EB[:, 0].mean()], resampled])
+def _over_seeds(metric_EB: Floats, turn_BE: npt.NDArray[np.int64]) -> Floats:
+    """(1 + B,): the mean over all seeds, then over each resample's seeds."""
+    turn_BE = turn_BE % len(metric_EB)  # the other seeds replace a missing cell
+    resampled = np.take_along_axis(metric_EB[:, 1:].T, turn_BE, axis=1).mean(axis=1)
+    return np.concatenate([[metric_EB[:, 0].mean()], resampled])
 
 
-def _point(cells: Sequence[Cell], figure_B: Floats, head_B: Floats | None, confidence: float) -> Point:
-    value, low, high = _interval(figure_B, confidence)
+def _point(cells: Sequence[Cell], metric_B: Floats, head_B: Floats | None, confidence: float) -> Point:
+    value, low, high = _interval(metric_B, confidence)
     first = cells[0]
     return Point(
         method=first.method,
@@ -124,18 +124,18 @@ def _point(cells: Sequence[Cell], figure_B: Floats, head_B: Floats | None, confi
         seconds=float(np.mean([cell.seconds for cell in cells])),
         seen=round(float(np.mean([cell.seen for cell in cells]))),
         epochs=float(np.mean([cell.epochs for cell in cells])),
-        gain=None if head_B is None else _interval(figure_B - head_B, confidence),
+        gain=None if head_B is None else _interval(metric_B - head_B, confidence),
     )
 
 
-def _interval(figure_B: Floats, confidence: float) -> tuple[float, float, float]:
+def _interval(metric_B: Floats, confidence: float) -> tuple[float, float, float]:
     tail = (1 - confidence) / 2
-    low, high = np.nanquantile(figure_B[1:], [tail, 1 - tail])
-    return float(figure_B[0]), float(low), float(high)
+    low, high = np.nanquantile(metric_B[1:], [tail, 1 - tail])
+    return float(metric_B[0]), float(low), float(high)
 
 
 def crossings(found: Sequence[Point], task: Task) -> list[str]:
-    """A sentence for each method beside the frozen head: from how many images on it is better, if it is."""
+    """A sentence per method other than the frozen head: the number of images from which on it is better, if any."""
     methods = list(dict.fromkeys(point.method for point in found if point.method != "head"))
     lines = [[point for point in found if point.method == method and point.gain is not None] for method in methods]
     return [_crossing(line, found, task) for line in lines if line]
@@ -145,24 +145,24 @@ def _crossing(line: Sequence[Point], found: Sequence[Point], task: Task) -> str:
     text, last = MAIN[task].text, line[-1]
     head = next(point for point in found if point.method == "head" and point.share == last.share)
     title = TITLES[last.method][0].upper() + TITLES[last.method][1:]
-    figures = f"{text(last.value)} against {text(head.value)} at {last.images:,} images"
+    values = f"{text(last.value)} against {text(head.value)} at {last.images:,} images"
     states = [point.told_apart for point in line]
     if all(state > 0 for state in states):
-        return f"{title} is better than the frozen head from {line[0].images:,} images on ({figures})."
+        return f"{title} is better than the frozen head from {line[0].images:,} images on ({values})."
     if states[-1] > 0:
         if any(point.gain is not None and point.gain[0] <= 0 for point in line):
-            return f"{title} crosses the frozen head at about {_meet(line):,} images and is then better ({figures})."
+            return f"{title} crosses the frozen head at about {_meet(line):,} images and is then better ({values})."
         sure = next(point.images for point in line if point.told_apart > 0)
-        return f"{title} is better than the frozen head from {sure:,} images on, and not surely with fewer ({figures})."
+        return f"{title} is better than the frozen head from {sure:,} images on, not significantly before ({values})."
     if all(state < 0 for state in states):
-        return f"{title} stays below the frozen head up to {last.images:,} images ({figures})."
+        return f"{title} stays below the frozen head up to {last.images:,} images ({values})."
     if states[-1] < 0:
-        return f"{title} is below the frozen head at {last.images:,} images ({figures})."
-    return f"{title} cannot be told from the frozen head at {last.images:,} images ({figures})."
+        return f"{title} is below the frozen head at {last.images:,} images ({values})."
+    return f"{title} cannot be told from the frozen head at {last.images:,} images ({values})."
 
 
 def _meet(line: Sequence[Point]) -> int:
-    """Where the gain passes zero for the last time, on a logarithmic axis."""
+    """The number of images at which the gain last crosses zero, interpolated on a logarithmic axis."""
     gains = [point.gain[0] for point in line if point.gain is not None]
     a = max(place for place, gain in enumerate(gains[:-1]) if gain <= 0)
     at = -gains[a] / (gains[a + 1] - gains[a])
@@ -171,10 +171,10 @@ def _meet(line: Sequence[Point]) -> int:
 
 
 def advice(found: Sequence[Point], task: Task, difference: Callable[[str, str, float], float]) -> str:
-    """Which method to use for all images: the cheapest that the best is not surely better than.
+    """Which method to use for all images: the cheapest that is not significantly worse than the best.
 
     Args:
-        difference: (better, worse, share) -> the low end of what is between them.
+        difference: (better, worse, share) -> the lower end of the interval of their difference.
     """
     most = max(point.share for point in found)
     last = [point for point in found if point.share == most]
@@ -182,14 +182,14 @@ def advice(found: Sequence[Point], task: Task, difference: Callable[[str, str, f
     as_good = [point for point in last if point is best or difference(best.method, point.method, most) <= 0]
     choice = min(as_good, key=lambda point: point.seconds)
     text = MAIN[task].text
-    told = (
+    recommended = (
         f"Use `{choice.method}` ({TITLES[choice.method]}): {text(choice.value)} at {choice.images:,} images, for "
         f"{minutes(choice.seconds)}"
     )
     if choice is best:
-        return f"{told}; nothing that was tried is better."
+        return f"{recommended}; no other method is better."
     other = f"`{best.method}` ({text(best.value)}, {minutes(best.seconds)})"
-    return f"{told}; {other} is not better by more than chance explains."
+    return f"{recommended}; {other} is not significantly better."
 
 
 def lowest_difference(
@@ -199,7 +199,7 @@ def lowest_difference(
     task: Task,
     confidence: float,
 ) -> Callable[[str, str, float], float]:
-    """For `advice`: of two methods' figures on the same images."""
+    """For `advice`: two methods compared on the same images."""
 
     def difference(better: str, worse: str, share: float) -> float:
         renamed = {better: "all", worse: "head"}  # `points` compares with the head

@@ -1,4 +1,4 @@
-"""The picture of a comparison: the figure against the number of images, a line a method."""
+"""The plot of a comparison: the metric against the number of images, one line per method."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MARKS = {"head": "o", "last_stage": "s", "all": "^", "scratch": "D"}
 
 def comparing_picture(found: Sequence[Point], task: Task, judged: int, confidence: float, path: Path) -> None:
     """Args:
-    judged: the number of images that all were judged on.
+    judged: the number of images that all methods were evaluated on.
     """
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
@@ -43,9 +43,9 @@ def comparing_picture(found: Sequence[Point], task: Task, judged: int, confidenc
     if MAIN[task].percent:
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
     axes.set(
-        xlabel="images to learn from",
+        xlabel="training images",
         ylabel=f"{MAIN[task].title} on {judged:,} validation images, {confidence:.0%} interval",
-        title="What each way to learn makes of so many images",
+        title="Training methods by number of training images",
     )
     axes.grid(color="#e4e7eb", linewidth=0.6)
     axes.set_axisbelow(True)

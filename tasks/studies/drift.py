@@ -1,8 +1,7 @@
-"""Whether two samples of features come from one distribution: today's images, and those a model was trained on.
+"""Whether two samples of features come from one distribution: new images, and images that a model was trained on.
 
-Two questions, of which either can be answered with yes while the other is no: has the whole moved (MMD), and are there
-images like none that were seen (distance to the nearest)? n reference images, m of today, N = n + m; D features,
-A axes, U groups, P permutations.
+Two independent questions: is there an overall shift (MMD), and are there images unlike any training image (distance to
+the nearest)? n reference images, m new images, N = n + m; D features, A axes, U groups, P permutations.
 """
 
 from __future__ import annotations
@@ -23,28 +22,28 @@ Groups = npt.NDArray[np.int64]
 """Group codes, shape (N,)."""
 
 AXES = 32
-"""Principal axes in which images are compared, as in Rabanser et al. 2019. A fifth of a new class among 200 images was
-seen in 85 % of the tries on hand signs and in 97 % on Fashion-MNIST; in all 1,280 features in 65 and 80 %, in 16 axes
-in 75 and 80 %, in 50 in 80 and 87 %."""
+"""Principal axes in which images are compared, as in Rabanser et al. 2019. With 32 axes, 20 % of a new class among 200
+images was detected in 85 % of the trials on hand signs and in 97 % on Fashion-MNIST; with all 1,280 features in 65 and
+80 %, with 16 axes in 75 and 80 %, with 50 in 80 and 87 %."""
 
 IMAGES_PER_AXIS = 10
-"""Fewer images are compared in fewer axes: whitened in as many axes as there are images, all are equally far apart."""
+"""Fewer images use fewer axes: whitened in as many axes as there are images, all are equally far apart."""
 
 TESTS = 2
-"""As many are made of the same images; by Holm's method the surer must reach significance / TESTS."""
+"""The number of tests on the same images; by Holm's method the smaller p must reach significance / TESTS."""
 
 ROUNDING = 1e-12
-"""Statistics that differ by less are equal: the same split, added up in another order."""
+"""Statistics that differ by less are equal: the same split, summed in another order."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What a test found.
+    """The result of a test.
 
     Attributes:
-        value: the larger, the less alike.
-        chance: what images of the same distribution exceed as often as `significance` says.
-        p: how often they reach `value`.
+        value: larger for more different samples.
+        chance: the value that images of one distribution exceed with the probability `significance`.
+        p: the probability that they reach `value`.
     """
 
     value: float
@@ -54,19 +53,20 @@ class Finding:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What was found.
+    """The results of both tests.
 
     Attributes:
-        mmd: of the whole. The value is the distance of the two means in the kernel's space in units of the standard
-            deviation within: 0 is no difference; of a share s of new images it is about s times that of new ones alone.
-        mmd2: the unbiased estimate of the squared maximum mean discrepancy, which that is made of; may be below 0.
-        far: of single images. The value is the share of today's that are farther from the nearest reference image than
-            `far_distance`, which all but few reference images are not.
-        reference_distances, distances: (n,) and (m,), each image's to the nearest (other) reference image.
+        mmd: the overall shift. The value is the distance between the two means in the kernel's space, in units of the
+            standard deviation within: 0 is no difference; a share s of strange images gives about s times the value of
+            strange images alone.
+        mmd2: the unbiased estimate of the squared maximum mean discrepancy behind it; may be negative.
+        far: single images. The value is the share of new images that are farther from the nearest reference image than
+            `far_distance`, which few reference images are.
+        reference_distances, distances: (n,) and (m,), from each image to the nearest (other) reference image.
         axes_N2: all images along the first two axes, reference first.
         places: int64, which of the given n + m images these N are; see `even`.
-        reference_groups, groups: as many these are of.
-        tests: those that say drift, in view of how many were made.
+        reference_groups, groups: the numbers of groups.
+        tests: the tests that found drift, corrected for their number.
     """
 
     mmd: Finding
@@ -97,18 +97,18 @@ def compare(
     seed: int = 0,
     groups_N: Groups | None = None,
 ) -> Comparison:
-    """Both tests, and what they say together.
+    """Both tests, and their joint verdict.
 
     Args:
-        significance: how often images of the same distribution may be called drift.
-        permutations: of the test of the MMD.
-        far_quantile: the share of the reference images that are not far from all others.
-        min_effect: a smaller value of `mmd` is no drift, however certain.
-        groups_N: reference first, which must be of two or more; images of one group are not independent. Without, each
+        significance: the probability of reporting drift for images of the same distribution.
+        permutations: for both tests.
+        far_quantile: the share of the reference images that do not count as far.
+        min_effect: a smaller value of `mmd` is not drift, however certain.
+        groups_N: reference first, in at least two groups; images of one group are not independent. By default each
             image is a group of its own.
 
     Raises:
-        DataError: there are so few groups that no images, however strange, could be called drift.
+        DataError: there are so few groups that even the strangest images could not be significant.
     """
     n, m = len(reference_nD), len(today_mD)
     groups_N = np.arange(n + m) if groups_N is None else _as_codes(groups_N, n)
@@ -130,31 +130,31 @@ def compare(
 
 def check_groups(ours: int, others: int, significance: float) -> None:
     """Raises:
-    DataError: the groups of the reference and of today can be dealt in so few ways that p cannot be small enough.
+    DataError: the groups can be permuted in so few ways that p cannot be small enough.
     """
     if _ways(ours, others) >= TESTS / significance:
         return
     needed = next(number for number in count(others + 1) if _ways(ours, number) >= TESTS / significance)
     raise DataError(
         "there are too few groups to tell drift from chance",
-        got=f"{others} of today's images and {ours} of the model's, which can be dealt in {_ways(ours, others)} ways",
-        allowed=f"{needed} or more of today's with {ours} of the model's: "
-        f"{TESTS} / drift.significance = {TESTS / significance:g} ways or more",
+        got=f"{others} of the new images and {ours} of the model's, with {_ways(ours, others)} permutations",
+        allowed=f"{needed} or more groups of new images with {ours} of the model's: "
+        f"{TESTS} / drift.significance = {TESTS / significance:g} permutations or more",
         todo="compare images of more groups; if there are none, set a larger drift.significance",
     )
 
 
 def _ways(ours: int, others: int) -> int:
-    """In which groups can be dealt; of equally many, the two sides exchanged is the same MMD."""
+    """The number of ways to deal the groups; exchanging two sides with equally many groups gives the same MMD."""
     return comb(ours + others, ours) // (2 if ours == others else 1)
 
 
 def even(groups_N: Groups, n: int, seed: int) -> npt.NDArray[np.int64]:
-    """Places, rising, of the images to compare: of each group at most as many, drawn at random, as the median group has
-    on that side where it is smaller.
+    """Sorted places of the images to compare: of each group at most as many, drawn at random, as the median group has
+    on the side with the smaller groups.
 
-    Deals exchange groups, so these must be alike: films of fifty frames dealt among single images make the sides of
-    every deal so uneven that chance alone looks like any shift.
+    Permutations exchange groups, so groups must be of similar size: films of fifty frames among single images make the
+    sides of every permutation so uneven that chance alone looks like any shift.
     """
     sizes = np.bincount(groups_N)
     ours = int(groups_N[:n].max()) + 1
@@ -166,16 +166,16 @@ def even(groups_N: Groups, n: int, seed: int) -> npt.NDArray[np.int64]:
 
 
 def _as_codes(groups_N: Groups, n: int) -> Groups:
-    """From 0 on, those of the first n before the others; a group on both sides is two."""
+    """Codes from 0, those of the first n images first; a group on both sides counts as two."""
     first, second = (np.unique(part, return_inverse=True)[1] for part in (groups_N[:n], groups_N[n:]))
     return np.concatenate([first, second + first.max() + 1])
 
 
 def coordinates(x_ND: npt.NDArray[Any]) -> Array:
-    """Images in the axes in which they are compared, (N, A) and at least two: whitened principal components of the
-    features at unit length (Sun et al. 2022: only so does the distance to the nearest tell the strange).
+    """The coordinates in which images are compared, (N, A) with A >= 2: whitened principal components of the features
+    at unit length (Sun et al. 2022: without normalisation the distance to the nearest does not detect strange images).
 
-    Reference and today's images go in together: what treats both alike leaves a permutation test exact.
+    Reference and new images are transformed together: treating both alike keeps a permutation test exact.
     """
     x = x_ND.astype(np.float64)
     length = np.linalg.norm(x, axis=1, keepdims=True)
@@ -194,7 +194,7 @@ def coordinates(x_ND: npt.NDArray[Any]) -> Array:
 
 
 def squared_distances(z_NA: Array) -> Array:
-    """(N, N)."""
+    """Between all pairs of images, (N, N)."""
     square_N = (z_NA**2).sum(axis=1)
     d2 = np.maximum(square_N[:, None] + square_N - 2 * (z_NA @ z_NA.T), 0.0)
     np.fill_diagonal(d2, 0.0)
@@ -202,17 +202,17 @@ def squared_distances(z_NA: Array) -> Array:
 
 
 def gaussian_kernel(d2_NN: Array) -> Array:
-    """exp(-d^2 / (2 s^2)) with the median of all distances as s (Gretton et al. 2012)."""
+    """exp(-d^2 / (2 s^2)) with s the median of all distances (Gretton et al. 2012)."""
     median = float(np.median(d2_NN[np.triu_indices(len(d2_NN), 1)]))
     return np.exp(-d2_NN / (2 * median if median > 0 else 1.0))
 
 
 def deals(groups_N: Groups, n: int, permutations: int, seed: int) -> npt.NDArray[np.bool_]:
-    """(N, P): who is on the first side. In column 0 the first n, as it is; then as many groups as these are of, drawn
-    at random, P being 1 + permutations; or each way to deal them once, if there are no more."""
+    """(N, P): which images are on the first side. Column 0 has the first n, as observed; the others have as many groups
+    drawn at random, with P = 1 + permutations; or every possible deal once, if there are not more than that."""
     groups, ours = int(groups_N.max()) + 1, int(groups_N[:n].max()) + 1
     if comb(groups, ours) <= 1 + permutations:
-        drawn = np.array(list(combinations(range(groups), ours))).T  # the first of them is 0, 1, ...: as it is
+        drawn = np.array(list(combinations(range(groups), ours))).T  # the first of them is 0, 1, ...: as observed
     else:
         random = np.random.default_rng(seed).random((groups, permutations)).argsort(axis=0)[:ours]
         drawn = np.concatenate([np.arange(ours)[:, None], random], axis=1)
@@ -222,10 +222,10 @@ def deals(groups_N: Groups, n: int, permutations: int, seed: int) -> npt.NDArray
 
 
 def mmd_test(k_NN: Array, sides_NP: npt.NDArray[np.bool_], significance: float) -> tuple[Finding, float]:
-    """(what was found, MMD^2) by a permutation test (Gretton et al. 2012).
+    """(finding, MMD^2) by a permutation test (Gretton et al. 2012).
 
-    All deals need only the one kernel: with z the indicator of a side, the sums within it and over its rows are z'Kz
-    and z'K1, so that those of all deals are one product K Z.
+    All deals share one kernel: with z the indicator of a side, the sums within it and over its rows are z'Kz and z'K1,
+    so one product K Z serves all deals.
     """
     z_NP = sides_NP.astype(np.float64)
     k_NN = k_NN - np.diag(np.diag(k_NN))
@@ -244,10 +244,10 @@ def mmd_test(k_NN: Array, sides_NP: npt.NDArray[np.bool_], significance: float) 
 def far_test(
     d2_NN: Array, sides_NP: npt.NDArray[np.bool_], groups_N: Groups, quantile: float, significance: float
 ) -> tuple[Finding, float, Array]:
-    """(what was found, the distance from which on an image is far, (N,) the distances to the nearest reference image).
+    """(finding, the distance beyond which an image is far, (N,) the distances to the nearest reference image).
 
-    Every deal has its own limit, the j-th largest distance among its n reference images, j / n being 1 - quantile. Far
-    images come in clusters: a binomial test, which takes them for independent, would say drift too often.
+    Every deal has its own limit, the j-th largest distance among its n reference images with j / n = 1 - quantile. Far
+    images come in clusters: a binomial test, which assumes independence, would report drift too often.
     """
     nearest_NP = nearest_distances(d2_NN, sides_NP, groups_N)
     n_P = sides_NP.sum(axis=0)
@@ -259,12 +259,12 @@ def far_test(
 
 
 def nearest_distances(d2_NN: Array, sides_NP: npt.NDArray[np.bool_], groups_N: Groups) -> Array:
-    """(N, P) from each image to the nearest one on the first side that is not of its group; infinite without one."""
+    """(N, P): from each image to the nearest one on the first side outside its group; infinite if there is none."""
     apart_NN = np.where(groups_N[:, None] == groups_N, np.inf, d2_NN)
     order_NN = apart_NN.argsort(axis=1)
     nearest_NP = np.full(sides_NP.shape, np.inf)
     row, deal = (places.reshape(-1) for places in np.indices(sides_NP.shape, dtype=np.int32))
-    for k in range(len(d2_NN)):  # neighbour by neighbour, until each has met one: a few times N / n
+    for k in range(len(d2_NN)):  # neighbour by neighbour until each has met one: a few times N / n
         who = order_NN[row, k]
         met = sides_NP[who, deal]
         nearest_NP[row[met], deal[met]] = apart_NN[row[met], who[met]]
@@ -275,13 +275,13 @@ def nearest_distances(d2_NN: Array, sides_NP: npt.NDArray[np.bool_], groups_N: G
 
 
 def _finding(value_P: Array, statistic_P: Array, significance: float) -> Finding:
-    """Of the first deal among all; itself counts too (Phipson & Smyth 2010)."""
+    """The first deal among all, itself included (Phipson & Smyth 2010)."""
     p = float((statistic_P >= statistic_P[0] - ROUNDING).mean())
     return Finding(float(value_P[0]), float(np.quantile(value_P, 1 - significance)), p)
 
 
 def holm(p_values: dict[str, float], significance: float) -> tuple[str, ...]:
-    """Which hold when all are considered together: the smallest must be below significance / tests, and so on."""
+    """The tests that stay significant by Holm's method: the smallest p must reach significance / tests, and so on."""
     held: list[str] = []
     for name in sorted(p_values, key=lambda name: p_values[name]):
         if p_values[name] > significance / (len(p_values) - len(held)):

@@ -1,4 +1,4 @@
-"""The picture of a drift: both samples along their first two axes, and how far each image is from its nearest."""
+"""The plot of a drift check: both samples along their first two axes, and distances to the nearest reference image."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ GREY, RED = "#9aa5b1", "#c0392b"
 
 
 def drift_picture(found: Comparison, model: str, path: Path) -> None:
-    """The reference of a model in grey, today's images in red."""
+    """The reference images of a model in grey, new images in red."""
     figure = Figure(figsize=(9, 4), layout="constrained")
     scatter, histogram = figure.subplots(1, 2)
     _draw_axes(scatter, found, model)
@@ -35,8 +35,8 @@ def _shares(found: Comparison) -> str:
 def _draw_axes(axes: Axes, found: Comparison, model: str) -> None:
     n = len(found.reference_distances)
     parts = (
-        (found.axes_N2[:n], GREY, f"data of {model}".replace("$", r"\$")),
-        (found.axes_N2[n:], RED, "today's images"),
+        (found.axes_N2[:n], GREY, f"images of {model}".replace("$", r"\$")),
+        (found.axes_N2[n:], RED, "new images"),
     )
     for points, colour, name in parts:
         axes.scatter(
@@ -54,4 +54,4 @@ def _draw_distances(axes: Axes, found: Comparison) -> None:
     axes.axvline(found.far_distance, color="black", linewidth=1)
     axes.annotate("far", (found.far_distance, 0.97), xycoords=("data", "axes fraction"), xytext=(4, 0),
                   textcoords="offset points", fontsize=9, va="top")  # fmt: skip
-    axes.set(xlabel="distance to the nearest image of the model's data", ylabel="share of the images")
+    axes.set(xlabel="distance to the nearest image of the model", ylabel="share of the images")

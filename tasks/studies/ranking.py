@@ -14,17 +14,17 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Probed:
-    """A candidate and what was measured of it.
+    """A candidate and its measurements.
 
     Attributes:
         name: as the user knows it.
-        correct_N: which held-out images its head got right.
-        accuracy, low, high: of `correct_N`, with its interval.
-        log_loss: on them.
-        settings: of its head, that they chose.
+        correct_N: which held-out images its head classified correctly.
+        accuracy, low, high: the share of `correct_N`, with its interval.
+        log_loss: on the same images.
+        settings: of its head, chosen on these images.
         images_per_second: from files to features.
-        measured: on how many images, and when.
-        megabytes: of the parameters without the classifier, in float32.
+        measured: what the speed was measured on, in words.
+        megabytes: size of the parameters without the classifier, in float32.
         dimension: D, the length of a feature vector.
     """
 
@@ -46,8 +46,8 @@ class Standing:
     """A candidate among the others.
 
     Attributes:
-        p: of the exact McNemar test against the most accurate one; 1 for that itself.
-        on_front: whether no other is at least as accurate and as fast, and better in one of the two.
+        p: of the exact McNemar test against the most accurate candidate; 1 for that one.
+        on_front: whether no other candidate is at least as accurate and as fast, and better in one of the two.
     """
 
     probed: Probed
@@ -56,7 +56,7 @@ class Standing:
 
 
 def rank(candidates: Sequence[Probed]) -> list[Standing]:
-    """The most accurate first; of equally accurate ones that of the lower log loss."""
+    """The most accurate first; among equally accurate ones the lowest log loss first."""
     ordered = sorted(candidates, key=lambda one: (-one.accuracy, one.log_loss))
     on_front = front([(one.accuracy, one.images_per_second) for one in ordered])
     return [
@@ -66,16 +66,16 @@ def rank(candidates: Sequence[Probed]) -> list[Standing]:
 
 
 def fastest_as_good(standings: Sequence[Standing], significance: float) -> Standing:
-    """The fastest of those that are not significantly worse than the most accurate one."""
+    """The fastest candidate that is not significantly worse than the most accurate one."""
     as_good = [one for one in standings if one.p >= significance]
     return max(as_good, key=lambda one: one.probed.images_per_second)
 
 
 def mcnemar(a_N: Mask, b_N: Mask) -> float:
-    """Two-sided p of the exact test (McNemar 1947) that two classifiers are right equally often on the same images.
+    """Two-sided p of the exact test (McNemar 1947) that two classifiers are correct equally often on the same images.
 
-    Only images that exactly one of the two gets right tell them apart; were the two equally good, each of these would
-    be won by either with probability 1/2: twice the lower tail of a binomial.
+    Only images that exactly one of the two classifies correctly count. If the two were equally good, either would win
+    each of these with probability 1/2: p is twice the lower tail of a binomial.
     """
     a_alone, b_alone = int(np.count_nonzero(a_N & ~b_N)), int(np.count_nonzero(~a_N & b_N))
     if a_alone + b_alone == 0:
@@ -84,7 +84,7 @@ def mcnemar(a_N: Mask, b_N: Mask) -> float:
 
 
 def front(points: Sequence[tuple[float, float]]) -> list[bool]:
-    """Which of M points no other point dominates; in both directions more is better."""
+    """Which of M points no other point dominates; larger is better in both dimensions."""
     return [not any(_dominates(other, point) for other in points) for point in points]
 
 

@@ -1,4 +1,4 @@
-"""The picture of a ranking: accuracy against speed, and the candidates that are worth their time."""
+"""The plot of a ranking: accuracy against speed, with the Pareto front."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ matplotlib.use("agg")
 
 GREY, GREEN = "#9aa5b1", "#2a7f62"
 WIDE = 4.0
-"""Speeds that differ by more than this factor are drawn on a logarithmic axis."""
+"""Speeds that differ by more than this factor are plotted on a logarithmic axis."""
 
 OFFSETS = [
     (x, y) for reach in (1.0, 2.2, 3.6, 5.0) for x, y in ((9 * reach, 6 * reach), (9 * reach, -6 * reach),
     (-9 * reach, 6 * reach), (-9 * reach, -6 * reach))
 ]  # fmt: skip
-"""Where a name may stand, in points from its mark; of places that are as good, the first is taken."""
+"""Possible positions of a name, in points from its mark; among equally good ones the first is used."""
 
 
 def ranking_picture(standings: Sequence[Standing], confidence: float, images: int, path: Path) -> None:
@@ -51,7 +51,7 @@ def ranking_picture(standings: Sequence[Standing], confidence: float, images: in
 
 
 def _ahead(standings: Sequence[Standing]) -> list[tuple[float, float]]:
-    """The front's points, the slowest first."""
+    """The points on the front, the slowest first."""
     return sorted((one.probed.images_per_second, one.probed.accuracy) for one in standings if one.on_front)
 
 
@@ -75,9 +75,9 @@ def _scale(axes: Axes, speeds: list[float]) -> None:
 
 
 def _name(figure: Figure, axes: Axes, standings: Sequence[Standing]) -> None:
-    """Each name beside its mark, where it covers least."""
+    """Puts each name beside its mark, where it covers least."""
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # the places that are found stay where they are
+    figure.set_layout_engine("none")  # so that the positions stay valid
     points = [(one.probed.images_per_second, one.probed.accuracy) for one in standings]
     marks = [(float(x), float(y)) for x, y in axes.transData.transform(points)]
     taken, lines = [_around(mark, 7) for mark in marks], _lines(axes, standings)
@@ -116,6 +116,6 @@ def _box(mark: tuple[float, float], offset: tuple[float, float], size: tuple[flo
 
 
 def _cost(box: Bbox, taken: list[Bbox], lines: list[Bbox], frame: Bbox) -> int:
-    """Most of all what makes a name unreadable: marks and names that it covers, or the frame's edge; then lines."""
+    """Covered marks and names and the frame's edge, which make a name unreadable, cost most; then lines."""
     inside = box.x0 >= frame.x0 and box.x1 <= frame.x1 and box.y0 >= frame.y0 and box.y1 <= frame.y1
     return 1000 * (box.count_overlaps(taken) + (not inside)) + box.count_overlaps(lines)

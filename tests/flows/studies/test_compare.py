@@ -62,7 +62,7 @@ def test_files_are_written_and_git_ignores_them_but_for_the_page(compared: tuple
     assert not [line for line in project.git("status", "--porcelain").splitlines() if "compare" in line]
 
 
-def test_mlflow_has_the_run_with_figures_words_and_files(compared: tuple[Project, dict[str, Any]]) -> None:
+def test_mlflow_has_the_run_with_metrics_words_and_files(compared: tuple[Project, dict[str, Any]]) -> None:
     project, found = compared
     (run,) = [run for run in project.runs() if run.info.run_name == "compare"]
 
@@ -120,7 +120,7 @@ def test_what_would_pass_the_budget_is_left_out_and_told(here: Project, monkeypa
     found = compare_methods(here.root, ["head", "all"], [1.0], 1, 30.0)
 
     assert [row["method"] for row in found["points"]] == ["head"]
-    assert "would pass the 30 minutes" in found["left_out"]["all, 1 of the images, seed 0"]
+    assert "would exceed the 30 minutes" in found["left_out"]["all, 1 of the images, seed 0"]
 
 
 def test_parts_that_are_too_small_are_left_out_and_told(here: Project) -> None:

@@ -102,7 +102,7 @@ def test_images_that_are_alike_are_none_with_exit_code_0(champion: Project, tmp_
     done = champion.graft("drift", str(draw_alike(tmp_path / "alike")))
 
     assert done.returncode == 0
-    assert "none: as far as 36 images can tell" in done.stdout
+    assert "no drift: as far as 36 images can tell" in done.stdout
     assert "Traceback" not in done.stderr
 
 
@@ -116,7 +116,7 @@ def test_the_file_is_the_json_that_was_printed_and_git_ignores_it(here: Project,
     assert "drift" not in here.git("status", "--porcelain")
 
 
-def test_mlflow_has_a_run_with_figures_verdict_and_files(
+def test_mlflow_has_a_run_with_metrics_verdict_and_files(
     champion: Project, drifted: tuple[int, dict[str, Any]]
 ) -> None:
     _, found = drifted
@@ -152,7 +152,7 @@ def test_without_a_champion_there_is_one_clear_error(empty_project: Project) -> 
 
 
 def test_a_package_without_a_reference_is_refused(tmp_path: Path, finished: Project) -> None:
-    with pytest.raises(DataError, match="version 1 of `graft` does not say what it was trained on") as caught:
+    with pytest.raises(DataError, match="version 1 of `graft` does not record what it was trained on") as caught:
         read_reference(tmp_path, finished.mlflow().get_model_version("graft", "1"))
 
     assert "dvc repro" in caught.value.todo
@@ -171,7 +171,7 @@ def test_by_default_it_is_the_images_that_have_come_since(here: Project) -> None
 
     found = check_drift(here.root).document
 
-    assert found["what"] == "24 of the 24 images of data/raw that have come since"
+    assert found["what"] == "24 of the 24 images of data/raw that were added since it was trained"
     assert all(one["path"].startswith("red/any/tree/") for one in found["farthest"])
     (run,) = [run for run in here.runs() if run.info.run_id == found["mlflow_run_id"]]
     assert run.inputs.dataset_inputs[0].dataset.digest == found["dataset"]
@@ -253,8 +253,8 @@ def test_a_table_names_images_and_their_groups(tmp_path: Path, reference: Refere
         ("nothing", None, "neither a folder nor a table"),
         ("notes.txt", b"path\n", "neither a folder nor a table"),
         ("today.parquet", b"no table", "cannot be read as a table"),
-        ("today.csv", b"file,label\na.png,red\n", "lacks the column `path`"),
-        ("today.csv", b"path\na.png\n", "names files that are not there"),
+        ("today.csv", b"file,label\na.png,red\n", "has no column `path`"),
+        ("today.csv", b"path\na.png\n", "names files that do not exist"),
     ],
     ids=["absent", "another file", "damaged", "another column", "absent image"],
 )
@@ -291,8 +291,8 @@ def test_what_was_compared_of_groups_is_said_on_the_screen_and_in_the_report(her
     found = read_json(here.root / ".graft" / "drift" / "drift.json")
 
     assert found["compared"] == {"reference_images": 24, "reference_groups": 24, "images": 18, "groups": 18}
-    assert "compared  18 images of 18 groups with 24 of 24 of its training" in done.stdout
-    assert f"below {found['mmd']['chance']:.3f} is not told from chance" in done.stdout
+    assert "compared  18 images in 18 groups with 24 training images in 24 groups" in done.stdout
+    assert f"below {found['mmd']['chance']:.3f} cannot be told from chance" in done.stdout
     assert {one["path"] for one in found["farthest"]} < set(names)
 
 
@@ -305,7 +305,7 @@ def test_images_of_one_group_alone_are_refused(champion: Project, tmp_path: Path
 
     assert done.returncode == 2
     assert "too few groups" in done.stderr
-    assert "1 of today's images and 24 of the model's" in done.stderr
+    assert "1 of the new images and 24 of the model's" in done.stderr
 
 
 def test_features_that_the_cache_holds_are_not_computed_again(

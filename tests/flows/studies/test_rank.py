@@ -71,7 +71,7 @@ def candidates(found: dict[str, Any]) -> list[str]:
     return [row["backbone"] for row in found["candidates"]]
 
 
-def test_every_candidate_is_in_the_table_with_its_figures(ranked: tuple[Project, dict[str, Any]]) -> None:
+def test_every_candidate_is_in_the_table_with_its_metrics(ranked: tuple[Project, dict[str, Any]]) -> None:
     _, found = ranked
 
     assert set(candidates(found)) == set(BOTH)
@@ -85,7 +85,7 @@ def test_every_candidate_is_in_the_table_with_its_figures(ranked: tuple[Project,
     assert any(row["on_front"] for row in found["candidates"])
 
 
-def test_the_projects_own_backbone_has_the_figures_of_the_stage_head(
+def test_the_projects_own_backbone_has_the_metrics_of_the_stage_head(
     ranked: tuple[Project, dict[str, Any]],
 ) -> None:
     project, found = ranked
@@ -158,7 +158,7 @@ def test_the_text_ends_with_the_lines_for_params_yaml(here: Project) -> None:
 def test_of_the_projects_own_backbone_it_says_that_params_yaml_names_it(here: Project) -> None:
     told = here.graft_here("rank", "test_efficientnet").stdout
 
-    assert "params.yaml names it already" in told
+    assert "params.yaml already has it" in told
     assert "  backbone:" not in told
 
 
@@ -230,7 +230,7 @@ def test_two_names_of_one_network_with_the_same_weights_are_ranked_once(
 
     assert candidates(found) == ["test_efficientnet"]
     assert not found["failed"]
-    assert "test_efficientnet.r160_in1k is test_efficientnet" in capfd.readouterr().err
+    assert "test_efficientnet.r160_in1k is the same network as test_efficientnet" in capfd.readouterr().err
     known = {entry.digest for entry in list_cache(here.root, {})}
     assert known == {fingerprint(here), found["candidates"][0]["fingerprint"]}
 

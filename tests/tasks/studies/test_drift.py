@@ -172,11 +172,9 @@ def test_too_few_groups_to_tell_drift_from_chance_are_told_with_how_many_it_take
     with pytest.raises(DataError, match="too few groups") as caught:
         compare(images[: 20 * ours], images[20 * ours :], **HOW, groups_N=coded((ours + others, 20)))
 
-    assert (
-        caught.value.got == f"{others} of today's images and {ours} of the model's, which can be dealt in {ways} ways"
-    )
-    assert caught.value.allowed.startswith(f"{needed} or more of today's with {ours} of the model's: ")
-    assert caught.value.allowed.endswith("= 200 ways or more")
+    assert caught.value.got == f"{others} of the new images and {ours} of the model's, with {ways} permutations"
+    assert caught.value.allowed.startswith(f"{needed} or more groups of new images with {ours} of the model's: ")
+    assert caught.value.allowed.endswith("= 200 permutations or more")
 
 
 @pytest.mark.parametrize(("ours", "others"), [(5, 6), (199, 1), (6, 4)])
