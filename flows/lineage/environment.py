@@ -7,16 +7,14 @@ import sys
 import sysconfig
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from mlflow.entities import Run
-from mlflow.exceptions import MlflowException
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
-from tasks.addresses import redacted
 from tasks.common.core.errors import GraftError
 
+from ..tracking.artifacts import fetched_artifacts
 from ..tracking.installed import ENVIRONMENT, installed_packages
 from ..tracking.tracker import PACKAGES, Tracker
 
@@ -46,19 +44,8 @@ def packages_of(tags: Mapping[str, str]) -> dict[str, str]:
 
 def _environment_of(tracker: Tracker, run_id: str) -> str | None:
     """The artifact of a run that lists its packages; None if it has none."""
-    tracker.paths.tmp.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=tracker.paths.tmp) as folder:
-        try:
-            if all(file.path != ENVIRONMENT for file in tracker.client.list_artifacts(run_id)):
-                return None
-            file = tracker.client.download_artifacts(run_id, ENVIRONMENT, folder)
-            return Path(file).read_text(encoding="utf-8")
-        except (MlflowException, OSError) as error:
-            raise GraftError(
-                f"the list of packages of run {run_id} cannot be fetched from MLflow",
-                got=redacted(str(error).splitlines()[0][:300]),
-                todo="check that MLflow's artifact store is reachable",
-            ) from error
+    with fetched_artifacts(tracker, run_id, ENVIRONMENT) as folder:
+        return None if folder is None else (folder / ENVIRONMENT).read_text(encoding="utf-8")
 
 
 def _parsed(text: str) -> dict[str, str]:

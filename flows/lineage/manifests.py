@@ -6,21 +6,20 @@ import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
 from mlflow.entities.model_registry import ModelVersion
-from mlflow.exceptions import MlflowException
 
 from tasks.common.core.errors import GraftError
-from tasks.common.core.files import md5, write_shared
+from tasks.common.core.files import write_shared
 from tasks.register.reference_set import Reference
 
 from ..registry.models import fetched_package
+from ..tracking.artifacts import fetched_artifacts
 from ..tracking.tracker import Tracker
 from ..versioning import dvc
-from ..versioning.hashes import hash_of_listing
+from ..versioning.hashes import tree_hash
 from .executions import Execution
 
 COLUMNS = ["image_id", "path", "label", "split", "task", "reason"]
@@ -121,13 +120,13 @@ class ImageLists:
 
     def _logged(self, run_id: str, digest: str) -> tuple[pd.DataFrame, pd.DataFrame] | None:
         """The copies among the artifacts of the stage's run, if they have the hash."""
-        self._tracker.paths.tmp.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=self._tracker.paths.tmp) as folder:
-            try:
-                files = [Path(self._tracker.client.download_artifacts(run_id, name, folder)) for name in FILES]
-            except (MlflowException, OSError):
-                return None
-            return self._read(files) if hash_of_listing({file.name: md5(file) for file in files}) == digest else None
+        try:
+            with fetched_artifacts(self._tracker, run_id, *FILES) as folder:
+                if folder is None or tree_hash(folder) != digest:
+                    return None
+                return self._read([folder / name for name in FILES])
+        except GraftError:
+            return None
 
     def _read(self, files: Sequence[Path]) -> tuple[pd.DataFrame, pd.DataFrame]:
         images = pd.read_parquet(files[0], columns=["image_id", "path", "label", "split", "task"])

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from mlflow.entities.model_registry import ModelVersion
-from mlflow.exceptions import MlflowException
 
-from tasks.addresses import redacted
 from tasks.common.core.errors import GraftError
 
+from ..tracking.artifacts import fetched_artifacts
 from ..versioning import dvc, git, hashes
 from .executions import RESULT, Execution, Records
 
@@ -112,17 +110,14 @@ def read_recipe(records: Records, execution: Execution, name: str, result: str =
 
 def _lock(records: Records, execution: Execution, name: str) -> dict[str, Any]:
     """The stages of the dvc.lock that the run recorded."""
-    records.tracker.paths.tmp.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=records.tracker.paths.tmp) as folder:
-        try:
-            file = records.tracker.client.download_artifacts(execution.parent.info.run_id, "dvc.lock", folder)
-        except (MlflowException, OSError) as error:
+    with fetched_artifacts(records.tracker, execution.parent.info.run_id, "dvc.lock") as folder:
+        if folder is None:
             raise GraftError(
-                f"the dvc.lock of the run that made {name} is not in MLflow",
-                got=redacted(str(error).splitlines()[0][:300]),
+                f"the run that made {name} recorded no dvc.lock",
+                got=execution.parent.info.run_id,
                 todo="name another version",
-            ) from error
-        stages = dvc.stages_of(Path(file))
+            )
+        stages = dvc.stages_of(folder / "dvc.lock")
     if not stages:
         raise GraftError(f"the dvc.lock of the run that made {name} has no stage", todo="name another version")
     return stages

@@ -7,7 +7,6 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from mlflow.entities import Run
@@ -24,6 +23,7 @@ from ..registry.models import find_version
 from ..runtime.params import model_name
 from ..status.image_diff import ImageChanges, images_between
 from ..status.reasons import Reason, changed_keys, reasons_of, sentence_of, some
+from ..tracking.artifacts import fetched_artifacts
 from ..tracking.pages import all_pages
 from ..tracking.store import has_store
 from ..tracking.tracker import REUSED, Tracker
@@ -205,10 +205,9 @@ class _Reader:
         return found
 
     def _code(self, run: Run) -> dict[str, str]:
-        """File, or folder, of code -> hash."""
-        with TemporaryDirectory() as folder:
-            file = self._tracker.client.download_artifacts(run.info.run_id, "dvc.json", folder)
-            deps = read_json(Path(file))["deps"]
+        """File, or folder, of code -> hash; empty if the run did not record it."""
+        with fetched_artifacts(self._tracker, run.info.run_id, "dvc.json") as folder:
+            deps = read_json(folder / "dvc.json")["deps"] if folder is not None else {}
         return {path: digest for path, digest in deps.items() if path.startswith("tasks")}
 
     def _earlier(self, stage: str, run: Run) -> Iterator[Run]:
