@@ -169,7 +169,9 @@ def test_git_and_the_disk_give_the_same_hashes(finished: Project) -> None:
     found = hashes.tree_hashes(finished.root, "HEAD", paths)
 
     assert found["tasks/head"] == hashes.tree_hash(finished.root / "tasks" / "head")
-    assert found["tasks/common/core/files.py"] == hashes.tree_hash(finished.root / "tasks" / "common" / "files.py")
+    assert found["tasks/common/core/files.py"] == hashes.tree_hash(
+        finished.root / "tasks" / "common" / "core" / "files.py"
+    )
     assert found["tasks/none.py"] == ""
 
 
