@@ -10,6 +10,8 @@ from tasks.common.core.files import whole_file
 from .html import render
 from .sections import Document, chain, moment, name_of, sections
 
+TEMPLATE = Path(__file__).with_name("templates") / "trace.html"
+
 
 def write_page(document: Document, file: Path) -> None:
     """The page, to a file."""
@@ -24,7 +26,7 @@ def lineage_page(document: Document, made: str) -> str:
         made: when, for the last line.
     """
     return render(
-        "trace.html",
+        TEMPLATE,
         title=name_of(document),
         chain=chain(document),
         sections=sections(document),
