@@ -101,7 +101,7 @@ def grown(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Projec
     for number in range(3):
         draw(project.root / "data" / "raw" / "red" / f"new{number}.png", 0, 800 + number)
     draw(project.root / "data" / "raw" / "blue" / "new.png", 2, 900)
-    with (project.root / "tasks" / "common" / "errors.py").open("a", encoding="utf-8") as file:
+    with (project.root / "tasks" / "common" / "core" / "errors.py").open("a", encoding="utf-8") as file:
         file.write("\n# another line\n")
     project.set("preprocess", seed=1)
     project.repro("preprocess")
@@ -116,12 +116,12 @@ def preprocess_runs(project: Project) -> list[Any]:
     return [run for run in project.runs() if run.data.tags.get("graft.stage") == "preprocess"]
 
 
-def test_images_are_counted_by_class_and_code_is_named_by_file(grown: Project) -> None:
+def test_images_are_counted_by_class_and_code_is_named_by_folder(grown: Project) -> None:
     found = explain(grown.root, preprocess_runs(grown)[1].info.run_id)
 
     assert [reason.words for reason in of(found, "preprocess").reasons] == [
         "+4 images (of which 3 in class red, 1 in class blue)",
-        "code of tasks/common/errors changed",
+        "code of tasks/common/core changed",
         "params preprocess.seed changed",
     ]
     assert found.images == ImageChanges(4, 0, 0, {"red": 3, "blue": 1})
