@@ -60,8 +60,8 @@ def test_a_run_may_be_named_in_many_ways(rerun: Rerun) -> None:
 @pytest.mark.parametrize(
     ("wanted", "told"),
     [
-        ("f" * 32, "no run has this id"),
-        ("abcdef0123", "no run has this id"),
+        ("f" * 32, "no run has an id that begins with"),
+        ("abcdef0123", "no run has an id that begins with"),
         ("99", "has no version"),
         ("other/1", "no model `other` is registered"),
     ],
