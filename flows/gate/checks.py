@@ -173,7 +173,7 @@ def _earlier(contest: Contest, params: GateParams) -> Check:
 
 
 def _p(contest: Contest, *, reverse: bool = False) -> float:
-    """The probability that chance makes the challenger look this much worse than the champion, or, reversed, better."""
+    """The p-value of the one-sided paired test that the challenger is worse than the champion, or, reversed, better."""
     pair = (contest.challenger, contest.champion)
     first, second = reversed(pair) if reverse else pair
     return paired_p(first, second, contest.target, contest.task, SEED)
@@ -243,7 +243,7 @@ def _drop(contest: Contest, params: GateParams) -> Check:
 
 
 def _class_p(contest: Contest, k: int) -> float:
-    """The probability that chance makes a class look this much worse; multi-label: by the decisions on that class."""
+    """The p-value of the test that a class is worse; multi-label: by the decisions on that class."""
     if contest.task == "classification":
         rows = contest.target == k
         own, theirs = (output[rows].argmax(axis=1) == k for output in (contest.challenger, contest.champion))
