@@ -1,4 +1,4 @@
-"""`graft cache`: what the feature cache holds, whether it is sound, and how to make it smaller."""
+"""`graft cache`: what the feature cache contains, whether it is intact, and how to make it smaller."""
 
 from __future__ import annotations
 
@@ -18,8 +18,11 @@ from tasks.common.feature_cache.segments import compact, count_images, damage
 
 from ..runtime import claims, processes
 
+ENGINE = ("engine", "device", "precision")
+"""What computed the features, as fingerprint.json names it."""
+
 CURRENT = "data/features"
-"""What names the fingerprint of the project as it is now."""
+"""The user of the features that the project has now."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,8 @@ class Entry:
     """The features of one fingerprint.
 
     Attributes:
-        used_by: who would have to compute them again: `data/features`, or an alias of the registered model.
+        facts: of fingerprint.json; empty if there is none, because the run that computed them was interrupted.
+        used_by: who would have to recompute them: `data/features`, or an alias of the registered model.
         last_used: seconds since 1970.
     """
 
@@ -41,13 +45,13 @@ class Entry:
     used_by: tuple[str, ...]
 
     def row(self) -> dict[str, Any]:
-        """For a table or JSON."""
+        """For a table or JSON; what is not known is None."""
         return {
             "fingerprint": self.digest,
-            "backbone": self.facts.get("backbone", "?"),
-            "what": f"maps before {self.facts['cut_before']}" if "cut_before" in self.facts else "features",
-            "computed_by": " ".join(str(self.facts.get(key, "?")) for key in ("engine", "device", "precision")),
-            "dtype": self.facts.get("dtype", "?"),
+            "backbone": self.facts.get("backbone"),
+            "what": self._content(),
+            "computed_by": " ".join(str(self.facts[key]) for key in ENGINE if key in self.facts) or None,
+            "dtype": self.facts.get("dtype"),
             "images": self.images,
             "segments": self.segments,
             "megabytes": round(self.size / 1e6, 1),
@@ -55,9 +59,14 @@ class Entry:
             "used_by": list(self.used_by),
         }
 
+    def _content(self) -> str | None:
+        if "cut_before" in self.facts:
+            return f"maps before {self.facts['cut_before']}"
+        return "features" if self.facts else None
+
 
 def list_cache(root: Path, aliases: dict[str, str]) -> list[Entry]:
-    """All fingerprints, the one used last first.
+    """All fingerprints, the most recently used first.
 
     Args:
         aliases: an alias of the registered model -> the fingerprint of its features.
@@ -96,10 +105,10 @@ def _size(file: Path) -> int:
 
 
 def verify(root: Path, *, drop: bool) -> list[dict[str, str]]:
-    """Reads every segment whole and compares it with its checksum.
+    """Reads every segment completely and compares it with its checksum.
 
     Args:
-        drop: whether to remove damaged segments now; a run that needs them drops them anyway.
+        drop: whether to delete damaged segments now; a run that needs them drops them anyway.
 
     Returns:
         The damaged ones: `segment` (from the project's root) and `reason`.
@@ -121,7 +130,7 @@ def merge(root: Path) -> dict[str, int]:
     """Merges small segments, see `tasks.common.feature_cache.segments.compact`.
 
     Returns:
-        Fingerprint -> by how many segments it has fewer now; without those that had nothing to merge.
+        Fingerprint -> how many fewer segments it has now; without those that had nothing to merge.
     """
     folders = sorted(folder for folder in (Paths(root).cache / "features").glob("*") if folder.is_dir())
     fewer = {}
@@ -135,29 +144,29 @@ def merge(root: Path) -> dict[str, int]:
 def collect(
     root: Path, aliases: dict[str, str], *, keep: Collection[str], gigabytes: float | None, dry_run: bool
 ) -> list[Entry]:
-    """Removes fingerprints, and with them the graphs and compiled graphs that nothing needs any more.
+    """Deletes fingerprints, with the graphs and compiled graphs that nothing needs any more.
 
-    The fingerprint that was used last always stays: a run that is going on has no data/features yet.
+    The most recently used fingerprint always stays: an active run has no data/features yet.
 
     Args:
         keep: users whose features stay (`data/features`, `champion`, `challenger`).
-        gigabytes: remove only as much, the longest unused first, as it takes to get below; None removes all others.
-        dry_run: remove nothing.
+        gigabytes: delete the least recently used first, until the cache is below this size; None deletes all others.
+        dry_run: delete nothing.
 
     Returns:
-        The fingerprints that were, or would be, removed.
+        The fingerprints that were, or would be, deleted.
 
     Raises:
-        GraftError: an alias is to be kept, and no model has it or its features are not known; or `graft rank` is at
-            work.
+        GraftError: the features of an alias are to be kept, and they are not known; or `graft rank` is running.
     """
     if not dry_run:
         _check_nobody_ranks(root)
     for user in keep:
         if user not in {CURRENT, *aliases}:
             raise GraftError(
-                f"no registered model is `{user}`, or it was registered before Graft recorded its features",
+                f"the features of the model `{user}` are not known",
                 got=", ".join(sorted(aliases)) or "no model",
+                allowed="an alias of a model that was registered with the fingerprint of its features",
                 todo="leave the option out, or register the model again",
             )
     entries = list_cache(root, aliases)
@@ -177,7 +186,7 @@ def collect(
 
 
 def _remove_graphs(root: Path, kept: list[Entry]) -> None:
-    """Graphs of backbones whose features are gone, and what was compiled: both are made again in seconds."""
+    """Deletes graphs of backbones without features, and all compiled graphs: both are rebuilt in seconds."""
     cache = Paths(root).cache
     needed = [_graph(entry.facts) for entry in kept]
     for spec in cache.glob("graphs/*/spec.json"):
@@ -187,7 +196,7 @@ def _remove_graphs(root: Path, kept: list[Entry]) -> None:
 
 
 def _graph(facts: dict[str, Any]) -> list[Any]:
-    """Which graph a fingerprint or a spec is of; those of earlier versions have no form."""
+    """The graph that a fingerprint or a spec belongs to; those of earlier versions have no form."""
     return [facts.get(key) for key in ("backbone", "weights_sha256", "form")]
 
 

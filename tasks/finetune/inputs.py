@@ -169,6 +169,7 @@ class FromMaps:
         if not len(missing):
             return 0.0
         few = missing[:PROBE]
+        self._describe_cache()
         engine = self._engine()
         started = time.perf_counter()
         self._compute(few, engine)
@@ -189,10 +190,14 @@ class FromMaps:
             )
         file = tempfile.TemporaryFile(dir=self._paths.tmp)  # noqa: SIM115  (open as long as its map)
         maps = np.memmap(file, np.float16, "w+", shape=(len(self._ids), self._dimension))
-        write_shared_json(self._cache.folder / "fingerprint.json", self._note)
+        self._describe_cache()
         for places, block in self._cache.read_all(self._ids, lambda places: self._compute(places, self._engine())):
             maps[places] = block
         self._maps = maps
+
+    def _describe_cache(self) -> None:
+        """Writes what the cached maps are, for `graft cache`."""
+        write_shared_json(self._cache.folder / "fingerprint.json", self._note)
 
     def images(self, rows: Rows) -> Images:
         def load(i: int, epoch: int) -> Array:

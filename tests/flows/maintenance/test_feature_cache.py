@@ -51,13 +51,25 @@ def test_ls_tells_what_is_cached_and_who_uses_it(project: Project) -> None:
     assert "test_efficientnet" in project.graft_here("cache", "ls").stdout
 
 
+def test_ls_says_that_a_killed_run_left_features_without_a_description(project: Project) -> None:
+    (described,) = (project.root / CACHE / "features").glob("*/fingerprint.json")
+    described.unlink()
+
+    (row,) = ls(project)
+
+    assert [row[key] for key in ("backbone", "what", "computed_by", "dtype")] == [None] * 4
+    told = project.graft_here("cache", "ls").stdout
+    assert "the run that computed them was interrupted" in told
+    assert "?" not in told
+
+
 def test_ls_of_a_project_without_a_cache_says_so(empty_project: Project) -> None:
     assert ls(empty_project) == []
     assert "empty" in empty_project.graft_here("cache", "ls").stdout
 
 
 def test_verify_finds_every_segment_sound(project: Project) -> None:
-    assert "every segment is sound" in project.graft("cache", "verify").stdout
+    assert "every segment is intact" in project.graft("cache", "verify").stdout
 
 
 def test_verify_names_a_segment_with_a_flipped_byte_and_the_next_run_computes_it_again(project: Project) -> None:
@@ -159,7 +171,7 @@ def test_gc_below_a_size_removes_the_longest_unused_first(project: Project) -> N
     compute(project, dtype="float16")
     os.utime(first / "fingerprint.json", (1, 1))
 
-    assert "nothing to remove" in project.graft_here("cache", "gc", "--max-gb", "1").stdout
+    assert "nothing to delete" in project.graft_here("cache", "gc", "--max-gb", "1").stdout
     assert any((project.root / CACHE / "compiled").iterdir())
     project.graft_here("cache", "gc", "--max-gb", "0")
 
@@ -185,7 +197,7 @@ def test_gc_does_not_go_on_when_the_champions_features_are_not_known(empty_proje
     done = empty_project.graft_here("cache", "gc", "--keep-champion", check=False)
 
     assert done.returncode == 2
-    assert "no registered model is `champion`" in done.stderr
+    assert "the features of the model `champion` are not known" in done.stderr
 
 
 @pytest.mark.parametrize("command", ["ls", "verify", "compact", "gc"])

@@ -340,6 +340,15 @@ def test_auto_stays_with_the_head_where_the_network_cannot_be_cut(poor_paths, ru
         run_stage("finetune", poor_paths, mode="on", **changes)
 
 
+def test_maps_that_only_an_estimate_has_cached_are_described(poor_paths, run_stage):
+    changes = {"layers": "last_stage", "min_images": 1, "budget_minutes": 1e-9, "batch_size": 8}
+
+    run_stage("finetune", poor_paths, mode="auto", **changes)
+
+    notes = [folder / "fingerprint.json" for folder in (poor_paths.cache / "features").iterdir()]
+    assert any("cut_before" in read_json(note) for note in notes)
+
+
 def test_two_processes_learn_what_one_does(paths, tmp_path, run_stage):
     """Two, on the processor by gloo, with the same images a step."""
     changes = {"mode": "on", "layers": "all", "epochs": 2, "batch_size": 3, "precision": "f32", "mixup": 0.3}
