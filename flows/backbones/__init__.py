@@ -1,1 +1,1 @@
-"""What is known of pretrained networks, and what they see."""
+"""Facts about pretrained networks, and what they recognise in images."""

@@ -1,6 +1,6 @@
-"""What a timm network is made of, found without its weights. Imports torch and timm, which takes seconds.
+"""The structure of a timm network, found without its weights. Imports torch and timm, which takes seconds.
 
-Networks are built on torch's meta device, where tensors have a shape and no numbers: the largest takes under a second.
+Networks are built on torch's meta device, where tensors have a shape and no values: the largest takes under a second.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from tasks.common.backbones.network import eval_transform
 
 
 def build(name: str) -> torch.nn.Module:
-    """The network in evaluation mode, with shapes and without numbers."""
+    """The network in evaluation mode, with shapes but without values."""
     with torch.device("meta"):
         model: torch.nn.Module = timm.create_model(name, pretrained=False)
     return model.eval()
 
 
 def facts_of(name: str) -> dict[str, Any]:
-    """What timm says of a network, for JSON: `tag`, `parameters` (classifier included), `features` (what the classifier
-    sees), `labels` (0 where there is no classifier), `input` (height, width), `crop`, `interpolation`, `mean`, `std`,
+    """What timm says about a network, for JSON: `tag`, `parameters` (classifier included), `features` (the input of the
+    classifier), `labels` (0 without a classifier), `input` (height, width), `crop`, `interpolation`, `mean`, `std`,
     `licence`.
     """
     model = build(name)
@@ -46,9 +46,9 @@ def facts_of(name: str) -> dict[str, Any]:
 
 
 def dissect(name: str) -> dict[str, Any]:
-    """The parts of a network, found by sending an image without numbers through it; for JSON.
+    """The parts of a network, found by passing an image without values through it; for JSON.
 
-    `stages`: layers in a row whose outputs have the same height and width, in the order in which data move, with the
+    `stages`: layers in a row whose outputs have the same height and width, in the order in which data flows, with the
     classifier; each with its `first` and `last` module, the `output` of the last, and the `parameters` of all.
     `outside`: parameters that belong to no layer (class tokens, positions).
     `classifier`: the last layer's name -> the shape of its weight, (classes, features). Distilled networks have two,
@@ -75,13 +75,13 @@ def dissect(name: str) -> dict[str, Any]:
 
 
 def _hidden(model: torch.nn.Module, called: set[str]) -> dict[str, int]:
-    """Of modules that only the classifier calls, those that hold parameters themselves."""
+    """Of the modules that only the classifier calls, those with parameters of their own."""
     own = {name: list(part.parameters(recurse=False)) for name, part in model.named_modules() if name in called}
     return {name: sum(value.numel() for value in values) for name, values in own.items() if values}
 
 
 def _channels(model: torch.nn.Module, maps: torch.Tensor | list[torch.Tensor]) -> int | None:
-    """Of maps of places; networks of two branches give a list."""
+    """The channels of spatial maps; networks with two branches return a list."""
     mapped = isinstance(maps, torch.Tensor) and maps.ndim == 4 and is_channels_first(model)
     return int(maps.shape[1]) if mapped else None  # type: ignore[union-attr]
 
@@ -107,7 +107,7 @@ def _stages(model: torch.nn.Module, outputs: dict[str, torch.Tensor]) -> list[di
 def _units(
     model: torch.nn.Module, prefix: str, outputs: dict[str, torch.Tensor]
 ) -> Iterator[tuple[str, torch.nn.Module]]:
-    """The network's layers in order: its children, or theirs where a container goes through several sizes."""
+    """The network's layers in order: its children, or theirs where a container has outputs of several sizes."""
     parent = model.get_submodule(prefix)
     for part, module in parent.named_children():
         name = f"{prefix}.{part}" if prefix else part

@@ -1,4 +1,4 @@
-"""`graft classify`: what a pre-trained network with its own classifier sees in pictures, without any training."""
+"""`graft classify`: images classified by a pretrained network with its own classifier, without any training."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ from ..runtime.params import load_params
 from .table import timm_name_of
 
 Labels = list[tuple[str, str]]
-"""Of each class of ImageNet (WordNet's number, names), in the order of the classifier's rows."""
+"""For each ImageNet class (WordNet's number, names), in the order of the classifier's rows."""
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What was seen in one file.
+    """The classification of one file.
 
     Attributes:
-        guesses: (WordNet's number, names, probability), the likeliest first; empty if the file could not be read.
-        error: why it could not.
+        guesses: (WordNet's number, names, probability), the most likely first; empty if the file could not be read.
+        error: why it could not be read.
     """
 
     file: str
@@ -55,14 +55,14 @@ class Seen:
 
 @dataclass(frozen=True)
 class Classifier:
-    """A network with its classifier, ready to look at pictures."""
+    """A network with its classifier, ready for images."""
 
     graph: Graph
     labels: Labels
     compiled: Path
 
     def look(self, files: Sequence[Path], top: int) -> Iterator[Seen]:
-        """What is in each file, in order; one that cannot be read does not stop the others."""
+        """Classifies each file, in order; one that cannot be read does not stop the others."""
         engine = Engine(self.graph.xml, "f32", self.compiled)
         errors: dict[int, str] = {}
         for start, logits_NK in engine.stream(_loader(files, self.graph, errors), len(files)):
@@ -78,7 +78,7 @@ class Classifier:
 
 
 def _loader(files: Sequence[Path], graph: Graph, errors: dict[int, str]) -> Callable[[int], Pixels]:
-    """Gives file i as pixels, black ones and an entry in `errors` if it cannot be read."""
+    """A function that loads file i as pixels: black ones, and an entry in `errors`, if it cannot be read."""
     transform = graph.spec.transform
 
     def load(number: int) -> Pixels:
@@ -95,17 +95,17 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OSError):
         return error.strerror or str(error)
     if isinstance(error, Image.DecompressionBombError):
-        return "more pixels than Pillow takes"
+        return "more pixels than Pillow accepts"
     if isinstance(error, WrongForm):
         return str(error)
     return "not an image" if "cannot identify" in str(error) else f"damaged: {error}"
 
 
 def files_of(paths: Sequence[Path]) -> list[Path]:
-    """The files themselves, and those of folders as `graft import` finds them: all below, without hidden ones.
+    """The given files, and all files below the given folders except hidden ones, as `graft import` finds them.
 
     Raises:
-        DataError: there are none.
+        DataError: there are no files.
     """
     files = []
     for path in paths:
@@ -113,20 +113,20 @@ def files_of(paths: Sequence[Path]) -> list[Path]:
         files += inside
     if not files:
         raise DataError(
-            "there is nothing to look at",
+            "there are no images to classify",
             got=", ".join(map(str, paths)),
-            allowed="pictures, or folders of pictures",
-            todo="name a picture, or a folder that has files other than hidden ones",
+            allowed="image files, or folders of them",
+            todo="name an image, or a folder with files that are not hidden",
         )
     return files
 
 
 def classifier_for(backbone: str | None, weights: str | None, place: Place) -> Classifier:
-    """The network that is asked for; what is not said is as in the project's params.yaml, or Graft's default.
+    """The requested network. Defaults come from the project's params.yaml, or are Graft's own.
 
     Raises:
-        ParamsError: no such network, or one without known labels.
-        WeightsError: no weights, another network's, or weights without the classifier or with another.
+        ParamsError: there is no such network, or its labels are not known.
+        WeightsError: there are no weights, or they belong to another network, or have no or another classifier.
     """
     chosen = load_params(place.root / "params.yaml").features if place.root else FeaturesParams()
     pinned = chosen.weights_sha256 if backbone is None and weights is None else None
@@ -134,23 +134,23 @@ def classifier_for(backbone: str | None, weights: str | None, place: Place) -> C
     name = timm_name(backbone or chosen.backbone, wanted)
     source = find_weights(name, wanted, place.weights, pinned, "logits")
     if place.root is None and not (place.cache / "graphs").is_dir():
-        say(f"not in a project: the network's graph is kept in {place.cache}")
+        say(f"not in a project: the graph of the network is kept in {place.cache}")
     if source.kind == "random":
-        say(f"warning: {name} has random weights, so what it sees means nothing")
+        say(f"warning: {name} has random weights, so its labels mean nothing")
     labels = _labels(name, place.cache)
     graph = backbone_graph(name, source, place.cache, Form(output="logits"))
     if graph.spec.dimension != len(labels):
         raise WeightsError(
             f"the labels of these weights of {name} are not known",
             got=f"{graph.spec.dimension:,} classes in {source.kind}: {source.where}",
-            allowed=f"{len(labels):,} classes, as in its pre-training",
-            todo="take the weights of the pre-training; what you trained yourself is served from its package",
+            allowed=f"{len(labels):,} classes, as in pre-training",
+            todo="use the weights of the pre-training; a model that you trained yourself predicts from its package",
         )
     return Classifier(graph, labels, place.cache / "compiled")
 
 
 def _labels(name: str, cache: Path) -> Labels:
-    """The classes' names, remembered: importing timm takes seconds.
+    """The names of the classes, kept in the cache, because importing timm takes seconds.
 
     Raises:
         ParamsError: there is no such network, it has no classifier, or timm does not know its labels.
@@ -173,8 +173,8 @@ def _labels_from_timm(name: str) -> Labels:
         raise ParamsError(
             f"the labels of {name} are not known",
             got=f"{classes:,} outputs" if classes else "weights without a classifier",
-            allowed="a network that was trained on ImageNet (1,000 labels and timm's larger sets)",
-            todo="name another with --backbone, such as tf_efficientnet_lite0 or ResNet50",
+            allowed="a network that was trained on ImageNet (1,000 labels, or timm's larger sets)",
+            todo="choose another network with --backbone, such as tf_efficientnet_lite0 or ResNet50",
         )
     info = ImageNetInfo(subset)
     return list(zip(info.label_names(), info.label_descriptions()))

@@ -1,4 +1,4 @@
-"""`graft models`: the Keras table's networks, any network of timm, and what is on this machine of them."""
+"""`graft models`: the networks of the Keras table, any timm network, and which weights are on this machine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from tasks.common import backbones
 from tasks.common.backbones.catalogue import CATALOGUE, Entry, entry_of
-from tasks.common.backbones.weights import at_hand
+from tasks.common.backbones.weights import PACKAGES, at_hand
 from tasks.common.core.errors import ParamsError, WeightsError, nearest
 from tasks.common.core.files import json_digest, read_json, sha256, write_shared_json
 
@@ -18,23 +18,29 @@ from ..runtime.locations import Place
 from . import throughput
 
 Row = dict[str, Any]
-"""One network for a table or JSON; a figure that is not known is None."""
+"""One network for a table or JSON; a value that is not known is None."""
 
 
 def rows_of(names: Sequence[str], place: Place) -> list[Row]:
-    """A row for each name of Keras or timm; without names, for the whole Keras table.
+    """A row for each name from Keras or timm; without names, for all networks of `listed`.
 
     Raises:
         ParamsError: neither Keras nor timm knows a name.
     """
-    entries = [(entry_of(name), timm_name_of(name)) for name in names] or [(e, e.pretrained) for e in CATALOGUE]
+    entries = [(entry_of(name), timm_name_of(name)) for name in names] or listed(place)
     facts = _remembered("facts_of", [timm for _, timm in entries], place.cache)
     speeds = throughput.measured(place.cache)
     return [_row(entry, timm, facts[timm], speeds.get(timm), place) for entry, timm in entries]
 
 
+def listed(place: Place) -> list[tuple[Entry | None, str]]:
+    """The networks of the Keras table, then others whose weights an installed package contains; with timm's names."""
+    packaged = [(entry_of(name), name) for name in PACKAGES if at_hand(name, place.weights)]
+    return [*((entry, entry.pretrained) for entry in CATALOGUE), *packaged]
+
+
 def timm_name_of(name: str) -> str:
-    """timm's name, with the tag for frozen features where `name` is one of Keras'.
+    """timm's name; for a name from Keras, with the tag of the weights for frozen features.
 
     Raises:
         ParamsError: neither Keras nor timm knows the name.
@@ -89,8 +95,8 @@ def _row(entry: Entry | None, timm: str, facts: Row | None, speed: Row | None, p
 
 
 def _remembered(what: Literal["facts_of", "dissect"], names: Iterable[str], cache: Path) -> dict[str, Row | None]:
-    """What a function of `anatomy` says of networks, None for those that are not in timm; kept, because importing timm
-    takes seconds, until timm or our own code is another."""
+    """What a function of `anatomy` returns for networks, None for those that are not in timm. Because importing timm
+    takes seconds, it is kept until timm or our own code changes."""
     memory, key = cache / "models" / f"{what}.json", {"timm": version("timm"), "code": _code()}
     try:
         kept = read_json(memory)
@@ -99,8 +105,9 @@ def _remembered(what: Literal["facts_of", "dissect"], names: Iterable[str], cach
     known: dict[str, Row | None] = kept["networks"] if kept.get("key") == key else {}
     missing = [name for name in names if name not in known]
     if missing:
-        from flows.backbones import anatomy
         from tasks.common.backbones.network import is_known
+
+        from . import anatomy
 
         known |= {name: getattr(anatomy, what)(name) if is_known(name) else None for name in missing}
         write_shared_json(memory, {"key": key, "networks": known})
@@ -108,30 +115,30 @@ def _remembered(what: Literal["facts_of", "dissect"], names: Iterable[str], cach
 
 
 def _code() -> str:
-    """A hash of the modules that build networks and look at them."""
+    """A hash of the modules that build and examine networks."""
     return json_digest({file.name: sha256(file) for file in Path(backbones.__path__[0]).glob("*.py")})
 
 
 def measure(names: Sequence[str], place: Place) -> None:
-    """Measures networks by their names; without names those of the Keras table whose weights are at hand.
+    """Measures networks by their names; without names those of `listed` whose weights are on this machine.
 
     Raises:
         ParamsError: neither Keras nor timm knows a name.
-        WeightsError: none was named and there are no weights.
+        WeightsError: no network is named, and there are no weights.
     """
     chosen = [timm_name_of(name) for name in names]
-    chosen = chosen or [entry.pretrained for entry in CATALOGUE if at_hand(entry.pretrained, place.weights)]
+    chosen = chosen or [name for _, name in listed(place) if at_hand(name, place.weights)]
     if not chosen:
         raise WeightsError(
-            "no weights of the table's networks are on this machine",
-            allowed="names: they are measured with random weights, which takes as long",
+            "no weights of the listed networks are on this machine",
+            allowed="names of networks, which are measured with random weights at the same speed",
             todo="graft models ResNet50 MobileNetV2 --measure",
         )
     throughput.measure(chosen, place)
 
 
 def search(query: str, place: Place) -> list[Row]:
-    """All weights and untrained architectures of timm whose name has `query` in it, or fits its wildcards (* ? [).
+    """All weights and untrained architectures of timm whose name contains `query`, or matches its wildcards (* ? [).
 
     Raises:
         ParamsError: there are none.
@@ -146,7 +153,7 @@ def search(query: str, place: Place) -> list[Row]:
     found = [name for name in sorted([*tagged, *bare]) if fnmatchcase(name.lower(), pattern)]
     if not found:
         raise ParamsError(
-            "timm has no network of such a name",
+            "timm has no network with this name",
             got=query,
             allowed="a part of a name, or a pattern with * and ?",
             todo=nearest(query, timm.list_models()) or "try a shorter part: resnet, convnext, vit",
@@ -155,7 +162,7 @@ def search(query: str, place: Place) -> list[Row]:
 
 
 def _found(name: str, config: Any, place: Place) -> Row:
-    """What is known of weights without building the network."""
+    """What is known about weights without building the network."""
     entry, hand = entry_of(name), at_hand(name, place.weights)
     return {
         "timm": name,
@@ -169,7 +176,7 @@ def _found(name: str, config: Any, place: Place) -> Row:
 
 
 def describe(name: str, place: Place) -> Row:
-    """One network whole: the row of the table, how images reach it, its layers, and what Graft does with them.
+    """One network in detail: its row of the table, its input, its layers, and how Graft uses them.
 
     Raises:
         ParamsError: neither Keras nor timm knows the name.
@@ -186,7 +193,7 @@ def describe(name: str, place: Place) -> Row:
 
 
 def _lines(row: Row, name: str, pooled: int | None, hidden: bool) -> list[str]:
-    """What to put into params.yaml."""
+    """The lines for params.yaml."""
     entry = entry_of(row["timm"])
     frozen = row["name"] if row["name"] and row["name"].lower() == name.lower() else row["timm"]
     lines = ["features:", f"  backbone: {frozen}"]

@@ -1,4 +1,4 @@
-"""How `graft models` looks: tables that fit the terminal, and Markdown."""
+"""What `graft models` prints: tables that fit the terminal, and Markdown."""
 
 from __future__ import annotations
 
@@ -12,18 +12,24 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from tasks.finetune.params import FinetuneParams
+
 from .table import Row
 
 CAPTION = (
-    "MB, top-1, top-5, params, depth: Keras' table. timm top-1: timm's, for these weights and input.",
-    "graft models NAME shows one network whole; graft models WORD --all searches timm.",
+    "MB, top-1, top-5, params, depth: from the Keras table. timm top-1: from timm, for these weights and input.",
+    "graft models NAME shows one network in detail; graft models WORD --all searches timm.",
 )
 
 PIPE = 100
-"""Columns of text where there is no terminal to ask."""
+"""The width of the output, in characters, without a terminal."""
 
 LONGEST = 27
-"""A longer name goes on in the next line; but for one, timm's names of the Keras table's networks are shorter."""
+"""The widest column, in characters. Longer names wrap: of timm's names in the Keras table, only one does."""
+
+
+TRAINED = {"all": "all of these layers", "last_stage": "the last stage of these layers", "norm": "their norm layers"}
+"""`finetune.layers` -> what it trains."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +37,9 @@ class Column:
     """One column of a table.
 
     Attributes:
-        title: with a line break where it has two lines.
+        title: may have two lines.
         show: the cell of a row.
-        rank: columns of a higher rank are left out first where the terminal is narrow; None only with --wide.
+        rank: on a narrow terminal, columns of a higher rank are left out first; None is shown only with --wide.
     """
 
     title: str
@@ -58,7 +64,7 @@ def _input(row: Row) -> str:
 
 
 def _parameters(row: Row) -> str:
-    """In millions: Keras' figure, or timm's."""
+    """In millions: the number of the Keras table, or timm's."""
     if row["parameters_millions"] is not None:
         return f"{row['parameters_millions']:.1f}"
     return "-" if row["parameters"] is None else f"{row['parameters'] / 1e6:.1f}"
@@ -104,7 +110,7 @@ FOUND = (
 
 
 def print_table(columns: Sequence[Column], rows: Sequence[Row], *, wide: bool = False) -> None:
-    """As many columns as fit, those first that matter most; with `wide` all of them, however long the lines."""
+    """Prints as many columns as fit, by rank; with `wide` all of them, however long the lines."""
     room = _room()
     shown = list(columns) if wide else fitting(columns, rows, room)
     table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False)
@@ -122,14 +128,14 @@ def print_table(columns: Sequence[Column], rows: Sequence[Row], *, wide: bool = 
 
 
 def fitting(columns: Sequence[Column], rows: Sequence[Row], room: int) -> list[Column]:
-    """The columns that fit into `room` characters, in their order; those without a figure are left out."""
+    """The columns that fit into `room` characters, in their order; empty columns are left out."""
     left, chosen = room + 1, set[int]()
     ranked = [(column.rank, place) for place, column in enumerate(columns) if column.rank is not None]
     for rank, place in sorted(ranked):
         column = columns[place]
         needed = column.width(rows) + 1
-        told = any(column.show(row) != "-" for row in rows)
-        if told and (needed <= left or rank == 0):
+        filled = any(column.show(row) != "-" for row in rows)
+        if filled and (needed <= left or rank == 0):
             chosen.add(place)
             left -= needed
     return [column for place, column in enumerate(columns) if place in chosen]
@@ -140,16 +146,16 @@ def _room() -> int:
 
 
 def markdown(columns: Sequence[Column], rows: Sequence[Row]) -> str:
-    """All columns that hold something."""
-    told = [column for column in columns if any(column.show(row) not in ("-", "no") for row in rows)]
-    lines = ["| " + " | ".join(column.title.replace("-\n", "").replace("\n", " ") for column in told) + " |"]
-    lines.append("| " + " | ".join("---" if column.left else "---:" for column in told) + " |")
-    lines += ["| " + " | ".join(column.show(row).replace("|", "\\|") for column in told) + " |" for row in rows]
+    """A Markdown table of all columns that are not empty."""
+    filled = [column for column in columns if any(column.show(row) not in ("-", "no") for row in rows)]
+    lines = ["| " + " | ".join(column.title.replace("-\n", "").replace("\n", " ") for column in filled) + " |"]
+    lines.append("| " + " | ".join("---" if column.left else "---:" for column in filled) + " |")
+    lines += ["| " + " | ".join(column.show(row).replace("|", "\\|") for column in filled) + " |" for row in rows]
     return "\n".join(lines)
 
 
 def print_network(found: Row) -> None:
-    """One network whole."""
+    """Prints one network in detail."""
     console = Console(width=_room(), highlight=False)
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
     table.add_column(no_wrap=True)
@@ -167,7 +173,7 @@ def print_network(found: Row) -> None:
 
 
 def facts_lines(found: Row) -> list[tuple[str, str]]:
-    """What is known of a network, as (what, value)."""
+    """What is known about a network, as (name, value)."""
     lines = [("network", found["name"] or found["timm"])]
     if found["name"]:
         lines.append(
@@ -185,7 +191,7 @@ def facts_lines(found: Row) -> list[tuple[str, str]]:
         lines.append(("to fine-tune", found["tuned"] + _accuracy(found["tuned_top1"], found["tuned_top5"])))
     if "keras_file" in found:
         lines.append(("Keras' weights", f"{found['keras_file']}; without its classifier {found['keras_notop_file']}"))
-    lines.append(("licence", found["licence"] or "not said"))
+    lines.append(("licence", found["licence"] or "unknown"))
     lines.append(("weights here", found["at_hand"] or "no"))
     if found["images_per_second"]:
         lines.append(
@@ -214,15 +220,16 @@ def _geometry(found: Row) -> list[tuple[str, str]]:
 
 
 def _use(found: Row) -> list[tuple[str, str]]:
-    """What the pipeline does with the network's parts."""
+    """How the pipeline uses the parts of the network."""
     body = found["parameters"] - found["classifier_parameters"]
+    default = FinetuneParams.model_fields["layers"].default
     replaced = ", ".join(f"{layer} ({' x '.join(map(str, shape))})" for layer, shape in found["classifier"].items())
     lines = [
         ("parameters", f"{found['parameters']:,} with its classifier"),
         ("features", f"{found['features']:,} (output: pre_logits)"),
         ("the head replaces", replaced or "nothing: these weights have no classifier"),
-        ("stage features", f"all of it is frozen: {body:,} parameters, and batch-norm statistics"),
-        ("stage finetune", "trains all of them and the head; batch-norm statistics as `finetune.batch_norm` says"),
+        ("stage features", f"all other layers are frozen: {body:,} parameters, and batch-norm statistics"),
+        ("stage finetune", f"trains {TRAINED[str(default)]} and the head by default; see `finetune.layers`"),
     ]
     hidden = found["hidden"]
     if hidden and found["pooled"]:

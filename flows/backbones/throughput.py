@@ -1,4 +1,4 @@
-"""`graft models --measure`: how many images a second networks take on this machine."""
+"""`graft models --measure`: how many images per second networks process on this machine."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from tasks.common.core.progress import progress, say
 from ..runtime.locations import Place
 
 ROUNDS = 5
-"""Of which the median is kept."""
+"""How often a network is measured; the median is kept."""
 
 SECONDS = 1.0
-"""A round takes at least this long, so that starting the threads does not count."""
+"""The least duration of a round, so that starting the threads does not count."""
 
 
 def machine() -> dict[str, Any]:
-    """What a speed depends on, apart from what else runs."""
+    """What a speed depends on, apart from other programs that run."""
     return {"processor": _processor(), "cores": cores(), **libraries()}
 
 
@@ -42,7 +42,7 @@ def _processor() -> str:
 
 
 def measured(cache: Path) -> dict[str, dict[str, Any]]:
-    """timm name -> `openvino` and `torch` in images a second, `precision` of the former, `when`; of this machine."""
+    """timm name -> `openvino` and `torch` in images per second, `precision` of the former, `when`; on this machine."""
     found: dict[str, dict[str, Any]] = _kept(cache).get(json_digest(machine()), {}).get("networks", {})
     return found
 
@@ -56,7 +56,7 @@ def _kept(cache: Path) -> dict[str, Any]:
 
 
 def measure(names: Sequence[str], place: Place) -> None:
-    """Measures networks by their timm names and keeps what was found; random weights where none are at hand.
+    """Measures networks by their timm names and keeps the results; uses random weights where there are no others.
 
     Raises:
         ParamsError: timm knows no such network.
@@ -97,7 +97,7 @@ def _measure(name: str, place: Place) -> dict[str, Any]:
 
 
 def _openvino(xml: Path) -> tuple[float, str]:
-    """(images a second, precision) of the engine on random pixels: what the network costs, without decoding."""
+    """(images per second, precision) of the engine on random pixels: the cost of the network, without decoding."""
     from tasks.common.engines.openvino import BATCH, Engine, Precision, cpu_has_fast_bf16
 
     precision: Precision = "bf16" if cpu_has_fast_bf16() else "f32"
@@ -113,7 +113,7 @@ def _openvino(xml: Path) -> tuple[float, str]:
 
 
 def _torch(model: Any) -> float:
-    """Images a second of plain torch: eager, fp32, a batch at a time."""
+    """Images per second of plain torch: eager, fp32, a batch at a time."""
     import torch
 
     from tasks.common.backbones.network import eval_transform
@@ -133,11 +133,11 @@ def _torch(model: Any) -> float:
 
 
 def _median_rate(run: Callable[[int], int], least: int) -> float:
-    """Images a second: the median of `ROUNDS`, each of as many images as fill `SECONDS`.
+    """Images per second: the median of `ROUNDS`, each with as many images as fill `SECONDS`.
 
     Args:
-        run: takes a number of images, works through them, and gives how many they were.
-        least: the number of images to warm up with.
+        run: takes a number of images, processes at least so many, and returns how many.
+        least: the number of images for warming up.
     """
     run(least)  # memory is allocated, kernels are chosen
     count, rates = least, list[float]()

