@@ -1,4 +1,4 @@
-"""Which images came, went or changed between two states of data/raw, by class; from the listings in DVC's cache."""
+"""Which images were added, removed or changed between two states of data/raw, by class, from DVC's listings."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from tasks.preprocess.layouts import ONE_CLASS, TABLE, hidden, split_folders
 from ..versioning.dvc import cached_file, listing_of
 
 NAMED = 3
-"""Classes that a sentence names."""
+"""How many classes a sentence names."""
 
 
 @dataclass(frozen=True)
 class ImageChanges:
-    """Files of data/raw that came, went or changed, in all and by class.
+    """Files of data/raw that were added, removed or changed, in total and by class.
 
-    An image changed if its pixels, or its label in the table, did.
+    An image has changed if its pixels or its label in the table have.
 
     Attributes:
-        known: whether both listings were at hand; without, only that something changed is known.
+        known: whether both listings were available; if not, only the fact that something changed is known.
     """
 
     added: int = 0
@@ -38,25 +38,25 @@ class ImageChanges:
 
     def words(self) -> str:
         if not self.known:
-            return "images changed (how many is not known: a listing is not in DVC's cache)"
+            return "images changed (the number is unknown: a listing is not in DVC's cache)"
         parts = []
         if self.added:
-            parts.append(f"+{_images(self.added)}{_of_which(self.added_by_class, self.added)}")
+            parts.append(f"+{_images(self.added)}{_by_class(self.added_by_class, self.added)}")
         if self.removed:
-            parts.append(f"-{_images(self.removed)}{_of_which(self.removed_by_class, self.removed)}")
+            parts.append(f"-{_images(self.removed)}{_by_class(self.removed_by_class, self.removed)}")
         if self.changed:
-            parts.append(f"{_images(self.changed)} changed{_of_which(self.changed_by_class, self.changed)}")
-        return ", ".join(parts) or "data/raw changed, but no image"
+            parts.append(f"{_images(self.changed)} changed{_by_class(self.changed_by_class, self.changed)}")
+        return ", ".join(parts) or "data/raw changed, but no image did"
 
 
 UNKNOWN = ImageChanges(known=False)
 
 
 def images_between(root: Path, before: str, now: str, task: Task = "classification") -> ImageChanges:
-    """What differs between two states of data/raw, by their hashes; an empty hash is no images at all.
+    """What differs between two states of data/raw, by their hashes; an empty hash means no images.
 
     Args:
-        task: what the labels of a table are.
+        task: the kind of labels that a table has.
     """
     old, new = (listing_of(root, digest) if digest else {} for digest in (before, now))
     return UNKNOWN if old is None or new is None else between(root, old, new, task)
@@ -87,7 +87,7 @@ def _is_aside(name: str) -> bool:
 
 
 def _labels(root: Path, listing: Mapping[str, str], task: Task) -> dict[str, str]:
-    """Path -> label: what the table says if there is one, else the folder's name."""
+    """Path -> label: from the table if there is one, otherwise the name of the folder."""
     if TABLE in listing:
         return _labels_of_table(_table(root, listing[TABLE]))
     places = {name: name.split("/") for name in listing if "/" in name}
@@ -97,7 +97,7 @@ def _labels(root: Path, listing: Mapping[str, str], task: Task) -> dict[str, str
 
 
 def _table(root: Path, digest: str) -> str:
-    """The text of a labels.csv: from DVC's cache, or the one that lies in data/raw if DVC has not taken it over."""
+    """The text of a labels.csv: from DVC's cache, or from data/raw if DVC does not have it."""
     file = cached_file(root, digest) or root / "data" / "raw" / TABLE
     return file.read_text(encoding="utf-8-sig", errors="replace") if file.is_file() else ""
 
@@ -116,13 +116,13 @@ def _labels_of_table(text: str) -> dict[str, str]:
 
 
 def _count(names: Iterable[str], labels: Mapping[str, str], classes_in: Callable[[str], list[str]]) -> dict[str, int]:
-    """Class -> images, the largest first."""
+    """Class -> number of images, the largest first."""
     found = Counter(one for name in names if name in labels for one in classes_in(labels[name]))
     return dict(found.most_common())
 
 
 def _classes_in(listing: Mapping[str, str], task: Task) -> Callable[[str], list[str]]:
-    """The classes that a label is: of numbers, none; a folder's name is one class, whatever the task."""
+    """The classes in a label: none in a number; the name of a folder is one class for every task."""
     if TABLE not in listing or task == "classification":
         return lambda label: [label]
     return names_in if task == "multilabel" else lambda _: []
@@ -132,11 +132,11 @@ def _images(count: int) -> str:
     return f"{count:,} image{'' if count == 1 else 's'}"
 
 
-def _of_which(by_class: Mapping[str, int], total: int) -> str:
-    """All classes if they are few, else those that hold a tenth or more."""
+def _by_class(by_class: Mapping[str, int], total: int) -> str:
+    """All classes if they are few, otherwise those with a tenth of the images or more."""
     if len(by_class) == 1 and total in by_class.values():
         return f" (class {next(iter(by_class))})"
     few = len(by_class) <= NAMED
     named = [(name, count) for name, count in by_class.items() if few or count >= total / 10][:NAMED]
-    told = ", ".join(f"{count:,} in class {name}" for name, count in named)
-    return f" (of which {told})" if told else f" (in {len(by_class):,} classes)" if by_class else ""
+    shown = ", ".join(f"{count:,} in class {name}" for name, count in named)
+    return f" ({shown})" if shown else f" (in {len(by_class):,} classes)" if by_class else ""

@@ -1,4 +1,4 @@
-"""What has changed since the stages last ran, stage by stage, and which images it was: `dvc status` in words.
+"""What has changed since the stages last ran, by stage, and which images changed: `dvc status` in words.
 
 Read from dvc.lock, data/raw.dvc, params.yaml, the code and DVC's listings. Nothing is run, and nothing large is loaded.
 """
@@ -27,12 +27,12 @@ class Changes:
     """What would run, and because of what.
 
     Attributes:
-        stages: that have a reason of their own, in order.
-        downstream: that run after these if what these make is another.
+        stages: those that have a reason of their own, in order.
+        downstream: those that run after these if the outputs of these change.
         reasons: stage -> why.
-        images: what is new in data/raw since the first stage ran; None if nothing is.
-        sentence: all of it; empty if there is nothing.
-        note: what else is to be done first; mostly empty.
+        images: what changed in data/raw since the first stage ran; None if nothing did.
+        sentence: all reasons; empty if there are none.
+        note: what to do first; mostly empty.
     """
 
     stages: tuple[str, ...]
@@ -51,10 +51,10 @@ class Changes:
 
 
 def pending(root: Path) -> Changes:
-    """What a run would do after DVC has brought what it keeps: in a worktree or a clone, whatever is checked out there.
+    """What a run would do after DVC has restored its files, in a worktree or a clone, whatever is checked out there.
 
-    Of the images data/raw.dvc says which they are, of weights under DVC their own .dvc file does. That data/raw or an
-    output is not there, or is an earlier run's, is no change.
+    The images are those of data/raw.dvc, weights under DVC those of their own .dvc file. A data/raw or an output that
+    is missing or from an earlier run is not a change.
 
     Raises:
         GraftError: dvc.lock, dvc.yaml or params.yaml cannot be read.
@@ -64,10 +64,11 @@ def pending(root: Path) -> Changes:
 
 
 def pending_here(root: Path) -> Changes:
-    """What `dvc repro` would do with the files as they are in this checkout, as `dvc status` says it too: images that
-    DVC has not seen yet count, and outputs that are not there or were changed.
+    """What `dvc repro` would do with the files in this checkout, like `dvc status`.
 
-    That data/raw as a whole is not there is no change.
+    Images that DVC has not seen yet count, and so do outputs that are missing or changed.
+
+    A data/raw that is missing as a whole is not a change.
 
     Raises:
         GraftError: dvc.lock, dvc.yaml or params.yaml cannot be read.
@@ -82,7 +83,7 @@ def pending_here(root: Path) -> Changes:
 
 @dataclass(frozen=True)
 class Pipeline:
-    """What dvc.yaml asks for and what dvc.lock says was done.
+    """The stages of dvc.yaml, and what dvc.lock says about their last runs.
 
     Attributes:
         entries: stage -> its entry in dvc.yaml, in order.
@@ -107,7 +108,7 @@ class Pipeline:
         return names_of(self.entries[stage].get("outs", []))
 
     def kept_outs(self, stage: str) -> set[str]:
-        """Those of which DVC's cache has a copy."""
+        """The outputs that DVC keeps in its cache."""
         uncached = {
             name
             for out in self.entries[stage].get("outs", [])
@@ -125,7 +126,7 @@ class Pipeline:
         return dict(self.locked.get(stage, {}).get("params", {}).get("params.yaml", {}))
 
     def params_now(self, stage: str) -> dict[str, Any]:
-        """The dotted keys that the stage asks for -> values; those that are not there left out."""
+        """The dotted keys that the stage depends on -> values; missing keys are left out."""
         asked = [key for key in self.entries[stage].get("params", []) if isinstance(key, str)]
         return {key: value for key in asked for value in _at(self.params, key.split("."))}
 
@@ -137,7 +138,7 @@ class Pipeline:
 RAW = "data/raw"
 
 CHANGED = "changed"
-"""In the place of a hash that need not be known."""
+"""Stands for a hash that need not be known."""
 
 
 class Look(Protocol):
@@ -184,7 +185,7 @@ class Kept:
 
 
 def _brought(root: Path, folder: Path) -> str:
-    """The hash of a folder once DVC has brought what the .dvc files in it name."""
+    """The hash of a folder once DVC has restored the files that its .dvc files name."""
     known = files_now(root, [folder.relative_to(root).as_posix()]).popitem()[1]
     listing = {name: digest or md5(folder / name) for name, digest in known.items()}
     for file in folder.glob("*.dvc"):
@@ -196,7 +197,7 @@ def _brought(root: Path, folder: Path) -> str:
 
 
 class Present:
-    """By the files as they lie here."""
+    """The state of the files in this checkout."""
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline, self._root = pipeline, pipeline.root
@@ -210,7 +211,7 @@ class Present:
         return self._raw(before) if path == RAW else self._hash(path)
 
     def _hash_of_raw(self, before: str) -> str:
-        """As it was, if it is. A file that DVC does not know is read only if that can tell."""
+        """`before` if nothing changed. Files that DVC does not know are read only if the rest is unchanged."""
         if RAW not in self._files:
             return before
         listing = self._listing(before)
@@ -255,13 +256,13 @@ class Present:
         return between(self._root, old, self._files[RAW], self._pipeline.task())
 
     def note(self) -> str:
-        """Whether the images here are the last run's, and data/raw.dvc names others: `dvc repro` would undo that."""
+        """A hint if data/raw has the last run's images, but data/raw.dvc names others: `dvc repro` would undo that."""
         before = self._pipeline.before("preprocess", "deps").get(RAW, "")
         tracked = raw_hash(self._root)
         if not before or tracked in ("", before) or RAW not in self._files or self._raw(before) != before:
             return ""
         words = images_between(self._root, before, tracked, self._pipeline.task()).words()
-        return f"data/raw.dvc names other images ({words}): `dvc checkout data/raw.dvc` or `dvc pull` brings them"
+        return f"data/raw.dvc names other images ({words}): `dvc checkout data/raw.dvc` or `dvc pull` restores them"
 
 
 # The comparison
@@ -289,7 +290,7 @@ def _reasons(
 
 
 def _new_images(pipeline: Pipeline, look: Look, images: Callable[[str, str], ImageChanges]) -> ImageChanges | None:
-    """Since the first stage ran that has not seen data/raw as it is."""
+    """What changed since the run of the first stage that has not seen data/raw as it is."""
     for stage in pipeline.entries:
         if RAW in pipeline.deps(stage) and stage in pipeline.locked:
             before = pipeline.before(stage, "deps").get(RAW, "")
@@ -300,7 +301,7 @@ def _new_images(pipeline: Pipeline, look: Look, images: Callable[[str, str], Ima
 
 
 def _after(pipeline: Pipeline, stages: tuple[str, ...]) -> tuple[str, ...]:
-    """Stages that depend on what the given ones make, directly or through others."""
+    """The stages that depend on outputs of the given ones, directly or through others."""
     made: list[str] = []
     found = []
     for stage in pipeline.entries:
@@ -312,7 +313,7 @@ def _after(pipeline: Pipeline, stages: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _at(values: Any, parts: list[str]) -> list[Any]:
-    """The value below these keys, if there is one."""
+    """The value at these keys, if there is one."""
     for part in parts:
         if not isinstance(values, dict) or part not in values:
             return []

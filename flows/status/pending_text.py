@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -13,28 +11,28 @@ from tasks.common.core.paths import STAGES
 from .pending import Changes
 from .reasons import Reason
 
-if TYPE_CHECKING:
-    pass  # which loads MLflow
-
 
 def print_changes(changes: Changes) -> None:
-    """What would run, stage by stage."""
+    """Prints what would run, stage by stage, and each reason once."""
     if changes.note:
         print(f"{changes.note}\n")
     if changes.empty:
-        print("nothing to do: images, code and parameters are as they were when the stages last ran")
+        print("nothing to do: images, code and parameters are unchanged since the last run")
         return
     print(f"{changes.sentence}\n")
     table = Table("stage", "", "because", box=None)
+    first: dict[str, str] = {}  # reason -> the first stage that has it
     for stage in STAGES:
         if stage in changes.stages:
-            table.add_row(stage, "runs", words(changes.reasons[stage]))
-        elif stage in changes.downstream:
-            table.add_row(stage, "may run", "if what it gets from the stages before it changes")
+            because = words(changes.reasons[stage])
+            same = first.setdefault(because, stage)
+            table.add_row(stage, "runs", because if same == stage else f"as {same}")
         else:
-            table.add_row(stage, "as it is", "")
+            table.add_row(stage, "may run" if stage in changes.downstream else "unchanged", "")
     Console().print(table)
+    if changes.downstream:
+        print("\nA stage that may run runs only if the stages before it produce something else.")
 
 
-def words(reasons: tuple[Reason, ...], note: str = "") -> str:
-    return escape("; ".join([*(reason.words for reason in reasons), *([note] if note else [])]))
+def words(reasons: tuple[Reason, ...]) -> str:
+    return escape("; ".join(reason.words for reason in reasons))

@@ -1,4 +1,4 @@
-"""Because of what a stage would run, or ran: two states of what it depends on, compared, in words."""
+"""Why a stage would run, or ran: two states of its dependencies compared, in words."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from .image_diff import ImageChanges
 Kind = Literal["images", "pins", "weights", "params", "code", "never_run", "output"]
 
 NAMED = 3
-"""Keys, or files, that a sentence names."""
+"""How many keys or files a sentence names."""
 
 BACKBONE = ("backbone", "weights", "weights_sha256", "output", "image_size")
-"""Parameters of `features` by which the backbone, or what is taken from it, is another."""
+"""Parameters of `features` that change the backbone, or which of its outputs are used."""
 
 
 @dataclass(frozen=True)
@@ -38,19 +38,19 @@ def reasons_of(
     images: Callable[[str, str], ImageChanges],
     keys: Iterable[str],
 ) -> tuple[Reason, ...]:
-    """Why the second state is not the first.
+    """The differences between two states.
 
     Args:
         before: dependency -> hash.
-        now: the same; empty for one that is not there.
-        images: what differs between two hashes of data/raw.
+        now: the same; empty for a missing one.
+        images: gives the difference between two hashes of data/raw.
         keys: the parameters that differ.
     """
     differing = [path for path in dict.fromkeys([*now, *before]) if before.get(path, "") != now.get(path, "")]
     found = [_of_file(path, path in now and not now[path]) for path in differing if not _is_code(path)]
     if "data/raw" in differing:
-        told = images(before.get("data/raw", ""), now.get("data/raw", ""))
-        found = [Reason("images", told.words()), *(reason for reason in found if reason.names != ("data/raw",))]
+        changes = images(before.get("data/raw", ""), now.get("data/raw", ""))
+        found = [Reason("images", changes.words()), *(reason for reason in found if reason.names != ("data/raw",))]
     code = [path.removesuffix(".py") for path in differing if _is_code(path)]
     return (*found, *_of_names("code", code), *_of_names("params", keys))
 
@@ -60,7 +60,7 @@ def _is_code(path: str) -> bool:
 
 
 def _of_file(path: str, gone: bool) -> Reason:
-    """That a dependency is another which is neither code nor images."""
+    """A dependency that changed and is neither code nor images."""
     known: dict[str, Kind] = {"data/pins.csv": "pins", "data/weights": "weights"}
     return Reason(known.get(path, "output"), f"{path} {'is missing' if gone else 'changed'}", (path,))
 
@@ -72,7 +72,7 @@ def _of_names(kind: Kind, names: Iterable[str]) -> list[Reason]:
 
 
 def changed_keys(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Dotted keys whose values differ; one that is null is another than one that is not there, as to DVC."""
+    """Dotted keys whose values differ; like DVC, null differs from a missing key."""
     return [key for name in dict.fromkeys([*now, *before]) for key in _differing(name, before, now)]
 
 
@@ -91,20 +91,20 @@ ORDER: tuple[Kind, ...] = ("images", "pins", "weights", "params", "code", "never
 
 
 def sentence_of(reasons: Mapping[str, tuple[Reason, ...]]) -> str:
-    """The reasons of all stages, each once, and that the backbone is as it was if it is; empty without a reason.
+    """The reasons of all stages, each once, and whether the backbone is unchanged; empty without a reason.
 
-    What a stage's own input from another stage is, goes without saying where something else has been said.
+    Changed inputs from other stages are left out where there is any other reason.
     """
     every = [reason for each in reasons.values() for reason in each]
     if not every:
         return ""
     if all(reason.kind == "never_run" for reason in every):
         return "nothing has run yet" if set(reasons) >= set(STAGES) else f"{some(list(reasons))} never ran"
-    told = [words for kind in ORDER if kind != "output" for words in _told(kind, every)] or _told("output", every)
-    return f"{', '.join(told)}{'' if _backbone_changed(reasons) else '; backbone unchanged'}"
+    parts = [words for kind in ORDER if kind != "output" for words in _words(kind, every)] or _words("output", every)
+    return f"{', '.join(parts)}{'' if _backbone_changed(reasons) else '; backbone unchanged'}"
 
 
-def _told(kind: Kind, every: list[Reason]) -> list[str]:
+def _words(kind: Kind, every: list[Reason]) -> list[str]:
     those = [reason for reason in every if reason.kind == kind]
     if kind in ("params", "code"):
         names = dict.fromkeys(name for reason in those for name in reason.names)
@@ -120,7 +120,7 @@ def _backbone_changed(reasons: Mapping[str, tuple[Reason, ...]]) -> bool:
 
 
 def some(names: Iterable[str]) -> str:
-    """The first names, and how many more there are."""
+    """The first names, and the number of further ones."""
     each = list(names)
     more = f" and {len(each) - NAMED} more" if len(each) > NAMED else ""
     return f"{', '.join(each[:NAMED])}{more}"

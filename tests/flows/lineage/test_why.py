@@ -120,7 +120,7 @@ def test_images_are_counted_by_class_and_code_is_named_by_folder(grown: Project)
     found = explain(grown.root, preprocess_runs(grown)[1].info.run_id)
 
     assert [reason.words for reason in of(found, "preprocess").reasons] == [
-        "+4 images (of which 3 in class red, 1 in class blue)",
+        "+4 images (3 in class red, 1 in class blue)",
         "code of tasks/common/core changed",
         "params preprocess.seed changed",
     ]
@@ -146,7 +146,7 @@ def test_without_a_listing_it_is_known_only_that_images_changed(grown: Project, 
     found = explain(project.root, run_id)
 
     assert found.images == ImageChanges(known=False)
-    assert found.sentence.startswith("images changed (how many is not known")
+    assert found.sentence.startswith("images changed (the number is unknown")
 
 
 @pytest.mark.parametrize(

@@ -130,7 +130,7 @@ def test_new_images_make_a_new_champion(home: Home) -> None:
 def test_the_plan_says_which_images_came(home: Home) -> None:
     """The list of the images comes from DVC's remote before the plan is made."""
     note = home.project.mlflow().get_run(home.nights[0]["parent_run_id"]).data.tags["mlflow.note.content"]
-    assert "+30 images (of which 10 in class" in note
+    assert "+30 images (10 in class" in note
     assert pushed(home).git("log", "--format=%s").splitlines()[2].startswith("Retrain: +30 images")
 
 

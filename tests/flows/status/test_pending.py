@@ -116,11 +116,11 @@ def kinds(changes: Changes) -> dict[str, list[str]]:
 
 
 KEPT: list[tuple[Callable[[Project], None], str]] = [
-    (add_images, "+4 images (of which 3 in class red, 1 in class blue); backbone unchanged"),
+    (add_images, "+4 images (3 in class red, 1 in class blue); backbone unchanged"),
     (change_params, "params head.l2_max changed; backbone unchanged"),
     (change_task, "params head.task changed; backbone unchanged"),
-    (change_code_of_all, "code of tasks/common/errors changed; backbone unchanged"),
-    (change_code_of_two, "code of tasks/common/logistic, tasks/head changed; backbone unchanged"),
+    (change_code_of_all, "code of tasks/common/core changed; backbone unchanged"),
+    (change_code_of_two, "code of tasks/common/solvers, tasks/head changed; backbone unchanged"),
     (change_command, "code of dvc.yaml changed; backbone unchanged"),
     (change_weights, "data/weights changed"),
     (change_backbone, "params features.backbone changed"),
@@ -131,7 +131,7 @@ KEPT: list[tuple[Callable[[Project], None], str]] = [
 """What git or DVC keep, and what is said of a change of it."""
 
 HERE: list[tuple[Callable[[Project], None], str]] = [
-    (draw_new_images, "+4 images (of which 3 in class red, 1 in class blue); backbone unchanged"),
+    (draw_new_images, "+4 images (3 in class red, 1 in class blue); backbone unchanged"),
     (change_output, "models/head changed; backbone unchanged"),
     (remove_output, "plots/audit is missing; backbone unchanged"),
     (remove_figures, "metrics/head.json is missing; backbone unchanged"),
@@ -239,11 +239,11 @@ def test_each_stage_has_reasons_of_its_own(project: Project) -> None:
         "evaluate": ["images"],
         "register": ["images"],
     }
-    assert changes.reasons["audit"][1].names == ("tasks/common/logistic",)
+    assert changes.reasons["audit"][1].names == ("tasks/common/solvers",)
     assert changes.images == ImageChanges(4, 0, 0, {"red": 3, "blue": 1})
     assert changes.sentence == (
-        "+4 images (of which 3 in class red, 1 in class blue), params head.task changed, "
-        "code of tasks/common/logistic, tasks/head changed; backbone unchanged"
+        "+4 images (3 in class red, 1 in class blue), params head.task changed, "
+        "code of tasks/common/solvers, tasks/head changed; backbone unchanged"
     )
 
 
@@ -292,7 +292,7 @@ def test_a_data_file_that_names_other_images_than_lie_here_is_told(project: Proj
 
     changes = pending_here(project.root)
     assert changes.empty
-    assert changes.note.startswith("data/raw.dvc names other images (+4 images (of which 3 in class red, 1 in class bl")
+    assert changes.note.startswith("data/raw.dvc names other images (+4 images (3 in class red, 1 in class bl")
     assert pending(project.root).sentence.startswith("+4 images")
     assert "dvc checkout data/raw.dvc" in project.graft_here("status").stdout
 
@@ -331,7 +331,7 @@ def test_a_listing_that_is_gone_leaves_only_that_images_changed(project: Project
         changes = look(project.root)
         assert "preprocess" in changes.stages
         assert changes.images == ImageChanges(known=False)
-        assert changes.sentence.startswith("images changed (how many is not known")
+        assert changes.sentence.startswith("images changed (the number is unknown")
 
 
 @pytest.mark.parametrize("value", ["off", "'off'", "1e-5", "1.0e-5", "null", "[1, 2.5, x]", "true", "007", "''"])
@@ -409,9 +409,9 @@ def test_of_a_table_the_class_is_the_label_and_a_new_label_is_a_change(
     ("by_class", "told"),
     [
         ({"bees": 312}, "+312 images (class bees)"),
-        ({"bees": 280}, "+312 images (of which 280 in class bees)"),
-        ({"bees": 280, "ants": 32}, "+312 images (of which 280 in class bees, 32 in class ants)"),
-        ({"bees": 280, **{f"c{n}": 2 for n in range(16)}}, "+312 images (of which 280 in class bees)"),
+        ({"bees": 280}, "+312 images (280 in class bees)"),
+        ({"bees": 280, "ants": 32}, "+312 images (280 in class bees, 32 in class ants)"),
+        ({"bees": 280, **{f"c{n}": 2 for n in range(16)}}, "+312 images (280 in class bees)"),
         ({f"c{n}": 12 for n in range(26)}, "+312 images (in 26 classes)"),
         ({}, "+312 images"),
     ],
@@ -444,7 +444,7 @@ def test_status_says_it_stage_by_stage(project: Project) -> None:
 
     told = project.graft_here("status", COLUMNS="200").stdout.splitlines()
 
-    assert told[0].startswith("+4 images (of which 3 in class red, 1 in class blue), params head.l2_max changed;")
+    assert told[0].startswith("+4 images (3 in class red, 1 in class blue), params head.l2_max changed;")
     rows = {line.split()[0]: line for line in told if line.strip()}
     assert "runs" in rows["head"]
     assert "params head.l2_max changed" in rows["head"]
@@ -460,17 +460,30 @@ def test_status_tells_what_may_run_from_what_stays(project: Project) -> None:
 
     told = project.graft_here("status", COLUMNS="200").stdout
 
-    assert [line.split("  ")[0].strip() for line in told.splitlines() if "as it is" in line] == [
-        "preprocess",
-        "features",
+    assert [line.split()[0] for line in told.splitlines() if "unchanged" in line[12:]] == ["preprocess", "features"]
+    assert [line.split()[0] for line in told.splitlines() if "may run" in line[12:21]] == [
+        "audit",
+        "finetune",
+        "evaluate",
+        "register",
     ]
-    assert told.count("may run") == 4
+    assert told.count("stages before it") == 1
+
+
+def test_status_says_each_reason_once(project: Project) -> None:
+    change_code_of_all(project)
+
+    told = project.graft_here("status", COLUMNS="200").stdout
+
+    table = told.partition("\n\n")[2]
+    assert table.count("code of tasks/common/core changed") == 1
+    assert table.count("as preprocess") == len(STAGES) - 1
 
 
 def test_status_answers_without_mlflow(finished: Project) -> None:
     code = (
-        "import atexit, sys; from flows import cli; sys.argv = ['graft', 'status'];"
-        "atexit.register(lambda: print(sorted({'mlflow', 'torch', 'pandas'} & {*sys.modules}))); cli.main()"
+        "import atexit, sys; from flows.cli import main; sys.argv = ['graft', 'status'];"
+        "atexit.register(lambda: print(sorted({'mlflow', 'torch', 'pandas'} & {*sys.modules}))); main.main()"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=finished.root, capture_output=True, text=True, check=True)
 
