@@ -19,7 +19,7 @@ FLOW_RUN, FLOW_RUN_URL = "GRAFT_FLOW_RUN_ID", "GRAFT_FLOW_RUN_URL"
 """The variables by which the flow names itself."""
 
 PROJECT = "GRAFT_PROJECT"
-"""The variable with the only project that a worker or `graft serve` runs."""
+"""The variable with the only project that a worker or `graft schedule` runs."""
 
 LOOPBACK = ("127.0.0.1", "localhost")
 

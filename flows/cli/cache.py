@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -12,30 +11,34 @@ from tasks.common.core.errors import GraftError
 from tasks.common.core.paths import find_root
 from tasks.common.core.progress import say
 
-from .options import HERE, SETTINGS, AsJson, Project
+from .options import HERE, SETTINGS, AsJson, Panels, Project
+from .output import print_json
 
-app = typer.Typer(help="What the feature cache holds, whether it is sound, and how to make it smaller.", **SETTINGS)
+app = typer.Typer(cls=Panels, help="List, verify, compact and clean up the feature cache.", **SETTINGS)
+
+UNKNOWN = "unknown: the run that computed them was interrupted"
+"""What is printed of features that nothing describes."""
 
 
 @app.command("ls")
 def list_them(project: Project = HERE, as_json: AsJson = False) -> None:
-    """List what is cached: backbone, engine, images, size, when it was last used and by what."""
+    """List the cached features: backbone, engine, images, size, last use and users."""
     from ..maintenance.feature_cache import list_cache
 
     root = find_root(project)
     try:
         aliases = _aliases(root)
     except GraftError as error:
-        say(f"cache: which model uses what is not known: {error.what}")
+        say(f"cache: which features the registered models use is not known: {error.what}")
         aliases = {}
     rows = [entry.row() for entry in list_cache(root, aliases)]
     if as_json:
-        print(json.dumps(rows, indent=2))
+        print_json(rows)
         return
     for row in rows:
-        what = f"{row['backbone']}, {row['what']}, {row['computed_by']}, {row['dtype']}"
+        what = ", ".join(row[key] for key in ("backbone", "what", "computed_by", "dtype") if row[key])
         size = f"{row['images']:>9,} images {row['megabytes']:>9,.1f} MB"
-        print(f"{row['fingerprint'][:12]} {size}  {row['last_used']}  {what}")
+        print(f"{row['fingerprint'][:12]} {size}  {row['last_used']}  {what or UNKNOWN}")
         if row["used_by"]:
             print(f"{'':12} used by {', '.join(row['used_by'])}")
     if not rows:
@@ -44,52 +47,64 @@ def list_them(project: Project = HERE, as_json: AsJson = False) -> None:
 
 @app.command()
 def verify(
-    drop: Annotated[bool, typer.Option("--drop", help="Remove damaged segments now.")] = False,
+    drop: Annotated[bool, typer.Option("--drop", help="Delete damaged segments now.")] = False,
     project: Project = HERE,
     as_json: AsJson = False,
 ) -> None:
-    """Compare every segment with its checksum; exit code 1 if one is damaged (a run computes its images again)."""
+    """Compare every segment of the cache with its checksum.
+
+    The exit code is 1 if a segment is damaged. The next run recomputes its images.
+    """
     from ..maintenance.feature_cache import verify as check
 
     damaged = check(find_root(project), drop=drop)
     if as_json:
-        print(json.dumps(damaged, indent=2))
+        print_json(damaged)
     else:
         for found in damaged:
-            print(f"damaged: {found['segment']}: {found['reason']}{' (removed)' if drop else ''}")
+            print(f"damaged: {found['segment']}: {found['reason']}{' (deleted)' if drop else ''}")
         if not damaged:
-            print("every segment is sound")
+            print("every segment is intact")
     if damaged:
         raise SystemExit(1)
 
 
 @app.command()
 def compact(project: Project = HERE, as_json: AsJson = False) -> None:
-    """Merge small segments into large ones; a run does so itself where it leaves many. Features stay the same."""
+    """Merge small segments into large ones.
+
+    The features stay the same. A run that leaves many small segments does this itself.
+    """
     from ..maintenance.feature_cache import merge
 
     fewer = merge(find_root(project))
     if as_json:
-        print(json.dumps(fewer, indent=2))
+        print_json(fewer)
         return
     for fingerprint, count in fewer.items():
-        print(f"{fingerprint[:12]}: {count:,} segments fewer")
+        print(f"{fingerprint[:12]}: {count:,} fewer segments")
     if not fewer:
         print("nothing to merge")
 
 
 @app.command()
 def gc(
-    keep_champion: Annotated[bool, typer.Option("--keep-champion", help="Keep the champion's features too.")] = False,
+    keep_champion: Annotated[
+        bool, typer.Option("--keep-champion", help="Also keep the features of the champion.")
+    ] = False,
     max_gb: Annotated[
         float | None,
-        typer.Option("--max-gb", min=0, help="Remove only what is longest unused, to get below this size."),
+        typer.Option(
+            "--max-gb", min=0, help="Delete the least recently used features, only until the cache is below this size."
+        ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be removed, and remove nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be deleted, and delete nothing.")
+    ] = False,
     project: Project = HERE,
     as_json: AsJson = False,
 ) -> None:
-    """Remove features that data/features does not use, and the graphs that made them."""
+    """Delete features that data/features does not use, and the graphs that computed them."""
     from ..maintenance.feature_cache import CURRENT, collect
 
     root = find_root(project)
@@ -97,13 +112,13 @@ def gc(
     keep = [CURRENT, "champion"] if keep_champion else [CURRENT]
     removed = [entry.row() for entry in collect(root, aliases, keep=keep, gigabytes=max_gb, dry_run=dry_run)]
     if as_json:
-        print(json.dumps(removed, indent=2))
+        print_json(removed)
         return
     for row in removed:
-        verb = "would remove" if dry_run else "removed"
+        verb = "would delete" if dry_run else "deleted"
         print(f"{verb} {row['fingerprint'][:12]}: {row['images']:,} images of {row['backbone']}, {row['megabytes']} MB")
     if not removed:
-        print("nothing to remove")
+        print("nothing to delete")
 
 
 def _aliases(root: Path) -> dict[str, str]:

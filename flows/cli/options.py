@@ -1,4 +1,4 @@
-"""Options that several commands of `graft` have."""
+"""What the commands of `graft` share: common options, and how help is laid out."""
 
 from __future__ import annotations
 
@@ -6,14 +6,37 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
+
+DATA, TRAIN, LOOK, DECIDE, OPERATE = PANELS = ("Data", "Train", "Look", "Decide", "Operate")
+"""The headings of `graft --help`, by what you want to do."""
 
 SETTINGS: dict[str, Any] = {
     "no_args_is_help": True,
     "rich_markup_mode": None,
-    "context_settings": {"help_option_names": ["-h", "--help"]},
+    "context_settings": {"help_option_names": ["-h", "--help"], "max_content_width": 100},
 }
-"""Of every group of commands."""
+"""The settings of every group of commands."""
 
-Project = Annotated[Path, typer.Option("--project", "-C", help="A folder in the project; by default the current one.")]
+Project = Annotated[
+    Path, typer.Option("--project", "-C", help="A folder in the project; the default is the current folder.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 HERE = Path()
+
+
+class Panels(TyperGroup):
+    """A group whose help lists its commands below their headings, each with its whole first paragraph."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        rows: dict[str, list[tuple[str, str]]] = {}
+        for name, command in self.commands.items():
+            heading = str(getattr(command, "rich_help_panel", None) or "Commands")
+            rows.setdefault(heading, []).append((name, _first_paragraph(command.help)))
+        for heading in [*(panel for panel in PANELS if panel in rows), *(rows.keys() - PANELS)]:
+            with formatter.section(heading):
+                formatter.write_dl(rows[heading], col_max=12)
+
+
+def _first_paragraph(text: str | None) -> str:
+    return " ".join((text or "").split("\n\n")[0].split())

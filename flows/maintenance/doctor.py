@@ -1,4 +1,4 @@
-"""`graft doctor`: what this machine and this project have, and what is missing."""
+"""`graft doctor`: checks of this machine and this project."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Finding:
 
 
 def examine(root: Path) -> list[Finding]:
-    """All checks, each on its own: one that fails does not hide the next."""
+    """Runs every check on its own: one that breaks does not hide the next."""
     checks: list[Callable[[Path], Finding]] = [
         _python, _packages, _git, _dvc, _images, _params, _weights, _processor, _disk, _mlflow, _model,
     ]  # fmt: skip
@@ -39,10 +39,10 @@ def examine(root: Path) -> list[Finding]:
 
 
 def _safely(check: Callable[[Path], Finding], root: Path) -> Finding:
-    """A check that breaks down, for want of a package say, is a finding as well."""
+    """A check that raises an error, for example because a package is missing, is a finding too."""
     try:
         return check(root)
-    except Exception as error:  # noqa: BLE001  (whatever is wrong with this machine is what is looked for)
+    except Exception as error:  # noqa: BLE001  (any error says something about this machine)
         what = error.what if isinstance(error, GraftError) else f"{type(error).__name__}: {error}"
         todo = error.todo if isinstance(error, GraftError) else ""
         return Finding(check.__name__.strip("_"), "fail", what, todo or "make install, if a package is missing")
@@ -78,7 +78,7 @@ def _packages(_root: Path) -> Finding:
 def _git(root: Path) -> Finding:
     state = git.git_state(root)
     if not state.commit:
-        return Finding("git", "warn", "no commit", "git init, git add, git commit: lineage needs a commit to point to")
+        return Finding("git", "warn", "no commit", "git init, git add, git commit: lineage records the commit")
     return Finding("git", "ok", f"{state.branch} at {state.commit[:12]}{', with changes' if state.dirty else ''}")
 
 
@@ -88,14 +88,17 @@ def _dvc(root: Path) -> Finding:
     remotes = dvc.dvc(root, ["remote", "list"], "listing remotes").split("\n")[0]
     if not remotes.strip():
         return Finding(
-            "dvc", "warn", "no remote", "dvc remote add -d NAME ADDRESS: `dvc push` then keeps images and models safe"
+            "dvc",
+            "warn",
+            "no remote",
+            "dvc remote add -d NAME ADDRESS, so that `dvc push` can store images and models there",
         )
     return Finding("dvc", "ok", " ".join(remotes.split()))
 
 
 def _images(root: Path) -> Finding:
     if not Paths(root).raw.is_dir():
-        return Finding("images", "fail", "data/raw does not exist", "graft import PATH, graft sample, or dvc pull")
+        return Finding("images", "fail", "data/raw does not exist", "graft import PATH, graft sample or dvc pull")
     digest = dvc.raw_hash(root)
     if not digest:
         return Finding("images", "fail", "data/raw is not under DVC", "dvc add data/raw")
@@ -132,8 +135,10 @@ def _weights(root: Path) -> Finding:
     except GraftError as error:
         return Finding("weights", "fail", error.what, error.todo)
     if not origin:
-        return Finding("weights", "fail", f"{found}, which has none", ways(backbone, source.kind))
-    return Finding("weights", "warn", f"{found}; fetched at the first run from {origin}", ways(backbone, source.kind))
+        return Finding("weights", "fail", f"{found}, which has no weights", ways(backbone, source.kind))
+    return Finding(
+        "weights", "warn", f"{found}; the first run downloads them from {origin}", ways(backbone, source.kind)
+    )
 
 
 def _processor(_root: Path) -> Finding:
@@ -146,7 +151,12 @@ def _processor(_root: Path) -> Finding:
 def _disk(root: Path) -> Finding:
     free = shutil.disk_usage(root).free / 1e9
     if free < NEEDED_GIGABYTES:
-        return Finding("disk", "warn", f"{free:.1f} GB free", "make room: features and models are kept by version")
+        return Finding(
+            "disk",
+            "warn",
+            f"{free:.1f} GB free",
+            "free some disk space: DVC keeps every version of features and models",
+        )
     return Finding("disk", "ok", f"{free:.0f} GB free")
 
 
@@ -175,4 +185,4 @@ def _model(root: Path) -> Finding:
     wrong = misplaced_challenger(Tracker(root))
     if wrong:
         return Finding("model", "warn", wrong, "`graft run` or `graft repro` registers the package and moves the alias")
-    return Finding("model", "ok", "the alias `challenger` is at the version that models/package is")
+    return Finding("model", "ok", "the alias `challenger` points to the version of models/package")

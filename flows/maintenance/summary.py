@@ -1,4 +1,4 @@
-"""`graft summary`: what the last run gave, from the files that the stages left."""
+"""`graft summary`: the results of the last run, from the files that the stages wrote."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from ..tracking.store import own_store
 
 
 def summarise(root: Path) -> dict[str, Any]:
-    """Figures of the last run of each stage.
+    """The metrics of the last run of each stage.
 
     Raises:
-        GraftError: the pipeline has not run to its end.
+        GraftError: a stage has not run yet.
     """
     paths = Paths(root)
     metrics = {stage: read_json(paths.metrics(stage)) for stage in STAGES if paths.metrics(stage).is_file()}
     missing = [stage for stage in STAGES if stage not in metrics]
     if missing:
         raise GraftError(
-            "the pipeline has not run to its end", got=f"no result of {', '.join(missing)}", todo="run `dvc repro`"
+            "the pipeline has not run to its end", got=f"no results of {', '.join(missing)}", todo="run `dvc repro`"
         )
     test, data = metrics["evaluate"], metrics["preprocess"]
     registered = read_registration(paths)
@@ -42,13 +42,13 @@ def summarise(root: Path) -> dict[str, Any]:
         "audit": _passed_limits(paths),
         "finetune": read_json(paths.finetune / "decision.json")["reason"] if paths.finetune.is_dir() else "",
         "model": f"{registered.name} version {registered.version}" if registered else "",
-        "model_note": _model_note(root),
+        "model_note": "" if registered else _model_note(root),  # asking MLflow takes seconds
         "report": paths.relative(paths.report / "index.html"),
     }
 
 
 def _passed_limits(paths: Paths) -> list[str]:
-    """What the audit found more of than is allowed, and does not ignore."""
+    """The audit's checks that found more than their limits allow."""
     if not (paths.audit / "audit.json").is_file():
         return []
     checks = read_json(paths.audit / "audit.json")["checks"]
@@ -56,7 +56,10 @@ def _passed_limits(paths: Paths) -> list[str]:
 
 
 def _model_note(root: Path) -> str:
-    """What `graft doctor` would say of the model's alias; only of the project's own store, which answers at once."""
+    """Why models/package is not the challenger, for a package whose registration is not known without MLflow.
+
+    Only the project's own store is asked: it answers at once.
+    """
     own = own_store(root)
     if own is None or not own.is_file():
         return ""

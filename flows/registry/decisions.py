@@ -7,9 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from mlflow.entities.model_registry import ModelVersion
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from tasks.common.core.errors import GraftError
 
@@ -78,15 +75,6 @@ def kept_ledger(root: Path) -> list[dict[str, Any]]:
     """All entries, oldest first."""
     tracker, name = _registry(root)
     return [asdict(entry) for entry in ledger.entries(tracker, name)]
-
-
-def print_ledger(kept: list[dict[str, Any]]) -> None:
-    table = Table("when (UTC)", "", "version", "before", "by", "why", box=None)
-    for entry in kept:
-        what = entry["what"].replace("_", " ")
-        row = [entry["at"][:16].replace("T", " "), what, entry["version"], entry["previous"], entry["by"], entry["why"]]
-        table.add_row(*(escape(cell) for cell in row))
-    Console().print(table if kept else "the ledger is empty: no model has been registered")
 
 
 def _registry(root: Path) -> tuple[Tracker, str]:

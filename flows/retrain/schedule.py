@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
+from datetime import datetime
 from pathlib import Path
 
 from tasks.common.core.errors import GraftError
@@ -13,52 +15,60 @@ from ..runtime.login import login_hint
 from ..runtime.servers import PREFECT_PORT, prefect_server, prepare_prefect
 from .worktree import committed_params, repository
 
+FIELDS = "minute hour day month weekday"
 
-def check_schedule(cron: str, timezone: str) -> None:
-    """Asks Prefect itself whether it would take the schedule.
+
+def next_run(cron: str, timezone: str) -> datetime:
+    """When a schedule starts the next run, as Prefect reckons it.
 
     Raises:
-        GraftError: not a cron expression, or not a time zone.
+        GraftError: the schedule is not five fields, its time zone is unknown, or it never starts a run.
     """
-    from prefect.client.schemas.schedules import CronSchedule
+    from prefect.server.schemas.schedules import CronSchedule
 
     try:
-        CronSchedule(cron=cron, timezone=timezone)
+        if len(cron.split()) != len(FIELDS.split()):
+            raise ValueError(f"{len(cron.split())} fields")
+        if not timezone.strip():
+            raise ValueError("the time zone is empty")
+        return asyncio.run(CronSchedule(cron=cron, timezone=timezone).get_dates(1))[0]
     except ValueError as error:
+        reason = "there is no such date" if "find next date" in str(error) else " ".join(str(error).split())[:200]
         raise GraftError(
             "--cron or --timezone cannot be used",
-            got=f"{cron!r}, {timezone!r}: {' '.join(str(error).split())[:200]}",
-            allowed='five fields (minute hour day month weekday), as "0 2 * * *", and an IANA name, as Europe/Berlin',
+            got=f"{cron!r}, {timezone!r}: {reason}",
+            allowed=f'five fields ({FIELDS}) that match a date, as "0 2 * * *"; an IANA time zone, as Europe/Berlin',
             todo="correct the option",
         ) from None
 
 
-def serve(root: Path, cron: str, timezone: str, name: str, port: int = PREFECT_PORT) -> None:
-    """Serves `retrain`, unattended, until the process is ended. Starts a Prefect server if PREFECT_API_URL names none.
+def run_on_schedule(root: Path, cron: str, timezone: str, name: str, port: int = PREFECT_PORT) -> None:
+    """Runs `retrain` unattended on a schedule until the process ends. Starts a Prefect server if PREFECT_API_URL is not
+    set.
 
-    One run at a time: runs that become due during another one are cancelled, or all would start after an outage.
+    One run at a time: runs that become due meanwhile are cancelled, so that they do not all start after an outage.
 
     Raises:
-        GraftError: the project is not under git, or the schedule makes no sense.
+        GraftError: the project is not under git, or the schedule cannot be used.
     """
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits to ignore it
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job inherits that SIGINT is ignored
     prepare_prefect(root)
-    check_schedule(cron, timezone)
+    next_run(cron, timezone)  # refuse a wrong schedule before a server is started
     repository(root)
-    os.environ[PROJECT] = str(root)  # for the runs' processes, which refuse any other
+    os.environ[PROJECT] = str(root)  # for the processes of the runs, which refuse any other project
     if os.environ.get("PREFECT_API_URL"):
-        _serve(root, cron, timezone, name)
+        _serve_deployment(root, cron, timezone, name)
         return
     with prefect_server(root, port) as address:
-        os.environ["PREFECT_API_URL"] = f"{address}/api"  # for the runs' processes
+        os.environ["PREFECT_API_URL"] = f"{address}/api"  # for the processes of the runs
         print(f"Prefect: {address}\n{login_hint(root)}", flush=True)
         from prefect.settings import PREFECT_API_URL, temporary_settings
 
-        with temporary_settings({PREFECT_API_URL: f"{address}/api"}):  # this one has read its settings already
-            _serve(root, cron, timezone, name)
+        with temporary_settings({PREFECT_API_URL: f"{address}/api"}):  # this process has read its settings already
+            _serve_deployment(root, cron, timezone, name)
 
 
-def _serve(root: Path, cron: str, timezone: str, name: str) -> None:
+def _serve_deployment(root: Path, cron: str, timezone: str, name: str) -> None:
     from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
     from prefect.schedules import Cron
     from prefect.types.entrypoint import EntrypointType
@@ -66,9 +76,10 @@ def _serve(root: Path, cron: str, timezone: str, name: str) -> None:
     from .flow import retrain
     from .zombies import ensure_watch, mark_crashed_runs_of
 
-    mark_crashed_runs_of(f"retrain/{name}")  # the server would cancel every new run because of one that crashed
+    mark_crashed_runs_of(f"retrain/{name}")  # for the server they still run, and it would cancel every new run
     ensure_watch(recipients=committed_params(root).notify)
-    print(f"serving retrain/{name}: {cron} ({timezone}); Ctrl-C ends it", flush=True)
+    print(f"retrain/{name} is scheduled: {cron} ({timezone}); Ctrl-C stops it", flush=True)
+    print(f"next run: {next_run(cron, timezone):%Y-%m-%d %H:%M %Z}", flush=True)
     retrain.serve(
         name=name,
         schedule=Cron(cron, timezone=timezone),

@@ -69,7 +69,7 @@ def key_runs(text: str) -> bool | None:
 
 
 def end_with_the_worker(every: float = 1.0) -> None:
-    """Ends this flow run when the worker or `graft serve` process that started it ends: nobody could cancel it then.
+    """Ends this flow run when the worker or `graft schedule` process that started it ends: nobody could cancel it then.
 
     The run gets some time to report it.
     """

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +158,13 @@ def raw_listing(root: Path) -> dict[str, str]:
 
 def cache_folder(root: Path) -> Path:
     """The folder of DVC's cache, as configured."""
+    files = (root / ".dvc" / name for name in ("config", "config.local"))
+    return _cache_folder(root, tuple(file.stat().st_mtime_ns if file.is_file() else 0 for file in files))
+
+
+@lru_cache(maxsize=64)
+def _cache_folder(root: Path, _changed: tuple[int, ...]) -> Path:
+    """Read once for each state of the project's configuration: DVC takes 10 ms, and callers ask for every file."""
     from dvc.config import Config
 
     configured = Config(str(root / ".dvc"))["cache"].get("dir")

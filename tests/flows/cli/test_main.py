@@ -1,32 +1,59 @@
-"""The commands as a user types them."""
+"""The console script: help, version, and errors."""
 
 from __future__ import annotations
 
-import json
-import shutil
-import signal
 import subprocess
 import sys
-import urllib.request
-from pathlib import Path
+from importlib.metadata import version
 
-import psutil
 import pytest
-import requests
-from projects import Project, copy_prefect_database, draw_classes, free_port, wait_for
+from projects import Project
 
-from flows.runtime.servers import answers
+from flows.cli.main import app
+from flows.cli.options import PANELS
 
-COMMANDS = (
-    "sample", "import", "repro", "run", "serve", "ui", "summary", "models", "classify", "rank", "compare", "drift",
-    "params", "doctor",
-)  # fmt: skip
+GROUPS = {
+    "Data": ["sample", "import"],
+    "Train": ["params", "repro", "run", "rank", "compare", "models"],
+    "Look": ["status", "ui", "summary", "why", "trace", "drift", "classify"],
+    "Decide": ["ledger", "promote", "rollback", "rebuild"],
+    "Operate": ["schedule", "doctor", "cache"],
+}
+COMMANDS = [command for group in GROUPS.values() for command in group if command != "cache"]
 
 
-def test_help_names_every_command(empty_project: Project) -> None:
-    told = empty_project.graft("--help").stdout
+def graft(*words: str, columns: int = 100) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.cli", *words], capture_output=True, text=True, env={"COLUMNS": str(columns)}
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
-    assert all(f"  {command} " in told for command in COMMANDS)
+
+def test_help_groups_the_commands_by_what_you_want_to_do() -> None:
+    sections = graft("--help").split("\n\n")
+    found = {
+        lines[0].removesuffix(":"): [line.split()[0] for line in lines[1:] if line[2] != " "]
+        for lines in (section.splitlines() for section in sections)
+        if lines[0].removesuffix(":") in PANELS
+    }
+
+    assert list(found.items()) == list(GROUPS.items())
+
+
+@pytest.mark.parametrize("words", [[], ["cache"]])
+@pytest.mark.parametrize("columns", [60, 80, 100])
+def test_help_fits_and_cuts_no_sentence_off(words: list[str], columns: int) -> None:
+    told = graft(*words, "--help", columns=columns)
+
+    assert "..." not in told.replace("[ARGS]...", "")
+    assert max(map(len, told.splitlines())) <= columns
+
+
+def test_each_summary_is_one_line_of_a_hundred_columns() -> None:
+    lines = graft("--help").splitlines()
+
+    assert all(line.endswith((".", ":", "...")) for line in lines if line)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -37,115 +64,41 @@ def test_each_command_explains_its_options(empty_project: Project, command: str)
     assert len(told.splitlines()) > 5
 
 
+def test_without_a_command_the_help_is_printed(empty_project: Project) -> None:
+    done = empty_project.graft_here(check=False)
+
+    assert "Operate:" in done.stdout + done.stderr
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    assert graft("--version") == f"graft {version('graft')}\n"
+
+
+def test_a_command_that_does_not_exist_is_refused(empty_project: Project) -> None:
+    done = empty_project.graft_here("sumary", check=False)
+
+    assert done.returncode == 2
+    assert "summary" in done.stderr
+
+
+def test_help_loads_nothing_large() -> None:
+    code = (
+        "import sys; import flows.cli.main;"
+        "print(sorted({'mlflow', 'prefect', 'dvc', 'torch', 'pandas', 'numpy', 'pydantic', 'yaml', 'rich.table'}"
+        " & {*sys.modules}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == "[]"
+
+
+def test_every_group_of_commands_is_merged_flat() -> None:
+    assert [group.name for group in app.registered_groups if group.name] == ["cache"]
+
+
 def test_outside_a_project_there_is_one_clear_error(empty_project: Project, tmp_path) -> None:
     done = empty_project.graft("summary", "--project", str(tmp_path), check=False)
 
     assert done.returncode == 2
     assert "is not in a Graft project" in done.stderr
     assert "Traceback" not in done.stderr
-
-
-def test_summary_before_the_first_run_says_what_to_do(empty_project: Project) -> None:
-    done = empty_project.graft("summary", check=False)
-
-    assert done.returncode == 2
-    assert "run `dvc repro`" in done.stderr
-
-
-def test_summary_gives_accuracy_and_seconds_as_text_and_as_json(finished: Project) -> None:
-    found = json.loads(finished.graft_here("summary", "--json").stdout)
-
-    assert found["accuracy"] == finished.json("metrics/evaluate.json")["accuracy"]
-    assert found["accuracy_low"] <= found["accuracy"] <= found["accuracy_high"]
-    assert set(found["seconds"]) == {"preprocess", "features", "head", "audit", "finetune", "evaluate", "register"}
-    assert f"{found['accuracy']:.1%}" in finished.graft_here("summary").stdout
-
-
-def test_params_shows_values_and_meanings(finished: Project) -> None:
-    assert json.loads(finished.graft_here("params", "--json").stdout)["head"]["strengths"] == 7
-    assert "head.strengths" in finished.graft_here("params").stdout
-
-
-def test_doctor_finds_a_healthy_project_healthy(project: Project) -> None:
-    findings = {row["check"]: row for row in json.loads(project.graft("doctor", "--json").stdout)}
-
-    assert findings["images"]["state"] == findings["packages"]["state"] == findings["mlflow"]["state"] == "ok"
-    assert findings["dvc"]["state"] == "warn", "there is no remote"
-
-
-def test_doctor_says_what_is_missing_and_what_to_do(empty_project: Project) -> None:
-    empty_project.set("features", weights="data/weights/none.safetensors")
-
-    done = empty_project.graft_here("doctor", "--json", check=False)
-
-    assert done.returncode == 1
-    findings = {row["check"]: row for row in json.loads(done.stdout)}
-    assert (findings["images"]["state"], findings["weights"]["state"]) == ("fail", "fail")
-    assert "graft import" in findings["images"]["todo"]
-
-
-def test_a_check_that_breaks_down_does_not_hide_the_next(empty_project: Project) -> None:
-    (empty_project.root / "flows" / "registry.py").write_text("import no_such_package\n", encoding="utf-8")
-    shutil.rmtree(empty_project.root / ".dvc")
-    (empty_project.root / ".dvc").write_text("a file", encoding="utf-8")
-    (empty_project.root / "models" / "package").mkdir(parents=True)
-    (empty_project.root / "mlflow.db").touch()
-
-    done = empty_project.graft("doctor", "--json", check=False)
-
-    findings = {row["check"]: row for row in json.loads(done.stdout)}
-    assert "no_such_package" in findings["model"]["found"]
-    assert findings["disk"]["state"] == "ok"
-
-
-def test_names_in_square_brackets_are_shown_as_they_are(empty_project: Project, tmp_path: Path) -> None:
-    draw_classes(tmp_path / "source", each=1)
-    (tmp_path / "source" / "red").rename(tmp_path / "source" / "[red]")
-
-    told = empty_project.graft_here("import", str(tmp_path / "source"), MLFLOW_TRACKING_URI="http://127.0.0.1:9").stdout
-    assert "[red]: 1" in told
-
-
-def test_repro_passes_dvcs_words_and_exit_code_on(project: Project) -> None:
-    assert "up to date" in project.graft("repro").stdout
-    assert project.graft("repro", "no-such-stage", check=False).returncode != 0
-
-
-def test_ui_serves_both_pages_and_ends_cleanly(project: Project, prefect_api: dict[str, str]) -> None:
-    copy_prefect_database(prefect_api, project)
-    mlflow_port, prefect_port = free_port(), free_port()
-    words = ["ui", "--mlflow-port", str(mlflow_port), "--prefect-port", str(prefect_port)]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "flows.cli.main", *words],
-        cwd=project.root,
-        env=project.environment(),
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        wait_for(lambda: answers(f"http://127.0.0.1:{prefect_port}/api/health"))
-        query = urllib.request.Request(
-            f"http://127.0.0.1:{mlflow_port}/api/2.0/mlflow/experiments/get-by-name?experiment_name=graft"
-        )
-        with urllib.request.urlopen(query) as reply:
-            assert json.load(reply)["experiment"]["name"] == "graft"
-        told = [process.stdout.readline() for _ in range(3)]  # type: ignore[union-attr]
-        assert str(mlflow_port) in told[0]
-        assert str(prefect_port) in told[1]
-        login = (project.root / ".graft" / "prefect-login").read_text(encoding="utf-8").strip()
-        assert told[2] == f"Log in to Prefect with the content of {project.root / '.graft' / 'prefect-login'}\n"
-        url = f"http://127.0.0.1:{prefect_port}/api/admin/version"
-        assert requests.get(url, timeout=10).status_code == 401
-        assert requests.get(url, auth=tuple(login.split(":")), timeout=10).status_code == 200  # type: ignore[arg-type]
-    finally:
-        process.send_signal(signal.SIGINT)
-        rest, _ = process.communicate(timeout=60)
-    assert process.returncode == 0
-    logs = [file.read_text(encoding="utf-8") for file in (project.root / ".graft").glob("*.log")]
-    assert not any(login.partition(":")[2] in text for text in [*told, rest, *logs]), "the password is in no output"
-    assert not answers(f"http://127.0.0.1:{mlflow_port}/health")
-    assert not answers(f"http://127.0.0.1:{prefect_port}/api/health")
-    left = [
-        process.info for process in psutil.process_iter(["cwd", "cmdline"]) if process.info["cwd"] == str(project.root)
-    ]
-    assert left == []

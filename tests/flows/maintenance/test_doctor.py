@@ -53,7 +53,7 @@ def test_weights_that_are_not_here_are_named_with_their_origin(
 ) -> None:
     finding = found(project, backbone, weights)
     assert finding.state == "warn"
-    assert f"fetched at the first run from {origin}" in finding.found
+    assert f"the first run downloads them from {origin}" in finding.found
     assert "data/weights/" in finding.todo
 
 
@@ -69,7 +69,7 @@ def test_keras_weights_that_lack_what_is_asked_for_are_not_here(project: Path) -
     file = project / "keras" / "models" / "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
     file.parent.mkdir(parents=True)
     file.write_bytes(b"weights")
-    assert "fetched at the first run" in found(project, "VGG16", "keras").found
+    assert "the first run downloads them" in found(project, "VGG16", "keras").found
 
 
 def test_a_file_of_the_hub_that_the_pin_refuses_is_a_failure(project: Path) -> None:

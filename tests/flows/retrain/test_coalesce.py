@@ -17,8 +17,8 @@ from projects import Project, ask, made_repository, wait_for
 
 @contextmanager
 def served(project: Project, prefect_api: dict[str, str]) -> Iterator[Any]:
-    """The deployment, while `graft serve` is up."""
-    words = ["serve", "--cron", "0 2 1 1 *", "--name", "outage"]
+    """The deployment, while `graft schedule` is up."""
+    words = ["schedule", "--cron", "0 2 1 1 *", "--name", "outage"]
     process = subprocess.Popen(
         [sys.executable, "-m", "flows.cli.main", *words],
         cwd=project.root,

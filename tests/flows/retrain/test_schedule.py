@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
 from projects import Project, ask, draw, made_repository, wait_for
 
+from flows.retrain.schedule import next_run
+from tasks.common.core.errors import GraftError
 from tasks.common.core.paths import STAGES
 
 
@@ -22,7 +27,7 @@ def test_a_deployment_is_served_with_its_schedule_and_runs_all_stages_for_new_im
     made_repository(project, tmp_path)
     (project.root / "note.txt").write_text("a user is at work here", encoding="utf-8")
     before = project.git("status", "--porcelain"), project.git("rev-parse", "HEAD"), project.lock()
-    words = ["serve", "--cron", "0 2 * * *", "--timezone", "Europe/Berlin", "--name", "nightly"]
+    words = ["schedule", "--cron", "0 2 * * *", "--timezone", "Europe/Berlin", "--name", "nightly"]
     served = subprocess.Popen(
         [sys.executable, "-m", "flows.cli.main", *words],
         cwd=project.root,
@@ -45,7 +50,9 @@ def test_a_deployment_is_served_with_its_schedule_and_runs_all_stages_for_new_im
         assert ended.state_name == "Completed"
     finally:
         served.send_signal(signal.SIGINT)
-        served.communicate(timeout=60)
+        told, _ = served.communicate(timeout=60)
+    assert "retrain/nightly is scheduled: 0 2 * * * (Europe/Berlin)" in told
+    assert re.search(r"^next run: \d{4}-\d\d-\d\d 02:00 CES?T$", told, re.MULTILINE)
     assert (project.git("status", "--porcelain"), project.git("rev-parse", "HEAD"), project.lock()) == before
     result = clone(tmp_path)
     assert result.json("metrics/preprocess.json")["images"] == 43
@@ -59,7 +66,7 @@ def test_a_run_that_names_another_project_is_refused(
 ) -> None:
     trap = planted(tmp_path / "trap", tmp_path / "sprung")
     served = subprocess.Popen(
-        [sys.executable, "-m", "flows.cli.main", "serve", "--cron", "0 2 1 1 *", "--name", "trapped"],
+        [sys.executable, "-m", "flows.cli.main", "schedule", "--cron", "0 2 1 1 *", "--name", "trapped"],
         cwd=empty_project.root,
         env=empty_project.environment(**prefect_api, PREFECT_RUNNER_POLL_FREQUENCY="1"),
         stdout=subprocess.DEVNULL,
@@ -108,17 +115,42 @@ def final(prefect_api: dict[str, str], run_id):  # type: ignore[no-untyped-def]
 
 def test_a_project_that_is_not_under_git_is_refused(project: Project) -> None:
     (project.root / ".git").rename(project.root / ".away")
-    done = project.graft("serve", "--cron", "0 2 * * *", check=False)
+    done = project.graft("schedule", "--cron", "0 2 * * *", check=False)
     assert done.returncode == 2
     assert "no git repository" in done.stderr
 
 
-def test_what_is_no_schedule_is_refused(project: Project) -> None:
-    for words, named in (
-        (["--cron", "every night"], "every night"),
-        (["--cron", "0 2 * * *", "--timezone", "Mars/Base"], "Mars/Base"),
-    ):
-        done = project.graft("serve", *words, check=False)
-        assert done.returncode == 2
-        assert named in done.stderr
-        assert "Traceback" not in done.stderr
+@pytest.mark.parametrize(
+    ("cron", "timezone", "got"),
+    [
+        ("every night", "UTC", "'every night'"),
+        ("0 2 * * * 5", "UTC", "6 fields"),
+        ("@daily", "UTC", "1 fields"),
+        ("0 2 31 2 *", "UTC", "there is no such date"),
+        ("0 2 * * *", "Mars/Base", "Mars/Base"),
+        ("0 2 * * *", "", "the time zone is empty"),
+    ],
+)
+def test_a_schedule_that_cannot_be_used_is_refused(cron: str, timezone: str, got: str) -> None:
+    with pytest.raises(GraftError, match="--cron or --timezone cannot be used") as refused:
+        next_run(cron, timezone)
+
+    assert got in str(refused.value.got)
+    assert "five fields" in str(refused.value)
+
+
+def test_the_command_refuses_it_before_it_starts_a_server(project: Project) -> None:
+    done = project.graft("schedule", "--cron", "0 2 31 2 *", check=False)
+
+    assert done.returncode == 2
+    assert "there is no such date" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (project.root / ".graft" / "prefect-server.log").exists()
+
+
+def test_the_next_run_is_in_the_time_zone_of_the_schedule() -> None:
+    found = next_run("30 2 * * *", "Europe/Berlin")
+
+    assert (found.hour, found.minute) == (2, 30)
+    assert found.utcoffset() in (timedelta(hours=1), timedelta(hours=2))
+    assert datetime.now(UTC) < found < datetime.now(UTC) + timedelta(days=1, hours=2)

@@ -1,0 +1,5 @@
+"""`python -m flows.cli`: the same as `graft`."""
+
+from .main import main
+
+main()

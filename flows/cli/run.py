@@ -1,0 +1,231 @@
+"""The commands that run the pipeline, and keep it running: `graft repro`, `run`, `status`, `schedule` and others."""
+
+from __future__ import annotations
+
+import json
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tasks.common.core.paths import find_root
+
+from .options import HERE, LOOK, OPERATE, SETTINGS, TRAIN, AsJson, Project
+from .output import print_json
+
+app = typer.Typer(**SETTINGS)
+
+PORTS = {"min": 0, "max": 65535}
+
+
+@app.command(rich_help_panel=TRAIN)
+def params(
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema for editors.")] = False,
+    project: Project = HERE,
+    as_json: AsJson = False,
+) -> None:
+    """Check params.yaml and show the value and the meaning of each parameter."""
+    from ..runtime.params import json_schema, load_params
+
+    if schema:
+        print(json.dumps(json_schema(), indent=2))
+        return
+    sections = load_params(find_root(project) / "params.yaml").sections()
+    if as_json:
+        print(json.dumps({name: section.model_dump() for name, section in sections.items()}, indent=2))
+        return
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table("parameter", "value", "meaning")
+    for name, section in sections.items():
+        for key, field in type(section).model_fields.items():
+            meaning = " ".join((field.description or "").split())
+            table.add_row(f"{name}.{key}", escape(str(getattr(section, key))), escape(meaning))
+    Console().print(table)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, rich_help_panel=TRAIN)
+def repro(context: typer.Context, project: Project = HERE) -> None:
+    """Run `dvc repro` with this environment's DVC and Python.
+
+    It waits for other DVC commands of the project. Further options and arguments are passed to DVC.
+    """
+    from ..versioning import dvc
+
+    root = find_root(project)
+    code = dvc.repro(root, context.args)
+    if code == 0:
+        _register_package(root)
+    raise SystemExit(code)
+
+
+def _register_package(root: Path) -> None:
+    """Registers a package that DVC restored from a cache. Where a stage ran, its recorder registers it."""
+    from tasks.common.core.paths import Paths
+
+    from ..registry.registration import packaged, read_registration
+    from ..stage.recorder import recorder_runs
+
+    paths = Paths(root)
+    if recorder_runs(root) or not packaged(paths) or read_registration(paths) is not None:
+        return
+    from ..registry.registering import ensure_registered
+    from ..tracking.tracker import Tracker
+
+    ensure_registered(Tracker(root))
+
+
+@app.command(rich_help_panel=TRAIN)
+def run(
+    project: Project = HERE,
+    unattended: Annotated[
+        bool,
+        typer.Option(
+            "--unattended",
+            help="Run as the schedule does: in a worktree of the newest commit, with promotion and push.",
+        ),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run the flow `retrain` once, now: each stage a Prefect task, recorded in MLflow."""
+    from ..runtime.servers import prefect_for_this_process, prepare_prefect
+
+    root = find_root(project)
+    prepare_prefect(root)
+    from ..runtime.params import load_params
+
+    if not unattended:
+        load_params(root / "params.yaml")  # refuse wrong parameters before a server is started
+        from ..retrain.idle import idle_message
+
+        idle = idle_message(root)
+        if idle:
+            _print_idle(root, idle, as_json)
+            return
+    prefect_for_this_process(root)
+    from ..retrain.flow import retrain
+
+    state: Any = retrain(str(root), unattended, return_state=True)
+    result = None if state.is_cancelled() else state.result()
+    if not isinstance(result, dict):
+        print(json.dumps({"state": state.name, "message": state.message}, indent=2) if as_json else state.message)
+        raise SystemExit(4 if state.is_cancelled() else 0)
+    if as_json:
+        print(json.dumps(result, indent=2))
+        return
+    _print_run(result)
+    if not unattended:
+        _print_summary(root)
+
+
+def _print_summary(root: Path) -> None:
+    from ..maintenance.summary import summarise
+    from ..maintenance.summary_text import print_summary
+
+    print_summary(summarise(root))
+
+
+def _print_idle(root: Path, message: str, as_json: bool) -> None:
+    print(json.dumps({"state": "Completed", "message": message}, indent=2) if as_json else message)
+    if not as_json:
+        _print_summary(root)
+
+
+def _print_run(result: dict[str, Any]) -> None:
+    for stage in result["stages"]:
+        print(f"{stage['stage']:<11} {'ran' if stage['ran'] else 'reused':<7} {stage['seconds']:>7.1f} s")
+    for row in result["checks"]:
+        print(f"{row['check']:<22} {row['outcome']:<10} {row['found']}")
+    print(result["sentence"])
+
+
+@app.command(rich_help_panel=LOOK)
+def status(project: Project = HERE, as_json: AsJson = False) -> None:
+    """Show which stages would run and why, without running anything."""
+    from ..status.pending import pending_here
+
+    changes = pending_here(find_root(project))
+    if as_json:
+        print_json(changes.to_dict())
+        return
+    from ..status.pending_text import print_changes
+
+    print_changes(changes)
+
+
+@app.command(rich_help_panel=LOOK)
+def ui(
+    project: Project = HERE,
+    mlflow_port: Annotated[int, typer.Option(**PORTS, help="The port of the MLflow pages.")] = 5000,
+    prefect_port: Annotated[int, typer.Option(**PORTS, help="The port of the Prefect pages.")] = 4200,
+) -> None:
+    """Start the MLflow and Prefect pages and print their addresses.
+
+    Ctrl-C stops both. If a port is in use, the next free one is taken.
+    """
+    import signal
+    import threading
+
+    from ..runtime.login import login_hint
+    from ..runtime.servers import mlflow_server, prefect_server, prepare_prefect
+    from ..tracking.sqlite_store import ensure_store
+    from ..tracking.store import tracking_uri
+
+    root = find_root(project)
+    ensure_store(root)
+    prepare_prefect(root)
+    ended = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: ended.set())
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job inherits that SIGINT is ignored
+    uri = tracking_uri(root)
+    pages = nullcontext(uri) if uri.startswith("http") else mlflow_server(root, uri, mlflow_port)
+    with pages as mlflow_address, prefect_server(root, prefect_port) as prefect_address:
+        print(f"MLflow:  {mlflow_address}", flush=True)
+        print(f"Prefect: {prefect_address}\n{login_hint(root)}\nCtrl-C stops both", flush=True)
+        try:
+            ended.wait()
+        except KeyboardInterrupt:
+            print()
+
+
+@app.command(rich_help_panel=OPERATE)
+def schedule(
+    cron: Annotated[
+        str, typer.Option(help='When to run: minute hour day month weekday, as in "0 2 * * *".', show_default=False)
+    ],
+    timezone: Annotated[str, typer.Option(help="An IANA time zone, such as Europe/Berlin.")] = "UTC",
+    name: Annotated[str, typer.Option(help="The name of the Prefect deployment.")] = "scheduled",
+    port: Annotated[
+        int, typer.Option(**PORTS, help="The port of the Prefect server that is started if PREFECT_API_URL is not set.")
+    ] = 4200,
+    project: Project = HERE,
+) -> None:
+    """Run the flow `retrain` on a schedule, until you stop this process."""
+    from ..retrain.schedule import run_on_schedule
+
+    run_on_schedule(find_root(project), cron, timezone, name, port)
+
+
+@app.command(rich_help_panel=OPERATE)
+def doctor(project: Project = HERE, as_json: AsJson = False) -> None:
+    """Check the environment and the project, and report what is missing.
+
+    The exit code is 1 if a check fails.
+    """
+    from dataclasses import asdict
+
+    from ..maintenance.doctor import examine
+
+    findings = examine(find_root(project))
+    if as_json:
+        print(json.dumps([asdict(finding) for finding in findings], indent=2))
+    else:
+        for finding in findings:
+            print(f"{finding.state:<5} {finding.check:<10} {finding.found}")
+            if finding.todo:
+                print(f"{'':<16} -> {finding.todo}")
+    if any(finding.state == "fail" for finding in findings):
+        raise SystemExit(1)

@@ -1,0 +1,35 @@
+"""`graft summary` as a user types it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+from projects import Project
+
+
+def test_summary_before_the_first_run_says_what_to_do(empty_project: Project) -> None:
+    done = empty_project.graft("summary", check=False)
+
+    assert done.returncode == 2
+    assert "run `dvc repro`" in done.stderr
+
+
+def test_summary_gives_accuracy_and_seconds_as_text_and_as_json(finished: Project) -> None:
+    found = json.loads(finished.graft_here("summary", "--json").stdout)
+
+    assert found["accuracy"] == finished.json("metrics/evaluate.json")["accuracy"]
+    assert found["accuracy_low"] <= found["accuracy"] <= found["accuracy_high"]
+    assert set(found["seconds"]) == {"preprocess", "features", "head", "audit", "finetune", "evaluate", "register"}
+    assert f"{found['accuracy']:.1%}" in finished.graft_here("summary").stdout
+
+
+def test_summary_answers_without_mlflow(finished: Project) -> None:
+    code = (
+        "import atexit, sys; from flows.cli import main; sys.argv = ['graft', 'summary'];"
+        "atexit.register(lambda: print(sorted({'mlflow', 'torch', 'pandas', 'dvc'} & {*sys.modules}))); main.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=finished.root, capture_output=True, text=True, check=True)
+
+    assert done.stdout.splitlines()[-1] == "[]"

@@ -1,0 +1,110 @@
+"""The commands that run the pipeline, as a user types them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import urllib.request
+
+import psutil
+import pytest
+import requests
+from projects import Project, copy_prefect_database, free_port, wait_for
+
+from flows.runtime.servers import answers
+
+
+def test_params_shows_values_and_meanings(finished: Project) -> None:
+    assert json.loads(finished.graft_here("params", "--json").stdout)["head"]["strengths"] == 7
+    assert "head.strengths" in finished.graft_here("params").stdout
+
+
+def test_doctor_finds_a_healthy_project_healthy(project: Project) -> None:
+    findings = {row["check"]: row for row in json.loads(project.graft("doctor", "--json").stdout)}
+
+    assert findings["images"]["state"] == findings["packages"]["state"] == findings["mlflow"]["state"] == "ok"
+    assert findings["dvc"]["state"] == "warn", "there is no remote"
+
+
+def test_doctor_says_what_is_missing_and_what_to_do(empty_project: Project) -> None:
+    empty_project.set("features", weights="data/weights/none.safetensors")
+
+    done = empty_project.graft_here("doctor", "--json", check=False)
+
+    assert done.returncode == 1
+    findings = {row["check"]: row for row in json.loads(done.stdout)}
+    assert (findings["images"]["state"], findings["weights"]["state"]) == ("fail", "fail")
+    assert "graft import" in findings["images"]["todo"]
+
+
+def test_a_check_that_breaks_down_does_not_hide_the_next(empty_project: Project) -> None:
+    (empty_project.root / "flows" / "registry" / "models.py").write_text("import no_such_package\n", encoding="utf-8")
+    shutil.rmtree(empty_project.root / ".dvc")
+    (empty_project.root / ".dvc").write_text("a file", encoding="utf-8")
+    (empty_project.root / "models" / "package").mkdir(parents=True)
+    (empty_project.root / "mlflow.db").touch()
+
+    done = empty_project.graft("doctor", "--json", check=False)
+
+    findings = {row["check"]: row for row in json.loads(done.stdout)}
+    assert "no_such_package" in findings["model"]["found"]
+    assert findings["disk"]["state"] == "ok"
+
+
+def test_repro_passes_dvcs_words_and_exit_code_on(project: Project) -> None:
+    assert "up to date" in project.graft("repro").stdout
+    assert project.graft("repro", "no-such-stage", check=False).returncode != 0
+
+
+@pytest.mark.parametrize(
+    "words", [["ui", "--mlflow-port"], ["ui", "--prefect-port"], ["schedule", "--cron", "0 2 * * *", "--port"]]
+)
+def test_a_port_out_of_range_is_refused_as_such(empty_project: Project, words: list[str]) -> None:
+    done = empty_project.graft_here(*words, "99999", check=False)
+
+    assert done.returncode == 2
+    assert "65535" in done.stderr
+    assert "in use" not in done.stderr
+
+
+def test_ui_serves_both_pages_and_ends_cleanly(project: Project, prefect_api: dict[str, str]) -> None:
+    copy_prefect_database(prefect_api, project)
+    mlflow_port, prefect_port = free_port(), free_port()
+    words = ["ui", "--mlflow-port", str(mlflow_port), "--prefect-port", str(prefect_port)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flows.cli.main", *words],
+        cwd=project.root,
+        env=project.environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        wait_for(lambda: answers(f"http://127.0.0.1:{prefect_port}/api/health"))
+        query = urllib.request.Request(
+            f"http://127.0.0.1:{mlflow_port}/api/2.0/mlflow/experiments/get-by-name?experiment_name=graft"
+        )
+        with urllib.request.urlopen(query) as reply:
+            assert json.load(reply)["experiment"]["name"] == "graft"
+        told = [process.stdout.readline() for _ in range(3)]  # type: ignore[union-attr]
+        assert str(mlflow_port) in told[0]
+        assert str(prefect_port) in told[1]
+        login = (project.root / ".graft" / "prefect-login").read_text(encoding="utf-8").strip()
+        assert told[2] == f"Log in to Prefect with the content of {project.root / '.graft' / 'prefect-login'}\n"
+        url = f"http://127.0.0.1:{prefect_port}/api/admin/version"
+        assert requests.get(url, timeout=10).status_code == 401
+        assert requests.get(url, auth=tuple(login.split(":")), timeout=10).status_code == 200  # type: ignore[arg-type]
+    finally:
+        process.send_signal(signal.SIGINT)
+        rest, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    logs = [file.read_text(encoding="utf-8") for file in (project.root / ".graft").glob("*.log")]
+    assert not any(login.partition(":")[2] in text for text in [*told, rest, *logs]), "the password is in no output"
+    assert not answers(f"http://127.0.0.1:{mlflow_port}/health")
+    assert not answers(f"http://127.0.0.1:{prefect_port}/api/health")
+    left = [
+        process.info for process in psutil.process_iter(["cwd", "cmdline"]) if process.info["cwd"] == str(project.root)
+    ]
+    assert left == []
