@@ -23,13 +23,14 @@ from tasks.common.heads.load import load_linear_head
 from tasks.features.params import FeaturesParams
 from tasks.features.stage import run as features
 from tasks.finetune.auto_rules import plan as planned
+from tasks.finetune.batches import Images
 from tasks.finetune.inputs import as_maps, normalised
 from tasks.finetune.loss import Goal
 from tasks.finetune.params import FinetuneParams
 from tasks.finetune.session import Job
 from tasks.finetune.split_network import cut, last_stage
 from tasks.finetune.stage import run as finetune
-from tasks.finetune.trainer import Images, Trainer
+from tasks.finetune.trainer import Trainer
 from tasks.head.params import HeadParams
 from tasks.head.stage import run as head
 from tasks.preprocess.params import PreprocessParams

@@ -26,11 +26,11 @@ def augmented_sheet(
         epochs: of training; no more are shown.
 
     Raises:
-        DataError: a file is gone or damaged.
+        DataError: a file is missing or damaged.
     """
     shown = min(VIEWS, epochs)
     figure = Figure(figsize=(1.6 * (shown + 1), 1.75 * len(images) + 0.7), layout="constrained")
-    figure.suptitle("What the network sees in training", parse_math=False)
+    figure.suptitle("Augmented images, as the network sees them in training", parse_math=False)
     for row, (file, image_id, name) in zip(figure.subplots(len(images), shown + 1, squeeze=False), images, strict=True):
         resized = augment.resized(file)
         seen: list[Pixels] = [augment.view(resized, image_id, epoch) for epoch in range(shown)]

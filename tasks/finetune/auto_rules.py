@@ -1,4 +1,4 @@
-"""What `auto` comes to for so many training images: pure rules.
+"""The values that `auto` stands for, by the number of training images: pure rules.
 
 After the BiT-HyperRule (Kolesnikov et al. 2020), which sets steps and mixup by the number of images and leaves the rest
 alone. Theirs counts in steps of 512 images on accelerators; here it is images seen, with fewer of them, because
@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from .params import FinetuneParams
 
 SEEN = {"pretrained": 15_000, "scratch": 60_000}
-"""Images that training sees, at least `FEWEST` and at most `MOST` times each."""
+"""Images that training sees in all epochs together; each at least `FEWEST` and at most `MOST` times."""
 
 FEWEST = {"pretrained": 4, "scratch": 15}
 MOST = {"pretrained": 50, "scratch": 100}
 
 PATIENT = 3
-"""Training ends after a so many-th part of its epochs without a better validation loss, and after `LEAST` at the least:
-before the rate has fallen, a standstill says little."""
+"""Training ends if a third of its epochs, and at least `LEAST`, bring no better validation loss: before the rate has
+fallen, a plateau says little."""
 
 LEAST = 5
 
@@ -45,7 +45,7 @@ RATE_BATCH = 32
 
 @dataclass(frozen=True)
 class Plan:
-    """What training goes by; `ema` is the share of the average that is kept at each step, 0 for no average."""
+    """The settings of a training; `ema` is the share of the average that is kept at each step, 0 for no average."""
 
     epochs: int
     patience: int

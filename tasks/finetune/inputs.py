@@ -1,7 +1,7 @@
-"""Where training's inputs come from: the images themselves, or the maps that the frozen layers make of them.
+"""Sources of training's inputs: the images themselves, or the feature maps that the frozen layers compute.
 
-Both are made once. Images are decoded and resized once and augmented anew in each epoch. Maps are computed once by the
-inference engine, of each augmented view too, and kept in the feature cache under a fingerprint that names the cut.
+Images are decoded and resized once, and augmented again in each epoch. Maps are computed once by the inference engine,
+for each augmented view too, and kept in the feature cache under a fingerprint that includes the cut.
 """
 
 from __future__ import annotations
@@ -31,48 +31,45 @@ from ..common.engines.torch import TorchEngine, best_device
 from ..common.feature_cache.segments import VIEWS, FeatureCache, NotFinite, ids_of, view_key
 from ..common.images.decode import Pixels
 from ..common.images.transform import EvalTransform, load
-from .pixel_cache import Decoded
+from .batches import Array, Feed, Images
+from .pixel_cache import LEFT, Decoded
 from .split_network import Trunk
-from .trainer import Array, Feed, Images
 
 PROBE = 64
-"""Images of which maps are computed to tell how long all would take."""
+"""Images whose maps are computed to predict how long all would take."""
 
 KEPT = 8_000_000_000
-"""Bytes of images that are decoded once for all their views."""
-
-LEFT = 1 / 4
-"""Of the disk's free space, what is left to others."""
+"""Bytes of decoded images that are kept for all their views."""
 
 
 class Source(Protocol):
     """Gives training its images.
 
     Attributes:
-        feed: makes a network's input of them.
-        example: such an input of two images.
+        feed: turns them into the network's input.
+        example: an input of two images.
     """
 
     feed: Feed
     example: torch.Tensor
 
     def seconds(self) -> float:
-        """What is still to be computed before training starts; a little of it is, to measure it."""
+        """How long the computation before training will take; measured by computing a small part."""
 
     def prepare(self) -> None:
-        """Computes it.
+        """Computes what training needs.
 
         Raises:
-            ParamsError: there is no room for it on the disk.
+            ParamsError: the disk has no room for it.
         """
 
     def images(self, rows: Rows) -> Images:
-        """Images of these rows of the pack; in epoch -1 as for evaluation, else a random view."""
+        """Images of these rows of the feature set; in epoch -1 as for evaluation, otherwise a random view."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How views are made: `named` says the same in words of JSON."""
+    """How views are made; `named` is the same as JSON."""
 
     augment: Augment
     seed: int
@@ -86,7 +83,7 @@ class Recipe:
 
 class FromImages:
     """Args:
-    gigabytes: of disk, for images that are decoded only once.
+    gigabytes: disk space for images that are decoded only once.
     """
 
     def __init__(
@@ -99,7 +96,7 @@ class FromImages:
         self.example = torch.zeros(2, transform.channels, transform.height, transform.width)
 
     def seconds(self) -> float:
-        return 0.0  # the first epoch decodes, beside training
+        return 0.0  # the first epoch decodes during training
 
     def prepare(self) -> None:
         """Nothing to do."""
@@ -123,10 +120,10 @@ class FromImages:
 class FromMaps:
     """Args:
     trunk: the layers that stay frozen; `before` names the cut, `shape` is that of an image's maps.
-    train, plain: the rows whose maps are needed, of the images as they are but for `views` views for training.
+    train, plain: rows whose maps are needed: of `views` views per row of `train`, of the plain images for `plain`.
 
     Attributes:
-        views: of each training image; 0 for the images as they are.
+        views: per training image; 0 for the images without augmentation.
     """
 
     def __init__(
@@ -183,7 +180,7 @@ class FromMaps:
         wanted = needed + missing * self._dimension * 2
         if wanted > free:
             raise ParamsError(
-                "params.yaml: no room on the disk for the maps of `finetune.layers: last_stage`",
+                "params.yaml: the disk has no room for the maps of `finetune.layers: last_stage`",
                 got=f"{wanted / 1e9:.1f} GB for {len(self._ids):,} images and views of {self._dimension:,} numbers",
                 allowed=f"{free / 1e9:.1f} GB",
                 todo="set fewer `finetune.views`, or `finetune.layers: all`",
@@ -209,7 +206,7 @@ class FromMaps:
         return Images(load, self._pack.targets(rows), self._pack.weights(rows))
 
     def blank(self, rows: Rows) -> Images:
-        """As many images without content: what a step costs does not depend on it."""
+        """The same number of empty images: the cost of a step does not depend on their content."""
         nothing = np.zeros(self._dimension, np.float16)
         return Images(lambda i, epoch: nothing, self._pack.targets(rows), self._pack.weights(rows))
 
@@ -231,7 +228,7 @@ class FromMaps:
                     bar.add(len(batch))
         except NotFinite as error:
             raise ParamsError(
-                f"params.yaml: `finetune.layers: last_stage` does not go with {self._spec.backbone}",
+                f"params.yaml: `finetune.layers: last_stage` does not work with {self._spec.backbone}",
                 got=f"maps before {self._before} with {error.got}",
                 allowed="maps whose numbers are below 65,504",
                 todo="set `finetune.layers: all`",
@@ -257,13 +254,13 @@ class FromMaps:
             return TorchEngine(self._trunk, self._spec.transform, "cuda", self._pack.precision)
         folder = self._paths.cache / "graphs" / str(self._note["digest"])
         if not is_whole(folder):
-            say(f"finetune: converting what stays frozen of {self._spec.backbone}; once for this cut")
+            say(f"finetune: converting the frozen layers of {self._spec.backbone}; once for this cut")
             convert_into_cache(self._trunk, replace(self._spec, dimension=self._dimension), folder)
         return Engine(folder / "graph.xml", self._pack.precision, compiled=self._paths.cache / "compiled")
 
 
 def normalised(transform: EvalTransform) -> Feed:
-    """uint8 (H, W, C) -> what the network was trained on, channels last in memory."""
+    """uint8 (H, W, C) -> normalised as in pre-training, channels last in memory."""
     mean, std = (
         torch.tensor([255 * value for value in values]).view(1, -1, 1, 1) for values in (transform.mean, transform.std)
     )
@@ -286,5 +283,5 @@ def as_maps(shape: tuple[int, ...]) -> Feed:
 
 
 def room(images: int, dimension: int, gigabytes: float) -> int:
-    """How many views of so many images have maps that fit, one at least."""
+    """The number of views per image whose maps fit into the space, at least one."""
     return max(1, int(gigabytes * 1e9 / (2 * dimension * images)))

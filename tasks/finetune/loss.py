@@ -1,4 +1,4 @@
-"""What training minimises, and what the network's outputs mean. B images a step, K classes (1 for a number)."""
+"""The loss, and the meaning of the network's outputs. B images a step, K classes (1 for a number)."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Goal:
     """One class an image: cross-entropy; several: binary cross-entropy of each; a number: squared error.
 
     Attributes:
-        smoothing: how much of a label is spread over all classes, or of each yes and no over both.
-        mean, std: of the numbers of the training images. The last layer gives a number in these units, or a step of the
-            optimiser would be as good as none for large numbers and too large for small ones.
+        smoothing: share of a label that is spread over all classes, or of each yes or no over both.
+        mean, std: of the training images' numbers. The last layer works in these units, because otherwise a step of the
+            optimizer would be too small for large numbers and too large for small ones.
     """
 
     task: Task
@@ -57,7 +57,7 @@ class Goal:
         if self.task == "classification":
             return logits_BK.softmax(dim=1)
         if self.task == "multilabel":
-            return logits_BK.double().sigmoid()  # in single precision, what is nearly sure would be wholly sure
+            return logits_BK.double().sigmoid()  # in single precision, near certainty would become certainty
         return logits_BK.double() * self.std + self.mean
 
     def start(self, head: LinearHead) -> tuple[Array, Array]:

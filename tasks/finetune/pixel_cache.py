@@ -14,12 +14,12 @@ import numpy as np
 from ..common.images.decode import Pixels
 
 LEFT = 1 / 4
-"""Of the disk's free space, what is left to others."""
+"""Share of the disk's free space that is left to others."""
 
 
 class Decoded:
-    """`decoded(i)` is image i, by `load` the first time; safe under threads. The file has no name, so that nothing is
-    left of it however the process ends; most of it will be in the system's memory.
+    """`decoded(i)` is image i, by `load` the first time; safe under threads. The file has no name, so that
+    nothing is left of it however the process ends; most of it will be in the page cache.
 
     Args:
         load: gives image i as uint8 of any shape.

@@ -1,4 +1,4 @@
-"""One training, from what it starts with to what comes out: the network, its last layer, and what both are fed with."""
+"""One training from start to end: the network, its last layer, and the source of their inputs."""
 
 from __future__ import annotations
 
@@ -26,28 +26,30 @@ from ..common.core.progress import say
 from ..common.data.feature_set import FeatureSet, Rows
 from ..common.heads.linear import LinearHead
 from .auto_rules import plan
+from .batches import Array
+from .checkpoint import Course
 from .inputs import FromImages, FromMaps, Recipe, Source, room
 from .loss import Goal
 from .param_groups import choose
 from .params import FREE, FinetuneParams
 from .split_network import Tail, cut, last_stage
-from .trainer import Array, Course, Trainer
+from .trainer import Trainer
 
 
 class Job:
-    """Training on the rows `train` of a pack, judged on the rows `val`.
+    """Training on the rows `train` of a feature set, validated on the rows `val`.
 
     Args:
-        head: where the last layer starts; from scratch it starts from nothing.
-        also: further rows that `output` will be asked of.
+        head: where the last layer starts; from scratch it starts at zero.
+        also: further rows for which `output` will be called.
 
     Attributes:
-        plan: what `auto` came to.
+        plan: the values that `auto` stands for.
         augment: the random views.
 
     Raises:
-        ParamsError: the backbone cannot be cut as asked, or no recipe is called so.
-        WeightsError: the backbone's weights are gone, or are others than the features were made with.
+        ParamsError: the backbone cannot be cut as asked, or the recipe does not exist.
+        WeightsError: the backbone's weights are missing, or differ from those that computed the features.
     """
 
     def __init__(
@@ -81,14 +83,14 @@ class Job:
     def _make_source(self) -> Source:
         recipe = Recipe.of(self.augment, self._params.seed)
         if self._params.trained != "last_stage":
-            return FromImages(self._pack, self._spec.transform, recipe, self._paths, self._params.decoded_gb)
+            return FromImages(self._pack, self._spec.transform, recipe, self._paths, self._params.cache_gb)
         transform = self._spec.transform
         shape = (transform.channels, transform.height, transform.width)
         before = last_stage(self._network, shape)
         trunk, self._tail = cut(self._network, before, shape)
         views = self.plan.views
         if self._params.views == "auto":
-            views = min(views, room(len(self._train), int(np.prod(self._tail.shape)), self._params.decoded_gb))
+            views = min(views, room(len(self._train), int(np.prod(self._tail.shape)), self._params.cache_gb))
         return FromMaps(
             self._pack,
             self._spec,
@@ -109,7 +111,7 @@ class Job:
         return weight, bias
 
     def seconds(self) -> float:
-        """What all of it would take, measured on a few images and steps."""
+        """How long all of it would take, measured on a few images and steps."""
         images = self._source.images(self._train), self._source.images(self._val)
         if isinstance(self._source, FromMaps):
             images = self._source.blank(self._train), self._source.blank(self._val)
@@ -117,10 +119,10 @@ class Job:
         return before + self._trainer.seconds(*images)
 
     def run(self, checkpoint: Path, deadline_seconds: float | None) -> Course:
-        """Trains, or goes on from the checkpoint; afterwards the network is that of the best epoch.
+        """Trains, or resumes from the checkpoint; afterwards the network is that of the best epoch.
 
         Args:
-            deadline_seconds: of which what is computed before training takes its part.
+            deadline_seconds: includes the time for what is computed before training.
         """
         started = time.perf_counter()
         self._source.prepare()
@@ -134,11 +136,11 @@ class Job:
         return course
 
     def output(self, rows: Rows) -> npt.NDArray[np.float64]:
-        """Probabilities (len(rows), K), or numbers (len(rows), 1), of rows for whose maps it was made."""
+        """Probabilities (len(rows), K), or numbers (len(rows), 1); only for rows given to the constructor."""
         return self._trainer.output(self._source.images(rows))
 
     def network(self) -> nn.Module:
-        """The whole backbone as it is now, on the processor, in evaluation mode."""
+        """The whole backbone in its current state, on the processor, in evaluation mode."""
         if self._tail is not None:
             self._tail.cpu().into(self._network)
         return self._network.cpu().eval()
@@ -147,7 +149,7 @@ class Job:
         return self._trainer.head(self._pack.classes)
 
     def settled(self) -> dict[str, Any]:
-        """What `auto` came to, and which layers are trained, in words."""
+        """The values that `auto` stands for, and which layers are trained."""
         trained = sum(value.numel() for value in self._trainer.network.parameters() if value.requires_grad)
         facts: dict[str, Any] = {**vars(self.plan), "trained_parameters": trained}
         if isinstance(self._source, FromMaps):
@@ -157,8 +159,8 @@ class Job:
         return facts
 
     def checkpoint(self) -> Path:
-        """Named by all that decides what is learned: another recipe, other images or another head must not go on from
-        it."""
+        """Its name is a hash of everything that determines the result: a training with another recipe, other images or
+        another head must not resume from it."""
         digest = hashlib.sha256(self._params.model_dump_json(exclude=FREE).encode())
         digest.update(self._pack.fingerprint["digest"].encode())
         digest.update(self._pack.index[["image_id", "label", "task", "split"]].to_csv(index=False).encode())
@@ -168,7 +170,7 @@ class Job:
 
     def _processes(self) -> int:
         """Raises:
-        ParamsError: so many that one would have no pair of a step's images.
+        ParamsError: too many for each to have a pair of a step's images.
         """
         most = max(1, -(-min(self._params.batch_size, len(self._train)) // 2))
         asked = self._params.processes or max(1, min(torch.cuda.device_count(), most))
@@ -182,10 +184,10 @@ class Job:
         return asked
 
     def _share(self, processes: int, deadline_seconds: float | None) -> None:
-        """Has so many processes train up to the end; their checkpoint holds all of it.
+        """Trains in several processes to the end; their checkpoint contains the result.
 
         Raises:
-            GraftError: one of them failed; what went wrong it has said itself.
+            GraftError: one of them failed, and has printed why.
         """
         say(f"finetune: {processes} processes share each step's images")
         launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
@@ -198,7 +200,7 @@ class Job:
             raise GraftError(
                 "fine-tuning in several processes failed",
                 got=f"exit status {ended}",
-                todo="see what they printed above; `finetune.processes: 1` does without them",
+                todo="see their output above; `finetune.processes: 1` trains in this process",
             )
 
 

@@ -1,4 +1,4 @@
-"""finetune: layers of the backbone trained, if that can pay, and kept only if it did."""
+"""finetune: trains layers of the backbone if that can pay, and keeps the result only if it is better."""
 
 from __future__ import annotations
 
@@ -21,25 +21,34 @@ from ..common.heads.load import load_head
 from ..common.scoring.main_metric import loss, main_metric
 from ..common.scoring.significance import paired_p
 from ..common.scoring.temperature import calibrate_like, summary
-from .decision import Decision, Score, more_images, whether_it_fits, whether_to_keep, why_no_start, why_not
+from .decision import (
+    Decision,
+    Score,
+    enough_minutes,
+    more_images,
+    whether_it_fits,
+    whether_to_keep,
+    why_no_start,
+    why_not,
+)
 from .params import FinetuneParams
 
 if TYPE_CHECKING:
+    from .checkpoint import Course
     from .session import Job
-    from .trainer import Course
 
 SHEET, SHOWN = "augmentation.png", 6
-"""The contact sheet of what the network sees in training, and of how many images."""
+"""The contact sheet of augmented training images, and how many images it shows."""
 
 
 def run(params: FinetuneParams, paths: Paths) -> Record:
-    """Decides, trains if so decided, compares with the frozen head on validation.
+    """Decides whether to train, trains, and compares the result with the frozen head on validation.
 
     Raises:
-        ParamsError: it is to train, from a head that is not linear; or the backbone cannot be cut as asked.
-        WeightsError: the backbone's weights are gone, or are others than the features were made with.
-        DataError: an image is gone or damaged since it was checked.
-        GraftError: memory has run out with one image a step.
+        ParamsError: `mode: on` with a head that is not linear, or with a backbone that cannot be cut as asked.
+        WeightsError: the backbone's weights are missing, or differ from those that computed the features.
+        DataError: an image has been removed or damaged since it was checked.
+        GraftError: not even one image at a time fits into memory.
     """
     pack = read_feature_set(paths.features)
     train, val = pack.rows("train"), pack.rows("val")
@@ -89,7 +98,7 @@ def run(params: FinetuneParams, paths: Paths) -> Record:
 
 
 def _score(output: npt.NDArray[np.float64], pack: FeatureSet) -> Score:
-    """Of what is said of the validation images."""
+    """The score of these outputs for the validation images."""
     val = pack.rows("val")
     target = pack.targets(val)
     return Score(main_metric(output, target, pack.task), loss(output, target, pack.task, pack.weights(val)), pack.task)
@@ -110,7 +119,8 @@ def _stay(
     frozen: Score,
     further: str,
 ) -> Record:
-    say(f"finetune: the frozen head stays: {_with(reason, minutes)}")
+    advice = f"; to train, set `finetune.budget_minutes: {enough_minutes(minutes)}`" if minutes else ""
+    say(f"finetune: the frozen head stays: {_with(reason, minutes)}{advice}")
     decision = Decision(
         params.mode, False, "head", reason, train_images, params.budget_minutes, {"head": frozen}, more_images=further
     )
@@ -125,14 +135,14 @@ def _what(params: FinetuneParams) -> str:
 
 
 def _with(reason: str, minutes: float | None) -> str:
-    """The reason with what was measured, for people and for the record; decision.json must not differ with it."""
+    """The reason with the measured time, for people and for MLflow; decision.json must not depend on it."""
     return reason if minutes is None else f"{reason} ({minutes:.1f} minutes predicted)"
 
 
 def _write(
     decision: Decision, job: Job, calibration: Calibration, course: Course, pack: FeatureSet, paths: Paths
 ) -> None:
-    """decision.json; head.*; calibration.json; graph/ (the fine-tuned backbone, ready to infer); network.safetensors;
+    """decision.json; head.*; calibration.json; graph/ (the fine-tuned backbone for inference); network.safetensors;
     curves.csv; the contact sheet."""
     from safetensors.torch import save_file
 
@@ -193,7 +203,7 @@ def _record(
 
 
 def _shown(pack: FeatureSet, paths: Paths) -> list[tuple[Any, str, str]]:
-    """(file, image_id, label) of a few training images, from all over."""
+    """(file, image_id, label) of a few training images, spread over all rows."""
     train = pack.rows("train")
     rows = train[np.unique(np.linspace(0, len(train) - 1, SHOWN).astype(np.int64))]
     index = pack.index.iloc[rows]

@@ -2,8 +2,8 @@
 
     torchrun --nnodes 2 --nproc-per-node 4 ... -m tasks.finetune.worker PROJECT
 
-The project must be the same for all, on a disk that they share. What comes out is the checkpoint of a finished
-training, which the stage `finetune` takes up.
+The project must be the same for all, on a disk that they share. The result is the checkpoint of a finished
+training, from which the stage `finetune` continues.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def main() -> int:
 
 def train(project: Path, params: str | None, seconds: float | None) -> None:
     """Raises:
-    GraftError: whatever the stage itself would say.
+    GraftError: the same as in the stage itself.
     """
     paths = Paths(project)
     chosen = (

@@ -5,6 +5,7 @@ import pytest
 from tasks.finetune.decision import (
     Decision,
     Score,
+    enough_minutes,
     more_images,
     whether_it_fits,
     whether_to_keep,
@@ -35,7 +36,7 @@ def test_auto_does_not_train_on_too_few_images():
 
 
 def test_auto_does_not_train_where_even_a_flawless_model_could_not_be_told_from_the_head():
-    assert "the frozen head has 3 of 200 validation images wrong" in why_not(FinetuneParams(), 1000, 3, 200)
+    assert "the frozen head gets 3 of 200 validation images wrong" in why_not(FinetuneParams(), 1000, 3, 200)
     assert why_not(FinetuneParams(), 1000, 4, 200) == ""
     assert why_not(FinetuneParams(), 1000, None, 200) == ""
 
@@ -49,7 +50,12 @@ def test_auto_trains_when_the_budget_suffices():
 def test_auto_does_not_train_when_it_would_take_too_long():
     go, reason, minutes = whether_it_fits(FinetuneParams(budget_minutes=2), 4, 5000, lambda: 2.1)
     assert (go, minutes) == (False, 2.1)
-    assert "more than `finetune.budget_minutes`, 2" in reason
+    assert "longer than `finetune.budget_minutes`, 2" in reason
+
+
+@pytest.mark.parametrize(("predicted", "minutes"), [(0.3, 1), (2.1, 3), (4.0, 5)])
+def test_the_advised_budget_has_room_for_a_prediction_that_was_too_low(predicted, minutes):
+    assert enough_minutes(predicted) == minutes
 
 
 @pytest.mark.parametrize(
@@ -73,7 +79,7 @@ def test_what_cannot_keep_the_promise_is_not_kept():
     assert whether_to_keep(head, better, SURE, 0.05, keeps_promise=True)[0] == "finetune"
     chosen, reason = whether_to_keep(head, better, SURE, 0.05, keeps_promise=False)
     assert chosen == "head"
-    assert "`head.max_error` cannot be promised" in reason
+    assert "cannot guarantee `head.max_error`" in reason
 
 
 def test_the_reason_to_keep_tells_the_figures():
@@ -85,8 +91,8 @@ def test_the_reason_to_keep_tells_the_figures():
 def test_the_learning_curve_is_told_as_a_sentence():
     doubling = {"gain": 0.015, "low": 0.012, "high": 0.018, "reason": ""}
     told = more_images(doubling, "classification")
-    assert told == "twice the images would bring the head 1.5 points of accuracy (1.2 to 1.8)"
-    assert "cannot be said: too few" in more_images({"reason": "too few"}, "classification")
+    assert told == "twice the images would give the head 1.5 points more accuracy (1.2 to 1.8)"
+    assert "unknown: too few" in more_images({"reason": "too few"}, "classification")
 
 
 def test_a_decision_can_be_written_as_json():

@@ -76,7 +76,7 @@ def test_from_a_head_that_is_not_linear_auto_trains_nothing_and_says_why(paths, 
     subprocess.run([sys.executable, "-c", PROGRAM, str(paths.root), params], cwd=repository, check=True)
     decision = read_json(paths.finetune / "decision.json")
     assert (decision["ran"], decision["chosen"]) == (False, "head")
-    assert "by `head.kind` it is of kind knn" in decision["reason"]
+    assert "this one is of kind knn (`head.kind`)" in decision["reason"]
     assert decision["validation"]["head"]["accuracy"] > 0
 
 
@@ -108,13 +108,14 @@ def test_the_score_of_the_frozen_head_is_that_of_the_head_that_has_not_seen_vali
     assert score["log_loss"] == pytest.approx(log_loss(p_NK, pack.labels(val)))
 
 
-def test_auto_measures_and_stays_with_the_head_when_it_would_take_too_long(poor_paths, run_stage):
+def test_auto_measures_and_stays_with_the_head_when_it_would_take_too_long(poor_paths, run_stage, capsys):
     changes = {"min_images": 1, "budget_minutes": 1e-6, "batch_size": 4, "precision": "f32"}
     record = run_stage("finetune", poor_paths, mode="auto", **changes)
     decision = read_json(poor_paths.finetune / "decision.json")
     assert (decision["ran"], decision["chosen"]) == (False, "head")
     assert record.metrics["predicted_minutes"] > 1e-6
     assert "minutes predicted" in record.facts["reason"]
+    assert "minutes predicted); to train, set `finetune.budget_minutes: 1`" in capsys.readouterr().err
 
 
 def test_what_a_clock_measured_does_not_change_the_decision(poor_paths, run_stage):
@@ -177,7 +178,7 @@ def test_the_decision_tells_both_scores_and_keeps_the_better(tuned_paths):
     better = tuned["accuracy"] > head["accuracy"] and decision["p"] <= 0.05
     assert decision["chosen"] == ("finetune" if better else "head")
     assert decision["settled"]["epochs"] == 2
-    assert decision["more_images"].startswith("what twice the images would bring the head cannot be said")
+    assert decision["more_images"].startswith("the gain from twice the images is unknown")
 
 
 def test_the_curves_have_a_row_an_epoch(tuned_paths):
@@ -277,7 +278,7 @@ def test_maps_too_large_for_half_precision_say_what_to_set_instead(paths, run_st
             yield start, np.full_like(batch, 1e6)
 
     monkeypatch.setattr(Engine, "stream", large)
-    with pytest.raises(ParamsError, match="last_stage` does not go with") as refused:
+    with pytest.raises(ParamsError, match="last_stage` does not work with") as refused:
         run_stage("finetune", paths, mode="on", layers="last_stage", epochs=1, batch_size=8, precision="f32")
     assert "are not finite as float16" in refused.value.got
     assert refused.value.todo == "set `finetune.layers: all`"

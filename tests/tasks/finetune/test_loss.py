@@ -9,10 +9,11 @@ from tasks.common.images.transform import EvalTransform
 from tasks.common.scoring.main_metric import main_metric
 from tasks.common.scoring.multilabel import several_log_loss
 from tasks.finetune.auto_rules import plan
+from tasks.finetune.batches import Images
 from tasks.finetune.inputs import normalised
 from tasks.finetune.loss import Goal
 from tasks.finetune.params import FinetuneParams
-from tasks.finetune.trainer import Images, Trainer
+from tasks.finetune.trainer import Trainer
 
 LOGITS = torch.tensor([[2.0, -1.0], [0.5, 0.0], [-3.0, 1.0]])
 TRANSFORM = EvalTransform(8, 8, 1.0, "center", "bilinear", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
