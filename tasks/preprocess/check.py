@@ -1,4 +1,4 @@
-"""Whether a file is an image worth learning from: every pixel is decoded once, and every refusal has a reason."""
+"""Whether a file is a usable image: every pixel is decoded once, and every rejection has a reason."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from ..common.images.decode import Picture, UnreadableImage, WrongForm, decode_bands, is_array
+from ..common.images.decode import Picture, UnreadableImage, WrongForm, decode_bands, is_array, open_image
 
 FEW_COLOURS = 64
 """A drawn placeholder has few colours; a photograph saved with a palette uses most of its 256."""
 
 WRONG_FORM = "wrong form"
-"""How the reason begins against images of other bands than `preprocess.channels` asks for."""
+"""Beginning of the reason for images with other bands than `preprocess.channels`."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """What a file is, whatever the other parameters say of that; a function of its bytes and the number of channels.
+    """What a file contains; depends only on its bytes and the number of channels, not on other parameters.
 
     Attributes:
-        fault: why it is no image; empty for one.
+        fault: why it is not an image; empty if it is one.
         width, height: in pixels, upright.
         mode: PIL's mode of the file; `array` for a .npy file.
         pixels: a hash of size and values.
         blank: whether every pixel has the same colour.
-        colours: of a palette image, how many it has; 0 for others.
-        largest_share: of the pixels, which the palette's most frequent colour has.
+        colours: number of colours of a palette image; 0 for others.
+        largest_share: share of the pixels with the palette's most frequent colour.
     """
 
     fault: str = ""
@@ -43,7 +43,7 @@ class Look:
 
 
 def look(path: Path, channels: int = 3) -> Look:
-    """Decodes a file whole, as an image of so many channels.
+    """Decodes a whole file as an image with `channels` channels.
 
     Raises:
         OSError: it cannot be read.
@@ -66,7 +66,7 @@ def look(path: Path, channels: int = 3) -> Look:
 
 
 def judge(seen: Look, min_side: int, placeholder_share: float) -> str:
-    """Why an image is not worth learning from; empty if it is."""
+    """Why an image is not usable; empty if it is."""
     if seen.fault:
         return seen.fault
     if min(seen.width, seen.height) < min_side:
@@ -81,7 +81,7 @@ def judge(seen: Look, min_side: int, placeholder_share: float) -> str:
 def _mode_and_shares(path: Path) -> tuple[str, list[float]]:
     if is_array(path):
         return "array", []
-    with Image.open(path) as image:
+    with open_image(path) as image:
         return image.mode, _palette_shares(image)
 
 

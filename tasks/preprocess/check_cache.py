@@ -1,4 +1,4 @@
-"""What files were found to be, remembered by their hash: a file is decoded and checked once, not at every run."""
+"""The results of checking files, by their hash: a file is decoded and checked once, not in every run."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from ..common.core.files import digest, write_shared
 from ..common.core.progress import progress, say
 from .check import Look
 
-CHECK = 2
-"""Raised whenever a change in `check` or in decoding makes another look of the same file."""
+CHECK = 3
+"""Increased whenever a change in `check` or in decoding changes the look of a file."""
 
 KEPT_TOGETHER = 5000
-"""Looks a file: what a crash can lose at most."""
+"""Looks per Parquet file: the most that a crash can lose."""
 
 
 class Memory:
     """Looks by md5, in append-only Parquet files, each named by the hash of its content.
 
     Args:
-        folder: of all memories; this one is below it, by the versions of the check and of Pillow, and by `channels`.
-        channels: as which the files are decoded.
+        folder: contains one folder per version of the check and of Pillow, and per number of channels.
+        channels: number of channels that the files are decoded to.
     """
 
     def __init__(self, folder: Path, channels: int = 3) -> None:
@@ -39,9 +39,9 @@ class Memory:
             self._read(file)
 
     def looks(self, files: Mapping[str, Path], look: Callable[[Path], Look]) -> dict[str, Look | OSError]:
-        """md5 -> what the file is; `look` is called, a thread a core, for those never seen before.
+        """md5 -> the look of the file; `look` is called for new files only, in one thread per core.
 
-        A file that cannot be read is given as the error, and is not remembered.
+        For a file that cannot be read the value is the error, which is not remembered.
         """
         found: dict[str, Look | OSError] = {md5: self._known[md5] for md5 in files if md5 in self._known}
         new = [md5 for md5 in files if md5 not in self._known]
@@ -74,7 +74,7 @@ class Memory:
             rows = pq.read_table(io.BytesIO(content)).to_pylist()
             self._known |= {row.pop("md5"): Look(**row) for row in rows}
         else:
-            say(f"preprocess: what {file.name} remembers is damaged; its images are checked again")
+            say(f"preprocess: {file.name} in the cache of checks is damaged; its images are checked again")
             file.unlink(missing_ok=True)
 
 

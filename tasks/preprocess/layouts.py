@@ -1,4 +1,4 @@
-"""The names by which data/raw says of what form it is. Known without pandas, whose import takes half a second."""
+"""The names that tell which layout data/raw has. Known without pandas, whose import takes half a second."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import PurePosixPath
 TABLE = "labels.csv"
 
 TARGET = "target"
-"""What the column may be called as well, where labels are numbers."""
+"""Another name for the column `label`, where labels are numbers."""
 
 ONE_CLASS = "label:"
-"""How the name of a column of zeros and ones begins, where an image may have several classes; the class follows."""
+"""Prefix of a column of zeros and ones, where an image may have several classes; the class follows."""
 
 SPLIT_NAMES = {
     "train": "train",
@@ -22,13 +22,20 @@ SPLIT_NAMES = {
     "test": "test",
     "testing": "test",
 }
-"""What people call a split -> what Graft calls it."""
+"""Common names of a split -> Graft's name."""
+
+SYSTEM_FILES = ("thumbs.db", "desktop.ini")
+
+SYSTEM_FOLDERS = ("#recycle", "$recycle.bin", "@eadir", "lost+found", "system volume information", "__macosx")
+"""Folders that file systems, network storage and archivers create: deleted files, thumbnails, fragments."""
 
 
 def hidden(file: str) -> bool:
-    """Whether a file is one that systems leave about (.DS_Store, Thumbs.db, a dot folder)."""
+    """Whether a system left a file or a folder behind (.DS_Store, Thumbs.db, a dot folder, a recycle bin)."""
     parts = PurePosixPath(file).parts
-    return any(part.startswith(".") for part in parts) or parts[-1].lower() in ("thumbs.db", "desktop.ini")
+    return parts[-1].lower() in SYSTEM_FILES or any(
+        part.startswith(".") or part.lower() in SYSTEM_FOLDERS for part in parts
+    )
 
 
 def split_folders(tops: set[str]) -> bool:

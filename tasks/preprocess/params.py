@@ -10,31 +10,31 @@ from ..common.core.sections import Section
 
 
 class PreprocessParams(Section):
-    """Which files count as images, and how they are split."""
+    """Which images are used, and how they are split."""
 
     val_fraction: float = Field(0.15, gt=0, lt=1)
-    """Share of the images for validation, where the data bring no split of their own."""
+    """Share of the images for validation, if the data have no split of their own."""
 
     test_fraction: float = Field(0.15, gt=0, lt=1)
-    """Share of the images for the test, where the data bring no split of their own."""
+    """Share of the images for the test, if the data have no split of their own."""
 
     seed: int = 0
-    """Another seed is another split."""
+    """Another seed gives another split."""
 
     channels: int = Field(3, ge=1)
-    """As what images are read: 1 is grey, 3 is RGB; any other number takes bands as they are, of images (4: RGBA, CMYK)
-    and .npy arrays that have exactly so many."""
+    """Channels that images are read with: 1 is grey, 3 is RGB; any other number uses the bands of images (4: RGBA,
+    CMYK) and .npy arrays unchanged, which must have exactly this number."""
 
     min_side: int = Field(16, ge=1)
-    """Pixels; an image with a shorter side is rejected."""
+    """Pixels; images with a shorter side are rejected."""
 
     placeholder_share: float = Field(0.9, gt=0, le=1)
-    """A palette image (GIF, PNG) of few colours, of which one covers at least this share, is rejected as a placeholder
-    ("image not found"); 1 keeps all but blank ones."""
+    """A palette image (GIF, PNG) with few colours is rejected as a placeholder ("image not found") if one colour covers
+    at least this share; 1 rejects only blank ones."""
 
     max_rejected: float = Field(0.05, ge=0)
-    """More rejected files than this stop the run: a share of all files when below 1, a number of files otherwise.
-    Hidden files do not count."""
+    """If more files than this are rejected, the run stops: a share of all files if below 1, otherwise a number of
+    files. Hidden files do not count."""
 
     @model_validator(mode="after")
     def _fractions_leave_something_to_train_on(self) -> Self:

@@ -1,7 +1,7 @@
 """From a file to the pixels that a network sees: decoding, and timm's evaluation geometry, with PIL alone.
 
-PIL is the reference that timm itself decodes and resizes with, so that nothing is lost on the way; neither torch nor
-timm is imported, so that a packaged model needs neither.
+timm itself decodes and resizes with PIL, so the pixels are the same. Neither torch nor timm is imported, so a packaged
+model needs neither.
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import numpy.typing as npt
@@ -22,11 +24,11 @@ Pixels = npt.NDArray[np.uint8]
 
 
 Picture = tuple[Image.Image, ...]
-"""An upright image of 8 bits: one RGB image for three channels, otherwise a grey image a channel."""
+"""An upright image of 8 bits: one RGB image for three channels, otherwise one grey image per channel."""
 
 
 BACKGROUND = (255, 255, 255)
-"""What shows through transparent pixels."""
+"""The colour behind transparent pixels."""
 
 
 REACH = {Image.Resampling.BICUBIC: 2, Image.Resampling.LANCZOS: 3}
@@ -34,19 +36,25 @@ REACH = {Image.Resampling.BICUBIC: 2, Image.Resampling.LANCZOS: 3}
 
 
 _RAW_MODES = ("LA", "RGBA", "RGBX", "CMYK")
-"""PIL's modes whose bands may be taken as they are: none is an index into a palette, none multiplied by another."""
+"""PIL's modes whose bands are used unchanged: none is an index into a palette or multiplied by another."""
 
 
 _ARRAY = b"\x93NUMPY"
 """How a .npy file begins."""
 
+FORMATS = (
+    "JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "AVIF", "JPEG2000", "PPM", "MPO", "TGA", "DIB", "DDS", "ICO", "PCX",
+    "PSD", "QOI", "SGI",
+)  # fmt: skip
+"""Image formats that are decoded. PIL knows more: for EPS it starts Ghostscript, which executes the file."""
+
 
 class UnreadableImage(ValueError):
-    """Bytes that are no image, or end too soon; the cause is what PIL or one of its plugins raised."""
+    """Bytes that are not an image, or are truncated; the cause is the error of PIL or its plugin."""
 
 
 class WrongForm(UnreadableImage):
-    """A sound image whose bands are not those that are asked for, or an array that is no image."""
+    """A valid image with other bands than requested, or an array that is not an image."""
 
 
 def decode(source: Path | bytes) -> Image.Image:
@@ -57,29 +65,29 @@ def decode(source: Path | bytes) -> Image.Image:
 
     Raises:
         OSError: the file cannot be read.
-        UnreadableImage: it is no image, or a damaged one.
-        PIL.Image.DecompressionBombError: it has more pixels than PIL takes.
+        UnreadableImage: it is not an image of one of the `FORMATS`, or is damaged.
+        PIL.Image.DecompressionBombError: it has more pixels than PIL accepts.
     """
     return decode_bands(source, 3)[0]
 
 
 def decode_bands(source: Path | bytes, channels: int) -> Picture:
-    """A file or a byte string as an image of so many channels.
+    """A file or a byte string as an image with `channels` channels.
 
-    For one channel everything becomes grey, for three RGB, as `decode` says. For any other number the bands are taken
-    as they are, without mixing or compositing, from PIL's modes of two and four bands or from an array. An array is a
-    .npy file of uint8, shape (H, W, C) or (H, W), and must have exactly so many channels.
+    For one channel everything becomes grey, for three RGB, as in `decode`. For any other number the bands are used
+    unchanged, without mixing or compositing, from PIL's modes of two and four bands or from an array. An array is a
+    .npy file of uint8, shape (H, W, C) or (H, W), and must have exactly this number of channels.
 
     Raises:
         OSError: the file cannot be read.
-        UnreadableImage: it is no image, or a damaged one; as its child `WrongForm`, one of other bands.
-        PIL.Image.DecompressionBombError: it has more pixels than PIL takes.
+        UnreadableImage: it is not an image, or is damaged; its subclass `WrongForm`: it has other bands.
+        PIL.Image.DecompressionBombError: it has more pixels than PIL accepts.
     """
     content = source if isinstance(source, bytes) else source.read_bytes()
     if content.startswith(_ARRAY):
         return _array_bands(content, channels)
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        with open_image(io.BytesIO(content)) as image:
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
             return _bands(image, channels)
@@ -87,6 +95,22 @@ def decode_bands(source: Path | bytes, channels: int) -> Picture:
         raise
     except Exception as error:  # PIL's plugins raise almost anything for damaged bytes
         raise UnreadableImage(str(error) or type(error).__name__) from error
+
+
+def open_image(source: Path | IO[bytes]) -> Image.Image:
+    """Opens an image of one of the `FORMATS`.
+
+    Raises:
+        PIL.UnidentifiedImageError: it is not one.
+    """
+    return Image.open(source, formats=_formats())
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """Those that this build of PIL can read."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def _bands(image: Image.Image, channels: int) -> Picture:
@@ -108,7 +132,7 @@ def is_array(path: Path) -> bool:
 def _array_bands(content: bytes, channels: int) -> Picture:
     try:
         values = np.load(io.BytesIO(content), allow_pickle=False)
-    except Exception as error:  # numpy parses the header as Python, and raises whatever that gives
+    except Exception as error:  # numpy parses the header as Python, which may raise anything
         raise UnreadableImage(str(error) or type(error).__name__) from error
     if values.ndim == 2:
         values = values[..., None]
@@ -122,7 +146,7 @@ def _array_bands(content: bytes, channels: int) -> Picture:
 
 
 def pixels_of(picture: Sequence[Image.Image]) -> Pixels:
-    """The values of an RGB image, or of a grey image a channel."""
+    """The values of an RGB image, or of one grey image per channel."""
     planes = [np.asarray(image) for image in picture]
     return planes[0] if planes[0].ndim == 3 else np.dstack(planes)
 

@@ -52,7 +52,7 @@ class EvalTransform:
         """The pixels of the crop, not yet normalised: uint8 of shape (height, width, C).
 
         Args:
-            picture: an RGB image, or a grey one a channel, each of which is resized by itself: PIL would multiply the
+            picture: an RGB image, or one grey image per channel, which are resized separately: PIL would multiply the
                 bands of an RGBA image by the last one.
         """
         fill = [round(255 * value) if self.crop_mode == "border" else 0 for value in self.mean]
@@ -160,7 +160,7 @@ def load(path: Path, transform: EvalTransform) -> Pixels:
     """A file as the network sees it: uint8, shape (height, width, C).
 
     Raises:
-        DataError: the file is gone or damaged since the preprocess stage checked it.
+        DataError: the file has been removed or damaged since the preprocess stage checked it.
     """
     with still_readable(path):
         return transform(*decode_bands(path, transform.channels))

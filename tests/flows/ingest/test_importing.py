@@ -67,8 +67,13 @@ def test_folders_of_classes_are_copied_and_put_under_dvc(empty_project: Project,
 def test_hidden_files_are_left_out_and_counted(empty_project: Project, classes: Path) -> None:
     (classes / ".DS_Store").write_bytes(b"x")
     (classes / "red" / "Thumbs.db").write_bytes(b"x")
+    (classes / "$RECYCLE.BIN").mkdir()
+    (classes / "$RECYCLE.BIN" / "deleted.png").write_bytes(b"x")
 
-    assert import_images(classes, empty_project.root)["hidden_left_out"] == 2
+    told = import_images(classes, empty_project.root)
+
+    assert told["hidden_left_out"] == 3
+    assert set(told["classes"]) == {"blue", "green", "red"}
 
 
 @pytest.mark.parametrize(

@@ -236,7 +236,9 @@ def test_another_limit_needs_no_second_look(fresh, preprocess, monkeypatch):
         preprocess(fresh, min_side=33)
 
 
-@pytest.mark.parametrize("name", [".DS_Store", ".cache/a.png", "red/Thumbs.db", "red/desktop.ini"])
+@pytest.mark.parametrize(
+    "name", [".DS_Store", ".cache/a.png", "red/Thumbs.db", "red/desktop.ini", "#recycle/a.png", "lost+found/a.png"]
+)
 def test_files_that_systems_leave_about_are_hidden(fresh, preprocess, name):
     (fresh.raw / name).parent.mkdir(exist_ok=True)
     (fresh.raw / name).write_bytes(b"whatever")

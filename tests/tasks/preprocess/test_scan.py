@@ -163,7 +163,18 @@ def test_a_table_that_is_not_text_is_refused(raw):
 
 @pytest.mark.parametrize(
     ("file", "expected"),
-    [("a/.x.png", True), (".git/a.png", True), ("a/Thumbs.DB", True), ("a/b.c.png", False), ("a/x.png", False)],
+    [
+        ("a/.x.png", True),
+        (".git/a.png", True),
+        ("a/Thumbs.DB", True),
+        ("a/b.c.png", False),
+        ("a/x.png", False),
+        ("#recycle/a.png", True),
+        ("$RECYCLE.BIN/S-1-5/a.png", True),
+        ("a/@eaDir/x.png/SYNOPHOTO_THUMB_M.jpg", True),
+        ("lost+found", True),
+        ("recycle/a.png", False),
+    ],
 )
 def test_hidden_files_are_known_by_their_names(file, expected):
     assert hidden(file) is expected

@@ -3,7 +3,7 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import EpsImagePlugin, Image, ImageOps
 
 from tasks.common.core.errors import DataError
 from tasks.common.engines.openvino import Engine
@@ -438,3 +438,23 @@ def test_a_file_whose_bands_have_changed_is_an_error_for_the_user(photo, tmp_pat
     with pytest.raises(DataError, match=r"a\.png") as caught:
         load(tmp_path / "a.png", of_bands("center", 32, 32, 1.0, 5))
     assert caught.value.got == "3 bands (RGB), needed 5"
+
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n10 10 scale\nshowpage\n%%EOF\n"
+
+
+def test_a_format_that_another_program_would_decode_is_never_opened(tmp_path, monkeypatch):
+    """For EPS, PIL starts Ghostscript, which executes the file."""
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_: pytest.fail("Ghostscript was started"))
+    (tmp_path / "drawing.png").write_bytes(EPS)
+    with pytest.raises(UnreadableImage):
+        decode(EPS)
+    with pytest.raises(UnreadableImage):
+        decode(tmp_path / "drawing.png")
+
+
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "PPM", "JPEG2000", "TGA", "ICO"])
+def test_common_formats_are_decoded(name):
+    buffer = io.BytesIO()
+    Image.new("RGB", (16, 16), (200, 30, 40)).save(buffer, name)
+    assert decode(buffer.getvalue()).size == (16, 16)
