@@ -1,4 +1,4 @@
-"""What computes features: which engine, in which precision, and the fingerprint that names its results."""
+"""How features are computed: the engine, its precision, and the fingerprint that identifies the results."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from ..common.images.decode import Pixels
 from .params import FeaturesParams
 
 EXTRACTOR = 2
-"""Raised whenever a change in the code makes other features of the same image."""
+"""Increased whenever a change in the code changes the features of an image."""
 
 SAMPLE = 64
 """Images on which a faster precision is compared with fp32."""
 
 
 class AnyEngine(Protocol):
-    """What all engines do."""
+    """The interface of all engines."""
 
     def __call__(self, pixels: Pixels) -> Features: ...
 
@@ -62,7 +62,7 @@ class Extractor:
     build: Callable[[], AnyEngine]
 
     def fingerprint(self, dtype: str) -> dict[str, Any]:
-        """All that decides what the features of an image are, and `digest`, a hash of that."""
+        """Everything that determines the features of an image, and `digest`, its hash."""
         facts = {
             **asdict(self.spec),
             "engine": self.engine,
@@ -76,7 +76,7 @@ class Extractor:
 
 
 def spread(count: int) -> npt.NDArray[np.int64]:
-    """`SAMPLE` of `count` places, from all over; all of them if there are fewer."""
+    """`SAMPLE` of `count` positions, evenly spread; all of them if there are fewer."""
     return np.unique(np.linspace(0, count - 1, SAMPLE).astype(np.int64))
 
 
@@ -90,8 +90,8 @@ def choose_extractor(
         sample: a few images, on which a faster precision is compared with fp32.
 
     Raises:
-        ParamsError: no such backbone, or not with images of this size or number of channels.
-        WeightsError: no weights, or another network's.
+        ParamsError: the backbone is unknown, or does not take images of this size or number of channels.
+        WeightsError: the weights are missing, or belong to another network.
     """
     backbone = timm_name(params.backbone, params.weights)
     form = Form(params.output, channels, params.image_size)
@@ -102,7 +102,7 @@ def choose_extractor(
 
 
 def _has_gpu() -> bool:
-    """torch, whose import takes seconds, is asked only where there may be one: NVIDIA, WSL, AMD or Apple."""
+    """torch, whose import takes seconds, is imported only where there may be a GPU: NVIDIA, WSL, AMD or Apple."""
     devices = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
     if sys.platform != "darwin" and not any(Path(device).exists() for device in devices):
         return False
@@ -153,10 +153,10 @@ def _settle(
     paths: Paths,
     sample: Callable[[Spec], Sequence[Pixels]],
 ) -> tuple[Precision, str]:
-    """The precision, compared once and then remembered: another first image must not make another fingerprint."""
+    """The precision, compared once and then remembered: another sample must not change the fingerprint."""
     key = json_digest({**asdict(spec), "runs_on": runs_on, "wanted": params.precision, "fast": fast})
     memory = paths.cache / "precision" / f"{key}.json"
-    with suppress(FileNotFoundError, ValueError):  # none yet, or cut short by a crash
+    with suppress(FileNotFoundError, ValueError):  # none yet, or truncated by a crash
         known = read_json(memory)
         return known["precision"], known["why"]
     precision, why = choose_precision(build, params.precision, lambda: sample(spec), fast=fast)

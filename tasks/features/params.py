@@ -10,13 +10,13 @@ from pydantic_core import PydanticCustomError
 from ..common.core.sections import Section
 
 LARGEST_SIDE = 4096
-"""Pixels; an activation of a network on a larger image has gigabytes."""
+"""Pixels; for larger images a single activation of a network takes gigabytes."""
 
 Side = Annotated[int, Field(ge=1, le=LARGEST_SIDE)]
 
 
 def _sides(value: object) -> object:
-    """[height, width] of one number or of two; a fault is told once, not once a side."""
+    """[height, width] from one or two numbers; an error is reported once, not once per side."""
     sides = value if isinstance(value, list | tuple) else [value, value]
     if value is None or (len(sides) == 2 and all(type(side) is int and 1 <= side <= LARGEST_SIDE for side in sides)):
         return value and tuple(sides)
@@ -24,7 +24,7 @@ def _sides(value: object) -> object:
 
 
 class FeaturesParams(Section):
-    """Which frozen network sees the images, and on what it runs."""
+    """The frozen network that computes features, and the engine that runs it."""
 
     backbone: str = "tf_efficientnet_lite0"
     """A name of the Keras table (`ResNet50`) or any timm model name, with or without a tag; see `graft models`."""
@@ -44,7 +44,7 @@ class FeaturesParams(Section):
     image_size: Annotated[
         tuple[Side, Side] | None, BeforeValidator(_sides, json_schema_input_type=Side | tuple[Side, Side] | None)
     ] = None
-    """Of the network's input, in pixels: one number, or [height, width]; null as in pre-training."""
+    """Size of the network's input, in pixels: one number, or [height, width]; null: as in pre-training."""
 
     engine: Literal["auto", "openvino", "torch"] = "auto"
     """`openvino` runs on the processor, `torch` on a GPU; `auto` takes torch where there is a GPU (CUDA or MPS)."""
@@ -54,19 +54,19 @@ class FeaturesParams(Section):
     64 images."""
 
     dtype: Literal["float32", "float16"] = "float32"
-    """In which features are kept, in the cache and in data/features; half precision takes half the space."""
+    """Type of the stored features, in the cache and in data/features; half precision takes half the space."""
 
     threads: int = Field(0, ge=0)
-    """Decoding threads; 0 means one a core."""
+    """Decoding threads; 0: one per core."""
 
     views: int = Field(0, ge=0)
-    """Augmented copies of each training image, whose features the head is trained on as well; 0 means none."""
+    """Augmented copies of each training image, on which the head is trained as well; 0: none."""
 
     view_crop_scale: float = Field(0.6, gt=0, le=1)
-    """The least share of an image's area that a view's random crop keeps."""
+    """The smallest share of an image's area that a view's random crop keeps."""
 
     view_flip: bool = True
-    """Whether views are mirrored at random; false where left and right differ in meaning."""
+    """Whether views are flipped at random; set false where left and right differ in meaning."""
 
     view_colour: float = Field(0.2, ge=0, le=1)
     """How far a view's brightness, contrast and saturation vary."""

@@ -37,12 +37,12 @@ class Effort:
 
 
 def run(params: FeaturesParams, paths: Paths) -> Record:
-    """Looks every image up in the cache, computes what is missing, writes one pack in the manifest's order.
+    """Looks up every image in the cache, computes what is missing, and writes one feature set in the manifest's order.
 
     Raises:
-        ParamsError: no such backbone, or not with images of this size or number of channels.
-        WeightsError: no weights, or another network's.
-        DataError: an image is gone or damaged since it was checked.
+        ParamsError: the backbone is unknown, or does not take images of this size or number of channels.
+        WeightsError: the weights are missing, or belong to another network.
+        DataError: an image has been removed or damaged since it was checked.
     """
     manifest = read_manifest(paths.manifest, INDEX)
     channels = read_channels(paths.manifest)
@@ -68,7 +68,7 @@ def run(params: FeaturesParams, paths: Paths) -> Record:
 
 
 def _sample(manifest: pd.DataFrame, spec: Spec, raw: Path) -> Sequence[Pixels]:
-    """Images from all over the data, on which a faster precision must agree with fp32."""
+    """Images spread over the data, on which a faster precision must agree with fp32."""
     return [load(raw / path, spec.transform) for path in manifest["path"].iloc[spread(len(manifest))]]
 
 
@@ -79,7 +79,7 @@ def _views(folder: Path, items: Items, cache: FeatureCache) -> RowFile:
 def _fill(
     files: list[RowFile], items: Items, cache: FeatureCache, extract: Callable[[npt.NDArray[np.int64]], None]
 ) -> None:
-    """Every item's features out of the cache, into the file of the images or that of the views."""
+    """Copies every item's features from the cache into the file of the images or that of the views."""
     for places, block in cache.read_all(items.ids, extract):
         is_view = places >= items.images
         files[0].write(places[~is_view], block[~is_view])
@@ -97,7 +97,7 @@ def _extract(
     small: FeatureCache,
     effort: Effort,
 ) -> None:
-    """Computes the named items and adds them to the cache, and the images' small versions, for the audit, to theirs."""
+    """Computes these items and adds them to the cache, and adds the images' thumbnails, for the audit, to theirs."""
     spec = extractor.spec
     what = f"{spec.backbone}, {extractor.engine} {extractor.precision}"
     say(f"features: {what}; {len(places):,} of {len(items):,} are new")

@@ -1,4 +1,4 @@
-"""What there is to compute: every image, and of each training image so many augmented views."""
+"""What is computed: every image, and augmented views of each training image."""
 
 from __future__ import annotations
 

@@ -142,7 +142,7 @@ def accept(features_ND: Matrix, target: Array, weight_N: Array | None, classes: 
         raise ValueError(f"weights of shape {(n,)} are needed, got {weight_N.shape}")
     bad_N = ~(np.isfinite(weight_N) & (weight_N > 0))
     if bad_N.any():
-        raise DataError("weights must be above 0", got=weight_N[bad_N][0], todo="mend the column `weight`")
+        raise DataError("weights must be above 0", got=weight_N[bad_N][0], todo="correct the column `weight`")
     return Examples(features_ND, _checked_target(np.asarray(target), classes, task), weight_N)
 
 
@@ -168,7 +168,7 @@ def check_finite(features_ND: Matrix, names: Sequence[str] | None = None) -> Non
 def _checked_target(target: Array, classes: list[str], task: Task) -> Array:
     if task == "regression":
         if not np.isfinite(target).all():
-            raise DataError("targets must be finite", got=target[~np.isfinite(target)][0], todo="mend the labels")
+            raise DataError("targets must be finite", got=target[~np.isfinite(target)][0], todo="correct the labels")
         return target.astype(np.float64)
     if len(classes) < (2 if task == "classification" else 1):
         raise ValueError(f"at least two classes are needed, got {classes}")

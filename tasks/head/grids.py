@@ -1,4 +1,4 @@
-"""Each kind of head: which tasks it is for, the grid that is walked, and the estimator at one place of it."""
+"""Each kind of head: its tasks, its grid of candidates, and the estimator of one candidate."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def kind_of(params: HeadParams, task: Task) -> Kind:
     """`auto` is logistic regression for classes and ridge regression for numbers.
 
     Raises:
-        ParamsError: the kind is not for the task.
+        ParamsError: the kind does not support the task.
     """
     if params.kind == "auto":
         return "ridge" if task == "regression" else "logistic"
     if params.kind == "logistic" and task == "regression":
         raise ParamsError(
-            "`head.kind`: logistic regression tells classes, not numbers",
+            "`head.kind`: logistic regression predicts classes, not numbers",
             got="logistic, where `head.task` is regression",
             allowed="auto | ridge | knn | mlp",
             todo="set `head.kind: auto`",
@@ -37,7 +37,7 @@ def kind_of(params: HeadParams, task: Task) -> Kind:
 def walks_of(
     params: HeadParams, kind: Kind, classes: list[str], task: Task, scratch: Path | None
 ) -> tuple[list[Walk], int, int]:
-    """(the grid, how many candidates it has at most, how many in a row may be no better before a walk ends)."""
+    """(the grid, its largest number of candidates, the patience of a walk)."""
     if kind == "knn":
         ks = params.knn_k
         return [knn.path(classes, task, ks, params.knn_temperature)], len(ks), len(ks)
@@ -58,7 +58,7 @@ def walks_of(
 def estimator_of(
     params: HeadParams, kind: Kind, classes: list[str], task: Task, settings: dict[str, Any], scratch: Path | None
 ) -> Estimator:
-    """What trains the candidate with these settings on other rows."""
+    """The estimator that trains the candidate with these settings on other rows."""
     if kind == "knn":
         return knn.NearestNeighbours(classes, task, temperature=params.knn_temperature, **settings)
     if kind == "mlp":

@@ -19,7 +19,7 @@ from ..common.scoring.main_metric import loss as loss_of
 from .estimator import Array, Estimator, Examples, Rows, Trained, Walk, spread
 
 SAMPLE = 4096
-"""Rows at most of which there is a training loss."""
+"""The most rows for which a training loss is computed."""
 
 
 class NearestNeighbours(Estimator):

@@ -4,7 +4,7 @@ AdamW (Loshchilov & Hutter 2019) at a constant rate on standardised features, in
 (Srivastava et al. 2014) on the hidden units. The number of epochs is what ends the training; it is one of the settings
 that held-out rows choose, which is early stopping. Everything random comes from one seeded generator.
 
-torch is imported only where training begins: whoever predicts, or trains another head, does without.
+torch is imported only where training begins: prediction and the other heads do not need it.
 """
 
 from __future__ import annotations

@@ -31,26 +31,26 @@ def _class_weight(value: Any) -> ClassWeight:
 
 
 class HeadParams(Section):
-    """What is trained on the frozen features: a classifier, or what predicts a number."""
+    """What is trained on the frozen features: a classifier or a regression."""
 
     task: Task = "classification"
-    """What an image's label is: one class; any number of classes (`multilabel`); a number (`regression`). Every stage
-    goes by it."""
+    """What an image's label is: one class, any number of classes (`multilabel`), or a number (`regression`). It applies
+    to all stages."""
 
     kind: Literal["auto", "logistic", "knn", "ridge", "mlp"] = "auto"
     """`auto` is logistic regression for classes and ridge regression for numbers. `knn`: the nearest training images
     vote; `mlp`: one hidden layer. Each kind has its own grid of candidates."""
 
     folds: Annotated[Folds, BeforeValidator(_folds)] = "auto"
-    """0 chooses on the validation images; 2 or more by cross-validation in so many parts over training and validation
-    images. `auto` takes 5 where validation has fewer than 100 images, otherwise 0."""
+    """How the candidate is chosen: 0 on the validation images; 2 or more by cross-validation with this number of folds
+    over training and validation images. `auto` is 5 if there are fewer than 100 validation images, otherwise 0."""
 
     select: Literal["auto", "log_loss", "accuracy", "rmse"] = "auto"
-    """What decides among the candidates: `auto` is `log_loss` for classes and `rmse`, the root of the mean squared
-    error, for numbers."""
+    """The metric that chooses among the candidates: `auto` is `log_loss` for classes and `rmse`, the root of the
+    mean squared error, for numbers."""
 
     class_weight: Annotated[ClassWeight, BeforeValidator(_class_weight)] = "none"
-    """`balanced` weighs each class as if all had equally many images; or a weight for each class by its name."""
+    """`balanced` gives all classes the same total weight; a mapping gives each class, by its name, a weight."""
 
     refit: bool = True
     """Whether the chosen candidate is trained again on training and validation images together."""
@@ -58,23 +58,23 @@ class HeadParams(Section):
     l2_max: float = Field(1e5, gt=0)
     """For `logistic` and `ridge`: the strongest L2 regularisation, which adds l2 / 2 * |W|^2 to the mean loss over
     standardised features; the path starts here. The 45 values are those of Kornblith et al. 2019, who add l2 * |W|^2
-    to the sum of the losses: with N images, a strength of theirs is 2 / N times as much here."""
+    to the sum of the losses: with N images, their strength times 2 / N is the strength here."""
 
     l2_min: float = Field(1e-6, gt=0)
-    """The weakest one."""
+    """For `logistic` and `ridge`: the weakest L2 regularisation."""
 
     strengths: int = Field(45, ge=1, le=200)
-    """How many strengths, evenly spaced in their logarithm."""
+    """For `logistic` and `ridge`: the number of strengths, evenly spaced in their logarithm."""
 
     patience: int = Field(3, ge=1)
     """For `logistic`: the path ends after this many strengths in a row without a better result; `ridge` tries all."""
 
     tolerance: float = Field(1e-5, gt=0)
-    """For `logistic`: the largest entry of the mean loss's gradient at which training of one strength ends; at a
-    strength below 0.001 so much less as it is weaker."""
+    """For `logistic`: the largest entry of the mean loss's gradient at which training of one strength ends; below a
+    strength of 0.001 it falls in proportion."""
 
     max_iterations: int = Field(1000, ge=1)
-    """For `logistic`: steps for one strength at most."""
+    """For `logistic`: the most steps for one strength."""
 
     knn_k: list[Annotated[int, Field(ge=1)]] = Field([1, 2, 5, 10, 20, 50, 100, 200], min_length=1)
     """For `knn`: how many neighbours vote; each is tried."""
@@ -89,27 +89,27 @@ class HeadParams(Section):
     """For `mlp`: shares of hidden units that are left out at each step; each is tried with each weight decay."""
 
     mlp_weight_decay: list[Annotated[float, Field(ge=0)]] = Field([0.01, 1.0], min_length=1)
-    """For `mlp`: AdamW's."""
+    """For `mlp`: AdamW's weight decay; each is tried."""
 
     mlp_epochs: int = Field(100, ge=1)
-    """For `mlp`: passes over the images at most; after how many training ends is chosen too."""
+    """For `mlp`: the most passes over the images; the best number is chosen as well."""
 
     mlp_patience: int = Field(10, ge=1)
     """For `mlp`: a training ends after this many epochs in a row without a better result."""
 
     seed: int = 0
-    """Another one deals other folds, and gives `mlp` another start, order and dropout."""
+    """Seed of the folds, and of initial weights, order and dropout of `mlp`."""
 
     calibrate: bool = True
-    """Whether probabilities are scaled by one temperature, found on validation, so that they say how often the model is
-    right."""
+    """Whether probabilities are calibrated with one temperature, fitted on validation, so that a confidence is the
+    expected accuracy."""
 
     max_error: float | None = Field(None, gt=0, lt=1)
-    """Between 0 and 1: the share of wrong answers that is promised among the images that the model answers; it abstains
-    from the others. null: it answers all."""
+    """Between 0 and 1: the error rate that is guaranteed for the images that the model answers; it abstains from the
+    others. null: the model answers for every image."""
 
     max_error_confidence: float = Field(0.9, gt=0, lt=1)
-    """With which that is promised."""
+    """The confidence of the guarantee of `max_error`."""
 
     @model_validator(mode="after")
     def _range_is_one(self) -> Self:

@@ -1,10 +1,10 @@
-"""Scores as probabilities (Platt 1999). S rows, K classes; the scores must be of rows that their maker had not learned.
+"""Scores as probabilities (Platt 1999). S rows, K classes; the model must not be trained on these rows.
 
     logits = factor * score + shift
 
 are fitted to the classes by their log loss: for one class an image one factor and K shifts within a softmax, for
-several a factor and a shift each, within sigmoids. The targets are Platt's too: not 0 and 1, but what a uniform prior
-over the answers makes of so many rows, so that scores without an error do not ask for an infinite factor.
+several a factor and a shift each, within sigmoids. The targets are Platt's too: not 0 and 1, but their
+posterior mean with a uniform prior, so that scores without an error do not need an infinite factor.
 """
 
 from __future__ import annotations

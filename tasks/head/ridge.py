@@ -7,7 +7,7 @@ strength is a division, so that one decomposition serves the whole path:
 
     W = (U' c / (lambda + l2))' U',   c = covariance of features and targets
 
-Numbers are standardised before, which leaves the solution as it is: the figures of the path then have no unit.
+Numbers are standardised before, which does not change the solution: the metrics of the path then have no unit.
 
 As a classifier its targets are -1 and +1 a class (Hastie, Tibshirani & Friedman 2009, 4.2), and its scores are no
 probabilities: they may lie outside [0, 1]. They become some as Platt (1999) does it, by scores of rows that were held
@@ -18,7 +18,7 @@ out (`platt.py`). Here those are each row's score by the solution without it, wh
 
 The logits are linear in the features still, so that the head is a linear one. They undo the shrinking: the strongest
 strengths give the classifier of the class means, not a guess. Augmented views of an image know each other: with them
-the probabilities are too sure, which calibration mends.
+the probabilities are too confident, which calibration corrects.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What held-out rows say of a candidate. M rows, K classes; outputs are (M, K) probabilities or (M, 1) numbers."""
+"""Scores of a candidate on held-out rows. M rows, K classes; outputs are (M, K) probabilities or (M, 1) numbers."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ Select = Literal["log_loss", "accuracy", "rmse"]
 @dataclass(frozen=True)
 class Score:
     """Attributes:
-    loss: the task's, see `metrics.loss`; infinite where that is no number.
-    accuracy: the share of rows of which all is right; NaN for numbers.
+    loss: of the task, see `main_metric.loss`; infinite where that is not finite.
+    accuracy: share of rows that are completely right; NaN for numbers.
     """
 
     loss: float
@@ -35,7 +35,7 @@ class Score:
         return cls(loss if np.isfinite(loss) else float("inf"), accuracy)
 
     def better_than(self, other: Score, select: Select) -> bool:
-        """By the accuracy, and where it is the same the loss; or by the loss alone; an infinite loss is the worst."""
+        """By accuracy, with ties broken by the loss, or by the loss alone; an infinite loss is the worst."""
         if np.isinf(self.loss) or np.isinf(other.loss):
             return self.loss < other.loss
         if select == "accuracy" and self.accuracy != other.accuracy:

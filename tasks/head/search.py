@@ -1,4 +1,4 @@
-"""Which candidate of which grid: trained on some rows, judged on those held out. F folds, M held-out rows of all."""
+"""Search of the grids: each candidate is trained on some rows and judged on those held out. M held-out rows in all."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .scores import Score, Select
 
 @dataclass(frozen=True)
 class Fold:
-    """What is learned from, and the features of the rows that are held out meanwhile."""
+    """The training examples of a fold, and the features of the rows that are held out."""
 
     examples: Examples
     held_MD: Matrix
@@ -26,7 +26,7 @@ class Fold:
 
 @dataclass(frozen=True)
 class Tried:
-    """A candidate, and what the held-out rows of all folds say of it. Training's figures are the folds' mean or sum."""
+    """A candidate and its score on the held-out rows of all folds; training metrics are the folds' mean or sum."""
 
     settings: dict[str, float]
     score: Score
@@ -39,9 +39,9 @@ class Tried:
 class Found:
     """Attributes:
     tried: all candidates that were trained, in order.
-    best: the place of the chosen one among them.
-    output: its, of the held-out rows in the order of the folds: (M, K) probabilities or (M, 1) numbers.
-    head: it itself, if there was one fold.
+    best: the index of the chosen one.
+    output: of the chosen one for the held-out rows, in the order of the folds: (M, K) probabilities or (M, 1) numbers.
+    head: the chosen one itself, if there was one fold.
     """
 
     tried: list[Tried]
@@ -56,7 +56,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Held:
-    """Of the held-out rows of all folds, in order: targets and weights (M,)."""
+    """Targets and weights (M,) of the held-out rows of all folds, in order."""
 
     target: Array
     weight_M: Double
@@ -66,14 +66,14 @@ class Held:
 def search(
     walks: Sequence[Walk], folds: Sequence[Fold], held: Held, select: Select, patience: int, each: Callable[[], Any]
 ) -> Found:
-    """Follows each walk until it has not got better for `patience` candidates in a row; the folds go side by side, so
-    that it is the outputs of all of them that are judged.
+    """Follows each walk until `patience` candidates in a row are no better. The folds advance together, so that each
+    candidate is judged on the outputs of all folds.
 
     Args:
         each: called after each candidate.
 
     Raises:
-        GraftError: what every candidate says of the held-out rows is no number.
+        GraftError: no candidate has a finite loss on the held-out rows.
     """
     tried: list[Tried] = []
     best: tuple[int, Double, Head | None] | None = None
@@ -101,8 +101,8 @@ def search(
     assert best is not None, "a grid has at least one candidate"
     if np.isinf(tried[best[0]].score.loss):
         raise GraftError(
-            "no candidate of `head` has a finite loss on the images held out",
+            "no candidate of `head` has a finite loss on the held-out images",
             got=f"{len(tried)} tried",
-            todo="look for features of extreme size, or set another `head.kind`",
+            todo="check the features for extreme values, or set another `head.kind`",
         )
     return Found(tried, *best)

@@ -21,15 +21,15 @@ from .scores import Select
 from .search import Fold, Found, Held, search
 
 FEW, FOLDS = 100, 5
-"""With fewer validation images, `head.folds: auto` cross-validates, in so many parts."""
+"""With fewer validation images than `FEW`, `head.folds: auto` cross-validates in `FOLDS` folds."""
 
 
 @dataclass(frozen=True)
 class Choice:
     """Attributes:
-    found: all candidates, and what the chosen one says of the images that were held out from it.
-    held: those images' rows of the pack, in that order.
-    fold_M: in which fold each was held out.
+    found: all candidates, and the chosen one's outputs for the held-out images.
+    held: rows of the held-out images in the feature set, in the same order.
+    fold_M: the fold in which each was held out.
     head: the chosen candidate, trained on the training images alone.
     """
 
@@ -41,10 +41,10 @@ class Choice:
 
 
 def choose(pack: FeatureSet, params: HeadParams, scratch: Path | None = None) -> Choice:
-    """Trains the candidates of the grid and takes the best. `scratch`: see `common.logistic.path`.
+    """Trains the candidates of the grid and takes the best. `scratch`: see `solvers.logistic.path`.
 
     Raises:
-        ParamsError: kind, selection, weights or folds that are not for these images.
+        ParamsError: kind, selection, weights or folds that do not fit these images.
         DataError: features that are not finite, labels that are all the same, or a class without a training image.
     """
     kind, select = kind_of(params, pack.task), select_of(params, pack.task)
@@ -67,7 +67,7 @@ def _check_images(pack: FeatureSet, params: HeadParams) -> None:
     """See `choose`; once for all folds."""
     train_rows = pack.rows("train")
     if not len(train_rows):
-        raise DataError("no image is for training", todo="give images to the split train")
+        raise DataError("no image is in the split train", todo="put images into the split train")
     if pack.task == "classification" and len(pack.classes) < 2:
         raise DataError(
             "all images have the same label",
@@ -95,7 +95,7 @@ def train(
 
 
 def hold_out(pack: FeatureSet, params: HeadParams) -> tuple[Rows, Rows, list[Rows]]:
-    """(rows held out, the fold of each, the rows that are learned from in each fold).
+    """(held-out rows, the fold of each, the training rows of each fold).
 
     Raises:
         ParamsError: there is no image to hold out, or there are too few units for two folds.
@@ -104,7 +104,7 @@ def hold_out(pack: FeatureSet, params: HeadParams) -> tuple[Rows, Rows, list[Row
     folds = (FOLDS if len(val_rows) < FEW else 0) if params.folds == "auto" else params.folds
     if folds == 0 and not len(val_rows):
         raise ParamsError(
-            "`head.folds`: without folds, validation images choose, and there are none",
+            "`head.folds: 0` chooses on validation images, but there are none",
             got="0",
             allowed="auto, or 2 and more",
             todo="set `head.folds: auto`, or give images to the split val",
@@ -124,8 +124,8 @@ def hold_out(pack: FeatureSet, params: HeadParams) -> tuple[Rows, Rows, list[Row
 
 
 def examples_of(pack: FeatureSet, rows: Rows, params: HeadParams) -> Examples:
-    """The images of these rows, and the augmented views of those that are for training; an image's weight is divided
-    among the two, so that one with views counts no more than one without."""
+    """The images of these rows and the augmented views of training images. The weight of an image is divided among it
+    and its views, so that it counts as much as an image without views."""
     features, rows = pack.with_views(rows)
     weight_N = pack.weights(rows) / np.bincount(rows, minlength=1)[rows]
     examples = accept(features, pack.targets(rows), weight_N, pack.classes, pack.task)
@@ -137,14 +137,14 @@ def select_of(params: HeadParams, task: Task) -> Select:
     """`auto` is the log loss for classes and the root of the mean squared error for numbers.
 
     Raises:
-        ParamsError: a figure of the other.
+        ParamsError: `head.select` is not a metric for this task.
     """
     allowed: tuple[Select, ...] = ("rmse",) if task == "regression" else ("log_loss", "accuracy")
     if params.select == "auto":
         return allowed[0]
     if params.select not in allowed:
         raise ParamsError(
-            "`head.select` is no figure of what is predicted",
+            "`head.select` is not a metric for this task",
             got=f"{params.select}, where `head.task` is {task}",
             allowed=" | ".join(("auto", *allowed)),
             todo="set `head.select: auto`",

@@ -1,4 +1,4 @@
-"""head: what is trained on the frozen features; which candidate, images that were held out decide."""
+"""head: trains a head on the frozen features; held-out images choose among the candidates."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .selection import Choice, choose, train
 
 
 def run(params: HeadParams, paths: Paths) -> Record:
-    """Walks the grid, chooses a candidate by held-out images, and trains it again on all that may be learned from."""
+    """Tries the candidates, chooses one by held-out images, and trains it again on training and validation images."""
     pack = read_feature_set(paths.features)
     check_task(pack.task, params.max_error)
     choice = choose(pack, params, paths.tmp)
@@ -37,7 +37,7 @@ def run(params: HeadParams, paths: Paths) -> Record:
 
 
 def _calibrate(choice: Choice, pack: FeatureSet, params: HeadParams) -> Calibration:
-    """What follows from what the chosen candidate says of images that were held out from it."""
+    """Calibration from the chosen candidate's outputs for images that were held out from it."""
     found = calibrate(
         choice.found.output,
         pack.targets(choice.held),
@@ -54,10 +54,7 @@ def _calibrate(choice: Choice, pack: FeatureSet, params: HeadParams) -> Calibrat
 def _warn(choice: Choice, params: HeadParams) -> None:
     tried, best = choice.found.tried, choice.found.best
     if not tried[best].converged:
-        say(
-            "head: the training of the chosen candidate ended before it had converged; "
-            "try a larger `head.max_iterations` or `head.tolerance`"
-        )
+        say("head: the chosen candidate has not converged; try a larger `head.max_iterations` or `head.tolerance`")
     if "l2" not in tried[best].settings or len(tried) == 1:
         return
     if len(tried) == best + 1:
@@ -65,14 +62,14 @@ def _warn(choice: Choice, params: HeadParams) -> None:
     if best == 0:
         say(
             f"head: the strongest strength tried, {params.l2_max:g}, is the best; "
-            "try a larger `head.l2_max`, or the features tell little of the labels"
+            "try a larger `head.l2_max`, or the features carry little information about the labels"
         )
 
 
 def _write(choice: Choice, final: Head, calibration: Calibration, pack: FeatureSet, paths: Paths) -> None:
     """head.*: the head; selected.*: the same candidate trained without validation images, from which fine-tuning
-    starts; validation.parquet: what the candidate says of images that were held out from it; calibration.json: what is
-    done to it."""
+    starts; validation.parquet: the candidate's outputs for images that were held out from it; calibration.json: how
+    outputs are calibrated."""
     settings = {"estimator": choice.kind, **choice.found.chosen.settings}
     with whole_folder(paths.head) as folder:
         final.save(folder, "head", **settings)
@@ -100,13 +97,13 @@ def _row(number: int, tried: Tried, task: Task) -> dict[str, float]:
         **tried.settings,
         "train_loss": tried.train_loss,
         "val_loss": tried.score.loss,
-        **_figures(tried, task),
+        **_metrics(tried, task),
         "iterations": tried.iterations,
         "converged": int(tried.converged),
     }
 
 
-def _figures(tried: Tried, task: Task) -> dict[str, float]:
+def _metrics(tried: Tried, task: Task) -> dict[str, float]:
     if task == "regression":
         return {"val_rmse": tried.score.loss**0.5}
     return {"val_accuracy": tried.score.accuracy}
@@ -115,7 +112,7 @@ def _figures(tried: Tried, task: Task) -> dict[str, float]:
 def _record(choice: Choice, calibration: Calibration, pack: FeatureSet, paths: Paths) -> Record:
     found, chosen = choice.found, choice.found.chosen
     metrics: dict[str, Any] = {
-        **_figures(chosen, pack.task),
+        **_metrics(chosen, pack.task),
         **({} if pack.task == "regression" else {"val_log_loss": chosen.score.loss}),
         "train_loss": chosen.train_loss,
         **chosen.settings,

@@ -27,7 +27,7 @@ BICUBIC = 2
 class Augment:
     """One image's random view, the same for the same image, number and seed; safe under threads.
 
-    The image is first resized as for evaluation, with antialiasing, which the random crop's own resize has not.
+    The image is first resized as for evaluation, with antialiasing, which the random crop's own resize lacks.
 
     Args:
         transform: the geometry of evaluation.
@@ -44,7 +44,7 @@ class Augment:
         """View `number` of an image (in training, its epoch): uint8 of shape (H, W, C).
 
         Raises:
-            DataError: the file is gone or damaged.
+            DataError: the file is missing or damaged.
         """
         return self.view(self.resized(path), image_id, number)
 
@@ -52,7 +52,7 @@ class Augment:
         """The whole image in the size that evaluation crops from, uint8.
 
         Raises:
-            DataError: the file is gone or damaged.
+            DataError: the file is missing or damaged.
         """
         with still_readable(path):
             picture = decode_bands(path, self._transform.channels)
@@ -90,10 +90,10 @@ def named_recipe(recipe: Recipe, transform: EvalTransform, *, flip: bool) -> A.C
     """The recipe that `finetune.augment` names or lists; the views of all have the network's size.
 
     Args:
-        flip: whether the named ones mirror at random.
+        flip: whether the named recipes flip images at random.
 
     Raises:
-        ParamsError: albumentations knows no such step or argument, or what comes out is no image.
+        ParamsError: albumentations does not know a step or an argument, or the result is not an image.
     """
     if not isinstance(recipe, str):
         return _listed(recipe, transform)
@@ -163,7 +163,7 @@ def _listed(steps: list[dict[str, Any]], transform: EvalTransform) -> A.Compose:
             raise ValueError("; ".join(told))
         size = (transform.height + 32, transform.width + 32, transform.channels)
         seen = recipe(image=np.full(size, 128, np.uint8))["image"]
-    except Exception as error:  # whatever a step makes of its arguments or of an image
+    except Exception as error:  # a step may raise anything for its arguments or an image
         raise _refused(steps, str(error) or type(error).__name__) from error
     if seen.dtype != np.uint8 or seen.shape != (transform.height, transform.width, transform.channels):
         raise _refused(steps, f"an image comes out as {seen.dtype} of shape {seen.shape}")
@@ -172,9 +172,9 @@ def _listed(steps: list[dict[str, Any]], transform: EvalTransform) -> A.Compose:
 
 def _refused(steps: list[dict[str, Any]], why: str) -> ParamsError:
     return ParamsError(
-        f"params.yaml: `finetune.augment` is no recipe: {why.splitlines()[0][:300]}",
+        f"params.yaml: `finetune.augment` is not a recipe: {why.splitlines()[0][:300]}",
         got=", ".join(str(step.get(CLASS)) for step in steps),
         allowed="none | light | standard | strong | a list of albumentations' steps as `albumentations.to_dict` writes "
-        "them, from uint8 images to uint8 images of as many channels",
+        "them, from uint8 images to uint8 images with the same channels",
         todo="change `finetune.augment`; normalisation is not part of it",
     )

@@ -59,7 +59,7 @@ def origin(backbone: str) -> Origin:
         config = timm.models.get_pretrained_cfg(backbone)
     except RuntimeError as error:
         raise WeightsError(
-            "params.yaml: timm has no such weights of the network in `features.backbone`",
+            "params.yaml: timm does not have these weights of the network in `features.backbone`",
             got=backbone,
             allowed=", ".join(timm.list_models(f"{backbone.split('.')[0]}.*", pretrained=True)) or "no weights at all",
             todo="correct the tag, or leave it out for timm's first choice",

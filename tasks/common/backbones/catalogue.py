@@ -1,6 +1,7 @@
 """The eighteen networks of the Keras Applications table, and what timm calls them.
 
-The one place with their figures. What timm itself knows of a network (input, normalisation, licence) is asked of timm.
+The only module with their published numbers. What timm knows (input, normalisation, licence) comes
+from timm.
 """
 
 from __future__ import annotations
@@ -218,7 +219,7 @@ def timm_name(backbone: str, weights: str) -> str:
     """timm's name of the network that `features.backbone` and `features.weights` ask for.
 
     Raises:
-        ParamsError: weights of Keras are asked for, of a network that Keras has not got.
+        ParamsError: Keras weights are requested for a network that Keras does not have.
     """
     entry = entry_of(backbone)
     if weights == "keras" or weights.startswith("keras:"):

@@ -91,7 +91,7 @@ def _alone(part: Path, remote: Remote) -> Iterator[BinaryIO]:
                 finally:
                     _drop_empty(part)
                 return
-            # whoever had it before has given it its name, or thrown it away
+            # the process that held it before has renamed or removed it
 
 
 def _drop_empty(part: Path) -> None:
@@ -101,7 +101,7 @@ def _drop_empty(part: Path) -> None:
 
 
 def _fill(file: BinaryIO, remote: Remote, target: Path, part: Path) -> None:
-    """Makes the part whole: the rest of it where that can be had, all of it elsewhere."""
+    """Completes the part: downloads the rest if the server can send it, otherwise the whole file."""
     have = file.seek(0, os.SEEK_END)
     known = _known(part, remote) if have else {}
     if known and have == known["size"]:
@@ -111,12 +111,12 @@ def _fill(file: BinaryIO, remote: Remote, target: Path, part: Path) -> None:
         headers |= {"Range": f"bytes={have}-", "If-Range": known["validator"] or None}  # requests leaves None out
     with requests.get(remote.url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
         if known and answer.status_code in (206, 416) and answer.headers.get("Content-Range") != _rest(have, known):
-            _start_anew(file, part)  # of another file, though the server was asked for the rest of the same
+            _start_over(file, part)  # of another file, though the server was asked for the rest of the same
             _fill(file, remote, target, part)
             return
         answer.raise_for_status()
         if not known or answer.status_code == 200:
-            have = _start_anew(file, part)
+            have = _start_over(file, part)
             _remember(part, remote, answer)
         length = answer.headers.get("Content-Length")
         size = have + int(length) if length else None
@@ -125,11 +125,11 @@ def _fill(file: BinaryIO, remote: Remote, target: Path, part: Path) -> None:
 
 
 def _rest(have: int, known: Mapping[str, Any]) -> str:
-    """What the header of an answer with the rest of the same file is."""
+    """The header of a response with the rest of the same file."""
     return f"bytes {have}-{known['size'] - 1}/{known['size']}"
 
 
-def _start_anew(file: BinaryIO, part: Path) -> int:
+def _start_over(file: BinaryIO, part: Path) -> int:
     _note(part).unlink(missing_ok=True)
     if file.seek(0, os.SEEK_END):
         file.truncate(0)

@@ -18,11 +18,11 @@ BROKEN_CONNECTIONS = {"ConnectionError", "Timeout", "TimeoutError", "TransportEr
 
 
 def fetched(backbone: str, source: WeightsSource) -> WeightsSource:
-    """`source` with its file and its hash, fetched if need be; one that has a file or needs none stays as it is.
+    """`source` with its file and its hash, downloaded if necessary; unchanged if it has a file or needs none.
 
     Raises:
         WeightsUnreachable: the server does not answer.
-        WeightsError: the weights cannot be had, or are not the pinned ones; such a file that came just now is removed.
+        WeightsError: the weights are not available, or are not the pinned ones; a file downloaded just now is removed.
     """
     if source.sha256 or source.kind not in ("hub", "keras"):
         return source
@@ -41,7 +41,7 @@ def fetched(backbone: str, source: WeightsSource) -> WeightsSource:
 
 
 def address(backbone: str, source: WeightsSource) -> str:
-    """Where `fetched` would fetch from what is not here yet; empty if nobody has such weights.
+    """The address from which `fetched` would download missing weights; empty if there is none.
 
     Raises:
         WeightsError: timm knows the network, but not the tag.
@@ -59,7 +59,7 @@ def _keras_file(backbone: str, name: str) -> KerasFile:
     files = {file.name: file for file in (entry.keras, entry.keras_notop)} if entry else {}
     if name not in files:
         raise WeightsError(
-            f"Keras has no such weights of {backbone}",
+            f"Keras does not have these weights of {backbone}",
             got=name,
             allowed=", ".join(files) or "none",
             todo="use other weights, or give the file's path: `features.weights: keras:<path>.h5`",

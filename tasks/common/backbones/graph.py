@@ -42,7 +42,7 @@ def backbone_graph(backbone: str, source: WeightsSource, cache: Path, form: Form
     """The graph of a pre-trained backbone, from the cache or newly converted (which takes some seconds).
 
     Raises:
-        ParamsError: timm knows no such model.
+        ParamsError: timm does not know the model.
         WeightsError: the weights are not available, or are another network's.
     """
     folder = _folder(backbone, source, cache, form)
@@ -69,8 +69,8 @@ def backbone_graph(backbone: str, source: WeightsSource, cache: Path, form: Form
 
 
 def _folder(backbone: str, source: WeightsSource, cache: Path, form: Form) -> Path:
-    """Weights of the hub go by their name alone, so that a graph that is there is found without the hub; those of Keras
-    by the hash that they must have, once the file is gone."""
+    """Weights of the hub are identified by their name alone, so that an existing graph is found without the hub; those
+    of Keras by the hash that they must have, also when the file no longer exists."""
     digest = "" if source.kind == "hub" else source.sha256 or source.pinned
     key = {"backbone": backbone, "weights": f"{source.kind}: {source.where}", "sha256": digest, **asdict(form)}
     return cache / "graphs" / json_digest({**key, "converter": CONVERTER, "libraries": libraries()})

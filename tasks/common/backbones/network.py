@@ -26,8 +26,8 @@ def create(backbone: str, source: WeightsSource, form: Form = AS_TRAINED, seed: 
         seed: of weights that are random.
 
     Raises:
-        ParamsError: timm knows no such model, or it does not take images of this size or number of channels.
-        WeightsError: the weights cannot be had, or are another network's; or have no classifier for `logits`.
+        ParamsError: timm does not know the model, or it does not take images of this size or number of channels.
+        WeightsError: the weights are not available, belong to another network, or have no classifier for `logits`.
     """
     source = fetched(backbone, source)
     torch.manual_seed(seed)
@@ -62,8 +62,8 @@ def fetched(backbone: str, source: WeightsSource) -> WeightsSource:
     """`source` with its file and its hash, fetched if need be; see `fetch.fetched`.
 
     Raises:
-        ParamsError: timm knows no such model.
-        WeightsError: timm knows no such tag, or the weights cannot be had.
+        ParamsError: timm does not know the model.
+        WeightsError: timm does not know the tag, or the weights are not available.
     """
     if not timm.is_model(backbone):
         raise ParamsError(
@@ -85,7 +85,7 @@ def is_known(backbone: str) -> bool:
 
 
 def _lacks_classifier(model: torch.nn.Module, names: set[str]) -> bool:
-    """Whether the classifier is all that a file has not got; names of another library are left to `fit_state`."""
+    """Whether a file lacks only the classifier; names of another library are left to `fit_state`."""
     known: Any = model.pretrained_cfg
     parts = known["classifier"] or ()
     last = tuple(f"{part}." for part in ([parts] if isinstance(parts, str) else parts))
@@ -118,7 +118,7 @@ class Pooled(torch.nn.Module):
         axes = map_axes(shape, network.num_features)  # type: ignore[arg-type]
         if axes is None:
             raise ParamsError(
-                f"params.yaml: `features.output: pooled` needs maps of features, which {backbone} has not",
+                f"params.yaml: `features.output: pooled` needs feature maps, which {backbone} does not have",
                 got=f"its last output is of shape {tuple(shape[1:])}",
                 allowed="a network whose last output is (features, height, width)",
                 todo="set `features.output: pre_logits`",
@@ -161,8 +161,8 @@ class Pooled(torch.nn.Module):
 
 
 def map_axes(shape: Sequence[int], features: int) -> tuple[int, int] | None:
-    """Where height and width stand in the shape of a network's last maps: (B, D, h, w), or (B, h, w, D) in some; known
-    by where its `features` D stand, as not every network says. None: they are no such maps."""
+    """The axes of height and width in the shape of a network's last maps: (B, D, h, w), or (B, h, w, D) in some; found
+    by the axis of its `features` D, as not every network states it. None: the shape is not that of maps."""
     places = {1: (2, 3), len(shape) - 1: (1, 2)}
     return next((axes for axis, axes in places.items() if len(shape) == 4 and shape[axis] == features), None)
 
@@ -186,17 +186,17 @@ def _as_timm_does(backbone: str, file: Path) -> torch.nn.Module:
     timm is given the tensors and not the file: not every version of it would refuse code in it.
 
     Raises:
-        WeightsError: the file is damaged, holds more than data, or is another network's.
+        WeightsError: the file is damaged, contains more than data, or belongs to another network.
     """
     state = read_checkpoint(file)
     try:
         model = timm.create_model(backbone, pretrained=True, pretrained_cfg_overlay={"state_dict": state})
-    except Exception as error:  # whatever a network's own filter makes of strange tensors
+    except Exception as error:  # a network's own filter may raise anything for unknown tensors
         raise WeightsError(
             f"the weights in {file} are not those of {backbone}",
             got=(str(error) or type(error).__name__).splitlines()[0][:300],
             allowed=f"the tensors of timm's {backbone}",
-            todo="remove the file and run again with a network, so that it is fetched anew",
+            todo="remove the file and run again with a network, so that it is downloaded again",
         ) from error
     model.pretrained_cfg.pop("state_dict")  # or it would keep all tensors twice
     return model
@@ -235,7 +235,7 @@ def eval_transform(model: torch.nn.Module, form: Form = AS_TRAINED) -> EvalTrans
 
 
 def state_sha256(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
-    """A hash of tensors by name and value, whatever file they came from."""
+    """A hash of tensors by name and value, independent of the file they came from."""
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors, key=lambda item: item[0]):
         digest.update(name.encode())

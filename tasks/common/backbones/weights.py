@@ -1,4 +1,4 @@
-"""Where a backbone's weights come from: a local file, an installed package, timm's hub, Keras, or a seed.
+"""Sources of a backbone's weights: a local file, an installed package, timm's hub, Keras, or a seed.
 
 Finding them needs neither a network nor torch nor timm; only fetching (`fetch`) and reading do.
 """
@@ -49,7 +49,7 @@ class WeightsSource:
             name of a Keras file, or the seed.
         file: the local file; None for `random`, and for `hub` and `keras` as long as it has to be fetched.
         sha256: of the file; empty where there is none yet.
-        pinned: the SHA-256 that the file must have once it is there; empty if any will do.
+        pinned: the SHA-256 that the file must have once it exists; empty if any is accepted.
     """
 
     kind: str
@@ -73,7 +73,7 @@ def find_weights(
         output: what the network is to give; decides whether Keras' file without the classifier will do.
 
     Raises:
-        WeightsError: a file or package that was asked for is not there, or is not the pinned one.
+        WeightsError: the requested file or package does not exist, or is not the pinned one.
     """
     found = _find(backbone, wanted, folder, output)
     if pinned and found.kind == "random":
@@ -104,7 +104,7 @@ def _find(backbone: str, wanted: str, folder: Path, output: Output) -> WeightsSo
 
 
 def _pin(backbone: str, source: WeightsSource, pinned: str) -> WeightsSource:
-    """`source`, checked now or, if it has to be fetched, by whoever fetches it."""
+    """`source`, checked now or, if it has to be downloaded, after the download."""
     if not source.sha256:
         return replace(source, pinned=pinned.lower())
     check_pinned(backbone, source, pinned)
@@ -128,7 +128,7 @@ def same_weights(backbone: str, weights: str, weights_sha256: str, folder: Path)
     """The source of a `Spec` once more: its `weights` is "kind: where".
 
     Raises:
-        WeightsError: the file is gone, or is another one by now.
+        WeightsError: the file is missing, or has changed.
     """
     source = _find_again(backbone, weights, folder)
     if source.sha256 and source.sha256 != weights_sha256:

@@ -8,12 +8,12 @@ from collections.abc import Iterable
 
 
 class GraftError(Exception):
-    """Something that the user can mend; the command line prints it without a traceback and exits with 2.
+    """A user error; the command line prints it without a traceback and exits with 2.
 
     Args:
         what: the file or key, and what is wrong with it.
         got: the value found, if there is one.
-        allowed: what would have been right.
+        allowed: which values are allowed.
         todo: what to do next.
     """
 
@@ -30,7 +30,7 @@ class GraftError(Exception):
 
 
 class ParamsError(GraftError):
-    """A key or a value in params.yaml that Graft does not take."""
+    """A key or a value in params.yaml that is not allowed."""
 
 
 class DataError(GraftError):
@@ -38,11 +38,11 @@ class DataError(GraftError):
 
 
 class WeightsError(GraftError):
-    """Pre-trained weights that are missing, damaged or of another network."""
+    """Pre-trained weights that are missing, damaged or belong to another network."""
 
 
 class TransientError(GraftError):
-    """Input or output that failed and may succeed when it is tried again: a server or a disk that did not answer."""
+    """Input or output that may succeed when it is tried again: a server or a disk did not answer."""
 
 
 class WeightsUnreachable(WeightsError, TransientError):
@@ -65,7 +65,7 @@ _PASSING = frozenset(
 
 
 def may_pass(error: BaseException | None) -> bool:
-    """Whether an error, or what it came from, may be gone at the next try; a full disk or a missing file will not."""
+    """Whether an error or its cause may disappear on a retry, unlike a full disk or a missing file."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         if isinstance(error, TransientError) or (isinstance(error, OSError) and error.errno in _PASSING):

@@ -19,20 +19,20 @@ from pathlib import Path
 from typing import Any
 
 ABANDONED = 3600.0
-"""Seconds after which a half-written shared file is taken for a killed process's."""
+"""Seconds after which a half-written shared file is considered left over from a killed process."""
 
 FLUSHED_SINGLY = 64
-"""Files of a folder; an import of 60,000 images would wait for minutes (3 to 10 ms each)."""
+"""Up to this many files of a folder are flushed one by one (3 to 10 ms each); 60,000 images would take minutes."""
 
 _CANNOT_FLUSH = frozenset({errno.EINVAL, errno.ENOTSUP})
-"""What some network file systems answer when a folder is flushed."""
+"""Errors of some network file systems when a folder is flushed."""
 
 
 @contextmanager
 def whole_file(target: Path) -> Iterator[Path]:
-    """A temporary name beside `target` that becomes `target` if the block ends well, and vanishes if not."""
+    """A temporary name beside `target` that becomes `target` if the block succeeds, and is removed otherwise."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    _clear_up_after_the_dead(target)
+    _remove_leftovers(target)
     part = _beside(target, "part")
     try:
         yield part
@@ -43,13 +43,13 @@ def whole_file(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def whole_folder(target: Path) -> Iterator[Path]:
-    """An empty folder beside `target` that replaces `target` when the block ends well.
+    """An empty folder beside `target` that replaces `target` when the block succeeds.
 
-    Leftovers of a killed process are removed first, so that at most one part lies about; an earlier `target` that it
-    had set aside and not yet replaced is put back.
+    Leftovers of a killed process are removed first, so that there is at most one; an earlier `target` that it had set
+    aside and not yet replaced is restored.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    _clear_up_after_the_dead(target)
+    _remove_leftovers(target)
     part = _beside(target, "part")
     part.mkdir()
     try:
@@ -61,7 +61,7 @@ def whole_folder(target: Path) -> Iterator[Path]:
 
 
 def _exchange(target: Path, part: Path) -> None:
-    """At every moment the old folder or the new one is there whole, under this name or another."""
+    """At every moment either the old or the new folder exists whole, under this name or another."""
     old = _beside(target, "old.part")
     if target.exists():
         target.replace(old)
@@ -112,7 +112,7 @@ def _beside(target: Path, kind: str) -> Path:
     return target.with_name(f".{target.name}.{os.getpid()}.{kind}")
 
 
-def _clear_up_after_the_dead(target: Path) -> None:
+def _remove_leftovers(target: Path) -> None:
     for stale in target.parent.glob(f".{target.name}.*.part"):
         number = re.fullmatch(r"(\d+)(\.old)?\.part", stale.name.removeprefix(f".{target.name}."))
         if not number or (int(number[1]) != os.getpid() and _alive(int(number[1]))):
@@ -128,7 +128,7 @@ def _clear_up_after_the_dead(target: Path) -> None:
 def write_shared(target: Path, content: bytes) -> None:
     """A file in a folder into which other processes, perhaps of other machines or containers, write at the same time.
 
-    What a killed process left there is removed after an hour.
+    Leftovers of a killed process are removed after an hour.
     """
     part = _shared_part(target)
     try:
@@ -145,7 +145,7 @@ def write_shared_json(target: Path, content: Any) -> None:
 
 @contextmanager
 def shared_folder(target: Path) -> Iterator[Path]:
-    """The same for a folder whose content is the same whoever makes it: the first that is whole stays."""
+    """The same for a folder whose content does not depend on the process that creates it: the first whole one stays."""
     part = _shared_part(target)
     part.mkdir()
     try:
@@ -186,7 +186,7 @@ def digest(content: bytes) -> str:
 
 
 def json_digest(content: Any) -> str:
-    """`digest` of anything that JSON can hold, whatever the order of its keys."""
+    """`digest` of any JSON value; the order of keys does not matter."""
     return digest(json.dumps(content, sort_keys=True).encode())
 
 

@@ -1,4 +1,4 @@
-"""Where everything lies in a project; the one place that knows."""
+"""Where everything is in a project; no other module knows."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from .errors import GraftError
 
 @dataclass(frozen=True)
 class DatasetRecord:
-    """The images that a run used: `name`, and what is worth knowing of them (counts by class and split)."""
+    """The images that a run used: `name`, and a profile (counts by class and split)."""
 
     name: str
     profile: dict[str, Any]
@@ -22,12 +22,12 @@ class Record:
     """One stage's result beyond its files.
 
     Attributes:
-        metrics: figures, nested by topic; written to metrics/<stage>.json with `seconds` added.
-        facts: what was settled rather than measured (a hash, a decision); recorded as tags.
-        curves: name -> [(step, value), ...], for figures that have a course.
-        files: what to keep with the run, whole; small.
+        metrics: numbers, nested by topic; written to metrics/<stage>.json with `seconds` added.
+        facts: what was decided rather than measured (a hash, a choice); recorded as tags.
+        curves: name -> [(step, value), ...], for metrics that change over time.
+        files: small files to keep with the run.
         dataset: the images themselves, if the stage read them.
-        failure: why the run must stop here, once all of this has been recorded.
+        failure: why the run must stop after all of this has been recorded.
     """
 
     metrics: dict[str, Any]

@@ -34,7 +34,7 @@ def read_params(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise ParamsError(f"{path} does not exist", todo="run Graft in the folder of a project") from None
     if not isinstance(content, dict):
-        raise ParamsError(f"{path} holds no sections", got=type(content).__name__, allowed="one section a stage")
+        raise ParamsError(f"{path} holds no sections", got=type(content).__name__, allowed="one section per stage")
     return content
 
 

@@ -1,7 +1,7 @@
-"""The inference engine: files in, features out, with decoding and the network both at work all the time.
+"""The inference engine: files in, features out; decoding and the network run at the same time.
 
 Threads decode into a ring of uint8 batches that are allocated once; each batch is the input of one OpenVINO request,
-which starts when its last image has been decoded. Memory is bounded by the ring whatever the number of images. PIL and
+which starts when its last image has been decoded. The ring bounds the memory for any number of images. PIL and
 OpenVINO both release the interpreter lock, so no worker process is needed. torch is not imported.
 """
 
@@ -29,10 +29,10 @@ Features = npt.NDArray[np.float32]
 Precision = Literal["f32", "bf16"]
 
 BATCH = 8
-"""Images a request. Measured on two cores with lite0: 1 to 16 are within 10 % of each other, more is slower."""
+"""Images per request. Measured on two cores with lite0: 1 to 16 are within 10 % of each other, more is slower."""
 
 PARITY = 0.999
-"""The least cosine between bf16 and fp32 features at which bf16 is trusted."""
+"""The smallest cosine between bf16 and fp32 features at which bf16 is used."""
 
 
 def cpu_has_fast_bf16() -> bool:
@@ -52,7 +52,7 @@ class Engine:
     Args:
         graph: the .xml file of a model from uint8 (B, H, W, C), normalisation included, to float32 (B, D).
         precision: `f32`, or `bf16` for machines that are faster with it.
-        compiled: a folder in which OpenVINO keeps what it compiled, to start faster the next time.
+        compiled: a folder in which OpenVINO caches compiled models, to start faster the next time.
     """
 
     def __init__(self, graph: Path, precision: Precision = "f32", compiled: Path | None = None) -> None:
@@ -81,13 +81,13 @@ class Engine:
         Args:
             load: gives image i as uint8 (H, W, C); called from several threads.
             count: the number of images.
-            threads: decoding threads; by default one a core.
+            threads: decoding threads; by default one per core.
 
         Yields:
             (index of the batch's first image, float32 of shape (B, D)).
 
         Raises:
-            Whatever `load` raised, after the work under way has ended.
+            Any error of `load`, after the work in progress has ended.
         """
         workers = threads or cores()
         with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
@@ -98,7 +98,7 @@ class Engine:
                 ring.abandon()
 
     def rest(self) -> None:
-        """Gives back the memory that it needs only to compute: half of all, and 2 % of the time to get it again."""
+        """Releases the memory that is needed only to compute, half of all; getting it again costs 2 % of the time."""
         self._model.release_memory()
 
 
@@ -116,8 +116,8 @@ class _Slot:
 
 
 class _Ring:
-    """Batches are waited for in their order, so that no callback is needed: OpenVINO's threads would need Python's lock
-    for one, and whoever ends them may be holding it."""
+    """Batches are awaited in order, so that no callback is needed: OpenVINO's threads would need Python's lock for it,
+    which the thread that stops them may hold."""
 
     def __init__(
         self,
@@ -172,12 +172,12 @@ class _Ring:
             slot.settled.set()
 
     def abandon(self) -> None:
-        """No new work; what runs already is waited for, so that no request outlives its buffer."""
+        """Starts no new work and waits for running requests, so that none outlives its buffer."""
         self._cancelled = True
         self._pool.shutdown(wait=True, cancel_futures=True)
         for slot in self._under_way:
             if slot.settled.is_set() and slot.error is None:
-                with suppress(RuntimeError):  # whoever consumes has another error, or wants no more
+                with suppress(RuntimeError):  # the consumer has another error, or has stopped
                     slot.request.wait()
 
 
@@ -188,19 +188,17 @@ def choose_precision(
     *,
     fast: bool,
 ) -> tuple[Precision, str]:
-    """The precision to extract with, and the reason in words.
-
-    Whoever asked for bf16, it is compared with fp32 on `sample` first.
+    """The precision to extract with, and the reason in words. bf16 is always compared with fp32 on `sample` first.
 
     Args:
-        build: makes an engine of a precision.
+        build: creates an engine with a precision.
         fast: whether bf16 is faster here; `auto` takes it only then.
     """
     if wanted == "f32" or (wanted == "auto" and not fast):
         return "f32", "asked for" if wanted == "f32" else "this processor has no fast bf16"
     pixels = np.stack(sample())
     cosine = float(_cosine(build("bf16")(pixels), build("f32")(pixels)).min())
-    if not cosine >= PARITY:  # no number is no agreement
+    if not cosine >= PARITY:  # NaN is not agreement
         return "f32", f"bf16 differs from fp32: least cosine {cosine:.6f} on {len(pixels)} images, {PARITY} needed"
     return "bf16", f"least cosine to fp32 {cosine:.6f} on {len(pixels)} images"
 
@@ -210,4 +208,4 @@ def _cosine(a_ND: npt.NDArray[Any], b_ND: npt.NDArray[Any]) -> npt.NDArray[np.fl
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
         cosine: npt.NDArray[np.float64] = np.asarray((a * b).sum(axis=1) / norms)
-    return np.where(~a.any(axis=1) & ~b.any(axis=1), 1.0, cosine)  # two that are nothing are alike
+    return np.where(~a.any(axis=1) & ~b.any(axis=1), 1.0, cosine)  # two zero vectors count as equal

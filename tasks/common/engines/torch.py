@@ -1,4 +1,4 @@
-"""The same as `engine`, with torch on a GPU. Imports torch, which takes seconds."""
+"""The same as `openvino.py`, with torch on a GPU. Imports torch, which takes seconds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..images.transform import EvalTransform
 from .openvino import Features, Precision
 
 BATCH = 64
-"""Images a step."""
+"""Images per step."""
 
 AHEAD = 4
 """Batches that are being decoded while one is computed; with the one in work, all the memory there is."""

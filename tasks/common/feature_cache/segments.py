@@ -246,7 +246,7 @@ def _groups(small: dict[Path, Ids]) -> list[list[Path]]:
 
 
 def _merge(folder: Path, segments: list[Path]) -> int:
-    """Leaves alone what is damaged (whoever reads it says so), gone, or of another dimension."""
+    """Skips segments that are damaged (the next reader reports it), missing, or of another dimension."""
     read = {segment: tensors for segment in segments if (tensors := _verified(segment)[1])}
     forms = {segment: (tensors["features"].dtype, tensors["features"].shape[1:]) for segment, tensors in read.items()}
     alike = [segment for segment, form in forms.items() if form == next(iter(forms.values()))]

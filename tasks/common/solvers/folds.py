@@ -1,8 +1,8 @@
 """Which rows are held out together in cross-validation. N rows, U units, K classes.
 
-A unit is what must not be torn: the images of a group, or the files with the same bytes. Units go one by one, the
-large ones first, to the fold that has least of their classes, so that every fold has its share of each; for numbers, of
-each tenth of them. A class of a single unit is never held out: without it, nothing could be learned of it.
+A unit is not divided: the images of a group, or the files with the same bytes. Units are assigned one by one, the large
+ones first, to the fold with the fewest of their classes, so that every fold has its share of each class, or of each
+tenth of the numbers. The only unit of a class is never held out: otherwise the class could not be learned.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def _count(target: Array, unit_of_row: Rows, shape: tuple[int, int], task: Task)
 
 
 def _chance(unit: str, seed: int) -> int:
-    """A number that depends on nothing but the unit and the seed."""
+    """A number that depends only on the unit and the seed."""
     return int.from_bytes(hashlib.blake2b(f"{seed}:{unit}".encode(), digest_size=8).digest(), "big")
 
 

@@ -24,11 +24,11 @@ Floats = npt.NDArray[np.float64]
 Singles = npt.NDArray[np.float32]
 
 BLOCK = 2048
-"""Rows that a thread holds in memory at once, beside the result."""
+"""Rows that a thread holds in memory at a time, besides the result."""
 
 IN_MEMORY = 2 * 2**30
-"""Bytes of rotated rows in memory, of all problems that are worked on at once: what would be more goes into a file,
-where a folder for it is given."""
+"""Bytes of rotated rows in memory, of all problems solved at the same time; more go into a file, if a folder for it is
+given."""
 
 SAMPLE, BLOCKS = 8, 8
 """Rows for each feature from which the axes are found, and blocks that they come from at least. The axes order the work
@@ -154,7 +154,7 @@ def _room(shape: tuple[int, int], scratch: Path | None) -> Singles:
         return rows_NR
     try:
         scratch.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=scratch) as file:  # has no name, and is gone with the process
+        with tempfile.TemporaryFile(dir=scratch) as file:  # has no name, and vanishes with the process
             if hasattr(os, "posix_fallocate"):  # or writing to the map would kill the process where the disk is full
                 os.posix_fallocate(file.fileno(), 0, size)
             return np.memmap(file, np.float32, "w+", shape=shape)

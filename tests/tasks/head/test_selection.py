@@ -241,7 +241,7 @@ def test_without_folds_and_validation_images_nothing_can_be_chosen():
 
 @pytest.mark.parametrize("folds", [0, 3])
 def test_without_training_images_nothing_can_be_learned(folds):
-    with pytest.raises(DataError, match="no image is for training"):
+    with pytest.raises(DataError, match="no image is in the split train"):
         choose(pack_of(val=1), params(folds=folds))
 
 

@@ -255,7 +255,7 @@ def test_a_network_of_which_timm_has_no_weights_is_answered_with_the_ways_to_get
 
 @pytest.mark.parametrize("source", [RANDOM, WeightsSource("hub", "resnet50.nonsense")], ids=["random", "hub"])
 def test_a_tag_that_timm_does_not_know_is_answered_with_those_that_it_knows(source):
-    with pytest.raises(WeightsError, match="no such weights") as refused:
+    with pytest.raises(WeightsError, match="does not have these weights") as refused:
         network.create("resnet50.nonsense", source)
     assert "resnet50.tv_in1k" in refused.value.allowed
 
@@ -362,7 +362,7 @@ def test_maps_with_their_features_last_are_pooled_over_their_places():
 
 
 def test_a_network_without_maps_has_no_pooled_features():
-    with pytest.raises(ParamsError, match="test_vit has not") as refused:
+    with pytest.raises(ParamsError, match="test_vit does not have") as refused:
         network.create("test_vit", RANDOM, Form("pooled"))
     assert "pre_logits" in refused.value.todo
 
