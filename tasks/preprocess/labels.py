@@ -1,4 +1,4 @@
-"""What a table says of each image: a class, several classes or a number, brought to the one text of the manifest."""
+"""The labels in a table: a class, several classes or a number, converted to the text in the manifest."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from .layouts import ONE_CLASS, TARGET
 
 COLUMNS: dict[Task, str] = {
     "classification": "label",
-    "multilabel": f"label (classes with {BETWEEN} between them), or a column `{ONE_CLASS}NAME` of 0 and 1 a class",
+    "multilabel": f"label (classes with {BETWEEN} between them), or one column `{ONE_CLASS}NAME` of 0 and 1 per class",
     "regression": f"label or {TARGET} (a number)",
 }
-"""What a table must have beside `path`."""
+"""The columns that a table needs besides `path`."""
 
 LARGEST = 1e100
-"""Of a number: squares of larger ones, and their sums, are soon infinite."""
+"""The largest absolute value of a number: squares of larger ones, and their sums, may be infinite."""
 
 _YES, _NO = {"1", "1.0", "true"}, {"0", "0.0", "false"}
 
@@ -35,11 +35,11 @@ def text(value: Any) -> str | None:
 def read_labels(table: pd.DataFrame, path: Path, task: Task) -> pd.Series:
     """The labels of a table that was read from `path`; null where there is none.
 
-    Of several classes each stands once, sorted, with `BETWEEN` between them; an image of none has the empty text. A
-    number is written in the one way from which Python reads it back to the bit.
+    Several classes are listed once each, sorted, with `BETWEEN` between them; an image without a class has the empty
+    text. A number is written so that Python reads back exactly the same value.
 
     Raises:
-        DataError: the column is missing or not the only one of its kind, or a cell holds no label of this task.
+        DataError: the column is missing or not the only one of its kind, or a cell is not a valid label for this task.
     """
     if task == "multilabel":
         found = _several(table, path)
@@ -52,7 +52,7 @@ def read_labels(table: pd.DataFrame, path: Path, task: Task) -> pd.Series:
 
 
 def refuse_folders(folder: Path, task: Task) -> None:
-    """Folders can say one class, and nothing else.
+    """Folders can only express one class per image.
 
     Raises:
         DataError: `task` asks for something else.
@@ -60,7 +60,7 @@ def refuse_folders(folder: Path, task: Task) -> None:
     if task != "classification":
         raise DataError(
             f"{folder} has folders of images and no labels.csv, which `head.task: {task}` needs",
-            got="a folder a class",
+            got="one folder per class",
             allowed=f"a table with path and {COLUMNS[task]}",
             todo="write the table, or set `head.task: classification` in params.yaml",
         )
@@ -77,12 +77,12 @@ def _need(table: pd.DataFrame, name: str, path: Path, task: Task) -> None:
 
 
 def _remedy(table: pd.DataFrame, task: Task) -> str:
-    """Another task's table is the likeliest fault."""
+    """The most likely mistake is a table for another task."""
     names = [str(name) for name in table.columns]
     if task != "multilabel" and any(name.startswith(ONE_CLASS) for name in names):
-        return "for several classes an image set `head.task: multilabel` in params.yaml"
+        return "if an image has several classes, set `head.task: multilabel` in params.yaml"
     if task != "regression" and TARGET in names:
-        return "for numbers set `head.task: regression` in params.yaml; otherwise rename or add the column"
+        return "if labels are numbers, set `head.task: regression` in params.yaml; otherwise rename or add the column"
     return "rename or add the column"
 
 
@@ -91,7 +91,7 @@ def _one_class(cell: Any, path: Path) -> str | None:
         raise DataError(
             f"{path}: a label is a list",
             got=", ".join(map(str, cell)),
-            todo="for several classes an image set `head.task: multilabel` in params.yaml",
+            todo="if an image has several classes, set `head.task: multilabel` in params.yaml",
         )
     return text(cell)
 
@@ -119,18 +119,18 @@ def _numbers(column: pd.Series, path: Path) -> pd.Series:
     if wrong.any():
         row = int(wrong.to_numpy().argmax())
         raise DataError(
-            f"{path}: row {row + 1} has a {column.name} that is no number",
+            f"{path}: row {row + 1} has a {column.name} that is not a number",
             got=texts.iloc[row],
             allowed=f"a number such as 12, -0.5 or 1.5e3, at most {LARGEST:g} away from 0",
-            todo="correct it, or take the row out; for classes set `head.task: classification`",
+            todo="correct it, or remove the row; for classes set `head.task: classification`",
         )
     return numbers.map(repr, na_action="ignore")
 
 
 def _number(written: str) -> float:
-    """Infinite for what is no number: null means that there is none."""
+    """Infinite if the text is not a number; null would mean that there is no label."""
     try:
-        found = math.inf if "_" in written else float(written) + 0.0  # of minus zero, zero
+        found = math.inf if "_" in written else float(written) + 0.0  # turns minus zero into zero
     except ValueError:
         return math.inf
     return found if abs(found) <= LARGEST else math.inf
@@ -143,16 +143,16 @@ def _several(table: pd.DataFrame, path: Path) -> pd.Series:
         return table["label"].map(lambda cell: _joined(_parts(cell, path)))
     if "label" in table.columns:
         raise DataError(
-            f"{path} says the classes twice",
+            f"{path} gives the classes twice",
             got=f"label, {', '.join(columns)}",
             allowed=f"either label or columns `{ONE_CLASS}NAME`",
-            todo="take one of the two out",
+            todo="remove one of the two",
         )
     names = [_class_of(name, path) for name in columns]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise DataError(
-            f"{path} has two columns of one class", got=", ".join(twice), todo="rename one, or take it out of the table"
+            f"{path} has two columns of one class", got=", ".join(twice), todo="rename one, or remove it from the table"
         )
     has = pd.DataFrame({name: _zeros_and_ones(table[column], path) for name, column in zip(names, columns)})
     return pd.Series([_joined(list(has.columns[row])) for row in has.to_numpy(bool)], index=table.index, dtype=object)
@@ -178,7 +178,10 @@ def _class_of(column: str, path: Path) -> str:
     name = column.removeprefix(ONE_CLASS).strip()
     if not name or BETWEEN in name:
         raise DataError(
-            f"{path}: a column names no class", got=column, allowed=f"{ONE_CLASS}NAME, in which NAME has no {BETWEEN}"
+            f"{path}: a column does not name a class",
+            got=column,
+            allowed=f"{ONE_CLASS}NAME, without {BETWEEN} in NAME",
+            todo="rename the column",
         )
     return name
 
@@ -191,7 +194,7 @@ def _zeros_and_ones(column: pd.Series, path: Path) -> pd.Series:
         raise DataError(
             f"{path}: row {row + 1}, column {column.name}: neither 0 nor 1",
             got=texts.iloc[row] or "nothing",
-            allowed="0 (the image has not this class) or 1 (it has)",
-            todo="correct it, or take the row out",
+            allowed="0 (the image does not have this class) or 1 (it does)",
+            todo="correct it, or remove the row",
         )
     return texts.isin(_YES)

@@ -1,7 +1,7 @@
-"""Which files there are and what the data say of them: label, split, group, weight.
+"""The files of data/raw and what the data state about them: label, split, group, weight.
 
-Three forms of data/raw: a folder a class; the same under train/, val/ and test/ (or two of them); a table
-`labels.csv` with `path`, `label` and optionally `split`, `group`, `weight`. Several classes an image, and numbers, need
+data/raw has one of three layouts: one folder per class; the same under train/, val/ and test/ (or two of them); a table
+`labels.csv` with `path`, `label` and optionally `split`, `group`, `weight`. Several classes per image or numbers need
 the table.
 """
 
@@ -30,16 +30,16 @@ def scan(raw: Path, task: Task = "classification") -> pd.DataFrame:
 
     Returns:
         Columns `path` (relative, with slashes), `label` (see `read_labels`), `split` (given by the data, or null),
-        `group` (or null), `weight`. A file for which the data give no label has a null one.
+        `group` (or null), `weight`. The label is null for a file without one.
 
     Raises:
-        DataError: no file at all; a table that lacks a column or names a file twice or a file that is not there;
-            split folders without training images; no table, where the labels are not single classes; an entry that
-            cannot be listed (see `list_files`).
+        DataError: there are no files; the table lacks a column, or names a file twice or one that does not exist; split
+            folders have no training images; there is no table, but the labels are not single classes; an entry cannot
+            be listed (see `list_files`).
     """
     files = list_files(raw)
     if not files:
-        raise DataError(f"{raw} holds no files", todo="`graft import PATH` brings images in, `graft sample` an example")
+        raise DataError(f"{raw} contains no files", todo="run `graft import PATH`, or `graft sample` for an example")
     if TABLE in files:
         return given_splits(_from_table(raw, files, task))
     refuse_folders(raw, task)
@@ -72,9 +72,9 @@ def _from_table(raw: Path, files: list[str], task: Task) -> pd.DataFrame:
     absent = sorted(set(table["path"]) - set(files))
     if absent:
         raise DataError(
-            f"{raw / TABLE} names files that are not there",
+            f"{raw / TABLE} names files that do not exist",
             got=f"{len(absent)} of {len(table)}, first {absent[0]}",
-            todo="add the files or take out the rows",
+            todo="add the files or remove the rows",
         )
     unnamed = [file for file in files if file != TABLE and file not in set(table["path"])]
     rest = pd.DataFrame({"path": unnamed, "label": None, "split": None, "group": None, "weight": 1.0}, dtype=object)
@@ -86,8 +86,8 @@ def read_table(path: Path, task: Task = "classification") -> pd.DataFrame:
     """A CSV or Parquet table of images with the columns of `COLUMNS`, the optional ones filled in.
 
     Raises:
-        DataError: unreadable, a column missing, a path twice, a label that is none of this task, a split or weight that
-            is none. Columns of other names are left out.
+        DataError: the table is unreadable or lacks a column, a path occurs twice, or a label (for this task), split or
+            weight is invalid. Other columns are ignored.
     """
     try:
         table = (
@@ -118,11 +118,11 @@ def _check_table(table: pd.DataFrame, path: Path) -> None:
     for name in ("path", "label"):
         if table[name].isna().any():
             raise DataError(
-                f"{path}: row {table[name].isna().argmax() + 1} has no {name}", todo="fill it in or take the row out"
+                f"{path}: row {table[name].isna().argmax() + 1} has no {name}", todo="fill it in or remove the row"
             )
     twice = table["path"][table["path"].duplicated()]
     if len(twice):
-        raise DataError(f"{path} names a file twice", got=twice.iloc[0], todo="take one of the rows out")
+        raise DataError(f"{path} names a file twice", got=twice.iloc[0], todo="remove one of the rows")
     strange = sorted({value for value in table["split"].dropna() if value.lower() not in SPLIT_NAMES})
     if strange:
         raise DataError(f"{path}: unknown split", got=strange[0], allowed="train | val | test, or empty")
@@ -133,18 +133,18 @@ def _check_table(table: pd.DataFrame, path: Path) -> None:
 
 
 def given_splits(table: pd.DataFrame) -> pd.DataFrame:
-    """Splits that the data bring, brought to Graft's three.
+    """The splits of the data as Graft's three.
 
-    With training and validation images but no test images, what is called validation is the test (as tutorials use
-    it), and a validation split is taken out of the training images. A split of all-null is left to the hash.
+    With training and validation images but no test images, the images called validation become the test (as tutorials
+    use them), and a validation split is taken from the training images. If no split is given, the hash decides.
     """
     present = set(table["split"].dropna())
     if present and not table["split"].isna().any() and ("train" not in present or present == {"train"}):
         raise DataError(
-            "the data bring a split of their own, but not one to train on and one to test on",
+            "the data have splits of their own, but not both one to train on and one to test on",
             got=f"only {' and '.join(sorted(present))}",
-            allowed="train with val, test or both; or no split at all, then Graft makes it",
-            todo="add the missing images, or take the split out of the table (import the one folder itself)",
+            allowed="train with val, test or both; or no splits at all, then Graft makes them",
+            todo="add the missing images, or remove the split from the table (import the one folder itself)",
         )
     if "val" in present and "test" not in present:
         table = table.assign(split=table["split"].replace({"val": "test"}))

@@ -1,7 +1,7 @@
-"""The listing of a folder of images: its regular files, each once, and what else lies there.
+"""The listing of a folder of images: its regular files, each once, and the other entries.
 
-Folders are the user's: they hold links that lead out or round in a circle, FIFOs, folders without permission and names
-in no encoding. None of these may be followed, waited for, or left out silently.
+Users' folders contain links that lead out of them or in circles, FIFOs, folders without permission and names in unknown
+encodings. None of these may be followed, waited for, or left out silently.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from ..common.core.errors import DataError
 from .layouts import hidden
 
 OUTSIDE = "a link that leads out of the folder"
-"""Why an entry is left out that `outside` would have followed."""
+"""Why an entry is left out that is followed with `outside`."""
 
 BROKEN = "a broken link, or one to itself"
-"""Why a link is left out that leads to nothing."""
+"""Why a link without a target is left out."""
 
 ITSELF = "the folder itself"
-"""The name of the folder that is listed, if it is left out."""
+"""The name of the listed folder itself, if it is left out."""
 
 
 @dataclass
 class Listing:
-    """What lies below a folder. Names are relative, with slashes.
+    """The entries below a folder. Names are relative, with slashes.
 
     Attributes:
         files: name -> the regular file itself, without links on its path; sorted by name.
@@ -43,12 +43,12 @@ class Listing:
     left_out: dict[str, str] = field(default_factory=dict)
 
     def missed(self) -> dict[str, str]:
-        """What is left out though its name does not say that a system has left it there."""
+        """Entries that are left out although their names are not those of system files."""
         return {name: why for name, why in self.left_out.items() if not hidden(name)}
 
 
 def walk(folder: Path, *, outside: bool = False) -> Listing:
-    """Lists a folder, following links to what lies in it, and no others. It reads names only and opens no file.
+    """Lists a folder, following only links to entries inside it. It reads names and opens no file.
 
     Each folder is entered once, so links in a circle end. A file is listed under its own name rather than a link's,
     unless its own name is hidden.
@@ -61,12 +61,12 @@ def walk(folder: Path, *, outside: bool = False) -> Listing:
 
 
 def list_files(folder: Path) -> list[str]:
-    """Names of all files below a folder whose content is trusted, with slashes, sorted; links are followed.
+    """Sorted names, with slashes, of all files below a folder whose content is trusted; links are followed.
 
-    A broken link is listed as well: it stands for one image, which is rejected by name when it is read.
+    A broken link is listed as well: it stands for an image, which is rejected by name when it is read.
 
     Raises:
-        DataError: something in it cannot be listed; it names up to five entries.
+        DataError: an entry cannot be listed; the error names up to five.
     """
     if not folder.is_dir():
         return []
@@ -78,20 +78,20 @@ def list_files(folder: Path) -> list[str]:
 
 
 def refuse_what_was_missed(folder: Path, listing: Listing) -> None:
-    """Images must not vanish silently.
+    """Images must not be left out silently.
 
     Raises:
-        DataError: something below the folder is not listed and not hidden.
+        DataError: an entry below the folder is neither listed nor hidden.
     """
     missed = listing.missed()
     if not missed:
         return
     named = "; ".join(f"{name} ({why})" for name, why in list(missed.items())[:5])
-    todo = "remove or repair what is named"
+    todo = "remove or repair the named entries"
     if OUTSIDE in missed.values():
         todo += "; to follow links that lead out of the folder, `graft import --allow-outside`"
     raise DataError(
-        f"{folder} holds what cannot be taken as an image file",
+        f"{folder} contains entries that are not image files",
         got=f"{len(missed):,}: {named}{'; ...' if len(missed) > 5 else ''}",
         allowed="regular files with names in UTF-8, folders that can be read, and links to these",
         todo=todo,
@@ -99,8 +99,8 @@ def refuse_what_was_missed(folder: Path, listing: Listing) -> None:
 
 
 def open_regular(file: Path, within: Path) -> BufferedReader:
-    """Opens a regular file below a folder for reading. It never waits, and no link below `within` is followed: what
-    was a file when it was listed may be something else by now.
+    """Opens a regular file below a folder for reading. It never waits, and follows no link below `within`: a file may
+    have been replaced since it was listed.
 
     Raises:
         OSError: it cannot be opened, or is not a regular file.
@@ -132,7 +132,7 @@ def copy_regular(file: Path, within: Path, place: Path) -> None:
         source = open_regular(file, within)
     except OSError as error:
         raise DataError(
-            f"{file} cannot be read", got=error.strerror, todo="make it readable, or take it out of the folder"
+            f"{file} cannot be read", got=error.strerror, todo="make it readable, or remove it from the folder"
         ) from error
     with source, place.open("wb") as target:
         shutil.copyfileobj(source, target, 1 << 20)

@@ -60,5 +60,5 @@ def test_a_row_of_a_fifo_is_refused(table: Path) -> None:
 def test_a_table_of_numbers_says_which_row_is_none(table: Path) -> None:
     table.write_text("path,label\npictures/0.png,1\npictures/1.png,warm\n", encoding="utf-8")
 
-    with pytest.raises(DataError, match=r"row 2 has a label that is no number[\s\S]*warm"):
+    with pytest.raises(DataError, match=r"row 2 has a label that is not a number[\s\S]*warm"):
         plan_import(table, "regression")

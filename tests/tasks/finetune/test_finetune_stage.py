@@ -24,6 +24,7 @@ from tasks.common.heads.load import load_linear_head
 from tasks.common.images.transform import load
 from tasks.common.scoring.classification import accuracy, log_loss
 from tasks.common.scoring.temperature import calibrate
+from tasks.finetune.decision import enough_minutes
 
 PROGRAM = """
 import json, pathlib, sys
@@ -115,7 +116,8 @@ def test_auto_measures_and_stays_with_the_head_when_it_would_take_too_long(poor_
     assert (decision["ran"], decision["chosen"]) == (False, "head")
     assert record.metrics["predicted_minutes"] > 1e-6
     assert "minutes predicted" in record.facts["reason"]
-    assert "minutes predicted); to train, set `finetune.budget_minutes: 1`" in capsys.readouterr().err
+    advised = f"to train, set `finetune.budget_minutes: {enough_minutes(record.metrics['predicted_minutes'])}`"
+    assert advised in capsys.readouterr().err
 
 
 def test_what_a_clock_measured_does_not_change_the_decision(poor_paths, run_stage):

@@ -62,7 +62,7 @@ def test_an_empty_cell_is_no_number_and_no_class(cell):
 
 @pytest.mark.parametrize("cell", ["warm", "1,5", "nan", "inf", "-inf", "1_000", "0x10", "12 px"])
 def test_what_is_no_number_is_refused_with_row_and_value(cell):
-    with pytest.raises(DataError, match="row 2 has a label that is no number") as refused:
+    with pytest.raises(DataError, match="row 2 has a label that is not a number") as refused:
         labels("regression", label=["1", cell])
     assert refused.value.got == cell
 
@@ -76,9 +76,9 @@ def test_what_is_no_number_is_refused_with_row_and_value(cell):
         ("regression", {"label:a": ["1"]}, r"lacks the column label[\s\S]*`head.task: multilabel`"),
         ("regression", {"label": ["1"], "target": ["2"]}, "two columns that may be the number"),
         ("multilabel", {"target": ["1"]}, r"lacks the column label[\s\S]*`head.task: regression`"),
-        ("multilabel", {"label": ["a"], "label:a": ["1"]}, "says the classes twice"),
-        ("multilabel", {"label:": ["1"]}, "a column names no class"),
-        ("multilabel", {"label:a|b": ["1"]}, "a column names no class"),
+        ("multilabel", {"label": ["a"], "label:a": ["1"]}, "gives the classes twice"),
+        ("multilabel", {"label:": ["1"]}, "a column does not name a class"),
+        ("multilabel", {"label:a|b": ["1"]}, "a column does not name a class"),
         ("multilabel", {"label": [["a|b"]]}, r"a class is called a\|b"),
         ("multilabel", {"label:a": ["1", "-1"]}, r"row 2, column label:a: neither 0 nor 1[\s\S]*-1"),
         ("multilabel", {"label:a": [""]}, r"row 1, column label:a: neither 0 nor 1[\s\S]*nothing"),
@@ -127,7 +127,7 @@ def test_a_parquet_table_keeps_its_types(tmp_path, task, columns, expected):
 
 
 def test_lists_are_no_numbers():
-    with pytest.raises(DataError, match=r"row 2 has a label that is no number"):
+    with pytest.raises(DataError, match=r"row 2 has a label that is not a number"):
         labels("regression", label=["1", [1.0, 2.0]])
 
 

@@ -28,7 +28,7 @@ def test_a_folder_without_files_is_refused_with_the_way_to_bring_some(tmp_path):
 
 
 def test_a_folder_that_does_not_exist_is_refused(tmp_path):
-    with pytest.raises(DataError, match="holds no files"):
+    with pytest.raises(DataError, match="contains no files"):
         scan(tmp_path / "nowhere")
 
 
@@ -139,7 +139,7 @@ def test_other_columns_of_a_table_are_left_alone(raw):
         ("path,label\n1.png,\n", "row 1 has no label"),
         ("path,label\n1.png,a\n,b\n", "row 2 has no path"),
         ("path,label\n1.png,a\n1.png,b\n", "names a file twice"),
-        ("path,label\n1.png,a\ngone.png,b\n", "names files that are not there"),
+        ("path,label\n1.png,a\ngone.png,b\n", "names files that do not exist"),
         ("path,label,split\n1.png,a,holdout\n", "unknown split"),
         ("path,label,weight\n1.png,a,heavy\n", "not a positive number"),
         ("path,label,weight\n1.png,a,0\n", "not a positive number"),
