@@ -104,7 +104,7 @@ def hold_out(pack: FeatureSet, params: HeadParams) -> tuple[Rows, Rows, list[Row
     folds = (FOLDS if len(val_rows) < FEW else 0) if params.folds == "auto" else params.folds
     if folds == 0 and not len(val_rows):
         raise ParamsError(
-            "`head.folds: 0` chooses on validation images, but there are none",
+            "`head.folds` is 0, which chooses on validation images, but there are none",
             got="0",
             allowed="auto, or 2 and more",
             todo="set `head.folds: auto`, or give images to the split val",

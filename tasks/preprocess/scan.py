@@ -141,9 +141,9 @@ def given_splits(table: pd.DataFrame) -> pd.DataFrame:
     present = set(table["split"].dropna())
     if present and not table["split"].isna().any() and ("train" not in present or present == {"train"}):
         raise DataError(
-            "the data have splits of their own, but not both one to train on and one to test on",
+            "the data have a split of their own, but not one to train on and one to test on",
             got=f"only {' and '.join(sorted(present))}",
-            allowed="train with val, test or both; or no splits at all, then Graft makes them",
+            allowed="train with val, test or both; or no split at all, then Graft makes it",
             todo="add the missing images, or remove the split from the table (import the one folder itself)",
         )
     if "val" in present and "test" not in present:
