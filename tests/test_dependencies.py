@@ -18,8 +18,8 @@ UNUSED = {
     "preprocess": {"core/blocks", "core/torch_threads", "data/feature_set", "data/matrix", "images/transform"},
     "features": {"backbones/layers", "core/blocks", "core/torch_threads", "data/matrix"},
     "head": {"heads/load", "scoring/significance"},
-    "audit": {"core/torch_threads", "heads/knn", "heads/load", "heads/mlp", "images/transform", "scoring/significance"},
-    "finetune": {"core/torch_threads", "feature_cache/thumbnails", "reporting/html"},
+    "audit": {"heads/knn", "heads/load", "heads/mlp", "images/transform", "scoring/significance"},
+    "finetune": {"feature_cache/thumbnails", "reporting/html", "reporting/origin"},
     "evaluate": {
         "backbones/layers",
         "engines/torch",
@@ -55,7 +55,10 @@ def closure(stage: str, imports: grimp.ImportGraph) -> set[str]:
     parents = {module.rsplit(".", n)[0] for module in reached for n in range(1, module.count(".") + 1)}
     files = {file_of(module) for module in reached | parents}
     files |= {
-        data for file in files for data in file.parent.glob(f"{file.stem}.*") if data.suffix not in (".py", ".pyc")
+        data
+        for file in files
+        for data in (*file.parent.glob(f"{file.stem}.*"), *file.parent.glob("templates/*"))
+        if data.suffix not in (".py", ".pyc")
     }
     return {file.relative_to(ROOT).as_posix() for file in files if file.name != "__init__.py" or holds_code(file)}
 

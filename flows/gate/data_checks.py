@@ -51,8 +51,8 @@ def _suspects(paths: Paths, reference: Reference | None, params: GateParams) -> 
         judged = judged[~np.isin(ids_of(list(judged)), known)]
     if len(judged) < LEAST:
         return Check("labels of new images", "not checked", f"{len(judged):,} new images, fewer than {LEAST}", allowed)
-    suspects = pd.read_parquet(paths.audit / "suspects.parquet", columns=["image_id"])["image_id"]
-    count = int(judged.isin(set(suspects)).sum())
+    issues = pd.read_parquet(paths.audit / "label_issues.parquet", columns=["image_id"])["image_id"]
+    count = int(judged.isin(set(issues)).sum())
     share = count / len(judged)
     found = f"{count:,} of {len(judged):,} ({share:.1%}) look wrong"
     return Check("labels of new images", "failed" if share > params.max_suspect else "passed", found, allowed)

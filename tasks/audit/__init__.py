@@ -1,1 +1,1 @@
-"""Stage 4: what the features say about the data."""
+"""Stage 4: problems in the data, found by the features."""

@@ -1,4 +1,4 @@
-"""All that the audit finds, question by question. N images, K classes."""
+"""Everything that the audit finds, check by check. N images, K classes."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from ..common.solvers.folds import assign
 from .confusable import confusable, mixed_up
 from .curve import Curve, learning_curve
 from .embedding import embed
-from .label_issues import by_chance, judged, suspected, suspects
-from .near_duplicates import Copies, find_copies
+from .label_issues import by_chance, judged, label_issues, suspected
+from .near_duplicates import NearDuplicates, find_near_duplicates
 from .outliers import far_off, outliers
 from .params import AuditParams
 from .probe import USUAL_L2, Probe
@@ -34,27 +34,28 @@ Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
 SOBER = (0.01, 1.0)
-"""Between these is the penalty of models that judge labels: one that learns wrong labels by heart doubts none, one that
-learns next to nothing doubts all. Few images may make the head choose either: of ants and bees, whose head has next to
-no penalty, 0.2 % of the true labels were suspected with the lower end, and 2.3 % without."""
+"""The range of the penalty of models that judge labels: a model that memorises wrong labels doubts none, a model that
+learns almost nothing doubts all. With few images the head may choose either: for ants and bees, where it has almost no
+penalty, 0.2 % of the correct labels were suspected with the lower end, and 2.3 % without."""
 
 MAPPED = 1000
-"""Images on the map at most."""
+"""Maximum number of images on the map."""
 
 
 @dataclass(frozen=True)
 class Findings:
     """Attributes:
-    task, images, by_split: of the data.
-    l2: the strength of the audit's own models.
-    out_of_fold: their main figure on training and validation images that they have not seen; None without any.
+    task, images, by_split, classes: of the data.
+    l2: the strength of the models of the audit.
+    out_of_fold: their main metric on training and validation images held out from training; None without any.
     unjudged: training and validation images that could not be held out.
-    by_chance: how many of so many right labels (or marks) would be suspected, see `suspects.by_chance`.
-    suspects, outliers, confusable: see the modules of these names.
-    doubted, judged: how many labels, of several classes an image marks, are suspected, and of how many could be judged.
-    copies: pairs of images that are the same picture; `leaks` and `conflicts` are its tables.
-    leaked: how many images of val and test are in a split before; `conflicting`: of train and val, under two labels.
-    map: `x`, `y`, `path`, `label`, `split`, `suspect`, `outlier` of at most `MAPPED` images.
+    by_chance: how many of as many correct labels (or marks) would be suspected, see `label_issues.by_chance`.
+    label_issues, outliers, confusable: see the modules of these names.
+    doubted, judged: how many labels (with several classes per image, marks) are suspected, and could be judged.
+    near_duplicates: pairs of images that are the same picture; `leaks` and `conflicts` are its tables.
+    leaked: how many validation and test images are also in an earlier split.
+    conflicting: how many training and validation images are also there under another label.
+    map: `x`, `y`, `path`, `label`, `split`, `label_issue`, `outlier` of at most `MAPPED` images.
     curve: the learning curve.
     """
 
@@ -66,10 +67,10 @@ class Findings:
     out_of_fold: float | None
     unjudged: int
     by_chance: float
-    suspects: pd.DataFrame
+    label_issues: pd.DataFrame
     doubted: int
     judged: int
-    copies: Copies
+    near_duplicates: NearDuplicates
     leaks: pd.DataFrame
     leaked: dict[str, int]
     conflicts: pd.DataFrame
@@ -81,27 +82,27 @@ class Findings:
 
     @property
     def gain(self) -> str:
-        """What twice the images would bring a model of the audit's kind, in a sentence."""
+        """How much twice the training images would improve a model of the audit, in a sentence."""
         doubling = self.curve.doubling
         if doubling["reason"]:
-            return f"What twice the images would bring cannot be said: {doubling['reason']}."
+            return f"The gain from twice the training images cannot be estimated: {doubling['reason']}."
         main = MAIN[self.task]
         scale, digits, unit_of = (100, 1, " points") if main.percent else (1, 3, "")
         gain, low, high = (f"{scale * doubling[key]:.{digits}f}" for key in ("gain", "low", "high"))
         return (
-            f"Twice the training images would bring a linear model on these features about +{gain}{unit_of} of "
+            f"Twice the training images would improve a linear model on these features by about {gain}{unit_of} of "
             f"{main.title} ({low} to {high})."
         )
 
 
-def look(pack: FeatureSet, params: AuditParams, paths: Paths) -> Findings:
-    """Asks every question."""
+def audit(pack: FeatureSet, params: AuditParams, paths: Paths) -> Findings:
+    """Runs every check."""
     probe = Probe.of(pack, strength(pack, paths), paths.tmp)
     learned = pack.rows("train", "val")
     output = doubted_twice(replace(probe, l2=float(np.clip(probe.l2, *SOBER))), learned, params)
-    wrong = suspects(pack, learned, output)
+    issues = label_issues(pack, learned, output)
     small = thumbnails(pack, paths)
-    copies = find_copies(
+    duplicates = find_near_duplicates(
         pack,
         whitened(small),
         whitened(pack.stored_ND),
@@ -119,42 +120,42 @@ def look(pack: FeatureSet, params: AuditParams, paths: Paths) -> Findings:
         by_split={split: int(count) for split, count in pack.index["split"].value_counts().items()},
         classes=len(pack.classes),
         l2=probe.l2,
-        out_of_fold=_figure(pack, learned[known], output[known]),
+        out_of_fold=_metric(pack, learned[known], output[known]),
         unjudged=int((~known).sum()),
         by_chance=by_chance(pack, learned, output, params.seed),
-        suspects=wrong,
+        label_issues=issues,
         doubted=int(doubted.sum()),
         judged=int(known.sum()) * doubted.shape[1],
-        copies=copies,
-        leaks=copies.leaks(pack),
-        leaked={split: int(copies.leaked_N[pack.rows(split)].sum()) for split in ("val", "test")},
-        conflicts=copies.conflicts(pack),
-        conflicting=int(copies.conflicting_N.sum()),
+        near_duplicates=duplicates,
+        leaks=duplicates.leaks(pack),
+        leaked={split: int(duplicates.leaked_N[pack.rows(split)].sum()) for split in ("val", "test")},
+        conflicts=duplicates.conflicts(pack),
+        conflicting=int(duplicates.conflicting_N.sum()),
         outliers=far,
         confusable=pairs if pairs.empty else confusable(pairs, params.confusable_share),
-        map=the_map(pack, wrong, far, params.seed),
+        map=the_map(pack, issues, far, params.seed),
         curve=learning_curve(pack, probe, params.curve_seeds, params.seed),
     )
 
 
-def _figure(pack: FeatureSet, rows: Rows, output_NK: Floats) -> float | None:
-    figure = main_metric(output_NK, pack.targets(rows), pack.task) if len(rows) else math.nan
-    return figure if math.isfinite(figure) else None
+def _metric(pack: FeatureSet, rows: Rows, output_NK: Floats) -> float | None:
+    value = main_metric(output_NK, pack.targets(rows), pack.task) if len(rows) else math.nan
+    return value if math.isfinite(value) else None
 
 
 def strength(pack: FeatureSet, paths: Paths) -> float:
-    """The head's, if its estimator is the one that the audit trains: ridge regression's penalty is on another loss."""
+    """That of the head, if it is of the kind that the audit trains; the penalty of another kind is on another loss."""
     facts = read_json(paths.head / "head.json")
     own = "ridge" if pack.task == "regression" else "logistic"
     return float(facts["l2"]) if facts.get("estimator") == own else USUAL_L2
 
 
 def doubted_twice(probe: Probe, rows: Rows, params: AuditParams) -> Floats:
-    """What models that have not seen them say of `rows`, (N, K); nan for those that cannot be held out.
+    """Out-of-fold predictions for `rows`, (N, K); nan for those that cannot be held out.
 
-    What is suspected after a first round is not learned from in the second: on hand signs with 5 % of the labels
-    flipped that raised the accuracy on true labels from 91.9 to 93.7 %, and more of the flipped were found. Of several
-    classes an image there is one round: an image with a doubted mark has many right ones to learn from.
+    Images that are suspected after the first round are left out of training in the second: on hand signs with 5 % of
+    the labels flipped, that raised the accuracy on true labels from 91.9 to 93.7 %, and more of the flipped labels were
+    found. With several classes per image there is one round: an image with one doubted mark has many correct ones.
     """
     fold = assign(probe.pack, rows, params.folds, params.seed)
     rounds = 1 if probe.pack.task == "multilabel" else 2
@@ -177,17 +178,17 @@ def _out_of_fold(probe: Probe, rows: Rows, fold_N: Rows, doubted_N: Bools, each:
     return output_NK
 
 
-def the_map(pack: FeatureSet, wrong: pd.DataFrame, far: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """A sample of the images with their places, in the pack's order; what is marked comes in first."""
+def the_map(pack: FeatureSet, issues: pd.DataFrame, far: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """A sample of the images with their places, in the order of the feature set; marked images are preferred."""
     path = pack.index["path"]
     table = pack.index[["path", "label", "split"]].assign(
-        suspect=path.isin(wrong["path"]), outlier=path.isin(far["path"])
+        label_issue=path.isin(issues["path"]), outlier=path.isin(far["path"])
     )
     chance = np.random.default_rng([seed, 3]).permutation(len(table))
-    marked = (table["suspect"] | table["outlier"]).to_numpy()
-    first = np.lexsort((chance, ~marked))  # of the marked ones at most half, or the map would be of them
+    marked = (table["label_issue"] | table["outlier"]).to_numpy()
+    first = np.lexsort((chance, ~marked))  # marked images fill at most half of the map
     chosen = np.sort(np.concatenate([first[: min(marked.sum(), MAPPED // 2)], first[marked.sum() :]])[:MAPPED])
     features = pack.features(chosen)
     places = embed(unit(features - features.mean(axis=0)))
-    shown = table.iloc[chosen].astype({"label": str}).reset_index(drop=True)
-    return shown.assign(x=places[:, 0], y=places[:, 1])[["x", "y", "path", "label", "split", "suspect", "outlier"]]
+    mapped = table.iloc[chosen].astype({"label": str}).reset_index(drop=True)
+    return mapped.assign(x=places[:, 0], y=places[:, 1])[["x", "y", "path", "label", "split", "label_issue", "outlier"]]

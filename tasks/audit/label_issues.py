@@ -116,7 +116,7 @@ def _draw(p_NK: Floats, task: Task, rng: np.random.Generator) -> npt.NDArray[Any
     return np.minimum(below_NK.sum(axis=1), p_NK.shape[1] - 1)
 
 
-def suspects(pack: FeatureSet, rows: Rows, output_NK: Floats) -> pd.DataFrame:
+def label_issues(pack: FeatureSet, rows: Rows, output_NK: Floats) -> pd.DataFrame:
     """A row an image whose label is suspected, the worst first: `COLUMNS`.
 
     `score` is the probability of the label; of several classes an image, that of the mark which is doubted most; of a

@@ -39,7 +39,7 @@ COLUMNS = [
 
 
 @dataclass(frozen=True)
-class Copies:
+class NearDuplicates:
     """Attributes:
     pairs: `first`, `second` (places of images, `first` the one that is learned from earlier), `cosine_pixels`,
         `cosine_features`; the most alike first.
@@ -82,14 +82,14 @@ class Copies:
         return pd.concat([first, second, cosines], axis=1)[COLUMNS]
 
 
-def find_copies(
+def find_near_duplicates(
     pack: FeatureSet,
     pixels_NR: Floats,
     features_NR: Floats,
     near_pixels: float,
     near_features: float,
     believed: Callable[[Rows, Rows], npt.NDArray[np.bool_]],
-) -> Copies:
+) -> NearDuplicates:
     """All pairs whose small versions or features are at least so near; both as `whitened` gives them.
 
     Args:
@@ -122,7 +122,7 @@ def find_copies(
             bar.add(down.stop - down.start)
     pairs = pd.concat([*within, *across_splits])
     order = np.lexsort((pairs["second"], pairs["first"], -_likeness(pairs)))
-    return Copies(pairs.iloc[order].reset_index(drop=True), count, leaked, conflicting)
+    return NearDuplicates(pairs.iloc[order].reset_index(drop=True), count, leaked, conflicting)
 
 
 def _near(

@@ -1,130 +1,137 @@
-"""The audit as one HTML page that needs no network; its pictures lie beside it."""
+"""The audit as one HTML page."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from html import escape
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from ..common.data.task import MAIN
-from ..common.reporting.html import page, table
+from ..common.reporting.html import render
 from .findings import Findings
 from .outliers import neighbour
 from .verdicts import Verdict
 
+TEMPLATE = Path(__file__).parent / "templates" / "audit.html"
+
 LISTED = 30
-"""Rows of a table on the page; the files hold all."""
+"""Rows of a table on the page; the files have all rows."""
 
-_STATES = {"ok": "ok", "warn": "look at it", "fail": "too many", "ignore": "ignored"}
+_STATES = {"ok": "ok", "warn": "above the limit", "fail": "failed", "ignore": "ignored"}
 
 
-def audit_page(found: Findings, verdicts: Sequence[Verdict], pictures: set[str]) -> str:
-    """The page's text.
+@dataclass(frozen=True)
+class Listing:
+    """The first rows of a table.
+
+    Attributes:
+        words: how many of the first columns hold words; the others hold numbers.
+        more: how many rows are left out.
+    """
+
+    head: list[str]
+    rows: list[list[str]]
+    words: int
+    more: int
+
+
+def audit_page(
+    found: Findings, verdicts: Sequence[Verdict], plots: Mapping[str, str], origin: Mapping[str, str]
+) -> str:
+    """The text of the page.
 
     Args:
-        pictures: the files beside it.
+        plots: file name -> data URI.
+        origin: what the data and features are, see `tasks.common.reporting.origin`.
     """
-    sections = [
-        _suspects(found),
-        _leaks(found),
-        *([_conflicts(found)] if found.classes else []),
-        _outliers(found),
-        *([_confusable(found)] if found.classes else []),
-        _map(found),
-        _curve(found),
+    return render(
+        TEMPLATE,
+        title="Graft: data audit",
+        found=found,
+        main=MAIN[found.task],
+        plots=plots,
+        origin=origin,
+        verdicts=[[one.name.replace("_", " "), one.text, one.bound, _STATES[one.state]] for one in verdicts],
+        listings=_listings(found),
+        nearest=_nearest(neighbour(found.images)),
+    )
+
+
+def _listings(found: Findings) -> dict[str, Listing]:
+    """Name -> listing, of every question that found something."""
+    makers = {
+        "label_issues": _label_issues,
+        "leaks": lambda found: _pairs(found.leaks),
+        "conflicts": lambda found: _pairs(found.conflicts),
+        "outliers": _outliers,
+        "confusable": _confusable,
+    }
+    return {name: make(found) for name, make in makers.items() if len(getattr(found, name))} | _curve(found)
+
+
+def _label_issues(found: Findings) -> Listing:
+    table = found.label_issues.assign(
+        p_label=_percent(found.label_issues["p_label"]),
+        p_suggested=_percent(found.label_issues["p_suggested"]),
+        score=_decimals(found.label_issues["score"], 2),
+    )
+    columns = {"path": "path", "split": "split", "label": "label", "suggested": "suggested"}
+    if found.task == "regression":
+        return _listing(table, {**columns, "score": "robust standard deviations"}, 4)
+    return _listing(table, {**columns, "p_label": "P(label)", "p_suggested": "P(suggested)"}, 4)
+
+
+def _outliers(found: Findings) -> Listing:
+    table = found.outliers.assign(score=_decimals(found.outliers["score"], 1))
+    heads = {"path": "path", "split": "split", "label": "label", "score": "robust standard deviations"}
+    return _listing(table, heads, 3)
+
+
+def _confusable(found: Findings) -> Listing:
+    table = found.confusable
+    shares = [
+        f"{share:.1%} ({low:.1%} to {high:.1%})"
+        for share, low, high in table[["share", "low", "high"]].itertuples(index=False)
     ]
-    return page(
-        "Graft: audit",
-        [
-            "<h1>What the features say about the data</h1>",
-            table(
-                ["question", "found", "limit", "verdict"],
-                [[one.name, one.text, one.bound, _STATES[one.state]] for one in verdicts],
-                words=2,
-            ),
-            *(part for section in sections for part in _shown(section, pictures)),
-        ],
+    heads = {"class": "class", "other_class": "other class", "images": "images", "share": "confused"}
+    return _listing(table.assign(share=shares), heads, 2)
+
+
+def _pairs(pairs: pd.DataFrame) -> Listing:
+    table = pairs.assign(
+        cosine_pixels=_decimals(pairs["cosine_pixels"], 3), cosine_features=_decimals(pairs["cosine_features"], 3)
     )
+    heads = {"path": "path", "split": "split", "label": "label", "other_path": "other path", "other_split": "split"}
+    heads |= {"other_label": "label", "cosine_pixels": "pixels", "cosine_features": "features"}
+    return _listing(table, heads, 6)
 
 
-Section = tuple[str, str, str, str]
-"""Title, text, table and picture; the latter two may be empty."""
-
-
-def _shown(section: Section, pictures: set[str]) -> list[str]:
-    title, text, rows, picture = section
-    image = [f'<img src="{picture}" alt="{title}">'] if picture in pictures else []
-    return [f"<h2>{title}</h2>", f"<p>{text}</p>", *image, rows]
-
-
-def _suspects(found: Findings) -> Section:
-    how = "robust residuals" if found.task == "regression" else "confident learning, Northcutt et al. 2021"
-    text = (
-        f"Each training and validation image was judged by models that had not seen it ({how}){_but(found.unjudged)}. "
+def _curve(found: Findings) -> dict[str, Listing]:
+    """Nothing without a curve."""
+    sizes, main = found.curve.sizes, MAIN[found.task]
+    if not len(sizes):
+        return {}
+    table = pd.DataFrame(
+        {
+            "share": _percent(sizes["share"]),
+            "images": [f"{images:,.0f}" for images in sizes["images"]],
+            "value": [
+                f"{main.text(value)} ({main.text(low)} to {main.text(high)})"
+                for value, low, high in sizes[["value", "low", "high"]].itertuples(index=False)
+            ],
+        }
     )
-    if found.classes:
-        what = "marks" if found.task == "multilabel" else "labels"
-        text += (
-            f"If all {found.judged:,} {what} were right and as hard to tell as they seem, about "
-            f"{found.by_chance:,.0f} would be suspected too. "
-        )
-    if not len(found.suspects):
-        return "Suspected labels", text + "No label is suspected.", "", ""
-    if found.task == "multilabel":
-        text += f"{_count(found.doubted, 'mark', 'marks')} of {found.judged:,} on "
-        text += f"{_count(len(found.suspects), 'image is', 'images are')} suspected, the worst first"
-    else:
-        text += f"{_count(found.doubted, 'label is', 'labels are')} suspected, the worst first"
-    rows = found.suspects.assign(p_label=_percent(found.suspects["p_label"]))
-    rows = rows.assign(p_suggested=_percent(rows["p_suggested"]), score=_figures(rows["score"], 2))
-    columns = ["path", "split", "label", "suggested"]
-    columns += ["score"] if found.task == "regression" else ["p_label", "p_suggested"]
-    heads = {"p_label": "its probability", "p_suggested": "of the suggestion", "score": "robust standard deviations"}
-    return "Suspected labels", text + _file("suspects"), _rows(rows, columns, heads, 4), "suspects.png"
+    heads = {"share": "share of the training images", "images": "images", "value": f"{main.title} on validation"}
+    return {"curve": _listing(table, heads, 0)}
 
 
-def _but(unjudged: int) -> str:
-    if not unjudged:
-        return ""
-    images = "1 image that" if unjudged == 1 else f"{unjudged:,} images that"
-    return f", but {images} could not be held out: of a class with a single group, nothing could be learned without it"
-
-
-def _leaks(found: Findings) -> Section:
-    title, test = "The same picture in two splits", found.leaked["test"]
-    if not any(found.leaked.values()):
-        return title, "No image of validation or test is among those that are learned from.", "", ""
-    text = (
-        f"{_count(test, 'test image is', 'test images are')} also among the training or validation images, and "
-        f"{_count(found.leaked['val'], 'validation image', 'validation images')} among the training images. The report "
-        "gives the test's figures with and without them. They are in "
-        '<a href="leaked.parquet">leaked.parquet</a>. The pairs, the most alike first'
-    )
-    return title, text + _file("leaks"), _pairs(found.leaks), "leaks.png"
-
-
-def _conflicts(found: Findings) -> Section:
-    title = "The same picture under two labels"
-    if not len(found.conflicts):
-        return title, "There is none among the training and validation images.", "", ""
-    text = f"{_count(len(found.conflicts), 'pair', 'pairs')} of training and validation images. One label is wrong"
-    return title, text + _file("conflicts"), _pairs(found.conflicts), "conflicts.png"
-
-
-def _outliers(found: Findings) -> Section:
-    title = "Outliers"
-    if not len(found.outliers):
-        return title, "No image is far from all others.", "", ""
-    text = (
-        f"{_count(len(found.outliers), 'image is', 'images are')} far from all others, by the distance of the features "
-        f"to the {_nearest(neighbour(found.images))}. Strange images are of another source, damaged, or rare and worth "
-        "more of their kind"
-    )
-    rows = found.outliers.assign(score=_figures(found.outliers["score"], 1))
-    heads = {"score": "robust standard deviations"}
-    return title, text + _file("outliers"), _rows(rows, ["path", "split", "label", "score"], heads, 3), "outliers.png"
+def _listing(table: pd.DataFrame, heads: Mapping[str, str], words: int) -> Listing:
+    """The columns of `heads`, each under its heading."""
+    rows = [[str(cell) for cell in row] for row in table[list(heads)].head(LISTED).itertuples(index=False)]
+    return Listing(list(heads.values()), rows, words, max(0, len(table) - LISTED))
 
 
 def _nearest(k: int) -> str:
@@ -132,79 +139,9 @@ def _nearest(k: int) -> str:
     return "nearest" if k == 1 else f"{k}{({2: 'nd', 3: 'rd'}).get(k, 'th')} nearest"
 
 
-def _confusable(found: Findings) -> Section:
-    title = "Classes that cannot be told apart"
-    if not len(found.confusable):
-        return title, "No two classes are taken for each other more often than chance may explain.", "", ""
-    text = (
-        "By models that had not seen the images. Such classes need a better backbone, fine-tuning, clearer labels, or "
-        "should be one class"
-    )
-    rows = found.confusable.assign(
-        share=[
-            f"{share:.1%} ({low:.1%} to {high:.1%})"
-            for share, low, high in found.confusable[["share", "low", "high"]].itertuples(index=False)
-        ]
-    )
-    heads = {"other_class": "and", "share": "taken for the other"}
-    return title, text + _file("confusable"), _rows(rows, ["class", "other_class", "images", "share"], heads, 2), ""
-
-
-def _map(found: Findings) -> Section:
-    shown, images = len(found.map), found.images
-    of = "All images" if shown == images else f"{shown:,} of {images:,} images"
-    text = f"{of}, placed by t-SNE so that images with similar features are near each other. Distances between heaps "
-    return "The map", text + "say little.", "", "map.png"
-
-
-def _curve(found: Findings) -> Section:
-    main = MAIN[found.task]
-    skipped = "".join(f" {share:.0%} was left out: {reason}." for share, reason in found.curve.skipped.items())
-    if not len(found.curve.sizes):
-        return "What more images bring", escape(found.gain), "", ""
-    rows = found.curve.sizes.assign(
-        share=[f"{share:.1%}" for share in found.curve.sizes["share"]],
-        images=[f"{images:,.0f}" for images in found.curve.sizes["images"]],
-        value=[
-            f"{main.text(value)} ({main.text(low)} to {main.text(high)})"
-            for value, low, high in found.curve.sizes[["value", "low", "high"]].itertuples(index=False)
-        ],
-    )
-    heads = {"share": "of all", "images": "training images", "value": f"{main.title} on validation"}
-    return (
-        "What more images bring",
-        escape(found.gain + skipped),
-        _rows(rows, ["share", "images", "value"], heads, 0),
-        "curve.png",
-    )
-
-
-def _pairs(pairs: pd.DataFrame) -> str:
-    rows = pairs.assign(
-        cosine_pixels=_figures(pairs["cosine_pixels"], 3), cosine_features=_figures(pairs["cosine_features"], 3)
-    )
-    columns = ["path", "split", "label", "other_path", "other_split", "other_label", "cosine_pixels", "cosine_features"]
-    heads = {"other_path": "and", "other_split": "split", "other_label": "label"}
-    return _rows(rows, columns, {**heads, "cosine_pixels": "pixels", "cosine_features": "features"}, 6)
-
-
-def _rows(rows: pd.DataFrame, columns: list[str], heads: dict[str, str], words: int) -> str:
-    cells = [[str(cell) for cell in row] for row in rows[columns].head(LISTED).itertuples(index=False)]
-    more = f"<p>... and {len(rows) - LISTED:,} more.</p>" if len(rows) > LISTED else ""
-    return table([heads.get(name, name) for name in columns], cells, words) + more
-
-
-def _file(name: str) -> str:
-    return f' (all in <a href="{name}.parquet">{name}.parquet</a>).'
-
-
-def _count(number: int, one: str, many: str) -> str:
-    return f"{number:,} {one if number == 1 else many}"
-
-
 def _percent(values: pd.Series[Any]) -> list[str]:
     return [f"{value:.1%}" for value in values]
 
 
-def _figures(values: pd.Series[Any], digits: int) -> list[str]:
+def _decimals(values: pd.Series[Any], digits: int) -> list[str]:
     return [f"{value:.{digits}f}" for value in values]

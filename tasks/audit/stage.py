@@ -1,4 +1,4 @@
-"""audit: what the features say about the data, and what more data would bring. It changes nothing."""
+"""audit: what the features say about the data, and how much more data would help. It changes no data."""
 
 from __future__ import annotations
 
@@ -14,23 +14,25 @@ from ..common.core.record import Record
 from ..common.data.feature_set import FeatureSet, read_feature_set
 from ..common.data.manifest import write_table
 from ..common.data.task import MAIN
-from .findings import Findings, look
+from ..common.reporting.html import inlined
+from ..common.reporting.origin import origin
+from .findings import Findings, audit
 from .page import audit_page
 from .params import AuditParams
-from .pictures import curve_picture, map_picture, outliers_picture, pairs_picture, suspects_picture
+from .plots import curve_plot, label_issues_plot, map_plot, outliers_plot, pairs_plot
 from .verdicts import Verdict, failure, warnings
 
-TABLES = ("suspects", "leaks", "conflicts", "outliers", "confusable")
+TABLES = ("label_issues", "leaks", "conflicts", "outliers", "confusable")
 
 
 def run(params: AuditParams, paths: Paths) -> Record:
-    """Looks, compares with what is allowed, writes all down, and says so.
+    """Runs every check, compares the findings with the limits, and writes and prints them.
 
-    Where more was found than is allowed and `audit.on_...` says `fail`, the record has the failure, which stops the run
-    when all is recorded.
+    If a finding exceeds its limit and `audit.on_...` is `fail`, the record has the failure. It stops the run after
+    everything is recorded.
     """
     pack = read_feature_set(paths.features)
-    found = look(pack, params, paths)
+    found = audit(pack, params, paths)
     verdicts = judge(found, params)
     _write(found, verdicts, pack, params, paths)
     for line in warnings(verdicts):
@@ -39,17 +41,17 @@ def run(params: AuditParams, paths: Paths) -> Record:
 
 
 def judge(found: Findings, params: AuditParams) -> list[Verdict]:
-    """A verdict a question; where labels are numbers, there are no questions about classes."""
+    """One verdict per check; for regression there are no checks of classes."""
     split = {name: found.by_split.get(name, 0) for name in ("train", "val", "test")}
     learned, tested = split["train"] + split["val"], split["val"] + split["test"]
     copied = found.leaked["val"] + found.leaked["test"]
     marks = "marks (an image and a class)" if found.task == "multilabel" else "labels"
     counted = [
-        ("suspects", f"{marks} are suspected", found.doubted, found.judged),
-        ("leaks", "images of val and test are in a split before", copied, tested),
-        ("conflicts", "images are also under another label", found.conflicting, learned),
-        ("outliers", "images are far from all others", len(found.outliers), found.images),
-        ("confusable", "pairs of classes cannot be told apart", len(found.confusable), math.comb(found.classes, 2)),
+        ("label_issues", f"{marks} are suspected", found.doubted, found.judged),
+        ("leaks", "validation and test images are also in an earlier split", copied, tested),
+        ("conflicts", "images are also there under another label", found.conflicting, learned),
+        ("outliers", "images are outliers", len(found.outliers), found.images),
+        ("confusable", "pairs of classes are confusable", len(found.confusable), math.comb(found.classes, 2)),
     ]
     return [
         Verdict(name, what, number, of, getattr(params, f"max_{name}"), getattr(params, f"on_{name}"))
@@ -62,31 +64,31 @@ def _write(found: Findings, verdicts: Sequence[Verdict], pack: FeatureSet, param
     with whole_folder(paths.audit) as folder:
         for name in TABLES:
             write_table(getattr(found, name), folder / f"{name}.parquet")
-        write_table(found.copies.leaked(pack), folder / "leaked.parquet")
+        write_table(found.near_duplicates.leaked(pack), folder / "leaked.parquet")
         write_table(found.map, folder / "map.parquet")
         write_table(found.curve.table, folder / "curve.parquet")
         write_json(folder / "audit.json", _facts(found, verdicts))
-        _draw(found, pack, params.shown, paths.raw, folder)
-        pictures = {file.name for file in folder.glob("*.png")}
-        (folder / "index.html").write_text(audit_page(found, verdicts, pictures), encoding="utf-8")
+        _draw(found, pack, params.examples, paths.raw, folder)
+        page = audit_page(found, verdicts, inlined(folder), origin(pack, paths))
+        (folder / "index.html").write_text(page, encoding="utf-8")
     with whole_folder(paths.plots("audit")) as folder:
         found.curve.sizes.to_csv(folder / "curve.csv", index=False)
         found.map.to_csv(folder / "map.csv", index=False)
 
 
-def _draw(found: Findings, pack: FeatureSet, shown: int, raw: Path, folder: Path) -> None:
+def _draw(found: Findings, pack: FeatureSet, examples: int, raw: Path, folder: Path) -> None:
     main, channels = MAIN[found.task], pack.channels
-    if len(found.suspects):
-        suspects_picture(found.suspects.head(shown), raw, folder / "suspects.png", channels)
+    if len(found.label_issues):
+        label_issues_plot(found.label_issues.head(examples), raw, folder / "label_issues.png", channels)
     for name, title in (("leaks", "The same picture in two splits"), ("conflicts", "The same picture, two labels")):
         pairs = getattr(found, name)
         if len(pairs):
-            pairs_picture(pairs.head(max(1, shown // 2)), title, raw, folder / f"{name}.png", channels)
+            pairs_plot(pairs.head(max(1, examples // 2)), title, raw, folder / f"{name}.png", channels)
     if len(found.outliers):
-        outliers_picture(found.outliers.head(shown), raw, folder / "outliers.png", channels)
-    map_picture(found.map, folder / "map.png", found.task == "regression")
+        outliers_plot(found.outliers.head(examples), raw, folder / "outliers.png", channels)
+    map_plot(found.map, folder / "map.png", found.task == "regression")
     if len(found.curve.sizes):
-        curve_picture(found.curve, main.title, main.percent, folder / "curve.png")
+        curve_plot(found.curve, main.title, main.percent, folder / "curve.png")
 
 
 def _facts(found: Findings, verdicts: Sequence[Verdict]) -> dict[str, Any]:
@@ -96,11 +98,11 @@ def _facts(found: Findings, verdicts: Sequence[Verdict]) -> dict[str, Any]:
         "task": found.task,
         "l2": found.l2,
         "unjudged": found.unjudged,
-        "suspected_by_chance": found.by_chance,
+        "label_issues_by_chance": found.by_chance,
         f"out_of_fold_{MAIN[found.task].key}": found.out_of_fold,
         "checks": {one.name: one.facts() for one in verdicts},
         "leaked": found.leaked,
-        "same_pictures": found.copies.count,
+        "near_duplicates": found.near_duplicates.count,
         "curve": {
             "sizes": curve.sizes.to_dict("records"),
             "skipped": {f"{share:g}": reason for share, reason in curve.skipped.items()},
@@ -116,7 +118,7 @@ def _record(found: Findings, verdicts: Sequence[Verdict], paths: Paths) -> Recor
     metrics: dict[str, Any] = {
         **{one.name: one.found for one in verdicts},
         "leaked": found.leaked,
-        "same_pictures": found.copies.count,
+        "near_duplicates": found.near_duplicates.count,
         **({} if found.out_of_fold is None else {f"out_of_fold_{MAIN[found.task].key}": found.out_of_fold}),
         "doubling": doubling,
     }

@@ -1,4 +1,4 @@
-"""What was found, against what `params.yaml` allows."""
+"""The findings, compared with the limits in `params.yaml`."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from .params import Action
 
 @dataclass(frozen=True)
 class Verdict:
-    """One question's answer.
+    """The result of one check.
 
     Attributes:
         name: as in `audit.max_<name>` and `audit.on_<name>`.
-        what: of what so many were found, in words.
-        found, of: how many, of how many.
-        limit: `audit.max_<name>`: below 1 a share, otherwise a number.
+        what: what was counted, in words.
+        found, of: the count, and of how many.
+        limit: `audit.max_<name>`: a share if below 1, otherwise a number.
         action: `audit.on_<name>`.
     """
 
@@ -36,7 +36,7 @@ class Verdict:
 
     @property
     def state(self) -> str:
-        """`ok`, or else what is to be done."""
+        """`ok`, or the action if the limit is exceeded."""
         return self.action if self.found > self.allowed else "ok"
 
     @property
@@ -46,7 +46,7 @@ class Verdict:
 
     @property
     def bound(self) -> str:
-        """The limit in words; of a share also the most that is allowed."""
+        """The limit in words; for a share also the largest number that is allowed."""
         return f"{self.limit:g}" + (f" = {math.floor(self.allowed):,}" if 0 < self.limit < 1 else "")
 
     def facts(self) -> dict[str, Any]:
@@ -55,22 +55,22 @@ class Verdict:
 
 
 def warnings(verdicts: Sequence[Verdict]) -> list[str]:
-    """A line for each limit that was passed and is not ignored."""
+    """A line for each limit that is exceeded and not ignored."""
     return [
         f"audit: {one.text}; `audit.max_{one.name}` is {one.bound}" for one in verdicts if one.state in ("warn", "fail")
     ]
 
 
 def failure(verdicts: Sequence[Verdict], page: str) -> DataError | None:
-    """More was found than is allowed, and `fail` is what shall be done then; None if that is not so."""
+    """The error if a limit with the action `fail` is exceeded, otherwise None."""
     failed = [one for one in verdicts if one.state == "fail"]
     if not failed:
         return None
     keys = ", ".join(f"`audit.max_{one.name}`" for one in failed)
     switches = ", ".join(f"`audit.on_{one.name}: warn`" for one in failed)
     return DataError(
-        f"the audit found more in the data than {keys} allows",
+        f"the audit found more problems in the data than {keys} allows",
         got="; ".join(one.text for one in failed),
         allowed="; ".join(f"{one.name} {one.bound}" for one in failed),
-        todo=f"see {page}; mend labels or images, or raise the limit, or set {switches}",
+        todo=f"see {page}; fix labels or images, raise the limit, or set {switches}",
     )

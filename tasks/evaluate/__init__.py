@@ -1,1 +1,1 @@
-"""Stage 6: the only stage that judges by the test split."""
+"""Stage 6: metrics and report on the test split."""

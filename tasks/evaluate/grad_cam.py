@@ -1,4 +1,4 @@
-"""Where a network's features say what its head says: Grad-CAM (Selvaraju et al. 2017), as captum computes it.
+"""Which regions of an image support a prediction: Grad-CAM (Selvaraju et al. 2017), computed by captum.
 
 B images, C channels, H x W pixels, D features, h x w places of the last maps, T tokens, K classes. Imports torch, which
 takes seconds.
@@ -22,27 +22,27 @@ from ..common.heads.base import Head
 from ..common.heads.linear import LinearHead
 from ..common.heads.mlp import MlpHead
 
-Heat = npt.NDArray[np.float32]
-"""float32 (H, W): 1 where most of what speaks for the answer is, 0 where nothing is."""
+SaliencyMap = npt.NDArray[np.float32]
+"""float32 (H, W): 1 where the support for the output is strongest, 0 where there is none."""
 
 
 class NoMaps(GraftError):
-    """A network or a head that has no place from which its answer comes."""
+    """The network or the head has no regions that a prediction could be attributed to."""
 
 
-class Looking(nn.Module):
-    """A backbone and what follows it, in which the maps of the last places go through `maps`, as (B, D, h, w).
+class MappedNetwork(nn.Module):
+    """A backbone and its head, with the last feature maps passing through `maps`, as (B, D, h, w).
 
-    They are what the network pools. Where it pools a class token, no other token has any effect any more: then it is
-    what its last block sees.
+    These are the maps that the network pools. If it pools a class token, no other token of its output has an effect;
+    then they are the input of its last block.
 
     Args:
         network: with timm's `forward_features` and `forward_head`.
-        last: from features (B, D) to logits (B, K), or the number (B, 1).
-        size: (C, H, W) of its input.
+        last: from features (B, D) to logits (B, K), or to the number (B, 1).
+        size: (C, H, W) of the input.
 
     Raises:
-        NoMaps: its features are of no places.
+        NoMaps: its features have no places.
     """
 
     def __init__(self, network: nn.Module, last: nn.Module, size: tuple[int, int, int]) -> None:
@@ -56,9 +56,9 @@ class Looking(nn.Module):
         if one_place or (self._axes is None and len(shape) != 3):
             raise _no_maps(network, f"its last output is of shape {tuple(shape[1:])}")
         if self._axes is None and not self._has_effect(trial_BCHW):
-            self._look_before_the_last_block()
+            self._map_the_last_blocks_input()
         if not torch.allclose(self(trial_BCHW), last(network(trial_BCHW)), rtol=1e-3, atol=1e-3):
-            raise _no_maps(network, "its answer is not made of its last output alone")
+            raise _no_maps(network, "its prediction does not depend on its last output alone")
 
     def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
         features = self._features(x_BCHW)
@@ -73,22 +73,22 @@ class Looking(nn.Module):
         return self.network.forward_head(features)  # type: ignore[operator]
 
     def _has_effect(self, x_BCHW: torch.Tensor) -> bool:
-        """Whether the answer depends on any token that stands for a place."""
+        """Whether the output depends on any token that stands for a place."""
         tokens_BTD = self._features(x_BCHW).detach().requires_grad_()
         (gradient_BTD,) = torch.autograd.grad(self._pool(tokens_BTD).square().sum(), tokens_BTD)
         first, _, _ = self._grid(tokens_BTD.shape[1])
         return bool(gradient_BTD[:, first:].any())
 
-    def _look_before_the_last_block(self) -> None:
+    def _map_the_last_blocks_input(self) -> None:
         blocks: Any = getattr(self.network, "blocks", None)
         norm = getattr(blocks[-1], "norm1", None) if blocks else None
         if norm is None:
-            raise _no_maps(self.network, "tokens of which only the class token is used")
+            raise _no_maps(self.network, "it uses only the class token")
         norm.register_forward_hook(lambda _module, _inputs, tokens_BTD: self._through(tokens_BTD))
         self._pools_maps = False
 
     def _through(self, features: torch.Tensor) -> torch.Tensor:
-        """Sends what stands for places through `maps`, and puts it back where it was."""
+        """Passes the features of places through `maps`, and puts them back."""
         if self._axes == (2, 3):
             return self.maps(features)  # type: ignore[no-any-return]
         if self._axes == (1, 2):
@@ -98,10 +98,10 @@ class Looking(nn.Module):
         return torch.cat([features[:, :first], self.maps(maps_BDhw).flatten(2).transpose(1, 2)], dim=1)
 
     def _grid(self, tokens: int) -> tuple[int, int, int]:
-        """(tokens that stand for no place and come first, h, w).
+        """(number of leading tokens without a place, h, w).
 
         Raises:
-            NoMaps: the others do not fill a grid of the image's shape.
+            NoMaps: the other tokens do not fill a grid of the shape of the image.
         """
         _, height, width = self._size
         for first in (int(getattr(self.network, "num_prefix_tokens", 0)), 0, 1):
@@ -110,40 +110,39 @@ class Looking(nn.Module):
             w = round((places * width / height) ** 0.5)
             if h * w == places > 1:
                 return first, h, w
-        raise _no_maps(self.network, f"{tokens} tokens, which are no grid")
+        raise _no_maps(self.network, f"{tokens} tokens do not form a grid")
 
 
-def look_into(network: nn.Module, head: Head, size: tuple[int, int, int]) -> Looking:
-    """A backbone with its head, to look into.
+def with_maps(network: nn.Module, head: Head, size: tuple[int, int, int]) -> MappedNetwork:
+    """A backbone with its head, prepared for `grad_cam`.
 
     Raises:
-        NoMaps: their answer comes from no places, or they are built in a way that is not known here.
+        NoMaps: there are no places, or the architecture is not supported.
     """
     last = last_layers(head)
     try:
-        return Looking(network, last, size)
+        return MappedNetwork(network, last, size)
     except NoMaps:
         raise
-    except Exception as error:  # each architecture that is built otherwise fails in its own way
+    except Exception as error:  # an unsupported architecture may fail in any way
         raise _no_maps(network, " ".join(str(error).split())[:200] or type(error).__name__) from error
 
 
-def heat_maps(looking: Looking, x_BCHW: torch.Tensor, target_B: list[int]) -> list[Heat]:
-    """Of each image, what speaks for its output number `target_B`, scaled so that the most is 1; all 0 where nothing
-    does.
+def grad_cam(network: MappedNetwork, x_BCHW: torch.Tensor, target_B: list[int]) -> list[SaliencyMap]:
+    """For each image the support for its output number `target_B`, scaled to a maximum of 1; all 0 if there is none.
 
     Args:
         x_BCHW: normalised.
     """
-    attributed: Any = LayerGradCam(looking, looking.maps).attribute(
+    attributed: Any = LayerGradCam(network, network.maps).attribute(
         x_BCHW, target=torch.tensor(target_B), relu_attributions=True
     )
     size = (x_BCHW.shape[3], x_BCHW.shape[2])
     return [_enlarged(map_hw, size) for map_hw in attributed.detach()[:, 0].float().numpy()]
 
 
-def _enlarged(map_hw: Heat, size: tuple[int, int]) -> Heat:
-    """To the image's (width, height): smooth, since a place sees more than the pixels below it."""
+def _enlarged(map_hw: SaliencyMap, size: tuple[int, int]) -> SaliencyMap:
+    """Resized to (width, height): smoothly, since a place covers more than the pixels below it."""
     large_HW = np.asarray(
         Image.fromarray(map_hw / max(float(map_hw.max()), 1e-12)).resize(size, Image.Resampling.BICUBIC)
     )
@@ -151,17 +150,17 @@ def _enlarged(map_hw: Heat, size: tuple[int, int]) -> Heat:
 
 
 def last_layers(head: Head) -> nn.Module:
-    """What a head does before it makes probabilities of it.
+    """The layers of a head, up to its logits.
 
     Raises:
-        NoMaps: it is made of no layers.
+        NoMaps: it has no layers.
     """
     if isinstance(head, LinearHead):
         return _linear(head.weight, head.bias)
     if isinstance(head, MlpHead):
         hidden = _linear(head.hidden_weight, head.hidden_bias)
         return nn.Sequential(hidden, nn.ReLU(), _linear(head.weight, head.bias))
-    raise NoMaps("the votes of neighbours come from other images, not from places in this one")
+    raise NoMaps("the votes of nearest neighbours come from other images, not from regions of this one")
 
 
 def _linear(weight_KD: npt.NDArray[np.float32], bias_K: npt.NDArray[np.float32]) -> nn.Linear:
@@ -173,4 +172,4 @@ def _linear(weight_KD: npt.NDArray[np.float32], bias_K: npt.NDArray[np.float32])
 def _no_maps(network: nn.Module, found: str) -> NoMaps:
     known: Any = getattr(network, "pretrained_cfg", {})
     name = known.get("architecture") or type(network).__name__
-    return NoMaps(f"the features of {name} are of no places in the image ({found})")
+    return NoMaps(f"the features of {name} have no places in the image ({found})")

@@ -1,6 +1,6 @@
-"""The report on a test in which each image has any number of classes. N images, K classes.
+"""The report on a test with several classes per image. N images, K classes.
 
-A class is taken as found in an image where its probability is 0.5 or more.
+A class is predicted if its probability is 0.5 or more.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from ..common.data.manifest import BETWEEN
 from ..common.heads.base import decide
 from ..common.scoring import classification, multilabel
 from .params import EvaluateParams
-from .plots import mistakes_picture, precision_recall_picture, reliability_picture
-from .predictions import Floats, Outcome
+from .plots import misclassified_plot, precision_recall_plot, reliability_plot
+from .predictions import Floats, Predictions
 from .selective import before_calibration
 
 CAPTION = 30
-"""Letters of an image's classes above its picture, at most."""
+"""Maximum number of characters of the classes above an image."""
 
 
 def scores(output_NK: Floats, y_NK: npt.NDArray[Any], params: EvaluateParams) -> dict[str, float]:
-    """See `multilabel_scores`; mean average precision with its interval."""
+    """See `multilabel_scores`; the mean average precision with its interval."""
     low, high = multilabel.mean_average_precision_interval(
         output_NK, y_NK, params.confidence, params.bootstrap, params.seed
     )
@@ -34,68 +34,58 @@ def scores(output_NK: Floats, y_NK: npt.NDArray[Any], params: EvaluateParams) ->
     return {**multilabel.multilabel_scores(output_NK, y_NK), **ends}
 
 
-def predictions(outcome: Outcome) -> pd.DataFrame:
+def prediction_table(predicted: Predictions) -> pd.DataFrame:
     """`predicted` (classes with `BETWEEN` between them, as `label`), `p_<class>`."""
-    found_NK = decide(outcome.output, "multilabel") > 0
-    names = np.array(outcome.classes, dtype=object)
-    table = outcome.index.assign(predicted=[BETWEEN.join(names[found_K]) for found_K in found_NK])
-    return table.assign(**{f"p_{name}": outcome.output[:, k] for k, name in enumerate(outcome.classes)})
+    found_NK = decide(predicted.output, "multilabel") > 0
+    names = np.array(predicted.classes, dtype=object)
+    table = predicted.index.assign(predicted=[BETWEEN.join(names[found_K]) for found_K in found_NK])
+    return table.assign(**{f"p_{name}": predicted.output[:, k] for k, name in enumerate(predicted.classes)})
 
 
-def further(outcome: Outcome, predictions: pd.DataFrame, params: EvaluateParams) -> dict[str, Any]:
-    """Calibration, every class of every image being a question; the figures of each class."""
-    bins, before = outcome.reliability
+def further(predicted: Predictions, table: pd.DataFrame, params: EvaluateParams) -> dict[str, Any]:
+    """Calibration over every class of every image, and the metrics of each class."""
+    bins, before = predicted.reliability
     return {
         "calibration_error": classification.expected_calibration_error(bins),
-        **before_calibration(*outcome.questions(outcome.before), outcome.calibration.temperature, before),
-        "classes": len(outcome.classes),
-        "per_class": multilabel.per_label(outcome.output, outcome.target, outcome.classes),
+        **before_calibration(*predicted.questions(predicted.before), predicted.calibration.temperature, before),
+        "classes": len(predicted.classes),
+        "per_class": multilabel.per_label(predicted.output, predicted.target, predicted.classes),
     }
 
 
-def draw(
-    outcome: Outcome,
-    predictions: pd.DataFrame,
-    metrics: dict[str, Any],
-    params: EvaluateParams,
-    raw: Path,
-    channels: int,
-    folder: Path,
-) -> None:
-    """precision_recall.png, reliability.png, mistakes.png."""
-    bins, before = outcome.reliability
+def draw(predicted: Predictions, table: pd.DataFrame, metrics: dict[str, Any], most: int, to: Path) -> None:
+    """precision_recall.png, reliability.png, misclassified.png."""
+    bins, before = predicted.reliability
     average = {name: row["average_precision"] for name, row in metrics["per_class"].items()}
     curves = {
-        name: multilabel.precision_recall(outcome.output[:, k], outcome.target[:, k])
-        for k, name in enumerate(outcome.classes)
+        name: multilabel.precision_recall(predicted.output[:, k], predicted.target[:, k])
+        for k, name in enumerate(predicted.classes)
         if average[name] is not None
     }
-    precision_recall_picture(curves, average, folder / "precision_recall.png")
-    reliability_picture(bins, metrics["calibration_error"], folder / "reliability.png", before)
-    mistakes_picture(worst(outcome, params.mistakes), raw, folder / "mistakes.png", channels)
+    precision_recall_plot(curves, average, to / "precision_recall.png")
+    reliability_plot(bins, metrics["calibration_error"], to / "reliability.png", before)
+    misclassified_plot(worst(predicted, most), predicted.raw, to / "misclassified.png", predicted.channels)
 
 
-def worst(outcome: Outcome, most: int) -> pd.DataFrame:
-    """The images with the surest wrong answers, `path` and `caption` of each: a class that is not there and was found,
-    or one that is there and was missed."""
-    off_NK = np.abs(outcome.output - outcome.target)
-    wrong_NK = np.where((outcome.output >= 0.5) != (outcome.target > 0), off_NK, 0.0)
-    table = outcome.index.assign(k=wrong_NK.argmax(axis=1), off=wrong_NK.max(axis=1), row=np.arange(len(off_NK)))
+def worst(predicted: Predictions, most: int) -> pd.DataFrame:
+    """`path` and `caption` of the images with the most confident errors: a class that is absent and was predicted, or
+    one that is present and was missed."""
+    off_NK = np.abs(predicted.output - predicted.target)
+    wrong_NK = np.where((predicted.output >= 0.5) != (predicted.target > 0), off_NK, 0.0)
+    table = predicted.index.assign(k=wrong_NK.argmax(axis=1), off=wrong_NK.max(axis=1), row=np.arange(len(off_NK)))
     table = table[table["off"] > 0].sort_values(["off", "path"], ascending=[False, True]).head(most)
-    return table.assign(caption=[_caption(outcome, one.label, one.row, one.k) for one in table.itertuples()])
+    return table.assign(caption=[_caption(predicted, one.label, one.row, one.k) for one in table.itertuples()])
 
 
-def _caption(outcome: Outcome, label: str, row: int, k: int) -> str:
+def _caption(predicted: Predictions, label: str, row: int, k: int) -> str:
     has = textwrap.shorten(label.replace(BETWEEN, ", "), CAPTION, placeholder=" ...") or "no class"
-    said = "missed" if outcome.target[row, k] else "found"
-    return f"{has}\n{said} {outcome.classes[k]} ({outcome.output[row, k]:.0%})"
+    error = "missed" if predicted.target[row, k] else "predicted"
+    return f"{has}\n{error} {predicted.classes[k]} ({predicted.output[row, k]:.0%})"
 
 
-def tabulate(outcome: Outcome, predictions: pd.DataFrame, params: EvaluateParams, folder: Path) -> None:
+def tabulate(predicted: Predictions, table: pd.DataFrame, to: Path) -> None:
     """average_precision.csv, reliability.csv and reliability_before.csv."""
-    bins, before = outcome.reliability
-    average = multilabel.average_precisions(outcome.output, outcome.target)
-    known = pd.DataFrame({"label": outcome.classes, "average_precision": average}).dropna()
-    known.to_csv(folder / "average_precision.csv", index=False)
-    pd.DataFrame(bins).to_csv(folder / "reliability.csv", index=False)
-    pd.DataFrame(before).to_csv(folder / "reliability_before.csv", index=False)
+    predicted.tabulate_reliability(to)
+    average = multilabel.average_precisions(predicted.output, predicted.target)
+    known = pd.DataFrame({"label": predicted.classes, "average_precision": average}).dropna()
+    known.to_csv(to / "average_precision.csv", index=False)

@@ -8,24 +8,24 @@ from ..common.core.sections import Section
 
 
 class EvaluateParams(Section):
-    """How the test is reported."""
+    """What the report on the test images shows."""
 
     confidence: float = Field(0.95, gt=0.5, lt=1)
-    """Of the intervals around the main figure and the like."""
+    """Confidence level of the intervals."""
 
     bootstrap: int = Field(10_000, ge=100)
-    """Resamples for the intervals. For a mean average precision as many of them as cost 2 * 10**9 numbers (images *
-    classes * resamples), but at least 1,000."""
+    """Resamples for the intervals. For the mean average precision at least 1,000, and otherwise at most 2 * 10**9 /
+    (images * classes)."""
 
     bins: int = Field(15, ge=2)
-    """Of the reliability diagram and the calibration error."""
+    """Bins of the reliability diagram and of the calibration error."""
 
-    mistakes: int = Field(24, ge=1, le=100)
-    """How many of the worst mistakes, or largest errors, the picture shows."""
+    misclassified: int = Field(24, ge=1, le=100)
+    """How many misclassified examples (for regression, largest errors) the plot shows."""
 
-    looks: int = Field(12, ge=0, le=100)
-    """How many test images are shown with what the network looks at in them: half of them the worst mistakes, the rest
-    successes. 0: none, and torch is not needed."""
+    saliency: int = Field(12, ge=0, le=100)
+    """How many test images are shown with a Grad-CAM map: half of them the most confident errors, the rest correct
+    predictions. 0: none, and torch is not needed."""
 
     seed: int = 0
     """Of the resampling."""

@@ -1,9 +1,9 @@
-"""The report's pictures. Figures are drawn without a display and carry no date, so that they have the same bytes."""
+"""The plots of the report. They need no display and carry no date, so that the same data give the same bytes."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -14,9 +14,6 @@ from matplotlib.figure import Figure
 from ..common.reporting.contact_sheet import contact_sheet, save
 from ..common.scoring.classification import expected_calibration_error
 
-if TYPE_CHECKING:
-    pass
-
 matplotlib.use("agg")
 
 
@@ -24,18 +21,18 @@ Floats = npt.NDArray[np.float64]
 
 
 LABELLED = 40
-"""A confusion matrix of more classes than this has no room for names and numbers."""
+"""A confusion matrix of more classes has no room for names and numbers."""
 
 
 NAMED = 10
-"""Curves that have a name, at most: there are as many colours."""
+"""Maximum number of named curves: there are as many colours."""
 
 
 GREY: dict[str, Any] = {"color": "0.75", "linewidth": 0.8}
 
 
-def confusion_picture(matrix_KK: npt.NDArray[np.int64], names: list[str], path: Path) -> None:
-    """True classes down, predicted across; shade by share of the true class, numbers are images."""
+def confusion_plot(matrix_KK: npt.NDArray[np.int64], names: list[str], path: Path) -> None:
+    """Rows are true classes, columns predicted ones; the shade is the share of the true class, numbers are images."""
     k = len(names)
     figure = Figure(figsize=(max(5.0, min(14.0, 1.6 + 0.55 * k)),) * 2, layout="constrained")
     axes = figure.subplots()
@@ -52,11 +49,10 @@ def confusion_picture(matrix_KK: npt.NDArray[np.int64], names: list[str], path: 
     save(figure, path)
 
 
-def reliability_picture(
+def reliability_plot(
     rows: list[dict[str, Any]], error: float, path: Path, before: list[dict[str, Any]] | None = None
 ) -> None:
-    """Accuracy against confidence, and how many images each bin holds; also of the probabilities `before` they were
-    calibrated."""
+    """Accuracy against confidence, and the number of images in each bin; also `before` calibration."""
     figure = Figure(figsize=(5, 5.6), layout="constrained")
     top, bottom = figure.subplots(2, 1, height_ratios=(4, 1), sharex=True)
     confidence = [row["confidence"] for row in rows]
@@ -74,8 +70,8 @@ def reliability_picture(
     save(figure, path)
 
 
-def precision_recall_picture(curves: dict[str, tuple[Floats, Floats]], average: dict[str, float], path: Path) -> None:
-    """(recall, precision) of each class, with its average precision; of many classes only the worst have a name."""
+def precision_recall_plot(curves: dict[str, tuple[Floats, Floats]], average: dict[str, float], path: Path) -> None:
+    """(recall, precision) of each class, with its average precision; of many classes only the worst are named."""
     figure = Figure(figsize=(6.4, 5), layout="constrained")
     axes = figure.subplots()
     named = set(sorted(curves, key=lambda name: average[name])[:NAMED])
@@ -91,8 +87,8 @@ def precision_recall_picture(curves: dict[str, tuple[Floats, Floats]], average: 
     save(figure, path)
 
 
-def scatter_picture(true_N: Floats, predicted_N: Floats, path: Path) -> None:
-    """Predicted against true numbers; on the line they are the same."""
+def scatter_plot(true_N: Floats, predicted_N: Floats, path: Path) -> None:
+    """Predicted against true numbers; on the line they are equal."""
     figure = Figure(figsize=(5.4, 5.2), layout="constrained")
     axes = figure.subplots()
     ends = [min(true_N.min(), predicted_N.min()), max(true_N.max(), predicted_N.max())]
@@ -102,31 +98,27 @@ def scatter_picture(true_N: Floats, predicted_N: Floats, path: Path) -> None:
     save(figure, path)
 
 
-def residuals_picture(error_N: Floats, path: Path) -> None:
-    """How often which error occurs."""
+def residuals_plot(error_N: Floats, path: Path) -> None:
+    """The histogram of the errors."""
     figure = Figure(figsize=(5.4, 3.6), layout="constrained")
     axes = figure.subplots()
     low, high = float(error_N.min()), float(error_N.max())
-    reach = max(high - low, 1e-9 * max(abs(low), abs(high)), 1e-300)  # errors that differ by rounding have one bar
+    reach = max(high - low, 1e-9 * max(abs(low), abs(high)), 1e-300)  # errors that differ by rounding share one bar
     middle = (low + high) / 2
     axes.hist(error_N, bins=min(40, max(8, len(error_N) // 8)), range=(middle - reach / 2, middle + reach / 2))
     axes.axvline(0, color="grey", linestyle="--", linewidth=1)
-    axes.set(xlabel="predicted less true", ylabel="images", title=f"Errors (mean {error_N.mean():.3g})")
+    axes.set(xlabel="predicted minus true", ylabel="images", title=f"Errors (mean {error_N.mean():.3g})")
     save(figure, path)
 
 
-def mistakes_picture(
-    mistakes: pd.DataFrame,
-    raw: Path,
-    path: Path,
-    channels: int = 3,
-    title: str = "The worst mistakes on the test images",
+def misclassified_plot(
+    examples: pd.DataFrame, raw: Path, path: Path, channels: int = 3, title: str = "Misclassified test images"
 ) -> None:
-    """A sheet of images in the order given.
+    """A contact sheet of images in the order given.
 
     Args:
-        mistakes: `path` and `caption` of each.
-        channels: as how many the images were read.
+        examples: `path` and `caption` of each image.
+        channels: as how many channels the images are read.
     """
-    title = title if len(mistakes) else "No mistake on the test images"
-    contact_sheet([raw / name for name in mistakes["path"]], list(mistakes["caption"]), title, path, channels)
+    title = title if len(examples) else "No misclassified test image"
+    contact_sheet([raw / name for name in examples["path"]], list(examples["caption"]), title, path, channels)

@@ -1,4 +1,4 @@
-"""What the stage hands to the report of a task."""
+"""The predictions on the test images, which the report of each task is about."""
 
 from __future__ import annotations
 
@@ -21,17 +21,19 @@ Bins = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What the chosen candidate said of the N test images.
+class Predictions:
+    """The output of the chosen candidate for the N test images.
 
     Attributes:
-        index: `image_id`, `path`, `label` of each.
-        classes: the K classes; none where labels are numbers.
-        target: what is true, as `FeatureSet.targets` gives it.
-        before: (N, K), or (N, 1), as the head gives it.
-        output: the same, calibrated.
-        calibration: by which it was.
-        bins: of the reliability diagram.
+        index: `image_id`, `path`, `label` of each image.
+        classes: the K classes; none for regression.
+        target: the true labels, as `FeatureSet.targets` gives them.
+        before: (N, K), or (N, 1) for regression, before calibration.
+        output: the same after calibration.
+        calibration: what was applied to `before`.
+        bins: number of bins of the reliability diagram.
+        raw: the folder of the images.
+        channels: as how many channels the images are read.
     """
 
     index: pd.DataFrame
@@ -41,6 +43,8 @@ class Outcome:
     output: Floats
     calibration: Calibration
     bins: int
+    raw: Path
+    channels: int
 
     @cached_property
     def reliability(self) -> tuple[Bins, Bins]:
@@ -48,8 +52,13 @@ class Outcome:
         after, before = (reliability(*self.questions(p_NK), self.bins) for p_NK in (self.output, self.before))
         return after, before
 
+    def tabulate_reliability(self, to: Path) -> None:
+        """reliability.csv, reliability_before.csv."""
+        for name, bins in zip(("reliability", "reliability_before"), self.reliability, strict=True):
+            pd.DataFrame(bins).to_csv(to / f"{name}.csv", index=False)
+
     def questions(self, p_NK: Floats) -> tuple[Floats, Ints]:
-        """Probabilities and codes: a row an image, or of several classes an image a row for each."""
+        """Probabilities and codes: one row per image, or with several classes one per image and class."""
         if self.target.ndim == 1:
             return p_NK, self.target
         return two_way(p_NK), (self.target > 0).astype(np.int64).ravel()
@@ -59,25 +68,16 @@ class Report(Protocol):
     """A module that reports on the test of one task."""
 
     def scores(self, output: Floats, target: npt.NDArray[Any], params: EvaluateParams) -> dict[str, Any]:
-        """The figures of any candidate, intervals included."""
+        """The metrics of any candidate, with intervals."""
 
-    def predictions(self, outcome: Outcome) -> pd.DataFrame:
-        """Of report/predictions.parquet."""
+    def prediction_table(self, predicted: Predictions) -> pd.DataFrame:
+        """The content of report/predictions.parquet."""
 
-    def further(self, outcome: Outcome, predictions: pd.DataFrame, params: EvaluateParams) -> dict[str, Any]:
-        """The figures of the chosen candidate alone."""
+    def further(self, predicted: Predictions, table: pd.DataFrame, params: EvaluateParams) -> dict[str, Any]:
+        """The metrics of the chosen candidate only."""
 
-    def draw(
-        self,
-        outcome: Outcome,
-        predictions: pd.DataFrame,
-        metrics: dict[str, Any],
-        params: EvaluateParams,
-        raw: Path,
-        channels: int,
-        folder: Path,
-    ) -> None:
-        """The report's pictures."""
+    def draw(self, predicted: Predictions, table: pd.DataFrame, metrics: dict[str, Any], most: int, to: Path) -> None:
+        """The plots of the report, with at most `most` misclassified examples."""
 
-    def tabulate(self, outcome: Outcome, predictions: pd.DataFrame, params: EvaluateParams, folder: Path) -> None:
-        """The tables from which `dvc plots show` draws."""
+    def tabulate(self, predicted: Predictions, table: pd.DataFrame, to: Path) -> None:
+        """The tables for `dvc plots show`."""

@@ -1,4 +1,4 @@
-"""The report on a test in which each image has a number. N images."""
+"""The report on a test of regression. N images."""
 
 from __future__ import annotations
 
@@ -10,49 +10,43 @@ import pandas as pd
 
 from ..common.scoring import regression
 from .params import EvaluateParams
-from .plots import mistakes_picture, residuals_picture, scatter_picture
-from .predictions import Floats, Outcome
+from .plots import misclassified_plot, residuals_plot, scatter_plot
+from .predictions import Floats, Predictions
 
 
 def scores(output_N1: Floats, y_N: npt.NDArray[Any], params: EvaluateParams) -> dict[str, float | None]:
-    """See `regression_scores`; R2, mean absolute and root mean squared error with their intervals."""
+    """See `regression_scores`; R², MAE and RMSE with their intervals."""
     predicted_N = output_N1[:, 0]
     intervals = regression.regression_intervals(predicted_N, y_N, params.confidence, params.bootstrap, params.seed)
     ends = {f"{name}_{end}": value for name, both in intervals.items() for end, value in zip(("low", "high"), both)}
     return {**regression.regression_scores(predicted_N, y_N), **ends}
 
 
-def predictions(outcome: Outcome) -> pd.DataFrame:
-    """`label` and `predicted` as numbers, and `error`, by how much the latter is too large."""
-    predicted_N = outcome.output[:, 0]
-    return outcome.index.assign(label=outcome.target, predicted=predicted_N, error=predicted_N - outcome.target)
+def prediction_table(predicted: Predictions) -> pd.DataFrame:
+    """`label` and `predicted` as numbers, and `error`, predicted minus true."""
+    predicted_N = predicted.output[:, 0]
+    return predicted.index.assign(label=predicted.target, predicted=predicted_N, error=predicted_N - predicted.target)
 
 
-def further(outcome: Outcome, predictions: pd.DataFrame, params: EvaluateParams) -> dict[str, Any]:
-    """Nothing: the candidates' figures are all there are."""
+def further(predicted: Predictions, table: pd.DataFrame, params: EvaluateParams) -> dict[str, Any]:
+    """Nothing: there are no metrics but those of every candidate."""
     return {}
 
 
-def draw(
-    outcome: Outcome,
-    predictions: pd.DataFrame,
-    metrics: dict[str, Any],
-    params: EvaluateParams,
-    raw: Path,
-    channels: int,
-    folder: Path,
-) -> None:
-    """scatter.png, residuals.png, mistakes.png."""
-    table = predictions.assign(size=predictions["error"].abs())
-    worst = table.sort_values(["size", "path"], ascending=[False, True]).head(params.mistakes)
+def draw(predicted: Predictions, table: pd.DataFrame, metrics: dict[str, Any], most: int, to: Path) -> None:
+    """scatter.png, residuals.png, misclassified.png."""
+    sized = table.assign(size=table["error"].abs())
+    worst = sized.sort_values(["size", "path"], ascending=[False, True]).head(most)
     captions = [f"{one.label:.4g}\nas {one.predicted:.4g} ({one.error:+.2g})" for one in worst.itertuples()]
-    scatter_picture(outcome.target, outcome.output[:, 0], folder / "scatter.png")
-    residuals_picture(predictions["error"].to_numpy(), folder / "residuals.png")
-    title = "The largest errors on the test images"
-    mistakes_picture(worst.assign(caption=captions), raw, folder / "mistakes.png", channels, title)
+    scatter_plot(predicted.target, predicted.output[:, 0], to / "scatter.png")
+    residuals_plot(table["error"].to_numpy(), to / "residuals.png")
+    title = "Largest errors on the test images"
+    misclassified_plot(
+        worst.assign(caption=captions), predicted.raw, to / "misclassified.png", predicted.channels, title
+    )
 
 
-def tabulate(outcome: Outcome, predictions: pd.DataFrame, params: EvaluateParams, folder: Path) -> None:
+def tabulate(predicted: Predictions, table: pd.DataFrame, to: Path) -> None:
     """predicted.csv."""
-    pairs = predictions.rename(columns={"label": "actual"})[["actual", "predicted", "error"]]
-    pairs.to_csv(folder / "predicted.csv", index=False)
+    pairs = table.rename(columns={"label": "actual"})[["actual", "predicted", "error"]]
+    pairs.to_csv(to / "predicted.csv", index=False)

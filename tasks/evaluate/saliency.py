@@ -1,10 +1,9 @@
-"""What the network looks at in a few test images. N images, K classes, C channels, H x W pixels."""
+"""Grad-CAM maps of a few test images. N images, K classes, C channels, H x W pixels."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,163 +21,144 @@ from ..common.data.manifest import BETWEEN
 from ..common.data.task import Task
 from ..common.images.decode import Pixels
 from ..common.images.transform import EvalTransform, load
-from .predictions import Outcome
+from .predictions import Predictions
 
 if TYPE_CHECKING:
-    from .grad_cam import Looking
+    from .grad_cam import MappedNetwork
 
 BATCH = 4
-"""Images a step: always as many, since another number may make other rounding."""
+"""Images per step: always as many, since another number may round differently."""
 
 NAME = 40
-"""Letters of an image's classes above its picture, at most."""
+"""Maximum number of characters of the classes above an image."""
 
-FILE = "looks.png"
+FILE = "saliency.png"
 
 
 @dataclass(frozen=True)
-class Look:
-    """A test image, and where what was said of it comes from.
+class SaliencyExample:
+    """A test image, and which regions support its prediction.
 
     Attributes:
-        caption: what is true and what was said.
-        wrong: whether it is one of the worst mistakes.
+        caption: the true label and the prediction.
+        wrong: whether it is misclassified, or for regression has one of the larger errors.
         pixels: as the network sees it.
-        heat_HW: from 0 to 1.
+        map_HW: Grad-CAM, from 0 to 1.
     """
 
     caption: str
     wrong: bool
     pixels: Pixels
-    heat_HW: npt.NDArray[np.float32]
+    map_HW: npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Looks:
-    """The images looked at, the worst mistakes first; or why there are none."""
+class Saliency:
+    """The examples, misclassified ones first; or why there are none."""
 
     task: Task
-    seen: tuple[Look, ...]
+    examples: tuple[SaliencyExample, ...]
     why_none: str = ""
 
 
-def look(outcome: Outcome, candidate: Candidate, pack: FeatureSet, paths: Paths, most: int) -> Looks:
-    """Looks at `most` of the test images, as `chosen` has it; what cannot be looked into is said and no error.
+def explain(predicted: Predictions, candidate: Candidate, pack: FeatureSet, paths: Paths, most: int) -> Saliency:
+    """Maps of `most` test images, as `chosen` selects them. A network without maps is no error; the reason is kept.
 
     Raises:
-        DataError: an image is gone or damaged since it was checked.
+        DataError: an image was removed or damaged after it was checked.
     """
-    from .grad_cam import look_into
+    from .grad_cam import with_maps
 
     transform = Spec.from_dict(pack.fingerprint).transform
     size = (transform.channels, transform.height, transform.width)
     with one_torch_thread():
         try:
-            looking = look_into(candidate.network(pack, paths), candidate.head, size)
+            network = with_maps(candidate.network(pack, paths), candidate.head, size)
         except GraftError as error:
-            say(f"evaluate: the report shows no heat maps: {error}")
-            return Looks(pack.task, (), error.what)
-        table = chosen(outcome, pack.task, most)
+            say(f"evaluate: the report has no Grad-CAM maps: {error}")
+            return Saliency(pack.task, (), error.what)
+        table = chosen(predicted, pack.task, most)
         if table.empty:
-            return Looks(pack.task, (), "nothing was found in any test image, and rightly so")
+            return Saliency(pack.task, (), "no class was predicted in any test image, correctly")
         pixels = [load(paths.raw / path, transform) for path in table["path"]]
-        heats = _heats(looking, pixels, list(table["output"]), transform)
-    seen = (Look(*each) for each in zip(table["caption"], table["wrong"], pixels, heats))
-    return Looks(pack.task, tuple(seen))
+        maps = _maps(network, pixels, list(table["output"]), transform)
+    examples = (SaliencyExample(*each) for each in zip(table["caption"], table["wrong"], pixels, maps))
+    return Saliency(pack.task, tuple(examples))
 
 
-def _heats(
-    looking: Looking, pixels: Sequence[Pixels], outputs: list[int], transform: EvalTransform
+def _maps(
+    network: MappedNetwork, pixels: Sequence[Pixels], outputs: list[int], transform: EvalTransform
 ) -> list[npt.NDArray[np.float32]]:
     import torch
 
-    from .grad_cam import heat_maps
+    from .grad_cam import grad_cam
 
     mean, std = (255 * np.array(values, np.float32) for values in (transform.mean, transform.std))
     found: list[npt.NDArray[np.float32]] = []
     for start in range(0, len(pixels), BATCH):
         x_BHWC = (np.stack(pixels[start : start + BATCH]) - mean) / std
         x_BCHW = torch.from_numpy(np.ascontiguousarray(x_BHWC.transpose(0, 3, 1, 2)))
-        found += heat_maps(looking, x_BCHW, outputs[start : start + BATCH])
+        found += grad_cam(network, x_BCHW, outputs[start : start + BATCH])
     return found
 
 
-def chosen(outcome: Outcome, task: Task, most: int) -> pd.DataFrame:
-    """The worst mistakes, as half of `most` images, then successes; more of the one where there are fewer of the other.
+def chosen(predicted: Predictions, task: Task, most: int) -> pd.DataFrame:
+    """The most confident errors, as half of `most` images, then correct predictions; more of one kind if the other has
+    fewer.
 
-    The successes are the surest of each class in turn, first of the classes for which the mistakes were taken. Columns:
-    `path`; `output`, whose heat map is asked for: of the class that was said, or of several the most probable; `wrong`;
-    `caption`.
+    The correct ones are the most confident of each class in turn, starting with the classes that the errors were
+    predicted as. Columns: `path`; `output`, the one to map: of the predicted class, or with several classes of the most
+    probable one; `wrong`; `caption`.
     """
-    table = _JUDGED[task](outcome)
-    table = table.assign(path=outcome.index["path"].to_numpy()[table.index])
+    table = _RANKED[task](predicted)
+    table = table.assign(path=predicted.index["path"].to_numpy()[table.index])
     wrong = table[table["wrong"]].sort_values(["off", "path"], ascending=[False, True])
     right = table[~table["wrong"]].sort_values(["off", "path"])
     worst = wrong.head(most - min(most // 2, len(right)))
-    order = {k: place for place, k in enumerate(dict.fromkeys([*worst["output"], *range(len(outcome.classes) or 1)]))}
+    order = {k: place for place, k in enumerate(dict.fromkeys([*worst["output"], *range(len(predicted.classes) or 1)]))}
     turn = right.assign(turn=right.groupby("output").cumcount(), place=right["output"].map(order))
     successes = turn.sort_values(["turn", "place"]).head(most - len(worst))
     return pd.concat([worst, successes])[["path", "output", "wrong", "caption"]].reset_index(drop=True)
 
 
-def _one_class(outcome: Outcome) -> pd.DataFrame:
-    """`output`, `wrong`, `caption`, and `off`: how far the answer is from what is true."""
-    said_N, true_N = outcome.output.argmax(axis=1), np.asarray(outcome.target)
-    p_N, wrong_N = outcome.output.max(axis=1), said_N != true_N
-    names = [_short(name) for name in outcome.classes]
-    captions = [f"true {names[y]}, said {names[k]} ({p:.2f})" for y, k, p in zip(true_N, said_N, p_N)]
+def _one_class(predicted: Predictions) -> pd.DataFrame:
+    """`output`, `wrong`, `caption`, and `off`: how far the prediction is from the truth."""
+    predicted_N, true_N = predicted.output.argmax(axis=1), np.asarray(predicted.target)
+    p_N, wrong_N = predicted.output.max(axis=1), predicted_N != true_N
+    names = [_short(name) for name in predicted.classes]
+    captions = [f"true {names[y]}, predicted {names[k]} ({p:.2f})" for y, k, p in zip(true_N, predicted_N, p_N)]
     return pd.DataFrame(
-        {"output": said_N, "wrong": wrong_N, "off": np.where(wrong_N, p_N, 1 - p_N), "caption": captions}
+        {"output": predicted_N, "wrong": wrong_N, "off": np.where(wrong_N, p_N, 1 - p_N), "caption": captions}
     )
 
 
-def _several_classes(outcome: Outcome) -> pd.DataFrame:
-    """The same of the most probable class; not of images in which nothing was found and rightly so, which have nothing
-    to look for."""
-    rows, said_N = np.arange(len(outcome.output)), outcome.output.argmax(axis=1)
-    p_N, true_N = outcome.output[rows, said_N], outcome.target[rows, said_N] > 0
+def _several_classes(predicted: Predictions) -> pd.DataFrame:
+    """The same for the most probable class, without images for which no class was predicted, correctly: nothing
+    supports such a prediction."""
+    rows, predicted_N = np.arange(len(predicted.output)), predicted.output.argmax(axis=1)
+    p_N, true_N = predicted.output[rows, predicted_N], predicted.target[rows, predicted_N] > 0
     wrong_N = (p_N >= 0.5) != true_N
-    labels = [_short(label.replace(BETWEEN, ", ")) or "no class" for label in outcome.index["label"]]
+    labels = [_short(label.replace(BETWEEN, ", ")) or "no class" for label in predicted.index["label"]]
     captions = [
-        f"true {label}\n{'said' if p >= 0.5 else 'at most'} {_short(outcome.classes[k])} ({p:.2f})"
-        for label, k, p in zip(labels, said_N, p_N)
+        f"true {label}\n{'predicted' if p >= 0.5 else 'at most'} {_short(predicted.classes[k])} ({p:.2f})"
+        for label, k, p in zip(labels, predicted_N, p_N)
     ]
     off_N = np.where(wrong_N, np.abs(p_N - true_N), 1 - p_N)
-    table = pd.DataFrame({"output": said_N, "wrong": wrong_N, "off": off_N, "caption": captions})
+    table = pd.DataFrame({"output": predicted_N, "wrong": wrong_N, "off": off_N, "caption": captions})
     return table[wrong_N | (p_N >= 0.5)]
 
 
-def _number(outcome: Outcome) -> pd.DataFrame:
-    """The same of a number: the half with the larger errors are taken as wrong."""
-    said_N, true_N = outcome.output[:, 0], np.asarray(outcome.target, np.float64)
-    off_N = np.abs(said_N - true_N)
+def _number(predicted: Predictions) -> pd.DataFrame:
+    """The same for regression: the half with the larger errors counts as wrong."""
+    predicted_N, true_N = predicted.output[:, 0], np.asarray(predicted.target, np.float64)
+    off_N = np.abs(predicted_N - true_N)
     wrong_N = np.argsort(np.argsort(off_N, kind="stable")) >= (len(off_N) + 1) // 2
-    captions = [f"true {y:.4g}, said {said:.4g}" for y, said in zip(true_N, said_N)]
+    captions = [f"true {y:.4g}, predicted {guess:.4g}" for y, guess in zip(true_N, predicted_N)]
     return pd.DataFrame({"output": 0, "wrong": wrong_N, "off": off_N, "caption": captions})
 
 
-_JUDGED = {"classification": _one_class, "multilabel": _several_classes, "regression": _number}
+_RANKED = {"classification": _one_class, "multilabel": _several_classes, "regression": _number}
 
 
 def _short(text: str) -> str:
     return text if len(text) <= NAME else f"{text[: NAME - 1]}…"
-
-
-_SPEAKS = {
-    "classification": "speaks for the class that was said",
-    "multilabel": "speaks for the class that is named, which is the most probable one",
-    "regression": "makes the number larger",
-}
-
-
-def looks_text(looks: Looks) -> str:
-    """A section of the report."""
-    title = "What the network looks at"
-    if not looks.seen:
-        return f"<h2>{title}</h2><p>There are no heat maps: {escape(looks.why_none)}.</p>"
-    return (
-        f"<h2>{title}</h2><p>On the left an image as the network sees it, on the right a heat map (Grad-CAM): the "
-        f"brighter a place, the more it {_SPEAKS[looks.task]}. "
-        "A model that is right for the wrong reason looks at the background, at a frame or at a caption. The map is as "
-        f'coarse as the network&#8217;s last layer, and says where, not why.</p><img src="{FILE}" alt="{title}">'
-    )

@@ -1,4 +1,4 @@
-"""Images beside what the network looked at."""
+"""Test images beside their saliency maps."""
 
 from __future__ import annotations
 
@@ -12,54 +12,56 @@ from matplotlib.figure import Figure
 
 from ..common.data.task import Task
 from ..common.reporting.contact_sheet import save, visible
-from .saliency import FILE, Look, Looks
+from .saliency import FILE, Saliency, SaliencyExample
 
-LOOKS_A_ROW = 3
+COLUMNS = 3
 
 _TITLES: dict[Task, tuple[str, str]] = {"regression": ("Largest errors", "Smallest errors")}
 
 
-def draw_looks(looks: Looks, folder: Path) -> None:
-    """looks.png, if there is anything to see."""
-    worst, best = _TITLES.get(looks.task, ("Worst mistakes", "Successes"))
-    parts = {worst: [one for one in looks.seen if one.wrong], best: [one for one in looks.seen if not one.wrong]}
-    if looks.seen:
-        looks_picture({title: some for title, some in parts.items() if some}, folder / FILE)
+def draw_saliency(saliency: Saliency, folder: Path) -> None:
+    """saliency.png, if there are examples."""
+    worst, best = _TITLES.get(saliency.task, ("Misclassified", "Correct"))
+    parts: dict[str, list[SaliencyExample]] = {}
+    for one in saliency.examples:
+        parts.setdefault(worst if one.wrong else best, []).append(one)
+    if parts:
+        saliency_plot(parts, folder / FILE)
 
 
-def looks_picture(parts: Mapping[str, Sequence[Look]], path: Path) -> None:
-    """Under each title pairs: an image as the network sees it, and the same with its heat map.
+def saliency_plot(parts: Mapping[str, Sequence[SaliencyExample]], path: Path) -> None:
+    """Under each title pairs: an image as the network sees it, and the same under its Grad-CAM map.
 
     Args:
-        parts: title -> at least one look.
+        parts: title -> at least one example.
     """
-    rows = {title: -(-len(looks) // LOOKS_A_ROW) for title, looks in parts.items()}
+    rows = {title: -(-len(examples) // COLUMNS) for title, examples in parts.items()}
     first = next(iter(parts.values()))[0]
-    height, width = first.heat_HW.shape
+    height, width = first.map_HW.shape
     row = 1.75 * height / width + 0.2 * (1 + first.caption.count("\n")) + 0.1
     inches = [row * n + 0.35 for n in rows.values()]
-    figure = Figure(figsize=(3.6 * LOOKS_A_ROW, sum(inches)), layout="constrained")
+    figure = Figure(figsize=(3.6 * COLUMNS, sum(inches)), layout="constrained")
     places = figure.subfigures(len(parts), 1, height_ratios=inches, squeeze=False).ravel()
-    for place, (title, looks) in zip(places, parts.items()):
+    for place, (title, examples) in zip(places, parts.items()):
         place.suptitle(title)
-        for axes in place.subplots(rows[title], LOOKS_A_ROW, squeeze=False).ravel():
+        for axes in place.subplots(rows[title], COLUMNS, squeeze=False).ravel():
             axes.axis("off")
-        for axes, look in zip(place.axes, looks):
-            axes.imshow(_pair(look))
-            axes.set_title(look.caption, fontsize=9, parse_math=False)
+        for axes, example in zip(place.axes, examples):
+            axes.imshow(_pair(example))
+            axes.set_title(example.caption, fontsize=9, parse_math=False)
     save(figure, path)
 
 
-def _pair(look: Look) -> npt.NDArray[np.uint8]:
+def _pair(example: SaliencyExample) -> npt.NDArray[np.uint8]:
     """(H, 2 W and a gap, 3)."""
-    photo_HW3 = np.asarray(visible(look.pixels), np.uint8)
+    photo_HW3 = np.asarray(visible(example.pixels), np.uint8)
     gap = np.full((len(photo_HW3), max(2, photo_HW3.shape[1] // 40), 3), 255, np.uint8)
-    return np.hstack([photo_HW3, gap, overlaid(photo_HW3, look.heat_HW)])
+    return np.hstack([photo_HW3, gap, overlaid(photo_HW3, example.map_HW)])
 
 
-def overlaid(photo_HW3: npt.NDArray[np.uint8], heat_HW: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-    """The heat's colours over a dimmed grey of the photograph, the hotter the less of it is to be seen through."""
+def overlaid(photo_HW3: npt.NDArray[np.uint8], map_HW: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    """The colours of the map over the image in dimmed grey; the higher the value, the more opaque."""
     grey_HW1 = photo_HW3.astype(np.float64).mean(axis=2, keepdims=True)
-    colour_HW3 = 255 * matplotlib.colormaps["inferno"](heat_HW)[..., :3]
-    share_HW1 = 0.25 + 0.45 * heat_HW[..., None]
+    colour_HW3 = 255 * matplotlib.colormaps["inferno"](map_HW)[..., :3]
+    share_HW1 = 0.25 + 0.45 * map_HW[..., None]
     return ((1 - share_HW1) * grey_HW1 + share_HW1 * colour_HW3).round().astype(np.uint8)

@@ -8,10 +8,10 @@ from ..common.core.sections import Section
 
 
 class RegisterParams(Section):
-    """Under which name the model is kept."""
+    """The registered model, and its check."""
 
     name: str = Field("graft", pattern=r"^[^/:]+$", min_length=1)
-    """The registered model's name in MLflow; without slash and colon."""
+    """Name of the registered model in MLflow, without slash and colon."""
 
     smoke_images: int = Field(32, ge=1)
-    """Test images on which the packaged copy, loaded in a fresh process, must agree with what evaluate saw."""
+    """Test images on which the package, loaded in a fresh process, must agree with evaluate."""

@@ -109,7 +109,7 @@ def test_what_is_evaluated_is_better_than_chance(project):
 
 
 def test_the_report_shows_what_the_network_looks_at(project):
-    with Image.open(project.paths.report / "looks.png") as picture:
+    with Image.open(project.paths.report / "saliency.png") as picture:
         assert np.asarray(picture).std() > 1
 
 

@@ -91,7 +91,7 @@ def test_every_candidate_has_the_tasks_figures(project):
 
 
 def test_the_report_shows_what_the_network_looks_at(project):
-    assert (project.paths.report / "looks.png").is_file()
+    assert (project.paths.report / "saliency.png").is_file()
     speaks = {"multilabel": "speaks for the class that is named", "regression": "makes the number larger"}
     assert speaks[project.task] in (project.paths.report / "index.html").read_text(encoding="utf-8")
 

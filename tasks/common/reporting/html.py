@@ -1,37 +1,61 @@
-"""Pages that need no network: one style, and tables."""
+"""HTML pages from Jinja2 templates. A page is one file, so that it is complete without a network and inside MLflow."""
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
-from html import escape
+from pathlib import Path
+from typing import Any
 
-STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1c1c1c; }
-table { border-collapse: collapse; margin: 1rem 0; } th, td { padding: .25rem .8rem; border-bottom: 1px solid #ddd; }
-td { overflow-wrap: anywhere; } td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }
-img { max-width: 100%; } h1 strong { color: #0a5; }
-"""
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+TEMPLATES = Path(__file__).parent / "templates"
+"""What pages share: `base.html` with the style, `macros.html` with tables and plots."""
+
+
+def render(template: Path, **values: Any) -> str:
+    """The page of a template, which may extend and import those in `TEMPLATES` and beside it.
+
+    All values are escaped. A value that the template needs and does not get is an error.
+    """
+    environment = Environment(
+        loader=FileSystemLoader([template.parent, TEMPLATES]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters.update(percent=_percent, decimals=_decimals, thousands=_thousands)
+    return environment.get_template(template.name).render(**values)
+
+
+def inlined(folder: Path) -> dict[str, str]:
+    """File name -> data URI of every PNG in a folder."""
+    return {file.name: _data_uri(file) for file in sorted(folder.glob("*.png"))}
+
+
+def _data_uri(file: Path) -> str:
+    return f"data:image/png;base64,{base64.b64encode(file.read_bytes()).decode('ascii')}"
+
+
+def _percent(value: float, digits: int = 1) -> str:
+    return f"{value:.{digits}%}"
+
+
+def _decimals(value: float, digits: int = 3) -> str:
+    return f"{value:.{digits}f}"
+
+
+def _thousands(value: float) -> str:
+    return f"{value:,.0f}"
 
 
 def page(title: str, parts: Sequence[str]) -> str:
-    """A whole document of `parts`, which are HTML."""
-    return "\n".join(
-        [
-            "<!doctype html>",
-            f'<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>',
-            f"<style>{STYLE}</style></head><body>",
-            *parts,
-            "</body></html>",
-            "",
-        ]
-    )
+    """A whole document of `parts`, which are HTML and are not escaped."""
+    return render(TEMPLATES / "parts.html", title=title, parts=parts)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], words: int = 1) -> str:
-    """A table of plain text, whose first `words` columns are words and the others figures."""
-
-    def line(cells: Sequence[str], tag: str) -> str:
-        parts = [f"<{tag}{'' if n < words else ' class=n'}>{escape(cell)}</{tag}>" for n, cell in enumerate(cells)]
-        return f"<tr>{''.join(parts)}</tr>"
-
-    return f"<table>{line(head, 'th')}{''.join(line(row, 'td') for row in rows)}</table>"
+    """A table of plain text: the first `words` columns hold words, the others numbers."""
+    return render(TEMPLATES / "table.html", head=head, rows=rows, words=words)

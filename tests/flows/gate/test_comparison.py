@@ -143,9 +143,9 @@ def test_new_images_whose_labels_look_wrong_are_counted(project: Project, champi
     replace(reference, seen_ids=nobody, held_out_ids=nobody).save(champion)
     pack = read_feature_set(paths.features)
     rows = pack.index.iloc[pack.rows("train", "val")]
-    suspects = pd.read_parquet(paths.audit / "suspects.parquet")
+    suspects = pd.read_parquet(paths.audit / "label_issues.parquet")
     half = pd.DataFrame({"image_id": rows["image_id"].iloc[::2]})
-    half.reindex(columns=suspects.columns).to_parquet(paths.audit / "suspects.parquet")
+    half.reindex(columns=suspects.columns).to_parquet(paths.audit / "label_issues.parquet")
     check = data_checks(paths, loaded(project, champion))[1]
     assert check.outcome == "failed"
     assert f"{len(half):,} of {rows['image_id'].nunique():,}" in check.found

@@ -164,7 +164,7 @@ def test_the_head_logs_its_path_step_by_step(finished: Project) -> None:
 def test_evaluate_keeps_its_report(finished: Project) -> None:
     files = finished.mlflow().list_artifacts(stage_runs(finished)["evaluate"].info.run_id)
 
-    assert {"index.html", "confusion.png", "mistakes.png", "predictions.parquet"} <= {file.path for file in files}
+    assert {"index.html", "confusion.png", "misclassified.png", "predictions.parquet"} <= {file.path for file in files}
 
 
 def test_a_later_run_links_the_runs_that_it_reuses(finished: Project, rerun: Rerun) -> None:

@@ -8,7 +8,7 @@ import pytest
 from tasks.audit.curve import Curve
 from tasks.audit.findings import Findings
 from tasks.audit.near_duplicates import COLUMNS as PAIR
-from tasks.audit.near_duplicates import Copies
+from tasks.audit.near_duplicates import NearDuplicates
 from tasks.audit.page import LISTED, audit_page
 from tasks.audit.verdicts import Verdict
 
@@ -31,8 +31,8 @@ def found():
             "by_chance": 0.0,
             "doubted": 0,
             "judged": 100,
-            "suspects": pd.DataFrame(),
-            "copies": Copies(pd.DataFrame(), 0, none, none),
+            "label_issues": pd.DataFrame(),
+            "near_duplicates": NearDuplicates(pd.DataFrame(), 0, none, none),
             "leaks": pd.DataFrame(),
             "leaked": {"val": 0, "test": 0},
             "conflicts": pd.DataFrame(),
@@ -47,7 +47,7 @@ def found():
     return make
 
 
-def suspects_of(count, label="cat"):
+def issues_of(count, label="cat"):
     return pd.DataFrame(
         {
             "path": [f"{label}/{n:03}.jpg" for n in range(count)],
@@ -66,6 +66,13 @@ def pairs_of(count):
     return pd.DataFrame([row] * count, columns=PAIR)
 
 
+PLOT = "data:image/png;base64,AAAA"
+
+
+def page_of(found, verdicts=(), plots=None):
+    return audit_page(found, verdicts, plots or {}, {"backbone": "<net>"})
+
+
 def text(page):
     """As a browser would show it."""
     parts = []
@@ -75,79 +82,81 @@ def text(page):
     return " ".join(" ".join(parts).split())
 
 
-def test_where_nothing_is_found_the_page_says_so(found):
-    shown = text(audit_page(found(), [], set()))
+def test_the_page_says_where_nothing_is_found(found):
+    shown = text(page_of(found(), []))
     for sentence in (
         "No label is suspected.",
-        "No image of validation or test is among those that are learned from.",
-        "There is none among the training and validation images.",
+        "No validation or test image is also in an earlier split.",
+        "No training or validation image is also there under another label.",
         "No image is far from all others.",
-        "No two classes are taken for each other more often than chance may explain.",
+        "No two classes are confused more often than chance may explain.",
     ):
         assert sentence in shown
 
 
 def test_each_verdict_has_a_row(found):
     verdicts = [
-        Verdict("suspects", "labels are suspected", 9, 200, 0.02, "fail"),
+        Verdict("label_issues", "labels are suspected", 9, 200, 0.02, "fail"),
         Verdict("leaks", "images are leaks", 0, 60, 0.0, "warn"),
     ]
-    page = audit_page(found(), verdicts, set())
-    assert "<td>suspects</td><td>9 labels are suspected of 200 (4.5%)</td><td class=n>0.02 = 4</td>" in page
-    assert "<td class=n>too many</td>" in page
+    page = page_of(found(), verdicts)
+    assert "<td>label issues</td><td>9 labels are suspected of 200 (4.5%)</td><td class=n>0.02 = 4</td>" in page
+    assert "<td class=n>failed</td>" in page
     assert "<td class=n>ok</td>" in page
 
 
-def test_a_suspect_has_its_path_its_label_and_the_suggestion(found):
-    page = audit_page(found(suspects=suspects_of(1), doubted=1), [], set())
+def test_a_suspected_label_has_its_path_its_label_and_the_suggestion(found):
+    page = page_of(found(label_issues=issues_of(1), doubted=1), [])
     assert "1 label is suspected" in text(page)
     assert (
         "<td>cat/000.jpg</td><td>train</td><td>cat</td><td>dog</td><td class=n>2.0%</td><td class=n>97.5%</td>" in page
     )
 
 
-def test_of_very_many_rows_the_first_are_listed_and_the_others_counted(found):
-    shown = text(audit_page(found(suspects=suspects_of(LISTED + 5)), [], set()))
+def test_a_long_table_is_cut_and_the_rest_counted(found):
+    shown = text(page_of(found(label_issues=issues_of(LISTED + 5)), []))
     assert f"cat/{LISTED - 1:03}.jpg" in shown
     assert f"cat/{LISTED:03}.jpg" not in shown
     assert "... and 5 more." in shown
 
 
 def test_leaks_are_counted_by_split_and_named_in_pairs(found):
-    page = audit_page(found(leaks=pairs_of(1), leaked={"val": 2, "test": 1}), [], set())
+    page = page_of(found(leaks=pairs_of(1), leaked={"val": 2, "test": 1}), [])
     assert "1 test image is also among the training or validation images, and 2 validation images" in text(page)
     assert "<td>a.jpg</td><td>train</td><td>cat</td><td>b.jpg</td><td>test</td><td>cat</td>" in page
 
 
 def test_confusable_classes_have_their_share_and_its_interval(found):
     pair = {"class": "cat", "other_class": "dog", "images": 90, "share": 0.3, "low": 0.2, "high": 0.4}
-    page = audit_page(found(confusable=pd.DataFrame([pair])), [], set())
+    page = page_of(found(confusable=pd.DataFrame([pair])), [])
     assert "<td>cat</td><td>dog</td><td class=n>90</td><td class=n>30.0% (20.0% to 40.0%)</td>" in page
 
 
-def test_the_gain_of_twice_the_images_is_a_sentence(found):
-    shown = text(audit_page(found(), [], set()))
+def test_the_gain_from_twice_the_images_is_a_sentence(found):
+    shown = text(page_of(found(), []))
     assert (
-        "Twice the training images would bring a linear model on these features about +1.2 points of accuracy" in shown
+        "Twice the training images would improve a linear model on these features by about 1.2 points of accuracy"
+        in shown
     )
     assert "(0.4 to 2.1)." in shown
 
 
-def test_where_the_gain_cannot_be_said_the_page_says_why(found):
+def test_the_page_says_why_the_gain_cannot_be_estimated(found):
     curve = found().curve
     unknown = Curve(curve.table, curve.sizes, {0.01: "too few groups"}, {"reason": "there are only 2 sizes"}, {})
-    shown = text(audit_page(found(curve=unknown), [], set()))
-    assert "What twice the images would bring cannot be said: there are only 2 sizes." in shown
+    shown = text(page_of(found(curve=unknown), []))
+    assert "The gain from twice the training images cannot be estimated: there are only 2 sizes." in shown
     assert "1% was left out: too few groups." in shown
 
 
-def test_a_name_cannot_bring_markup(found):
-    page = audit_page(found(suspects=suspects_of(1, "<script>x</script>")), [], set())
+def test_names_are_escaped(found):
+    page = page_of(found(label_issues=issues_of(1, "<script>x</script>")), [])
     assert "<script" not in page
     assert "&lt;script&gt;x&lt;/script&gt;" in page
+    assert "&lt;net&gt;" in page
 
 
-def test_the_page_needs_no_network_and_shows_only_pictures_that_are_there(found):
-    page = audit_page(found(suspects=suspects_of(1), leaks=pairs_of(1)), [], {"suspects.png", "map.png"})
+def test_the_page_needs_no_other_file_and_shows_only_plots_that_exist(found):
+    page = page_of(found(label_issues=issues_of(1), leaks=pairs_of(1)), [], {"label_issues.png": PLOT, "map.png": PLOT})
     assert not re.findall(r'(?:src|href)="(?:https?:)?//', page)
-    assert re.findall(r'src="([^"]+)"', page) == ["suspects.png", "map.png"]
+    assert re.findall(r'src="([^"]+)" alt="([^"]+)"', page) == [(PLOT, "Suspected labels"), (PLOT, "Map of the images")]

@@ -57,18 +57,18 @@ def test_the_folder_has_a_page_tables_pictures_and_the_verdicts(finished_paths):
 
 def test_images_of_clear_colours_have_nothing_to_find(finished_paths):
     checks = read_json(finished_paths.audit / "audit.json")["checks"]
-    assert list(checks) == ["suspects", "leaks", "conflicts", "outliers", "confusable"]
+    assert list(checks) == ["label_issues", "leaks", "conflicts", "outliers", "confusable"]
     assert {name: check["found"] for name, check in checks.items() if name != "outliers"} == dict.fromkeys(
-        ("suspects", "leaks", "conflicts", "confusable"), 0
+        ("label_issues", "leaks", "conflicts", "confusable"), 0
     )
 
 
 def test_a_wrong_label_is_suspected_and_shown(mislabelled, run_stage):
     paths, wrong = mislabelled
     run_stage("audit", paths)
-    (suspect,) = table(paths, "suspects").itertuples()
+    (suspect,) = table(paths, "label_issues").itertuples()
     assert (suspect.path, suspect.label, suspect.suggested) == (wrong, "red", "blue")
-    assert (paths.audit / "suspects.png").is_file()
+    assert (paths.audit / "label_issues.png").is_file()
     assert wrong in (paths.audit / "index.html").read_text(encoding="utf-8")
 
 
@@ -92,34 +92,34 @@ def test_a_strange_image_is_an_outlier(paths, run_stage):
 
 def test_warnings_are_said_and_stand_in_the_record_and_the_verdicts(mislabelled, run_stage, capsys):
     paths, _ = mislabelled
-    record = run_stage("audit", paths, max_suspects=0.0)
+    record = run_stage("audit", paths, max_label_issues=0.0)
     assert "audit: 1 labels are suspected of" in capsys.readouterr().err
-    assert record.facts["suspects"].startswith("warn: 1 labels are suspected of")
-    assert read_json(paths.audit / "audit.json")["checks"]["suspects"]["state"] == "warn"
+    assert record.facts["label_issues"].startswith("warn: 1 labels are suspected of")
+    assert read_json(paths.audit / "audit.json")["checks"]["label_issues"]["state"] == "warn"
 
 
 def test_what_is_within_the_limit_is_not_said(mislabelled, run_stage, capsys):
     paths, _ = mislabelled
-    run_stage("audit", paths, max_suspects=1.0, on_outliers="ignore")
+    run_stage("audit", paths, max_label_issues=1.0, on_outliers="ignore")
     assert "suspected" not in capsys.readouterr().err
 
 
 def test_a_failing_audit_has_written_what_there_is_to_look_at_and_its_record_says_why(mislabelled, run_stage):
     paths, wrong = mislabelled
     shutil.rmtree(paths.audit)
-    record = run_stage("audit", paths, max_suspects=0.0, on_suspects="fail")
+    record = run_stage("audit", paths, max_label_issues=0.0, on_label_issues="fail")
     assert isinstance(record.failure, DataError)
-    said = r"audit.max_suspects(.|\n)*1 labels are suspected(.|\n)*data/audit/index.html"
+    said = r"audit.max_label_issues(.|\n)*1 labels are suspected(.|\n)*data/audit/index.html"
     assert re.search(said, str(record.failure))
-    assert record.metrics["suspects"] == 1
-    assert paths.audit / "suspects.parquet" in record.files
-    assert list(table(paths, "suspects")["path"]) == [wrong]
+    assert record.metrics["label_issues"] == 1
+    assert paths.audit / "label_issues.parquet" in record.files
+    assert list(table(paths, "label_issues")["path"]) == [wrong]
     assert wrong in (paths.audit / "index.html").read_text(encoding="utf-8")
 
 
 def test_labels_of_test_images_change_nothing_that_is_judged(paths, run_stage):
     run_stage("audit", paths)
-    before = {name: table(paths, name) for name in ("suspects", "conflicts", "confusable")}
+    before = {name: table(paths, name) for name in ("label_issues", "conflicts", "confusable")}
     test = set(read_feature_set(paths.features).rows("test"))
     relabel(paths, lambda label, n: {"red": "blue", "blue": "green", "green": "red"}[label] if n in test else label)
     run_stage("audit", paths)
@@ -157,7 +157,7 @@ def test_views_are_learned_from_and_never_judged(paths, run_stage):
 def test_several_classes_an_image_are_audited(paths, run_stage):
     relabel(paths, lambda label, n: {"red": "red|warm", "blue": "blue", "green": ""}[label], "multilabel")
     metrics = run_stage("audit", paths).metrics
-    assert set(metrics) >= {"suspects", "leaks", "conflicts", "outliers", "confusable"}
+    assert set(metrics) >= {"label_issues", "leaks", "conflicts", "outliers", "confusable"}
     assert metrics["out_of_fold_mean_average_precision"] > 0.9
     assert (paths.audit / "map.png").is_file()
 
@@ -168,7 +168,7 @@ def test_numbers_are_audited_without_questions_about_classes(paths, run_stage):
     assert "confusable" not in metrics
     assert metrics["out_of_fold_r2"] > 0.9
     page = (paths.audit / "index.html").read_text(encoding="utf-8")
-    assert "Classes that cannot be told apart" not in page
+    assert "Confusable classes" not in page
 
 
 def test_the_verdicts_are_plain_json(finished_paths):
@@ -206,7 +206,7 @@ def test_where_nothing_can_be_held_out_the_page_says_so_and_the_json_is_valid(pa
     run_stage("audit", paths)
     content = (paths.audit / "audit.json").read_text(encoding="utf-8")
     told = json.loads(content, parse_constant=pytest.fail)
-    assert told["checks"]["suspects"]["of"] == 0
+    assert told["checks"]["label_issues"]["of"] == 0
     assert told["out_of_fold_accuracy"] is None
     assert told["unjudged"] == len(read_feature_set(paths.features).rows("train", "val"))
     assert f"{told['unjudged']} images that could not be held out" in (paths.audit / "index.html").read_text("utf-8")

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tasks.audit.findings import doubted_twice
-from tasks.audit.label_issues import COLUMNS, by_chance, deviations, suspected, suspects, wrong_classes, wrong_marks
+from tasks.audit.label_issues import COLUMNS, by_chance, deviations, label_issues, suspected, wrong_classes, wrong_marks
 from tasks.audit.params import AuditParams
 
 
@@ -76,7 +76,7 @@ def test_of_flipped_labels_most_are_found_and_few_others(pack_of, clouds, probe_
     given, flipped = flip(labels, 0.05, seed)
     pack = pack_of(features, given)
     rows = np.arange(len(labels))
-    found = suspects(pack, rows, doubted_twice(probe_of(pack), rows, AuditParams()))
+    found = label_issues(pack, rows, doubted_twice(probe_of(pack), rows, AuditParams()))
     right = flipped[[int(path[:4]) for path in found["path"]]]
     assert right.sum() >= 0.8 * flipped.sum()
     assert (~right).sum() <= 0.2 * len(found)
@@ -85,7 +85,7 @@ def test_of_flipped_labels_most_are_found_and_few_others(pack_of, clouds, probe_
 def test_a_suspect_has_its_label_the_suggestion_and_both_probabilities(pack_of):
     pack = pack_of(np.zeros((6, 2)), list("aabbba"))
     p_NK = np.array([[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.1, 0.9], [0.2, 0.8], [0.02, 0.98]])
-    found = suspects(pack, np.arange(6), p_NK)
+    found = label_issues(pack, np.arange(6), p_NK)
     assert list(found.columns) == COLUMNS
     assert found.iloc[0].to_dict() == {
         "image_id": f"{5:032x}",
@@ -103,17 +103,17 @@ def test_the_worst_suspect_comes_first(pack_of):
     said, given = np.array([0] * 10 + [1] * 10), np.array([1, 1] + [0] * 8 + [1] * 10)
     p_NK = sure(said, 2)
     p_NK[1] = [0.99, 0.01]
-    found = suspects(pack_of(np.zeros((20, 2)), np.array(["a", "b"])[given]), np.arange(20), p_NK)
+    found = label_issues(pack_of(np.zeros((20, 2)), np.array(["a", "b"])[given]), np.arange(20), p_NK)
     assert list(found["path"]) == ["0001.png", "0000.png"]
 
 
 def test_an_image_that_could_not_be_held_out_is_not_suspected(pack_of):
     p_NK = np.array([[0.9, 0.1]] * 4 + [[0.1, 0.9]] * 4 + [[np.nan, np.nan]])
-    assert suspects(pack_of(np.zeros((9, 2)), list("aaaabbbba")), np.arange(9), p_NK).empty
+    assert label_issues(pack_of(np.zeros((9, 2)), list("aaaabbbba")), np.arange(9), p_NK).empty
 
 
 def test_where_no_image_could_be_held_out_none_is_suspected(pack_of):
-    found = suspects(pack_of(np.zeros((2, 2)), list("ab")), np.arange(2), np.full((2, 2), np.nan))
+    found = label_issues(pack_of(np.zeros((2, 2)), list("ab")), np.arange(2), np.full((2, 2), np.nan))
     assert list(found.columns) == COLUMNS
     assert found.empty
 
@@ -121,7 +121,7 @@ def test_where_no_image_could_be_held_out_none_is_suspected(pack_of):
 def test_of_several_classes_the_suggestion_is_the_label_with_the_doubted_marks_turned(pack_of):
     pack = pack_of(np.zeros((6, 2)), ["a", "a", "a|b", "b", "b", "b"], task="multilabel")
     p_NK = np.array([[0.9, 0.95], [0.9, 0.1], [0.9, 0.9], [0.1, 0.9], [0.1, 0.9], [0.1, 0.9]])
-    found = suspects(pack, np.arange(6), p_NK)
+    found = label_issues(pack, np.arange(6), p_NK)
     assert list(found["path"]) == ["0000.png"]
     assert found.loc[0, "suggested"] == "a|b"
     assert found.loc[0, "p_label"] == pytest.approx(0.05)
@@ -130,7 +130,7 @@ def test_of_several_classes_the_suggestion_is_the_label_with_the_doubted_marks_t
 def test_of_numbers_the_suggestion_is_what_was_predicted(pack_of):
     y_N = np.array([1.0, 2.0, 3.0, 4.0, 50.0])
     output = np.array([1.1, 1.9, 3.2, 3.9, 5.0])[:, None]
-    found = suspects(pack_of(np.zeros((5, 2)), y_N, task="regression"), np.arange(5), output)
+    found = label_issues(pack_of(np.zeros((5, 2)), y_N, task="regression"), np.arange(5), output)
     assert list(found["path"]) == ["0004.png"]
     assert found.loc[0, "suggested"] == "5"
     assert found.loc[0, "score"] < -3.5
@@ -149,7 +149,7 @@ def test_a_group_is_judged_by_models_that_have_seen_none_of_it(pack_of, probe_of
 
     def found(group):
         pack = pack_of(x_ND, labels, group=group)
-        return set(suspects(pack, rows, doubted_twice(probe_of(pack, 1e-3), rows, AuditParams()))["path"])
+        return set(label_issues(pack, rows, doubted_twice(probe_of(pack, 1e-3), rows, AuditParams()))["path"])
 
     assert len(found(groups) & {f"{i:04}.png" for i in range(10)}) >= 8
     assert not found(None)

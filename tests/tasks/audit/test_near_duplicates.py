@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from tasks.audit import near_duplicates as module
-from tasks.audit.near_duplicates import COLUMNS, find_copies
+from tasks.audit.near_duplicates import COLUMNS, find_near_duplicates
 from tasks.audit.thumbnails import alike, thumbnail_of
 from tasks.audit.whitening import unit, whitened
 
@@ -31,7 +31,7 @@ def copy_of(rows, pairs):
 
 
 def find(pack, pixels, features, believed=lambda first, second: np.ones(len(first), bool)):
-    return find_copies(pack, pixels, features, 0.95, 0.9, believed)
+    return find_near_duplicates(pack, pixels, features, 0.95, 0.9, believed)
 
 
 def pairs_of(table):

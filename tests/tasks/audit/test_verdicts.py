@@ -4,7 +4,7 @@ from tasks.audit.verdicts import Verdict, failure, warnings
 from tasks.common.core.errors import DataError
 
 
-def verdict(found, limit, action="warn", of=200, name="suspects"):
+def verdict(found, limit, action="warn", of=200, name="label_issues"):
     return Verdict(name, "labels are suspected", found, of, limit, action)
 
 
@@ -24,7 +24,7 @@ def test_what_passes_its_limit_is_what_the_action_says(action):
 
 def test_a_warning_names_what_was_found_and_the_limit():
     assert warnings([verdict(9, 0.02)]) == [
-        "audit: 9 labels are suspected of 200 (4.5%); `audit.max_suspects` is 0.02 = 4"
+        "audit: 9 labels are suspected of 200 (4.5%); `audit.max_label_issues` is 0.02 = 4"
     ]
 
 
@@ -43,11 +43,11 @@ def test_the_error_says_what_was_found_what_is_allowed_and_what_to_do():
     assert isinstance(error, DataError)
     assert str(error) == "\n".join(
         [
-            "the audit found more in the data than `audit.max_suspects`, `audit.max_leaks` allows",
+            "the audit found more problems in the data than `audit.max_label_issues`, `audit.max_leaks` allows",
             "  got:     9 labels are suspected of 200 (4.5%); 3 labels are suspected of 200 (1.5%)",
-            "  allowed: suspects 0.02 = 4; leaks 0",
-            "  do:      see data/audit/index.html; mend labels or images, or raise the limit, or set "
-            "`audit.on_suspects: warn`, `audit.on_leaks: warn`",
+            "  allowed: label_issues 0.02 = 4; leaks 0",
+            "  do:      see data/audit/index.html; fix labels or images, raise the limit, or set "
+            "`audit.on_label_issues: warn`, `audit.on_leaks: warn`",
         ]
     )
 

@@ -79,17 +79,17 @@ def test_the_report_has_a_page_its_pictures_and_the_predictions(finished_paths):
         "confusion.png",
         "reliability.png",
         "risk_coverage.png",
-        "mistakes.png",
-        "looks.png",
+        "misclassified.png",
+        "saliency.png",
         "predictions.parquet",
         "audit",
     }
 
 
-def test_the_worst_mistakes_are_shown_most_confident_first(often_wrong, run_stage, monkeypatch):
+def test_misclassified_examples_are_shown_most_confident_first(often_wrong, run_stage, monkeypatch):
     shown = {}
-    monkeypatch.setattr("tasks.evaluate.classification.mistakes_picture", lambda table, *_: shown.update(table=table))
-    run_stage("evaluate", often_wrong, mistakes=3)
+    monkeypatch.setattr("tasks.evaluate.classification.misclassified_plot", lambda table, *_: shown.update(table=table))
+    run_stage("evaluate", often_wrong, misclassified=3)
     table = predictions(often_wrong)
     wrong = table[table["predicted"] != table["label"]]
     assert len(shown["table"]) == 3
@@ -202,7 +202,7 @@ def test_evaluating_a_frozen_head_without_looks_imports_no_torch(paths, reposito
         "from tasks.common.core.paths import Paths\n"
         "from tasks.evaluate.params import EvaluateParams\n"
         "from tasks.evaluate.stage import run\n"
-        "run(EvaluateParams(looks=0), Paths(pathlib.Path(sys.argv[1])))\n"
+        "run(EvaluateParams(saliency=0), Paths(pathlib.Path(sys.argv[1])))\n"
         "sys.exit('torch' in sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", program, str(paths.root)], cwd=repository, check=True)

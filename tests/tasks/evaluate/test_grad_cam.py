@@ -11,7 +11,7 @@ from tasks.common.backbones.spec import Form
 from tasks.common.heads.knn import NeighbourHead
 from tasks.common.heads.linear import LinearHead
 from tasks.common.heads.mlp import MlpHead
-from tasks.evaluate.grad_cam import NoMaps, heat_maps, look_into
+from tasks.evaluate.grad_cam import NoMaps, grad_cam, with_maps
 
 
 class Bright(nn.Module):
@@ -95,19 +95,19 @@ def spotted():
 
 @pytest.mark.parametrize("kind", [Bright, ChannelsLast, Tokens, ClassToken])
 def test_the_heat_is_where_the_thing_is_that_speaks_for_the_class(spotted, kind):
-    heats = heat_maps(look_into(kind(), HEAD, SIZE), spotted, [0, 1])
-    for heat_HW, (rows, columns) in zip(heats, SPOTS.values()):
-        assert heat_HW.shape == SIZE[1:]
-        assert heat_HW[rows, columns].mean() > 0.6
-        top, left = np.unravel_index(heat_HW.argmax(), heat_HW.shape)
+    heats = grad_cam(with_maps(kind(), HEAD, SIZE), spotted, [0, 1])
+    for map_HW, (rows, columns) in zip(heats, SPOTS.values()):
+        assert map_HW.shape == SIZE[1:]
+        assert map_HW[rows, columns].mean() > 0.6
+        top, left = np.unravel_index(map_HW.argmax(), map_HW.shape)
         assert rows.start <= top < rows.stop
         assert columns.start <= left < columns.stop
-        assert heat_HW.sum() < 4 * heat_HW[rows, columns].sum(), "and hardly anywhere else"
+        assert map_HW.sum() < 4 * map_HW[rows, columns].sum(), "and hardly anywhere else"
 
 
 def test_an_image_in_which_nothing_speaks_for_the_class_stays_cold():
-    (heat_HW,) = heat_maps(look_into(Bright(), HEAD, SIZE), torch.full((1, *SIZE), -1.0), [0])
-    assert not heat_HW.any()
+    (map_HW,) = grad_cam(with_maps(Bright(), HEAD, SIZE), torch.full((1, *SIZE), -1.0), [0])
+    assert not map_HW.any()
 
 
 def test_a_head_with_hidden_units_is_looked_through(spotted):
@@ -115,16 +115,16 @@ def test_a_head_with_hidden_units_is_looked_through(spotted):
     head = MlpHead(
         hidden, np.zeros(3, np.float32), np.float32([[1, 0, 0], [0, 1, 0]]), np.zeros(2, np.float32), ["a", "b"]
     )
-    linear = heat_maps(look_into(Bright(), HEAD, SIZE), spotted, [0, 1])
-    for heat_HW, expected_HW in zip(heat_maps(look_into(Bright(), head, SIZE), spotted, [0, 1]), linear):
-        assert np.allclose(heat_HW, expected_HW, atol=1e-6)
+    linear = grad_cam(with_maps(Bright(), HEAD, SIZE), spotted, [0, 1])
+    for map_HW, expected_HW in zip(grad_cam(with_maps(Bright(), head, SIZE), spotted, [0, 1]), linear):
+        assert np.allclose(map_HW, expected_HW, atol=1e-6)
 
 
 def test_votes_of_neighbours_have_no_place():
     unit_MD, codes_M = np.eye(2, dtype=np.float16), np.int32([0, 1])
     head = NeighbourHead(unit_MD, codes_M, np.ones(2, np.float32), k=1, temperature=0.1, classes=["a", "b"])
     with pytest.raises(NoMaps, match="neighbours"):
-        look_into(Bright(), head, SIZE)
+        with_maps(Bright(), head, SIZE)
 
 
 def made(backbone, random_weights, form):
@@ -145,10 +145,10 @@ def test_networks_of_maps_and_of_tokens_give_a_map_of_the_images_size(random_wei
     form = Form(channels=channels, image_size=(160, 160))
     model, head = made(backbone, random_weights, form)
     x_BCHW = torch.from_numpy(np.random.default_rng(1).normal(size=(3, channels, 160, 160)).astype(np.float32))
-    heats = heat_maps(look_into(model, head, (channels, 160, 160)), x_BCHW, [0, 1, 2])
-    assert [heat_HW.shape for heat_HW in heats] == [(160, 160)] * 3
-    assert all(heat_HW.min() >= 0 and heat_HW.max() in (0.0, 1.0) for heat_HW in heats)
-    assert any(heat_HW.std() > 0.01 for heat_HW in heats)
+    heats = grad_cam(with_maps(model, head, (channels, 160, 160)), x_BCHW, [0, 1, 2])
+    assert [map_HW.shape for map_HW in heats] == [(160, 160)] * 3
+    assert all(map_HW.min() >= 0 and map_HW.max() in (0.0, 1.0) for map_HW in heats)
+    assert any(map_HW.std() > 0.01 for map_HW in heats)
 
 
 @pytest.mark.parametrize("backbone", ["test_efficientnet", "test_vit"])
@@ -157,24 +157,24 @@ def test_what_a_network_says_is_the_same_when_it_is_looked_into(random_weights, 
     x_BCHW = torch.from_numpy(np.random.default_rng(1).normal(size=(2, 3, 160, 160)).astype(np.float32))
     with torch.no_grad():
         features_ND = model(x_BCHW).numpy()
-    logits_NK = look_into(model, head, (3, 160, 160))(x_BCHW).detach().numpy()
+    logits_NK = with_maps(model, head, (3, 160, 160))(x_BCHW).detach().numpy()
     assert np.allclose(logits_NK, features_ND @ head.weight.T, atol=1e-4)
 
 
 def test_pooled_maps_are_looked_into_like_all_others(random_weights):
     model, head = made("test_efficientnet", random_weights, Form("pooled", image_size=(160, 160)))
-    (heat_HW,) = heat_maps(look_into(model, head, (3, 160, 160)), torch.randn(1, 3, 160, 160), [0])
-    assert heat_HW.shape == (160, 160)
+    (map_HW,) = grad_cam(with_maps(model, head, (3, 160, 160)), torch.randn(1, 3, 160, 160), [0])
+    assert map_HW.shape == (160, 160)
 
 
 def test_a_network_that_sees_the_image_as_one_place_is_refused(random_weights):
     model, head = made("test_efficientnet", random_weights, Form(image_size=(32, 32)))
     with pytest.raises(NoMaps, match=r"test_efficientnet .*shape"):
-        look_into(model, head, (3, 32, 32))
+        with_maps(model, head, (3, 32, 32))
 
 
 def test_a_network_of_several_branches_is_refused():
     model = timm.create_model("crossvit_tiny_240", pretrained=False, num_classes=0)
     head = LinearHead(np.zeros((2, 288), np.float32), np.zeros(2, np.float32), ["a", "b"])
     with pytest.raises(NoMaps, match="no places"):
-        look_into(model, head, (3, 240, 240))
+        with_maps(model, head, (3, 240, 240))

@@ -1,21 +1,23 @@
 """The reports on several classes an image and on numbers; on single classes, see the stage's tests."""
 
 import re
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from tasks.common.heads.calibration import Calibration
+from tasks.common.reporting.html import inlined
 from tasks.common.scoring import classification
 from tasks.common.scoring.multilabel import several_log_loss
 from tasks.evaluate import multilabel, regression
 from tasks.evaluate import predictions as outcome
 from tasks.evaluate.page import report_page
 from tasks.evaluate.params import EvaluateParams
-from tasks.evaluate.predictions import Outcome
+from tasks.evaluate.predictions import Predictions
 
-PARAMS = EvaluateParams(bootstrap=100, mistakes=3)
+PARAMS = EvaluateParams(bootstrap=100, misclassified=3)
 CLASSES = ["cat", "dog", "<owl>"]
 TARGET = np.array([[1, 0, 0], [1, 1, 0], [0, 0, 0], [0, 1, 0]], float)
 P = np.array([[0.9, 0.2, 0.1], [0.6, 0.04, 0.3], [0.4, 0.5, 0.1], [0.97, 0.8, 0.2]])
@@ -36,21 +38,35 @@ def raw(tmp_path, noise):
 
 
 @pytest.fixture
-def several():
-    return Outcome(index(["cat", "cat|dog", "", "dog"]), CLASSES, TARGET, P, P, Calibration(each=True), PARAMS.bins)
-
-
-@pytest.fixture
-def numbers():
-    target = np.array([1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
-    said = target + np.array([0.1, -0.5, 2.0, 0.0, -3.0, 0.2])
-    return Outcome(
-        index([str(y) for y in target]), [], target, said[:, None], said[:, None], Calibration(), PARAMS.bins
+def several(tmp_path):
+    return Predictions(
+        index(["cat", "cat|dog", "", "dog"]), CLASSES, TARGET, P, P, Calibration(each=True), PARAMS.bins, tmp_path, 3
     )
 
 
+@pytest.fixture
+def numbers(tmp_path):
+    target = np.array([1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
+    said = target + np.array([0.1, -0.5, 2.0, 0.0, -3.0, 0.2])
+    return Predictions(
+        index([str(y) for y in target]),
+        [],
+        target,
+        said[:, None],
+        said[:, None],
+        Calibration(),
+        PARAMS.bins,
+        tmp_path,
+        3,
+    )
+
+
+def page_of(metrics, plots=MappingProxyType({})):
+    return report_page(metrics, 0.95, plots, {})
+
+
 def metrics_of(report, outcome, task):
-    predictions = report.predictions(outcome)
+    predictions = report.prediction_table(outcome)
     scores = report.scores(outcome.output, outcome.target, PARAMS)
     further = report.further(outcome, predictions, PARAMS)
     images = len(outcome.index)
@@ -59,23 +75,23 @@ def metrics_of(report, outcome, task):
 
 
 def test_the_classes_of_a_half_and_more_are_predicted(several):
-    table = multilabel.predictions(several)
+    table = multilabel.prediction_table(several)
     assert list(table["predicted"]) == ["cat", "cat", "dog", "cat|dog"]
     assert list(table["label"]) == ["cat", "cat|dog", "", "dog"]
     assert np.array_equal(table[[f"p_{name}" for name in CLASSES]].to_numpy(), P)
 
 
-def test_the_worst_mistakes_are_the_surest_wrong_answers_found_or_missed(several):
+def test_misclassified_examples_are_the_most_confident_errors(several):
     worst = multilabel.worst(several, 2)
     assert list(worst["path"]) == ["3.png", "1.png"]
-    assert list(worst["caption"]) == ["dog\nfound cat (97%)", "cat, dog\nmissed dog (4%)"]
+    assert list(worst["caption"]) == ["dog\npredicted cat (97%)", "cat, dog\nmissed dog (4%)"]
 
 
 def test_an_image_without_any_class_is_captioned_so(several):
-    assert multilabel.worst(several, 9)["caption"].iloc[-1] == "no class\nfound dog (50%)"
+    assert multilabel.worst(several, 9)["caption"].iloc[-1] == "no class\npredicted dog (50%)"
 
 
-def test_an_image_whose_classes_are_all_right_is_no_mistake(several):
+def test_an_image_whose_classes_are_all_correct_is_no_misclassified_example(several):
     assert len(multilabel.worst(several, 9)) == 3
 
 
@@ -86,29 +102,29 @@ def test_calibration_of_several_classes_is_of_each_answer_by_itself(several):
     assert metrics["log_loss"] == pytest.approx(several_log_loss(P, TARGET))
 
 
-def test_the_page_of_several_classes_tells_their_figures(several):
+def test_the_page_of_several_classes_has_their_metrics(several):
     _, metrics = metrics_of(multilabel, several, "multilabel")
-    page = report_page(metrics, 0.95)
+    page = page_of(metrics)
     assert f"Test mean average precision <strong>{metrics['mean_average_precision']:.1%}</strong>" in page
     assert "on 4 test images of 3 classes" in page
-    assert "all classes right of 25.0% of the images" in page
+    assert "all classes correct in 25.0% of the images" in " ".join(page.split())
     row = re.search(r"<td>&lt;owl&gt;</td>(.*?)</tr>", page).group(1)
     assert re.findall(r">([^<]*)</td>", row) == ["", "0.000", "0.000", "0.000", "0"]
 
 
-def test_the_pictures_of_several_classes_are_those_of_the_page(several, raw, tmp_path):
+def test_the_plots_of_several_classes_are_those_of_the_page(several, raw, tmp_path):
     predictions, metrics = metrics_of(multilabel, several, "multilabel")
     folder = tmp_path / "report"
     folder.mkdir()
-    multilabel.draw(several, predictions, metrics, PARAMS, raw, 3, folder)
-    shown = set(re.findall(r'src="([^"]+)"', report_page(metrics, 0.95)))
-    assert (
-        {file.name for file in folder.iterdir()} == shown == {"precision_recall.png", "reliability.png", "mistakes.png"}
-    )
+    multilabel.draw(several, predictions, metrics, 3, folder)
+    plots = inlined(folder)
+    shown = re.findall(r'src="([^"]+)"', page_of(metrics, plots))
+    assert set(plots) == {"precision_recall.png", "reliability.png", "misclassified.png"}
+    assert sorted(shown) == sorted(plots.values())
 
 
 def test_the_tables_of_several_classes_leave_out_a_class_that_no_test_image_has(several, tmp_path):
-    multilabel.tabulate(several, multilabel.predictions(several), PARAMS, tmp_path)
+    multilabel.tabulate(several, multilabel.prediction_table(several), tmp_path)
     table = pd.read_csv(tmp_path / "average_precision.csv")
     assert list(table["label"]) == ["cat", "dog"]
     assert table["average_precision"].between(0, 1).all()
@@ -116,13 +132,13 @@ def test_the_tables_of_several_classes_leave_out_a_class_that_no_test_image_has(
 
 
 def test_a_prediction_of_a_number_has_its_error(numbers):
-    table = regression.predictions(numbers)
+    table = regression.prediction_table(numbers)
     assert list(table["label"]) == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
     assert table["error"].to_numpy() == pytest.approx([0.1, -0.5, 2.0, 0.0, -3.0, 0.2])
     assert np.allclose(table["predicted"] - table["label"], table["error"])
 
 
-def test_numbers_have_intervals_that_contain_their_figures(numbers):
+def test_numbers_have_intervals_that_contain_their_metrics(numbers):
     _, metrics = metrics_of(regression, numbers, "regression")
     for key in ("r2", "mae", "rmse"):
         assert metrics[f"{key}_low"] < metrics[key] < metrics[f"{key}_high"]
@@ -130,16 +146,16 @@ def test_numbers_have_intervals_that_contain_their_figures(numbers):
 
 def test_the_largest_errors_are_shown_first(numbers, monkeypatch, tmp_path):
     shown = {}
-    monkeypatch.setattr(regression, "mistakes_picture", lambda table, *_: shown.update(table=table))
+    monkeypatch.setattr(regression, "misclassified_plot", lambda table, *_: shown.update(table=table))
     predictions, metrics = metrics_of(regression, numbers, "regression")
-    regression.draw(numbers, predictions, metrics, PARAMS, tmp_path, 3, tmp_path)
+    regression.draw(numbers, predictions, metrics, 3, tmp_path)
     assert list(shown["table"]["path"]) == ["4.png", "2.png", "1.png"]
     assert shown["table"]["caption"].iloc[0] == "5\nas 2 (-3)"
 
 
-def test_the_page_of_numbers_tells_their_figures_and_no_classes(numbers):
+def test_the_page_of_numbers_has_their_metrics_and_no_classes(numbers):
     _, metrics = metrics_of(regression, numbers, "regression")
-    page = report_page(metrics, 0.95)
+    page = page_of(metrics)
     assert f"Test R² <strong>{metrics['r2']:.3f}</strong>" in page
     assert "Mean absolute error 0.9667" in page
     assert "on 6 test images." in page
@@ -148,31 +164,33 @@ def test_the_page_of_numbers_tells_their_figures_and_no_classes(numbers):
 
 def test_the_page_of_numbers_that_are_all_the_same_has_no_rank_correlation(numbers):
     _, metrics = metrics_of(regression, numbers, "regression")
-    assert "rank correlation" not in report_page({**metrics, "spearman": None}, 0.95)
+    assert "rank correlation" not in page_of({**metrics, "spearman": None})
 
 
-def test_the_pictures_of_numbers_are_those_of_the_page(numbers, raw, tmp_path):
+def test_the_plots_of_numbers_are_those_of_the_page(numbers, raw, tmp_path):
     predictions, metrics = metrics_of(regression, numbers, "regression")
     folder = tmp_path / "report"
     folder.mkdir()
-    regression.draw(numbers, predictions, metrics, PARAMS, raw, 3, folder)
-    shown = set(re.findall(r'src="([^"]+)"', report_page(metrics, 0.95)))
-    assert {file.name for file in folder.iterdir()} == shown == {"scatter.png", "residuals.png", "mistakes.png"}
+    regression.draw(numbers, predictions, metrics, 3, folder)
+    plots = inlined(folder)
+    shown = re.findall(r'src="([^"]+)"', page_of(metrics, plots))
+    assert set(plots) == {"scatter.png", "residuals.png", "misclassified.png"}
+    assert sorted(shown) == sorted(plots.values())
 
 
 def test_the_table_of_numbers_has_a_row_an_image(numbers, tmp_path):
-    regression.tabulate(numbers, regression.predictions(numbers), PARAMS, tmp_path)
+    regression.tabulate(numbers, regression.prediction_table(numbers), tmp_path)
     table = pd.read_csv(tmp_path / "predicted.csv")
     assert list(table.columns) == ["actual", "predicted", "error"]
     assert len(table) == 6
 
 
-def test_the_reliability_is_computed_once_for_figures_pictures_and_tables(several, tmp_path, monkeypatch):
+def test_the_reliability_is_computed_once_for_metrics_plots_and_tables(several, tmp_path, monkeypatch):
     asked = []
     counted = lambda *values: asked.append(values) or classification.reliability(*values)  # noqa: E731
     monkeypatch.setattr(outcome, "reliability", counted)
     predictions, metrics = metrics_of(multilabel, several, "multilabel")
-    multilabel.tabulate(several, predictions, PARAMS, tmp_path)
+    multilabel.tabulate(several, predictions, tmp_path)
     assert len(asked) == 2  # after calibration and before
     table = pd.read_csv(tmp_path / "reliability.csv")
     assert metrics["calibration_error"] == pytest.approx(

@@ -1,7 +1,8 @@
-"""Which test images are looked at, and what the report says of them."""
+"""Which test images are explained, and what the report says about them."""
 
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -16,9 +17,9 @@ from tasks.common.heads.calibration import Calibration
 from tasks.common.heads.knn import NeighbourHead
 from tasks.common.heads.load import load_head
 from tasks.common.heads.mlp import MlpHead
-from tasks.evaluate.predictions import Outcome
-from tasks.evaluate.saliency import Look, Looks, chosen, look, looks_text
-from tasks.evaluate.saliency_plot import draw_looks, overlaid
+from tasks.evaluate.predictions import Predictions
+from tasks.evaluate.saliency import Saliency, SaliencyExample, chosen, explain
+from tasks.evaluate.saliency_plot import draw_saliency, overlaid
 
 CLASSES = ["ant", "bee", "cat"]
 
@@ -27,7 +28,7 @@ def outcome_of(output, target, labels, classes=CLASSES):
     output = np.array(output, float)
     names = [f"{n}.png" for n in range(len(output))]
     index = pd.DataFrame({"image_id": names, "path": names, "label": labels})
-    return Outcome(index, classes, np.array(target), output, output, Calibration(), 15)
+    return Predictions(index, classes, np.array(target), output, output, Calibration(), 15, Path(), 3)
 
 
 def sure(k, p):
@@ -49,15 +50,15 @@ def numbers(table):
     return [int(path.removesuffix(".png")) for path in table["path"]]
 
 
-def test_half_are_the_worst_mistakes_and_the_rest_successes_first_of_the_same_classes(classified):
+def test_half_are_the_most_confident_errors_and_the_rest_correct_first_of_the_same_classes(classified):
     table = chosen(classified, "classification", 6)
     assert numbers(table) == [6, 7, 5, 3, 4, 1]
     assert list(table["wrong"]) == [True] * 3 + [False] * 3
     assert list(table["output"]) == [1, 2, 1, 1, 2, 0]
-    assert list(table["caption"][:4:3]) == ["true cat, said bee (0.97)", "true bee, said bee (0.70)"]
+    assert list(table["caption"][:4:3]) == ["true cat, predicted bee (0.97)", "true bee, predicted bee (0.70)"]
 
 
-def test_of_an_odd_number_the_mistakes_have_one_more(classified):
+def test_of_an_odd_number_the_errors_have_one_more(classified):
     assert numbers(chosen(classified, "classification", 3)) == [6, 7, 3]
 
 
@@ -78,9 +79,9 @@ def test_of_several_classes_the_most_probable_is_looked_for():
     assert numbers(table) == [1, 2, 0], "in the last one nothing was found, and rightly so"
     assert list(table["output"]) == [1, 2, 0]
     assert list(table["caption"]) == [
-        "true ant\nsaid bee (0.80)",
+        "true ant\npredicted bee (0.80)",
         "true cat\nat most cat (0.40)",
-        "true ant, bee\nsaid ant (0.90)",
+        "true ant, bee\npredicted ant (0.90)",
     ]
 
 
@@ -89,11 +90,11 @@ def test_of_numbers_the_largest_errors_and_the_smallest_are_looked_at():
     table = chosen(outcome_of(said, target, list(map(str, target)), []), "regression", 4)
     assert numbers(table) == [3, 2, 1, 4]
     assert set(table["output"]) == {0}
-    assert table["caption"][0] == "true 4, said 9"
+    assert table["caption"][0] == "true 4, predicted 9"
 
 
 def test_a_long_name_is_cut(classified):
-    long = Outcome(**{**vars(classified), "classes": ["a" * 300, "bee", "cat"]})
+    long = Predictions(**{**vars(classified), "classes": ["a" * 300, "bee", "cat"]})
     assert max(map(len, chosen(long, "classification", 8)["caption"])) < 100
 
 
@@ -102,25 +103,25 @@ def page_of(paths):
 
 
 def test_the_report_shows_the_picture_and_says_what_it_is(finished_paths):
-    assert (finished_paths.report / "looks.png").is_file()
-    assert '<img src="looks.png"' in page_of(finished_paths)
-    assert "the brighter a place, the more it speaks for the class that was said" in page_of(finished_paths)
+    assert (finished_paths.report / "saliency.png").is_file()
+    assert 'alt="Saliency"' in page_of(finished_paths)
+    assert "supports the predicted class" in page_of(finished_paths)
 
 
 def test_none_are_shown_if_none_are_wanted(paths, run_stage):
-    run_stage("evaluate", paths, looks=0)
-    assert not (paths.report / "looks.png").exists()
-    assert "looks at" not in page_of(paths)
+    run_stage("evaluate", paths, saliency=0)
+    assert not (paths.report / "saliency.png").exists()
+    assert "Saliency" not in page_of(paths)
 
 
-def test_weights_that_are_gone_cost_the_heat_maps_and_no_more(paths, run_stage, capsys, tree_bytes):
-    run_stage("evaluate", paths, looks=0)
+def test_weights_that_are_gone_cost_the_maps_and_no_more(paths, run_stage, capsys, tree_bytes):
+    run_stage("evaluate", paths, saliency=0)
     without = tree_bytes(paths.report)
     file = paths.features / "fingerprint.json"
     write_json(file, {**read_json(file), "weights": f"file: {paths.weights}/gone.safetensors"})
     run_stage("evaluate", paths)
-    assert "evaluate: the report shows no heat maps: " in capsys.readouterr().err
-    assert re.search(r"There are no heat maps: .*gone\.safetensors", page_of(paths))
+    assert "evaluate: the report has no Grad-CAM maps: " in capsys.readouterr().err
+    assert re.search(r"There are no Grad-CAM maps: .*gone\.safetensors", page_of(paths))
     assert {**tree_bytes(paths.report), "index.html": b""} == {**without, "index.html": b""}
 
 
@@ -131,7 +132,7 @@ def test_a_head_of_neighbours_has_none_and_the_report_says_why(paths, run_stage)
         paths.head
     )
     run_stage("evaluate", paths)
-    assert "There are no heat maps: the votes of neighbours" in page_of(paths)
+    assert "There are no Grad-CAM maps: the votes of nearest neighbours" in page_of(paths)
 
 
 def test_an_mlp_is_looked_through(paths, run_stage):
@@ -140,7 +141,7 @@ def test_an_mlp_is_looked_through(paths, run_stage):
     out = np.random.default_rng(1).normal(size=(3, 4)).astype(np.float32)
     MlpHead(hidden, np.zeros(4, np.float32), out, np.zeros(3, np.float32), head.classes).save(paths.head)
     run_stage("evaluate", paths)
-    assert '<img src="looks.png"' in page_of(paths)
+    assert 'alt="Saliency"' in page_of(paths)
 
 
 def looked(paths, name, most=4):
@@ -148,16 +149,16 @@ def looked(paths, name, most=4):
     test = pack.rows("test")
     output = candidates[name].output(pack, test, paths, "f32")
     index = pack.index.iloc[test][["image_id", "path", "label"]].reset_index(drop=True)
-    outcome = Outcome(index, pack.classes, pack.targets(test), output, output, Calibration(), 15)
-    return look(outcome, candidates[name], pack, paths, most)
+    outcome = Predictions(index, pack.classes, pack.targets(test), output, output, Calibration(), 15, Path(), 3)
+    return explain(outcome, candidates[name], pack, paths, most)
 
 
 def test_a_look_does_not_depend_on_those_beside_it(finished_paths):
-    few, many = looked(finished_paths, "head", 4).seen, looked(finished_paths, "head", 12).seen
+    few, many = looked(finished_paths, "head", 4).examples, looked(finished_paths, "head", 12).examples
     known = {one.pixels.tobytes(): one for one in many}
     assert len(few) == 4
     for one in few:
-        assert np.allclose(known[one.pixels.tobytes()].heat_HW, one.heat_HW, atol=1e-4)
+        assert np.allclose(known[one.pixels.tobytes()].map_HW, one.map_HW, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["head", "finetune"])
@@ -175,7 +176,7 @@ def test_the_network_looked_into_is_the_candidates_own(tuned_paths, name):
 
 
 def test_the_fine_tuned_network_looks_elsewhere_than_the_frozen_one(tuned_paths):
-    both = [np.stack([one.heat_HW for one in looked(tuned_paths, name, 12).seen]) for name in ("head", "finetune")]
+    both = [np.stack([one.map_HW for one in looked(tuned_paths, name, 12).examples]) for name in ("head", "finetune")]
     assert not np.allclose(*both, atol=0.01)
 
 
@@ -183,16 +184,16 @@ def test_without_the_fine_tuned_weights_there_are_none(tuned_paths, tmp_path):
     paths = type(tuned_paths)(tmp_path / "project")
     shutil.copytree(tuned_paths.root, paths.root)
     (paths.finetune / "network.safetensors").unlink()
-    looks = looked(paths, "finetune")
-    assert not looks.seen
-    assert "network.safetensors" in looks.why_none
+    saliency = looked(paths, "finetune")
+    assert not saliency.examples
+    assert "network.safetensors" in saliency.why_none
 
 
 @pytest.mark.parametrize("shape", [(40, 60, 1), (40, 60, 3), (60, 40, 5)])
 def test_images_of_any_bands_and_shape_are_drawn(tmp_path, shape):
     rng = np.random.default_rng(0)
     seen = tuple(
-        Look(
+        SaliencyExample(
             f"true $x, said y (0.{n})",
             n < 4,
             rng.integers(0, 256, shape).astype(np.uint8),
@@ -200,18 +201,14 @@ def test_images_of_any_bands_and_shape_are_drawn(tmp_path, shape):
         )
         for n in range(5)
     )
-    draw_looks(Looks("classification", seen), tmp_path)
-    first = (tmp_path / "looks.png").read_bytes()
-    draw_looks(Looks("classification", seen), tmp_path)
-    assert (tmp_path / "looks.png").read_bytes() == first
+    draw_saliency(Saliency("classification", seen), tmp_path)
+    first = (tmp_path / "saliency.png").read_bytes()
+    draw_saliency(Saliency("classification", seen), tmp_path)
+    assert (tmp_path / "saliency.png").read_bytes() == first
 
 
 def test_the_hot_place_is_brighter_and_the_cold_one_darker():
-    photo_HW3, heat_HW = np.full((8, 8, 3), 128, np.uint8), np.zeros((8, 8), np.float32)
-    heat_HW[:4] = 1
-    shown_HW3 = overlaid(photo_HW3, heat_HW)
+    photo_HW3, map_HW = np.full((8, 8, 3), 128, np.uint8), np.zeros((8, 8), np.float32)
+    map_HW[:4] = 1
+    shown_HW3 = overlaid(photo_HW3, map_HW)
     assert shown_HW3[:4].mean() > 128 > shown_HW3[4:].mean()
-
-
-def test_why_there_are_none_cannot_bring_markup():
-    assert "<b>" not in looks_text(Looks("classification", (), "<b>"))

@@ -6,11 +6,9 @@ from PIL import Image
 from tasks.common.heads.calibration import Calibration
 from tasks.evaluate.selective import (
     abstention,
-    abstention_text,
     before_calibration,
-    calibration_text,
     risk_coverage,
-    risk_coverage_picture,
+    risk_coverage_plot,
 )
 
 PROMISED = Calibration(threshold=0.6, max_error=0.25, confidence=0.9)
@@ -46,10 +44,9 @@ def test_where_no_image_is_answered_there_is_no_error(predictions):
     found = told(predictions.assign(abstain=True))
     assert (found["answered"], found["coverage"]) == (0, 0.0)
     assert "error" not in found
-    assert "answers 0 test images (0.0%)" in abstention_text({"abstention": found})
 
 
-def test_the_curve_counts_errors_from_the_surest_image_on(predictions):
+def test_the_curve_counts_errors_from_the_most_confident_image_on(predictions):
     curve = risk_coverage(predictions)
     assert list(curve["coverage"]) == [0.2, 0.4, 0.6, 0.8, 1.0]
     assert list(curve["error"]) == pytest.approx([0, 0, 0, 0.25, 0.4])
@@ -61,7 +58,7 @@ def test_a_long_curve_is_thinned():
     assert len(risk_coverage(table)) == 1000
 
 
-def test_before_calibration_the_figures_are_the_heads():
+def test_before_calibration_the_metrics_are_those_of_the_head():
     p_NK, y_N = np.array([[0.8, 0.2], [0.4, 0.6]]), np.array([0, 0])
     bins = [{"images": 2, "confidence": 0.7, "accuracy": 0.5}]
     found = before_calibration(p_NK, y_N, 1.5, bins)
@@ -69,25 +66,10 @@ def test_before_calibration_the_figures_are_the_heads():
     assert found["calibration_error_before"] == pytest.approx(0.2)
 
 
-def test_the_report_tells_promise_and_result(predictions):
-    text = abstention_text({"abstention": told(predictions)})
-    assert "answers 4 test images (80.0%)" in text
-    assert "25.0% are wrong" in text
-    assert "at most 25.0% wrong answers, with 90% confidence" in text
-
-
-def test_the_report_names_the_key_where_nothing_is_promised():
-    assert "head.max_error" in abstention_text({})
-
-
-def test_the_report_says_where_nothing_is_calibrated():
-    assert "the head's own" in calibration_text({"temperature": 1.0})
-
-
 def test_threshold_and_promise_are_marked_in_the_picture(tmp_path, predictions):
     curve = risk_coverage(predictions)
     for name, chosen in (("plain", {}), ("marked", told(predictions)), ("again", told(predictions))):
-        risk_coverage_picture(curve, chosen, tmp_path / f"{name}.png")
+        risk_coverage_plot(curve, chosen, tmp_path / f"{name}.png")
     plain, marked, again = ((tmp_path / f"{name}.png").read_bytes() for name in ("plain", "marked", "again"))
     assert marked == again
     assert marked != plain

@@ -1,4 +1,4 @@
-"""The audit's pictures. Figures are drawn without a display and carry no date, so that they have the same bytes."""
+"""The plots of the audit. They need no display and carry no date, so that the same data give the same bytes."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from .curve import Curve
 GREY, GREEN, RED = "#9aa5b1", "#2a7f62", "#c0392b"
 
 NAMED = 100
-"""Labels with a colour and a name in the map; of more, the most frequent."""
+"""Labels with a colour and a name in the map: the most frequent ones."""
 
 
-def suspects_picture(table: pd.DataFrame, raw: Path, path: Path, channels: int) -> None:
-    """The given label, and below it what the models say instead."""
+def label_issues_plot(table: pd.DataFrame, raw: Path, path: Path, channels: int) -> None:
+    """Each image with its label, and below it the suggestion of the models."""
     captions = [
         f"{row.label or 'none'}\n{row.suggested or 'none'}?"
         + ("" if np.isnan(row.p_suggested) else f" ({row.p_suggested:.0%})")
@@ -32,7 +32,7 @@ def suspects_picture(table: pd.DataFrame, raw: Path, path: Path, channels: int) 
     contact_sheet([raw / name for name in table["path"]], captions, "Suspected labels", path, channels)
 
 
-def pairs_picture(table: pd.DataFrame, title: str, raw: Path, path: Path, channels: int) -> None:
+def pairs_plot(table: pd.DataFrame, title: str, raw: Path, path: Path, channels: int) -> None:
     """Both images of each pair, side by side."""
     images, captions = [], []
     for row in table.itertuples():
@@ -42,28 +42,28 @@ def pairs_picture(table: pd.DataFrame, title: str, raw: Path, path: Path, channe
     contact_sheet(images, captions, title, path, channels)
 
 
-def outliers_picture(table: pd.DataFrame, raw: Path, path: Path, channels: int) -> None:
-    """The furthest first."""
+def outliers_plot(table: pd.DataFrame, raw: Path, path: Path, channels: int) -> None:
+    """The farthest first."""
     captions = [f"{row.label}\n{row.split}, {row.score:.1f}" for row in table.itertuples()]
-    contact_sheet([raw / name for name in table["path"]], captions, "Far from all other images", path, channels)
+    contact_sheet([raw / name for name in table["path"]], captions, "Outliers", path, channels)
 
 
-def map_picture(table: pd.DataFrame, path: Path, numbers: bool) -> None:
-    """Every image at its place, in its label's colour (or its number's), the names at the middle of each label.
+def map_plot(table: pd.DataFrame, path: Path, numbers: bool) -> None:
+    """Every image at its place, in the colour of its label (or number), with the name of each label in the middle.
 
     Args:
-        table: `x`, `y`, `label`, `suspect`, `outlier`.
+        table: `x`, `y`, `label`, `label_issue`, `outlier`.
     """
     figure = Figure(figsize=(9, 8.2), layout="constrained")
     axes = figure.subplots()
-    axes.set(xticks=[], yticks=[], title="The images by their features: what is near is alike")
+    axes.set(xticks=[], yticks=[], title="Images with similar features are near each other (t-SNE)")
     axes.spines[:].set_visible(False)
     if numbers:
         shown = axes.scatter(table["x"], table["y"], c=table["label"].astype(float), s=16, cmap="viridis", linewidths=0)
         figure.colorbar(shown, ax=axes, shrink=0.6, label="label")
     else:
         _coloured(axes, table)
-    _ring(axes, table[table["suspect"]], RED, "o", "suspected label")
+    _ring(axes, table[table["label_issue"]], RED, "o", "suspected label")
     _ring(axes, table[table["outlier"]], "black", "D", "outlier")
     if axes.get_legend_handles_labels()[0]:
         axes.legend(loc="upper right", frameon=False)
@@ -87,14 +87,14 @@ def _coloured(axes: Axes, table: pd.DataFrame) -> None:
 
 
 def _colours(count: int) -> list[tuple[float, ...]]:
-    """Distinct as far as so many can be; neighbours in the order are far apart in hue."""
+    """As distinct as so many can be; consecutive ones are far apart in hue."""
     if count <= 10:
         return [colormaps["tab10"](k) for k in range(count)]
     return [colormaps["hsv"]((k * 0.618034) % 1.0) for k in range(count)]
 
 
 def _middle(places_N2: npt.NDArray[np.float64]) -> tuple[float, float]:
-    """The image nearest to the medians: of a class in two heaps, a place in one of them."""
+    """The image nearest to the medians: for a class in two clusters, a place in one of them."""
     x, y = places_N2[((places_N2 - np.median(places_N2, axis=0)) ** 2).sum(axis=1).argmin()]
     return float(x), float(y)
 
@@ -113,12 +113,12 @@ def _ring(axes: Axes, table: pd.DataFrame, colour: str, marker: str, name: str) 
         )
 
 
-def curve_picture(curve: Curve, title: str, percent: bool, path: Path) -> None:
-    """The figure by training images, with intervals, and what the law says up to twice as many."""
+def curve_plot(curve: Curve, title: str, percent: bool, path: Path) -> None:
+    """The metric by training images, with intervals, and the fitted law up to twice as many."""
     figure = Figure(figsize=(7, 4.4), layout="constrained")
     axes = figure.subplots()
     sizes, table = curve.sizes, curve.table
-    axes.scatter(table["images"], table["value"], s=12, color=GREY, label="one draw", zorder=2)
+    axes.scatter(table["images"], table["value"], s=12, color=GREY, label="one subset", zorder=2)
     reach = [sizes["value"] - sizes["low"], sizes["high"] - sizes["value"]]
     axes.errorbar(
         sizes["images"],
@@ -139,7 +139,7 @@ def curve_picture(curve: Curve, title: str, percent: bool, path: Path) -> None:
     axes.yaxis.set_major_locator(MaxNLocator(7))
     if percent:
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
-    axes.set(xlabel="training images", ylabel=f"{title} on validation", title="What more images bring")
+    axes.set(xlabel="training images", ylabel=f"{title} on validation", title="Learning curve")
     axes.grid(color="#e4e7eb", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)

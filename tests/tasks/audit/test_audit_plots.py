@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from tasks.audit.curve import Curve
-from tasks.audit.pictures import curve_picture, map_picture, outliers_picture, pairs_picture, suspects_picture
+from tasks.audit.plots import curve_plot, label_issues_plot, map_plot, outliers_plot, pairs_plot
 
 
 def size(path):
@@ -17,7 +17,7 @@ def points(classes, each=10, **marks):
     label = np.repeat([f"class {k}" for k in range(classes)], each)
     place = rng.normal(size=(len(label), 2)) + 9 * rng.normal(size=(classes, 2)).repeat(each, axis=0)
     return pd.DataFrame(
-        {"x": place[:, 0], "y": place[:, 1], "label": label, "suspect": False, "outlier": False, **marks}
+        {"x": place[:, 0], "y": place[:, 1], "label": label, "label_issue": False, "outlier": False, **marks}
     )
 
 
@@ -38,27 +38,27 @@ def images(tmp_path, noise):
 
 @pytest.mark.parametrize("classes", [1, 2, 12, 100, 130])
 def test_a_map_of_any_number_of_classes_is_a_picture_of_one_size(tmp_path, classes):
-    map_picture(points(classes), tmp_path / "a.png", numbers=False)
+    map_plot(points(classes), tmp_path / "a.png", numbers=False)
     assert size(tmp_path / "a.png") == (990, 902)
 
 
-def test_suspects_and_outliers_are_marked(tmp_path):
+def test_suspected_labels_and_outliers_are_marked(tmp_path):
     plain = points(2)
-    for name, table in {"plain": plain, "s": plain.assign(suspect=True), "o": plain.assign(outlier=True)}.items():
-        map_picture(table, tmp_path / f"{name}.png", numbers=False)
+    for name, table in {"plain": plain, "s": plain.assign(label_issue=True), "o": plain.assign(outlier=True)}.items():
+        map_plot(table, tmp_path / f"{name}.png", numbers=False)
     assert len({(tmp_path / f"{name}.png").read_bytes() for name in ("plain", "s", "o")}) == 3
 
 
 def test_numbers_are_shades(tmp_path):
-    map_picture(points(2).assign(label=[str(n / 3) for n in range(20)]), tmp_path / "a.png", numbers=True)
+    map_plot(points(2).assign(label=[str(n / 3) for n in range(20)]), tmp_path / "a.png", numbers=True)
     assert size(tmp_path / "a.png") == (990, 902)
 
 
 @pytest.mark.parametrize("name", ["$5_$", "", "a|b", "100 % & <x>"])
 def test_a_class_may_have_any_name(tmp_path, images, name):
-    map_picture(points(2).assign(label=name), tmp_path / "a.png", numbers=False)
+    map_plot(points(2).assign(label=name), tmp_path / "a.png", numbers=False)
     row = {"path": "0.png", "label": name, "suggested": name, "p_suggested": 0.5}
-    suspects_picture(pd.DataFrame([row]), images, tmp_path / "b.png", 3)
+    label_issues_plot(pd.DataFrame([row]), images, tmp_path / "b.png", 3)
     assert (tmp_path / "a.png").is_file()
     assert (tmp_path / "b.png").is_file()
 
@@ -68,7 +68,7 @@ def test_both_images_of_a_pair_are_shown(tmp_path, images):
         Image.new("RGB", (50, 50), colour).save(images / f"{name}.png")
     pair = {"path": "0.png", "split": "train", "label": "a", "other_path": "1.png", "other_split": "test"}
     table = pd.DataFrame([{**pair, "other_label": "a", "cosine_pixels": 1.0, "cosine_features": 1.0}])
-    pairs_picture(table, "Leaks", images, tmp_path / "a.png", 3)
+    pairs_plot(table, "Leaks", images, tmp_path / "a.png", 3)
     with Image.open(tmp_path / "a.png") as picture:
         pixels = np.asarray(picture.convert("RGB"))
     assert (pixels == (255, 0, 255)).all(axis=2).sum() > 1000
@@ -77,20 +77,20 @@ def test_both_images_of_a_pair_are_shown(tmp_path, images):
 
 def test_outliers_are_shown(tmp_path, images):
     table = pd.DataFrame({"path": ["0.png", "1.png"], "label": "a", "split": "test", "score": [9.0, 4.0]})
-    outliers_picture(table, images, tmp_path / "a.png", 3)
+    outliers_plot(table, images, tmp_path / "a.png", 3)
     assert size(tmp_path / "a.png")[0] > size(tmp_path / "a.png")[1]
 
 
 def test_a_curve_without_a_law_is_drawn_without_one(tmp_path, curve):
-    curve_picture(curve, "accuracy", True, tmp_path / "a.png")
-    curve_picture(Curve(curve.table, curve.sizes, {}, {"reason": "no"}, {}), "accuracy", True, tmp_path / "b.png")
+    curve_plot(curve, "accuracy", True, tmp_path / "a.png")
+    curve_plot(Curve(curve.table, curve.sizes, {}, {"reason": "no"}, {}), "accuracy", True, tmp_path / "b.png")
     assert (tmp_path / "a.png").read_bytes() != (tmp_path / "b.png").read_bytes()
 
 
 def test_the_same_figures_give_the_same_bytes(tmp_path, curve):
     for name in ("one", "two"):
-        curve_picture(curve, "R²", False, tmp_path / f"{name}.curve.png")
-        map_picture(points(3), tmp_path / f"{name}.map.png", numbers=False)
+        curve_plot(curve, "R²", False, tmp_path / f"{name}.curve.png")
+        map_plot(points(3), tmp_path / f"{name}.map.png", numbers=False)
     for kind in ("curve", "map"):
         assert (tmp_path / f"one.{kind}.png").read_bytes() == (tmp_path / f"two.{kind}.png").read_bytes()
 
@@ -99,7 +99,7 @@ def test_an_image_that_is_a_line_and_one_of_four_pixels_are_shown(tmp_path, imag
     Image.new("RGB", (900, 1), (255, 0, 255)).save(images / "0.png")
     Image.new("RGB", (2, 2), (0, 255, 255)).save(images / "1.png")
     rows = [{"path": f"{k}.png", "label": "a", "split": "test", "score": 9.0} for k in range(2)]
-    outliers_picture(pd.DataFrame(rows), images, tmp_path / "a.png", 3)
+    outliers_plot(pd.DataFrame(rows), images, tmp_path / "a.png", 3)
     with Image.open(tmp_path / "a.png") as picture:
         pixels = np.asarray(picture.convert("RGB"))
     assert (pixels == (255, 0, 255)).all(axis=2).sum() == 220

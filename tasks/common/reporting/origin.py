@@ -1,0 +1,36 @@
+"""What a page was made from."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import yaml
+
+from ..core.paths import Paths
+from ..data.feature_set import FeatureSet
+
+SHORT = 12
+"""Characters of a hash."""
+
+
+def origin(pack: FeatureSet, paths: Paths) -> dict[str, str]:
+    """Name -> text. The same inputs give the same text on every machine, so there is no date, no commit and no path."""
+    made = pack.fingerprint
+    channels, height, width = made["form"]["channels"], made["transform"]["height"], made["transform"]["width"]
+    return {
+        "images": f"{len(pack.index):,}",
+        **data_hash(paths),
+        "backbone": made["backbone"],
+        "weights": made["weights_sha256"][:SHORT],
+        "input": f"{width} x {height} x {channels}",
+        "features": made["digest"][:SHORT],
+    }
+
+
+def data_hash(paths: Paths) -> dict[str, str]:
+    """`data` with the hash that DVC keeps of data/raw; nothing if DVC does not track it."""
+    pointer = paths.raw.with_name("raw.dvc")
+    if not pointer.is_file():
+        return {}
+    (out,) = yaml.safe_load(pointer.read_text(encoding="utf-8"))["outs"]
+    return {"data": cast(str, out["md5"])} if "md5" in out else {}

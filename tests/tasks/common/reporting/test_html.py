@@ -1,0 +1,66 @@
+"""Pages from templates."""
+
+import base64
+import re
+
+import jinja2
+import pytest
+from PIL import Image
+
+from tasks.common.reporting.html import inlined, page, render, table
+
+
+@pytest.fixture
+def template(tmp_path):
+    """template(text) -> a file with that template."""
+
+    def write(text):
+        file = tmp_path / "page.html"
+        file.write_text(text, encoding="utf-8")
+        return file
+
+    return write
+
+
+def test_values_are_escaped(template):
+    assert render(template("<p>{{ name }}</p>"), name='<b>"&') == "<p>&lt;b&gt;&#34;&amp;</p>"
+
+
+def test_a_value_that_is_missing_is_an_error(template):
+    with pytest.raises(jinja2.UndefinedError, match="name"):
+        render(template("{{ name }}"))
+
+
+def test_a_page_extends_the_base_and_fits_a_phone(template):
+    content = render(template('{% extends "base.html" %}{% block content %}<p>x</p>{% endblock %}'), title="A & B")
+    assert content.startswith("<!doctype html>")
+    assert "<title>A &amp; B</title>" in content
+    assert 'name="viewport"' in content
+    assert "max-width: 100%" in content
+
+
+def test_numbers_have_filters(template):
+    text = "{{ x|percent }} {{ x|percent(0) }} {{ x|decimals }} {{ n|thousands }}"
+    assert render(template(text), x=0.1234, n=12345) == "12.3% 12% 0.123 12,345"
+
+
+def test_plots_are_inlined_whole(tmp_path):
+    Image.new("RGB", (3, 2), "red").save(tmp_path / "a.png")
+    (tmp_path / "b.txt").write_text("no plot", encoding="utf-8")
+    ((name, uri),) = inlined(tmp_path).items()
+    assert name == "a.png"
+    kind, content = re.fullmatch("data:([a-z/]+);base64,(.*)", uri).groups()
+    assert kind == "image/png"
+    assert base64.b64decode(content) == (tmp_path / "a.png").read_bytes()
+
+
+def test_a_table_aligns_numbers_to_the_right():
+    content = table(["name", "n"], [["<cat>", "3"]])
+    assert "<th>name</th><th class=n>n</th>" in content
+    assert "<td>&lt;cat&gt;</td><td class=n>3</td>" in content
+
+
+def test_the_parts_of_a_page_are_html_and_its_title_is_text():
+    content = page("<t>", ["<p>one</p>", "<p>two</p>"])
+    assert "<title>&lt;t&gt;</title>" in content
+    assert "<p>one</p>\n<p>two</p>" in content

@@ -1,0 +1,25 @@
+"""What a page says it was made from."""
+
+import pytest
+
+from tasks.common.data.feature_set import read_feature_set
+from tasks.common.reporting.origin import origin
+
+POINTER = "outs:\n- md5: 0123456789abcdef0123456789abcdef.dir\n  path: raw\n"
+
+
+def test_images_backbone_and_features_are_named(finished_paths):
+    pack = read_feature_set(finished_paths.features)
+    found = origin(pack, finished_paths)
+    assert found["images"] == f"{len(pack.index):,}"
+    assert found["backbone"] == "test_efficientnet"
+    assert found["input"] == "160 x 160 x 3"
+    assert pack.fingerprint["weights_sha256"].startswith(found["weights"])
+    assert pack.fingerprint["digest"].startswith(found["features"])
+
+
+@pytest.mark.parametrize(("pointer", "expected"), [(POINTER, "0123456789abcdef0123456789abcdef.dir"), (None, None)])
+def test_the_data_have_the_hash_of_dvc_if_dvc_tracks_them(paths, pointer, expected):
+    if pointer:
+        paths.raw.with_name("raw.dvc").write_text(pointer, encoding="utf-8")
+    assert origin(read_feature_set(paths.features), paths).get("data") == expected
