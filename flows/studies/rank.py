@@ -20,11 +20,12 @@ from tasks.common.core.progress import say
 from tasks.common.core.record import DatasetRecord, Record
 from tasks.common.data.feature_set import INDEX, FeatureSet
 from tasks.common.data.manifest import read_channels, read_manifest
+from tasks.common.data.matrix import spread
 from tasks.common.feature_cache.segments import FeatureCache, Ids, ids_of
 from tasks.common.images.decode import Pixels
 from tasks.common.images.transform import load
 from tasks.common.scoring import bootstrap
-from tasks.features.extractor import SAMPLE, choose_extractor, spread
+from tasks.features.extractor import SAMPLE, choose_extractor
 from tasks.features.params import FeaturesParams
 from tasks.head.params import HeadParams
 from tasks.head.selection import choose
@@ -64,7 +65,7 @@ class Images:
 
     def sample(self) -> list[Path]:
         """`SAMPLE` files from across the data, to compare precisions, and to measure speed if fewer were computed."""
-        return [self.files[row] for row in spread(len(self.files))]
+        return [self.files[row] for row in spread(len(self.files), SAMPLE)]
 
 
 @dataclass(frozen=True)

@@ -132,7 +132,7 @@ def _parts(pack: FeatureSet, seeds: int, seed: int) -> tuple[list[tuple[float, i
     for place, share in reversed(list(enumerate(SHARES))):
         here = [train[by_share[place]] for by_share in drawn[: 1 if share == 1 else seeds]]
         if min(map(len, here)) == after:
-            skipped[share] = f"no fewer images than at the share after ({after})"
+            skipped[share] = f"no fewer images than at the next share ({after})"
         elif any(lacks_a_class(pack, train, part) for part in here):
             skipped[share] = "too few groups for an image of every class"
         else:

@@ -16,6 +16,7 @@ from ..common.core.paths import Paths
 from ..common.core.progress import progress
 from ..common.data.feature_set import FeatureSet, Rows
 from ..common.data.task import MAIN, Task
+from ..common.heads.base import unit_length
 from ..common.scoring.main_metric import main_metric
 from ..common.solvers.folds import assign
 from .confusable import confusable, mixed_up
@@ -28,7 +29,7 @@ from .params import AuditParams
 from .probe import USUAL_L2, Probe
 from .subsets import lacks_a_class
 from .thumbnails import alike, thumbnails
-from .whitening import unit, whitened
+from .whitening import whitened
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -189,6 +190,6 @@ def the_map(pack: FeatureSet, issues: pd.DataFrame, far: pd.DataFrame, seed: int
     first = np.lexsort((chance, ~marked))  # marked images fill at most half of the map
     chosen = np.sort(np.concatenate([first[: min(marked.sum(), MAPPED // 2)], first[marked.sum() :]])[:MAPPED])
     features = pack.features(chosen)
-    places = embed(unit(features - features.mean(axis=0)))
+    places = embed(unit_length(features - features.mean(axis=0)))
     mapped = table.iloc[chosen].astype({"label": str}).reset_index(drop=True)
     return mapped.assign(x=places[:, 0], y=places[:, 1])[["x", "y", "path", "label", "split", "label_issue", "outlier"]]

@@ -9,7 +9,7 @@ import pandas as pd
 from ..common.core.blocks import blocks
 from ..common.core.progress import progress
 from ..common.data.feature_set import FeatureSet
-from .whitening import unit
+from ..common.heads.base import unit_length
 
 COMPARED = 20_000
 """Images to compare with at most: so many say as well how far is far, and the work grows with N and not with its square
@@ -34,13 +34,13 @@ def far_off(pack: FeatureSet, seed: int) -> pd.DataFrame:
     """
     n = len(pack.index)
     chosen = np.sort(np.random.default_rng(seed).permutation(n)[:COMPARED])
-    compared_MD = unit(pack.features(chosen))
+    compared_MD = unit_length(pack.features(chosen))
     k = neighbour(n)
     distance, nearest, cosine = np.empty(n), np.empty(n, np.int64), np.empty(n)
     with progress("audit: neighbours", n) as bar:
         for rows in blocks(n, 1024):
             places = np.arange(rows.start, rows.stop)
-            cosines = (unit(pack.features(places)) @ compared_MD.T).round(PLACES)
+            cosines = (unit_length(pack.features(places)) @ compared_MD.T).round(PLACES)
             cosines[places[:, None] == chosen] = -1.0  # not with itself
             distance[rows] = (1 - np.partition(cosines, -k, axis=1)[:, -k].astype(np.float64)).round(PLACES)
             nearest[rows] = chosen[cosines.argmax(axis=1)]

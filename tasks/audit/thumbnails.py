@@ -16,8 +16,9 @@ from ..common.core.progress import progress
 from ..common.data.feature_set import FeatureSet, Rows
 from ..common.feature_cache.segments import ids_of
 from ..common.feature_cache.thumbnails import SIDE, thumbnail, thumbnail_cache
+from ..common.heads.base import unit_length
 from ..common.images.decode import decode_bands, still_readable
-from .whitening import BLOCK, unit
+from .whitening import BLOCK
 
 ALIKE = 0.7
 """Cosine of small versions from which likeness of the features is believed: of few images a class, features may tell
@@ -64,7 +65,7 @@ def alike(small_NV: npt.NDArray[Any], first: Rows, second: Rows) -> npt.NDArray[
     """Which pairs of small versions are at least `ALIKE` (cosine), as they are or with one mirrored."""
     cosine = np.empty(len(first))
     for pairs in blocks(len(first), BLOCK):
-        one, other = (unit(small_NV[side[pairs]].astype(np.float32)) for side in (first, second))
+        one, other = (unit_length(small_NV[side[pairs]].astype(np.float32)) for side in (first, second))
         turned = other.reshape(len(other), SIDE, SIDE, -1)[:, :, ::-1].reshape(other.shape)
         cosine[pairs] = np.maximum((one * other).sum(axis=1), (one * turned).sum(axis=1))
     return np.asarray(cosine.round(4) >= ALIKE)

@@ -17,7 +17,7 @@ class Verdict:
 
     Attributes:
         name: as in `audit.max_<name>` and `audit.on_<name>`.
-        what: what was counted, in words.
+        what: what was counted, in words: text is `found` of `of` `what`.
         found, of: the count, and of how many.
         limit: `audit.max_<name>`: a share if below 1, otherwise a number.
         action: `audit.on_<name>`.
@@ -42,7 +42,7 @@ class Verdict:
     @property
     def text(self) -> str:
         share = f" ({self.found / self.of:.1%})" if self.of else ""
-        return f"{self.found:,} {self.what} of {self.of:,}{share}"
+        return f"{self.found:,} of {self.of:,} {self.what}{share}"
 
     @property
     def bound(self) -> str:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from ..common.core.blocks import blocks
 from ..common.data.feature_set import Floats
+from ..common.heads.base import unit_length
 from ..common.solvers.blas import one_thread_a_product
 
 AXES = 256
@@ -38,18 +39,12 @@ def whitened(rows_ND: Matrix) -> Floats:
     the median too little for few images (of 60, copies in JPEG 50 had cosines down to 0.95 instead of 0.98).
     """
     centre_D = _mean(rows_ND)
-    turned = unit(_few(rows_ND, centre_D) if len(rows_ND) <= rows_ND.shape[1] else _many(rows_ND, centre_D))
+    turned = unit_length(_few(rows_ND, centre_D) if len(rows_ND) <= rows_ND.shape[1] else _many(rows_ND, centre_D))
     central_N = _central(rows_ND, centre_D)
     if not central_N.any():
         return turned
     turned[central_N] = 0
     return np.column_stack([turned, central_N.astype(np.float32)])
-
-
-def unit(rows_NR: Floats) -> Floats:
-    """Rows of length 1; a row of zeros stays one."""
-    length_N1 = np.linalg.norm(rows_NR, axis=1, keepdims=True)
-    return (rows_NR / np.maximum(length_N1, 1e-12)).astype(np.float32, copy=False)
 
 
 def _mean(rows_ND: Matrix) -> Floats:

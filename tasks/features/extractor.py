@@ -10,9 +10,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-import numpy.typing as npt
-
 from ..common.backbones.catalogue import timm_name
 from ..common.backbones.graph import Graph, backbone_graph
 from ..common.backbones.spec import Form, Spec
@@ -73,11 +70,6 @@ class Extractor:
             "extractor": EXTRACTOR,
         }
         return {**facts, "digest": json_digest(facts)}
-
-
-def spread(count: int) -> npt.NDArray[np.int64]:
-    """`SAMPLE` of `count` positions, evenly spread; all of them if there are fewer."""
-    return np.unique(np.linspace(0, count - 1, SAMPLE).astype(np.int64))
 
 
 def choose_extractor(

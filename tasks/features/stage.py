@@ -19,11 +19,12 @@ from ..common.core.progress import progress, say
 from ..common.core.record import DatasetRecord, Record
 from ..common.data.feature_set import INDEX, RowFile
 from ..common.data.manifest import read_channels, read_manifest, write_table
+from ..common.data.matrix import spread
 from ..common.feature_cache.segments import FeatureCache
 from ..common.feature_cache.thumbnails import thumbnail, thumbnail_cache
 from ..common.images.decode import Pixels, decode_bands, still_readable
 from ..common.images.transform import load
-from .extractor import Extractor, choose_extractor, spread
+from .extractor import SAMPLE, Extractor, choose_extractor
 from .params import FeaturesParams
 from .views import Items, augmentation, list_items
 
@@ -69,7 +70,7 @@ def run(params: FeaturesParams, paths: Paths) -> Record:
 
 def _sample(manifest: pd.DataFrame, spec: Spec, raw: Path) -> Sequence[Pixels]:
     """Images spread over the data, on which a faster precision must agree with fp32."""
-    return [load(raw / path, spec.transform) for path in manifest["path"].iloc[spread(len(manifest))]]
+    return [load(raw / path, spec.transform) for path in manifest["path"].iloc[spread(len(manifest), SAMPLE)]]
 
 
 def _views(folder: Path, items: Items, cache: FeatureCache) -> RowFile:

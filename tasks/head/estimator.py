@@ -117,11 +117,6 @@ class Estimator(ABC):
         return self.head_
 
 
-def spread(n: int, most: int) -> Rows:
-    """Places of `most` of n rows, from the first to the last; all if there are no more."""
-    return np.unique(np.linspace(0, n - 1, min(n, most)).astype(np.int64))
-
-
 def check(features_ND: Matrix, target: Array, weight_N: Array | None, classes: list[str], task: Task) -> Examples:
     """What `fit` is given, with the types that it needs; see there for what is refused."""
     examples = accept(features_ND, target, weight_N, classes, task)

@@ -13,10 +13,11 @@ import numpy as np
 
 from ..common.core.blocks import blocks
 from ..common.data.manifest import Task
-from ..common.data.matrix import Matrix
-from ..common.heads.knn import NeighbourHead, unit_length
+from ..common.data.matrix import Matrix, spread
+from ..common.heads.base import unit_length
+from ..common.heads.knn import NeighbourHead
 from ..common.scoring.main_metric import loss as loss_of
-from .estimator import Array, Estimator, Examples, Rows, Trained, Walk, spread
+from .estimator import Array, Estimator, Examples, Rows, Trained, Walk
 
 SAMPLE = 4096
 """The most rows for which a training loss is computed."""

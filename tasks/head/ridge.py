@@ -34,13 +34,13 @@ import numpy.typing as npt
 from ..common.core.blocks import blocks
 from ..common.core.cores import cores
 from ..common.data.manifest import Task
-from ..common.data.matrix import Matrix
+from ..common.data.matrix import Matrix, spread
 from ..common.heads.base import Head, link
 from ..common.heads.linear import LinearHead
 from ..common.scoring.main_metric import loss as loss_of
 from ..common.solvers.blas import one_thread_a_product
 from ..common.solvers.principal_axes import rotate
-from .estimator import Array, Double, Estimator, Examples, Trained, Walk, spread
+from .estimator import Array, Double, Estimator, Examples, Trained, Walk
 from .platt import fit_logits
 
 SAMPLE = 4096

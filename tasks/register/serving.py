@@ -78,10 +78,16 @@ class ImageClassifier:
         Raises:
             ValueError: an entry is no image; names its place.
         """
-        if not len(images):
-            return []
+        return self.answers(self.features(images)) if len(images) else []
+
+    def features(self, images: Sequence[Any]) -> npt.NDArray[np.float32]:
+        """(N, D), for images as `predict` takes them."""
         parts = [batch for _, batch in self._engine.stream(lambda i: self._pixels(images[i], i), len(images))]
-        output_NK = self._calibration.apply(self._head.output(np.concatenate(parts)))
+        return np.concatenate(parts)
+
+    def answers(self, features_ND: npt.NDArray[np.float32]) -> list[dict[str, Any]]:
+        """What `predict` returns for images with these features."""
+        output_NK = self._calibration.apply(self._head.output(features_ND))
         if self._head.task == "regression":
             return [{"value": value} for value in output_NK[:, 0].tolist()]
         return self._one_class(output_NK) if self._head.task == "classification" else self._several(output_NK)

@@ -90,6 +90,12 @@ class Head(ABC):
         write_json(folder / f"{name}.json", {**described, **facts})
 
 
+def unit_length(x_ND: Array) -> Single:
+    """Rows of length one; a row of zeros stays as it is."""
+    length = np.sqrt(np.einsum("nd,nd->n", x_ND, x_ND, dtype=np.float64))
+    return (x_ND / np.maximum(length, 1e-12)[:, None]).astype(np.float32, copy=False)
+
+
 def decide(output: Double, task: Task) -> Array:
     """Probabilities as codes (N,), or for several classes an image as zeros and ones (N, K); numbers (N, 1) as (N,)."""
     if task == "classification":

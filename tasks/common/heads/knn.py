@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ..data.manifest import Task
     from ..data.matrix import Matrix
 from ..core.blocks import blocks
-from .base import Array, Double, Head, Single
+from .base import Array, Double, Head, Single, unit_length
 
 
 @dataclass(frozen=True)
@@ -104,9 +104,3 @@ def _best(cosine: Single, place: npt.NDArray[np.int64], k: int) -> tuple[Single,
         order = np.partition(order, k - 1, axis=1)[:, :k]
     order = np.sort(order, axis=1) & 0xFFFFFFFF
     return np.take_along_axis(cosine, order, axis=1), np.take_along_axis(place, order, axis=1)
-
-
-def unit_length(x_ND: Single) -> Single:
-    """Rows of length one; a row of zeros stays one."""
-    length = np.sqrt(np.einsum("nd,nd->n", x_ND, x_ND, dtype=np.float64))
-    return (x_ND / np.maximum(length, 1e-12)[:, None]).astype(np.float32)

@@ -95,7 +95,7 @@ def test_pictures_are_images_of_the_stage_and_of_the_parent(finished: Project) -
         files = [file.path for file in client.list_artifacts(run.info.run_id, "images")]
         shown[name] = {Path(file).name.split("+")[0] for file in files if file.endswith(".png")}
 
-    assert {"evaluate-confusion", "evaluate-mistakes"} <= shown["evaluate"]
+    assert {"evaluate-confusion", "evaluate-misclassified"} <= shown["evaluate"]
     assert "audit-map" in shown["audit"]
     assert shown["parent"] == shown["evaluate"] | shown["audit"] | shown["finetune"]
     assert parents(finished)[0].data.tags["mlflow.loggedImages"] == "True"

@@ -100,7 +100,7 @@ def test_each_verdict_has_a_row(found):
         Verdict("leaks", "images are leaks", 0, 60, 0.0, "warn"),
     ]
     page = page_of(found(), verdicts)
-    assert "<td>label issues</td><td>9 labels are suspected of 200 (4.5%)</td><td class=n>0.02 = 4</td>" in page
+    assert "<td>label issues</td><td>9 of 200 labels are suspected (4.5%)</td><td class=n>0.02 = 4</td>" in page
     assert "<td class=n>failed</td>" in page
     assert "<td class=n>ok</td>" in page
 

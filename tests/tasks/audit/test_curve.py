@@ -101,7 +101,7 @@ def test_of_few_images_there_are_too_few_sizes_for_a_law(pack_of):
     assert list(curve.sizes["images"]) == [2, 4, 8]
     assert list(curve.sizes["share"]) == [0.25, 0.5, 1]
     assert set(curve.skipped) == {0.01, 0.02, 0.05, 0.1}
-    assert curve.skipped[0.1] == "no fewer images than at the share after (2)"
+    assert curve.skipped[0.1] == "no fewer images than at the next share (2)"
     assert curve.doubling["reason"] == "there are only 3 sizes, and a law needs 4"
 
 

@@ -2,14 +2,15 @@ import numpy as np
 import pytest
 
 from tasks.audit.embedding import embed
-from tasks.audit.whitening import unit
+from tasks.common.heads.base import unit_length
 
 
 def heaps(count, heaps=3, seed=0):
     """(rows of length 1 around a few directions, which one each)."""
     rng = np.random.default_rng(seed)
     code = np.repeat(np.arange(heaps), count)
-    return unit((rng.normal(size=(heaps, 20))[code] + 0.1 * rng.normal(size=(len(code), 20))).astype(np.float32)), code
+    rows = rng.normal(size=(heaps, 20))[code] + 0.1 * rng.normal(size=(len(code), 20))
+    return unit_length(rows.astype(np.float32)), code
 
 
 def test_what_is_near_is_near_on_the_map():

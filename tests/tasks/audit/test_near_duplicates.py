@@ -9,7 +9,8 @@ from PIL import Image
 from tasks.audit import near_duplicates as module
 from tasks.audit.near_duplicates import COLUMNS, find_near_duplicates
 from tasks.audit.thumbnails import alike, thumbnail_of
-from tasks.audit.whitening import unit, whitened
+from tasks.audit.whitening import whitened
+from tasks.common.heads.base import unit_length
 
 
 @pytest.fixture
@@ -17,7 +18,7 @@ def far_apart():
     """far_apart(n) -> n rows of length 1 of which none is near another."""
 
     def make(n, seed=0):
-        return unit(np.random.default_rng(seed).normal(size=(n, 64)).astype(np.float32))
+        return unit_length(np.random.default_rng(seed).normal(size=(n, 64)).astype(np.float32))
 
     return make
 
@@ -70,7 +71,7 @@ def test_likeness_of_the_features_alone_needs_small_versions_that_are_not_unlike
     small = np.stack([thumbnail_of(tmp_path / f"{i:04}.png", 3) for i in range(100)])
     tight = far_apart(20)[np.repeat(np.arange(20), 5)]
     pack = pack_of(np.zeros((100, 2)), ["a"] * 100)
-    found = find(pack, whitened(small), unit(tight + 0.01 * far_apart(100, 1)), partial(alike, small))
+    found = find(pack, whitened(small), unit_length(tight + 0.01 * far_apart(100, 1)), partial(alike, small))
     pairs = set(zip(found.pairs["first"], found.pairs["second"], strict=True))
     assert (0, 1) in pairs
     assert len(pairs) < 20  # of 200 within classes
@@ -121,7 +122,7 @@ def test_of_too_many_pairs_the_most_alike_are_listed_and_all_are_counted(pack_of
     rows[5:] += 0.01 * far_apart(5, 2)
     monkeypatch.setattr(module, "MOST", 10)
     pack = pack_of(np.zeros((10, 2)), ["a"] * 10, split=["train"] * 5 + ["test"] * 5)
-    found = find(pack, unit(rows), far_apart(10, 1))
+    found = find(pack, unit_length(rows), far_apart(10, 1))
     assert found.count == 45
     assert len(found.pairs) == 20
     assert {(i, j) for i, j in combinations(range(5), 2)} <= set(
@@ -134,7 +135,7 @@ def test_very_many_pairs_within_train_hide_no_leak(pack_of, far_apart, monkeypat
     monkeypatch.setattr(module, "MOST", 10)
     rows = far_apart(12)
     rows[:10] = rows[0]
-    rows[11] = unit(rows[10:11] + 0.02 * far_apart(1, 2))[0]
+    rows[11] = unit_length(rows[10:11] + 0.02 * far_apart(1, 2))[0]
     pack = pack_of(np.zeros((12, 2)), ["a"] * 12, split=["train"] * 11 + ["test"])
     found = find(pack, rows, far_apart(12, 1))
     assert found.count == 46
@@ -153,14 +154,14 @@ def test_images_that_leak_are_listed_even_where_their_pairs_are_too_many(pack_of
 
 def test_the_most_alike_by_either_cosine_come_first(pack_of, far_apart):
     pixels, features = copy_of(far_apart(4), []), copy_of(far_apart(4, 1), [(2, 3)])
-    pixels[1] = unit(pixels[:1] + 0.2 * pixels[1:2])[0]
+    pixels[1] = unit_length(pixels[:1] + 0.2 * pixels[1:2])[0]
     pack = pack_of(np.zeros((4, 2)), ["a"] * 4, split=["train", "test"] * 2)
     assert pairs_of(find(pack, pixels, features).leaks(pack)) == [(2, 3), (0, 1)]
 
 
 def test_cosines_are_rounded_before_they_are_compared(pack_of, far_apart):
     rows = far_apart(6)
-    rows[3:] = unit(rows[:3] + 0.1 * far_apart(3, 5))
+    rows[3:] = unit_length(rows[:3] + 0.1 * far_apart(3, 5))
     pairs = find(pack_of(np.zeros((6, 2)), ["a"] * 6), rows, far_apart(6, 1)).pairs
     assert (pairs["cosine_pixels"] == pairs["cosine_pixels"].round(4)).all()
 

@@ -24,7 +24,7 @@ def test_what_passes_its_limit_is_what_the_action_says(action):
 
 def test_a_warning_names_what_was_found_and_the_limit():
     assert warnings([verdict(9, 0.02)]) == [
-        "audit: 9 labels are suspected of 200 (4.5%); `audit.max_label_issues` is 0.02 = 4"
+        "audit: 9 of 200 labels are suspected (4.5%); `audit.max_label_issues` is 0.02 = 4"
     ]
 
 
@@ -44,7 +44,7 @@ def test_the_error_says_what_was_found_what_is_allowed_and_what_to_do():
     assert str(error) == "\n".join(
         [
             "the audit found more problems in the data than `audit.max_label_issues`, `audit.max_leaks` allows",
-            "  got:     9 labels are suspected of 200 (4.5%); 3 labels are suspected of 200 (1.5%)",
+            "  got:     9 of 200 labels are suspected (4.5%); 3 of 200 labels are suspected (1.5%)",
             "  allowed: label_issues 0.02 = 4; leaks 0",
             "  do:      see data/audit/index.html; fix labels or images, raise the limit, or set "
             "`audit.on_label_issues: warn`, `audit.on_leaks: warn`",
@@ -54,7 +54,7 @@ def test_the_error_says_what_was_found_what_is_allowed_and_what_to_do():
 
 def test_where_there_is_nothing_to_find_nothing_is_found():
     assert verdict(0, 0.0, of=0).state == "ok"
-    assert verdict(0, 0.0, of=0).text == "0 labels are suspected of 0"
+    assert verdict(0, 0.0, of=0).text == "0 of 0 labels are suspected"
 
 
 def test_the_limit_that_is_shown_is_the_most_that_is_allowed():

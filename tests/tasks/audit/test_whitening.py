@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 
 from tasks.audit import whitening as module
-from tasks.audit.whitening import unit, whitened
+from tasks.audit.whitening import whitened
 from tasks.common.core.blocks import blocks
+from tasks.common.heads.base import unit_length
 
 
 def expected(rows_ND):
@@ -61,7 +62,7 @@ def test_rows_at_the_mean_are_alike_and_like_no_others():
 
 
 def test_a_row_of_zeros_stays_one():
-    assert unit(np.array([[3.0, 4.0], [0.0, 0.0]], np.float32)).tolist() == [
+    assert unit_length(np.array([[3.0, 4.0], [0.0, 0.0]], np.float32)).tolist() == [
         [pytest.approx(0.6), pytest.approx(0.8)],
         [0, 0],
     ]

@@ -8,11 +8,11 @@ import pytest
 from tasks.common.core.errors import GraftError
 from tasks.common.core.files import read_json, write_json
 from tasks.common.core.paths import Paths
+from tasks.common.data.feature_set import read_feature_set
 from tasks.common.data.manifest import write_table
 from tasks.common.heads.calibration import Calibration
-from tasks.common.heads.knn import NeighbourHead
 from tasks.common.heads.linear import LinearHead
-from tasks.common.heads.load import load_linear_head
+from tasks.common.heads.load import load_head, load_linear_head
 from tasks.register import stage as register
 from tasks.register.package import write_package
 from tasks.register.stage import predict_in_fresh_process
@@ -47,7 +47,7 @@ def test_as_many_images_are_compared_as_there_are(paths, run_stage):
 def test_a_head_that_is_not_the_evaluated_one_is_refused(paths, run_stage):
     head = load_linear_head(paths.head)
     LinearHead(-head.weight, head.bias, head.classes).save(paths.head)
-    with pytest.raises(GraftError, match="does not predict what evaluate saw") as caught:
+    with pytest.raises(GraftError, match="does not predict the same as evaluate") as caught:
         run_stage("register", paths)
     assert "a probability that differs by" in caught.value.got
 
@@ -60,15 +60,27 @@ def neighbours(paths, run_stage):
     return paths
 
 
-def test_neighbours_as_near_as_each_other_may_change_places_by_rounding(neighbours, run_stage):
-    """All training images are one another's copies but for the label: evaluate and the package are at odds on which of
-    them are nearest."""
-    head = NeighbourHead.load(neighbours.head)
-    same = replace(head, unit=np.repeat(head.unit[:1], len(head.unit), axis=0))
-    same.save(neighbours.head)
+def test_rounding_may_decide_between_neighbours_that_are_as_near(neighbours, run_stage):
+    """All stored images are the same but for the label and rounding, as features in half precision are."""
+    head, pack = load_head(neighbours.head), read_feature_set(neighbours.features)
+    shift = np.random.default_rng(0).normal(0, 1e-4, head.unit.shape)
+    near = (head.unit[:1].astype(np.float32) + shift).astype(np.float16)
+    replace(head, unit=near).save(neighbours.head)
+    np.save(neighbours.features / "features.npy", pack.stored_ND.astype(np.float16))
+    fingerprint = neighbours.features / "fingerprint.json"
+    write_json(fingerprint, {**read_json(fingerprint), "dtype": "float16"})
     run_stage("evaluate", neighbours)
-    replace(same, target=same.target[::-1]).save(neighbours.head)
-    assert run_stage("register", neighbours).metrics["largest_difference"] > 0.1
+    assert run_stage("register", neighbours).metrics["largest_difference"] <= 1e-6
+
+
+def test_a_package_that_reads_images_in_another_way_is_refused(neighbours, run_stage, monkeypatch):
+    def broken(folder, graph, head, calibration, facts):
+        transform = {**facts["transform"], "crop_pct": 0.8}
+        write_package(folder, graph, head, calibration, {**facts, "transform": transform})
+
+    monkeypatch.setattr(register, "write_package", broken)
+    with pytest.raises(GraftError, match="does not compute the features that evaluate used"):
+        run_stage("register", neighbours)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +100,7 @@ def test_a_package_whose_neighbours_are_not_the_evaluated_ones_is_refused(neighb
 
     assert run_stage("register", neighbours).metrics["largest_difference"] <= 1e-6
     monkeypatch.setattr(register, "write_package", broken)
-    with pytest.raises(GraftError, match="does not predict what evaluate saw"):
+    with pytest.raises(GraftError, match="does not predict the same as evaluate"):
         run_stage("register", neighbours, smoke_images=100)
 
 
@@ -110,7 +122,7 @@ def test_a_difference_within_the_tolerance_is_told(paths, run_stage):
 
 def test_a_package_that_cannot_predict_is_refused_with_the_reason(paths):
     (paths.package / "head.safetensors").write_bytes(b"damaged")
-    with pytest.raises(GraftError, match="does not predict in a process of its own") as caught:
+    with pytest.raises(GraftError, match="cannot predict in a fresh process") as caught:
         predict_in_fresh_process(paths.package, [str(paths.raw / "red/000.png")])
     assert "Error" in caught.value.got
 

@@ -5,8 +5,8 @@ import pytest
 
 from tasks.common.core.blocks import blocks
 from tasks.common.core.errors import DataError
-from tasks.common.heads.base import sigmoid, softmax
-from tasks.common.heads.knn import NeighbourHead, unit_length
+from tasks.common.heads.base import sigmoid, softmax, unit_length
+from tasks.common.heads.knn import NeighbourHead
 from tasks.common.heads.linear import LinearHead
 from tasks.common.heads.load import load_head, load_linear_head
 from tasks.common.heads.mlp import MlpHead
