@@ -1,4 +1,4 @@
-"""What an image's label is, and by which figure a model that predicts it is judged."""
+"""The tasks, and the metric that models of each are compared by."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 Task = Literal["classification", "multilabel", "regression"]
-"""What an image's label is: one class; any number of classes; a number."""
+"""The label of an image: one class, any number of classes, or a number."""
 
 BETWEEN = "|"
-"""Between the classes of one image, where it may have several."""
+"""Separates the classes of one image, if it may have several."""
 
 
 def names_in(label: str) -> list[str]:
@@ -18,13 +18,13 @@ def names_in(label: str) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A figure of merit; more is better.
+class Metric:
+    """A metric; more is better.
 
     Attributes:
-        key: what it is called in metrics/evaluate.json; its interval's ends are `key`_low and `key`_high.
-        title: in words.
-        percent: whether it is a share, and shown as one.
+        key: its name in metrics/evaluate.json; the ends of its interval are `key`_low and `key`_high.
+        title: its name in words.
+        percent: whether it is shown in percent.
     """
 
     key: str
@@ -33,19 +33,19 @@ class Figure:
 
     @property
     def keys(self) -> tuple[str, str, str]:
-        """Of the value and of the ends of its interval."""
+        """The keys of the value and of both ends of its interval."""
         return self.key, f"{self.key}_low", f"{self.key}_high"
 
     def text(self, value: float) -> str:
         return f"{value:.1%}" if self.percent else f"{value:.3f}"
 
 
-MAIN: dict[Task, Figure] = {
-    "classification": Figure("accuracy", "accuracy", True),
-    "multilabel": Figure("mean_average_precision", "mean average precision", True),
-    "regression": Figure("r2", "R²", False),
+MAIN: dict[Task, Metric] = {
+    "classification": Metric("accuracy", "accuracy", True),
+    "multilabel": Metric("mean_average_precision", "mean average precision", True),
+    "regression": Metric("r2", "R²", False),
 }
-"""The one figure by which models of a task are compared, shown first and let through."""
+"""The metric by which models of a task are compared and gated."""
 
 LOSS: dict[Task, str] = {"classification": "log_loss", "multilabel": "log_loss", "regression": "mse"}
-"""The mean loss that is minimised (less is better): it decides where the main figure is the same."""
+"""The mean loss that is minimised (less is better): it decides if the main metric is equal."""

@@ -1,4 +1,4 @@
-"""What every head does, and the functions that turn its outputs into answers."""
+"""The interface of all heads, and functions of their output."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Double = npt.NDArray[np.float64]
 
 
 class Head(ABC):
-    """What all heads have in common; see the module."""
+    """A head: from features to probabilities, or to a number."""
 
     kind: ClassVar[str]
     classes: list[str]
@@ -32,35 +32,35 @@ class Head(ABC):
     @property
     @abstractmethod
     def dimension(self) -> int:
-        """D, how many features it takes."""
+        """D, the number of features."""
 
     @abstractmethod
     def _output(self, x_BD: Single) -> Double:
-        """Of a block of features: probabilities (B, K), or the number (B, 1)."""
+        """For a block of features: probabilities (B, K), or numbers (B, 1)."""
 
     @abstractmethod
     def _tensors(self) -> dict[str, Array]:
-        """By name, what of it are arrays."""
+        """Its arrays, by name."""
 
     def _settings(self) -> dict[str, Any]:
-        """By name, what else it is made of."""
+        """Its other attributes, by name."""
         return {}
 
     def predict_proba(self, features_ND: Array) -> Double:
         """Probabilities (N, K).
 
         Raises:
-            ValueError: the features are not D columns, or a number is predicted, which has no probabilities.
+            ValueError: the features do not have D columns, or the task is regression.
         """
         if self.task == "regression":
-            raise ValueError("a head that predicts a number has no probabilities; use predict")
+            raise ValueError("a head for regression has no probabilities; use predict")
         return self.output(np.asarray(features_ND))
 
     def predict(self, features_ND: Array) -> Array:
-        """Codes (N,), zeros and ones (N, K), or numbers (N,), as the task is.
+        """Codes (N,), zeros and ones (N, K), or numbers (N,), by task.
 
         Raises:
-            ValueError: the features are not D columns.
+            ValueError: the features do not have D columns.
         """
         return decide(self.output(np.asarray(features_ND)), self.task)
 
@@ -68,10 +68,10 @@ class Head(ABC):
         """Probabilities (N, K), or numbers (N, 1).
 
         Args:
-            features_ND: an array, or whatever else has a `shape` and gives rows by slices.
+            features_ND: an array, or another `Matrix`.
 
         Raises:
-            ValueError: the features are not D columns.
+            ValueError: the features do not have D columns.
         """
         shape = features_ND.shape
         if len(shape) != 2 or shape[1] != self.dimension:
@@ -83,7 +83,7 @@ class Head(ABC):
         return output
 
     def save(self, folder: Path, name: str = "head", **facts: Any) -> None:
-        """`name`.safetensors with the numbers, `name`.json with what it is and whatever else is worth reading."""
+        """`name`.safetensors with the arrays, `name`.json with the other attributes and `facts`."""
         tensors = {key: np.ascontiguousarray(value) for key, value in self._tensors().items()}
         save_file(tensors, folder / f"{name}.safetensors")
         described = {"kind": self.kind, "task": self.task, "classes": self.classes, **self._settings()}
@@ -97,14 +97,14 @@ def unit_length(x_ND: Array) -> Single:
 
 
 def decide(output: Double, task: Task) -> Array:
-    """Probabilities as codes (N,), or for several classes an image as zeros and ones (N, K); numbers (N, 1) as (N,)."""
+    """Probabilities as codes (N,), or with several classes as zeros and ones (N, K); numbers (N, 1) as (N,)."""
     if task == "classification":
         return output.argmax(axis=1)
     return (output >= 0.5).astype(np.int64) if task == "multilabel" else output[:, 0]
 
 
 def link(logits: Array, task: Task) -> Double:
-    """Logits (N, K) as probabilities; a number (N, 1) as itself."""
+    """Logits (N, K) as probabilities; numbers (N, 1) as they are."""
     if task == "classification":
         return softmax(logits)
     return sigmoid(logits) if task == "multilabel" else logits.astype(np.float64)
@@ -118,6 +118,6 @@ def softmax(logits: Array) -> Double:
 
 
 def sigmoid(logits: Array) -> Double:
-    """1 / (1 + exp(-logits)), each by itself, without overflow."""
+    """1 / (1 + exp(-logits)), elementwise, without overflow."""
     small = np.exp(-np.abs(logits), dtype=np.float64)
     return np.where(logits >= 0, 1.0, small) / (1.0 + small)

@@ -1,6 +1,6 @@
-"""What is done to a head's probabilities before anyone sees them, and when the model rather says nothing.
+"""Calibration of the probabilities of a head, and abstention. N images, K classes.
 
-Of N images and K classes. Found on validation by `calibrating.py`; kept beside the head; part of a packaged model.
+Fitted on validation by `scoring/temperature.py`, saved beside the head, part of a packaged model.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ TINY = float(np.finfo(np.float64).tiny)
 
 @dataclass(frozen=True)
 class Calibration:
-    """Temperature scaling (Guo et al. 2017) and a threshold on the score; the default changes and withholds nothing.
+    """Temperature scaling (Guo et al. 2017) and a threshold on the score; the default does neither.
 
     Attributes:
-        temperature: T in softmax(log p / T), or for several classes an image in sigmoid(logit(p) / T); above 1 makes
-            less sure. No image gets another label by it.
-        zero: what smaller probabilities count as: a neighbour's head says 0 of what it has not seen.
-        each: whether each class is a question of its own (several classes an image).
-        threshold: the model answers where its score, the largest probability, is above it; None: always.
-        max_error: the share of wrong answers that was asked for.
-        confidence: with which the threshold keeps it.
-        scaled: whether a temperature was asked for.
-        figures: from which the above was made, and what it comes to.
+        temperature: T in softmax(log p / T), or with several classes per image in sigmoid(logit(p) / T); above 1 lowers
+            the confidence. The predicted labels stay the same.
+        zero: the value of smaller probabilities: a head of nearest neighbours gives 0 to unseen classes.
+        each: whether every class is independent (several classes per image).
+        threshold: the model answers if its score, the largest probability, is above it; None: always.
+        max_error: the requested error rate.
+        confidence: with which the threshold guarantees it.
+        scaled: whether a temperature was requested.
+        figures: the metrics on validation.
     """
 
     temperature: float = 1.0
@@ -50,11 +50,11 @@ class Calibration:
 
     @property
     def kept(self) -> bool:
-        """Whether what was asked for can be promised."""
+        """Whether the requested error rate can be guaranteed."""
         return self.max_error is None or self.threshold is not None
 
     def apply(self, p_NK: Floats) -> Floats:
-        """Calibrated probabilities (N, K) of a head's."""
+        """Calibrated probabilities (N, K), from those of the head."""
         if self.temperature == 1.0:
             return p_NK
         scaled_NK = np.empty(p_NK.shape)
@@ -68,38 +68,38 @@ class Calibration:
         return softmax(log_of(p_BK, self.zero) / self.temperature)
 
     def answers(self, p_NK: Floats) -> npt.NDArray[np.bool_]:
-        """Of which images the model says something, by its calibrated probabilities, shape (N,)."""
+        """For which images the model answers, by its calibrated probabilities, shape (N,)."""
         return p_NK.max(axis=1) > (-np.inf if self.threshold is None else self.threshold)
 
     def promise(self) -> dict[str, Any]:
-        """Threshold and what it promises, in words for people; empty without one.
+        """The threshold and its guarantee in words; empty without a threshold.
 
-        It is a promise of the model that the held-out images chose, before any refit.
+        The guarantee is about the model that was selected on the held-out images, before any refit.
         """
         if self.threshold is None:
             return {}
-        said = (
+        text = (
             f"of the images with a score above {self.threshold:.4g}, at most {self.max_error:.2%} get a wrong label, "
-            f"with {self.confidence:.0%} confidence, if they are like the validation images and these independent; "
-            "said of the model selected, before any refit, by images that chose its strength and temperature too"
+            f"with {self.confidence:.0%} confidence, if they are like the validation images and these are independent; "
+            "for the selected model before any refit, whose strength and temperature these images chose too"
         )
-        return {"threshold": self.threshold, "promise": said}
+        return {"threshold": self.threshold, "promise": text}
 
     def save(self, folder: Path) -> None:
         write_json(folder / FILE, asdict(self))
 
     @classmethod
     def load(cls, folder: Path) -> Calibration:
-        """What lies beside a head; the default where nothing does."""
+        """From the folder of a head; the default if there is none."""
         return cls(**read_json(folder / FILE)) if (folder / FILE).is_file() else cls()
 
 
 def log_of(p_NK: Floats, zero: float) -> Floats:
-    """Logits of probabilities, up to a constant a row."""
+    """Logits of probabilities, up to a constant per row."""
     return np.log(np.maximum(p_NK, zero))
 
 
 def two_way(p_NK: Floats) -> Floats:
-    """K questions an image as N * K images of two classes, no and yes: softmax(log p / T) is sigmoid(logit(p) / T)."""
+    """(N, K) independent classes as N * K rows of two, no and yes: softmax(log p / T) is sigmoid(logit(p) / T)."""
     p = p_NK.reshape(-1)
     return np.stack([1 - p, p], axis=1)

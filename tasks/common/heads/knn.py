@@ -1,4 +1,4 @@
-"""Nearest neighbours as head."""
+"""The head of nearest neighbours."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from .base import Array, Double, Head, Single, unit_length
 
 @dataclass(frozen=True)
 class NeighbourHead(Head):
-    """The `k` training images most alike by cosine vote with exp(cosine / temperature) times their weight (Wu et al.
-    2018; Caron et al. 2021 for DINO). One further vote, as heavy as the least of them, goes to the classes by their
-    share, so that no class is impossible. A number is the neighbours' mean, by the same votes.
+    """The `k` nearest training images by cosine vote with exp(cosine / temperature) times their weight (Wu et al. 2018;
+    Caron et al. 2021 for DINO). One more vote, with the weight of the smallest, is shared by all classes by frequency,
+    so that no class is impossible. For regression, the output is the mean of the neighbours by the same votes.
 
     Attributes:
         unit: float16 (M, D), the training images' features, scaled to length one.
@@ -41,7 +41,7 @@ class NeighbourHead(Head):
         return self.unit.shape[1]
 
     def search(self, features_ND: Matrix) -> tuple[Single, npt.NDArray[np.int64]]:
-        """(cosines, places) of the `k` most alike, both (N, k), the nearest first; of equal cosines the earlier one."""
+        """(cosines, places) of the `k` nearest, both (N, k), the nearest first; of equal cosines the earlier one."""
         n = features_ND.shape[0]
         cosine, place = np.empty((n, self.k), np.float32), np.empty((n, self.k), np.int64)
         for rows in blocks(n):
@@ -60,7 +60,7 @@ class NeighbourHead(Head):
         return cosine, place
 
     def vote(self, cosine_BJ: Single, place_BJ: npt.NDArray[np.int64]) -> Double:
-        """What the J >= k neighbours of each row say by the first `k`: (B, K), or (B, 1) for a number."""
+        """The output by the first `k` of the J >= k neighbours of each row: (B, K), or (B, 1) for regression."""
         cosine_BJ, place_BJ = cosine_BJ[:, : self.k], place_BJ[:, : self.k]
         likeness_BJ = np.exp((cosine_BJ - cosine_BJ[:, :1]).astype(np.float64) / self.temperature)
         votes_BJ = likeness_BJ * self.weight[place_BJ]
@@ -76,7 +76,7 @@ class NeighbourHead(Head):
         return (chosen_BK + further_B1 * self.share()) / (votes_BJ.sum(axis=1, keepdims=True) + further_B1)
 
     def share(self) -> Double:
-        """Of all weight, that of the images of each class, shape (K,)."""
+        """The share of each class in the weight of all images, shape (K,)."""
         weight = self.weight.astype(np.float64)
         if self.task == "classification":
             return np.bincount(self.target, weights=weight, minlength=len(self.classes)) / weight.sum()
@@ -93,12 +93,12 @@ class NeighbourHead(Head):
 
 
 def _best(cosine: Single, place: npt.NDArray[np.int64], k: int) -> tuple[Single, npt.NDArray[np.int64]]:
-    """The `k` largest of each row and their places, from the largest on; of equals the columns that come first.
+    """The `k` largest of each row and their places, the largest first; of equals the first columns.
 
-    A partition would take any of equals, so that it is one of whole numbers that are never equal: the bits of a float32
-    as a number of the same order, and below them the column.
+    A partition would take any of equals. So it is done on integers that are never equal: the bits of a float32 as an
+    integer of the same order, and below them the column.
     """
-    bits = (0.0 - cosine).view(np.int32).astype(np.int64)  # 0.0 - x: there is but one nought
+    bits = (0.0 - cosine).view(np.int32).astype(np.int64)  # 0.0 - x: no negative zero
     order = (np.where(bits < 0, bits ^ 0x7FFFFFFF, bits) << 32) + np.arange(cosine.shape[1])
     if cosine.shape[1] > k:
         order = np.partition(order, k - 1, axis=1)[:, :k]

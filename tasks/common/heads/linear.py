@@ -14,12 +14,12 @@ from .base import Array, Double, Head, Single, link
 
 @dataclass(frozen=True)
 class LinearHead(Head):
-    """x @ weight.T + bias are the logits, of softmax or for several classes an image of sigmoids, or the number itself.
+    """x @ weight.T + bias are the logits of softmax, or of sigmoids for several classes per image, or the number.
 
     Attributes:
-        weight: float32, shape (K, D), for features as the backbone gives them (any standardisation is folded in);
-            (1, D) for a number.
-        bias: float32, shape (K,) or (1,).
+        weight: float32, shape (K, D), for features as the backbone gives them (standardisation is folded in);
+            (1, D) for regression.
+        bias: float32, shape (K,), or (1,) for regression.
         classes: the K labels in the order of the rows.
     """
 

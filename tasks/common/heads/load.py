@@ -1,17 +1,14 @@
-"""A saved head, whatever its kind."""
+"""Loading of a saved head of any kind."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from safetensors.numpy import load_file
 
 from ..core.errors import DataError
 from ..core.files import read_json
-
-if TYPE_CHECKING:
-    pass
 from .base import Head
 from .knn import NeighbourHead
 from .linear import LinearHead
@@ -24,18 +21,18 @@ _SETTINGS = ("k", "temperature")
 
 
 def load_head(folder: Path, name: str = "head") -> Head:
-    """The head that was saved in `folder` under `name`, of whatever kind.
+    """The head that was saved in `folder` under `name`.
 
     Raises:
-        DataError: it is of a kind that this version does not know.
+        DataError: this version does not know its kind.
     """
     facts = read_json(folder / f"{name}.json")
     if facts.get("kind") not in _KINDS:
         raise DataError(
-            f"{folder / name}.json is no head that this version knows",
+            f"{folder / name}.json is not a head that this version knows",
             got=f"kind {facts.get('kind')!r}",
             allowed=", ".join(_KINDS),
-            todo="run `dvc repro head`, which makes it anew",
+            todo="run `dvc repro head`, which trains it again",
         )
     kind = _KINDS[facts["kind"]]
     settings = {key: facts[key] for key in _SETTINGS if kind is NeighbourHead}

@@ -1,4 +1,4 @@
-"""A small multilayer perceptron as head."""
+"""The head with one hidden layer."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from .base import Array, Double, Head, Single, link
 
 @dataclass(frozen=True)
 class MlpHead(Head):
-    """The same on hidden units: relu(x @ hidden_weight.T + hidden_bias) @ weight.T + bias.
+    """A linear head on hidden units: relu(x @ hidden_weight.T + hidden_bias) @ weight.T + bias.
 
     Attributes:
         hidden_weight, hidden_bias: float32, (H, D) and (H,), for features as the backbone gives them.
-        weight, bias: float32, (K, H) and (K,); (1, H) and (1,) for a number, in its own unit.
+        weight, bias: float32, (K, H) and (K,); (1, H) and (1,) for regression.
     """
 
     hidden_weight: Single

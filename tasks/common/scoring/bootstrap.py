@@ -17,15 +17,15 @@ Counts = npt.NDArray[np.int32]
 
 
 PART = 2**18
-"""Numbers that are drawn at a time: more would not stay in the processor's cache."""
+"""Numbers drawn at a time: more would not stay in the cache of the processor."""
 
 
 def bootstrap_interval(
     correct_N: npt.NDArray[np.bool_], confidence: float, samples: int, seed: int
 ) -> tuple[float, float]:
-    """Percentile interval of a mean of N zeros and ones (Efron 1979): drawing N of N with replacement is one binomial
-    draw of the number of ones, so that B samples cost B numbers. Never narrower than the Wilson interval's reach at a
-    mean of 0 or 1, where every resample would be the same.
+    """Percentile interval of the mean of N zeros and ones (Efron 1979): drawing N of N with replacement is one binomial
+    draw of the number of ones, so that B resamples cost B numbers. At a mean of 0 or 1, where all resamples are equal,
+    it is the Wilson interval.
     """
     n, mean = len(correct_N), float(correct_N.mean())
     if mean in (0.0, 1.0):
@@ -34,7 +34,7 @@ def bootstrap_interval(
 
 
 def wilson(n: int, mean: float, confidence: float) -> tuple[float, float]:
-    """Interval of a share that was `mean` of n (Wilson 1927)."""
+    """Interval of a share `mean` of n (Wilson 1927). SciPy's runs the exact test as well, which takes 0.3 ms."""
     from statistics import NormalDist
 
     z = NormalDist().inv_cdf(0.5 + confidence / 2)

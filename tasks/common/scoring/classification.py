@@ -1,4 +1,4 @@
-"""Metrics of one class an image."""
+"""Metrics for one class per image."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def confusion(predicted_N: Ints, y_N: Ints, k: int) -> Ints:
 
 
 def per_class(matrix_KK: Ints, names: list[str]) -> dict[str, dict[str, float]]:
-    """class -> precision, recall, f1, support; 0 where there is nothing to divide by."""
+    """class -> precision, recall, f1, support; 0 if undefined."""
     hits, predicted, actual = np.diag(matrix_KK), matrix_KK.sum(axis=0), matrix_KK.sum(axis=1)
     precision = np.divide(hits, predicted, out=np.zeros(len(names)), where=predicted > 0)
     recall = np.divide(hits, actual, out=np.zeros(len(names)), where=actual > 0)

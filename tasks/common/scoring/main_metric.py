@@ -15,14 +15,14 @@ from .regression import r2, r2_of_resamples
 
 
 def main_metric(output_NK: Floats, target: npt.NDArray[Any], task: Task) -> float:
-    """The task's main figure, see `task.MAIN`; more is better."""
+    """The main metric of the task, see `task.MAIN`; more is better."""
     if task == "classification":
         return accuracy(output_NK, target)
     return mean_average_precision(output_NK, target) if task == "multilabel" else r2(output_NK[:, 0], target)
 
 
 def main_metrics(output_NK: Floats, target: npt.NDArray[Any], task: Task, times_BN: Floats) -> Floats:
-    """The main figure of resamples, (B,), in which image n is there `times` over."""
+    """The main metric of resamples, (B,), in which image n occurs `times`."""
     total_B = times_BN.sum(axis=1)
     if task == "classification":
         return times_BN @ (output_NK.argmax(axis=1) == target) / total_B
@@ -35,7 +35,7 @@ def main_metrics(output_NK: Floats, target: npt.NDArray[Any], task: Task, times_
 
 
 def loss(output_NK: Floats, target: npt.NDArray[Any], task: Task, weight_N: Floats | None = None) -> float:
-    """The task's loss, see `task.LOSS`; less is better."""
+    """The loss of the task, see `task.LOSS`; less is better."""
     if task == "classification":
         return log_loss(output_NK, target, weight_N)
     if task == "multilabel":

@@ -1,4 +1,4 @@
-"""Metrics of several labels an image."""
+"""Metrics for several classes per image."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ import numpy as np
 from .bootstrap import Counts, Floats, Ints, interval_ends, resamples, times_drawn
 
 RESAMPLES = 1000
-"""Of the bootstrap of a mean average precision at least: each costs as much as N * K numbers, and not one."""
+"""Minimum for the bootstrap of a mean average precision, where one resample costs N * K numbers."""
 
 
 WORK = 2 * 10**9
-"""Numbers that a bootstrap of a mean average precision costs, unless that were too few resamples: some seconds."""
+"""Maximum cost of that bootstrap in numbers, some seconds, unless `RESAMPLES` needs more."""
 
 
 def several_log_loss(p_NK: Floats, y_NK: Floats, weight_N: Floats | None = None) -> float:
-    """Mean over images and classes of the negative log of the probability of what is so, in nats."""
+    """Mean over images and classes of the negative log of the probability of the truth, in nats."""
     right_NK = np.clip(np.where(y_NK > 0, p_NK, 1 - p_NK), np.finfo(np.float64).tiny, 1.0)
     return float(-np.average(np.log(right_NK).mean(axis=1), weights=weight_N))
 
 
 @dataclass(frozen=True)
 class _Ranking:
-    """The images from the highest probability of a class down; P of them have it.
+    """The images by probability of a class, the highest first; P of them have it.
 
     Attributes:
         order_N: the images.
-        has_P: the places, in that order, of those that have the class.
+        has_P: the places in that order of those with the class.
         last_P: the last place of equal probability; images of equal probability have one rank.
         last_with_P: that place among the P.
     """
@@ -52,14 +52,13 @@ def _ranking(p_N: Floats, y_N: Floats) -> _Ranking:
 
 
 def _average_precision(ranking: _Ranking, times_BN: Counts) -> Floats:
-    """Shape (B,), where image n is there `times` over: the mean, over the images that have the class, of the share of
-    those that have it among all that are ranked at least as high. Whole numbers, as they are added up eight times as
-    fast."""
+    """Shape (B,), where image n occurs `times`: the mean, over the images with the class, of the share of such images
+    among all that are ranked at least as high. Integers, which are summed eight times as fast."""
     ranked_BN = np.take(times_BN, ranking.order_N, axis=1)
     times_BP = np.take(ranked_BN, ranking.has_P, axis=1)
     above_BN = np.cumsum(ranked_BN, axis=1, dtype=np.int32, out=ranked_BN)
     above_with_BP = np.cumsum(times_BP, axis=1, dtype=np.int32)
-    above_BP = np.maximum(np.take(above_BN, ranking.last_P, axis=1), 1)  # where none is above, none with the class is
+    above_BP = np.maximum(np.take(above_BN, ranking.last_P, axis=1), 1)  # if none is above, none with the class is
     share_BP = np.take(above_with_BP, ranking.last_with_P, axis=1) / above_BP
     total_B = times_BP.sum(axis=1)
     summed_B = np.einsum("bp,bp->b", share_BP, times_BP)
@@ -67,13 +66,13 @@ def _average_precision(ranking: _Ranking, times_BN: Counts) -> Floats:
 
 
 def average_precisions(p_NK: Floats, y_NK: Floats) -> Floats:
-    """Of each class, shape (K,), see `_average_precision`. Not a number for a class that no image has."""
+    """For each class, shape (K,), see `_average_precision`; nan for a class that no image has."""
     once_1N = np.ones((1, len(p_NK)), dtype=np.int32)
     return np.array([_average_precision(ranking, once_1N)[0] for ranking in rankings_of(p_NK, y_NK)])
 
 
 def mean_average_precisions(rankings: list[_Ranking], times_BN: Counts) -> Floats:
-    """Of resamples, (B,), over the classes that any of a resample's images has."""
+    """For each resample, (B,), over the classes that any of its images has."""
     return _mean_of_known(np.stack([_average_precision(ranking, times_BN) for ranking in rankings], axis=1))
 
 
@@ -83,7 +82,7 @@ def mean_average_precision(p_NK: Floats, y_NK: Floats) -> float:
 
 
 def _mean_of_known(values_BK: Floats) -> Floats:
-    """The mean of each row's numbers, 0 where there are none."""
+    """The mean of the numbers in each row that are not nan; 0 if there are none."""
     known = ~np.isnan(values_BK)
     return np.where(known, values_BK, 0.0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
 
@@ -101,9 +100,9 @@ def mean_average_precision_interval(
 
 
 def multilabel_scores(p_NK: Floats, y_NK: Floats) -> dict[str, float]:
-    """Mean average precision; with the classes at 0.5 and above taken as found: F1 as the mean over the classes that
-    any image has (`f1_macro`) and over all pairs of image and class (`f1_micro`), the share of images of which all
-    classes are right, and the share of pairs that are wrong."""
+    """Mean average precision; at a probability of 0.5 and above: F1 as the mean over the classes that any image has
+    (`f1_macro`) and over all pairs of image and class (`f1_micro`), the share of images with all classes correct, and
+    the share of wrong pairs."""
     found_NK, has_NK = p_NK >= 0.5, y_NK > 0
     hits, found, actual = (x.sum(axis=0).astype(np.float64) for x in (found_NK & has_NK, found_NK, has_NK))
     return {
@@ -117,12 +116,12 @@ def multilabel_scores(p_NK: Floats, y_NK: Floats) -> dict[str, float]:
 
 
 def _f1(hits: Any, found: Any, actual: Any) -> Any:
-    """2 hits / (found + actual); 0 where there is nothing to divide by."""
+    """2 hits / (found + actual); 0 if undefined."""
     return np.where(found + actual > 0, 2 * hits / np.maximum(found + actual, 1), 0.0)
 
 
 def per_label(p_NK: Floats, y_NK: Floats, names: list[str]) -> dict[str, dict[str, float | None]]:
-    """class -> average_precision, precision, recall, f1 and support; null or 0 where there is nothing to divide by."""
+    """class -> average_precision, precision, recall, f1 and support; null or 0 if undefined."""
     found_NK, has_NK = p_NK >= 0.5, y_NK > 0
     hits, found, actual = (x.sum(axis=0) for x in (found_NK & has_NK, found_NK, has_NK))
     average = average_precisions(p_NK, y_NK)
@@ -139,7 +138,7 @@ def per_label(p_NK: Floats, y_NK: Floats, names: list[str]) -> dict[str, dict[st
 
 
 def precision_recall(p_N: Floats, y_N: Floats) -> tuple[Floats, Floats]:
-    """(recall, precision) at every probability that occurs, from the highest down."""
+    """(recall, precision) at every probability that occurs, the highest first."""
     order = np.argsort(-p_N, kind="stable")
     ends = np.flatnonzero(np.diff(p_N[order], append=-np.inf))
     hits = np.cumsum(y_N[order] > 0)[ends]

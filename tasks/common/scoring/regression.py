@@ -1,4 +1,4 @@
-"""Metrics of a number an image."""
+"""Metrics for regression."""
 
 from __future__ import annotations
 
@@ -8,22 +8,19 @@ from .bootstrap import Floats, interval_ends, resamples
 
 
 def r2(predicted_N: Floats, y_N: Floats) -> float:
-    """1 less the share of the variance that is left unexplained; of numbers without variance 1 if all are right, else
-    0."""
+    """1 minus the unexplained share of the variance; without variance 1 if all predictions are exact, else 0."""
     left, whole = np.mean((predicted_N - y_N) ** 2, keepdims=True), np.var(y_N, keepdims=True)
     return float(r2_of_resamples(left, whole, y_N)[0])
 
 
 def r2_of_resamples(squared_B: Floats, variance_B: Floats, y_N: Floats) -> Floats:
-    """From mean squared errors and variances of samples of y; a variance that is but rounding counts as none: of the
-    mean of all, or of the difference by which a sample's was found."""
+    """From mean squared errors and variances of resamples of y. A variance that is only rounding counts as 0."""
     varies_B = variance_B > max(1e-28 * np.square(y_N).max(), 1e-12 * np.var(y_N))
     return np.where(varies_B, 1 - squared_B / np.where(varies_B, variance_B, 1.0), squared_B == 0)
 
 
 def regression_scores(predicted_N: Floats, y_N: Floats) -> dict[str, float | None]:
-    """R2, mean and median absolute error, the root of the mean squared error, Spearman's rank correlation (null if all
-    are equal)."""
+    """R², mean and median absolute error, root mean squared error, Spearman's rank correlation (None if undefined)."""
     error_N = predicted_N - y_N
     return {
         "r2": r2(predicted_N, y_N),
@@ -35,15 +32,12 @@ def regression_scores(predicted_N: Floats, y_N: Floats) -> dict[str, float | Non
 
 
 def spearman(a_N: Floats, b_N: Floats) -> float | None:
-    """The correlation of the ranks; equal numbers share the mean of theirs."""
-    a, b = (ranks - ranks.mean() for ranks in (_ranks(a_N), _ranks(b_N)))
-    norm = float(np.sqrt((a**2).sum() * (b**2).sum()))
-    return float((a * b).sum() / norm) if norm else None
+    """Rank correlation; equal numbers share their mean rank. None if all numbers of one side are equal."""
+    from scipy.stats import spearmanr  # takes half a second to import
 
-
-def _ranks(values_N: Floats) -> Floats:
-    _, place, count = np.unique(values_N, return_inverse=True, return_counts=True)
-    return (np.cumsum(count) - (count - 1) / 2)[place]
+    if np.ptp(a_N) == 0 or np.ptp(b_N) == 0:
+        return None
+    return float(spearmanr(a_N, b_N).statistic)
 
 
 def regression_intervals(

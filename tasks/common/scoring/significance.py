@@ -1,4 +1,4 @@
-"""Whether one of two models is the better, by the same images."""
+"""Paired tests of two models on the same images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..data.task import Task
 from .main_metric import main_metrics
 
 RESAMPLES = 2000
-"""Of the images, for a paired bootstrap."""
+"""Resamples of the paired bootstrap."""
 
 BLOCK = 100
 """Resamples at a time."""
@@ -21,9 +21,9 @@ Floats = npt.NDArray[np.float64]
 
 
 def paired_p(first: Floats, second: Floats, target: npt.NDArray[Any], task: Task, seed: int) -> float:
-    """How likely a second model that is as good as the first had looked as much better on the same images; one-sided.
+    """One-sided p-value: how likely a second model that is no better than the first looks this much better by chance.
 
-    For classes the mid-p McNemar test (Fagerland et al. 2013), else a paired bootstrap of the main figure.
+    For classification the mid-p McNemar test (Fagerland et al. 2013), otherwise a paired bootstrap of the main metric.
 
     Args:
         first, second: outputs (N, K) of the N images.
@@ -41,7 +41,7 @@ def paired_p(first: Floats, second: Floats, target: npt.NDArray[Any], task: Task
 
 
 def mid_p(won: int, lost: int) -> float:
-    """One-sided: the upper tail of a fair coin's, with half of the probability of `won` itself."""
+    """One-sided: the upper tail of Bin(won + lost, 1/2), with half of the probability of `won` itself."""
     n = won + lost
     if n == 0:
         return 1.0
