@@ -1,4 +1,4 @@
-"""The models between which fine-tuning decided: each a backbone's graph and a linear head."""
+"""The candidates of fine-tuning's decision: each a graph of a backbone with a head."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A head, the graph that its features come from (None: the frozen backbone that made the pack), and what is done to
-    its probabilities."""
+    """A head, the graph that its features come from (None: the frozen backbone of the feature set), and its
+    calibration."""
 
     name: str
     head: Head
@@ -36,7 +36,7 @@ class Candidate:
     calibration: Calibration
 
     def graph(self, pack: FeatureSet, paths: Paths) -> Graph:
-        """The graph, converted anew if this machine has not got it."""
+        """The graph, converted again if this machine does not have it."""
         return self.tuned or frozen_graph(pack.fingerprint, paths)
 
     def network(self, pack: FeatureSet, paths: Paths) -> torch.nn.Module:
@@ -44,7 +44,7 @@ class Candidate:
         mode.
 
         Raises:
-            WeightsError: the weights are gone, or are others by now.
+            WeightsError: the weights are missing or have changed.
         """
         from .backbones import network
 
@@ -58,8 +58,8 @@ class Candidate:
     def output(
         self, pack: FeatureSet, rows: npt.NDArray[np.int64], paths: Paths, precision: Precision
     ) -> npt.NDArray[np.float64]:
-        """The head's probabilities (len(rows), K) of images of the pack, before they are calibrated, or numbers
-        (len(rows), 1); a frozen backbone's features are not computed again."""
+        """Probabilities (len(rows), K) before calibration, or numbers (len(rows), 1), for images of the feature set.
+        Features of a frozen backbone are not computed again."""
         if self.tuned is None:
             return self.head.output(pack.features(rows))
         files = [paths.raw / path for path in pack.index["path"].iloc[rows]]
@@ -75,7 +75,7 @@ class Candidate:
 
 
 def read_candidates(paths: Paths) -> tuple[dict[str, Candidate], str]:
-    """The candidates by name, and the name of the one that fine-tuning's decision chose on validation."""
+    """The candidates by name, and the name of the one that was chosen on validation."""
     decision = read_json(paths.finetune / "decision.json")
     found = {"head": Candidate("head", load_head(paths.head), None, Calibration.load(paths.head))}
     if decision["ran"]:
@@ -85,10 +85,10 @@ def read_candidates(paths: Paths) -> tuple[dict[str, Candidate], str]:
 
 
 def frozen_graph(fingerprint: dict[str, Any], paths: Paths) -> Graph:
-    """The graph that made a pack.
+    """The graph that made a feature set.
 
     Raises:
-        WeightsError: the weights are gone, or are others by now.
+        WeightsError: the weights are missing or have changed.
     """
     spec = Spec.from_dict(fingerprint)
     source = same_weights(spec.backbone, spec.weights, spec.weights_sha256, paths.weights)

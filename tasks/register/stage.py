@@ -92,6 +92,11 @@ def _tolerance(pack: FeatureSet) -> float:
     return ROUNDED_NUMBER if pack.task == "regression" else ROUNDED
 
 
+def _deviation(pack: FeatureSet) -> float:
+    """Of the numbers of the training images; 1 if they are all equal."""
+    return float(pack.targets(pack.rows("train")).std()) or 1.0
+
+
 def _check(folder: Path, files: list[str], expected: pd.DataFrame, candidate: Candidate, pack: FeatureSet) -> float:
     """The largest difference between the predictions of the package and those of evaluate.
 
@@ -111,7 +116,7 @@ def _compare_features(found_ND: Features, features_ND: Features, expected: pd.Da
     off_N = 1 - (unit_length(found_ND).astype(np.float64) * unit_length(features_ND)).sum(axis=1)
     allowed = SAME_BF16 if pack.precision == "bf16" else SAME_EXACT if _is_exact(pack) else SAME_ROUNDED
     worst = int(off_N.argmax())
-    if off_N[worst] > allowed:
+    if not off_N[worst] <= allowed:  # nor nan
         raise GraftError(
             "the packaged model does not compute the features that evaluate used",
             got=f"1 - cosine {off_N[worst]:.2g} for {expected['path'].iloc[worst]}",
@@ -123,10 +128,10 @@ def _compare_features(found_ND: Features, features_ND: Features, expected: pd.Da
 def predict_in_fresh_process(
     folder: Path, images: list[str], features_ND: Features | None = None
 ) -> tuple[pd.DataFrame, Features]:
-    """Predictions and features by the code of the package, in a process that cannot import this project.
+    """Predictions by the code of the package, in a process that cannot import this project.
 
     Args:
-        features_ND: predict from these, and not from those of the images.
+        features_ND: predict from these, and also return the features of the images.
     """
     code = next(path.name for path in (folder / "code").iterdir())
     program = (
@@ -137,7 +142,7 @@ def predict_in_fresh_process(
         "model, asked = ImageClassifier(pathlib.Path(sys.argv[1])), json.load(sys.stdin)\n"
         "found = model.features([pathlib.Path(name) for name in asked['images']])\n"
         "given = found if asked['features'] is None else np.array(asked['features'], np.float32)\n"
-        "print(json.dumps({'predictions': model.answers(given), 'features': found.tolist()}))\n"
+        "print(json.dumps({'predictions': model.answers(given), 'features': found.tolist() if asked['features'] else []}))\n"
     )
     asked = {
         "images": [str(Path(image).resolve()) for image in images],
@@ -163,7 +168,7 @@ def predict_in_fresh_process(
 def _compare(found: pd.DataFrame, expected: pd.DataFrame, pack: FeatureSet, tolerance: float) -> float:
     """The largest difference of a probability or, in standard deviations, of a number."""
     if pack.task == "regression":
-        what, deviation = "a number that differs by {} standard deviations", pack.targets(pack.rows("train")).std()
+        what, deviation = "a number that differs by {} standard deviations", _deviation(pack)
         off_NK = (found[["value"]].to_numpy() - expected[["predicted"]].to_numpy()) / deviation
     else:
         what = "a probability that differs by {}"
@@ -171,7 +176,7 @@ def _compare(found: pd.DataFrame, expected: pd.DataFrame, pack: FeatureSet, tole
         off_NK = p_NK - expected[[f"p_{name}" for name in pack.classes]].to_numpy()
     difference_N = np.abs(off_NK).max(axis=1)
     worst = int(difference_N.argmax())
-    if difference_N[worst] > tolerance:
+    if not difference_N[worst] <= tolerance:  # nor nan
         raise GraftError(
             "the packaged model does not predict the same as evaluate",
             got=f"{what.format(f'{difference_N[worst]:.2g}')}, for {expected['path'].iloc[worst]}",

@@ -1,4 +1,4 @@
-"""The features stage's pack: what the stages after it read instead of images."""
+"""The feature set: what the stages after `features` read instead of images."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ Rows = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Learnable:
-    """Rows of features that are read from the disk block by block: what is learned from need not fit into memory.
+    """Rows of features that are read from the disk block by block: training data need not fit into memory.
 
     `learnable[start:stop]` are rows as float32, `np.asarray(learnable)` all of them.
 
     Attributes:
-        parts: arrays (.., D), and which of their rows, one part after the other.
+        parts: arrays (.., D), and the rows of each, concatenated.
     """
 
     parts: tuple[tuple[npt.NDArray[Any], Rows], ...]
@@ -61,12 +61,12 @@ class Learnable:
 
 @dataclass(frozen=True)
 class FeatureSet:
-    """Features and what they are of. N images, T of them for training, V = views * T, D features.
+    """Features and their images. N images, T of them for training, V = views * T, D features.
 
     Attributes:
         stored_ND: memory-mapped, float32 or float16, in the manifest's order.
-        views_VD: of augmented views: the first of every training image in order, then the second, and so on.
-        index: the columns `INDEX`, one row an image.
+        views_VD: augmented views: the first of every training image in order, then the second, and so on.
+        index: the columns `INDEX`, one row per image.
         fingerprint: what computed the features.
     """
 
@@ -77,12 +77,12 @@ class FeatureSet:
 
     @property
     def precision(self) -> Literal["f32", "bf16"]:
-        """In which OpenVINO computes like what made the pack: in fp32 if that was torch."""
+        """The precision of OpenVINO that matches these features: fp32 if torch made them."""
         return self.fingerprint["precision"] if self.fingerprint["engine"] == "openvino" else "f32"
 
     @property
     def channels(self) -> int:
-        """As how many the images were read."""
+        """As how many channels the images were read."""
         return int(self.fingerprint["form"]["channels"])
 
     @property
@@ -91,7 +91,7 @@ class FeatureSet:
 
     @cached_property
     def classes(self) -> list[str]:
-        """The K classes; none where labels are numbers."""
+        """The K classes; none for regression."""
         return classes(self.index)
 
     def rows(self, *splits: str) -> Rows:
@@ -107,8 +107,8 @@ class FeatureSet:
         return codes(self.index["label"].iloc[rows], self.classes)
 
     def targets(self, rows: Rows) -> npt.NDArray[Any]:
-        """What is to be learned of the given rows: int64 class codes (n,), for several classes an image float64 zeros
-        and ones (n, K), for numbers float64 (n,)."""
+        """The labels of the given rows: int64 class codes (n,), for several classes per image float64 zeros and ones
+        (n, K), for regression float64 (n,)."""
         if self.task == "classification":
             return self.labels(rows)
         labels = self.index["label"].iloc[rows]
@@ -155,15 +155,15 @@ def read_feature_set(folder: Path) -> FeatureSet:
 def _load_views(path: Path) -> npt.NDArray[Any]:
     try:
         return np.load(path, mmap_mode="r")
-    except ValueError:  # there are none, and a file without rows cannot be mapped
+    except ValueError:  # a file without rows cannot be mapped
         return np.load(path)
 
 
 class RowFile:
-    """A .npy file of a known shape, written row by row in any order, with its statistics; nothing is held in memory.
+    """A .npy file of a known shape, written in any order of rows, with statistics; nothing is held in memory.
 
     Attributes:
-        mean, std, constant_columns: of what was written (std over all values; columns that never vary).
+        mean, std, constant_columns: of the written rows (std over all values; columns that never vary).
     """
 
     def __init__(self, path: Path, shape: tuple[int, int], dtype: npt.DTypeLike) -> None:
@@ -218,7 +218,7 @@ class RowFile:
 
 
 def _write_whole(file: int, content: bytes, place: int) -> None:
-    """The system may take less at a time than it is given; at the end of the disk it says so the next time."""
+    """The system may write less than it is given; a full disk is an error at the next call."""
     while content:
         written = os.pwrite(file, content, place)
         content, place = content[written:], place + written

@@ -1,4 +1,4 @@
-"""The manifest: one row an image, in the order of the paths; every later stage reads it and nothing but it."""
+"""The manifest: one row per image, in the order of the paths. Every later stage reads it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ COLUMNS = {
     "pixels": "string",
 }
 """Columns and dtypes. `image_id` is the md5 of the file, `path` is relative to data/raw, `label` is a class, several
-classes (sorted, with `BETWEEN` between them; none is the empty text) or a number, as `task` (one for all images) says,
+classes (sorted, separated by `BETWEEN`; none is the empty text) or a number, by `task` (one for all images),
 `group` may be null, `mode` is PIL's (or `array`), `channels` as how many every image is read (one number for all),
 `pixels` is a hash of the decoded values: the same for a file and its lossless copy."""
 
@@ -61,12 +61,12 @@ def read_channels(folder: Path) -> int:
 
 
 def task_of(manifest: pd.DataFrame) -> Task:
-    """What the labels of all its images are."""
+    """The task of all its images."""
     return cast(Task, str(manifest["task"].iloc[0]))
 
 
 def classes(manifest: pd.DataFrame) -> list[str]:
-    """The classes, sorted; their order is the order of every matrix's class axis. None where labels are numbers."""
+    """The classes, sorted; their order is the order of every matrix's class axis. None for regression."""
     task = task_of(manifest)
     if task == "regression":
         return []
@@ -75,7 +75,7 @@ def classes(manifest: pd.DataFrame) -> list[str]:
 
 
 def by_class(manifest: pd.DataFrame) -> pd.DataFrame:
-    """A row for each class of each image, `label` being that class; of images that have none, and numbers, no row."""
+    """One row per class of each image, with that class as `label`; none for images without one, and for regression."""
     task = task_of(manifest)
     if task == "classification":
         return manifest
@@ -86,7 +86,7 @@ def by_class(manifest: pd.DataFrame) -> pd.DataFrame:
 
 
 def codes(labels: pd.Series, names: list[str]) -> npt.NDArray[np.int64]:
-    """Each label's place in `names`, shape (N,)."""
+    """The index of each label in `names`, shape (N,)."""
     return pd.Categorical(labels, categories=names).codes.astype(np.int64)
 
 

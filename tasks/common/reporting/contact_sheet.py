@@ -1,4 +1,4 @@
-"""A sheet of images, each with a few words. Figures carry no date, so that the same images give the same bytes."""
+"""Contact sheets: images with captions. They carry no date, so that the same images give the same bytes."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ COLUMNS = 6
 DPI = 110
 
 CELL, BOX, TOP = 242, 220, 44
-"""Pixels: of a cell's width, of the square in it that an image fills by its longer side, and of the sheet's title."""
+"""Pixels: the width of a cell, the longer side of the image in it, and the height of the title."""
 
 CAPTION, LINE = 9, 17
-"""Points of a caption's letters, and pixels of a line of them."""
+"""Font size of captions in points, and height of a line in pixels."""
 
 
 def contact_sheet(
     images: Sequence[Path], captions: Sequence[str], title: str, path: Path, channels: int = 3, columns: int = COLUMNS
 ) -> None:
-    """Draws `images` with `captions` above them, row by row. Axes of their own for each would take seconds.
+    """Draws `images` with `captions` above them, row by row. One pair of axes per image would take seconds.
 
     Args:
-        channels: as how many the images were read.
+        channels: as how many channels the images are read.
     """
     columns = min(columns, max(1, len(images)))
     rows = max(1, -(-len(images) // columns))
@@ -59,7 +59,7 @@ def contact_sheet(
 
 
 def _filling(image: Image.Image) -> Image.Image:
-    """So large that its longer side is `BOX`; of a few pixels, one sees each."""
+    """Resized to a longer side of `BOX`; small images keep visible pixels."""
     kind = Image.Resampling.NEAREST if max(image.size) < BOX else Image.Resampling.LANCZOS
     scale = BOX / max(image.size)
     return image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))), kind)
@@ -70,13 +70,13 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def _visible(picture: Picture) -> Image.Image:
-    """In RGB: of three bands and more the first three as red, green and blue; of fewer the first as grey."""
+    """In RGB: with three bands or more the first three as red, green and blue; with fewer the first as grey."""
     if len(picture) >= 3:
         return Image.merge("RGB", picture[:3])
     return picture[0].convert("RGB")
 
 
 def visible(pixels: Pixels) -> Image.Image:
-    """The same of what a network sees."""
+    """The same for the input of a network."""
     shown = pixels[..., :3] if pixels.shape[2] >= 3 else pixels[..., 0]
     return Image.fromarray(np.ascontiguousarray(shown)).convert("RGB")

@@ -1,17 +1,17 @@
-"""A threshold on the score that keeps a promise: the share of wrong answers among the images that are answered.
+"""A threshold on the score that guarantees an error rate among the images that are answered.
 
-Selection with guaranteed risk (Geifman & El-Yaniv 2017): the model answers where its score is above a threshold. Of N
-images that it was not trained on, n have a higher score, and e of these are wrong; then the true share of wrong answers
-is above u with a chance of d at most, where u is Clopper & Pearson's exact upper bound: P(Bin(n, u) <= e) = d. Here d
-is 1 - confidence, shared out among the places where the search starts, so that the chance that the promise does not
-hold is d in all. They halve the distance to the threshold, and every halving has its share. We start from all images,
-half of them, a quarter and so on, and go down from each of these places image by image as long as the bound holds: a
-search in a fixed order that ends where it first fails needs no further share (Angelopoulos et al. 2021), if images of
-lower score are no less often wrong. Of 1,000 draws of 288 hand signs that promises 3 % with 90 % confidence in 997,
-halving in none; the promise was broken in 6.
+Selection with guaranteed risk (Geifman & El-Yaniv 2017): the model answers if its score is above a threshold. Of N
+images that it was not trained on, n have a higher score, and e of these are wrong; then the true error rate is above u
+with a probability of at most d, where u is the exact upper bound of Clopper & Pearson: P(Bin(n, u) <= e) = d. Here d is
+1 - confidence, divided among the starts of the search, so that the guarantee fails with a probability of at most d in
+all. Geifman & El-Yaniv bisect, and every bisection has its share. We start from all images, half of them, a quarter and
+so on, and go on from each start image by image as long as the bound holds: a search in a fixed order that ends at the
+first failure needs no further share (Angelopoulos et al. 2021), if images of lower score are no less often wrong. In
+1,000 draws of 288 hand signs, that guarantees 3 % with 90 % confidence in 997, bisection in none; the guarantee failed
+in 6.
 
-The bound is one for independent images that have chosen nothing else. Those of a group are fewer than they seem, and
-the images that find a threshold here have chosen the strength and the temperature before.
+The bound holds for independent images that were used for nothing else. Images of a group are fewer than they seem, and
+the images used here have also chosen the strength and the temperature.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 SMALLEST_START = 32
-"""No search starts with fewer images: not even without any error would they promise less than 7 % (with d = 0.1)."""
+"""No search starts with fewer images: even without an error they would guarantee no less than 7 % (with d = 0.1)."""
 
 
 @dataclass(frozen=True)
 class Cuts:
-    """Every threshold that makes a difference, from the highest down; M of them.
+    """Every threshold that makes a difference, the highest first; M of them.
 
     Attributes:
-        threshold_M: answered is what has a higher score; the last is 0, with which all is answered.
-        answered_M: how many images.
+        threshold_M: images with a higher score are answered; at the last one, 0, all are.
+        answered_M: how many images are answered.
         errors_M: how many of these are wrong.
     """
 
@@ -58,7 +58,7 @@ class Cuts:
         return int(self.answered_M[-1])
 
     def table(self) -> dict[str, Floats]:
-        """The risk-coverage curve: share answered, share of wrong answers among them, threshold."""
+        """The risk-coverage curve: coverage, error rate, threshold."""
         return {
             "coverage": self.answered_M / self.images,
             "error": self.errors_M / self.answered_M,
@@ -68,12 +68,12 @@ class Cuts:
 
 @dataclass(frozen=True)
 class Promise:
-    """What can be promised.
+    """A guarantee.
 
     Attributes:
-        threshold: None if nothing so small can be.
+        threshold: None if the error rate cannot be guaranteed.
         answered, errors: images above it, and how many are wrong.
-        least: the smallest share of wrong answers that could be promised with these images.
+        least: the smallest error rate that could be guaranteed with these images.
     """
 
     threshold: float | None
@@ -83,24 +83,23 @@ class Promise:
 
 
 def upper_bound(errors: npt.ArrayLike, images: npt.ArrayLike, chance: float) -> Floats:
-    """Clopper & Pearson's: the share of errors that is exceeded with this chance at most."""
+    """Of Clopper & Pearson: the error rate that is exceeded with at most this probability."""
     e, n = np.asarray(errors, np.float64), np.asarray(images, np.float64)
     return np.where(e < n, betaincinv(e + 1, np.maximum(n - e, 1), 1 - chance), 1.0)
 
 
 def promise(score_N: Floats, wrong_N: Bools, max_error: float, confidence: float) -> Promise:
-    """The lowest threshold of which it can be said with `confidence` that at most `max_error` of what is above it is
-    wrong.
+    """The lowest threshold above which, with `confidence`, at most `max_error` of the predictions are wrong.
 
     Args:
-        score_N: of images that had no part in training.
-        wrong_N: whether the model's label is wrong.
+        score_N: of images that were not used for training.
+        wrong_N: whether the predicted label is wrong.
     """
     cuts = Cuts.of(score_N, wrong_N)
     starts = _starts(cuts)
     chance = (1 - confidence) / len(starts)
     holds = bdtr(cuts.errors_M, cuts.answered_M, max_error) <= chance
-    reached = [start + int(np.argmin(np.append(holds[start:], False))) for start in starts]  # places before they fail
+    reached = [start + int(np.argmin(np.append(holds[start:], False))) for start in starts]  # the end of each search
     last = max((end - 1 for start, end in zip(starts, reached, strict=True) if end > start), default=None)
     least = float(upper_bound(cuts.errors_M[starts], cuts.answered_M[starts], chance).min())
     if last is None:
@@ -109,14 +108,14 @@ def promise(score_N: Floats, wrong_N: Bools, max_error: float, confidence: float
 
 
 def _starts(cuts: Cuts) -> list[int]:
-    """Places among the cuts: all images, half of them, and so on; what is answered must not depend on what is wrong."""
+    """Indices of cuts: all images, half of them, and so on; independent of which predictions are wrong."""
     halvings = max(0, int(np.log2(max(cuts.images, 1) / SMALLEST_START)))
     ranks = [cuts.images >> j for j in range(halvings + 1)]
     return [max(0, int(np.searchsorted(cuts.answered_M, rank, side="right")) - 1) for rank in ranks]
 
 
 def thinned(table: dict[str, Floats], points: int) -> dict[str, Any]:
-    """At most so many rows of a curve, the first and the last among them."""
+    """At most `points` rows of a curve, with the first and the last."""
     n = len(next(iter(table.values())))
     rows = np.unique(np.linspace(0, n - 1, min(n, points)).round().astype(np.int64))
     return {name: values[rows] for name, values in table.items()}

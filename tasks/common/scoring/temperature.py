@@ -1,11 +1,11 @@
-"""How a calibration is found, from probabilities of images on which the head was not trained (validation).
+"""Fitting of a calibration on images that the head was not trained on (validation).
 
 The temperature T minimises, with a = 1 / T and logits z = log p,
 
     F(a) = sum_i w_i (log sum_k exp(a z_ik) - a z_iy) + (a - 1 - log a)
 
-that is the log loss (weights w have a mean of 1) and a Gamma prior on a, whose mode is 1 and which counts as one image.
-Without it a validation set without mistakes would have T = 0. F is convex; its derivative, the expected logit less the
+that is the log loss (weights w have a mean of 1) and a Gamma prior on a, with a mode of 1 and the weight of one image.
+Without it a validation set without errors would give T = 0. F is convex; its derivative, the expected logit less the
 right class's, is exact.
 """
 
@@ -46,13 +46,13 @@ def calibrate(
     max_error: float | None = None,
     confidence: float = 0.9,
 ) -> Calibration:
-    """A temperature if `scale`, and the threshold that promises `max_error` if one is given.
+    """A temperature if `scale`, and the threshold that guarantees `max_error` if one is given.
 
-    The threshold is None if it cannot be promised: see `check_promise`. Numbers (regression) have no probabilities, and
-    get the default.
+    The threshold is None if it cannot be guaranteed: see `check_promise`. Regression has no probabilities, and gets the
+    default.
 
     Args:
-        p_NK: a head's probabilities, of images that it was not trained on.
+        p_NK: probabilities by a head, of images that it was not trained on.
         target: as `FeatureSet.targets` gives it.
     """
     if task == "regression" or not (scale or max_error):
@@ -79,20 +79,20 @@ def calibrate(
 def calibrate_like(
     asked: Calibration, p_NK: Floats, target: npt.NDArray[Any], weight_N: Floats, task: Task
 ) -> Calibration:
-    """Of another head, what was asked for of the first."""
+    """A calibration of another head with the same options."""
     confidence = 0.9 if asked.confidence is None else asked.confidence
     return calibrate(p_NK, target, weight_N, task, scale=asked.scaled, max_error=asked.max_error, confidence=confidence)
 
 
 def check_task(task: Task, max_error: float | None) -> None:
-    """Before anything is trained.
+    """Checks the parameters before anything is trained.
 
     Raises:
-        ParamsError: `head.max_error` where images do not have one class each.
+        ParamsError: `head.max_error` for another task than classification.
     """
     if max_error is not None and task != "classification":
         raise ParamsError(
-            "params.yaml: `head.max_error` promises a share of wrong labels, and here an image has no single one",
+            "params.yaml: `head.max_error` guarantees an error rate only for one label per image",
             got=f"max_error {max_error:g} with task {task}",
             allowed="a number only for classification",
             todo="set `head.max_error: null`",
@@ -102,21 +102,20 @@ def check_task(task: Task, max_error: float | None) -> None:
 def check_promise(found: Calibration) -> None:
     """
     Raises:
-        GraftError: `head.max_error` was asked for and cannot be promised.
+        GraftError: `head.max_error` is set and cannot be guaranteed.
     """
     if not found.kept:
         least = math.ceil(found.figures["least_error"] * 1000) / 1000
         raise GraftError(
-            f"`head.max_error`: no threshold promises so few wrong answers with {found.confidence:.0%} confidence",
+            f"`head.max_error`: no threshold guarantees this error rate with {found.confidence:.0%} confidence",
             got=f"max_error {found.max_error:g}, with {found.figures['images']} validation images",
             allowed=f"at least {least:g} with these images and this head",
-            todo="bring more validation images, or set a larger `head.max_error` or a lower "
-            "`head.max_error_confidence`",
+            todo="add validation images, or set a larger `head.max_error` or a lower `head.max_error_confidence`",
         )
 
 
 def fit_temperature(p_NK: Floats, y_N: Ints, weight_N: Floats, zero: float = TINY) -> float:
-    """T by Newton's steps on F', kept within a bracket that halves when a step would leave it."""
+    """T by Newton's method on F', within a bracket that is bisected if a step would leave it."""
     weight = weight_N * (len(weight_N) / weight_N.sum())
     low, high, a = FLATTEST, SHARPEST, 1.0
     for _ in range(100):
@@ -132,8 +131,8 @@ def fit_temperature(p_NK: Floats, y_N: Ints, weight_N: Floats, zero: float = TIN
 
 
 def _slope(a: float, p_NK: Floats, y_N: Ints, weight_N: Floats, zero: float) -> tuple[float, float]:
-    """The data's part of F' and F'' at a: the mean under softmax(a z) of each logit's lead over the right class's, and
-    its variance."""
+    """The data part of F' and F'' at a: the mean under softmax(a z) of the logits minus that of the true class, and its
+    variance."""
     z_NK = log_of(p_NK, zero)
     lead_NK = z_NK - z_NK[np.arange(len(y_N)), y_N][:, None]
     p_NK = softmax(a * lead_NK)
@@ -151,7 +150,7 @@ def _questions(p_NK: Floats, y_NK: Floats, weight_N: Floats) -> tuple[Floats, In
 
 
 def _zero(p_NK: Floats) -> float:
-    """Half of the smallest probability above 0, where there are any of 0."""
+    """Half of the smallest probability above 0, if there are zeros."""
     return max(TINY, float(p_NK[p_NK > 0].min()) / 2) if (p_NK == 0).any() else TINY
 
 
