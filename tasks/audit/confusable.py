@@ -1,4 +1,4 @@
-"""Pairs of classes that models on these features take for each other. N images, K classes."""
+"""Pairs of classes that models on these features confuse. N images, K classes."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ Floats = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
 
 CONFIDENCE = 0.95
-"""Of the intervals, for all pairs at once (Bonferroni): two images do not make a pair."""
+"""Of the intervals, for all pairs together (Bonferroni): two images do not make a pair."""
 
 COLUMNS = ["class", "other_class", "images", "taken", "taken_for_other", "share", "low", "high"]
 
 
 def mixed_up(pack: FeatureSet, rows: Rows, p_NK: Floats) -> pd.DataFrame:
-    """All pairs of classes of which any image was taken for the other, the worst first: `COLUMNS`.
+    """All pairs of classes of which any image was predicted as the other, the most confused first: `COLUMNS`.
 
-    Counted are images of exactly one of the two (p: out of fold, nan where not known). `taken` of them were taken for
-    the other, `taken_for_other` being those of the first class; `low` and `high` bound their share.
+    Only images of exactly one of the two count (p: out of fold, nan if unknown). `taken` of them were predicted as the
+    other, `taken_for_other` of the first class; `low` and `high` bound their share.
     """
     known = ~np.isnan(p_NK).any(axis=1)
     count = _several if pack.task == "multilabel" else _single
@@ -53,12 +53,12 @@ def mixed_up(pack: FeatureSet, rows: Rows, p_NK: Floats) -> pd.DataFrame:
 
 
 def confusable(pairs: pd.DataFrame, share: float) -> pd.DataFrame:
-    """Of `mixed_up`, the pairs of which surely more than this share is taken for the other."""
+    """The pairs of `mixed_up` of which significantly more than this share is confused."""
     return pairs[pairs["low"] > share].reset_index(drop=True)
 
 
 def _single(y_N: npt.NDArray[np.int64], p_NK: Floats) -> tuple[Counts, Counts]:
-    """(images of a class that were taken for another, images of either), (K, K); nothing here is as large as N x K."""
+    """(images of a class that were predicted as another, images of either), (K, K); nothing is as large as N x K."""
     taken_KK = confusion(p_NK.argmax(axis=1), y_N, p_NK.shape[1])
     count_K = taken_KK.sum(axis=1)
     np.fill_diagonal(taken_KK, 0)
@@ -66,8 +66,8 @@ def _single(y_N: npt.NDArray[np.int64], p_NK: Floats) -> tuple[Counts, Counts]:
 
 
 def _several(has_NK: Floats, p_NK: Floats) -> tuple[Counts, Counts]:
-    """The same of images of exactly one of the two."""
-    said_NK = (p_NK >= 0.5).astype(np.float64)
-    taken_KK = (has_NK * (1 - said_NK)).T @ ((1 - has_NK) * said_NK)
+    """The same for images of exactly one of the two."""
+    predicted_NK = (p_NK >= 0.5).astype(np.float64)
+    taken_KK = (has_NK * (1 - predicted_NK)).T @ ((1 - has_NK) * predicted_NK)
     only_KK = has_NK.T @ (1 - has_NK)
     return taken_KK.astype(np.int64), (only_KK + only_KK.T).astype(np.int64)

@@ -1,4 +1,4 @@
-"""What more training images bring: the error at parts of them, and what a power law says of twice as many.
+"""The learning curve: the error on subsets of the training images, and a power law for twice as many.
 
     error(n) = a + b * n^-c
 
@@ -25,7 +25,7 @@ from .subsets import growing, lacks_a_class, strata
 Floats = npt.NDArray[np.float64]
 
 SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-"""Of the training images that parts are asked to hold; what they hold is told."""
+"""Requested shares of the training images; the actual ones are reported."""
 
 RESAMPLES = 200
 """Of the validation images, whole groups at a time, and the seeds, for intervals (Efron 1979)."""
@@ -33,34 +33,34 @@ RESAMPLES = 200
 CONFIDENCE = 0.95
 
 EXPONENTS = np.linspace(0.05, 1.5, 59)
-"""In which the law is searched; Hestness et al. found 0.07 to 0.35 for whole networks, and 0.5 is usual in theory."""
+"""The exponents that are tried; Hestness et al. found 0.07 to 0.35 for whole networks, and 0.5 is usual in theory."""
 
 SURE = 0.05
-"""Of the mean variance: no size is taken to be surer, for a few validation images can all be right by chance."""
+"""Of the mean variance, the minimum for each size: a few validation images can all be correct by chance."""
 
 ASKED = 10
-"""Validation images from which there is a curve: of fewer, chance says more than the size does."""
+"""Minimum number of validation images: with fewer, chance matters more than the size."""
 
 CONSTANT = 1e-9
-"""Of the variance: a resample of numbers that has less holds one number only, and no share of it can be explained."""
+"""Of the variance: a resample with less has only one distinct number, and R² is undefined."""
 
 LEAST = 4
-"""Sizes from which three numbers can be fitted with one to spare."""
+"""Minimum number of sizes to fit three parameters."""
 
 TABLE, SIZES = ["share", "images", "seed", "value"], ["share", "images", "value", "low", "high"]
 
 Predict = Callable[[Rows, Rows, float], Floats]
-"""(rows to learn from, rows to predict, factor of the strength) -> output (rows, K), see `probe`."""
+"""(rows to train on, rows to predict, factor of the strength) -> output (rows, K), see `probe`."""
 
 
 @dataclass(frozen=True)
 class Curve:
     """Attributes:
-    table: a row a size and seed: `share` (that the part holds), `images`, `seed`, and the task's figure as `value`.
-    sizes: a row a size: `share`, `images`, `value`, `low`, `high`; none where validation cannot be asked.
-    skipped: of `SHARES`, those of which no part could be made, with the reason.
-    doubling: what twice the images would bring: `gain`, `low`, `high`, or none of them and why in `reason`.
-    fitted: `a`, `b`, `c`; none without a law.
+    table: one row per size and seed: `share`, `images`, `seed`, and the main metric as `value`.
+    sizes: one row per size: `share`, `images`, `value`, `low`, `high`; none without a usable validation split.
+    skipped: the `SHARES` without a subset, with the reason.
+    doubling: the gain from twice the images: `gain`, `low`, `high`, or the `reason` why it is unknown.
+    fitted: `a`, `b`, `c`; empty if no law fits.
     """
 
     table: pd.DataFrame
@@ -71,11 +71,11 @@ class Curve:
 
 
 def learning_curve(pack: FeatureSet, predict: Predict, seeds: int, seed: int) -> Curve:
-    """Trains on growing parts of the training images, which hold the smaller ones, and asks validation.
+    """Trains on growing nested subsets of the training images, and scores each on validation.
 
-    The penalty's strength is divided by the share that a part holds: the penalty on the summed loss is then the same
-    for all. On hand signs and clothes, at 15 to 1,500 images, that was as good as to choose the strength of each size
-    on validation (0.3 points of accuracy less in the mean), and it costs one training instead of nine.
+    The strength of the penalty is divided by the share of a subset: the penalty on the summed loss is then the same for
+    all. On hand signs and clothes, with 15 to 1,500 images, that was as good as choosing the strength of each size on
+    validation (0.3 points of accuracy less on average), and it costs one training instead of nine.
     """
     val = pack.rows("val")
     reason = _unasked(pack, val)
@@ -100,7 +100,7 @@ def learning_curve(pack: FeatureSet, predict: Predict, seeds: int, seed: int) ->
 
 
 def _unasked(pack: FeatureSet, val: Rows) -> str:
-    """Why validation cannot be asked; empty if it can."""
+    """Why validation cannot be used; empty if it can."""
     if len(val) < ASKED:
         return f"there are only {len(val)} validation images, and a curve needs {ASKED}"
     if len(units_of(pack, val)[1]) == 1:
@@ -121,8 +121,8 @@ def _degenerate(target_N: Floats, weight_BN: Floats) -> npt.NDArray[np.bool_]:
 
 
 def _parts(pack: FeatureSet, seeds: int, seed: int) -> tuple[list[tuple[float, int, Rows]], dict[float, str]]:
-    """((share asked for, number of the seed, rows), ...) by share, and the shares of which there is none; of shares
-    that come to as many images, the largest has its part."""
+    """((requested share, number of the seed, rows), ...) by share, and the skipped shares; of shares with equally many
+    images, the largest is kept."""
     train = pack.rows("train")
     stratum, unit = strata(pack, train), units_of(pack, train)[0]
     drawn = [growing(stratum, unit, SHARES, seed + number) for number in range(seeds)]
@@ -142,15 +142,14 @@ def _parts(pack: FeatureSet, seeds: int, seed: int) -> tuple[list[tuple[float, i
 
 
 def _resamples(unit_N: Rows, seed: int) -> Floats:
-    """How often each image was drawn, (B, N), with all others of its unit: images of a group are no chances of their
-    own."""
+    """How often each image was drawn, (B, N), together with all others of its group: they are not independent."""
     count = int(unit_N.max()) + 1
     drawn_BU = np.random.default_rng([seed, 1]).multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
     return drawn_BU[:, unit_N].astype(np.float64)
 
 
 def _conclude(table: pd.DataFrame, errors_SEB: list[Floats], skipped: dict[float, str], seed: int) -> Curve:
-    """errors: of each size (seeds, 1 + B), the first without resampling; nan where a resample gives no figure."""
+    """errors: for each size (seeds, 1 + B), the first without resampling; nan where the metric is undefined."""
     known = np.asarray(np.isfinite(np.concatenate(errors_SEB)).all(axis=0))
     if not known[0] or not known[1:].any():
         return _no_curve("validation has too few labels of each kind", skipped)
@@ -175,7 +174,7 @@ def _conclude(table: pd.DataFrame, errors_SEB: list[Floats], skipped: dict[float
 
 
 def _mean_of_seeds(errors_EB: Floats, rng: np.random.Generator) -> Floats:
-    """(1 + B,): the mean over all seeds, then over seeds drawn anew for each resample."""
+    """(1 + B,): the mean over all seeds, then over resampled seeds for each resample."""
     count, resamples = len(errors_EB), errors_EB.shape[1] - 1
     drawn_BE = rng.integers(count, size=(resamples, count))
     means_B = errors_EB[:, 1:].T[np.arange(resamples)[:, None], drawn_BE].mean(axis=1)
@@ -183,7 +182,7 @@ def _mean_of_seeds(errors_EB: Floats, rng: np.random.Generator) -> Floats:
 
 
 def _unfit(mean_SB: Floats) -> str:
-    """Why no law can be fitted to these points; empty if one can."""
+    """Why no law can be fitted; empty if one can."""
     if len(mean_SB) < LEAST:
         return f"there are only {len(mean_SB)} sizes, and a law needs {LEAST}"
     if mean_SB[-1, 0] <= 0:
@@ -195,8 +194,8 @@ def _unfit(mean_SB: Floats) -> str:
 
 
 def power_law(n_S: Floats, error_SB: Floats, weight_S: Floats) -> tuple[Floats, Floats, Floats]:
-    """a, b and c, each (B,), of the weighted least squares with a and b not below zero: a straight line in n^-c for
-    each exponent, of which the best is taken."""
+    """a, b and c, each (B,), by weighted least squares with a, b >= 0: a straight line in n^-c for each exponent, of
+    which the best is kept."""
     w = weight_S / weight_S.sum()
     best = [np.full(error_SB.shape[1], value) for value in (0.0, 0.0, EXPONENTS[0])]
     least_B = np.full(error_SB.shape[1], np.inf)

@@ -1,10 +1,10 @@
 """Labels that are probably wrong, by the probabilities of models that have not seen them. N images, K classes.
 
 Confident learning (Northcutt, Jiang and Chuang 2021, "Confident Learning: Estimating Uncertainty in Dataset Labels"):
-an image counts for class j when its probability of j is at least the mean probability of j among the images labelled j.
-How many images count for another class than their label's (the off-diagonal of the confident joint) says how many
-labels are wrong; which ones, their own label's probability: the lowest so many. On photographs of hand signs with 5 %
-of the labels flipped, these held 86 % of the flipped, where the off-diagonal entries themselves held 75 %.
+an image counts for class j if its probability of j is at least the mean probability of j among the images labelled j.
+The number of images that count for another class than their label (the off-diagonal of the confident joint) estimates
+how many labels are wrong; suspected are that many, those with the lowest probability of their label. On photographs of
+hand signs with 5 % of the labels flipped, these included 86 % of the flipped; the off-diagonal entries themselves 75 %.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ FAR = 3.5
 """Robust standard deviations beyond which a number is an outlier (Iglewicz and Hoaglin 1993)."""
 
 DRAWS = 5
-"""Of right labels, whose suspects are counted."""
+"""How often labels are drawn for `by_chance`."""
 
 ROUNDING = 1e-6
-"""A probability that is the mean to so much counts as no lower."""
+"""A probability this close to the mean does not count as lower."""
 
 COLUMNS = ["image_id", "path", "split", "label", "suggested", "score", "p_label", "p_suggested"]
 
 
 def wrong_classes(p_NK: Floats, y_N: npt.NDArray[np.int64]) -> Bools:
-    """Which labels are suspected, (N,); p: probabilities out of fold, y: the labels' codes."""
+    """Which labels are suspected, (N,); p: out-of-fold probabilities, y: codes of the labels."""
     own_N = p_NK[np.arange(len(y_N)), y_N]
     count_K = np.bincount(y_N, minlength=p_NK.shape[1])
     mean_K = np.bincount(y_N, weights=own_N, minlength=p_NK.shape[1]) / np.maximum(count_K, 1)
@@ -50,7 +50,7 @@ def wrong_classes(p_NK: Floats, y_N: npt.NDArray[np.int64]) -> Bools:
 
 
 def wrong_marks(p_NK: Floats, y_NK: Floats) -> Bools:
-    """Which entries of zeros and ones are suspected, (N, K): each class by itself, as one of two classes."""
+    """Which zeros and ones are suspected, (N, K): each class separately, as a problem of two classes."""
     return np.stack(
         [wrong_classes(np.stack([1 - p, p], axis=1), y.astype(np.int64)) for p, y in zip(p_NK.T, y_NK.T, strict=True)],
         axis=1,
@@ -58,7 +58,7 @@ def wrong_marks(p_NK: Floats, y_NK: Floats) -> Bools:
 
 
 def deviations(predicted_N: Floats, y_N: Floats) -> Floats:
-    """How far numbers are from the predicted ones, (N,), in robust standard deviations: 1.4826 times the median."""
+    """Absolute residuals, (N,), in robust standard deviations: 1.4826 times the median."""
     residual = y_N - predicted_N
     centred = residual - np.median(residual)
     scale = 1.4826 * float(np.median(np.abs(centred)))
@@ -66,10 +66,10 @@ def deviations(predicted_N: Floats, y_N: Floats) -> Floats:
 
 
 def suspected(pack: FeatureSet, rows: Rows, output_NK: Floats) -> Bools:
-    """What is suspected of images `rows`: (N, 1), the label, or of several classes an image (N, K), each mark.
+    """What is suspected: (N, 1), the label, or with several classes per image (N, K), each mark.
 
-    Marks are counted and not images: of fifty right marks an image, one is doubted on nearly every image by chance.
-    output: of models that have not seen the images (see `probe`); one of which nothing is known (nan) is not suspected.
+    Marks are counted and not images: with fifty correct marks per image, one is suspected on almost every image by
+    chance. output: of models that were not trained on the images (see `probe`); nan is not suspected.
     """
     known = judged(output_NK)
     found = np.zeros((len(rows), output_NK.shape[1] if pack.task == "multilabel" else 1), np.bool_)
@@ -79,7 +79,7 @@ def suspected(pack: FeatureSet, rows: Rows, output_NK: Floats) -> Bools:
 
 
 def judged(output_NK: Floats) -> Bools:
-    """Of which images something is known, (N,)."""
+    """Which images have an output, (N,)."""
     return np.asarray(~np.isnan(output_NK).any(axis=1))
 
 
@@ -92,11 +92,11 @@ def _suspected(output_NK: Floats, target: npt.NDArray[Any], task: Task) -> Bools
 
 
 def by_chance(pack: FeatureSet, rows: Rows, output_NK: Floats, seed: int) -> float:
-    """How many of so many right labels (of several classes an image, marks) the models would suspect: labels are drawn
-    from their probabilities, calibrated by the labels given. The harder the images are, the more.
+    """How many labels (with several classes per image, marks) would be suspected if all were correct: labels are drawn
+    from the probabilities of the models, calibrated on the given labels. The harder the images, the more.
 
-    Wrong labels make the models seem less sure, and so count for a part in this: of hand signs with 5 % flipped, it is
-    5.6 to 8.5 % where 4.3 to 5.8 % are suspected. It is to be read, and is no limit that could be kept.
+    Wrong labels make the models seem less confident, and so raise this number: for hand signs with 5 % flipped, it is
+    5.6 to 8.5 %, and 4.3 to 5.8 % are suspected. It is for information, and not usable as a limit.
     """
     known = judged(output_NK)
     if pack.task == "regression" or not known.any():
@@ -109,7 +109,7 @@ def by_chance(pack: FeatureSet, rows: Rows, output_NK: Floats, seed: int) -> flo
 
 
 def _draw(p_NK: Floats, task: Task, rng: np.random.Generator) -> npt.NDArray[Any]:
-    """Labels that have these probabilities."""
+    """Labels drawn with these probabilities."""
     if task == "multilabel":
         return (rng.random(p_NK.shape) < p_NK).astype(np.float64)
     below_NK = p_NK.cumsum(axis=1) < rng.random((len(p_NK), 1))
@@ -117,19 +117,19 @@ def _draw(p_NK: Floats, task: Task, rng: np.random.Generator) -> npt.NDArray[Any
 
 
 def label_issues(pack: FeatureSet, rows: Rows, output_NK: Floats) -> pd.DataFrame:
-    """A row an image whose label is suspected, the worst first: `COLUMNS`.
+    """One row per image with a suspected label, the most suspicious first: `COLUMNS`.
 
-    `score` is the probability of the label; of several classes an image, that of the mark which is doubted most; of a
-    number, minus the robust standard deviations from what was predicted. So less is worse.
+    `score` is the probability of the label; with several classes per image, that of the least probable mark; for
+    regression, minus the robust standard deviations from the prediction. So lower is more suspicious.
     """
     doubted = suspected(pack, rows, output_NK)
     places = np.flatnonzero(doubted.any(axis=1))
     if pack.task == "multilabel":
-        told = _marks(pack, rows[places], output_NK[places], doubted[places])
+        details = _marks(pack, rows[places], output_NK[places], doubted[places])
     else:
-        told = {"classification": _classes, "regression": _numbers}[pack.task](pack, rows, output_NK, places)
+        details = {"classification": _classes, "regression": _numbers}[pack.task](pack, rows, output_NK, places)
     table = pack.index.iloc[rows[places]][["image_id", "path", "split", "label"]].reset_index(drop=True)
-    table = table.assign(label=table["label"].astype(str), **told)
+    table = table.assign(label=table["label"].astype(str), **details)
     return table.sort_values(["score", "path"], ignore_index=True)[COLUMNS]
 
 

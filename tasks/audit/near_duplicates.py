@@ -1,12 +1,12 @@
-"""Pairs of images that are the same picture: the same file saved anew, resized, retouched, or the next frame.
+"""Pairs of images that are the same picture: saved again, resized, retouched, or consecutive frames.
 
-Two cosines tell, each of whitened rows (see `whitened`):
+Two cosines decide, each of whitened rows (see `whitened`):
 
-- of small versions of the images (see `thumbnails`): finds JPEG of quality 50 to 95 and 0.75 to 1.25 times the size;
-- of features: finds mirrored and cropped photographs too; only where the small versions are not unlike each other.
+- of thumbnails (see `thumbnails`): finds JPEG of quality 50 to 95 and 0.75 to 1.25 times the size;
+- of features: also finds mirrored and cropped photographs; only if the thumbnails are not dissimilar.
 
-The guide tells what was measured. No threshold for the features alone will do: of images of 28 or 100 pixels a side, a
-copy in JPEG 50 has features further from its original's than other images have.
+The documentation has the measurements. A threshold for the features alone does not work: for images of 28 or 100 pixels
+a side, a copy in JPEG 50 has features farther from those of its original than other images have.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from ..common.data.feature_set import FeatureSet, Floats, Rows
 from ..common.data.manifest import SPLITS
 
 DOWN, ACROSS = 1024, 8192
-"""How many cosines are in memory at once."""
+"""Rows and columns of the cosines in memory at a time."""
 
 MOST = 1_000_000
-"""Pairs within a split, and as many across splits, that are listed; of more, the most alike."""
+"""Maximum number of listed pairs within splits, and as many across splits: the most similar ones."""
 
 PLACES = 4
-"""Of cosines: what follows is left to the order in which threads add up."""
+"""Decimal places of cosines: further ones depend on the order in which threads sum."""
 
 COLUMNS = [
     "path", "split", "label", "other_path", "other_split", "other_label", "cosine_pixels", "cosine_features",
@@ -41,11 +41,11 @@ COLUMNS = [
 @dataclass(frozen=True)
 class NearDuplicates:
     """Attributes:
-    pairs: `first`, `second` (places of images, `first` the one that is learned from earlier), `cosine_pixels`,
-        `cosine_features`; the most alike first.
+    pairs: `first`, `second` (indices of images, `first` in the earlier split), `cosine_pixels`, `cosine_features`; the
+        most similar first.
     count: of all pairs, listed or not.
-    leaked_N: whether an image of val is also in train, or one of test in train or val; of all pairs, listed or not.
-    conflicting_N: whether an image of train or val is there under another label.
+    leaked_N: whether an image is also in an earlier split (train, val, test); by all pairs, listed or not.
+    conflicting_N: whether an image of train or val is also there under another label.
     """
 
     pairs: pd.DataFrame
@@ -59,17 +59,17 @@ class NearDuplicates:
         return self._table(pack, split[0] != split[1])
 
     def leaked(self, pack: FeatureSet) -> pd.DataFrame:
-        """Images of val and test that are in a split before, all of them: `image_id`, `path`, `split`."""
+        """All images of val and test that are also in an earlier split: `image_id`, `path`, `split`."""
         return pack.index[["image_id", "path", "split"]].astype(str)[self.leaked_N].reset_index(drop=True)
 
     def conflicts(self, pack: FeatureSet) -> pd.DataFrame:
         """Pairs of training and validation images under different labels: `COLUMNS`."""
         split, label = self._both(pack, "split"), self._both(pack, "label")
-        of_classes = len(pack.classes) > 0  # numbers that differ a little do not conflict
+        of_classes = len(pack.classes) > 0  # numbers of regression that differ a little do not conflict
         return self._table(pack, (split != "test").all(axis=0) & (label[0] != label[1]) & of_classes)
 
     def _both(self, pack: FeatureSet, column: str) -> npt.NDArray[np.object_]:
-        """(2, pairs): of the first and of the second image."""
+        """(2, pairs): the values of the first and of the second image."""
         values = pack.index[column].astype(str).to_numpy(object)
         return np.stack([values[self.pairs[side]] for side in ("first", "second")])
 
@@ -90,10 +90,10 @@ def find_near_duplicates(
     near_features: float,
     believed: Callable[[Rows, Rows], npt.NDArray[np.bool_]],
 ) -> NearDuplicates:
-    """All pairs whose small versions or features are at least so near; both as `whitened` gives them.
+    """All pairs whose thumbnails or features have at least these cosines; both as `whitened` gives them.
 
     Args:
-        believed: (first, second) -> which of these pairs, near by their features alone, look alike otherwise too.
+        believed: (first, second) -> which of these pairs, similar only by features, also have similar thumbnails.
     """
     n = len(pixels_NR)
     rank_N = pack.index["split"].map(SPLITS.index).to_numpy()

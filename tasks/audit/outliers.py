@@ -12,25 +12,25 @@ from ..common.data.feature_set import FeatureSet
 from ..common.heads.base import unit_length
 
 COMPARED = 20_000
-"""Images to compare with at most: so many say as well how far is far, and the work grows with N and not with its square
-(Sun et al. 2022 found one in a hundred to do)."""
+"""Maximum number of images to compare with: a sample is enough (Sun et al. 2022 used one in a hundred), and the work
+grows with N and not with its square."""
 
 NEIGHBOURS, FOR_EACH = 10, 20
-"""The distance to the tenth nearest, so that nine strangers who are alike do not vouch for each other; of few images,
-to one for each so many of them, or classes of few would all be far from each other."""
+"""The distance is to the tenth nearest image, so that nine similar outliers do not hide each other; with few images to
+one of every 20, or all images of small classes would be outliers."""
 
 PLACES = 4
-"""Of distances and cosines: what follows is left to the order in which threads add up."""
+"""Decimal places of distances and cosines: further ones depend on the order in which threads sum."""
 
 COLUMNS = ["image_id", "path", "split", "label", "score", "distance", "nearest", "cosine"]
 
 
 def far_off(pack: FeatureSet, seed: int) -> pd.DataFrame:
-    """Every image in the pack's order: `COLUMNS`. Labels have no part in it.
+    """Every image in the order of the feature set: `COLUMNS`. Labels are not used.
 
-    `distance` is 1 - cosine of the features to the nearest but `neighbour` - 1; `score` is how many robust standard
+    `distance` is 1 - cosine of the features to the nearest image number `neighbour`; `score` is how many standard
     deviations its logarithm is above the median (1.4826 times the median deviation is a standard deviation); `nearest`
-    is the path of the nearest image and `cosine` theirs.
+    is the path of the nearest image, and `cosine` the cosine of the two.
     """
     n = len(pack.index)
     chosen = np.sort(np.random.default_rng(seed).permutation(n)[:COMPARED])
@@ -56,12 +56,12 @@ def far_off(pack: FeatureSet, seed: int) -> pd.DataFrame:
 
 
 def neighbour(images: int) -> int:
-    """To which of the nearest images the distance is measured: 10, or fewer of few images."""
+    """Which of the nearest images the distance is measured to: the 10th, or an earlier one with few images."""
     return min(NEIGHBOURS, max(1, images // FOR_EACH))
 
 
 def outliers(table: pd.DataFrame, score: float) -> pd.DataFrame:
-    """Rows above the score, the furthest first."""
+    """Rows above the score, the farthest first."""
     far = table[table["score"] > score]
     return far.sort_values(["score", "path"], ascending=[False, True], ignore_index=True)
 

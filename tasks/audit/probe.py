@@ -1,7 +1,7 @@
-"""The audit's own models, on parts of the images. N images, D features, K classes.
+"""The models of the audit, trained on subsets of the images. N images, D features, K classes.
 
-What a model puts out is (N, K): probabilities of the classes, or (N, 1), a number. Classes are told by logistic
-regression, numbers by ridge regression, at the strength that the stage `head` chose if its head is of that kind.
+The output of a model is (N, K), probabilities of the classes, or (N, 1) for regression. It is logistic regression or
+ridge regression, with the strength that the stage `head` chose if its head is of that kind.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ Floats = npt.NDArray[np.float64]
 Singles = npt.NDArray[np.float32]
 
 USUAL_L2 = 0.01
-"""Where the head has no strength of its own; from 0.002 to 0.05, hand signs gave much the same suspects."""
+"""Used if the head has no such strength; from 0.002 to 0.05, much the same labels of hand signs were suspected."""
 
 TOLERANCE = 1e-4
-"""Of the gradient: nothing that is asked of these models needs more."""
+"""Of the gradient: the audit needs no more."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """Trains and asks.
+    """Trains and predicts.
 
     Attributes:
-        pack: what is learned from and predicted.
-        l2: the penalty's strength, on the mean loss.
+        pack: the images to train on and to predict.
+        l2: the strength of the penalty, on the mean loss.
         parts: the features of all training and validation images, and of their augmented views.
-        row_of_part: of which of the pack's rows each is.
+        row_of_part: the row of the feature set of each part.
     """
 
     pack: FeatureSet
@@ -49,29 +49,28 @@ class Probe:
 
     @classmethod
     def of(cls, pack: FeatureSet, l2: float, scratch: Path) -> Probe:
-        """Turns all training and validation images into their principal axes, by which every part is standardised;
-        labels have no part in it.
+        """Rotates all training and validation images into their principal axes, which standardise every subset. Labels
+        are not used.
 
         Args:
-            scratch: a folder for what does not fit into memory.
+            scratch: a folder for data that do not fit into memory.
         """
         features, rows = pack.with_views(pack.rows("train", "val"))
         link: Link = "sigmoid" if pack.task == "multilabel" else "softmax"
         return cls(pack, l2, Parts(features, pack.weights(rows), link, scratch), rows)
 
     def __call__(self, learned: Rows, asked: Rows, factor: float = 1.0) -> Floats:
-        """What a model of rows `learned`, and of their augmented views, says of rows `asked`; at `factor` times the
-        strength. A class that it has not seen gets 0."""
+        """The output for rows `asked` of a model trained on rows `learned` and their augmented views, at `factor` times
+        the strength. A class without training images gets 0."""
         places = np.flatnonzero(np.isin(self.row_of_part, learned))
         train = self._ridge if self.pack.task == "regression" else self._logistic
-        # Decompositions on two threads took up to nine times as long as on one when the cores had other work besides;
-        # the products inside have threads of their own.
+        # Decompositions on two threads took up to nine times as long as on one when the cores had other work; the
+        # products inside have their own threads.
         with one_thread_a_product():
             return train(places, self.l2 * factor)(self.pack.features(asked))
 
     def _logistic(self, places: Rows, l2: float) -> Callable[[Singles], Floats]:
-        """Of one class an image by softmax, of several by sigmoids; a class that is always or never there is not
-        fitted."""
+        """Softmax, or sigmoids for several classes per image; a class of all images or of none is not fitted."""
         pack, rows = self.pack, self.row_of_part[places]
         target, k = pack.targets(rows), len(pack.classes)
         several = pack.task == "multilabel"
@@ -97,7 +96,7 @@ class Probe:
         return ask
 
     def _ridge(self, places: Rows, l2: float) -> Callable[[Singles], Floats]:
-        """(C + l2) w = c in the features' principal axes, C their covariance and c that with the number."""
+        """(C + l2) w = c in the principal axes, with C the covariance of the features and c that with the target."""
         turned, rows = self.parts.rows(places), self.row_of_part[places]
         weight, target = self.pack.weights(rows), self.pack.targets(rows)
         share = weight / weight.sum()

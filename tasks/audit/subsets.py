@@ -1,6 +1,6 @@
-"""Growing parts of the images, with the classes' shares as in the whole and never a part of a group.
+"""Growing subsets of the images with the class shares of all of them, without splitting a group.
 
-N images, U units (see `common.folds`).
+N images, U units (see `solvers.folds`).
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from ..common.data.feature_set import FeatureSet, Rows
 Ints = npt.NDArray[np.int64]
 
 TENTHS = 10
-"""Into how many ranges numbers are divided, so that each part has small and large ones."""
+"""Number of ranges that targets of regression are divided into, so that each subset has small and large ones."""
 
 
 def strata(pack: FeatureSet, rows: Rows) -> Ints:
-    """What parts should have equal shares of, (N,): the class; of several the rarest; of a number its tenth."""
+    """Strata, (N,): the class; with several the rarest; for regression the decile."""
     target = pack.targets(rows)
     if pack.task == "classification":
         return target
@@ -32,8 +32,7 @@ def strata(pack: FeatureSet, rows: Rows) -> Ints:
 
 
 def growing(stratum_N: Ints, unit_N: Ints, shares: Sequence[float], seed: int) -> list[Ints]:
-    """For each share, places of so many images of every stratum, and of each at least one unit; a larger part holds
-    the smaller ones."""
+    """For each share, indices of that share of every stratum, with at least one unit of each; subsets are nested."""
     size_U, stratum_U = _of_units(stratum_N, unit_N)
     order = np.random.default_rng(seed).permutation(len(size_U))
     before_U, whole_U = np.empty(len(size_U), np.int64), np.empty(len(size_U), np.int64)
@@ -45,7 +44,7 @@ def growing(stratum_N: Ints, unit_N: Ints, shares: Sequence[float], seed: int) -
 
 
 def lacks_a_class(pack: FeatureSet, whole: Rows, part: Rows) -> bool:
-    """Whether a class of images `whole` has none in this part of them."""
+    """Whether a class of the images `whole` is missing in this subset."""
     if pack.task == "regression":
         return False
     if pack.task == "classification":
@@ -54,7 +53,7 @@ def lacks_a_class(pack: FeatureSet, whole: Rows, part: Rows) -> bool:
 
 
 def _of_units(stratum_N: Ints, unit_N: Ints) -> tuple[Ints, Ints]:
-    """Each unit's size, and its stratum: the middle one of its images'."""
+    """The size of each unit, and its stratum: the median of its images."""
     order = np.lexsort((stratum_N, unit_N))
     size_U = np.bincount(unit_N)
     first = np.cumsum(size_U) - size_U

@@ -1,4 +1,4 @@
-"""Small versions of all images, in which copies of a picture can be told from other pictures."""
+"""Thumbnails of all images, which tell copies of a picture from other pictures."""
 
 from __future__ import annotations
 
@@ -21,16 +21,15 @@ from ..common.images.decode import decode_bands, still_readable
 from .whitening import BLOCK
 
 ALIKE = 0.7
-"""Cosine of small versions from which likeness of the features is believed: of few images a class, features may tell
-classes and no more."""
+"""Minimum cosine of thumbnails to accept similar features, which may show only the class if it has few images."""
 
 
 def thumbnails(pack: FeatureSet, paths: Paths) -> npt.NDArray[np.float16]:
-    """Every image in the pack's order, (N, SIDE * SIDE * C). Only those that the stage `features` has not left in
-    .graft/cache are decoded.
+    """Of every image in the order of the feature set, (N, SIDE * SIDE * C). Only images that the stage `features` has
+    left no thumbnail of are decoded.
 
     Raises:
-        DataError: an image that must be decoded is gone or damaged since it was checked.
+        DataError: an image was removed or damaged after it was checked.
     """
     cache = thumbnail_cache(paths, pack.channels)
     ids = ids_of(list(pack.index["image_id"]))
@@ -51,10 +50,10 @@ def thumbnails(pack: FeatureSet, paths: Paths) -> npt.NDArray[np.float16]:
 
 
 def thumbnail_of(file: Path, channels: int) -> npt.NDArray[np.float32]:
-    """The small version of a file, see `tasks.common.feature_cache.thumbnails`.
+    """The thumbnail of a file, see `tasks.common.feature_cache.thumbnails`.
 
     Raises:
-        DataError: the file is gone or damaged since it was checked.
+        DataError: the file was removed or damaged after it was checked.
     """
     with still_readable(file):
         picture = decode_bands(file, channels)
@@ -62,7 +61,7 @@ def thumbnail_of(file: Path, channels: int) -> npt.NDArray[np.float32]:
 
 
 def alike(small_NV: npt.NDArray[Any], first: Rows, second: Rows) -> npt.NDArray[np.bool_]:
-    """Which pairs of small versions are at least `ALIKE` (cosine), as they are or with one mirrored."""
+    """Which pairs of thumbnails have a cosine of at least `ALIKE`, as they are or with one mirrored."""
     cosine = np.empty(len(first))
     for pairs in blocks(len(first), BLOCK):
         one, other = (unit_length(small_NV[side[pairs]].astype(np.float32)) for side in (first, second))

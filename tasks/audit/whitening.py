@@ -1,7 +1,7 @@
-"""Rows turned into their principal axes and made equally wide along them. N rows, D columns, R axes.
+"""Whitening: rows in their principal axes, scaled to similar variance. N rows, D columns, R axes.
 
-What many images have in common (the background, one camera, one light) then counts little in a cosine, and what is
-particular to an image counts much.
+What many images have in common (background, camera, light) then counts little in a cosine, and what is particular to an
+image counts much.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from ..common.heads.base import unit_length
 from ..common.solvers.blas import one_thread_a_product
 
 AXES = 256
-"""Of the largest variance; the others hold noise, which told copies from their originals more than from others."""
+"""The axes of largest variance that are kept; the others are noise, which separated copies from their originals."""
 
 BLOCK = 4096
-"""Rows that are held in memory at once, beside the result."""
+"""Rows in memory at a time, beside the result."""
 
 SAME = 1e-5
-"""Of a row's length: what is nearer to the mean than that is the mean."""
+"""Of the length of a row: a row that is nearer to the mean counts as the mean."""
 
 Matrix = npt.NDArray[Any]
 Doubles = npt.NDArray[np.float64]
 
 
 def whitened(rows_ND: Matrix) -> Floats:
-    """float32 (N, R), each row of length 1: rows_ND may lie on the disk. Rows that are the mean have no direction but
-    are all the same, so they have an axis of their own, and a cosine of 1 with each other.
+    """float32 (N, R), each row of length 1; rows_ND may be on the disk. Rows that equal the mean have no direction but
+    are all the same, so they get an axis of their own, and a cosine of 1 with each other.
 
-    Along an axis of variance v a row is divided by sqrt(v + s), so that axes of next to no variance, which are noise,
-    do not weigh as much as the others; s is the variance of the axis at a quarter of those kept. The mean variance
-    would be too much where a few axes hold nearly all of it (images of one colour a class then were all copies), and
-    the median too little for few images (of 60, copies in JPEG 50 had cosines down to 0.95 instead of 0.98).
+    Along an axis of variance v a row is divided by sqrt(v + s), so that axes of almost no variance, which are noise,
+    weigh less than the others; s is the variance of the axis at a quarter of those kept. The mean variance would be too
+    much if a few axes have nearly all of it (images of one colour per class were then all copies), and the median too
+    little for few images (of 60, copies in JPEG 50 had cosines down to 0.95 instead of 0.98).
     """
     centre_D = _mean(rows_ND)
     turned = unit_length(_few(rows_ND, centre_D) if len(rows_ND) <= rows_ND.shape[1] else _many(rows_ND, centre_D))
@@ -55,7 +55,7 @@ def _mean(rows_ND: Matrix) -> Floats:
 
 
 def _central(rows_ND: Matrix, centre_D: Floats) -> npt.NDArray[np.bool_]:
-    """Which rows are the mean, but for rounding."""
+    """Which rows equal the mean, up to rounding."""
     central_N = np.empty(len(rows_ND), np.bool_)
     for block in blocks(len(rows_ND), BLOCK):
         rows = rows_ND[block].astype(np.float32)
@@ -65,7 +65,7 @@ def _central(rows_ND: Matrix, centre_D: Floats) -> npt.NDArray[np.bool_]:
 
 
 def _few(rows_ND: Matrix, centre_D: Floats) -> Floats:
-    """By the N x N products, which are fewer than the D x D ones: their eigenvectors are the turned rows."""
+    """By the N x N products, which are fewer than D x D: their eigenvectors are the rotated rows."""
     centred_ND = rows_ND.astype(np.float32) - centre_D
     squared_R, turned_NR = _axes((centred_ND @ centred_ND.T).astype(np.float64), len(rows_ND) - 1)
     return (turned_NR * np.sqrt(squared_R) / _width(squared_R)).astype(np.float32)
@@ -86,8 +86,8 @@ def _many(rows_ND: Matrix, centre_D: Floats) -> Floats:
 
 
 def _axes(symmetric: Doubles, most: int) -> tuple[Doubles, Doubles]:
-    """Eigenvalues, the largest first, and eigenvectors; at most `most`. On one thread: on two, beside other work, it
-    took up to nine times as long."""
+    """Eigenvalues, the largest first, and eigenvectors; at most `most`. On one thread: on two, with other
+    work on the machine, it took up to nine times as long."""
     with one_thread_a_product():
         values, vectors = np.linalg.eigh(symmetric)
     kept = max(1, min(AXES, most))

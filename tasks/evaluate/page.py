@@ -53,8 +53,8 @@ def report_page(
         plots: file name -> data URI.
         origin: what the data and features are, see `tasks.common.reporting.origin`.
     """
-    per_class = metrics.get("per_class", {})
-    measured: dict[str, Any] = next(iter(per_class.values()), {})
+    per_class: dict[str, Metrics] = metrics.get("per_class", {})
+    measured: Metrics = next(iter(per_class.values()), {})
     return render(
         TEMPLATES / f"{metrics['task']}.html",
         title="Graft: test report",

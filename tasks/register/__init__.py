@@ -1,1 +1,1 @@
-"""Stage 7: the chosen candidate as a model that others can load."""
+"""Stage 7: the chosen candidate as a package that anyone can load."""

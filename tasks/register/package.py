@@ -1,4 +1,4 @@
-"""The package's folder: graph, head, facts, and the code that serves them."""
+"""The folder of the package: graph, head, facts, and the code that predicts."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ MODULES = (
     "register/__init__.py",
     "register/serving.py",
 )
-"""What a packaged model runs, relative to `tasks`."""
+"""The modules of a packaged model, relative to `tasks`."""
 
 REQUIREMENTS = ("mlflow", "numpy", "openvino", "pandas", "pillow", "safetensors")
 
@@ -93,11 +93,11 @@ def write_package(folder: Path, graph: Graph, head: Head, calibration: Calibrati
 
     graph.xml, graph.bin   the backbone, normalisation included
     head.safetensors/json  the head
-    calibration.json       what is done to its probabilities, and when it abstains
-    package.json           what it is and how to feed it
-    requirements.txt       what it needs
-    code/<name>/           the serving code under a name of its own, so that two models can be loaded at once
-    model.py               MLflow's entry
+    calibration.json       the calibration of its probabilities, and the threshold for abstention
+    package.json           the facts, with the transform of the images
+    requirements.txt       the packages that it needs
+    code/<name>/           the code under a unique name, so that two models can be loaded at once
+    model.py               the entry point of MLflow
     """
     for name in ("graph.xml", "graph.bin"):
         shutil.copyfile(graph.xml.with_name(name), folder / name)
@@ -112,7 +112,7 @@ def write_package(folder: Path, graph: Graph, head: Head, calibration: Calibrati
 
 
 def copy_code(target: Path) -> str:
-    """Copies the serving code below `target` and returns the package name it got there."""
+    """Copies the code below `target` and returns the name of its Python package there."""
     tasks = Path(__file__).resolve().parent.parent
     sources = {module: (tasks / module).read_bytes() for module in MODULES}
     digest = hashlib.sha256(b"".join(sources.values())).hexdigest()[:12]

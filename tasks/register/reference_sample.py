@@ -1,4 +1,4 @@
-"""The sample of images that goes into the package, for `graft drift` to compare later ones with."""
+"""The sample of images in the package, which `graft drift` compares new images with."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from ..common.feature_cache.segments import ids_of
 from .reference_set import Reference, group_codes, package_features
 
 SAMPLE = 1000
-"""Images at most. More would make the comparison finer than anybody wants to know, and the package larger."""
+"""Maximum number of images: more would enlarge the package for differences of no practical importance."""
 
 SEED = 0
 
 
 def write_reference(package: Path, pack: FeatureSet, raw: Path, *, tuned: bool) -> None:
-    """Puts the reference beside the package's graph, which is there already.
+    """Writes the reference beside the graph of the package, which must exist.
 
-    Of a frozen network it is a sample of the training images. A network that was fine-tuned may have learned its
-    training images by heart, and give them other features than images like them; so then it is of those held out.
+    For a frozen network it is a sample of the training images. A fine-tuned network may have memorised its training
+    images, and give them other features than similar images; so then it is a sample of the held-out images.
     """
     rows = sample_rows(pack, "val", "test") if tuned else sample_rows(pack, "train")
     same = not tuned and pack.fingerprint["engine"] == "openvino"
@@ -39,7 +39,7 @@ def write_reference(package: Path, pack: FeatureSet, raw: Path, *, tuned: bool) 
 
 
 def sample_rows(pack: FeatureSet, *splits: str) -> Rows:
-    """At most `SAMPLE` rows, in order; of copies of a file one."""
+    """At most `SAMPLE` rows, in order; one of each file with copies."""
     rows = pack.rows(*splits)
     rows = rows[~pack.index["image_id"].iloc[rows].duplicated().to_numpy()]
     return np.sort(np.random.default_rng(SEED).permutation(rows)[:SAMPLE])

@@ -1,4 +1,4 @@
-"""What a packaged model remembers of the images it was trained on, so that later ones can be compared with them."""
+"""The reference in a package: features of images of its data, to compare new images with."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ NAME = "reference"
 
 @dataclass(frozen=True)
 class Reference:
-    """n images whose features stand for all that a model was trained on.
+    """n images whose features represent the training data of a model.
 
     Attributes:
-        features_nD: by the package's graph, in the precision in which they were kept.
+        features_nD: by the graph of the package, in the stored precision.
         groups_n: int64 codes; images of one group are not independent.
-        seen_ids: (S,) keys of all images that the model's weights or this sample know.
-        held_out_ids: (H,) keys of the other images that were there: the test, and validation.
-        lent_ids: (L,) keys among `seen_ids` of images that only the sample knows, and the weights do not.
-        fingerprint: of the cache whose features are the same numbers; empty if there is none.
+        seen_ids: (S,) keys of all images that the weights were trained on or that are in this sample.
+        held_out_ids: (H,) keys of all other images: of test and validation.
+        lent_ids: (L,) keys among `seen_ids` of images that are only in the sample.
+        fingerprint: of the feature cache with the same numbers; empty if there is none.
     """
 
     features_nD: npt.NDArray[Any]
@@ -43,16 +43,16 @@ class Reference:
 
     @property
     def trained_ids(self) -> Ids:
-        """Of the images that the weights know, (T,)."""
+        """Keys of the images that the weights were trained on, (T,)."""
         return np.setdiff1d(self.seen_ids, self.lent_ids)
 
     @property
     def judged_ids(self) -> Ids:
-        """Of the images by which the model was chosen and judged."""
+        """Keys of the images that the model was chosen and tested on."""
         return np.union1d(self.held_out_ids, self.lent_ids)
 
     def save(self, folder: Path) -> None:
-        """reference.safetensors with the numbers, reference.json with the rest."""
+        """reference.safetensors with the arrays, reference.json with the rest."""
         tensors = {
             "features": np.ascontiguousarray(self.features_nD),
             "groups": self.groups_n,
@@ -65,7 +65,7 @@ class Reference:
 
     @classmethod
     def load(cls, folder: Path) -> Reference | None:
-        """None if the package has none."""
+        """None if the package has no reference."""
         if not (folder / f"{NAME}.json").is_file():
             return None
         tensors = load_file(folder / f"{NAME}.safetensors")
@@ -85,20 +85,20 @@ def _as_bytes(ids: Ids) -> npt.NDArray[np.uint8]:
 
 
 def group_codes(groups: pd.Series) -> npt.NDArray[np.int64]:
-    """(N,) codes of named groups; an image without one is a group of its own."""
+    """(N,) codes of groups; an image without one is a group of its own."""
     codes, names = pd.factorize(groups)
     alone = codes < 0
     return np.where(alone, len(names) + np.cumsum(alone), codes).astype(np.int64)
 
 
 def package_features(package: Path, files: Sequence[Path], what: str) -> Features:
-    """Float32 (N, D) of images by a package's own graph and geometry.
+    """Features, float32 (N, D), by the graph and the transform of a package.
 
     Args:
-        what: said beside the progress.
+        what: the name of the progress bar.
 
     Raises:
-        DataError: an image is gone or damaged since it was checked.
+        DataError: an image was removed or damaged after it was checked.
     """
     facts = read_json(package / "package.json")
     transform = EvalTransform.from_dict(facts["transform"])

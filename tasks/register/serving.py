@@ -1,11 +1,11 @@
-"""The model as others run it: images as bytes or in base64 go in; label, score and probabilities come out (or several
-labels and the probabilities, or a number), and with a threshold whether the model abstains.
+"""The packaged model: from images as bytes or base64 to label, score and probabilities (or several labels and their
+probabilities, or a number), and with a threshold whether the model abstains.
 
-A string is base64 and never the name of a file, because strings are what clients of a server send. Callers in Python
-may also give `Path` objects.
+A string is base64 and never the name of a file, since clients of a server send strings. Callers in Python may also pass
+`Path` objects.
 
-A copy of this module and of the few that it imports travels in the package, so that a model predicts with the code that
-it was tested with. It needs OpenVINO, Pillow, NumPy and safetensors; neither torch nor timm nor MLflow.
+The package has a copy of this module and of the few that it imports, so that a model predicts with the code that it was
+tested with. It needs OpenVINO, Pillow, NumPy and safetensors, but neither torch nor timm nor MLflow.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ _PREDICTS = {
 
 
 def predicts(task: str, calibration: Calibration) -> list[str]:
-    """What each prediction has."""
+    """The keys of each prediction."""
     return [*_PREDICTS[task], *([] if calibration.threshold is None else ["abstain"])]
 
 
 class ImageClassifier:
-    """A package, loaded.
+    """A loaded package.
 
     Args:
-        folder: the package's, with graph.xml, head.safetensors, calibration.json and package.json.
+        folder: of the package, with graph.xml, head.safetensors, calibration.json and package.json.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -55,28 +55,28 @@ class ImageClassifier:
 
     @property
     def classes(self) -> list[str]:
-        """None where numbers are predicted."""
+        """Empty for regression."""
         return self._head.classes
 
     @property
     def columns(self) -> list[str]:
-        """What each prediction has."""
+        """The keys of each prediction."""
         return predicts(self._head.task, self._calibration)
 
     def predict(self, images: Sequence[Any]) -> list[dict[str, Any]]:
-        """What each image is, by what the model was trained for:
+        """One prediction per image, by task:
 
-        one class an image: `label`, `score` (the label's probability) and `probabilities` (class -> probability); with
-            a threshold also `abstain`, whether the score is too low for the label to be taken for an answer
-        several: `labels`, those with a probability of 0.5 or more, and `probabilities`
-        a number: `value`
+        classification: `label`, `score` (its probability) and `probabilities` (class -> probability); with a threshold
+            also `abstain`, whether the score is too low
+        multilabel: `labels`, those with a probability of 0.5 or more, and `probabilities`
+        regression: `value`
 
         Args:
-            images: each a file's bytes, the same in base64 as a string (also as a data URL), or a `Path`; with the
-                bands that the model was trained on (see `decode_bands`).
+            images: each the bytes of a file, the same as base64 (also as a data URL), or a `Path`; with the channels
+                that the model was trained on (see `decode_bands`).
 
         Raises:
-            ValueError: an entry is no image; names its place.
+            ValueError: an entry is not an image; names its index.
         """
         return self.answers(self.features(images)) if len(images) else []
 

@@ -141,8 +141,9 @@ def predict_in_fresh_process(
         f"from {code}.register.serving import ImageClassifier\n"
         "model, asked = ImageClassifier(pathlib.Path(sys.argv[1])), json.load(sys.stdin)\n"
         "found = model.features([pathlib.Path(name) for name in asked['images']])\n"
-        "given = found if asked['features'] is None else np.array(asked['features'], np.float32)\n"
-        "print(json.dumps({'predictions': model.answers(given), 'features': found.tolist() if asked['features'] else []}))\n"
+        "given = np.array(asked['features'], np.float32) if asked['features'] else found\n"
+        "features = found.tolist() if asked['features'] else []\n"
+        "print(json.dumps({'predictions': model.answers(given), 'features': features}))\n"
     )
     asked = {
         "images": [str(Path(image).resolve()) for image in images],
