@@ -110,7 +110,7 @@ def check_promise(found: Calibration) -> None:
             f"`head.max_error`: no threshold guarantees this error rate with {found.confidence:.0%} confidence",
             got=f"max_error {found.max_error:g}, with {found.figures['images']} validation images",
             allowed=f"at least {least:g} with these images and this head",
-            todo="add validation images, or set a larger `head.max_error` or a lower `head.max_error_confidence`",
+            todo="add more validation images, or set a larger `head.max_error` or a lower `head.max_error_confidence`",
         )
 
 

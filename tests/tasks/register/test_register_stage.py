@@ -73,6 +73,12 @@ def test_rounding_may_decide_between_neighbours_that_are_as_near(neighbours, run
     assert run_stage("register", neighbours).metrics["largest_difference"] <= 1e-6
 
 
+def test_more_neighbours_than_images_may_vote(neighbours, run_stage):
+    replace(load_head(neighbours.head), k=1000).save(neighbours.head)
+    run_stage("evaluate", neighbours)
+    assert run_stage("register", neighbours).metrics["largest_difference"] <= 1e-6
+
+
 def test_a_package_that_reads_images_in_another_way_is_refused(neighbours, run_stage, monkeypatch):
     def broken(folder, graph, head, calibration, facts):
         transform = {**facts["transform"], "crop_pct": 0.8}
