@@ -43,7 +43,7 @@ class HeadParams(Section):
 
     folds: Annotated[Folds, BeforeValidator(_folds)] = "auto"
     """How the candidate is chosen: 0 on the validation images; 2 or more by cross-validation with this number of folds
-    over training and validation images. `auto` is 5 if there are fewer than 100 validation images, otherwise 0."""
+    over training and validation images. `auto` takes 5 where validation has fewer than 100 images, otherwise 0."""
 
     select: Literal["auto", "log_loss", "accuracy", "rmse"] = "auto"
     """The metric that chooses among the candidates: `auto` is `log_loss` for classes and `rmse`, the root of the
