@@ -26,10 +26,10 @@ class Place:
 
 
 def place_of(project: Path) -> Place:
-    """The project at or above `project`. Without one, if none was named, the user's cache and ./data/weights.
+    """The project at or above `project`; if there is none and none was named, the user's cache and ./data/weights.
 
     Raises:
-        GraftError: a project was named, and is none; or the user's cache cannot be made.
+        GraftError: the named folder is not a project, or the user's cache cannot be created.
     """
     try:
         paths = Paths(find_root(project))

@@ -140,7 +140,7 @@ def _call(desk: dict[str, Any]) -> Connection:
 
 
 def recorder_runs(root: Path) -> bool:
-    """Whether a recorder of this machine works for the project, of whichever execution."""
+    """Whether a recorder runs on this machine for any execution of the project."""
     return claims.held(_desks(root))
 
 

@@ -232,7 +232,7 @@ def test_an_alias_that_was_moved_by_hand_is_noted(tracker: Tracker) -> None:
     assert promotion.settle(tracker, "graft") == kept
 
 
-def test_the_file_and_mlflow_mend_each_other(project: Project, tracker: Tracker) -> None:
+def test_the_file_and_mlflow_are_reconciled(project: Project, tracker: Tracker) -> None:
     promotion.promote(tracker, version(tracker), "it is better")
     whole = ledger.reconcile(tracker, "graft")
     file = project.root / ledger.FILE

@@ -1,4 +1,4 @@
-"""The process that keeps MLflow loaded: it serves one execution, notices the dead, and leaves with its holder."""
+"""The process that keeps MLflow loaded: it serves one execution, notices killed stages, and ends with its holder."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from projects import Project, Rerun
 
 SETTLED = ("data/manifest", "data/features", "models/head", "report")
-"""Outputs of which each run from scratch must write the same bytes."""
+"""Outputs that every run from scratch must write with the same bytes."""
 
 
 def append_comment(file: Path) -> None:
