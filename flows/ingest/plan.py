@@ -179,9 +179,7 @@ def _image_of_row(table: Path, row: int, name: str, outside: bool) -> Path:
             todo="correct the row; paths are relative to the table's folder",
         )
     if not stat.S_ISREG(image.stat().st_mode):
-        raise DataError(
-            f"{table} names something that is not a regular file", got=f"row {row}: {name}", todo="correct the row"
-        )
+        raise DataError(f"{table} names a special file", got=f"row {row}: {name}", todo="correct the row")
     return image
 
 
