@@ -17,7 +17,7 @@ from tasks.finetune.params import FinetuneParams
 from .table import Row
 
 CAPTION = (
-    "MB, top-1, top-5, params, depth: from the Keras table. timm top-1: from timm, for these weights and input.",
+    "MB, top-1, top-5, params, depth: Keras table. timm top-1: timm, for these weights and input.",
     "graft models NAME shows one network in detail; graft models WORD --all searches timm.",
 )
 

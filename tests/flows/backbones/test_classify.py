@@ -127,7 +127,7 @@ def test_folders_are_walked_without_hidden_files(tmp_path: Path) -> None:
 def test_an_empty_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no images to classify") as refused:
         files_of([tmp_path])
-    assert "name a picture" in refused.value.todo
+    assert "name an image" in refused.value.todo
 
 
 @pytest.mark.parametrize(
