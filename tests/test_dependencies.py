@@ -16,10 +16,10 @@ PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stag
 
 UNUSED = {
     "preprocess": {"core/blocks", "core/torch_threads", "data/feature_set", "data/matrix", "images/transform"},
-    "features": {"backbones/layers", "core/blocks", "core/torch_threads", "data/matrix"},
+    "features": {"backbones/layers", "core/blocks", "core/torch_threads"},
     "head": {"heads/load", "scoring/significance"},
-    "audit": {"heads/knn", "heads/load", "heads/mlp", "images/transform", "scoring/significance"},
-    "finetune": {"feature_cache/thumbnails", "reporting/html", "reporting/origin"},
+    "audit": {"core/torch_threads", "heads/knn", "heads/load", "heads/mlp", "images/transform", "scoring/significance"},
+    "finetune": {"core/torch_threads", "feature_cache/thumbnails", "reporting/html", "reporting/origin"},
     "evaluate": {
         "backbones/layers",
         "engines/torch",
