@@ -62,7 +62,7 @@ def _tensors(file: Path) -> Arrays:
 
 def _numbers(file: Path) -> Arrays:
     """The numbers of a JSON file; other values are compared as part of the name."""
-    from ..tracking.tracker import flatten
+    from ..tracking.names import flatten
 
     flat = flatten(json.loads(file.read_text(encoding="utf-8")))
     numbers = {key: value for key, value in flat.items() if isinstance(value, int | float)}

@@ -27,7 +27,7 @@ from ..registry.logged_model import FIGURES
 from ..registry.models import fetched_package, find_version
 from ..runtime import claims
 from ..stage.recorder import recorder_runs
-from ..tracking.tracker import flatten
+from ..tracking.names import flatten
 from ..versioning import dvc, git, hashes
 from . import environment as environments
 from . import package_diff

@@ -6,7 +6,6 @@ from __future__ import annotations
 import getpass
 import hashlib
 import os
-import posixpath
 import socket
 import sys
 import time
@@ -36,6 +35,7 @@ from ..versioning.git import GitState, git_state
 from . import run_table
 from .dataset import dataset_entity
 from .installed import ENVIRONMENT, environment_text
+from .names import flatten, mlflow_name
 from .patience import be_patient, first_request
 from .reuse import asked_for, reused_stages
 from .sqlite_store import check_writable, ensure_store
@@ -44,20 +44,26 @@ from .store import sqlite_file, tracking_uri
 INVOCATION = "graft.invocation"
 """The tag of a parent run with the key of its process."""
 
+
 ASKED = "graft.asked"
 """The tag of a parent run that lists the stages which the execution was asked to bring up to date."""
+
 
 REUSED = "graft.reused."
 """Before a stage's name: the tag of a parent run that names the earlier run whose result was reused."""
 
+
 VERSION = "graft.version"
 """The tag of a run of `register` with the version that its package is; an earlier run may have registered it."""
+
 
 KIND, TRAINING = "mlflow.experimentKind", "custom_model_development"
 """The tag of an experiment by which MLflow chooses its pages, and its value for training rather than for GenAI."""
 
+
 GUESSED = ("", "no_inferred_type", "genai_development_inferred", "custom_model_development_inferred")
 """Values of that tag that MLflow's pages guess while an experiment has no runs."""
+
 
 PACKAGES = ("albumentations", "dvc", "mlflow", "numpy", "openvino", "pillow", "prefect", "timm", "torch")
 
@@ -311,7 +317,7 @@ class Tracker:
         run = self.client.create_run(self.experiment_id, start_time=int(begun * 1000), tags=tags, run_name=name)
         run_id = str(run.info.run_id)
         self.client.log_batch(
-            run_id, params=[Param(_key(key), str(value)[:6000]) for key, value in flatten(params).items()]
+            run_id, params=[Param(mlflow_name(key), str(value)[:6000]) for key, value in flatten(params).items()]
         )
         return run_id
 
@@ -320,15 +326,17 @@ class Tracker:
         now = int(time.time() * 1000)
         flat = flatten(metrics)
         points = [
-            Metric(_key(name), float(value), now, 0) for name, value in flat.items() if isinstance(value, int | float)
+            Metric(mlflow_name(name), float(value), now, 0)
+            for name, value in flat.items()
+            if isinstance(value, int | float)
         ]
         points += [
-            Metric(_key(name), float(value), now, step)
+            Metric(mlflow_name(name), float(value), now, step)
             for name, curve in record.curves.items()
             for step, value in curve
         ]
         words = {name: value for name, value in flat.items() if isinstance(value, str)}
-        tags = [RunTag(_key(name), str(value)[:5000]) for name, value in {**words, **record.facts}.items()]
+        tags = [RunTag(mlflow_name(name), str(value)[:5000]) for name, value in {**words, **record.facts}.items()]
         for start in range(0, len(points), 1000):
             self.client.log_batch(run_id, metrics=points[start : start + 1000])
         for start in range(0, len(tags), 100):
@@ -384,27 +392,3 @@ def server_may_recover(error: BaseException) -> bool:
         return True
     origin = error.__cause__ or error.__context__
     return origin is not None and server_may_recover(origin)
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as dotted keys; None left out."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{name}.")
-        elif value is not None:
-            flat[name] = value
-    return flat
-
-
-def _key(name: str) -> str:
-    """A name as MLflow accepts it: letters, digits and a few signs, and paths in their shortest form. Class names may
-    hold anything.
-
-    A name that had to be changed gets a few digits of its hash, or two names could become the same.
-    """
-    key = "".join(letter if letter.isalnum() or letter in "_-. /" else "_" for letter in name)[:240]
-    if posixpath.normpath(key) != key or key.startswith(("/", "..")) or key == ".":
-        key = key.replace("/", "_").replace("..", "__").removesuffix(".") or "_"
-    return key if key == name else f"{key}_{hashlib.sha256(name.encode()).hexdigest()[:8]}"

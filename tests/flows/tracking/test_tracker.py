@@ -11,7 +11,8 @@ import pytest
 from projects import wait_for
 
 from flows.lineage.trace import trace
-from flows.tracking.tracker import REUSED, Tracker, _key, flatten
+from flows.tracking.names import flatten, mlflow_name
+from flows.tracking.tracker import REUSED, Tracker
 from flows.versioning.dvc import raw_hash
 from tasks.common.core.files import sha256
 from tasks.common.core.paths import STAGES
@@ -303,8 +304,8 @@ def test_nested_figures_become_dotted_names() -> None:
 
 
 def test_names_that_mlflow_would_not_take_stay_apart() -> None:
-    assert _key("class/a b") == "class/a b"
-    assert len({_key("a+b"), _key("a*b"), _key("x" * 300), _key("x" * 301)}) == 4
+    assert mlflow_name("class/a b") == "class/a b"
+    assert len({mlflow_name("a+b"), mlflow_name("a*b"), mlflow_name("x" * 300), mlflow_name("x" * 301)}) == 4
 
 
 @pytest.mark.parametrize("name", ["a//b", "a/../b", "/a", "a/", "..", ".", "", "ä/б", "x" * 239 + "//", "50 %"])
