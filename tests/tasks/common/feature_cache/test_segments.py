@@ -400,9 +400,9 @@ def test_merges_and_writers_at_once_lose_nothing(tmp_path, monkeypatch):
 
 KILLED = """
 import os, pathlib, sys
-from tasks.common import cache
+from tasks.common.feature_cache import segments
 pathlib.Path.unlink = lambda *_, **__: os._exit(9)
-cache.compact(pathlib.Path(sys.argv[1]))
+segments.compact(pathlib.Path(sys.argv[1]))
 """
 
 
