@@ -21,7 +21,7 @@ from tasks.register.reference_set import Reference, package_features
 from tasks.register.serving import ImageClassifier
 
 from .champion import Champion
-from .checks import Contest
+from .verdict import Contest
 
 Floats = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]

@@ -23,7 +23,7 @@ from tasks.common.core.paths import Paths
 from tasks.environment import FLOW_RUN_URL, PARENT
 from tasks.pipeline import STAGE_TASKS, StageFailed
 
-from ..gate.checks import Verdict
+from ..gate.verdict import Verdict
 from ..registry.registering import ensure_registered
 from ..runtime import processes
 from ..runtime.params import RetrainParams, load_params

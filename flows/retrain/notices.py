@@ -9,9 +9,9 @@ from prefect import get_run_logger, runtime
 
 from ..runtime.params import RetrainParams
 from ..tracking.tracker import Tracker
-from .notify import Notice, notify
 from .outcome import Outcome, checks_table
 from .pages import flow_run_page, run_link
+from .send_notice import Notice, notify
 from .steps import notify as notify_step
 from .working_copy import WorkingCopy
 

@@ -9,12 +9,12 @@ from typing import Any
 
 from mlflow.entities.model_registry import ModelVersion
 
-from ..gate.checks import Verdict
+from ..gate.verdict import Verdict
 from ..status.pending import Changes
 from ..tracking.tracker import Tracker
 from ..versioning.dvc import raw_hash
 from ..versioning.git import git_state
-from .notify import About
+from .send_notice import About
 
 
 @dataclass(frozen=True)

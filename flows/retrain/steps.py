@@ -15,15 +15,15 @@ from tasks.common.core.errors import may_pass
 from tasks.pipeline import StageFailed, run_dvc
 
 from ..gate.champion import Champion
-from ..gate.checks import Check, Verdict, incomparable, judge, unopposed
+from ..gate.verdict import Check, Verdict, incomparable, judge, unopposed
 from ..registry import ledger
 from ..registry.models import CHAMPION, aliases_of, fetched_package, find_version
 from ..runtime.params import model_name
 from ..status.pending import Changes, pending, pending_here
 from ..tracking.tracker import Tracker, server_may_recover
 from ..versioning.dvc import dvc, dvc_remote, fetch_object, is_cached, raw_hash
-from . import notify as recipients
-from .decide import decide
+from . import send_notice as recipients
+from .apply_verdict import decide
 from .new_images import bring_new
 from .outcome import Outcome, commit_message, describe_version
 from .publish import publish

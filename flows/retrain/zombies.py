@@ -101,7 +101,7 @@ def _ensure(client: SyncPrefectClient, wanted: AutomationCore) -> None:
 
 
 def _blocks(client: SyncPrefectClient, recipients: Iterable[str]) -> list[UUID]:
-    """The blocks that exist on the server; `notify.py` reports a missing one whenever it sends a notice."""
+    """The blocks that exist on the server; `send_notice.py` reports a missing one whenever it sends a notice."""
     found = []
     for place in recipients:
         if place.startswith("env:") or "://" in place:

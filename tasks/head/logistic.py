@@ -1,4 +1,4 @@
-"""Logistic regression: multinomial, or for several classes an image one of each class. See `common.logistic`."""
+"""Logistic regression: multinomial, or for several classes an image one of each class. See `common.solvers.logistic`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class LogisticRegression(Estimator):
     l2: the strength of the penalty.
     tolerance: the largest entry of the gradient at which training ends.
     max_iterations: steps at most.
-    scratch: see `common.logistic.path`.
+    scratch: see `common.solvers.logistic.path`.
     """
 
     def __init__(

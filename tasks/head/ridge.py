@@ -53,7 +53,7 @@ ROUNDING = 1e-12
 class Ridge(Estimator):
     """Args:
     l2: the strength of the penalty.
-    scratch: see `common.logistic.path`.
+    scratch: see `common.solvers.logistic.path`.
     """
 
     def __init__(

@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 from projects import ROOT, Project, Rerun
 
-from flows.gate.checks import unopposed
+from flows.gate.verdict import unopposed
 from flows.registry import integrity, ledger, promotion
 from flows.registry.models import aliases_of, fetched_model, fetched_package, find_version, key_of
-from flows.retrain.decide import decide
+from flows.retrain.apply_verdict import decide
 from flows.retrain.working_copy import WorkingCopy
 from flows.retrain.worktree import Workspace
 from flows.tracking.tracker import Tracker

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flows.gate.checks import Check, Contest, incomparable, judge, unopposed
+from flows.gate.verdict import Check, Contest, incomparable, judge, unopposed
 from flows.runtime.params import GateParams
 
 CLASSES = ["bee", "ant"]

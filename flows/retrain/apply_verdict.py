@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mlflow.entities.model_registry import ModelVersion
 
-from ..gate.checks import Verdict
+from ..gate.verdict import Verdict
 from ..registry import ledger, promotion
 from ..registry.models import CHAMPION, aliases_of
 from ..runtime.params import RetrainParams
