@@ -25,6 +25,9 @@ LOOK_EVERY = 0.2
 SLACK = 2.0
 """Seconds by which a file's time may lag behind a process's."""
 
+NAMED = 100
+"""Characters of a command that a message shows."""
+
 NO_REASON = ("Having any troubles?", "Is your cache up to date?", "<https://")
 """Starts of the lines that DVC prints after an error, whatever the error is."""
 
@@ -53,7 +56,8 @@ def wait_for_dvc(root: Path, tell: Callable[[str], object], patience: float = PA
     """
     deadline, waited = time.monotonic() + patience, False
     while (other := _other(root)) is not None:
-        waited, name = True, f"`{' '.join(command_words(other)) or 'dvc'}` (process {other.pid})"
+        waited, words = True, " ".join(" ".join(command_words(other)).split())  # in one line
+        name = f"`{words[:NAMED] or 'dvc'}` (process {other.pid})"
         tell(f"waiting for {name}, at most {patience / 60:.0f} minutes")
         while _runs(other):
             if time.monotonic() > deadline:
