@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 BATCH = 4
 """Images per step: always as many, since another number may round differently."""
 
-NAME = 40
+NAME = 36
 """Maximum number of characters of the classes above an image."""
 
 FILE = "saliency.png"

@@ -209,7 +209,7 @@ def test_where_nothing_can_be_held_out_the_page_says_so_and_the_json_is_valid(pa
     assert told["checks"]["label_issues"]["of"] == 0
     assert told["out_of_fold_accuracy"] is None
     assert told["unjudged"] == len(read_feature_set(paths.features).rows("train", "val"))
-    assert f"{told['unjudged']} images that could not be held out" in (paths.audit / "index.html").read_text("utf-8")
+    assert f"{told['unjudged']} images could not be held out" in (paths.audit / "index.html").read_text("utf-8")
 
 
 def test_enough_validation_images_are_asked_for_a_curve(paths, run_stage):
