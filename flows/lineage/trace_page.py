@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tasks.common.core.files import whole_file
+from tasks.common.reporting.html import render
 
-from .html import render
 from .sections import Document, chain, moment, name_of, sections
 
 TEMPLATE = Path(__file__).with_name("templates") / "trace.html"

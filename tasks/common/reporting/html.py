@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,13 +48,3 @@ def _decimals(value: float, digits: int = 3) -> str:
 
 def _thousands(value: float) -> str:
     return f"{value:,.0f}"
-
-
-def page(title: str, parts: Sequence[str]) -> str:
-    """A whole document of `parts`, which are HTML and are not escaped."""
-    return render(TEMPLATES / "parts.html", title=title, parts=parts)
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], words: int = 1) -> str:
-    """A table of plain text: the first `words` columns hold words, the others numbers."""
-    return render(TEMPLATES / "table.html", head=head, rows=rows, words=words)

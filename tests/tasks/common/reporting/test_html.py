@@ -7,7 +7,7 @@ import jinja2
 import pytest
 from PIL import Image
 
-from tasks.common.reporting.html import inlined, page, render, table
+from tasks.common.reporting.html import inlined, render
 
 
 @pytest.fixture
@@ -52,15 +52,3 @@ def test_plots_are_inlined_whole(tmp_path):
     kind, content = re.fullmatch("data:([a-z/]+);base64,(.*)", uri).groups()
     assert kind == "image/png"
     assert base64.b64decode(content) == (tmp_path / "a.png").read_bytes()
-
-
-def test_a_table_aligns_numbers_to_the_right():
-    content = table(["name", "n"], [["<cat>", "3"]])
-    assert "<th>name</th><th class=n>n</th>" in content
-    assert "<td>&lt;cat&gt;</td><td class=n>3</td>" in content
-
-
-def test_the_parts_of_a_page_are_html_and_its_title_is_text():
-    content = page("<t>", ["<p>one</p>", "<p>two</p>"])
-    assert "<title>&lt;t&gt;</title>" in content
-    assert "<p>one</p>\n<p>two</p>" in content
