@@ -1,4 +1,4 @@
-"""Logistic regression: multinomial, or for several classes an image one of each class. See `common.solvers.logistic`."""
+"""Logistic regression: multinomial, or for several classes an image one per class. See `common.solvers.logistic`."""
 
 from __future__ import annotations
 
