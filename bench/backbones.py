@@ -3,7 +3,7 @@
     python -m bench.backbones                        all eighteen, about twenty minutes on two cores
     python -m bench.backbones --names ResNet50 ...   some of them
 
-For each: weights from a seed in the layout of Keras' published files, read by Keras and by Graft, and saved anew by
+For each: weights from a seed in the layout of Keras' published files, read by Keras and by Graft, and saved again by
 Keras in both of its own layouts and read by Graft; features and logits of four images compared. Then OpenVINO beside
 torch, and the stages `features` and `head` on a few images. `--publish` writes bench/results/backbones.json,
 docs/explanation/backbones.md and tests/tasks/common/backbones/recorded/; `--speeds` measures the published speeds
@@ -280,7 +280,7 @@ def measure_again(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def publish(results: dict[str, Any]) -> str:
-    """Writes the figures, the page's two tables; returns the one that was measured."""
+    """Writes the measurements: the page's two tables; returns the one that was measured."""
     target = report.Target(
         ROOT / "bench" / "results", ROOT / "docs" / "explanation" / "backbones.md", ROOT / "docs" / "images"
     )

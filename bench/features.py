@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 
 from . import report
-from .peers.figures import STARTED
+from .peers.measurements import STARTED
 from .photos import make_photos, name_of
 from .processes import BUILD, PEERS, ROOT, Failed, compiler, machine, peer_python, say, timed, versions
 from .project import Project
@@ -85,7 +85,7 @@ class Bench:
 def torch_peer(bench: Bench, mode: str, repetition: int) -> dict[str, Any]:
     """With 0, 1 and 2 workers the first time, then with the number that was best."""
     label = f"torch-{mode}"
-    last = BUILD / "peers" / bench.backbone / label / "figures.json"
+    last = BUILD / "peers" / bench.backbone / label / "measurements.json"
     workers = ["0", "1", "2"]
     if repetition and last.is_file():
         loops = json.loads(last.read_text(encoding="utf-8"))["loop_seconds"]
@@ -102,19 +102,19 @@ def onnx_peer(bench: Bench) -> dict[str, Any]:
 
 
 def _peer(bench: Bench, label: str, python: str | Path | None, module: str, *more: str) -> dict[str, Any]:
-    """Runs a peer; its figures, with the seconds of the whole process and the cosine of its features to Graft's."""
+    """Runs a peer; its measurements, the seconds of the whole process and the cosine of its features to Graft's."""
     if python is None:
         raise Failed(f"{PEERS.name} is not there; `make bench` makes it")
     out = BUILD / "peers" / bench.backbone / label
     out.mkdir(parents=True, exist_ok=True)
     words = [python, "-m", f"bench.peers.{module}", "--backbone", bench.backbone, "--folder", bench.subset]
     whole = timed([*words, "--model", bench.model, "--out", out, *more], ROOT, **{STARTED: repr(time.time())})
-    figures = json.loads((out / "figures.json").read_text(encoding="utf-8"))
-    files = figures.pop("files")
-    figures["whole_seconds"] = round(whole, 3)
+    measurements = json.loads((out / "measurements.json").read_text(encoding="utf-8"))
+    files = measurements.pop("files")
+    measurements["whole_seconds"] = round(whole, 3)
     if label != "keras":
-        figures["cosine_to_graft"] = _cosine(bench.project, files, np.load(out / "features.npy"))
-    return figures
+        measurements["cosine_to_graft"] = _cosine(bench.project, files, np.load(out / "features.npy"))
+    return measurements
 
 
 def _cosine(project: Project, files: list[str], features_ND: np.ndarray[Any, Any]) -> float:
@@ -130,7 +130,7 @@ def _cosine(project: Project, files: list[str], features_ND: np.ndarray[Any, Any
 
 
 def graft_cold(bench: Bench) -> dict[str, Any]:
-    """(e) All features anew; the graph has been converted and compiled before."""
+    """(e) All features again; the graph has been converted and compiled before."""
     bench.project.forget_features()
     return _features(bench.project, computed=bench.settings.images)
 
@@ -251,18 +251,18 @@ def measure_all(bench: Bench) -> dict[str, list[dict[str, Any]]]:
                     raise
                 say(f"{name} is left out of this repetition: {error}")
                 continue
-            for letter, figures in measured.items():
-                raw.setdefault(letter, []).append(figures)
+            for letter, measurements in measured.items():
+                raw.setdefault(letter, []).append(measurements)
     return dict(sorted(raw.items()))
 
 
 def run(backbones: list[str], settings: Settings, source: Path) -> dict[str, Any]:
-    """All raw figures, with the machine that they are of."""
+    """All raw measurements, with the machine that they are of."""
     facts = machine()
     photos = BUILD / "photos"
     shutil.rmtree(BUILD / "peers", ignore_errors=True)
     if facts["load_before"] > BUSY:
-        say(f"this machine is busy (load {facts['load_before']}): the figures will not mean much")
+        say(f"this machine is busy (load {facts['load_before']}): the measurements will not mean much")
     say("making the photographs")
     make_photos(source, photos, settings.images + settings.added * settings.repetitions)
     results: dict[str, Any] = {

@@ -27,7 +27,7 @@ import numpy as np
 
 from . import report
 from .peers.course import Plan
-from .peers.figures import BATCH, STARTED
+from .peers.measurements import BATCH, STARTED
 from .processes import BUILD, ROOT, Failed, machine, say, timed, versions
 
 Json = dict[str, Any]
@@ -105,7 +105,7 @@ def run(name: str, what: str, plan: Plan, folder: Path) -> Json:
     return found
 
 
-# ---------------------------------------------------------------- figures
+# ---------------------------------------------------------------- measurements
 
 
 def seconds_to(accuracy: float, epochs: Sequence[Sequence[float]]) -> float | None:

@@ -37,7 +37,7 @@ from tasks.preprocess.params import PreprocessParams
 from tasks.preprocess.stage import run as preprocess
 
 from .peers.course import WARM, Course, Plan, arguments
-from .peers.figures import BATCH
+from .peers.measurements import BATCH
 
 LAYERS = "BENCH_LAYERS"
 """The variable with `finetune.layers`."""

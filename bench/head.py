@@ -329,7 +329,7 @@ PARTS: dict[str, Callable[[Any], Json]] = {
 
 
 def in_a_process(part: str, options: argparse.Namespace, **strengths: Any) -> Json:
-    """A part's figures; `strengths` for scikit-learn."""
+    """A part's measurements; `strengths` for scikit-learn."""
     out = options.build / f"{part}.json"
     words = [sys.executable, "-m", "bench.head", "--data", options.data, "--part", part, "--out", out]
     if strengths:
@@ -433,12 +433,12 @@ def main() -> None:
         parser.error(f"{options.data} lacks {', '.join(missing)}; name the folder of Fashion-MNIST's files with --data")
     data = fashion(options.data, options.build)
     if options.part:
-        figures = (
+        measurements = (
             theirs(data, np.array(json.loads(options.strengths.read_text(encoding="utf-8"))))
             if options.part == "theirs"
             else PARTS[options.part](data)
         )
-        options.out.write_text(json.dumps(figures), encoding="utf-8")
+        options.out.write_text(json.dumps(measurements), encoding="utf-8")
         return
     results: Json = {
         "date": date.today().isoformat(),

@@ -1,6 +1,6 @@
 """Decoding alone and the network alone, with Graft's own loader and engine; run in a project whose features are made.
 
-    python -m bench.parts --out figures.json
+    python -m bench.parts --out measurements.json
 
 Of the benchmark, only this file and peers/prepare.py call into `tasks/common`: who changes the loader or the engine
 changes them. All else sees Graft from outside.
@@ -73,7 +73,7 @@ def main() -> None:
     precision = read_json(paths.features / "fingerprint.json")["precision"]
     files = [paths.raw / name for name in read_manifest(paths.manifest)["path"]]
     cores, forwarded = os.cpu_count() or 1, min(len(files), FORWARDED)
-    figures = {
+    measurements = {
         "images": len(files),
         "threads": cores,
         "precision": precision,
@@ -82,7 +82,7 @@ def main() -> None:
         "forwarded_images": forwarded,
         "forward_seconds": forward_only(files, graph, precision, forwarded),
     }
-    options.out.write_text(json.dumps(figures), encoding="utf-8")
+    options.out.write_text(json.dumps(measurements), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ def peer_python() -> Path | None:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures depend on: processor, cores, its fast number formats, memory, system."""
+    """What the measurements depend on: processor, cores, its fast number formats, memory, system."""
     facts = _cpuinfo()
     return {
         "processor": facts.get("model name") or platform.processor(),

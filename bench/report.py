@@ -1,6 +1,6 @@
-"""From raw figures to medians, tables and plots.
+"""From raw measurements to medians, tables and plots.
 
-python -m bench.report          writes docs/explanation/benchmarks.md and the plots anew from bench/results/
+python -m bench.report          writes docs/explanation/benchmarks.md and the plots again from bench/results/
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     python -m bench.views --photos FOLDER --publish      FOLDER holds a folder a class
 
 Both use Graft's own stages `features` (its engine, augmentation and views) and `head`, with their defaults, on
-`tf_efficientnet_lite0`; the strength is chosen on validation images, and the figures are those of the other images.
+`tf_efficientnet_lite0`; the strength is chosen on validation images, and the metrics are those of the other images.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def usual_split(images: pd.DataFrame, seed: int) -> pd.Series:
     return pd.Series(np.select([at < 0.15, at < 0.3], ["test", "val"], "train"), index=images.index)
 
 
-def test_figures(images: pd.DataFrame, split: pd.Series, x_ND: Any, views_VD: Any, folder: Path) -> dict[str, float]:
+def test_metrics(images: pd.DataFrame, split: pd.Series, x_ND: Any, views_VD: Any, folder: Path) -> dict[str, float]:
     """Trains the stage `head` on a pack and tests it."""
     paths = Paths(folder)
     paths.features.mkdir(parents=True, exist_ok=True)
@@ -107,7 +107,7 @@ def measure_views(images: pd.DataFrame, x_ND: Any, engine: Engine, graph: Graph,
 
         views = features(engine, f"seed {seed}", max(VIEWS) * len(train), load_view)
         for count in VIEWS:
-            found = test_figures(images, split, x_ND, views[: count * len(train)], folder)
+            found = test_metrics(images, split, x_ND, views[: count * len(train)], folder)
             rows.append({"views": count, "seed": seed, **found})
     return rows
 
@@ -119,7 +119,7 @@ def measure_precision(images: pd.DataFrame, x_ND: Any, folder: Path) -> list[dic
         split = usual_split(images, seed)
         for dtype in ("float32", "float16"):
             stored = x_ND.astype(dtype)
-            rows.append({"dtype": dtype, "seed": seed, **test_figures(images, split, stored, stored[:0], folder)})
+            rows.append({"dtype": dtype, "seed": seed, **test_metrics(images, split, stored, stored[:0], folder)})
     return rows
 
 
@@ -127,22 +127,22 @@ def text(results: dict[str, Any]) -> str:
     """All that stands between the markers `views` of the page."""
     views = [_row(f"{count}", [r for r in results["views"] if r["views"] == count]) for count in VIEWS]
     dtypes = [_row(name, [r for r in results["dtypes"] if r["dtype"] == name]) for name in ("float32", "float16")]
-    figures = ["test accuracy", "least", "greatest", "test log loss"]
+    metrics = ["test accuracy", "least", "greatest", "test log loss"]
     return (
         f"{results['date']}; {results['images']:,} images of {results['classes']} classes, `{BACKBONE}`, "
         f"means of {SEEDS} random splits.\n\n"
         f"{A_CLASS} images a class ({TO_TRAIN} train, {A_CLASS - TO_TRAIN} choose the strength), all others tested:\n\n"
-        f"{report.table(['views', *figures], views)}\n\n"
+        f"{report.table(['views', *metrics], views)}\n\n"
         f"70 % trained on, 15 % for the choice, 15 % tested; `features.dtype`:\n\n"
-        f"{report.table(['dtype', *figures], dtypes)}"
+        f"{report.table(['dtype', *metrics], dtypes)}"
     )
 
 
 def _row(name: str, runs: Iterable[dict[str, Any]]) -> list[str]:
     runs = list(runs)
     accuracies = [run["accuracy"] for run in runs]
-    figures = [mean(accuracies), min(accuracies), max(accuracies), mean(run["log_loss"] for run in runs)]
-    return [name, *(f"{figure:.4f}" for figure in figures)]
+    metrics = [mean(accuracies), min(accuracies), max(accuracies), mean(run["log_loss"] for run in runs)]
+    return [name, *(f"{metric:.4f}" for metric in metrics)]
 
 
 def main() -> None:

@@ -7,6 +7,6 @@ import tasks as tasks  # first of all: it switches telemetry off before anything
 
 if importlib.util.find_spec("mlflow") is None:  # dvc.yaml says `python`, and the first one in the PATH may be another
     sys.exit(
-        f"\nerror: this Python has not got Graft's packages\n  got:     {sys.executable}\n"
+        f"\nerror: this Python does not have Graft's packages\n  got:     {sys.executable}\n"
         "  do:      source .venv/bin/activate, or use `graft repro`; `make install` makes the environment\n"
     )

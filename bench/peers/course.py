@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from .figures import STARTED
+from .measurements import STARTED
 
 WARM = 2
 """Steps before the clock: the first ones make what torch keeps."""

@@ -27,14 +27,14 @@ from fastai.vision.all import (
 from safetensors.torch import load_file
 
 from .course import WARM, Course, Laps, Plan, arguments
-from .figures import BATCH
+from .measurements import BATCH
 
 EPOCHS = 5
 THEIR_BATCH = 64
 
 
 class Log(Callback):  # type: ignore[misc]
-    order = Recorder.order + 1  # when this epoch's figures are there
+    order = Recorder.order + 1  # when this epoch's metrics are there
 
     def __init__(self, course: Course) -> None:
         self.course = course

@@ -32,7 +32,7 @@ from transformers import (
 )
 
 from .course import WARM, Course, Laps, Plan, arguments
-from .figures import BATCH
+from .measurements import BATCH
 
 EPOCHS, RATE, THEIR_BATCH, WORKERS = 5, 5e-5, 8, 2
 

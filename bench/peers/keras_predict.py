@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from .figures import BATCH, Figures, arguments
+from .measurements import BATCH, Measurements, arguments
 
 SIDE = 224
 
@@ -39,9 +39,9 @@ def main() -> None:
     images = images.prefetch(tf.data.AUTOTUNE)
     model.predict(tf.data.Dataset.from_tensors(np.zeros((BATCH, SIDE, SIDE, 3), np.float32)).repeat(2), verbose=0)
 
-    figures = Figures(options.out, len(files))
-    figures.loop("", lambda: model.predict(images, verbose=0))
-    figures.write(files, keras=keras.__version__, tensorflow=tf.__version__)
+    measured = Measurements(options.out, len(files))
+    measured.loop("", lambda: model.predict(images, verbose=0))
+    measured.write(files, keras=keras.__version__, tensorflow=tf.__version__)
 
 
 if __name__ == "__main__":

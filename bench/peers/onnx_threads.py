@@ -16,7 +16,7 @@ import numpy.typing as npt
 import onnxruntime
 from PIL import Image
 
-from .figures import BATCH, Figures, arguments
+from .measurements import BATCH, Measurements, arguments
 
 AHEAD = 2
 """Batches that are being decoded while one is computed."""
@@ -64,13 +64,13 @@ def main() -> None:
     for _ in range(2):
         session.run(None, {"pixels": np.zeros((BATCH, *config["input_size"]), np.float32)})
 
-    figures = Figures(options.out, len(files))
+    measured = Measurements(options.out, len(files))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        figures.loop(
+        measured.loop(
             "",
             lambda: np.concatenate([session.run(None, {"pixels": x})[0] for x in batches(files, load, pool)]),
         )
-    figures.write([file.relative_to(options.folder).as_posix() for file in files], onnxruntime=onnxruntime.__version__)
+    measured.write([file.relative_to(options.folder).as_posix() for file in files], onnxruntime=onnxruntime.__version__)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from timm.scheduler import create_scheduler_v2
 from torch.utils.data import Dataset
 
 from .course import Course, Laps, Plan, arguments
-from .figures import BATCH
+from .measurements import BATCH
 
 EPOCHS = 10
 WORKERS = 2

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 
-from .figures import BATCH, Figures, arguments
+from .measurements import BATCH, Measurements, arguments
 
 Forward = Callable[[torch.Tensor], torch.Tensor]
 
@@ -46,7 +46,7 @@ def compiled(model: torch.nn.Module) -> Forward:
     @torch.no_grad()
     def forward(x_BCHW: torch.Tensor) -> torch.Tensor:
         count = len(x_BCHW)
-        if count < BATCH:  # another size would be compiled anew
+        if count < BATCH:  # another size would be compiled again
             x_BCHW = torch.cat([x_BCHW, x_BCHW.new_zeros(BATCH - count, *x_BCHW.shape[1:])])
         with torch.autocast("cpu", torch.bfloat16):
             return network(x_BCHW.contiguous(memory_format=torch.channels_last))[:count]
@@ -76,12 +76,12 @@ def main() -> None:
     for _ in range(2):
         forward(torch.zeros(BATCH, *config["input_size"]))
 
-    figures = Figures(options.out, len(data))
+    measured = Measurements(options.out, len(data))
     for workers in options.workers:
         loader = DataLoader(data, batch_size=BATCH, num_workers=workers)
-        figures.loop(str(workers), partial(extract, loader, forward))
+        measured.loop(str(workers), partial(extract, loader, forward))
     files = [f"{data.classes[label]}/{path.rsplit('/', 1)[1]}" for path, label in data.samples]
-    figures.write(files, torch=torch.__version__, timm=timm.__version__)
+    measured.write(files, torch=torch.__version__, timm=timm.__version__)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from tasks.common.core.progress import say
 from tasks.common.core.sections import read_params
 from tasks.common.data.task import MAIN
 
-from ..registry.logged_model import FIGURES
+from ..registry.logged_model import TEST_METRICS
 from ..registry.models import fetched_package, find_version
 from ..runtime import claims
 from ..stage.recorder import recorder_runs
@@ -226,7 +226,7 @@ def _metrics(recipe: Recipe, place: Path) -> Document:
     test = read_json(Paths(place).metrics("evaluate"))
     run = recipe.execution.stages.get("evaluate")
     then = dict(run.data.metrics) if run is not None else {}
-    keys = [*MAIN[test["task"]].keys, *FIGURES[test["task"]]]
+    keys = [*MAIN[test["task"]].keys, *TEST_METRICS[test["task"]]]
     return {key: _compared(then.get(key), test[key]) for key in keys if key in then or test[key] is not None}
 
 

@@ -33,7 +33,7 @@ COLUMNS = {
 }
 """The columns that a prediction may have."""
 
-FIGURES: dict[str, tuple[str, ...]] = {
+TEST_METRICS: dict[str, tuple[str, ...]] = {
     "classification": ("log_loss", "calibration_error"),
     "multilabel": ("f1_macro", "f1_micro", "subset_accuracy", "hamming_loss", "log_loss", "calibration_error"),
     "regression": ("mae", "rmse", "median_absolute_error", "spearman"),
@@ -135,6 +135,6 @@ def log_test_metrics(tracker: Tracker, run_id: str, model_id: str) -> None:
     test = read_json(tracker.paths.metrics("evaluate"))
     digest = raw_hash(tracker.paths.root)
     data = {"dataset_name": "test", "dataset_digest": digest} if digest else {}
-    for key in (*MAIN[test["task"]].keys, *FIGURES[test["task"]]):
+    for key in (*MAIN[test["task"]].keys, *TEST_METRICS[test["task"]]):
         if test[key] is not None:
             tracker.client.log_metric(run_id, f"test_{key}", test[key], model_id=model_id, **data)

@@ -11,7 +11,7 @@ from PIL import Image
 from bench import finetune_graft
 from bench.finetune import OURS, PEERS, finetune_text, plan_of, rates_of, seconds_to
 from bench.peers.course import STEPS, WARM, Course, Laps, Plan
-from bench.peers.figures import STARTED
+from bench.peers.measurements import STARTED
 
 EPOCHS = [[10.0, 0.5], [20.0, 0.9], [30.0, 0.8]]
 

@@ -1,4 +1,4 @@
-"""From raw figures to the tables of docs/explanation/benchmarks.md."""
+"""From raw measurements to the tables of docs/explanation/benchmarks.md."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def test_the_pack_knows_its_task_and_the_heads_are_of_it(project):
         assert load_head(folder, name).task == project.task
 
 
-def test_the_candidates_are_compared_by_the_tasks_main_figure(project):
+def test_the_candidates_are_compared_by_the_tasks_main_metric(project):
     decision = read_json(project.paths.finetune / "decision.json")
     key, loss = MAIN[project.task].key, LOSS[project.task]
     head, tuned = decision["validation"]["head"], decision["validation"]["finetune"]
@@ -67,7 +67,7 @@ def test_the_candidates_are_compared_by_the_tasks_main_figure(project):
     assert decision["chosen"] == ("finetune" if better else "head")
 
 
-def test_the_curves_of_training_are_of_the_tasks_figures(project):
+def test_the_curves_of_training_are_of_the_tasks_metrics(project):
     curves = pd.read_csv(project.paths.finetune / "curves.csv")
     assert list(curves.columns) == ["epoch", "train_loss", "val_loss", f"val_{MAIN[project.task].key}"]
     assert np.isfinite(curves.to_numpy()).all()
@@ -82,7 +82,7 @@ def test_graph_and_head_of_the_trained_network_have_the_decisions_loss(project):
     assert found == pytest.approx(told, rel=1e-3)
 
 
-def test_every_candidate_has_the_tasks_figures(project):
+def test_every_candidate_has_the_tasks_metrics(project):
     metrics = project.records["evaluate"].metrics
     assert set(metrics["candidates"]) == {"head", "finetune"}
     assert metrics["candidates"]["head"][MAIN[project.task].key] > 0.5

@@ -34,7 +34,7 @@ def adapt(model: torch.nn.Module, backbone: str, form: Form) -> torch.nn.Module:
 
 
 def over_channels(values: Sequence[float], channels: int) -> tuple[float, ...]:
-    """Figures of red, green and blue (means, standard deviations) for images of another number of channels.
+    """The means or standard deviations of red, green and blue, for images of another number of channels.
 
     For grey, whose weights are the sums of those of the three, their mean. For more, repeated as the weights are: red,
     green, blue, red, ...

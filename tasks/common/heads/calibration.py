@@ -5,7 +5,7 @@ Fitted on validation by `scoring/temperature.py`, saved beside the head, part of
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ class Calibration:
         max_error: the requested error rate.
         confidence: with which the threshold guarantees it.
         scaled: whether a temperature was requested.
-        figures: the metrics on validation.
+        metrics: the metrics on validation.
     """
 
     temperature: float = 1.0
@@ -46,7 +46,7 @@ class Calibration:
     max_error: float | None = None
     confidence: float | None = None
     scaled: bool = False
-    figures: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
 
     @property
     def kept(self) -> bool:
@@ -90,8 +90,10 @@ class Calibration:
 
     @classmethod
     def load(cls, folder: Path) -> Calibration:
-        """From the folder of a head; the default if there is none."""
-        return cls(**read_json(folder / FILE)) if (folder / FILE).is_file() else cls()
+        """From the folder of a head; the default if there is none. Keys that only other versions wrote are ignored: the
+        champion's package may be older than this code."""
+        found = read_json(folder / FILE) if (folder / FILE).is_file() else {}
+        return cls(**{one.name: found[one.name] for one in fields(cls) if one.name in found})
 
 
 def log_of(p_NK: Floats, zero: float) -> Floats:

@@ -65,14 +65,14 @@ def calibrate(
         found = replace(found, zero=zero, temperature=fit_temperature(p, y, weight, zero))
     after_NK = found.apply(p_NK)
     after = two_way(after_NK) if each else after_NK
-    figures: dict[str, Any] = {
+    metrics: dict[str, Any] = {
         "images": len(p_NK),
         "log_loss_before": classification.log_loss(p, y, weight),
         "log_loss": classification.log_loss(after, y, weight),
         "calibration_error_before": calibration_error(p, y),
         "calibration_error": calibration_error(after, y),
     }
-    found = replace(found, figures=figures)
+    found = replace(found, metrics=metrics)
     return found if max_error is None else _with_promise(found, after, y, max_error, confidence)
 
 
@@ -105,10 +105,10 @@ def check_promise(found: Calibration) -> None:
         GraftError: `head.max_error` is set and cannot be guaranteed.
     """
     if not found.kept:
-        least = math.ceil(found.figures["least_error"] * 1000) / 1000
+        least = math.ceil(found.metrics["least_error"] * 1000) / 1000
         raise GraftError(
             f"`head.max_error`: no threshold guarantees this error rate with {found.confidence:.0%} confidence",
-            got=f"max_error {found.max_error:g}, with {found.figures['images']} validation images",
+            got=f"max_error {found.max_error:g}, with {found.metrics['images']} validation images",
             allowed=f"at least {least:g} with these images and this head",
             todo="add more validation images, or set a larger `head.max_error` or a lower `head.max_error_confidence`",
         )
@@ -156,13 +156,13 @@ def _zero(p_NK: Floats) -> float:
 
 def _with_promise(found: Calibration, p_NK: Floats, y_N: Ints, max_error: float, confidence: float) -> Calibration:
     kept = promise(p_NK.max(axis=1), p_NK.argmax(axis=1) != y_N, max_error, confidence)
-    figures = {**found.figures, "answered": kept.answered, "least_error": kept.least}
+    metrics = {**found.metrics, "answered": kept.answered, "least_error": kept.least}
     if kept.threshold is not None:
-        figures |= {"coverage": kept.answered / len(y_N), "error": kept.errors / kept.answered}
-    return replace(found, threshold=kept.threshold, max_error=max_error, confidence=confidence, figures=figures)
+        metrics |= {"coverage": kept.answered / len(y_N), "error": kept.errors / kept.answered}
+    return replace(found, threshold=kept.threshold, max_error=max_error, confidence=confidence, metrics=metrics)
 
 
 def summary(found: Calibration) -> dict[str, Any]:
     """For the record."""
     asked = {name: getattr(found, name) for name in ("max_error", "confidence", "threshold")}
-    return {"temperature": found.temperature, **({} if found.max_error is None else asked), **found.figures}
+    return {"temperature": found.temperature, **({} if found.max_error is None else asked), **found.metrics}

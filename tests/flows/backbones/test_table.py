@@ -44,7 +44,7 @@ def by_name(rows: list[table.Row], name: str) -> table.Row:
     return next(row for row in rows if row["name"] == name)
 
 
-def test_the_table_has_keras_figures_and_timms(rows: list[table.Row]) -> None:
+def test_the_table_has_keras_numbers_and_timms(rows: list[table.Row]) -> None:
     assert [row["name"] for row in rows if row["name"]] == [entry.name for entry in CATALOGUE]
     vgg = by_name(rows, "VGG16")
     assert (vgg["megabytes"], vgg["top1"], vgg["top5"], vgg["parameters_millions"]) == (528, 71.3, 90.1, 138.4)

@@ -204,15 +204,15 @@ def test_an_alias_that_leads_elsewhere_at_the_end_restores_everything(
     assert promotion.PENDING not in tracker.client.get_registered_model("graft").tags
 
 
-def test_a_run_that_died_in_the_middle_is_undone_by_the_next(tracker: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_killed_in_the_middle_is_undone_by_the_next(tracker: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
     class Death(BaseException):
         """As if the process had been killed: nothing of ours runs after it."""
 
-    def dies(*_: object) -> None:
+    def fail(*_: object) -> None:
         raise Death
 
-    monkeypatch.setattr(promotion, "_restore", dies)
-    monkeypatch.setattr(promotion, "_check_alias", dies)
+    monkeypatch.setattr(promotion, "_restore", fail)
+    monkeypatch.setattr(promotion, "_check_alias", fail)
     with pytest.raises(Death):
         promotion.promote(tracker, version(tracker), "it is better")
     assert aliases(tracker)["champion"] == "2", "half changed"

@@ -248,12 +248,12 @@ def test_two_registrations_of_a_package_at_once_make_one_version(project: Projec
     assert sorted(project.mlflow().get_model_version("another", version.version).aliases) == ["challenger", "champion"]
 
 
-def test_the_test_figures_are_tied_to_the_logged_model(finished: Project) -> None:
+def test_the_test_metrics_are_tied_to_the_logged_model(finished: Project) -> None:
     registration = finished.json(".graft/registration.json")
     model = finished.mlflow().get_logged_model(registration["model_uri"].removeprefix("models:/"))
-    figures = {metric.key: (metric.value, metric.dataset_digest) for metric in model.metrics}
+    linked = {metric.key: (metric.value, metric.dataset_digest) for metric in model.metrics}
 
-    value, digest = figures["test_accuracy"]
+    value, digest = linked["test_accuracy"]
     assert value == finished.json("metrics/evaluate.json")["accuracy"]
     assert digest.endswith(".dir")
 

@@ -29,7 +29,7 @@ def reproduced(root: Path, task: str, draw: Callable[[Path, int], Path], images:
 
 
 def check_record(project: Project, main: str, columns: list[str]) -> None:
-    """MLflow has the test's figures, on the parent and on the model, whose signature is what it predicts."""
+    """MLflow has the test's metrics, on the parent and on the model, whose signature is what it predicts."""
     test = project.json("metrics/evaluate.json")
     runs = {run.data.tags.get("graft.stage", "parent"): run for run in project.runs()}
     for key in (main, f"{main}_low", f"{main}_high"):

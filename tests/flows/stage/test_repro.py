@@ -33,7 +33,7 @@ def would_run(project: Project) -> set[str]:
     return set(json.loads(project.dvc("status", "--json").stdout))
 
 
-def figures(project: Project) -> dict[str, Any]:
+def settled_metrics(project: Project) -> dict[str, Any]:
     """All metrics that are not times."""
     times = ("seconds", "startup_seconds", "images_per_second", "cache_hits", "cache_misses")
     found = {stage: project.json(f"metrics/{stage}.json") for stage in STAGES}
@@ -125,7 +125,7 @@ def test_a_run_from_scratch_gives_the_same_bytes_even_if_killed_and_leaves_nothi
 
     first, second = finished.lock(), project.lock()
     assert {out: first[out] for out in SETTLED} == {out: second[out] for out in SETTLED}
-    assert figures(project) == figures(finished)
+    assert settled_metrics(project) == settled_metrics(finished)
     assert not list((project.root / "data").glob(".*.part"))
 
 

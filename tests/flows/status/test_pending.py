@@ -79,7 +79,7 @@ def remove_output(project: Project) -> None:
     shutil.rmtree(project.root / "plots" / "audit")
 
 
-def remove_figures(project: Project) -> None:
+def remove_metrics(project: Project) -> None:
     """An output that git keeps, not DVC."""
     (project.root / "metrics" / "head.json").unlink()
 
@@ -134,7 +134,7 @@ HERE: list[tuple[Callable[[Project], None], str]] = [
     (draw_new_images, "+4 images (3 in class red, 1 in class blue); backbone unchanged"),
     (change_output, "models/head changed; backbone unchanged"),
     (remove_output, "plots/audit is missing; backbone unchanged"),
-    (remove_figures, "metrics/head.json is missing; backbone unchanged"),
+    (remove_metrics, "metrics/head.json is missing; backbone unchanged"),
     (lose_a_copy, "models/head is not in DVC's cache; backbone unchanged"),
 ]
 """What is so only in this checkout."""
@@ -195,7 +195,7 @@ def test_nor_after_a_checkout_elsewhere(project: Project, tmp_path: Path) -> Non
 
 
 def test_what_is_kept_is_not_touched_by_what_lies_here(project: Project) -> None:
-    for change in (draw_new_images, change_output, remove_output, remove_figures):
+    for change in (draw_new_images, change_output, remove_output, remove_metrics):
         change(project)
 
     assert pending(project.root).empty

@@ -54,7 +54,7 @@ def test_the_stages_of_one_repro_share_one_parent(finished: Project) -> None:
     assert {run.data.tags["mlflow.parentRunId"] for run in stage_runs(finished).values()} == {parent.info.run_id}
 
 
-def test_each_stage_logs_its_parameters_figures_and_hashes(finished: Project) -> None:
+def test_each_stage_logs_its_parameters_metrics_and_hashes(finished: Project) -> None:
     runs = stage_runs(finished)
     for stage in STAGES:
         run = runs[stage]
@@ -299,7 +299,7 @@ def test_two_projects_in_one_process_have_a_store_each(
     assert [parents(project)[-1].info.run_id for project in projects] == new
 
 
-def test_nested_figures_become_dotted_names() -> None:
+def test_nested_metrics_become_dotted_names() -> None:
     assert flatten({"a": {"b": 1, "c": None}, "d": 2.0}) == {"a.b": 1, "d": 2.0}
 
 

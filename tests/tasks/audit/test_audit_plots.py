@@ -87,7 +87,7 @@ def test_a_curve_without_a_law_is_drawn_without_one(tmp_path, curve):
     assert (tmp_path / "a.png").read_bytes() != (tmp_path / "b.png").read_bytes()
 
 
-def test_the_same_figures_give_the_same_bytes(tmp_path, curve):
+def test_the_same_numbers_give_the_same_bytes(tmp_path, curve):
     for name in ("one", "two"):
         curve_plot(curve, "R²", False, tmp_path / f"{name}.curve.png")
         map_plot(points(3), tmp_path / f"{name}.map.png", numbers=False)

@@ -39,7 +39,7 @@ def mislabelled(paths):
 
 @pytest.fixture
 def leaking(paths, run_stage):
-    """A test image of blue is a training image of blue, saved anew."""
+    """A test image of blue is a training image of blue, saved again."""
     pack = read_feature_set(paths.features)
     blue = pack.index[pack.index["label"] == "blue"]
     train, test = blue[blue["split"] == "train"]["path"].iloc[0], blue[blue["split"] == "test"]["path"].iloc[0]
@@ -72,7 +72,7 @@ def test_a_wrong_label_is_suspected_and_shown(mislabelled, run_stage):
     assert wrong in (paths.audit / "index.html").read_text(encoding="utf-8")
 
 
-def test_a_training_image_saved_anew_in_the_test_is_a_leak(leaking, run_stage):
+def test_a_training_image_saved_again_in_the_test_is_a_leak(leaking, run_stage):
     paths, train, test = leaking
     record = run_stage("audit", paths)
     (leak,) = table(paths, "leaks").itertuples()

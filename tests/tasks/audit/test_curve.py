@@ -23,7 +23,7 @@ def right_so_often(pack, error):
     return predict
 
 
-def test_the_figure_at_each_size_is_that_of_the_models(pack_of):
+def test_the_metric_at_each_size_is_that_of_the_models(pack_of):
     pack = pack_with_validation(pack_of, n=1000)
     curve = learning_curve(pack, right_so_often(pack, lambda n: 0.5 - n / 2500), 1, 0)
     assert list(curve.sizes["images"]) == [10, 20, 50, 100, 200, 500, 1000]

@@ -177,7 +177,7 @@ def scene(seed, size=96):
     return Image.fromarray((128 + 60 * image + rng.normal(0, 6, image.shape)).clip(0, 255).astype(np.uint8))
 
 
-def saved_anew(image, quality, scale):
+def saved_again(image, quality, scale):
     image = image.resize((round(scale * image.width), round(scale * image.height)), Image.Resampling.BICUBIC)
     content = io.BytesIO()
     image.save(content, "JPEG", quality=quality)
@@ -185,11 +185,11 @@ def saved_anew(image, quality, scale):
 
 
 @pytest.mark.parametrize(("quality", "scale"), [(95, 1.0), (50, 1.0), (85, 0.75), (85, 1.25)])
-def test_pictures_saved_anew_are_found_and_no_others(tmp_path, pack_of, far_apart, quality, scale):
+def test_pictures_saved_again_are_found_and_no_others(tmp_path, pack_of, far_apart, quality, scale):
     for i in range(40):
         scene(i).save(tmp_path / f"{i:04}.png")
     for i in range(20):
-        (tmp_path / f"{40 + i:04}.png").write_bytes(saved_anew(scene(i), quality, scale))
+        (tmp_path / f"{40 + i:04}.png").write_bytes(saved_again(scene(i), quality, scale))
     small = np.stack([thumbnail_of(tmp_path / f"{i:04}.png", 3) for i in range(60)])
     pack = pack_of(np.zeros((60, 2)), ["a"] * 60, split=["train"] * 40 + ["test"] * 20)
     found = find(pack, whitened(small), far_apart(60))

@@ -43,7 +43,7 @@ def test_a_prediction_is_the_heads_calibrated(finished_paths):
     assert np.allclose(table["score"], p_NK.max(axis=1))
 
 
-def test_the_figures_are_those_of_the_predictions(often_wrong, run_stage):
+def test_the_metrics_are_those_of_the_predictions(often_wrong, run_stage):
     metrics = run_stage("evaluate", often_wrong).metrics
     table = predictions(often_wrong)
     right = (table["predicted"] == table["label"]).mean()
@@ -131,7 +131,7 @@ def test_abstention_is_told_with_what_it_costs_and_what_it_buys(withholding, run
     assert told["error_low"] <= told["error"] <= told["error_high"]
 
 
-def test_figures_before_calibration_are_those_of_the_head_alone(withholding, run_stage):
+def test_metrics_before_calibration_are_those_of_the_head_alone(withholding, run_stage):
     metrics = run_stage("evaluate", withholding).metrics
     Calibration().save(withholding.head)
     plain = run_stage("evaluate", withholding).metrics
@@ -188,7 +188,7 @@ def test_the_fine_tuned_candidate_is_its_own_graph_and_head(tuned, run_stage):
     assert np.allclose(table[["p_blue", "p_green", "p_red"]].to_numpy(), expected, atol=1e-4)
 
 
-def test_the_choice_does_not_follow_the_test_figures(tuned, run_stage):
+def test_the_choice_does_not_follow_the_test_metrics(tuned, run_stage):
     head = load_linear_head(tuned.finetune)
     LinearHead(-head.weight, -head.bias, head.classes).save(tuned.finetune)
     metrics = run_stage("evaluate", tuned).metrics

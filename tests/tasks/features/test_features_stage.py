@@ -99,7 +99,7 @@ def test_a_file_that_occurs_twice_is_computed_once(paths, run_stage):
 
 
 @pytest.mark.parametrize("place", [-1, 0, 9, 400])
-def test_a_damaged_cache_is_named_and_mended(paths, run_stage, tree_bytes, capsys, place):
+def test_a_damaged_cache_is_named_and_repaired(paths, run_stage, tree_bytes, capsys, place):
     before = tree_bytes(paths.features)
     (segment,) = segments(paths)
     content = bytearray(segment.read_bytes())
@@ -306,7 +306,7 @@ def test_weights_that_are_not_the_pinned_ones_are_refused(paths, run_stage):
         run_stage("features", paths, backbone="tf_efficientnet_lite0", weights="package", weights_sha256="0" * 64)
 
 
-def test_figures_tell_statistics_of_the_features(paths, run_stage):
+def test_metrics_tell_statistics_of_the_features(paths, run_stage):
     record = run_stage("features", paths)
     features_ND = np.asarray(read_feature_set(paths.features).stored_ND)
     assert record.metrics["mean"] == pytest.approx(features_ND.mean(), rel=1e-4)
@@ -327,7 +327,7 @@ def test_a_run_for_which_all_is_known_imports_no_torch(paths, repository):
     subprocess.run([sys.executable, "-c", program, str(paths.root)], cwd=repository, check=True)
 
 
-def test_another_size_is_computed_anew_and_the_first_one_is_still_there(paths, run_stage):
+def test_another_size_is_computed_again_and_the_first_one_is_still_there(paths, run_stage):
     images = len(read_manifest(paths.manifest))
     assert run_stage("features", paths, image_size=64).metrics["cache_misses"] == images
     assert read_feature_set(paths.features).fingerprint["transform"]["height"] == 64

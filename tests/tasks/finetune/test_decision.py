@@ -82,7 +82,7 @@ def test_what_cannot_keep_the_promise_is_not_kept():
     assert "cannot guarantee `head.max_error`" in reason
 
 
-def test_the_reason_to_keep_tells_the_figures():
+def test_the_reason_to_keep_tells_the_metrics():
     reason = whether_to_keep(Score(0.8, 0.5), Score(0.9, 0.25), 0.0123, 0.05)[1]
     assert "accuracy 0.9000 against the frozen head's 0.8000 (paired test: p = 0.012)" in reason
     assert "log loss 0.2500 against 0.5000" in reason
@@ -103,7 +103,7 @@ def test_a_decision_can_be_written_as_json():
 
 
 @pytest.mark.parametrize(("task", "words"), [("multilabel", "mean average precision"), ("regression", "R²")])
-def test_the_main_figure_of_the_task_decides(task, words):
+def test_the_main_metric_of_the_task_decides(task, words):
     chosen, reason = whether_to_keep(Score(0.8, 0.1, task), Score(0.9, 0.5, task), SURE, 0.05)
     assert chosen == "finetune"
     assert f"validation {words} 0.9000 against the frozen head's 0.8000" in reason

@@ -147,7 +147,7 @@ def test_temperature_and_threshold_are_those_of_validations_probabilities(unbala
     assert Calibration.load(unbalanced.head) == expected
     told = record.metrics["calibration"]
     assert (told["temperature"], told["threshold"]) == (expected.temperature, expected.threshold)
-    assert told["coverage"] == expected.figures["coverage"]
+    assert told["coverage"] == expected.metrics["coverage"]
     assert unbalanced.head / "calibration.json" in record.files
 
 
@@ -212,9 +212,9 @@ def test_every_kind_writes_a_head_that_predicts_and_the_same_bytes_again(unbalan
 def test_the_path_has_a_row_for_each_candidate_tried(unbalanced, run_stage, kind, settings):
     record = run_stage("head", unbalanced, kind=kind, mlp_epochs=2, mlp_hidden=8, knn_k=[1, 5])
     table = pd.read_csv(unbalanced.plots("head") / "path.csv")
-    figures = ["train_loss", "val_loss", "val_accuracy", "iterations", "converged"]
+    metrics = ["train_loss", "val_loss", "val_accuracy", "iterations", "converged"]
     assert next(iter(table)) == "along"
-    assert set(table) == {"along", *settings, *figures}
+    assert set(table) == {"along", *settings, *metrics}
     assert len(table) == record.metrics["tried"]
     chosen = table[table["val_loss"] == table["val_loss"].min()].iloc[0]
     assert {name: record.metrics[name] for name in settings} == pytest.approx({name: chosen[name] for name in settings})
@@ -227,7 +227,7 @@ def test_the_path_is_drawn_along_the_logarithm_of_the_strength(paths, run_stage)
     assert np.allclose(10 ** table["along"], table["l2"])
 
 
-def test_the_figures_are_those_of_the_chosen_candidate(paths, run_stage):
+def test_the_metrics_are_those_of_the_chosen_candidate(paths, run_stage):
     record = run_stage("head", paths)
     table = pd.read_csv(paths.plots("head") / "path.csv")
     assert record.metrics["val_log_loss"] == pytest.approx(table["val_loss"].min())

@@ -91,7 +91,7 @@ def test_folds_go_side_by_side_and_all_their_rows_decide():
     assert found.head is None, "no single head was trained"
 
 
-def test_trainings_figures_are_those_of_all_folds():
+def test_trainings_metrics_are_those_of_all_folds():
     folds = [Fold(EXAMPLES, HELD_ND), Fold(EXAMPLES, HELD_ND)]
     of_held = Held(np.tile(HELD_N, 2), np.ones(4), "classification")
     tried = search([walk_of([0.1, 2.0])], folds, of_held, "log_loss", 3, lambda: None).tried

@@ -178,7 +178,7 @@ def test_weights_of_images_and_classes_multiply():
         ("regression", "rmse", "rmse"),
     ],
 )
-def test_what_decides_is_a_figure_of_the_task(task, select, taken):
+def test_what_decides_is_a_metric_of_the_task(task, select, taken):
     assert select_of(params(select=select), task) == taken
 
 
@@ -186,7 +186,7 @@ def test_what_decides_is_a_figure_of_the_task(task, select, taken):
     ("task", "select"),
     [("classification", "rmse"), ("multilabel", "rmse"), ("regression", "log_loss"), ("regression", "accuracy")],
 )
-def test_a_figure_of_another_task_is_refused(task, select):
+def test_a_metric_of_another_task_is_refused(task, select):
     with pytest.raises(ParamsError, match=rf"`head.select`(.|\n)*{task}"):
         choose(pack_of(task), params(select=select))
 

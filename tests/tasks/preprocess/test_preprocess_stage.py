@@ -367,7 +367,7 @@ def test_a_class_too_small_for_three_splits_is_named(fresh, preprocess, noise, c
     assert "classes with too few images to have one in each split: rare" in capsys.readouterr().err
 
 
-def test_figures_count_images_classes_splits_and_reasons(fresh, preprocess):
+def test_metrics_count_images_classes_splits_and_reasons(fresh, preprocess):
     stray_text(fresh)
     metrics = preprocess(fresh).metrics
     assert (metrics["images"], metrics["classes"], metrics["rejected"]) == (30, 3, 1)

@@ -101,7 +101,7 @@ def test_grey_is_normalised_by_the_mean_of_the_channels():
 
 
 @pytest.mark.parametrize(("channels", "expected"), [(2, (1, 2)), (3, (1, 2, 3)), (4, (1, 2, 3, 1)), (7, (1, 2, 3) * 3)])
-def test_figures_of_channels_are_repeated_as_the_weights_are(channels, expected):
+def test_values_of_channels_are_repeated_as_the_weights_are(channels, expected):
     assert over_channels((1, 2, 3), channels) == expected[:channels]
 
 

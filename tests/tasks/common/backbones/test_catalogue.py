@@ -35,7 +35,7 @@ def test_its_tags_are_timms_and_missing_only_where_timm_has_no_weights(entry):
 
 
 @pytest.mark.parametrize("entry", CATALOGUE, ids=named)
-def test_timms_figures_are_there_for_each_of_its_tags(entry):
+def test_timms_accuracies_are_there_for_each_of_its_tags(entry):
     assert set(entry.published) == {entry.frozen, entry.tuned} - {""}
 
 

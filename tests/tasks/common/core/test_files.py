@@ -134,7 +134,7 @@ def test_what_a_living_process_is_writing_is_left_alone(tmp_path):
 
 
 def test_what_a_killed_process_of_the_same_number_left_of_a_folder_is_removed(tmp_path):
-    """In a container the process numbers start anew, so that a killed stage and its successor may share one."""
+    """In a container the process numbers start at 1 again, so that a killed stage and its successor may share one."""
     stale = tmp_path / f".out.{os.getpid()}.part"
     stale.mkdir()
     (stale / "half").touch()

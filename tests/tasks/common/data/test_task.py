@@ -3,7 +3,7 @@ import pytest
 from tasks.common.data.task import LOSS, MAIN
 
 
-def test_every_task_has_a_main_figure_and_a_loss():
+def test_every_task_has_a_main_metric_and_a_loss():
     assert set(MAIN) == set(LOSS) == {"classification", "multilabel", "regression"}
 
 
@@ -14,5 +14,5 @@ def test_a_share_is_shown_in_per_cent(task, text):
     assert MAIN[task].text(0.98765) == text
 
 
-def test_a_figures_keys_are_its_value_and_the_ends_of_its_interval():
+def test_a_metrics_keys_are_its_value_and_the_ends_of_its_interval():
     assert MAIN["regression"].keys == ("r2", "r2_low", "r2_high")

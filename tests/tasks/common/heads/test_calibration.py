@@ -68,6 +68,11 @@ def test_a_head_beside_which_nothing_lies_is_left_alone(tmp_path):
     assert Calibration.load(tmp_path) == Calibration()
 
 
+def test_the_file_of_an_older_package_is_read_without_its_unknown_keys(tmp_path):
+    (tmp_path / "calibration.json").write_text('{"temperature": 1.5, "threshold": 0.8, "figures": {"images": 7}}')
+    assert Calibration.load(tmp_path) == Calibration(temperature=1.5, threshold=0.8)
+
+
 def test_the_file_can_be_read(tmp_path):
     Calibration(temperature=1.5, threshold=0.8, max_error=0.05, confidence=0.9).save(tmp_path)
     content = json.loads((tmp_path / "calibration.json").read_text())

@@ -1,4 +1,4 @@
-"""Figures for several classes an image and for numbers; scikit-learn and scipy are the reference."""
+"""Metrics for several classes an image and for numbers; scikit-learn and scipy are the reference."""
 
 import warnings
 
@@ -38,7 +38,7 @@ def test_average_precision_is_scikit_learns(seed, ties):
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_the_figures_of_several_classes_are_scikit_learns(seed):
+def test_the_metrics_of_several_classes_are_scikit_learns(seed):
     p_NK, y_NK = several(seed)
     found_NK = p_NK >= 0.5
     scores = multilabel.multilabel_scores(p_NK, y_NK)
@@ -55,7 +55,7 @@ def test_the_figures_of_several_classes_are_scikit_learns(seed):
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_each_classs_figures_are_scikit_learns(seed):
+def test_each_classs_metrics_are_scikit_learns(seed):
     p_NK, y_NK = several(seed)
     names = ["a", "b", "c", "d", "e"]
     columns = reference.precision_recall_fscore_support(y_NK, p_NK >= 0.5)
@@ -84,7 +84,7 @@ def test_a_class_that_no_image_has_counts_for_no_mean_and_has_no_warning():
     assert low < high
 
 
-def test_images_without_any_class_have_figures():
+def test_images_without_any_class_have_metrics():
     scores = multilabel.multilabel_scores(np.full((3, 2), 0.2), np.zeros((3, 2)))
     assert (scores["mean_average_precision"], scores["subset_accuracy"], scores["f1_micro"]) == (0.0, 1.0, 0.0)
 
@@ -112,7 +112,7 @@ def test_the_interval_of_mean_average_precision_agrees_with_resampling_image_by_
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("ties", [False, True])
-def test_the_interval_of_mean_average_precision_is_of_scikit_learns_figures_of_the_same_resamples(seed, ties):
+def test_the_interval_of_mean_average_precision_is_of_scikit_learns_metrics_of_the_same_resamples(seed, ties):
     p_NK, y_NK = several(seed, ties=ties)
     drawn_BN = np.random.default_rng(seed).integers(0, 80, (40, 80))
     times_BN = [np.bincount(drawn_N, minlength=80) for drawn_N in drawn_BN]
@@ -142,7 +142,7 @@ def test_the_precision_recall_curve_is_scikit_learns(seed):
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_the_figures_of_numbers_are_scikit_learns_and_scipys(seed):
+def test_the_metrics_of_numbers_are_scikit_learns_and_scipys(seed):
     predicted_N, y_N = numbers(seed)
     assert regression.regression_scores(predicted_N, y_N) == pytest.approx(
         {
@@ -169,7 +169,7 @@ def test_ranks_of_equal_numbers_are_shared():
         (0.1, [0.2, 0.1, 0.15], 0.0),
     ],
 )
-def test_numbers_that_are_all_the_same_have_figures_and_no_warning(same, predicted, expected):
+def test_numbers_that_are_all_the_same_have_metrics_and_no_warning(same, predicted, expected):
     y_N, predicted_N = np.full(3, same), np.array(predicted)  # the mean of 0.1, 0.1 and 0.1 is not 0.1
     with np.errstate(all="raise"):
         scores = regression.regression_scores(predicted_N, y_N)
@@ -202,7 +202,7 @@ def test_intervals_do_not_depend_on_how_many_resamples_are_drawn_at_a_time(monke
 
 
 @pytest.mark.parametrize("task", MAIN)
-def test_a_better_model_has_a_larger_main_figure_and_a_smaller_loss(task):
+def test_a_better_model_has_a_larger_main_metric_and_a_smaller_loss(task):
     if task == "classification":
         target = np.array([0, 1, 1])
         good, bad = np.eye(2)[target] * 0.8 + 0.1, np.full((3, 2), 0.5)
@@ -222,7 +222,7 @@ def test_the_loss_of_a_number_is_the_weighted_mean_squared_error():
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_figures_of_resamples_are_those_of_the_images_drawn(seed):
+def test_metrics_of_resamples_are_those_of_the_images_drawn(seed):
     predicted_N, y_N = numbers(seed)
     p_NK, y_NK = several(seed)
     rng = np.random.default_rng(seed)

@@ -8,7 +8,7 @@ from tasks.common.scoring.temperature import calibrate
 
 
 def one_by_one(score, wrong):
-    """(threshold, answered, errors) for every threshold that makes a difference, counted anew each time."""
+    """(threshold, answered, errors) for every threshold that makes a difference, counted again each time."""
     cuts = [*sorted(set(score), reverse=True)[1:], 0.0]
     return [(t, int((score > t).sum()), int(wrong[score > t].sum())) for t in cuts]
 

@@ -93,8 +93,8 @@ def test_validation_without_a_right_answer_makes_a_head_unsure_and_no_more():
 def test_the_log_loss_on_validation_never_grows(task):
     for sharpness in (0.2, 1.0, 1.05, 6.0):
         p_NK, y = drawn(50, sharpness=sharpness) if task == "classification" else drawn_each(50, sharpness=sharpness)
-        figures = found(p_NK, y, task=task).figures
-        assert figures["log_loss"] <= figures["log_loss_before"] + 1e-12
+        metrics = found(p_NK, y, task=task).metrics
+        assert metrics["log_loss"] <= metrics["log_loss_before"] + 1e-12
 
 
 def test_heads_that_give_probabilities_of_0_and_1_are_calibrated_too():
@@ -105,20 +105,20 @@ def test_heads_that_give_probabilities_of_0_and_1_are_calibrated_too():
     p_NK = calibrated.apply(votes / 5)
     assert calibrated.zero == pytest.approx(0.1)
     assert 0 < p_NK.min() < p_NK.max() < 1
-    assert calibrated.figures["calibration_error"] < calibrated.figures["calibration_error_before"]
+    assert calibrated.metrics["calibration_error"] < calibrated.metrics["calibration_error_before"]
 
 
-def test_the_figures_are_those_of_the_probabilities_before_and_after():
+def test_the_metrics_are_those_of_the_probabilities_before_and_after():
     p_NK, y_N = drawn(500, sharpness=3.0)
     weight = np.random.default_rng(1).uniform(size=500)
     calibrated = found(p_NK, y_N, weight)
     after = calibrated.apply(p_NK)
-    assert calibrated.figures["images"] == 500
-    assert calibrated.figures["log_loss_before"] == classification.log_loss(p_NK, y_N, weight)
-    assert calibrated.figures["log_loss"] == classification.log_loss(after, y_N, weight)
+    assert calibrated.metrics["images"] == 500
+    assert calibrated.metrics["log_loss_before"] == classification.log_loss(p_NK, y_N, weight)
+    assert calibrated.metrics["log_loss"] == classification.log_loss(after, y_N, weight)
     for name, p in (("calibration_error_before", p_NK), ("calibration_error", after)):
         expected = classification.expected_calibration_error(classification.reliability(p, y_N, 15))
-        assert calibrated.figures[name] == expected
+        assert calibrated.metrics[name] == expected
 
 
 def test_a_head_that_is_too_sure_has_a_smaller_calibration_error_on_other_images():
@@ -143,9 +143,9 @@ def test_a_threshold_without_a_temperature_is_one_of_the_heads_own_scores():
     calibrated = found(p_NK, y_N, scale=False, max_error=0.1, confidence=0.9)
     answers = p_NK.max(axis=1) > calibrated.threshold
     assert calibrated.temperature == 1.0
-    assert calibrated.figures["coverage"] == answers.mean()
-    assert calibrated.figures["error"] == pytest.approx((p_NK.argmax(axis=1) != y_N)[answers].mean())
-    assert calibrated.figures["answered"] == answers.sum()
+    assert calibrated.metrics["coverage"] == answers.mean()
+    assert calibrated.metrics["error"] == pytest.approx((p_NK.argmax(axis=1) != y_N)[answers].mean())
+    assert calibrated.metrics["answered"] == answers.sum()
 
 
 def test_the_threshold_is_one_of_the_calibrated_scores():
@@ -153,7 +153,7 @@ def test_the_threshold_is_one_of_the_calibrated_scores():
     calibrated = found(p_NK, y_N, max_error=0.1)
     scores = calibrated.apply(p_NK).max(axis=1)
     assert calibrated.threshold in scores
-    assert calibrated.figures["answered"] == (scores > calibrated.threshold).sum()
+    assert calibrated.metrics["answered"] == (scores > calibrated.threshold).sum()
 
 
 def test_of_another_head_is_found_what_was_asked_for_of_the_first():

@@ -26,11 +26,11 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--folder", type=Path, required=True, help="photographs, a folder a class")
     parser.add_argument("--backbone", required=True)
     parser.add_argument("--model", type=Path, help="the folder that bench.peers.prepare wrote")
-    parser.add_argument("--out", type=Path, required=True, help="for features.npy and figures.json")
+    parser.add_argument("--out", type=Path, required=True, help="for features.npy and measurements.json")
     return parser
 
 
-class Figures:
+class Measurements:
     """A peer's stopwatch: everything before the first loop is its start."""
 
     def __init__(self, out: Path, images: int) -> None:
@@ -55,4 +55,4 @@ class Figures:
             "versions": versions,
             "files": files,
         }
-        (self.out / "figures.json").write_text(json.dumps(content), encoding="utf-8")
+        (self.out / "measurements.json").write_text(json.dumps(content), encoding="utf-8")
