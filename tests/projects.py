@@ -209,6 +209,24 @@ class Project:
         shutil.copytree(self.root, target, symlinks=True, ignore=shutil.ignore_patterns("mlartifacts"))
         return Project(target)
 
+    def pushed_and_cloned(self, folder: Path) -> Project:
+        """A clone, as another machine has it that can pull from the DVC remote: both in `folder`."""
+        self.dvc("remote", "add", "--default", "store", str(folder / "store"))
+        self.git("commit", "--all", "--quiet", "--message", "remote")
+        self.dvc("push")
+        self.git("clone", "--quiet", str(self.root), str(folder / "clone"))
+        return Project(folder / "clone")
+
+    def loaded_by(self, command: str) -> set[str]:
+        """The modules that `graft` has loaded when it ends, in a process of its own."""
+        program = (
+            "import atexit, sys; from flows.cli import main;"
+            "atexit.register(lambda: print(*{name for name in sys.modules if '.' not in name})); main.main()"
+        )
+        found = set(self.call(sys.executable, "-c", program, command).stdout.splitlines()[-1].split())
+        assert "flows" in found, "the last line is not the list of modules"
+        return found
+
     def mlflow(self) -> Any:
         from mlflow import MlflowClient
 

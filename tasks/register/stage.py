@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from ..common.candidates import Candidate, read_candidates
@@ -115,14 +116,28 @@ def _check(folder: Path, files: list[str], expected: pd.DataFrame, candidate: Ca
 def _compare_features(found_ND: Features, features_ND: Features, expected: pd.DataFrame, pack: FeatureSet) -> None:
     off_N = 1 - (unit_length(found_ND).astype(np.float64) * unit_length(features_ND)).sum(axis=1)
     allowed = SAME_BF16 if pack.precision == "bf16" else SAME_EXACT if _is_exact(pack) else SAME_ROUNDED
+    what = "the packaged model does not compute the features that evaluate used"
+    _largest(off_N, allowed, what, "1 - cosine {} for {}", expected)
+
+
+def _largest(off_N: npt.NDArray[Any], allowed: float, what: str, got: str, expected: pd.DataFrame) -> float:
+    """The largest difference.
+
+    Args:
+        got: for the message, with places for the difference and the path of its image.
+
+    Raises:
+        GraftError: it is not at most `allowed`, or not a number.
+    """
     worst = int(off_N.argmax())
     if not off_N[worst] <= allowed:  # nor nan
         raise GraftError(
-            "the packaged model does not compute the features that evaluate used",
-            got=f"1 - cosine {off_N[worst]:.2g} for {expected['path'].iloc[worst]}",
+            what,
+            got=got.format(f"{off_N[worst]:.2g}", expected["path"].iloc[worst]),
             allowed=f"at most {allowed:g}",
             todo=REPEAT,
         )
+    return float(off_N[worst])
 
 
 def predict_in_fresh_process(
@@ -169,19 +184,11 @@ def predict_in_fresh_process(
 def _compare(found: pd.DataFrame, expected: pd.DataFrame, pack: FeatureSet, tolerance: float) -> float:
     """The largest difference of a probability or, in standard deviations, of a number."""
     if pack.task == "regression":
-        what, deviation = "a number that differs by {} standard deviations", _deviation(pack)
+        got, deviation = "a number that differs by {} standard deviations, for {}", _deviation(pack)
         off_NK = (found[["value"]].to_numpy() - expected[["predicted"]].to_numpy()) / deviation
     else:
-        what = "a probability that differs by {}"
+        got = "a probability that differs by {}, for {}"
         p_NK = np.array([[row[name] for name in pack.classes] for row in found["probabilities"]])
         off_NK = p_NK - expected[[f"p_{name}" for name in pack.classes]].to_numpy()
-    difference_N = np.abs(off_NK).max(axis=1)
-    worst = int(difference_N.argmax())
-    if not difference_N[worst] <= tolerance:  # nor nan
-        raise GraftError(
-            "the packaged model does not predict the same as evaluate",
-            got=f"{what.format(f'{difference_N[worst]:.2g}')}, for {expected['path'].iloc[worst]}",
-            allowed=f"at most {tolerance:g}",
-            todo=REPEAT,
-        )
-    return float(difference_N[worst])
+    what = "the packaged model does not predict the same as evaluate"
+    return _largest(np.abs(off_NK).max(axis=1), tolerance, what, got, expected)

@@ -135,6 +135,30 @@ def tree_bytes():
 
 
 @pytest.fixture(scope="session")
+def names_in():
+    """names_in(folder) -> the names of what lies in it."""
+    return lambda folder: {file.name for file in folder.iterdir()}
+
+
+@pytest.fixture(scope="session")
+def head_files():
+    """What a head that was saved with its calibration consists of."""
+    return {"head.safetensors", "head.json", "calibration.json"}
+
+
+@pytest.fixture
+def text_file(tmp_path):
+    """text_file(name, text) -> a new file of that name with that text."""
+
+    def write(name, text):
+        file = tmp_path / name
+        file.write_text(text, encoding="utf-8")
+        return file
+
+    return write
+
+
+@pytest.fixture(scope="session")
 def repository():
     """Where the package `tasks` lies, for processes that the tests start."""
     return Path(importlib.import_module("tasks").__file__).parent.parent

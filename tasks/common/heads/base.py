@@ -26,21 +26,19 @@ class Head(ABC):
     """A head: from features to probabilities, or to a number."""
 
     kind: ClassVar[str]
+    arrays: ClassVar[tuple[str, ...]]
+    """The names of its arrays; the first one is of shape (., D)."""
     classes: list[str]
     task: Task
 
     @property
-    @abstractmethod
     def dimension(self) -> int:
         """D, the number of features."""
+        return int(getattr(self, self.arrays[0]).shape[1])
 
     @abstractmethod
     def _output(self, x_BD: Single) -> Double:
         """For a block of features: probabilities (B, K), or numbers (B, 1)."""
-
-    @abstractmethod
-    def _tensors(self) -> dict[str, Array]:
-        """Its arrays, by name."""
 
     def _settings(self) -> dict[str, Any]:
         """Its other attributes, by name."""
@@ -84,7 +82,7 @@ class Head(ABC):
 
     def save(self, folder: Path, name: str = "head", **facts: Any) -> None:
         """`name`.safetensors with the arrays, `name`.json with the other attributes and `facts`."""
-        tensors = {key: np.ascontiguousarray(value) for key, value in self._tensors().items()}
+        tensors = {key: np.ascontiguousarray(getattr(self, key)) for key in self.arrays}
         save_file(tensors, folder / f"{name}.safetensors")
         described = {"kind": self.kind, "task": self.task, "classes": self.classes, **self._settings()}
         write_json(folder / f"{name}.json", {**described, **facts})

@@ -35,10 +35,7 @@ class NeighbourHead(Head):
     classes: list[str]
     task: Task = "classification"
     kind: ClassVar[str] = "knn"
-
-    @property
-    def dimension(self) -> int:
-        return self.unit.shape[1]
+    arrays: ClassVar[tuple[str, ...]] = ("unit", "target", "weight")
 
     def search(self, features_ND: Matrix) -> tuple[Single, npt.NDArray[np.int64]]:
         """(cosines, places) of the `k` nearest, both (N, k), the nearest first; of equal cosines the earlier one."""
@@ -84,9 +81,6 @@ class NeighbourHead(Head):
 
     def _output(self, x_BD: Single) -> Double:
         return self.vote(*self._search(x_BD))
-
-    def _tensors(self) -> dict[str, Array]:
-        return {name: getattr(self, name) for name in ("unit", "target", "weight")}
 
     def _settings(self) -> dict[str, Any]:
         return {"k": self.k, "temperature": self.temperature}

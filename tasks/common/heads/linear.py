@@ -9,7 +9,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from ..data.manifest import Task
-from .base import Array, Double, Head, Single, link
+from .base import Double, Head, Single, link
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,7 @@ class LinearHead(Head):
     classes: list[str]
     task: Task = "classification"
     kind: ClassVar[str] = "linear"
-
-    @property
-    def dimension(self) -> int:
-        return self.weight.shape[1]
+    arrays: ClassVar[tuple[str, ...]] = ("weight", "bias")
 
     def _output(self, x_BD: Single) -> Double:
         return link(x_BD.astype(np.float64) @ self.weight.T.astype(np.float64) + self.bias, self.task)
-
-    def _tensors(self) -> dict[str, Array]:
-        return {"weight": self.weight, "bias": self.bias}

@@ -9,7 +9,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from ..data.manifest import Task
-from .base import Array, Double, Head, Single, link
+from .base import Double, Head, Single, link
 
 
 @dataclass(frozen=True)
@@ -28,15 +28,8 @@ class MlpHead(Head):
     classes: list[str]
     task: Task = "classification"
     kind: ClassVar[str] = "mlp"
-
-    @property
-    def dimension(self) -> int:
-        return self.hidden_weight.shape[1]
+    arrays: ClassVar[tuple[str, ...]] = ("hidden_weight", "hidden_bias", "weight", "bias")
 
     def _output(self, x_BD: Single) -> Double:
         hidden_BH = np.maximum(x_BD @ self.hidden_weight.T + self.hidden_bias, 0)
         return link(hidden_BH.astype(np.float64) @ self.weight.T.astype(np.float64) + self.bias, self.task)
-
-    def _tensors(self) -> dict[str, Array]:
-        names = ("hidden_weight", "hidden_bias", "weight", "bias")
-        return {name: getattr(self, name) for name in names}

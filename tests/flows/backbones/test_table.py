@@ -177,12 +177,11 @@ def test_an_unknown_tag_is_answered_with_the_tags(place: Place) -> None:
 @pytest.mark.parametrize(
     ("query", "inside", "outside"),
     [
-        ("densenet121", "densenet121.ra_in1k", "densenet169.tv_in1k"),
-        ("DenseNet*.tv_*", "densenet169.tv_in1k", "densenet121.ra_in1k"),
-        ("resnetv2_152", "resnetv2_152", "resnetv2_101.a1h_in1k"),
-        ("nasnet", "nasnetamobile", "pnasnet5"),
+        pytest.param("densenet121", "densenet121.ra_in1k", "densenet169.tv_in1k", id="a part of a name"),
+        pytest.param("DenseNet*.tv_*", "densenet169.tv_in1k", "densenet121.ra_in1k", id="a pattern"),
+        pytest.param("resnetv2_152", "resnetv2_152", "resnetv2_101.a1h_in1k", id="an architecture without weights"),
+        pytest.param("nasnet", "nasnetamobile", "pnasnet5", id="a network of our own"),
     ],
-    ids=["a part of a name", "a pattern", "an architecture without weights", "a network of our own"],
 )
 def test_all_of_timm_is_searched(place: Place, query: str, inside: str, outside: str) -> None:
     found = {row["timm"]: row for row in table.search(query, place)}

@@ -74,6 +74,13 @@ def delete_preprocess_run(project: Project) -> None:
     project.mlflow().delete_run(project.json("runs/preprocess.json")["run_id"])
 
 
+def lose_list(project: Project) -> None:
+    """Takes the list of images from this machine and from MLflow."""
+    forget_memory(project)
+    forget_manifest(project)
+    delete_preprocess_run(project)
+
+
 # From a model
 
 
@@ -249,9 +256,7 @@ def test_what_is_not_recorded_is_refused(finished: Project) -> None:
 def test_the_list_is_fetched_from_the_remote(project: Project, tmp_path: Path) -> None:
     project.dvc("remote", "add", "--default", "store", str(tmp_path / "remote"))
     project.dvc("push")
-    forget_memory(project)
-    forget_manifest(project)
-    delete_preprocess_run(project)
+    lose_list(project)
 
     assert trace(project.root, "1")["data"]["exact"]
 
@@ -275,9 +280,7 @@ def test_a_list_is_remembered(project: Project) -> None:
 
 
 def test_a_list_that_is_lost_leaves_what_the_package_remembers(project: Project) -> None:
-    forget_memory(project)
-    forget_manifest(project)
-    delete_preprocess_run(project)
+    lose_list(project)
 
     (seen,) = trace(project.root, image_of(project, "train")["image_id"])["versions"]
     (held,) = trace(project.root, image_of(project, "test")["image_id"])["versions"]

@@ -148,11 +148,7 @@ def test_going_back_to_earlier_parameters_makes_the_earlier_version_the_challeng
 
 
 def test_a_clone_with_another_store_registers_the_package_that_it_pulled(project: Project, tmp_path: Path) -> None:
-    project.dvc("remote", "add", "--default", "store", str(tmp_path / "store"))
-    project.git("commit", "--all", "--quiet", "--message", "remote")
-    project.dvc("push")
-    project.git("clone", "--quiet", str(project.root), str(tmp_path / "clone"))
-    clone = type(project)(tmp_path / "clone")
+    clone = project.pushed_and_cloned(tmp_path)
     clone.dvc("pull")
     assert not (clone.root / ".graft" / "registration.json").exists()
     assert not (clone.root / "mlflow.db").exists()

@@ -96,11 +96,7 @@ def test_a_change_of_the_orchestration_runs_nothing(project: Project, file: str)
 
 
 def test_a_second_clone_pulls_everything_and_has_nothing_to_run(project: Project, tmp_path: Path) -> None:
-    project.dvc("remote", "add", "--default", "store", str(tmp_path / "store"))
-    project.git("commit", "--all", "--quiet", "--message", "remote")
-    project.dvc("push")
-    project.git("clone", "--quiet", str(project.root), str(tmp_path / "clone"))
-    clone = type(project)(tmp_path / "clone")
+    clone = project.pushed_and_cloned(tmp_path)
 
     clone.dvc("pull")
 

@@ -1,9 +1,9 @@
 import re
-from html.parser import HTMLParser
 
 import numpy as np
 import pandas as pd
 import pytest
+from pages import visible_text
 
 from tasks.audit.curve import Curve
 from tasks.audit.findings import Findings
@@ -73,17 +73,8 @@ def page_of(found, verdicts=(), plots=None):
     return audit_page(found, verdicts, plots or {}, {"backbone": "<net>"})
 
 
-def text(page):
-    """As a browser would show it."""
-    parts = []
-    parser = HTMLParser()
-    parser.handle_data = parts.append
-    parser.feed(page)
-    return " ".join(" ".join(parts).split())
-
-
 def test_the_page_says_where_nothing_is_found(found):
-    shown = text(page_of(found(), []))
+    shown = visible_text(page_of(found(), []))
     for sentence in (
         "No label is suspected.",
         "No validation or test image is also in an earlier split.",
@@ -107,14 +98,14 @@ def test_each_verdict_has_a_row(found):
 
 def test_a_suspected_label_has_its_path_its_label_and_the_suggestion(found):
     page = page_of(found(label_issues=issues_of(1), doubted=1), [])
-    assert "1 label is suspected" in text(page)
+    assert "1 label is suspected" in visible_text(page)
     assert (
         "<td>cat/000.jpg</td><td>train</td><td>cat</td><td>dog</td><td class=n>2.0%</td><td class=n>97.5%</td>" in page
     )
 
 
 def test_a_long_table_is_cut_and_the_rest_counted(found):
-    shown = text(page_of(found(label_issues=issues_of(LISTED + 5)), []))
+    shown = visible_text(page_of(found(label_issues=issues_of(LISTED + 5)), []))
     assert f"cat/{LISTED - 1:03}.jpg" in shown
     assert f"cat/{LISTED:03}.jpg" not in shown
     assert "... and 5 more." in shown
@@ -122,7 +113,7 @@ def test_a_long_table_is_cut_and_the_rest_counted(found):
 
 def test_leaks_are_counted_by_split_and_named_in_pairs(found):
     page = page_of(found(leaks=pairs_of(1), leaked={"val": 2, "test": 1}), [])
-    assert "1 test image is also among the training or validation images, and 2 validation images" in text(page)
+    assert "1 test image is also among the training or validation images, and 2 validation images" in visible_text(page)
     assert "<td>a.jpg</td><td>train</td><td>cat</td><td>b.jpg</td><td>test</td><td>cat</td>" in page
 
 
@@ -133,7 +124,7 @@ def test_confusable_classes_have_their_share_and_its_interval(found):
 
 
 def test_the_gain_from_twice_the_images_is_a_sentence(found):
-    shown = text(page_of(found(), []))
+    shown = visible_text(page_of(found(), []))
     assert (
         "Twice the training images would improve a linear model on these features by about 1.2 points of accuracy"
         in shown
@@ -144,7 +135,7 @@ def test_the_gain_from_twice_the_images_is_a_sentence(found):
 def test_the_page_says_why_the_gain_cannot_be_estimated(found):
     curve = found().curve
     unknown = Curve(curve.table, curve.sizes, {0.01: "too few groups"}, {"reason": "there are only 2 sizes"}, {})
-    shown = text(page_of(found(curve=unknown), []))
+    shown = visible_text(page_of(found(curve=unknown), []))
     assert "The gain from twice the training images cannot be estimated: there are only 2 sizes." in shown
     assert "1% was left out: too few groups." in shown
 

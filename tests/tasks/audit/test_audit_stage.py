@@ -49,8 +49,8 @@ def leaking(paths, run_stage):
     return paths, train, test
 
 
-def test_the_folder_has_a_page_tables_pictures_and_the_verdicts(finished_paths):
-    names = {file.name for file in finished_paths.audit.iterdir()}
+def test_the_folder_has_a_page_tables_pictures_and_the_verdicts(finished_paths, names_in):
+    names = names_in(finished_paths.audit)
     assert {f"{name}.parquet" for name in TABLES} <= names
     assert {"index.html", "audit.json", "map.png", "leaked.parquet", "map.parquet", "curve.parquet"} <= names
 

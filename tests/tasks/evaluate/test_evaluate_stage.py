@@ -72,9 +72,8 @@ def test_a_second_run_gives_the_same_bytes(paths, run_stage, tree_bytes):
     assert (tree_bytes(paths.report), tree_bytes(paths.plots("evaluate"))) == before
 
 
-def test_the_report_has_a_page_its_pictures_and_the_predictions(finished_paths):
-    names = {file.name for file in finished_paths.report.iterdir()}
-    assert names == {
+def test_the_report_has_a_page_its_pictures_and_the_predictions(finished_paths, names_in):
+    assert names_in(finished_paths.report) == {
         "index.html",
         "confusion.png",
         "reliability.png",

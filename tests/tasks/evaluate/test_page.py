@@ -1,8 +1,8 @@
 import re
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from pages import visible_text
 
 from tasks.evaluate.page import report_page
 from tasks.evaluate.saliency import Saliency, SaliencyExample
@@ -37,17 +37,8 @@ def page_of(metrics, plots=PLOTS, **more):
     return report_page(metrics, 0.95, plots, {"backbone": "<net>"}, **more)
 
 
-def texts(page):
-    """The text of the page as a browser would show it."""
-    found = []
-    parser = HTMLParser()
-    parser.handle_data = found.append
-    parser.feed(page)
-    return " ".join(" ".join(found).split())
-
-
 def test_accuracy_and_interval_are_told(metrics):
-    text = texts(page_of(metrics))
+    text = visible_text(page_of(metrics))
     assert "75.0%" in text
     assert "60.0% to 90.0% with 95% confidence, on 40 test images of 2 classes" in text
 
@@ -69,7 +60,7 @@ def test_each_candidate_has_a_row(metrics):
 def test_a_class_name_is_shown_as_it_is_written(metrics, name):
     metrics["per_class"] = {name: metrics["per_class"]["cat"]}
     page = page_of(metrics)
-    assert name in texts(page)
+    assert name in visible_text(page)
 
 
 def test_class_names_are_escaped(metrics):
@@ -84,13 +75,13 @@ def test_the_page_needs_no_network(metrics):
 
 
 def test_the_effect_of_calibration_is_told(metrics):
-    text = texts(page_of(metrics))
+    text = visible_text(page_of(metrics))
     assert "temperature 1.750" in text
     assert "Without it, the log loss would be 0.625 and the calibration error 0.250" in text
 
 
 def test_probabilities_that_were_not_calibrated_are_those_of_the_head(metrics):
-    assert "The probabilities are those of the head." in texts(page_of({**metrics, "temperature": 1.0}))
+    assert "The probabilities are those of the head." in visible_text(page_of({**metrics, "temperature": 1.0}))
 
 
 def test_plots_are_inlined_so_that_the_page_is_complete_in_one_file(metrics):
@@ -99,13 +90,13 @@ def test_plots_are_inlined_so_that_the_page_is_complete_in_one_file(metrics):
 
 
 def test_the_page_says_what_it_was_made_from(metrics):
-    assert "backbone <net>" in texts(page_of(metrics))
+    assert "backbone <net>" in visible_text(page_of(metrics))
 
 
 @pytest.mark.parametrize(("leaked", "said"), [(1, "1 test image is also"), (3, "3 test images are also")])
 def test_the_metrics_without_leaks_are_told(metrics, leaked, said):
     left = {"accuracy": 0.9, "accuracy_low": 0.8, "accuracy_high": 0.95, "images": 40, "leaked": leaked}
-    text = texts(page_of({**metrics, "without_leaks": left}))
+    text = visible_text(page_of({**metrics, "without_leaks": left}))
     assert f"{said} among the training or validation images." in text
     assert "Without them the accuracy is 90.0% (80.0% to 95.0%, 40 images)." in text
 
@@ -115,30 +106,30 @@ ABSTENTION = {"max_error": 0.25, "confidence": 0.9, "coverage": 0.8, "answered":
 
 def test_guarantee_and_result_are_told(metrics):
     found = {**ABSTENTION, "error": 0.25, "error_low": 0.1, "error_high": 0.5}
-    text = texts(page_of({**metrics, "abstention": found}))
+    text = visible_text(page_of({**metrics, "abstention": found}))
     assert "answers for 4 test images (80.0%)" in text
     assert "25.0% of the answers are wrong (10.0% to 50.0%)" in text
     assert "an error rate of at most 25.0% with 90% confidence" in text
 
 
 def test_without_any_answer_there_is_no_error_rate(metrics):
-    text = texts(page_of({**metrics, "abstention": {**ABSTENTION, "answered": 0, "coverage": 0.0}}))
+    text = visible_text(page_of({**metrics, "abstention": {**ABSTENTION, "answered": 0, "coverage": 0.0}}))
     assert "answers for 0 test images (0.0%)" in text
     assert "of the answers are wrong" not in text
 
 
 def test_the_parameter_is_named_where_nothing_is_guaranteed(metrics):
-    assert "head.max_error" in texts(page_of(metrics))
+    assert "head.max_error" in visible_text(page_of(metrics))
 
 
 def test_saliency_is_shown_with_what_it_means(metrics):
     example = SaliencyExample("true a", True, np.zeros((2, 2, 3), np.uint8), np.zeros((2, 2), np.float32))
     page = page_of(metrics, saliency=Saliency("classification", (example,)))
     assert PLOTS["saliency.png"] in page
-    assert "the more it supports the predicted class." in texts(page)
+    assert "the more it supports the predicted class." in visible_text(page)
 
 
 def test_the_reason_for_no_saliency_is_escaped(metrics):
     page = page_of(metrics, saliency=Saliency("classification", (), "<i>why</i>"))
-    assert "There are no Grad-CAM maps: <i>why</i>." in texts(page)
+    assert "There are no Grad-CAM maps: <i>why</i>." in visible_text(page)
     assert "<i>" not in page

@@ -112,15 +112,20 @@ def test_the_page_of_several_classes_has_their_metrics(several):
     assert re.findall(r">([^<]*)</td>", row) == ["", "0.000", "0.000", "0.000", "0"]
 
 
-def test_the_plots_of_several_classes_are_those_of_the_page(several, raw, tmp_path):
-    predictions, metrics = metrics_of(multilabel, several, "multilabel")
-    folder = tmp_path / "report"
+def plots_of_the_page(report, outcome, task, folder):
+    """The names of the plots, all of which the page shows."""
+    predictions, metrics = metrics_of(report, outcome, task)
     folder.mkdir()
-    multilabel.draw(several, predictions, metrics, 3, folder)
+    report.draw(outcome, predictions, metrics, 3, folder)
     plots = inlined(folder)
     shown = re.findall(r'src="([^"]+)"', page_of(metrics, plots))
-    assert set(plots) == {"precision_recall.png", "reliability.png", "misclassified.png"}
     assert sorted(shown) == sorted(plots.values())
+    return set(plots)
+
+
+def test_the_plots_of_several_classes_are_those_of_the_page(several, raw, tmp_path):
+    found = plots_of_the_page(multilabel, several, "multilabel", tmp_path / "report")
+    assert found == {"precision_recall.png", "reliability.png", "misclassified.png"}
 
 
 def test_the_tables_of_several_classes_leave_out_a_class_that_no_test_image_has(several, tmp_path):
@@ -168,14 +173,8 @@ def test_the_page_of_numbers_that_are_all_the_same_has_no_rank_correlation(numbe
 
 
 def test_the_plots_of_numbers_are_those_of_the_page(numbers, raw, tmp_path):
-    predictions, metrics = metrics_of(regression, numbers, "regression")
-    folder = tmp_path / "report"
-    folder.mkdir()
-    regression.draw(numbers, predictions, metrics, 3, folder)
-    plots = inlined(folder)
-    shown = re.findall(r'src="([^"]+)"', page_of(metrics, plots))
-    assert set(plots) == {"scatter.png", "residuals.png", "misclassified.png"}
-    assert sorted(shown) == sorted(plots.values())
+    found = plots_of_the_page(regression, numbers, "regression", tmp_path / "report")
+    assert found == {"scatter.png", "residuals.png", "misclassified.png"}
 
 
 def test_the_table_of_numbers_has_a_row_an_image(numbers, tmp_path):

@@ -138,18 +138,9 @@ def test_auto_trains_when_there_is_time(poor_paths, run_stage):
     assert record.metrics["epochs"] == 1
 
 
-def test_training_writes_all_that_a_candidate_needs(tuned_paths):
-    names = {file.name for file in tuned_paths.finetune.iterdir()}
-    assert names == {
-        "decision.json",
-        "head.safetensors",
-        "head.json",
-        "calibration.json",
-        "graph",
-        "network.safetensors",
-        "curves.csv",
-        "augmentation.png",
-    }
+def test_training_writes_all_that_a_candidate_needs(tuned_paths, names_in, head_files):
+    further = {"decision.json", "graph", "network.safetensors", "curves.csv", "augmentation.png"}
+    assert names_in(tuned_paths.finetune) == head_files | further
 
 
 def test_the_trained_network_is_calibrated_by_its_own_probabilities(tuned_paths):

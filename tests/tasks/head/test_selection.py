@@ -169,17 +169,15 @@ def test_weights_of_images_and_classes_multiply():
 
 
 @pytest.mark.parametrize(
-    ("task", "select", "taken"),
-    [
-        ("classification", "auto", "log_loss"),
-        ("multilabel", "auto", "log_loss"),
-        ("regression", "auto", "rmse"),
-        ("classification", "accuracy", "accuracy"),
-        ("regression", "rmse", "rmse"),
-    ],
+    ("task", "loss"), [("classification", "log_loss"), ("multilabel", "log_loss"), ("regression", "rmse")]
 )
-def test_what_decides_is_a_metric_of_the_task(task, select, taken):
-    assert select_of(params(select=select), task) == taken
+def test_the_loss_of_the_task_decides_unless_a_metric_is_chosen(task, loss):
+    assert select_of(params(select="auto"), task) == loss
+
+
+@pytest.mark.parametrize(("task", "select"), [("classification", "accuracy"), ("regression", "rmse")])
+def test_a_chosen_metric_of_the_task_decides(task, select):
+    assert select_of(params(select=select), task) == select
 
 
 @pytest.mark.parametrize(

@@ -407,6 +407,12 @@ def test_a_number_of_channels_that_no_image_has_stops_the_run_and_leaves_no_mani
     assert not fresh.manifest.exists()
 
 
+def task_and_label(paths, image):
+    """The tasks in the manifest, and the label of an image."""
+    table = manifest(paths)
+    return set(table["task"]), table.loc[image, "label"]
+
+
 def several(table):
     """All have `bright`, three in five have `odd`; with three in five of the others, `red`."""
     numbers = [int(path[-5]) for path in table["path"]]
@@ -418,9 +424,7 @@ def several(table):
 def test_an_image_may_have_several_classes(tabled, preprocess):
     paths = tabled(label=several)
     record = preprocess(paths, task="multilabel")
-    table = manifest(paths)
-    assert set(table["task"]) == {"multilabel"}
-    assert table.loc["red/004.png", "label"] == "bright|red"
+    assert task_and_label(paths, "red/004.png") == ({"multilabel"}, "bright|red")
     assert record.metrics["classes"] == 3
     assert record.dataset.profile["classes"] == {"bright": 30, "odd": 18, "red": 10}
     balance = pd.read_csv(paths.plots("preprocess") / "classes.csv")
@@ -441,9 +445,7 @@ def number(table):
 def test_a_label_may_be_a_number(tabled, preprocess):
     paths = tabled(label=number)
     record = preprocess(paths, task="regression")
-    table = manifest(paths)
-    assert set(table["task"]) == {"regression"}
-    assert table.loc["red/007.png", "label"] == "1.75"
+    assert task_and_label(paths, "red/007.png") == ({"regression"}, "1.75")
     assert (record.metrics["target_min"], record.metrics["target_max"]) == (0.0, 2.25)
     assert "classes" not in record.metrics
     balance = pd.read_csv(paths.plots("preprocess") / "classes.csv")

@@ -32,21 +32,10 @@ def run_alone(program, paths, *words):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_the_package_holds_graph_head_facts_requirements_code_entry_and_reference(finished_paths):
-    names = {file.name for file in finished_paths.package.iterdir()}
-    assert names == {
-        "graph.xml",
-        "graph.bin",
-        "head.safetensors",
-        "head.json",
-        "calibration.json",
-        "package.json",
-        "requirements.txt",
-        "code",
-        "model.py",
-        "reference.safetensors",
-        "reference.json",
-    }
+def test_the_package_holds_graph_head_facts_requirements_code_entry_and_reference(finished_paths, names_in, head_files):
+    graph, reference = {"graph.xml", "graph.bin"}, {"reference.safetensors", "reference.json"}
+    model = {"package.json", "requirements.txt", "code", "model.py"}
+    assert names_in(finished_paths.package) == head_files | graph | model | reference
 
 
 def test_requirements_are_pinned_to_what_is_installed(finished_paths):

@@ -27,62 +27,60 @@ def clock(monkeypatch):
     return clock
 
 
+@pytest.fixture
+def read(clock):
+    """read(stream, total, seconds, images=1, times=1) -> a bar to which images were added so often, after a wait."""
+
+    def make(stream, total, seconds, images=1, times=1):
+        bar = Progress("reading", total, stream=stream)
+        for _ in range(times):
+            clock.now += seconds
+            bar.add(images)
+        return bar
+
+    return make
+
+
 @pytest.fixture(autouse=True)
 def _for_people(monkeypatch):
     monkeypatch.delenv(PROTOCOL, raising=False)
 
 
-def test_work_that_ends_at_once_says_nothing(clock):
+def test_work_that_ends_at_once_says_nothing(read):
     stream = io.StringIO()
-    bar = Progress("reading", 10, stream=stream)
-    for _ in range(10):
-        clock.now += 0.1
-        bar.add()
-    bar.close()
+    read(stream, 10, seconds=0.1, times=10).close()
     assert stream.getvalue() == ""
 
 
-def test_a_line_tells_what_is_done_how_fast_and_what_is_left(clock):
+def test_a_line_tells_what_is_done_how_fast_and_what_is_left(read):
     stream = io.StringIO()
-    bar = Progress("reading", 3000, stream=stream)
-    clock.now += 10
-    bar.add(1000)
+    read(stream, 3000, seconds=10, images=1000)
     assert stream.getvalue() == "reading: 1,000 of 3,000 images, 100.0/s, 0:20 left\n"
 
 
-def test_lines_off_a_terminal_come_at_most_every_five_seconds(clock):
+def test_lines_off_a_terminal_come_at_most_every_five_seconds(read):
     stream = io.StringIO()
-    bar = Progress("reading", 100, stream=stream)
-    for _ in range(20):
-        clock.now += 1
-        bar.add()
+    read(stream, 100, seconds=1, times=20)
     assert len(stream.getvalue().splitlines()) == 4
 
 
-def test_a_line_on_a_terminal_rewrites_itself(clock):
+def test_a_line_on_a_terminal_rewrites_itself(read):
     stream = Terminal()
-    bar = Progress("reading", 10, stream=stream)
-    clock.now += 1
-    bar.add()
+    read(stream, 10, seconds=1)
     assert stream.getvalue().startswith("\r\x1b[K")
     assert "\n" not in stream.getvalue()
 
 
-def test_the_last_line_on_a_terminal_ends_and_tells_the_whole_time(clock):
+def test_the_last_line_on_a_terminal_ends_and_tells_the_whole_time(read):
     stream = Terminal()
-    bar = Progress("reading", 2, stream=stream)
-    clock.now += 3700
-    bar.add(2)
-    bar.close()
+    read(stream, 2, seconds=3700, images=2).close()
     assert stream.getvalue().endswith("1:01:40 in all\n")
 
 
-def test_a_program_reads_one_json_object_a_line(clock, monkeypatch):
+def test_a_program_reads_one_json_object_a_line(read, monkeypatch):
     monkeypatch.setenv(PROTOCOL, "json")
     stream = Terminal()
-    bar = Progress("reading", 10, stream=stream)
-    clock.now += 2
-    bar.add(4)
+    read(stream, 10, seconds=2, images=4)
     line = stream.getvalue()
     assert line.startswith(MARK)
     assert json.loads(line.removeprefix(MARK)) == {"what": "reading", "done": 4, "total": 10, "rate": 2.0}

@@ -1,3 +1,5 @@
+from functools import partial
+
 import pytest
 from pydantic import Field, ValidationError
 
@@ -19,13 +21,8 @@ class Example(Section):
 
 
 @pytest.fixture
-def params_file(tmp_path):
-    def write(text):
-        path = tmp_path / "params.yaml"
-        path.write_text(text, encoding="utf-8")
-        return path
-
-    return write
+def params_file(text_file):
+    return partial(text_file, "params.yaml")
 
 
 def test_off_is_a_word_and_not_false(params_file):
@@ -62,39 +59,37 @@ def test_a_value_from_the_file_replaces_the_default(params_file):
     assert parse_section(Example, values, "example").rate == 0.25
 
 
-def test_an_unknown_key_is_answered_with_the_nearest_valid_one():
+def refusal(section, values, name="example"):
+    """The error for a section with these values."""
     with pytest.raises(ParamsError) as caught:
-        parse_section(Example, {"rat": 1}, "example")
-    assert "unknown key `example.rat`" in caught.value.what
-    assert caught.value.todo == "did you mean `rate`?"
-    assert caught.value.allowed == "rate, nested"
+        parse_section(section, values, name)
+    return caught.value
+
+
+def test_an_unknown_key_is_answered_with_the_nearest_valid_one():
+    error = refusal(Example, {"rat": 1})
+    assert "unknown key `example.rat`" in error.what
+    assert (error.todo, error.allowed) == ("did you mean `rate`?", "rate, nested")
 
 
 def test_an_unknown_key_in_a_nested_section_is_answered_with_that_sections_keys():
-    with pytest.raises(ParamsError) as caught:
-        parse_section(Example, {"nested": {"dept": 1}}, "example")
-    assert caught.value.allowed == "depth"
+    assert refusal(Example, {"nested": {"dept": 1}}).allowed == "depth"
 
 
 def test_a_value_out_of_range_is_answered_with_the_range():
-    with pytest.raises(ParamsError) as caught:
-        parse_section(Example, {"rate": 2}, "example")
-    assert "`example.rate`" in caught.value.what
-    assert caught.value.got == "2"
-    assert caught.value.allowed == "> 0 and <= 1"
+    error = refusal(Example, {"rate": 2})
+    assert "`example.rate`" in error.what
+    assert (error.got, error.allowed) == ("2", "> 0 and <= 1")
 
 
 def test_a_word_that_is_no_choice_is_answered_with_the_choices():
-    with pytest.raises(ParamsError) as caught:
-        parse_section(FinetuneParams, {"mode": "maybe"}, "finetune")
-    assert caught.value.allowed == "off | auto | on"
+    assert refusal(FinetuneParams, {"mode": "maybe"}, "finetune").allowed == "off | auto | on"
 
 
 def test_all_faults_of_a_section_are_in_one_message():
-    with pytest.raises(ParamsError) as caught:
-        parse_section(Example, {"rate": 2, "wrong": 1}, "example")
-    assert "example.rate" in caught.value.what
-    assert "example.wrong" in caught.value.what
+    error = refusal(Example, {"rate": 2, "wrong": 1})
+    assert "example.rate" in error.what
+    assert "example.wrong" in error.what
 
 
 def test_a_section_that_is_no_mapping_is_refused():

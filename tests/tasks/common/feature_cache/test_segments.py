@@ -251,14 +251,18 @@ def test_several_writers_at_once_lose_nothing(tmp_path, monkeypatch):
     assert all(np.array_equal(found[n], features([n])[0]) for n in range(40))
 
 
-def test_an_exception_in_the_block_still_writes_what_was_added(tmp_path):
+def add_and_fail(folder, numbers):
     def work():
-        with FeatureCache(tmp_path, D) as cache:
-            cache.add(ids([1]), features([1]))
+        with FeatureCache(folder, D) as cache:
+            cache.add(ids(numbers), features(numbers))
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
         work()
+
+
+def test_an_exception_in_the_block_still_writes_what_was_added(tmp_path):
+    add_and_fail(tmp_path, [1])
     assert list(read(tmp_path, [1])) == [1]
 
 
@@ -327,13 +331,7 @@ def test_a_run_that_fails_merges_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "MANY", 1)
     fill(tmp_path, [1])
 
-    def fail():
-        with FeatureCache(tmp_path, D) as cache:
-            cache.add(ids([2]), features([2]))
-            raise RuntimeError
-
-    with pytest.raises(RuntimeError):
-        fail()
+    add_and_fail(tmp_path, [2])
     assert len(segments(tmp_path)) == 2
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import re
+from functools import partial
 
 import jinja2
 import pytest
@@ -11,15 +12,9 @@ from tasks.common.reporting.html import inlined, render
 
 
 @pytest.fixture
-def template(tmp_path):
+def template(text_file):
     """template(text) -> a file with that template."""
-
-    def write(text):
-        file = tmp_path / "page.html"
-        file.write_text(text, encoding="utf-8")
-        return file
-
-    return write
+    return partial(text_file, "page.html")
 
 
 def test_values_are_escaped(template):
