@@ -92,8 +92,8 @@ def test_every_candidate_has_the_tasks_metrics(project):
 
 def test_the_report_shows_what_the_network_looks_at(project):
     assert (project.paths.report / "saliency.png").is_file()
-    speaks = {"multilabel": "speaks for the class that is named", "regression": "makes the number larger"}
-    assert speaks[project.task] in (project.paths.report / "index.html").read_text(encoding="utf-8")
+    supports = {"multilabel": "supports the class that is named", "regression": "increases the predicted number"}
+    assert supports[project.task] in (project.paths.report / "index.html").read_text(encoding="utf-8")
 
 
 def test_the_report_is_the_same_at_a_second_run(project, run_stage, tree_bytes):
