@@ -100,13 +100,13 @@ def test_a_champion_that_knows_none_of_the_classes_cannot_be_compared(project: P
     head = read_json(champion / "head.json")
     write_json(champion / "head.json", {**head, "classes": ["ant", "bee", "wasp"]})
     pack = read_feature_set(Paths(project.root).features)
-    assert why_incomparable(champion, pack) == (
+    assert why_incomparable(loaded(project, champion), pack) == (
         "the champion knows none of the current classes (blue, green, red), only ant, bee, wasp"
     )
 
     write_json(champion / "head.json", {**head, "classes": ["ant", "green", "wasp"]})
-    assert why_incomparable(champion, pack) == ""
-    found = contest(Paths(project.root), champion)
+    assert why_incomparable(loaded(project, champion), pack) == ""
+    found = contest(Paths(project.root), loaded(project, champion))
     assert (found.classes, found.champion_classes) == (["blue", "green", "red"], ["ant", "green", "wasp"])
 
 
