@@ -142,7 +142,7 @@ def test_a_lost_lock_is_noticed(clones: tuple[Path, Path], remote: str) -> None:
     with alone(repo, remote, beat=0.1) as still_ours:
         still_ours()
         git(repo, *where[not remote], doing="a test")
-        with pytest.raises(Lost, match="held by nobody"):
+        with pytest.raises(Lost, match="held by no process"):
             still_ours()
     with alone(repo, remote) as still_ours, pytest.raises(Lost, match="now held by process 7 on elsewhere"):
         git(repo, *where[not remote], doing="a test")
@@ -171,16 +171,16 @@ def test_who_works_for_long_gives_signs_of_life(clones: tuple[Path, Path]) -> No
 def test_a_sign_of_life_whose_answer_was_lost_does_not_end_the_others(
     clones: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole, lost = lock._Place.swap, []
+    whole, lost = lock._Ref.swap, []
 
-    def loses_one_answer(place: lock._Place, old: str, new: str) -> bool:
+    def loses_one_answer(place: lock._Ref, old: str, new: str) -> bool:
         done = whole(place, old, new)
         if done and old and new and not lost:
             lost.append(new)
             return False
         return done
 
-    monkeypatch.setattr(lock._Place, "swap", loses_one_answer)
+    monkeypatch.setattr(lock._Ref, "swap", loses_one_answer)
     with alone(clones[0], "origin", beat=0.1) as still_ours:
         first = wait_for(lambda: lost and holder_of(clones[1], "origin"), seconds=30)
         wait_for(lambda: holder_of(clones[1], "origin").beat != first.beat, seconds=30)
@@ -190,5 +190,5 @@ def test_a_sign_of_life_whose_answer_was_lost_does_not_end_the_others(
 
 def test_a_remote_that_does_not_answer_may_answer_later(clones: tuple[Path, Path]) -> None:
     git(clones[0], "remote", "set-url", "origin", str(clones[0] / "nowhere"), doing="a test")
-    with pytest.raises(TransientError, match="who is at work"), alone(clones[0], "origin"):
+    with pytest.raises(TransientError, match="reading the lock"), alone(clones[0], "origin"):
         raise AssertionError("nobody was asked")

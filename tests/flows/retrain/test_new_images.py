@@ -60,7 +60,7 @@ def test_a_branch_without_images_says_what_to_do(tmp_path: Path) -> None:
 
 
 def test_an_inbox_needs_its_folder() -> None:
-    with pytest.raises(ValueError, match="needs the folder"):
+    with pytest.raises(ValueError, match="inbox needs a folder"):
         RetrainParams(source="inbox")
     with pytest.raises(ValueError, match="notify takes"):
         RetrainParams(notify=("somebody",))

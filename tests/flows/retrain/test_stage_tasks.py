@@ -106,5 +106,5 @@ def test_numbers_run_from_the_table_to_the_registered_model(tmp_path: Path) -> N
 def test_networks_are_not_ranked_by_what_is_no_single_label(empty_project: Project, task: str) -> None:
     empty_project.set("head", task=task)
 
-    with pytest.raises(ParamsError, match=rf"compares networks by single labels[\s\S]*{task}"):
+    with pytest.raises(ParamsError, match=rf"`graft rank` needs one label per image[\s\S]*{task}"):
         rank_backbones(empty_project.root, [], None)

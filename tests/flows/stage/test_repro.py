@@ -58,7 +58,7 @@ def test_a_failing_audit_stops_the_run_and_leaves_its_page_and_its_record(projec
 
     assert done.returncode
     assert "`audit.max_outliers`" in done.stderr
-    assert "outliers.png" in (project.root / "data" / "audit" / "index.html").read_text(encoding="utf-8")
+    assert 'alt="Outliers"' in (project.root / "data" / "audit" / "index.html").read_text(encoding="utf-8")
     assert not (project.root / "report").exists()
     before, failed = [run for run in project.runs() if run.info.run_name == "audit"]
     assert (before.info.status, failed.info.status) == ("FINISHED", "FAILED")
