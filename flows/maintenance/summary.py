@@ -52,7 +52,11 @@ def _passed_limits(paths: Paths) -> list[str]:
     if not (paths.audit / "audit.json").is_file():
         return []
     checks = read_json(paths.audit / "audit.json")["checks"]
-    return [f"{check['found']:,} {name}" for name, check in checks.items() if check["state"] in ("warn", "fail")]
+    return [
+        f"{check['found']:,} {name.replace('_', ' ')}"
+        for name, check in checks.items()
+        if check["state"] in ("warn", "fail")
+    ]
 
 
 def _model_note(root: Path) -> str:
