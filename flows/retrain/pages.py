@@ -18,6 +18,7 @@ from tasks.pipeline import STAGE_TASKS
 from ..runtime import processes
 from ..runtime.servers import MLFLOW_PORT, PREFECT_PORT, own_address
 from ..status.pending import Changes
+from ..tracking.store import run_page
 from ..tracking.tracker import Tracker
 from .outcome import Outcome, checks_table
 from .working_copy import WorkingCopy
@@ -44,7 +45,7 @@ def run_link(tracker: Tracker, run_id: str, project: Path) -> str:
     base = (
         base or own_address("MLflow", project) or f"http://127.0.0.1:{os.environ.get('GRAFT_MLFLOW_PORT', MLFLOW_PORT)}"
     )
-    return f"{base.rstrip('/')}/#/experiments/{tracker.experiment_id}/runs/{run_id}"
+    return f"{base.rstrip('/')}/{run_page(tracker.experiment_id, run_id)}"
 
 
 def write_artifacts(

@@ -32,3 +32,8 @@ def has_store(root: Path) -> bool:
 def has_content(file: Path) -> bool:
     """Whether a file exists and is not empty: SQLite leaves an empty one when it is interrupted at once."""
     return file.is_file() and file.stat().st_size > 0
+
+
+def run_page(experiment_id: str, run_id: str) -> str:
+    """The place of a run in MLflow's pages, in the view for model training: the default is the one for GenAI."""
+    return f"#/experiments/{experiment_id}/runs/{run_id}?workflowType=machine_learning"

@@ -39,7 +39,7 @@ from .names import flatten, mlflow_name
 from .patience import be_patient, first_request
 from .reuse import asked_for, reused_stages
 from .sqlite_store import check_writable, ensure_store
-from .store import sqlite_file, tracking_uri
+from .store import run_page, sqlite_file, tracking_uri
 
 INVOCATION = "graft.invocation"
 """The tag of a parent run with the key of its process."""
@@ -135,8 +135,9 @@ class Tracker:
         if run_id:
             self.client.update_run(run_id, status="RUNNING")
             return run_id
-        words = redacted(" ".join(command_words(process)))
-        tags = {INVOCATION: key, ASKED: ", ".join(asked_for(self.paths.root, command_words(process)))}
+        given = [word for word in command_words(process) if word != "--wait-for-lock"]  # which Graft adds
+        words = redacted(" ".join(given))
+        tags = {INVOCATION: key, ASKED: ", ".join(asked_for(self.paths.root, given))}
         return self.new_parent(f"{words} · {datetime.now():%Y-%m-%d %H:%M}", tags)
 
     def _parent_of(self, key: str) -> str:
@@ -297,7 +298,7 @@ class Tracker:
             self.client.log_inputs(parent_id, datasets=[DatasetInput(each.dataset, []) for each in datasets])
 
     def link(self, run_id: str, text: str) -> str:
-        return f"[{text}](#/experiments/{self.experiment_id}/runs/{run_id})"
+        return f"[{text}]({run_page(self.experiment_id, run_id)})"
 
     # Stage runs
 
