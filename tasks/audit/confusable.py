@@ -22,7 +22,7 @@ COLUMNS = ["class", "other_class", "images", "taken", "taken_for_other", "share"
 
 
 def mixed_up(pack: FeatureSet, rows: Rows, p_NK: Floats) -> pd.DataFrame:
-    """All pairs of classes of which any image was predicted as the other, the most confused first: `COLUMNS`.
+    """All pairs of classes with an image of one that was predicted as the other, the most confused first: `COLUMNS`.
 
     Only images of exactly one of the two count (p: out of fold, nan if unknown). `taken` of them were predicted as the
     other, `taken_for_other` of the first class; `low` and `high` bound their share.
@@ -53,7 +53,7 @@ def mixed_up(pack: FeatureSet, rows: Rows, p_NK: Floats) -> pd.DataFrame:
 
 
 def confusable(pairs: pd.DataFrame, share: float) -> pd.DataFrame:
-    """The pairs of `mixed_up` of which significantly more than this share is confused."""
+    """The pairs of `mixed_up` in which significantly more than this share is confused."""
     return pairs[pairs["low"] > share].reset_index(drop=True)
 
 
