@@ -37,9 +37,9 @@ def params(
         return
     from rich.console import Console
     from rich.markup import escape
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("parameter", "value", "meaning")
+    table = Table(Column("parameter", no_wrap=True), Column("value", overflow="fold"), "meaning")
     for name, section in sections.items():
         for key, field in type(section).model_fields.items():
             meaning = " ".join((field.description or "").split())
