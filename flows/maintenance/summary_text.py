@@ -22,7 +22,8 @@ def print_summary(found: dict[str, Any]) -> None:
     main = MAIN[found["task"]]
     value, low, high = (main.text(found[key]) for key in main.keys)
     table.add_row(f"test {main.title}", f"{value}  ({low} to {high}, {found['test_images']:,} images)")
-    table.add_row("images", f"{found['images']:,}  ({found['rejected']:,} files rejected)")
+    files = "1 file" if found["rejected"] == 1 else f"{found['rejected']:,} files"
+    table.add_row("images", f"{found['images']:,}  ({files} rejected)")
     if "classes" in found:
         table.add_row("classes", f"{found['classes']:,}")
     else:
