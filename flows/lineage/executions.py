@@ -80,7 +80,7 @@ class Records:
     def __init__(self, root: Path) -> None:
         name = model_name(root)
         if not has_store(root):
-            raise GraftError("nothing has been recorded for this project", todo="run `dvc repro`")
+            raise GraftError("nothing has been recorded for this project", todo="run `graft repro`")
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # the fetched files are small
         self.root, self.name, self.tracker = root, name, Tracker(root)
         versions = all_pages(self.tracker.client.search_model_versions, f"name = '{name}'", max_results=PAGE)

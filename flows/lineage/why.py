@@ -87,7 +87,7 @@ def explain(root: Path, wanted: str = "") -> Explanation:
         GraftError: there is no such run, or it is not a run of the pipeline.
     """
     if not has_store(root):
-        raise GraftError("nothing has been recorded for this project", todo="run `dvc repro`")
+        raise GraftError("nothing has been recorded for this project", todo="run `graft repro`")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # the fetched files are small
     tracker = Tracker(root)
     parent = _execution(tracker, wanted)
@@ -149,7 +149,7 @@ def _last(tracker: Tracker) -> Run:
     files = [tracker.paths.run(stage) for stage in STAGES]
     ids = {str(read_json(file)["parent_run_id"]) for file in files if file.is_file()}
     if not ids:
-        raise GraftError("no stage has run in this project", todo="run `dvc repro`, or name a run")
+        raise GraftError("no stage has run in this project", todo="run `graft repro`, or name a run")
     found = [run for run_id in ids for run in _if_there(tracker, run_id)]
     if not found:
         raise GraftError(

@@ -25,7 +25,7 @@ def summarise(root: Path) -> dict[str, Any]:
     missing = [stage for stage in STAGES if stage not in metrics]
     if missing:
         raise GraftError(
-            "the pipeline has not run to its end", got=f"no results of {', '.join(missing)}", todo="run `dvc repro`"
+            "the pipeline has not run to its end", got=f"no results of {', '.join(missing)}", todo="run `graft repro`"
         )
     test, data = metrics["evaluate"], metrics["preprocess"]
     registered = read_registration(paths)

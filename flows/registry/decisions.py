@@ -79,5 +79,5 @@ def kept_ledger(root: Path) -> list[dict[str, Any]]:
 
 def _registry(root: Path) -> tuple[Tracker, str]:
     if not has_store(root):
-        raise GraftError("no model is registered in this project", todo="run `dvc repro`, which registers the first")
+        raise GraftError("no model is registered in this project", todo="run `graft repro`, which registers the first")
     return Tracker(root), model_name(root)

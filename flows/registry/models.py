@@ -41,7 +41,7 @@ def find_version(tracker: Tracker, name: str, wanted: str) -> ModelVersion:
             f"the registered model `{name}` has no version `{wanted}`" if model else f"no model `{name}` is registered",
             got=f"`{wanted}` in {redacted(tracker.uri)}",
             allowed=", ".join(aliases) if model else "",
-            todo="name one of its aliases or versions" if model else "run `dvc repro`, which registers the first",
+            todo="name one of its aliases or versions" if model else "run `graft repro`, which registers the first",
         )
     return found
 

@@ -91,7 +91,7 @@ def check_drift(root: Path, source: Path | None = None, model: str = CHAMPION) -
     """
     paths, settings = Paths(root), load_params(Paths(root).params)
     if not has_store(root):
-        raise GraftError("no model is registered in this project", todo="run `dvc repro`, which registers the first")
+        raise GraftError("no model is registered in this project", todo="run `graft repro`, which registers the first")
     tracker = Tracker(root)
     version = find_version(tracker, settings.register_.name, model)
     with fetched_package(tracker, version) as package:
@@ -129,7 +129,7 @@ def usable(reference: Reference | None, version: ModelVersion) -> Reference:
         raise DataError(
             f"{name} does not record what it was trained on",
             got="a package without reference.safetensors, from an older version of Graft",
-            todo="register a new version with `dvc repro`, or name another version with `--model`",
+            todo="register a new version with `graft repro`, or name another version with `--model`",
         )
     images, groups = len(reference.groups_n), len(np.unique(reference.groups_n))
     if images < LEAST or groups < 2:

@@ -133,7 +133,7 @@ def _refuse_other_tasks(head: HeadParams) -> None:
             "`graft rank` needs one label per image",
             got=f"head.task: {head.task}",
             allowed="head.task: classification",
-            todo="run `dvc repro` with each `features.backbone`, and compare with `dvc metrics diff`; "
+            todo="run `graft repro` with each `features.backbone`, and compare with `dvc metrics diff`; "
             "the feature cache keeps the features of each",
         )
 

@@ -156,7 +156,7 @@ def check_finite(features_ND: Matrix, names: Sequence[str] | None = None) -> Non
             raise DataError(
                 f"the features of {names[place] if names is not None else f'row {place}'} are not finite",
                 got=features_ND[rows][row][bad_BD[row]][0],
-                todo="set `features.precision: f32` and `features.dtype: float32`, and run `dvc repro` again",
+                todo="set `features.precision: f32` and `features.dtype: float32`, and run `graft repro` again",
             )
 
 

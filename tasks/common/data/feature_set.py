@@ -143,7 +143,7 @@ def read_feature_set(folder: Path) -> FeatureSet:
         DataError: the features stage has not run.
     """
     if not (folder / "fingerprint.json").is_file():
-        raise DataError(f"{folder} holds no features", todo="run `dvc repro`, which makes them in the stage features")
+        raise DataError(f"{folder} holds no features", todo="run `graft repro`, which makes them in the stage features")
     return FeatureSet(
         stored_ND=np.load(folder / "features.npy", mmap_mode="r"),
         views_VD=_load_views(folder / "views.npy"),

@@ -51,7 +51,7 @@ def read_manifest(folder: Path, columns: list[str] | None = None) -> pd.DataFram
     """
     path = folder / "manifest.parquet"
     if not path.is_file():
-        raise DataError(f"{path} does not exist", todo="run `dvc repro`, which makes it in the stage preprocess")
+        raise DataError(f"{path} does not exist", todo="run `graft repro`, which makes it in the stage preprocess")
     return pd.read_parquet(path, engine="pyarrow", columns=columns)
 
 

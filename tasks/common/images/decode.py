@@ -185,5 +185,5 @@ def still_readable(path: Path) -> Iterator[None]:
         raise DataError(
             f"{path} cannot be read, though it could when it was checked",
             got=str(error),
-            todo="restore the file (`dvc checkout data/raw`) or take it out, then run `dvc repro` again",
+            todo="restore the file (`dvc checkout data/raw`) or take it out, then run `graft repro` again",
         ) from error

@@ -11,7 +11,7 @@ def test_summary_before_the_first_run_says_what_to_do(empty_project: Project) ->
     done = empty_project.graft("summary", check=False)
 
     assert done.returncode == 2
-    assert "run `dvc repro`" in done.stderr
+    assert "run `graft repro`" in done.stderr
 
 
 def test_summary_gives_accuracy_and_seconds_as_text_and_as_json(finished: Project) -> None:

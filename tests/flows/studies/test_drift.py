@@ -155,7 +155,7 @@ def test_a_package_without_a_reference_is_refused(tmp_path: Path, finished: Proj
     with pytest.raises(DataError, match="version 1 of `graft` does not record what it was trained on") as caught:
         read_reference(tmp_path, finished.mlflow().get_model_version("graft", "1"))
 
-    assert "dvc repro" in caught.value.todo
+    assert "graft repro" in caught.value.todo
 
 
 def test_a_reference_of_too_few_images_is_refused(tmp_path: Path, finished: Project, reference: Reference) -> None:
