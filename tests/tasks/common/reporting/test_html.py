@@ -39,6 +39,11 @@ def test_numbers_have_filters(template):
     assert render(template(text), x=0.1234, n=12345) == "12.3% 12% 0.123 12,345"
 
 
+def test_names_in_backticks_are_set_as_code(template):
+    text = '{% from "macros.html" import with_code %}{{ with_code(reason) }}'
+    assert render(template(text), reason="fewer than `a.b`, <5").strip() == "fewer than <code>a.b</code>, &lt;5"
+
+
 def test_plots_are_inlined_whole(tmp_path):
     Image.new("RGB", (3, 2), "red").save(tmp_path / "a.png")
     (tmp_path / "b.txt").write_text("no plot", encoding="utf-8")
