@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from tasks.common.core.errors import GraftError
 from tasks.common.core.paths import find_root
 
 from .options import HERE, LOOK, OPERATE, SETTINGS, TRAIN, AsJson, Project
@@ -56,10 +57,20 @@ def repro(context: typer.Context, project: Project = HERE) -> None:
     from ..versioning import dvc
 
     root = find_root(project)
+    _require_images(root)
     code = dvc.repro(root, context.args)
     if code == 0:
         _register_package(root)
     raise SystemExit(code)
+
+
+def _require_images(root: Path) -> None:
+    """Refuses a project that never had images, of which DVC says only that a folder is missing."""
+    from tasks.common.core.paths import Paths
+
+    raw = Paths(root).raw
+    if not raw.exists() and not raw.with_suffix(".dvc").exists():
+        raise GraftError("there are no images: data/raw does not exist", todo="graft import PATH, or graft sample")
 
 
 def _register_package(root: Path) -> None:

@@ -19,7 +19,9 @@ from flows.runtime.servers import answers
 
 def test_params_shows_values_and_meanings(finished: Project) -> None:
     assert json.loads(finished.graft_here("params", "--json").stdout)["head"]["strengths"] == 7
-    assert "head.strengths" in finished.graft_here("params").stdout
+    shown = finished.graft_here("params").stdout
+    assert "head.strengths" in shown
+    assert "preprocess.placeholder_share" in shown, "no name is cut"
 
 
 def test_doctor_finds_a_healthy_project_healthy(project: Project) -> None:
@@ -57,6 +59,13 @@ def test_a_check_that_breaks_down_does_not_hide_the_next(empty_project: Project)
 def test_repro_passes_dvcs_words_and_exit_code_on(project: Project) -> None:
     assert "up to date" in project.graft("repro").stdout
     assert project.graft("repro", "no-such-stage", check=False).returncode != 0
+
+
+def test_repro_without_images_says_how_to_bring_some(empty_project: Project) -> None:
+    done = empty_project.graft("repro", check=False)
+
+    assert done.returncode == 2
+    assert "graft import" in done.stderr
 
 
 @pytest.mark.parametrize(
