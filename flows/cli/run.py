@@ -54,9 +54,11 @@ def repro(context: typer.Context, project: Project = HERE) -> None:
 
     It waits for other DVC commands of the project. Further options and arguments are passed to DVC.
     """
+    from ..runtime.params import load_params
     from ..versioning import dvc
 
     root = find_root(project)
+    load_params(root / "params.yaml")  # DVC would remove a stage's outputs before the stage refuses a parameter
     _require_images(root)
     code = dvc.repro(root, context.args)
     if code == 0:
@@ -110,6 +112,7 @@ def run(
 
     if not unattended:
         load_params(root / "params.yaml")  # refuse wrong parameters before a server is started
+        _require_images(root)
         from ..retrain.idle import idle_message
 
         idle = idle_message(root)
@@ -156,9 +159,12 @@ def _print_run(result: dict[str, Any]) -> None:
 @app.command(rich_help_panel=LOOK)
 def status(project: Project = HERE, as_json: AsJson = False) -> None:
     """Show which stages would run and why, without running anything."""
+    from ..runtime.params import load_params
     from ..status.pending import pending_here
 
-    changes = pending_here(find_root(project))
+    root = find_root(project)
+    load_params(root / "params.yaml")  # or a misspelt parameter would look like a change
+    changes = pending_here(root)
     if as_json:
         print_json(changes.to_dict())
         return

@@ -56,6 +56,17 @@ def test_a_check_that_breaks_down_does_not_hide_the_next(empty_project: Project)
     assert findings["disk"]["state"] == "ok"
 
 
+@pytest.mark.parametrize("command", ["repro", "run", "status"])
+def test_a_misspelt_parameter_is_refused_before_anything_is_removed(project: Project, command: str) -> None:
+    project.set("preprocess", test_fracton=0.2)
+
+    done = project.graft_here(command, check=False)
+
+    assert done.returncode == 2
+    assert "test_fracton" in done.stderr
+    assert (project.root / "data" / "manifest" / "manifest.parquet").is_file()
+
+
 def test_repro_passes_dvcs_words_and_exit_code_on(project: Project) -> None:
     assert "up to date" in project.graft("repro").stdout
     assert project.graft("repro", "no-such-stage", check=False).returncode != 0
