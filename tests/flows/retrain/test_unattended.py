@@ -195,7 +195,7 @@ def test_promotion_and_refusal_are_notified(home: Home) -> None:
     assert [notice["about"] for notice in home.notices] == ["promotion", "refusal"]
     assert "| gain |" in home.notices[0]["text"]
     assert home.notices[1]["facts"]["version"] == "3"
-    assert home.notices[1]["links"]["MLflow"].endswith(home.nights[2]["parent_run_id"])
+    assert f"/runs/{home.nights[2]['parent_run_id']}?" in home.notices[1]["links"]["MLflow"]
 
 
 def test_the_flow_runs_page_has_the_gate(home: Home, prefect_api: dict[str, str]) -> None:
