@@ -67,7 +67,7 @@ def repro(context: typer.Context, project: Project = HERE) -> None:
 
 
 def _require_images(root: Path) -> None:
-    """Refuses a project that never had images, of which DVC says only that a folder is missing."""
+    """Refuses a project that never had images: DVC would only say that a folder is missing."""
     from tasks.common.core.paths import Paths
 
     raw = Paths(root).raw

@@ -184,8 +184,3 @@ def _set_aliases(tracker: Tracker, name: str, now: Mapping[str, str], wanted: Ma
             tracker.client.set_registered_model_alias(name, alias, wanted[alias])
         elif alias in now and alias not in wanted:
             tracker.client.delete_registered_model_alias(name, alias)
-
-
-def challenger_of(tracker: Tracker, name: str) -> str:
-    """The challenger's version; empty if there is none."""
-    return aliases_of(tracker, name).get(CHALLENGER, "")

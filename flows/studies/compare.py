@@ -44,9 +44,6 @@ from .study import provenance
 
 METHODS = tuple(TITLES)
 
-SHARES = (0.1, 0.3, 1.0)
-SEEDS = 3
-
 INNER = 0.2
 """The share of a part's images by which its training chooses the head's strength and the epoch at which to stop."""
 
