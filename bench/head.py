@@ -314,6 +314,7 @@ def write_feature_set(paths: Paths, x_ND: Singles, labels: Ints, split: list[str
             "split": split,
             "group": None,
             "weight": 1.0,
+            "pixels": [f"{n:032x}" for n in range(len(labels))],
         }
     )
     index.to_parquet(paths.features / "index.parquet")

@@ -15,19 +15,46 @@ ROOT = Path(__file__).resolve().parent.parent
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 
 UNUSED = {
-    "preprocess": {"core/blocks", "core/torch_threads", "data/feature_set", "data/matrix", "images/transform"},
-    "features": {"backbones/layers", "core/blocks", "core/torch_threads"},
-    "head": {"heads/load", "scoring/significance"},
-    "audit": {"core/torch_threads", "heads/knn", "heads/load", "heads/mlp", "images/transform", "scoring/significance"},
-    "finetune": {"core/torch_threads", "feature_cache/thumbnails", "reporting/html", "reporting/origin"},
+    "preprocess": {
+        "core/blocks",
+        "core/torch_threads",
+        "data/feature_set",
+        "data/matrix",
+        "data/units",
+        "images/transform",
+    },
+    "features": {"backbones/layers", "core/blocks", "core/torch_threads", "data/units"},
+    "head": {"heads/load", "scoring/intervals", "scoring/paired", "scoring/significance"},
+    "audit": {
+        "core/torch_threads",
+        "heads/knn",
+        "heads/load",
+        "heads/mlp",
+        "images/transform",
+        "scoring/intervals",
+        "scoring/paired",
+        "scoring/significance",
+    },
+    "finetune": {
+        "core/torch_threads",
+        "data/units",
+        "feature_cache/thumbnails",
+        "reporting/html",
+        "reporting/origin",
+        "scoring/intervals",
+        "scoring/paired",
+    },
     "evaluate": {
         "backbones/layers",
+        "data/units",
         "engines/torch",
+        "scoring/intervals",
         "scoring/main_metric",
+        "scoring/paired",
         "scoring/significance",
         "scoring/temperature",
     },
-    "register": {"backbones/layers", "core/torch_threads", "engines/torch", "feature_cache/thumbnails"},
+    "register": {"backbones/layers", "core/torch_threads", "data/units", "engines/torch", "feature_cache/thumbnails"},
 }
 """Stage -> the modules of tasks/common that a change of runs the stage, though it does not import them."""
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from tasks.common.data.task import MAIN, Task
 from tasks.common.scoring.classification import expected_calibration_error, reliability
 from tasks.common.scoring.main_metric import main_metric
-from tasks.common.scoring.multilabel import average_precisions
+from tasks.common.scoring.ranking import average_precisions
 from tasks.common.scoring.significance import mid_p, paired_p
 
 from ..runtime.params import GateParams

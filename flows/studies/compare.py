@@ -27,10 +27,10 @@ from tasks.common.core.progress import say
 from tasks.common.core.record import DatasetRecord, Record
 from tasks.common.data.feature_set import FeatureSet, Rows, read_feature_set
 from tasks.common.data.task import MAIN
+from tasks.common.data.units import units_of
 from tasks.common.heads.base import Head
 from tasks.common.heads.linear import LinearHead
 from tasks.common.scoring.main_metric import main_metric
-from tasks.common.solvers.folds import units_of
 from tasks.finetune.params import FREE, FinetuneParams
 from tasks.head.params import HeadParams
 from tasks.head.selection import choose, train

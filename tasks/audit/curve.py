@@ -18,8 +18,8 @@ import pandas as pd
 
 from ..common.core.progress import progress
 from ..common.data.feature_set import FeatureSet, Rows
+from ..common.data.units import units_of
 from ..common.scoring.main_metric import main_metrics
-from ..common.solvers.folds import units_of
 from .subsets import growing, lacks_a_class, strata
 
 Floats = npt.NDArray[np.float64]

@@ -15,7 +15,7 @@ import pandas as pd
 
 from ..common.data.manifest import BETWEEN
 from ..common.heads.base import decide
-from ..common.scoring import classification, multilabel
+from ..common.scoring import classification, multilabel, ranking
 from .params import EvaluateParams
 from .plots import misclassified_plot, precision_recall_plot, reliability_plot
 from .predictions import Floats, Predictions
@@ -86,6 +86,6 @@ def _caption(predicted: Predictions, label: str, row: int, k: int) -> str:
 def tabulate(predicted: Predictions, table: pd.DataFrame, to: Path) -> None:
     """average_precision.csv, reliability.csv and reliability_before.csv."""
     predicted.tabulate_reliability(to)
-    average = multilabel.average_precisions(predicted.output, predicted.target)
+    average = ranking.average_precisions(predicted.output, predicted.target)
     known = pd.DataFrame({"label": predicted.classes, "average_precision": average}).dropna()
     known.to_csv(to / "average_precision.csv", index=False)

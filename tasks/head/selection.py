@@ -11,8 +11,9 @@ from ..common.core.errors import DataError, ParamsError
 from ..common.core.progress import progress
 from ..common.data.feature_set import FeatureSet, Learnable, Rows
 from ..common.data.manifest import Task
+from ..common.data.units import units_of
 from ..common.heads.base import Head
-from ..common.solvers.folds import assign, units_of
+from ..common.solvers.folds import assign
 from .class_weights import check_class_weight, weigh
 from .estimator import Examples, accept, check_finite
 from .grids import Kind, estimator_of, kind_of, walks_of

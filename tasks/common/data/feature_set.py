@@ -18,7 +18,7 @@ from ..core.files import read_json
 from .manifest import classes, codes, names_in, task_of
 from .task import Task
 
-INDEX = ["image_id", "path", "label", "task", "split", "group", "weight"]
+INDEX = ["image_id", "path", "label", "task", "split", "group", "weight", "pixels"]
 """The columns of the manifest that travel with the features."""
 
 Floats = npt.NDArray[np.float32]

@@ -40,12 +40,35 @@ class Metric:
         return f"{value:.1%}" if self.percent else f"{value:.3f}"
 
 
-MAIN: dict[Task, Metric] = {
-    "classification": Metric("accuracy", "accuracy", True),
-    "multilabel": Metric("mean_average_precision", "mean average precision", True),
-    "regression": Metric("r2", "R²", False),
+METRICS: dict[Task, tuple[Metric, ...]] = {
+    "classification": (
+        Metric("accuracy", "accuracy", True),
+        Metric("balanced_accuracy", "balanced accuracy", True),
+        Metric("f1_macro", "macro F1", True),
+        Metric("auroc", "AUROC", False),
+        Metric("mean_average_precision", "mean average precision", True),
+        Metric("kappa", "Cohen's kappa", False),
+    ),
+    "multilabel": (
+        Metric("mean_average_precision", "mean average precision", True),
+        Metric("auroc", "AUROC", False),
+        Metric("f1_macro", "macro F1", True),
+    ),
+    "regression": (Metric("r2", "R²", False),),
 }
-"""The metric by which models of a task are compared and gated."""
+"""The metrics by which models of a task may be chosen, compared and gated; the first is the default."""
+
+MAIN: dict[Task, Metric] = {task: metrics[0] for task, metrics in METRICS.items()}
+"""The metric by which models of a task are compared and gated unless another one is asked for."""
 
 LOSS: dict[Task, str] = {"classification": "log_loss", "multilabel": "log_loss", "regression": "mse"}
 """The mean loss that is minimised (less is better): it decides if the main metric is equal."""
+
+
+def metric_named(key: str, task: Task) -> Metric:
+    """The metric of the task with this key, or the default for `auto`.
+
+    Raises:
+        KeyError: it is not a metric of the task.
+    """
+    return MAIN[task] if key == "auto" else {one.key: one for one in METRICS[task]}[key]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from .bootstrap import Counts, Floats, Ints, interval_ends, resamples, times_drawn
+from .bootstrap import Floats, interval_ends, resamples, times_drawn
+from .ranking import average_precisions, mean_average_precision, mean_average_precisions, rankings_of
 
 RESAMPLES = 1000
 """Minimum for the bootstrap of a mean average precision, where one resample costs N * K numbers."""
@@ -21,70 +21,6 @@ def several_log_loss(p_NK: Floats, y_NK: Floats, weight_N: Floats | None = None)
     """Mean over images and classes of the negative log of the probability of the truth, in nats."""
     right_NK = np.clip(np.where(y_NK > 0, p_NK, 1 - p_NK), np.finfo(np.float64).tiny, 1.0)
     return float(-np.average(np.log(right_NK).mean(axis=1), weights=weight_N))
-
-
-@dataclass(frozen=True)
-class _Ranking:
-    """The images by probability of a class, the highest first; P of them have it.
-
-    Attributes:
-        order_N: the images.
-        has_P: the places in that order of those with the class.
-        last_P: the last place of equal probability; images of equal probability have one rank.
-        last_with_P: that place among the P.
-    """
-
-    order_N: Ints
-    has_P: Ints
-    last_P: Ints
-    last_with_P: Ints
-
-
-def rankings_of(p_NK: Floats, y_NK: Floats) -> list[_Ranking]:
-    return [_ranking(p, y) for p, y in zip(p_NK.T, y_NK.T, strict=True)]
-
-
-def _ranking(p_N: Floats, y_N: Floats) -> _Ranking:
-    order = np.argsort(-p_N, kind="stable")
-    has = np.flatnonzero(y_N[order] > 0)
-    last = np.searchsorted(-p_N[order], -p_N[order[has]], side="right") - 1
-    return _Ranking(order, has, last, np.searchsorted(has, last, side="right") - 1)
-
-
-def _average_precision(ranking: _Ranking, times_BN: Counts) -> Floats:
-    """Shape (B,), where image n occurs `times`: the mean, over the images with the class, of the share of such images
-    among all that are ranked at least as high. Integers, which are summed eight times as fast."""
-    ranked_BN = np.take(times_BN, ranking.order_N, axis=1)
-    times_BP = np.take(ranked_BN, ranking.has_P, axis=1)
-    above_BN = np.cumsum(ranked_BN, axis=1, dtype=np.int32, out=ranked_BN)
-    above_with_BP = np.cumsum(times_BP, axis=1, dtype=np.int32)
-    above_BP = np.maximum(np.take(above_BN, ranking.last_P, axis=1), 1)  # if none is above, none with the class is
-    share_BP = np.take(above_with_BP, ranking.last_with_P, axis=1) / above_BP
-    total_B = times_BP.sum(axis=1)
-    summed_B = np.einsum("bp,bp->b", share_BP, times_BP)
-    return np.divide(summed_B, total_B, out=np.full(len(total_B), np.nan), where=total_B > 0)
-
-
-def average_precisions(p_NK: Floats, y_NK: Floats) -> Floats:
-    """For each class, shape (K,), see `_average_precision`; nan for a class that no image has."""
-    once_1N = np.ones((1, len(p_NK)), dtype=np.int32)
-    return np.array([_average_precision(ranking, once_1N)[0] for ranking in rankings_of(p_NK, y_NK)])
-
-
-def mean_average_precisions(rankings: list[_Ranking], times_BN: Counts) -> Floats:
-    """For each resample, (B,), over the classes that any of its images has."""
-    return _mean_of_known(np.stack([_average_precision(ranking, times_BN) for ranking in rankings], axis=1))
-
-
-def mean_average_precision(p_NK: Floats, y_NK: Floats) -> float:
-    """Over the classes that any image has; 0 if there is none."""
-    return float(_mean_of_known(average_precisions(p_NK, y_NK)[None])[0])
-
-
-def _mean_of_known(values_BK: Floats) -> Floats:
-    """The mean of the numbers in each row that are not nan; 0 if there are none."""
-    known = ~np.isnan(values_BK)
-    return np.where(known, values_BK, 0.0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
 
 
 def mean_average_precision_interval(

@@ -1,6 +1,6 @@
 """Which rows are held out together in cross-validation. N rows, U units, K classes.
 
-A unit is not divided: the images of a group, or the files with the same bytes. Units are assigned one by one, the large
+A unit is not divided: see `data/units.py`. Units are assigned one by one, the large
 ones first, to the fold with the fewest of their classes, so that every fold has its share of each class, or of each
 tenth of the numbers. The only unit of a class is never held out: otherwise the class could not be learned.
 """
@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 from scipy.sparse import csr_array
 
 from ..data.feature_set import FeatureSet, Rows
 from ..data.manifest import Task
+from ..data.units import units_of
 
 Array = npt.NDArray[Any]
 
@@ -32,13 +32,6 @@ def assign(pack: FeatureSet, rows: Rows, folds: int, seed: int) -> Rows:
     if pack.task != "regression":
         fold_U = _keep_every_class(fold_U, count_UK, folds)
     return fold_U[unit_of_row]
-
-
-def units_of(pack: FeatureSet, rows: Rows) -> tuple[Rows, list[str]]:
-    """(the unit of each of `rows`, the units' names)."""
-    index = pack.index.iloc[rows]
-    unit_of_row, units = pd.factorize(("group:" + index["group"].astype("string")).fillna(index["image_id"]))
-    return unit_of_row.astype(np.int64), [str(unit) for unit in units]
 
 
 def _count(target: Array, unit_of_row: Rows, shape: tuple[int, int], task: Task) -> csr_array:

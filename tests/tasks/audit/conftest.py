@@ -27,6 +27,7 @@ def pack_of():
                 "split": split,
                 "group": pd.array(group if group is not None else [None] * n, "string"),
                 "weight": 1.0,
+                "pixels": [f"{i:032x}" for i in range(n)],
             }
         )
         features_ND = np.asarray(features_ND, np.float32)

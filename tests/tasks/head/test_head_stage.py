@@ -32,6 +32,7 @@ def unbalanced(paths):
             "split": np.tile(["train", "train", "train", "val", "test"], 40),
             "group": None,
             "weight": 1.0,
+            "pixels": [f"{n:032x}" for n in range(200)],
         }
     )
     np.save(paths.features / "features.npy", features_ND)

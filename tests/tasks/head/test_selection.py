@@ -35,6 +35,7 @@ def pack_of(task="classification", n=120, views=0, seed=0, val=0.25):
             "split": split,
             "group": pd.array([None] * n, "string"),
             "weight": 1.0,
+            "pixels": [f"{i:032x}" for i in range(n)],
         }
     )
     seen = x_ND[split == "train"]

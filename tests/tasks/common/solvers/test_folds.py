@@ -19,6 +19,7 @@ def pack_of(labels, task="classification", groups=None, ids=None):
             "split": "train",
             "group": pd.array(groups if groups is not None else [None] * n, "string"),
             "weight": 1.0,
+            "pixels": ids or [f"{i:032x}" for i in range(n)],
         }
     )
     return FeatureSet(np.zeros((n, 2), np.float32), np.zeros((0, 2), np.float32), index, {})
