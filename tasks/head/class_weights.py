@@ -45,12 +45,19 @@ def check_class_weight(class_weight: ClassWeight, classes: list[str], task: Task
 
 def weigh(weight_N: Double, target: Array, classes: list[str], class_weight: ClassWeight) -> Double:
     """The weights of rows by class: with `balanced`, every class has the same sum of them."""
+    by_class_K = weight_by_class(weight_N, target, classes, class_weight)
+    return weight_N if by_class_K is None else weight_N * by_class_K[target]
+
+
+def weight_by_class(weight_N: Double, target: Array, classes: list[str], class_weight: ClassWeight) -> Double | None:
+    """What the weight of an image of each class is multiplied by, (K,); none if classes have no weights."""
     if class_weight == "none":
-        return weight_N
+        return None
     if class_weight == "balanced":
         share_K = np.bincount(target, weights=weight_N, minlength=len(classes))
-        by_class_K = weight_N.sum() / (np.count_nonzero(share_K) * np.maximum(share_K, np.finfo(np.float64).tiny))
-    else:
-        assert not isinstance(class_weight, str)
-        by_class_K = np.array([class_weight[name] for name in classes])
-    return weight_N * by_class_K[target]
+        by_class_K: Double = weight_N.sum() / (
+            np.count_nonzero(share_K) * np.maximum(share_K, np.finfo(np.float64).tiny)
+        )
+        return by_class_K
+    assert not isinstance(class_weight, str)
+    return np.array([class_weight[name] for name in classes])

@@ -11,6 +11,7 @@ from ..common.core.errors import DataError, ParamsError
 from ..common.core.progress import progress
 from ..common.data.feature_set import FeatureSet, Learnable, Rows
 from ..common.data.manifest import Task
+from ..common.data.task import MAIN, METRICS
 from ..common.data.units import units_of
 from ..common.heads.base import Head
 from ..common.solvers.folds import assign
@@ -151,3 +152,11 @@ def select_of(params: HeadParams, task: Task) -> Select:
             todo="set `head.select: auto`",
         )
     return params.select
+
+
+def deciding_metric(params: HeadParams, task: Task) -> str:
+    """The key of the metric of `METRICS` by which later stages decide between models: `head.select` if it is one of
+    them, otherwise balanced accuracy where classes have weights, otherwise the main metric of the task."""
+    if params.select in [metric.key for metric in METRICS[task]]:
+        return params.select
+    return MAIN[task].key if params.class_weight == "none" else "balanced_accuracy"

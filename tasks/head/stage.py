@@ -16,9 +16,10 @@ from ..common.data.manifest import Task, write_table
 from ..common.heads.base import Head
 from ..common.heads.calibration import FILE, Calibration
 from ..common.scoring.temperature import calibrate, check_promise, check_task, summary
+from .class_weights import weight_by_class
 from .params import HeadParams
 from .search import Tried
-from .selection import Choice, choose, train
+from .selection import Choice, choose, deciding_metric, train
 
 
 def run(params: HeadParams, paths: Paths) -> Record:
@@ -32,7 +33,7 @@ def run(params: HeadParams, paths: Paths) -> Record:
     final = choice.head
     if params.refit:
         final = train(choice.kind, settings, pack, pack.rows("train", "val"), params, paths.tmp)
-    _write(choice, final, calibration, pack, paths)
+    _write(choice, final, calibration, _later(pack, params), pack, paths)
     return _record(choice, calibration, pack, paths)
 
 
@@ -66,11 +67,29 @@ def _warn(choice: Choice, params: HeadParams) -> None:
         )
 
 
-def _write(choice: Choice, final: Head, calibration: Calibration, pack: FeatureSet, paths: Paths) -> None:
+def _later(pack: FeatureSet, params: HeadParams) -> dict[str, Any]:
+    """What later stages need to know of these parameters: the metric that decides between models, and what the weight
+    of an image of each class is multiplied by (null where classes have no weights)."""
+    train = pack.rows("train")
+    by_class_K = weight_by_class(pack.weights(train), pack.targets(train), pack.classes, params.class_weight)
+    return {
+        "metric": deciding_metric(params, pack.task),
+        "class_weights": None if by_class_K is None else by_class_K.tolist(),
+    }
+
+
+def _write(
+    choice: Choice,
+    final: Head,
+    calibration: Calibration,
+    later: dict[str, Any],
+    pack: FeatureSet,
+    paths: Paths,
+) -> None:
     """head.*: the head; selected.*: the same candidate trained without validation images, from which fine-tuning
     starts; validation.parquet: the candidate's outputs for images that were held out from it; calibration.json: how
     outputs are calibrated."""
-    settings = {"estimator": choice.kind, **choice.found.chosen.settings}
+    settings = {"estimator": choice.kind, **choice.found.chosen.settings, **later}
     with whole_folder(paths.head) as folder:
         final.save(folder, "head", **settings)
         choice.head.save(folder, "selected", **settings)

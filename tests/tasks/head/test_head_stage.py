@@ -334,3 +334,20 @@ def test_the_head_is_trained_without_torch(paths, repository):
         "sys.exit('torch' in sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", program, str(paths.root)], cwd=repository, check=True)
+
+
+def test_later_stages_learn_the_weights_of_the_classes_and_the_deciding_metric(unbalanced, run_stage):
+    run_stage("head", unbalanced)
+    plain = json.loads((unbalanced.head / "selected.json").read_text())
+    run_stage("head", unbalanced, class_weight="balanced")
+    weighed = json.loads((unbalanced.head / "selected.json").read_text())
+    assert (plain["metric"], plain["class_weights"]) == ("accuracy", None)
+    assert weighed["metric"] == "balanced_accuracy"
+    pack = read_feature_set(unbalanced.features)
+    images_K = np.bincount(pack.labels(pack.rows("train")))
+    assert np.allclose(weighed["class_weights"], images_K.sum() / (3 * images_K))
+
+
+def test_the_metric_that_selects_the_head_decides_later_too(unbalanced, run_stage):
+    run_stage("head", unbalanced, class_weight="balanced", select="accuracy")
+    assert json.loads((unbalanced.head / "head.json").read_text())["metric"] == "accuracy"
