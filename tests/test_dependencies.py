@@ -18,6 +18,7 @@ UNUSED = {
     "preprocess": {
         "core/blocks",
         "core/torch_threads",
+        "data/eyes",
         "data/feature_set",
         "data/matrix",
         "data/units",
@@ -38,6 +39,7 @@ UNUSED = {
     "finetune": {
         "core/torch_threads",
         "data/units",
+        "engines/one_decode",
         "feature_cache/thumbnails",
         "reporting/html",
         "reporting/origin",
@@ -47,6 +49,7 @@ UNUSED = {
     "evaluate": {
         "backbones/layers",
         "data/units",
+        "engines/one_decode",
         "engines/torch",
         "scoring/intervals",
         "scoring/main_metric",
@@ -54,7 +57,14 @@ UNUSED = {
         "scoring/significance",
         "scoring/temperature",
     },
-    "register": {"backbones/layers", "core/torch_threads", "data/units", "engines/torch", "feature_cache/thumbnails"},
+    "register": {
+        "backbones/layers",
+        "core/torch_threads",
+        "data/units",
+        "engines/one_decode",
+        "engines/torch",
+        "feature_cache/thumbnails",
+    },
 }
 """Stage -> the modules of tasks/common that a change of runs the stage, though it does not import them."""
 

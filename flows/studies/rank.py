@@ -150,15 +150,18 @@ def list_candidates(
         raise ParamsError("--weights", got=weights, allowed=" | ".join(KINDS), todo="name one of these")
     if weights is not None and not names:
         raise ParamsError("--weights needs named backbones", todo="name them: graft rank ResNet50 VGG16")
-    known = names or [own.backbone, *(e.name for e in CATALOGUE), *PACKAGES]
+    mine = {one.eye.backbone: one for one in own.eyes}
+    known = names or [*mine, *(e.name for e in CATALOGUE), *PACKAGES]
     found: dict[str, FeaturesParams] = {}
     for name in known:
         if any(_same(name, other) for other in found):
             continue
-        if _same(name, own.backbone):
-            found[name] = own.model_copy(update=_weights(weights) if weights else {})
+        same = next((one for other, one in mine.items() if _same(name, other)), None)
+        if same is not None:
+            found[name] = same.model_copy(update=_weights(weights) if weights else {})
         elif names or at_hand(timm_name(name, "auto"), folder) is not None:
-            found[name] = own.model_copy(update={"backbone": name, **_weights(weights or "auto")})
+            other = {"backbone": name, **_weights(weights or "auto")}
+            found[name] = own.eyes[0].model_copy(update=other)
     return found
 
 

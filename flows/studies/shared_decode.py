@@ -2,7 +2,7 @@
 
 Block by block, each file is read and decoded once and cropped to every geometry that is needed; then one engine after
 the other processes the block, so that the time of each is known. In memory are the networks, the pixels of one block
-(`BLOCK_BYTES`, but at least 64 images) and one decoded image per thread, whatever the number of images.
+(see `block_size`) and one decoded image per thread, whatever the number of images.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,19 +21,13 @@ import numpy.typing as npt
 
 from tasks.common.core.cores import cores
 from tasks.common.core.progress import Progress, progress
+from tasks.common.engines.one_decode import Places, block_size, geometry_of
 from tasks.common.engines.openvino import BATCH, Features
 from tasks.common.feature_cache.segments import FeatureCache, Ids
 from tasks.common.images.decode import Pixels, decode_bands, still_readable
 from tasks.common.images.transform import EvalTransform
 from tasks.features.extractor import AnyEngine, Extractor
 
-BLOCK_BYTES = 128 * 2**20
-"""The size of the cropped pixels of one block."""
-
-BLOCK_STEP = 64
-"""Blocks are multiples of the engines' batches, so that batches are the same as for a single backbone."""
-
-Places = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 T = TypeVar("T")
 
@@ -140,10 +134,7 @@ class _Part:
 
     @property
     def geometry(self) -> EvalTransform:
-        """The transform without what does not affect the cropped pixels: normalisation is done by the engine."""
-        transform = self.job.extractor.spec.transform
-        fill = transform.mean if transform.crop_mode == "border" else (0.0,) * transform.channels
-        return replace(transform, mean=fill, std=(1.0,) * transform.channels)
+        return geometry_of(self.job.extractor.spec.transform)
 
 
 @dataclass(frozen=True)
@@ -168,12 +159,6 @@ class _Block:
         """The part of the block's seconds that is due to these images in this geometry."""
         whole = self.decoding.sum() + sum(cut.sum() for cut in self.cutting.values())
         return float(self.seconds * (self.decoding[rows].sum() + self.cutting[geometry][rows].sum()) / whole)
-
-
-def block_size(geometries: Sequence[EvalTransform]) -> int:
-    """The number of images in a block."""
-    each = sum(geometry.channels * geometry.height * geometry.width for geometry in geometries)
-    return max(1, BLOCK_BYTES // each // BLOCK_STEP) * BLOCK_STEP
 
 
 def _pass(parts: list[_Part], files: Sequence[Path], threads: int) -> None:

@@ -82,12 +82,14 @@ def choose_extractor(
         sample: a few images, on which a faster precision is compared with fp32.
 
     Raises:
-        ParamsError: the backbone is unknown, or does not take images of this size or number of channels.
+        ParamsError: the backbone is unknown, or does not take images of this size or number of channels; or there are
+            several, see `FeaturesParams.eyes`.
         WeightsError: the weights are missing, or belong to another network.
     """
-    backbone = timm_name(params.backbone, params.weights)
-    form = Form(params.output, channels, params.image_size)
-    source = find_weights(backbone, params.weights, paths.weights, params.weights_sha256, form.output)
+    eye = params.eye
+    backbone = timm_name(eye.backbone, eye.weights)
+    form = Form(params.output, channels, eye.image_size)
+    source = find_weights(backbone, eye.weights, paths.weights, eye.weights_sha256, form.output)
     if params.engine == "torch" or (params.engine == "auto" and _has_gpu()):
         return _with_torch(params, backbone, form, source, paths, sample)
     return _with_openvino(params, backbone_graph(backbone, source, paths.cache, form), paths, sample)

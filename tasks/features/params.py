@@ -2,49 +2,99 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from itertools import product
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from ..common.core.errors import ParamsError
 from ..common.core.sections import Section
 
 LARGEST_SIDE = 4096
 """Pixels; for larger images a single activation of a network takes gigabytes."""
 
 Side = Annotated[int, Field(ge=1, le=LARGEST_SIDE)]
+Size = tuple[Side, Side]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-fA-F]{64}$")]
 
 
-def _sides(value: object) -> object:
-    """[height, width] from one or two numbers; an error is reported once, not once per side."""
+def _one_or_several(value: object) -> object:
+    """A list as a tuple; the only item of a list by itself."""
+    if not isinstance(value, list | tuple):
+        return value
+    return value[0] if len(value) == 1 else tuple(value)
+
+
+def _sizes(value: object) -> object:
+    """(height, width) or None; or several sizes, each (height, width). An error is reported once, not once per side."""
+    if value is None:
+        return None
+    if isinstance(value, list | tuple) and not (len(value) == 2 and all(_is_side(side) for side in value)):
+        if value and (len(value) > 2 or any(isinstance(size, list | tuple) for size in value)):
+            return _one_or_several([_sides(size) for size in value])
+        raise _no_size()
+    return _sides(value)
+
+
+def _sides(value: object) -> tuple[int, int]:
     sides = value if isinstance(value, list | tuple) else [value, value]
-    if value is None or (len(sides) == 2 and all(type(side) is int and 1 <= side <= LARGEST_SIDE for side in sides)):
-        return value and tuple(sides)
-    raise PydanticCustomError("image_size", f"must be a number from 1 to {LARGEST_SIDE}, [height, width], or null")
+    if len(sides) == 2 and all(_is_side(side) for side in sides):
+        return sides[0], sides[1]
+    raise _no_size()
+
+
+def _is_side(value: object) -> bool:
+    return type(value) is int and 1 <= value <= LARGEST_SIDE
+
+
+def _no_size() -> PydanticCustomError:
+    return PydanticCustomError(
+        "image_size",
+        f"must be a number from 1 to {LARGEST_SIDE}, [height, width], or null; for several sizes a list of "
+        "[height, width], or of three or more numbers",
+    )
+
+
+class EyeOf(NamedTuple):
+    """One backbone at one size; its weights."""
+
+    backbone: str
+    weights: str
+    weights_sha256: str | None
+    image_size: tuple[int, int] | None
 
 
 class FeaturesParams(Section):
-    """The frozen network that computes features, and the engine that runs it."""
+    """The frozen network that computes features, or several, and the engine that runs them."""
 
-    backbone: str = "tf_efficientnet_lite0"
-    """A name of the Keras table (`ResNet50`) or any timm model name, with or without a tag; see `graft models`."""
+    backbone: Annotated[str | Annotated[tuple[str, ...], Field(min_length=1)], BeforeValidator(_one_or_several)] = (
+        "tf_efficientnet_lite0"
+    )
+    """A name of the Keras table (`ResNet50`) or any timm model name, with or without a tag; see `graft models`. A list
+    computes the features of each, at each of `image_size`."""
 
-    weights: str = "auto"
+    weights: Annotated[str | Annotated[tuple[str, ...], Field(min_length=1)], BeforeValidator(_one_or_several)] = "auto"
     """`auto` takes the first of: data/weights/<backbone>.safetensors (or .pth, .pt, .bin), an installed weights
     package, timm's hub, or Keras' file where the hub has none. Or say `package`, `hub`, `keras`, `keras:<path>.h5`, a
-    file's path, or `random` (for tests)."""
+    file's path, or `random` (for tests). With several backbones, one for all or a list with one for each."""
 
-    weights_sha256: str | None = Field(None, pattern=r"^[0-9a-fA-F]{64}$")
-    """If given, a weights file with another SHA-256 is refused, wherever it comes from."""
+    weights_sha256: Annotated[
+        Sha256 | Annotated[tuple[Sha256 | None, ...], Field(min_length=1)] | None, BeforeValidator(_one_or_several)
+    ] = None
+    """If given, a weights file with another SHA-256 is refused, wherever it comes from. With several backbones, a list
+    with one (or null) for each."""
 
     output: Literal["pre_logits", "pooled"] = "pre_logits"
     """`pre_logits` is what the pre-trained classifier sees; `pooled` the mean of the last feature maps, before any
     hidden layer of the classifier (VGG: 512 features instead of 4,096)."""
 
     image_size: Annotated[
-        tuple[Side, Side] | None, BeforeValidator(_sides, json_schema_input_type=Side | tuple[Side, Side] | None)
+        Size | tuple[Size, ...] | None,
+        BeforeValidator(_sizes, json_schema_input_type=Side | Size | list[Side | Size] | None),
     ] = None
-    """Size of the network's input, in pixels: one number, or [height, width]; null: as in pre-training."""
+    """Size of the network's input, in pixels: one number, or [height, width]; null: as in pre-training. Several sizes
+    are a list of [height, width], or of three or more numbers; a list of two numbers is one [height, width]."""
 
     engine: Literal["auto", "openvino", "torch"] = "auto"
     """`openvino` runs on the processor, `torch` on a GPU; `auto` takes torch where there is a GPU (CUDA or MPS)."""
@@ -73,3 +123,55 @@ class FeaturesParams(Section):
 
     view_seed: int = 0
     """Another seed gives other views."""
+
+    @model_validator(mode="after")
+    def _lists_agree(self) -> Self:
+        names = self.backbone if isinstance(self.backbone, tuple) else (self.backbone,)
+        for key in ("weights", "weights_sha256"):
+            given = getattr(self, key)
+            if isinstance(given, tuple) and len(given) != len(names):
+                raise ValueError(f"`{key}` must have one entry for each backbone, got {len(given)} for {len(names)}")
+        if len(names) > 1 and isinstance(self.weights_sha256, str):
+            raise ValueError(
+                "with several backbones, `weights_sha256` must be a list with one entry (or null) for each"
+            )
+        found = self._combinations()
+        if len(set(found)) < len(found):
+            raise ValueError(f"no backbone with the same weights and no size may be named twice, got {_named(found)}")
+        return self
+
+    def _combinations(self) -> list[EyeOf]:
+        names = self.backbone if isinstance(self.backbone, tuple) else (self.backbone,)
+        weights = self.weights if isinstance(self.weights, tuple) else (self.weights,) * len(names)
+        pinned = self.weights_sha256 if isinstance(self.weights_sha256, tuple) else (self.weights_sha256,) * len(names)
+        size: Any = self.image_size
+        sizes = size if size is not None and isinstance(size[0], tuple) else (size,)
+        return [EyeOf(*one, size) for one, size in product(zip(names, weights, pinned, strict=True), sizes)]
+
+    @property
+    def eyes(self) -> list[FeaturesParams]:
+        """The parameters of each backbone at each size; of one, these."""
+        return [self.model_copy(update=eye._asdict()) for eye in self._combinations()]
+
+    @property
+    def eye(self) -> EyeOf:
+        """The only backbone and size.
+
+        Raises:
+            ParamsError: there are several.
+        """
+        found = self._combinations()
+        if len(found) > 1:
+            raise ParamsError(
+                "params.yaml: `features` must name one backbone and one size here",
+                got=_named(found),
+                allowed="one backbone and one size",
+                todo="name one in `features.backbone` and `features.image_size`",
+            )
+        return found[0]
+
+
+def _named(eyes: list[EyeOf]) -> str:
+    return ", ".join(
+        eye.backbone + (f" at {' x '.join(map(str, eye.image_size))}" if eye.image_size else "") for eye in eyes
+    )

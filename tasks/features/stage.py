@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,55 +18,98 @@ from ..common.core.files import whole_folder, write_json, write_shared_json
 from ..common.core.paths import Paths
 from ..common.core.progress import progress, say
 from ..common.core.record import DatasetRecord, Record
+from ..common.data.eyes import backbones, eyes_of, join
 from ..common.data.feature_set import INDEX, RowFile
 from ..common.data.manifest import read_channels, read_manifest, write_table
 from ..common.data.matrix import spread
+from ..common.engines.one_decode import Part, stream_all
 from ..common.feature_cache.segments import FeatureCache
 from ..common.feature_cache.thumbnails import thumbnail, thumbnail_cache
-from ..common.images.decode import Pixels, decode_bands, still_readable
+from ..common.images.decode import Picture, Pixels, decode_bands, still_readable
 from ..common.images.transform import load
 from .extractor import SAMPLE, Extractor, choose_extractor
 from .params import FeaturesParams
 from .views import Items, augmentation, list_items
 
+Mask = npt.NDArray[np.bool_]
+
 
 @dataclass
 class Effort:
-    """What was computed: number of images and views, and seconds from the first file to the last segment on disk."""
+    """What was computed: number of images and views, by each backbone, and seconds from the first file to the last
+    segment on disk."""
 
     computed: int = 0
     seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Eye:
+    """A backbone at one size: how its features are computed, what identifies them, and where they are kept."""
+
+    extractor: Extractor
+    fingerprint: dict[str, Any]
+    cache: FeatureCache
+
+    @property
+    def spec(self) -> Spec:
+        return self.extractor.spec
+
+
+@dataclass(frozen=True)
+class Source:
+    """What all backbones see.
+
+    Attributes:
+        manifest: of the images, in order.
+        small: the cache of thumbnails for the audit.
+    """
+
+    manifest: pd.DataFrame
+    items: Items
+    params: FeaturesParams
+    raw: Path
+    small: FeatureCache
 
 
 def run(params: FeaturesParams, paths: Paths) -> Record:
     """Looks up every image in the cache, computes what is missing, and writes one feature set in the manifest's order.
 
     Raises:
-        ParamsError: the backbone is unknown, or does not take images of this size or number of channels.
+        ParamsError: a backbone is unknown, or does not take images of this size or number of channels.
         WeightsError: the weights are missing, or belong to another network.
         DataError: an image has been removed or damaged since it was checked.
     """
     manifest = read_manifest(paths.manifest, INDEX)
     channels = read_channels(paths.manifest)
-    extractor = choose_extractor(params, channels, paths, lambda spec: _sample(manifest, spec, paths.raw))
-    fingerprint = extractor.fingerprint(params.dtype)
+    eyes = [_open(one, channels, manifest, paths) for one in params.eyes]
+    fingerprint = join([eye.fingerprint for eye in eyes])
     items = list_items(manifest, params)
-    cache = FeatureCache(paths.cache / "features" / fingerprint["digest"], extractor.spec.dimension, params.dtype)
-    write_shared_json(cache.folder / "fingerprint.json", fingerprint)  # also says when it was last used
-
-    small = thumbnail_cache(paths, channels)
+    source = Source(manifest, items, params, paths.raw, thumbnail_cache(paths, channels))
 
     effort = Effort()
+    absent_EM = np.array([~eye.cache.has(items.ids) for eye in eyes])
+    if len(eyes) > 1 and absent_EM.any():
+        _extract(eyes, absent_EM & _is_first(items), source, effort)
+    dimension = sum(eye.spec.dimension for eye in eyes)
     with whole_folder(paths.features) as folder:
-        shape = (len(manifest), cache.dimension)
-        with RowFile(folder / "features.npy", shape, cache.dtype) as features, _views(folder, items, cache) as views:
-            _fill(
-                [features, views], items, cache,
-                lambda places: _extract(places, items, manifest, extractor, params, paths.raw, cache, small, effort),
-            )  # fmt: skip
+        with (
+            RowFile(folder / "features.npy", (len(manifest), dimension), params.dtype) as features,
+            RowFile(folder / "views.npy", (items.views, dimension), params.dtype) as views,
+        ):
+            for eye, part in zip(eyes, eyes_of(fingerprint, dimension), strict=True):
+                _fill((features, views), part.columns, eye, source, effort)
         write_table(manifest, folder / "index.parquet")
         write_json(folder / "fingerprint.json", fingerprint)
-    return _record(len(manifest), items, effort, features, extractor, fingerprint["digest"], paths)
+    return _record(eyes, source, effort, features, fingerprint["digest"], paths)
+
+
+def _open(params: FeaturesParams, channels: int, manifest: pd.DataFrame, paths: Paths) -> Eye:
+    extractor = choose_extractor(params, channels, paths, lambda spec: _sample(manifest, spec, paths.raw))
+    fingerprint = extractor.fingerprint(params.dtype)
+    cache = FeatureCache(paths.cache / "features" / fingerprint["digest"], extractor.spec.dimension, params.dtype)
+    write_shared_json(cache.folder / "fingerprint.json", fingerprint)  # also says when it was last used
+    return Eye(extractor, fingerprint, cache)
 
 
 def _sample(manifest: pd.DataFrame, spec: Spec, raw: Path) -> Sequence[Pixels]:
@@ -73,76 +117,92 @@ def _sample(manifest: pd.DataFrame, spec: Spec, raw: Path) -> Sequence[Pixels]:
     return [load(raw / path, spec.transform) for path in manifest["path"].iloc[spread(len(manifest), SAMPLE)]]
 
 
-def _views(folder: Path, items: Items, cache: FeatureCache) -> RowFile:
-    return RowFile(folder / "views.npy", (items.views, cache.dimension), cache.dtype)
+def _is_first(items: Items) -> Mask:
+    """(M,) whether no item before has the same key."""
+    first_M = np.zeros(len(items), np.bool_)
+    first_M[np.unique(items.ids, return_index=True)[1]] = True
+    return first_M
 
 
-def _fill(
-    files: list[RowFile], items: Items, cache: FeatureCache, extract: Callable[[npt.NDArray[np.int64]], None]
-) -> None:
-    """Copies every item's features from the cache into the file of the images or that of the views."""
-    for places, block in cache.read_all(items.ids, extract):
+def _fill(files: tuple[RowFile, RowFile], columns: slice, eye: Eye, source: Source, effort: Effort) -> None:
+    """Copies every item's features from the cache into its columns of the file of the images or that of the views."""
+    items = source.items
+
+    def compute(places: npt.NDArray[np.int64]) -> None:
+        wanted_M = np.zeros(len(items), np.bool_)
+        wanted_M[places] = True
+        _extract([eye], wanted_M[None], source, effort)
+
+    for places, block in eye.cache.read_all(items.ids, compute):
         is_view = places >= items.images
-        files[0].write(places[~is_view], block[~is_view])
-        files[1].write(places[is_view] - items.images, block[is_view])
+        files[0].write(places[~is_view], block[~is_view], columns)
+        files[1].write(places[is_view] - items.images, block[is_view], columns)
 
 
-def _extract(
-    places: npt.NDArray[np.int64],
-    items: Items,
-    manifest: pd.DataFrame,
-    extractor: Extractor,
-    params: FeaturesParams,
-    raw: Path,
-    cache: FeatureCache,
-    small: FeatureCache,
-    effort: Effort,
-) -> None:
-    """Computes these items and adds them to the cache, and adds the images' thumbnails, for the audit, to theirs."""
-    spec = extractor.spec
-    what = f"{spec.backbone}, {extractor.engine} {extractor.precision}"
-    say(f"features: {what}; {len(places):,} of {len(items):,} are new")
-    paths, image_ids = manifest["path"], manifest["image_id"]
-    augment = augmentation(params, spec.transform) if items.views else None
-
-    lacks_small = ~small.has(items.ids[places])
-    made: dict[int, npt.NDArray[np.float32]] = {}
-
-    def load_item(i: int) -> Pixels:
-        row, view = items.rows[places[i]], items.numbers[places[i]]
-        if view != 0 and augment is not None:
-            return augment(raw / paths[row], image_ids[row], int(view))
-        with still_readable(raw / paths[row]):
-            picture = decode_bands(raw / paths[row], spec.transform.channels)
-        if lacks_small[i]:
-            made[i] = thumbnail(picture)
-        return spec.transform(*picture)
-
-    engine = extractor.build()
+def _extract(eyes: Sequence[Eye], wanted_EM: Mask, source: Source, effort: Effort) -> None:
+    """Computes these items and adds them to the caches, and adds the images' thumbnails, for the audit, to theirs. Each
+    item is decoded once for all backbones."""
+    items, small = source.items, source.small
+    for eye, wanted_M in zip(eyes, wanted_EM, strict=True):
+        what = f"{eye.spec.backbone}, {eye.extractor.engine} {eye.extractor.precision}"
+        say(f"features: {what}; {np.count_nonzero(wanted_M):,} of {len(items):,} are new")
+    loader = _Loader([eye.spec for eye in eyes], source)
+    parts = [Part(eye.extractor.build(), eye.spec.transform, wanted_M) for eye, wanted_M in zip(eyes, wanted_EM)]
+    count = int(np.count_nonzero(wanted_EM))
     started = time.perf_counter()
-    with cache, small, progress("features: extracting", len(places)) as bar:
-        for start, batch_BD in engine.stream(load_item, len(places), params.threads or None):
-            batch = range(start, start + len(batch_BD))
-            cache.add(items.ids[places[start : batch.stop]], batch_BD)
-            ready = [i for i in batch if i in made]
+    with ExitStack() as caches, progress("features: extracting", count) as bar:
+        for cache in (small, *(eye.cache for eye in eyes)):
+            caches.enter_context(cache)
+        for number, places, batch_BD in stream_all(parts, loader.decode, loader.crop, source.params.threads or None):
+            eyes[number].cache.add(items.ids[places], batch_BD)
+            ready = [place for place in places.tolist() if place in loader.made]
             if ready:
-                small.add(items.ids[places[ready]], np.stack([made.pop(i) for i in ready]))
+                small.add(items.ids[ready], np.stack([loader.made.pop(place) for place in ready]))
             bar.add(len(batch_BD))
-    cache.refresh()
+    for eye in eyes:
+        eye.cache.refresh()
     effort.seconds += time.perf_counter() - started
-    effort.computed += len(places)
+    effort.computed += count
+
+
+class _Loader:
+    """Decodes items and crops them for each backbone; `made` has the thumbnails that are not stored yet."""
+
+    def __init__(self, specs: Sequence[Spec], source: Source) -> None:
+        self.made: dict[int, npt.NDArray[np.float32]] = {}
+        self._specs, self._items = specs, source.items
+        paths, self._image_ids = source.manifest["path"], source.manifest["image_id"]
+        self._files = [source.raw / path for path in paths]
+        self._lacks_small = ~source.small.has(source.items.ids)
+        params = source.params
+        self._augments = [augmentation(params, spec.transform) for spec in specs] if source.items.views else []
+
+    def decode(self, place: int) -> Picture:
+        file = self._files[self._items.rows[place]]
+        with still_readable(file):
+            picture = decode_bands(file, self._specs[0].transform.channels)
+        if self._lacks_small[place] and self._items.numbers[place] == 0:
+            self.made[place] = thumbnail(picture)
+        return picture
+
+    def crop(self, picture: Picture, place: int, number: int) -> Pixels:
+        view = int(self._items.numbers[place])
+        if not view:
+            return self._specs[number].transform(*picture)
+        augment = self._augments[number]
+        return augment.view(augment.resize(picture), self._image_ids[self._items.rows[place]], view)
 
 
 def _record(
-    images: int, items: Items, effort: Effort, features: RowFile, extractor: Extractor, digest: str, paths: Paths
+    eyes: Sequence[Eye], source: Source, effort: Effort, features: RowFile, digest: str, paths: Paths
 ) -> Record:
-    spec = extractor.spec
+    images, dimension = source.items.images, sum(eye.spec.dimension for eye in eyes)
     metrics: dict[str, Any] = {
         "images": images,
-        "views": items.views,
-        "dimension": spec.dimension,
+        "views": source.items.views,
+        "dimension": dimension,
         "images_per_second": effort.computed / effort.seconds if effort.computed else 0.0,
-        "cache_hits": len(items) - effort.computed,
+        "cache_hits": len(eyes) * len(source.items) - effort.computed,
         "cache_misses": effort.computed,
         "mean": features.mean,
         "std": features.std,
@@ -150,13 +210,18 @@ def _record(
     }
     facts = {
         "fingerprint": digest,
-        "engine": f"{extractor.engine} on {extractor.device}",
-        "precision": f"{extractor.precision} ({extractor.why})",
-        "backbone": spec.backbone,
-        "weights": spec.weights,
-        "weights_sha256": spec.weights_sha256,
+        "engine": _list(f"{eye.extractor.engine} on {eye.extractor.device}" for eye in eyes),
+        "precision": _list(f"{eye.extractor.precision} ({eye.extractor.why})" for eye in eyes),
+        "backbone": backbones(join([eye.fingerprint for eye in eyes])),
+        "weights": _list(eye.spec.weights for eye in eyes),
+        "weights_sha256": _list(eye.spec.weights_sha256 for eye in eyes),
     }
-    profile = {"images": images, "dimension": spec.dimension}
+    profile = {"images": images, "dimension": dimension}
     return Record(
         metrics=metrics, facts=facts, files=[paths.features / "fingerprint.json"], dataset=DatasetRecord("raw", profile)
     )
+
+
+def _list(values: Iterable[str]) -> str:
+    """Each value once."""
+    return ", ".join(dict.fromkeys(values))

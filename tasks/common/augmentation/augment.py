@@ -14,7 +14,7 @@ import albumentations as A
 import numpy as np
 
 from ..core.errors import ParamsError
-from ..images.decode import Pixels, decode_bands, pixels_of, still_readable
+from ..images.decode import Picture, Pixels, decode_bands, pixels_of, still_readable
 from ..images.transform import EvalTransform
 from .recipe import CLASS, Recipe
 
@@ -55,7 +55,10 @@ class Augment:
             DataError: the file is missing or damaged.
         """
         with still_readable(path):
-            picture = decode_bands(path, self._transform.channels)
+            return self.resize(decode_bands(path, self._transform.channels))
+
+    def resize(self, picture: Picture) -> Pixels:
+        """`resized`, of a decoded image."""
         size = self._transform.resized(*picture[0].size)
         return pixels_of([image.resize(size, self._transform.resampling) for image in picture])
 

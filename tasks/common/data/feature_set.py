@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +15,7 @@ import pandas as pd
 
 from ..core.errors import DataError
 from ..core.files import read_json
+from .eyes import Eye, Fingerprint, eyes_of
 from .manifest import classes, codes, names_in, task_of
 from .task import Task
 
@@ -23,6 +24,7 @@ INDEX = ["image_id", "path", "label", "task", "split", "group", "weight", "pixel
 
 Floats = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
+Precision = Literal["f32", "bf16"]
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class FeatureSet:
         stored_ND: memory-mapped, float32 or float16, in the manifest's order.
         views_VD: augmented views: the first of every training image in order, then the second, and so on.
         index: the columns `INDEX`, one row per image.
-        fingerprint: what computed the features.
+        fingerprint: what computed the features; of several backbones or sizes, see `eyes.join`.
     """
 
     stored_ND: npt.NDArray[Any]
@@ -76,14 +78,29 @@ class FeatureSet:
     fingerprint: dict[str, Any]
 
     @property
-    def precision(self) -> Literal["f32", "bf16"]:
-        """The precision of OpenVINO that matches these features: fp32 if torch made them."""
-        return self.fingerprint["precision"] if self.fingerprint["engine"] == "openvino" else "f32"
+    def eyes(self) -> tuple[Eye, ...]:
+        """What computed the features, column by column."""
+        return eyes_of(self.fingerprint, self.stored_ND.shape[1])
+
+    def only(self, eye: Eye) -> FeatureSet:
+        """The feature set with the columns of one eye; (N, D) and (V, D) are views."""
+        return replace(
+            self,
+            stored_ND=self.stored_ND[:, eye.columns],
+            views_VD=self.views_VD[:, eye.columns],
+            fingerprint=eye.fingerprint,
+        )
+
+    @property
+    def precision(self) -> Precision:
+        """The precision of OpenVINO that matches these features: fp32 if torch made them; the lowest of several."""
+        found: list[Precision] = [precision_of(eye.fingerprint) for eye in self.eyes]
+        return "bf16" if "bf16" in found else "f32"
 
     @property
     def channels(self) -> int:
         """As how many channels the images were read."""
-        return int(self.fingerprint["form"]["channels"])
+        return int(self.eyes[0].fingerprint["form"]["channels"])
 
     @property
     def task(self) -> Task:
@@ -136,6 +153,11 @@ class FeatureSet:
         )
 
 
+def precision_of(fingerprint: Fingerprint) -> Precision:
+    """The precision of OpenVINO that matches the features of one backbone."""
+    return fingerprint["precision"] if fingerprint["engine"] == "openvino" else "f32"
+
+
 def read_feature_set(folder: Path) -> FeatureSet:
     """data/features.
 
@@ -177,24 +199,27 @@ class RowFile:
         self._values = 0
         self._least, self._most = np.full(shape[1], np.inf), np.full(shape[1], -np.inf)
 
-    def write(self, rows: Rows, block: npt.NDArray[Any]) -> None:
-        """Puts block[i] into row rows[i]; each row must be written once."""
+    def write(self, rows: Rows, block: npt.NDArray[Any], columns: slice = slice(None)) -> None:
+        """Puts block[i] into row rows[i], or into these columns of it; each value must be written once."""
         if not len(rows):
             return
         order = np.argsort(rows)
         rows, block = rows[order], np.ascontiguousarray(block[order], self._dtype)
-        self._count(block)
-        for run in np.split(np.arange(len(rows)), np.flatnonzero(np.diff(rows) != 1) + 1):
-            place = self._begin + int(rows[run[0]]) * self._shape[1] * self._dtype.itemsize
+        start, stop, _ = columns.indices(self._shape[1])
+        self._count(block, slice(start, stop))
+        whole = stop - start == self._shape[1]
+        apart = np.diff(rows) != 1 if whole else np.ones(len(rows) - 1, np.bool_)
+        for run in np.split(np.arange(len(rows)), np.flatnonzero(apart) + 1):
+            place = self._begin + (int(rows[run[0]]) * self._shape[1] + start) * self._dtype.itemsize
             _write_whole(self._file.fileno(), block[run[0] : run[-1] + 1].tobytes(), place)
 
-    def _count(self, block: npt.NDArray[Any]) -> None:
+    def _count(self, block: npt.NDArray[Any], columns: slice) -> None:
         values = block.astype(np.float64)
         self._sum += float(values.sum())
         self._squares += float((values**2).sum())
         self._values += values.size
-        np.minimum(self._least, values.min(axis=0), out=self._least)
-        np.maximum(self._most, values.max(axis=0), out=self._most)
+        self._least[columns] = np.minimum(self._least[columns], values.min(axis=0))
+        self._most[columns] = np.maximum(self._most[columns], values.max(axis=0))
 
     @property
     def mean(self) -> float:
