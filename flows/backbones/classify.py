@@ -12,7 +12,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from tasks.common.backbones.catalogue import timm_name
-from tasks.common.backbones.graph import Graph, backbone_graph
+from tasks.common.backbones.graph import Graph, backbone_graph, settled
 from tasks.common.backbones.spec import Form
 from tasks.common.backbones.weights import find_weights
 from tasks.common.core.errors import DataError, ParamsError, WeightsError
@@ -122,23 +122,26 @@ def files_of(paths: Sequence[Path]) -> list[Path]:
 
 
 def classifier_for(backbone: str | None, weights: str | None, place: Place) -> Classifier:
-    """The requested network. Defaults come from the project's params.yaml, or are Graft's own.
+    """The requested network. Defaults come from the project's params.yaml, the first of several backbones, or are
+    Graft's own.
 
     Raises:
         ParamsError: there is no such network, or its labels are not known.
         WeightsError: there are no weights, or they belong to another network, or have no or another classifier.
     """
-    chosen = load_params(place.root / "params.yaml").features if place.root else FeaturesParams()
-    pinned = chosen.weights_sha256 if backbone is None and weights is None else None
-    wanted = weights or ("auto" if backbone else chosen.weights)
-    name = timm_name(backbone or chosen.backbone, wanted)
+    chosen = load_params(place.root / "params.yaml").features.eyes[0] if place.root else FeaturesParams()
+    own = chosen.eye
+    pinned = own.weights_sha256 if backbone is None and weights is None else None
+    wanted = weights or ("auto" if backbone else own.weights)
+    name = timm_name(backbone or own.backbone, wanted)
     source = find_weights(name, wanted, place.weights, pinned, "logits")
     if place.root is None and not (place.cache / "graphs").is_dir():
         say(f"not in a project: the graph of the network is kept in {place.cache}")
     if source.kind == "random":
         say(f"warning: {name} has random weights, so its labels mean nothing")
     labels = _labels(name, place.cache)
-    graph = backbone_graph(name, source, place.cache, Form(output="logits"))
+    form = settled(Form("logits", image_size="test"), name, source, place.cache)
+    graph = backbone_graph(name, source, place.cache, form).showing(chosen.crop)
     if graph.spec.dimension != len(labels):
         raise WeightsError(
             f"the labels of these weights of {name} are not known",

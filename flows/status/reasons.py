@@ -15,8 +15,8 @@ Kind = Literal["images", "pins", "weights", "params", "code", "never_run", "outp
 NAMED = 3
 """How many keys or files a sentence names."""
 
-BACKBONE = ("backbone", "weights", "weights_sha256", "output", "image_size")
-"""Parameters of `features` that change the backbone, or which of its outputs are used."""
+BACKBONE = ("backbone", "weights", "weights_sha256", "output", "image_size", "crop")
+"""Parameters of `features` that change the backbone, what it sees, or which of its outputs are used."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -94,4 +94,4 @@ def frozen_graph(fingerprint: dict[str, Any], paths: Paths) -> Graph:
     source = same_weights(spec.backbone, spec.weights, spec.weights_sha256, paths.weights)
     graph = backbone_graph(spec.backbone, source, paths.cache, spec.form)
     check_same(spec, graph.spec.weights_sha256, source)
-    return graph
+    return replace(graph, spec=replace(graph.spec, transform=spec.transform))  # with the crop of `features.crop`

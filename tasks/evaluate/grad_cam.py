@@ -16,7 +16,7 @@ from captum.attr import LayerGradCam
 from PIL import Image
 from torch import nn
 
-from ..common.backbones.network import map_axes
+from ..common.backbones.pooling import map_axes
 from ..common.core.errors import GraftError
 from ..common.heads.base import Head
 from ..common.heads.linear import LinearHead

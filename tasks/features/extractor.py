@@ -8,11 +8,11 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from ..common.backbones.catalogue import timm_name
-from ..common.backbones.graph import Graph, backbone_graph
-from ..common.backbones.spec import Form, Spec
+from ..common.backbones.graph import Graph, backbone_graph, settled
+from ..common.backbones.spec import Form, Size, Spec
 from ..common.backbones.weights import WeightsSource, find_weights
 from ..common.core.files import json_digest, read_json, write_shared_json
 from ..common.core.paths import Paths
@@ -88,11 +88,20 @@ def choose_extractor(
     """
     eye = params.eye
     backbone = timm_name(eye.backbone, eye.weights)
-    form = Form(params.output, channels, eye.image_size)
+    form = Form(params.output, channels, _size(eye.image_size))
     source = find_weights(backbone, eye.weights, paths.weights, eye.weights_sha256, form.output)
+    form = settled(form, backbone, source, paths.cache)
     if params.engine == "torch" or (params.engine == "auto" and _has_gpu()):
         return _with_torch(params, backbone, form, source, paths, sample)
-    return _with_openvino(params, backbone_graph(backbone, source, paths.cache, form), paths, sample)
+    return _with_openvino(
+        params, backbone_graph(backbone, source, paths.cache, form).showing(params.crop), paths, sample
+    )
+
+
+def _size(asked: tuple[int, int] | Literal["train"] | None) -> Size:
+    if asked is None:
+        return "test"
+    return None if asked == "train" else asked
 
 
 def _has_gpu() -> bool:
@@ -128,7 +137,7 @@ def _with_torch(
 
     source = network.fetched(backbone, source)
     model = network.create(backbone, source, form)
-    spec = network.spec_of(model, backbone, source, form)
+    spec = network.spec_of(model, backbone, source, form).showing(params.crop)
     device = best_device()
 
     def build(precision: Precision) -> TorchEngine:

@@ -10,6 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from ..common.core.errors import ParamsError
 from ..common.core.sections import Section
+from ..common.images.transform import Crop
 
 LARGEST_SIDE = 4096
 """Pixels; for larger images a single activation of a network takes gigabytes."""
@@ -27,9 +28,9 @@ def _one_or_several(value: object) -> object:
 
 
 def _sizes(value: object) -> object:
-    """(height, width) or None; or several sizes, each (height, width). An error is reported once, not once per side."""
-    if value is None:
-        return None
+    """(height, width), `train` or None; or several sizes. An error is reported once, not once per side."""
+    if value is None or value == "train":
+        return value
     if isinstance(value, list | tuple) and not (len(value) == 2 and all(_is_side(side) for side in value)):
         if value and (len(value) > 2 or any(isinstance(size, list | tuple) for size in value)):
             return _one_or_several([_sides(size) for size in value])
@@ -51,8 +52,8 @@ def _is_side(value: object) -> bool:
 def _no_size() -> PydanticCustomError:
     return PydanticCustomError(
         "image_size",
-        f"must be a number from 1 to {LARGEST_SIDE}, [height, width], or null; for several sizes a list of "
-        "[height, width], or of three or more numbers",
+        f"must be a number from 1 to {LARGEST_SIDE}, [height, width], train, or null; for several sizes a "
+        "list of [height, width], or of three or more numbers",
     )
 
 
@@ -62,7 +63,7 @@ class EyeOf(NamedTuple):
     backbone: str
     weights: str
     weights_sha256: str | None
-    image_size: tuple[int, int] | None
+    image_size: tuple[int, int] | Literal["train"] | None
 
 
 class FeaturesParams(Section):
@@ -85,16 +86,22 @@ class FeaturesParams(Section):
     """If given, a weights file with another SHA-256 is refused, wherever it comes from. With several backbones, a list
     with one (or null) for each."""
 
-    output: Literal["pre_logits", "pooled"] = "pre_logits"
+    output: Literal["pre_logits", "pooled", "class_token", "patch_mean", "class_and_patch_mean"] = "pre_logits"
     """`pre_logits` is what the pre-trained classifier sees; `pooled` the mean of the last feature maps, before any
-    hidden layer of the classifier (VGG: 512 features instead of 4,096)."""
+    hidden layer of the classifier (VGG: 512 features instead of 4,096). For transformers: `class_token`, `patch_mean`
+    (the mean of the tokens that stand for patches), or both side by side, `class_and_patch_mean`, as DINOv2 does."""
 
     image_size: Annotated[
-        Size | tuple[Size, ...] | None,
-        BeforeValidator(_sizes, json_schema_input_type=Side | Size | list[Side | Size] | None),
+        Size | Literal["train"] | tuple[Size, ...] | None,
+        BeforeValidator(_sizes, json_schema_input_type=Side | Size | Literal["train"] | list[Side | Size] | None),
     ] = None
-    """Size of the network's input, in pixels: one number, or [height, width]; null: as in pre-training. Several sizes
-    are a list of [height, width], or of three or more numbers; a list of two numbers is one [height, width]."""
+    """Size of the network's input, in pixels: one number, or [height, width]; null: that with which timm tests the
+    weights; `train`: that of pre-training. Several sizes are a list of [height, width], or of three or more numbers; a
+    list of two numbers is one [height, width]."""
+
+    crop: Crop = "auto"
+    """What the network sees of an image: `auto`, as its weights are tested (usually `center`); `center`, the middle;
+    `squash`, all of it, with other proportions; `border`, all of it, with bars of the mean colour."""
 
     engine: Literal["auto", "openvino", "torch"] = "auto"
     """`openvino` runs on the processor, `torch` on a GPU; `auto` takes torch where there is a GPU (CUDA or MPS)."""
@@ -173,5 +180,6 @@ class FeaturesParams(Section):
 
 def _named(eyes: list[EyeOf]) -> str:
     return ", ".join(
-        eye.backbone + (f" at {' x '.join(map(str, eye.image_size))}" if eye.image_size else "") for eye in eyes
+        eye.backbone + (f" at {' x '.join(map(str, eye.image_size))}" if isinstance(eye.image_size, tuple) else "")
+        for eye in eyes
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -160,7 +161,8 @@ def _write(
         state = {name: value.contiguous() for name, value in backbone.state_dict().items()}
         save_file(state, folder / "network.safetensors")
         tuned = WeightsSource("finetuned", spec.weights)
-        convert(backbone, network.spec_of(backbone, spec.backbone, tuned, spec.form), folder / "graph")
+        found = network.spec_of(backbone, spec.backbone, tuned, spec.form)
+        convert(backbone, replace(found, transform=spec.transform), folder / "graph")
         pd.DataFrame(course.rows).to_csv(folder / "curves.csv", index=False)
         augmented_sheet(_shown(pack, paths), job.augment, spec.transform, job.plan.epochs, folder / SHEET)
 

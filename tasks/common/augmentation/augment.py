@@ -14,7 +14,7 @@ import albumentations as A
 import numpy as np
 
 from ..core.errors import ParamsError
-from ..images.decode import Picture, Pixels, decode_bands, pixels_of, still_readable
+from ..images.decode import Picture, Pixels, decode_bands, still_readable
 from ..images.transform import EvalTransform
 from .recipe import CLASS, Recipe
 
@@ -49,7 +49,7 @@ class Augment:
         return self.view(self.resized(path), image_id, number)
 
     def resized(self, path: Path) -> Pixels:
-        """The whole image in the size that evaluation crops from, uint8.
+        """The whole image in the size that evaluation crops from, uint8; with `border`, with the bars.
 
         Raises:
             DataError: the file is missing or damaged.
@@ -59,8 +59,7 @@ class Augment:
 
     def resize(self, picture: Picture) -> Pixels:
         """`resized`, of a decoded image."""
-        size = self._transform.resized(*picture[0].size)
-        return pixels_of([image.resize(size, self._transform.resampling) for image in picture])
+        return self._transform.whole(*picture)
 
     def view(self, pixels: Pixels, image_id: str, number: int) -> Pixels:
         """View `number` of an image that is `resized`."""

@@ -26,11 +26,20 @@ def adapt(model: torch.nn.Module, backbone: str, form: Form) -> torch.nn.Module:
     Raises:
         ParamsError: the architecture does not take such images.
     """
-    if form.image_size is not None and _config(model).get("fixed_input_size"):
-        model = _of_size(model, backbone, form.image_size)
+    size = size_of(model, form)
+    if size is not None and _config(model).get("fixed_input_size"):
+        model = _of_size(model, backbone, size)
     if form.channels != RGB:
         _adapt_channels(model, backbone, form.channels)
     return model
+
+
+def size_of(model: torch.nn.Module, form: Form) -> tuple[int, int] | None:
+    """(height, width) of the images that `form` asks for; None: as in pre-training."""
+    if form.image_size != "test":
+        return form.image_size
+    tested = _config(model).get("test_input_size")
+    return None if tested is None else (tested[1], tested[2])
 
 
 def over_channels(values: Sequence[float], channels: int) -> tuple[float, ...]:
@@ -88,13 +97,14 @@ def check_input(model: torch.nn.Module, backbone: str, form: Form) -> None:
     Raises:
         ParamsError: it does not; says the least size with which it does, where there is one.
     """
-    if form.channels == RGB and form.image_size is None:
+    size = size_of(model, form)
+    if form.channels == RGB and size is None:
         return
-    fault = _fault(model, form.channels, form.image_size or _own_size(model))
-    if fault and form.image_size is None:
+    fault = _fault(model, form.channels, size or _own_size(model))
+    if fault and size is None:
         raise _channels_refused(backbone, form.channels, fault)
-    if fault and form.image_size is not None:
-        raise _size_refused(backbone, form.image_size, fault, _sizes_like(model, form.channels))
+    if fault and size is not None:
+        raise _size_refused(backbone, size, fault, _sizes_like(model, form.channels))
 
 
 def _fault(model: torch.nn.Module, channels: int, size: tuple[int, int]) -> str:

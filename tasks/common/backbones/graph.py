@@ -8,13 +8,16 @@ the cache there is `hashes.json` too: a graph whose files do not match it is con
 from __future__ import annotations
 
 import shutil
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..core.errors import WeightsError
-from ..core.files import json_digest, read_json, sha256, shared_folder, write_json
+from ..core.files import json_digest, read_json, sha256, shared_folder, write_json, write_shared_json
 from ..core.progress import say
+from ..images.transform import Crop
 from .spec import AS_TRAINED, Form, Spec, libraries
 from .weights import WeightsSource
 
@@ -36,6 +39,34 @@ class Graph:
 
     xml: Path
     spec: Spec
+
+    def showing(self, crop: Crop) -> Graph:
+        """The same network, shown another part of its images."""
+        return replace(self, spec=self.spec.showing(crop))
+
+
+def settled(form: Form, backbone: str, source: WeightsSource, cache: Path) -> Form:
+    """`form`, whose size is `test` only if timm tests these weights otherwise than they were trained.
+
+    So everything computed at the only size that most weights have keeps its name. What timm says is kept in the cache,
+    because importing it takes seconds.
+    """
+    if form.image_size != "test" or (source.kind != "keras" and _tested_otherwise(backbone, cache)):
+        return form
+    return replace(form, image_size=None)
+
+
+def _tested_otherwise(backbone: str, cache: Path) -> bool:
+    memory = cache / "test_input" / f"{backbone}.json"
+    with suppress(FileNotFoundError, ValueError, KeyError):  # none yet, or cut short by a crash
+        known = read_json(memory)
+        if known["timm"] == version("timm"):
+            return bool(known["differs"])
+    from .network import tested_otherwise
+
+    differs = tested_otherwise(backbone)
+    write_shared_json(memory, {"timm": version("timm"), "differs": differs})
+    return differs
 
 
 def backbone_graph(backbone: str, source: WeightsSource, cache: Path, form: Form = AS_TRAINED) -> Graph:

@@ -14,7 +14,13 @@ from torch import nn
 from . import nasnet
 from .catalogue import Entry
 
-GEOMETRY = {"crop_pct": 0.875, "crop_mode": "center", "interpolation": "bicubic"}
+GEOMETRY: dict[str, Any] = {
+    "crop_pct": 0.875,
+    "crop_mode": "center",
+    "interpolation": "bicubic",
+    "test_input_size": None,
+    "test_crop_pct": None,
+}
 """Of the evaluation: Keras leaves it to the user. This is how the weights' publishers evaluated most of them."""
 
 PREPROCESSING = {

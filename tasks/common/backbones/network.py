@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,9 @@ import torch
 from ..core.errors import ParamsError, WeightsError, nearest
 from ..images.transform import EvalTransform
 from . import caches, fetch, keras
-from .adapt import adapt, check_input, over_channels
+from .adapt import adapt, check_input, over_channels, size_of
 from .catalogue import KERAS_FILES, entry_of
+from .pooling import pooled
 from .spec import AS_TRAINED, Form, Spec, libraries
 from .weights import WeightsSource, check_same, fit_state, read_checkpoint, read_state
 
@@ -37,7 +38,8 @@ def create(backbone: str, source: WeightsSource, form: Form = AS_TRAINED, seed: 
     elif not model.num_classes:
         raise _without_classifier(backbone, source)
     check_input(model.eval(), backbone, form)
-    return Pooled(model, backbone, form).eval() if form.output == "pooled" else model
+    transform = eval_transform(model, form)
+    return pooled(model, backbone, form.output, (transform.channels, transform.height, transform.width)).eval()
 
 
 def _with_weights(backbone: str, source: WeightsSource, form: Form) -> torch.nn.Module:
@@ -84,6 +86,14 @@ def is_known(backbone: str) -> bool:
         return False
 
 
+def tested_otherwise(backbone: str) -> bool:
+    """Whether timm tests these weights with images of another size, or another share of them, than in training."""
+    if not is_known(backbone):
+        return False
+    known = timm.get_pretrained_cfg(backbone)
+    return bool(known.test_input_size or known.test_crop_pct)
+
+
 def _lacks_classifier(model: torch.nn.Module, names: set[str]) -> bool:
     """Whether a file lacks only the classifier; names of another library are left to `fit_state`."""
     known: Any = model.pretrained_cfg
@@ -102,69 +112,6 @@ def _without_classifier(backbone: str, source: WeightsSource) -> WeightsError:
         allowed="weights with the classifier of their pre-training",
         todo=f"take {whole}, or use this one for features only",
     )
-
-
-class Pooled(torch.nn.Module):
-    """The mean over places of a network's last feature maps, without the layers that only a classifier needs.
-
-    Raises:
-        ParamsError: the network has no maps, but tokens or several branches.
-    """
-
-    def __init__(self, network: torch.nn.Module, backbone: str, form: Form) -> None:
-        super().__init__()
-        self.network = network
-        shape, called = self._look(eval_transform(network, form))
-        axes = map_axes(shape, network.num_features)  # type: ignore[arg-type]
-        if axes is None:
-            raise ParamsError(
-                f"params.yaml: `features.output: pooled` needs feature maps, which {backbone} does not have",
-                got=f"its last output is of shape {tuple(shape[1:])}",
-                allowed="a network whose last output is (features, height, width)",
-                todo="set `features.output: pre_logits`",
-            )
-        self.axes = axes
-        for name, part in list(network.named_children()):
-            if not called & {id(module) for module in part.modules()}:
-                setattr(network, name, torch.nn.Identity())
-
-    def _look(self, transform: EvalTransform) -> tuple[list[int], set[int]]:
-        """The shape of the last maps, and which modules take part in them."""
-        called: set[int] = set()
-        hooks = [m.register_forward_hook(lambda m, *_: called.add(id(m))) for m in self.network.modules()]
-        with torch.inference_mode():
-            blank = torch.zeros(1, transform.channels, transform.height, transform.width)
-            maps = self.network.forward_features(blank)  # type: ignore[operator]
-        for hook in hooks:
-            hook.remove()
-        return list(getattr(maps, "shape", [])), called
-
-    @property
-    def pretrained_cfg(self) -> Any:
-        return self.network.pretrained_cfg
-
-    @property
-    def num_features(self) -> Any:
-        return self.network.num_features
-
-    def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
-        return self.forward_head(self.forward_features(x_BCHW))
-
-    def forward_features(self, x_BCHW: torch.Tensor) -> torch.Tensor:
-        """The last maps, as timm's networks have this method."""
-        maps: torch.Tensor = self.network.forward_features(x_BCHW)  # type: ignore[operator]
-        return maps
-
-    def forward_head(self, maps: torch.Tensor) -> torch.Tensor:
-        """What timm's networks pool and classify in this method is only pooled."""
-        return maps.mean(self.axes)
-
-
-def map_axes(shape: Sequence[int], features: int) -> tuple[int, int] | None:
-    """The axes of height and width in the shape of a network's last maps: (B, D, h, w), or (B, h, w, D) in some; found
-    by the axis of its `features` D, as not every network states it. None: the shape is not that of maps."""
-    places = {1: (2, 3), len(shape) - 1: (1, 2)}
-    return next((axes for axis, axes in places.items() if len(shape) == 4 and shape[axis] == features), None)
 
 
 def create_again(spec: Spec, source: WeightsSource) -> torch.nn.Module:
@@ -221,8 +168,9 @@ def spec_of(model: torch.nn.Module, backbone: str, source: WeightsSource, form: 
 
 def eval_transform(model: torch.nn.Module, form: Form = AS_TRAINED) -> EvalTransform:
     """The evaluation geometry of the network's own pre-training, for images of `form`."""
-    config: dict[str, Any] = timm.data.resolve_model_data_config(model)
-    height, width = form.image_size or config["input_size"][1:]
+    tested = form.image_size == "test"
+    config: dict[str, Any] = timm.data.resolve_model_data_config(model, use_test_size=tested)
+    height, width = size_of(model, form) or config["input_size"][1:]
     return EvalTransform(
         height=height,
         width=width,

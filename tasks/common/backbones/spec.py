@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any, Literal
 
-from ..images.transform import EvalTransform
+from ..images.transform import Crop, EvalTransform
 
-Output = Literal["pre_logits", "pooled", "logits"]
+Output = Literal["pre_logits", "pooled", "class_token", "patch_mean", "class_and_patch_mean", "logits"]
+
+Size = tuple[int, int] | Literal["test"] | None
+"""(height, width); `test`: that with which timm tests the weights; None: that of pre-training."""
 
 
 @dataclass(frozen=True)
@@ -17,14 +20,15 @@ class Form:
 
     Attributes:
         output: `pre_logits` is what its classifier sees; `pooled` the mean of its last feature maps, before any hidden
-            layer of the classifier (VGG: 512 features instead of 4,096); `logits` what the classifier gives.
+            layer of the classifier (VGG: 512 features instead of 4,096); `class_token`, `patch_mean` and
+            `class_and_patch_mean` poolings of a transformer's tokens; `logits` what the classifier gives.
         channels: C, of an image.
-        image_size: (height, width) of the input; None as in pre-training.
+        image_size: of the input; `test` only for weights that are tested otherwise than trained, see `graph.settled`.
     """
 
     output: Output = "pre_logits"
     channels: int = 3
-    image_size: tuple[int, int] | None = None
+    image_size: Size = None
 
 
 AS_TRAINED = Form()
@@ -59,8 +63,12 @@ class Spec:
         """The spec in a mapping that may hold more, such as a fingerprint."""
         values = {name: values[name] for name in cls.__dataclass_fields__}
         size = values["form"]["image_size"]
-        form = Form(**{**values["form"], "image_size": tuple(size) if size else None})
+        form = Form(**{**values["form"], "image_size": tuple(size) if isinstance(size, list) else size})
         return cls(**{**values, "form": form, "transform": EvalTransform.from_dict(values["transform"])})
+
+    def showing(self, crop: Crop) -> Spec:
+        """The same network, shown another part of its images."""
+        return replace(self, transform=self.transform.showing(crop))
 
 
 def libraries() -> dict[str, str]:

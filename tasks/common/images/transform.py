@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -19,6 +20,9 @@ _INTERPOLATIONS = {
     "nearest": Image.Resampling.NEAREST,
 }
 
+Crop = Literal["auto", "center", "squash", "border"]
+"""What a network is shown of an image; `auto` as its weights are tested."""
+
 
 @dataclass(frozen=True)
 class EvalTransform:
@@ -27,7 +31,7 @@ class EvalTransform:
     Attributes:
         height, width: the network's input, in pixels.
         crop_pct: the share of the resized image that the crop keeps.
-        crop_mode: `center` keeps the aspect and crops, `squash` does not keep it, `border` pads.
+        crop_mode: `center` keeps the aspect and crops, `squash` does not keep it, `border` pads with the mean colour.
         interpolation: `bilinear`, `bicubic`, `lanczos` or `nearest`, antialiased when it makes smaller.
         mean, std: of each of the C channels, on a scale from 0 to 1.
     """
@@ -48,6 +52,18 @@ class EvalTransform:
     def channels(self) -> int:
         return len(self.mean)
 
+    def showing(self, crop: Crop) -> EvalTransform:
+        """With another crop mode. `squash` and `border` are chosen to see everything, so they keep all of the resized
+        image, whatever share of it the network's own crop keeps."""
+        if crop == "auto":
+            return self
+        return replace(self, crop_mode=crop, crop_pct=self.crop_pct if crop == "center" else 1.0)
+
+    def seen(self, width: int, height: int) -> float:
+        """The share of the area of an image of this size that lies inside the crop, above 0, at most 1."""
+        resized_w, resized_h = self.resized(width, height)
+        return min(self.width / resized_w, 1.0) * min(self.height / resized_h, 1.0)
+
     def __call__(self, *picture: Image.Image) -> Pixels:
         """The pixels of the crop, not yet normalised: uint8 of shape (height, width, C).
 
@@ -55,10 +71,24 @@ class EvalTransform:
             picture: an RGB image, or one grey image per channel, which are resized separately: PIL would multiply the
                 bands of an RGBA image by the last one.
         """
-        fill = [round(255 * value) if self.crop_mode == "border" else 0 for value in self.mean]
-        if len(picture) == 1:
-            return pixels_of([self._crop(picture[0], tuple(fill))])
-        return pixels_of([self._crop(band, (value,)) for band, value in zip(picture, fill, strict=True)])
+        return pixels_of([self._crop(image, fill) for image, fill in self._filled(picture)])
+
+    def whole(self, *picture: Image.Image) -> Pixels:
+        """The image that the crop is taken from, uint8 of shape (h, w, C): resized, and padded as far as `border` pads;
+        training takes random crops from it."""
+        images = [
+            (image.resize(self.resized(*image.size), self.resampling), fill) for image, fill in self._filled(picture)
+        ]
+        if self.crop_mode == "border":
+            return pixels_of([_padded(image, self.width, self.height, fill) for image, fill in images])
+        return pixels_of([image for image, _ in images])
+
+    def _filled(self, picture: Sequence[Image.Image]) -> list[tuple[Image.Image, tuple[int, ...]]]:
+        """Each image with the colour of what lies outside of it."""
+        fill = tuple(round(255 * value) if self.crop_mode == "border" else 0 for value in self.mean)
+        return (
+            [(picture[0], fill)] if len(picture) == 1 else [(band, (f,)) for band, f in zip(picture, fill, strict=True)]
+        )
 
     def _crop(self, image: Image.Image, fill: tuple[int, ...]) -> Image.Image:
         size = self.resized(*image.size)
@@ -82,7 +112,7 @@ class EvalTransform:
             return self._short_side(width, height, target_h)
         pick = max if self.crop_mode == "border" else min
         ratio = pick(height / target_h, width / target_w)
-        return round(width / ratio), round(height / ratio)
+        return max(1, round(width / ratio)), max(1, round(height / ratio))
 
     @staticmethod
     def _short_side(width: int, height: int, target: int) -> tuple[int, int]:
@@ -148,12 +178,18 @@ _VERTICAL_FIRST = _vertical_pass_comes_first()
 
 
 def _center_crop(image: Image.Image, width: int, height: int, fill: tuple[int, ...]) -> Image.Image:
-    if image.width < width or image.height < height:
-        padded = Image.new(image.mode, (max(image.width, width), max(image.height, height)), fill)
-        padded.paste(image, ((padded.width - image.width) // 2, (padded.height - image.height) // 2))
-        image = padded
+    image = _padded(image, width, height, fill)
     left, top = round((image.width - width) / 2.0), round((image.height - height) / 2.0)
     return image.crop((left, top, left + width, top + height))
+
+
+def _padded(image: Image.Image, width: int, height: int, fill: tuple[int, ...]) -> Image.Image:
+    """In the middle of an image of at least this size."""
+    if image.width >= width and image.height >= height:
+        return image
+    padded = Image.new(image.mode, (max(image.width, width), max(image.height, height)), fill)
+    padded.paste(image, ((padded.width - image.width) // 2, (padded.height - image.height) // 2))
+    return padded
 
 
 def load(path: Path, transform: EvalTransform) -> Pixels:

@@ -167,6 +167,14 @@ def test_pooled_maps_are_looked_into_like_all_others(random_weights):
     assert map_HW.shape == (160, 160)
 
 
+@pytest.mark.parametrize("output", ["class_token", "patch_mean", "class_and_patch_mean"])
+def test_pooled_tokens_give_a_map_of_the_images_size(random_weights, output):
+    model, head = made("test_vit", random_weights, Form(output, image_size=(160, 160)))
+    (map_HW,) = grad_cam(with_maps(model, head, (3, 160, 160)), torch.randn(1, 3, 160, 160), [1])
+    assert map_HW.shape == (160, 160)
+    assert map_HW.max() == 1
+
+
 def test_a_network_that_sees_the_image_as_one_place_is_refused(random_weights):
     model, head = made("test_efficientnet", random_weights, Form(image_size=(32, 32)))
     with pytest.raises(NoMaps, match=r"test_efficientnet .*shape"):

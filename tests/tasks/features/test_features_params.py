@@ -9,7 +9,9 @@ def parsed(size):
     return parse_section(FeaturesParams, {"image_size": size}, "features").image_size
 
 
-@pytest.mark.parametrize(("given", "expected"), [(None, None), (96, (96, 96)), ([96, 128], (96, 128))])
+@pytest.mark.parametrize(
+    ("given", "expected"), [(None, None), ("train", "train"), (96, (96, 96)), ([96, 128], (96, 128))]
+)
 def test_a_size_is_one_number_or_height_and_width(given, expected):
     assert parsed(given) == expected
 
@@ -19,7 +21,7 @@ def test_another_size_is_refused_in_one_sentence(given):
     with pytest.raises(ParamsError) as refused:
         parsed(given)
     assert refused.value.what == (
-        "params.yaml: `features.image_size`: must be a number from 1 to 4096, [height, width], or null; "
+        "params.yaml: `features.image_size`: must be a number from 1 to 4096, [height, width], train, or null; "
         "for several sizes a list of [height, width], or of three or more numbers"
     )
     assert refused.value.got == repr(given)
