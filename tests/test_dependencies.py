@@ -30,6 +30,7 @@ UNUSED = {
         "core/torch_threads",
         "heads/knn",
         "heads/load",
+        "heads/mean",
         "heads/mlp",
         "images/transform",
         "scoring/intervals",

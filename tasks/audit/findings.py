@@ -145,10 +145,11 @@ def _metric(pack: FeatureSet, rows: Rows, output_NK: Floats) -> float | None:
 
 
 def strength(pack: FeatureSet, paths: Paths) -> float:
-    """That of the head, if it is of the kind that the audit trains; the penalty of another kind is on another loss."""
+    """That of the head, if it is of the kind that the audit trains, on all features; the penalty of another kind is on
+    another loss, and a mean of heads has one for each."""
     facts = read_json(paths.head / "head.json")
     own = "ridge" if pack.task == "regression" else "logistic"
-    return float(facts["l2"]) if facts.get("estimator") == own else USUAL_L2
+    return float(facts["l2"]) if facts.get("estimator") == own and "l2" in facts else USUAL_L2
 
 
 def doubted_twice(probe: Probe, rows: Rows, params: AuditParams) -> Floats:

@@ -39,7 +39,7 @@ def _sizes(value: object) -> object:
 
 
 def _sides(value: object) -> tuple[int, int]:
-    sides = value if isinstance(value, list | tuple) else [value, value]
+    sides: Any = value if isinstance(value, list | tuple) else [value, value]
     if len(sides) == 2 and all(_is_side(side) for side in sides):
         return sides[0], sides[1]
     raise _no_size()

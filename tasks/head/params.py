@@ -41,6 +41,11 @@ class HeadParams(Section):
     """`auto` is logistic regression for classes and ridge regression for numbers. `knn`: the nearest training images
     vote; `mlp`: one hidden layer. Each kind has its own grid of candidates."""
 
+    combine: Literal["auto", "side_by_side", "mean"] = "auto"
+    """For several backbones or sizes in `features`: `side_by_side` trains one head on all their features; `mean` trains
+    a head for each, which chooses its own candidate, and takes the mean of their probabilities or numbers. `auto` does
+    both and keeps what is better on the held-out images, by `select`."""
+
     folds: Annotated[Folds, BeforeValidator(_folds)] = "auto"
     """How the candidate is chosen: 0 on the validation images; 2 or more by cross-validation with this number of folds
     over training and validation images. `auto` takes 5 where validation has fewer than 100 images, otherwise 0."""

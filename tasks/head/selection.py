@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from .class_weights import check_class_weight, weigh
 from .estimator import Examples, accept, check_finite
 from .grids import Kind, estimator_of, kind_of, walks_of
 from .params import HeadParams
-from .scores import Select
+from .scores import Score, Select
 from .search import Fold, Found, Held, search
 
 FEW, FOLDS = 100, 5
@@ -33,6 +33,8 @@ class Choice:
     held: rows of the held-out images in the feature set, in the same order.
     fold_M: the fold in which each was held out.
     head: the chosen candidate, trained on the training images alone.
+    parts: the choice of each backbone, if the head is the mean of theirs; see `combine`.
+    combined: the scores of both ways to combine several backbones, by name, of those that were tried.
     """
 
     kind: Kind
@@ -40,6 +42,8 @@ class Choice:
     held: Rows
     fold_M: Rows
     head: Head
+    parts: tuple[Choice, ...] = ()
+    combined: dict[str, Score] = field(default_factory=dict)
 
 
 def choose(pack: FeatureSet, params: HeadParams, scratch: Path | None = None) -> Choice:

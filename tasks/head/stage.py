@@ -17,22 +17,23 @@ from ..common.heads.base import Head
 from ..common.heads.calibration import FILE, Calibration
 from ..common.scoring.temperature import calibrate, check_promise, check_task, summary
 from .class_weights import weight_by_class
+from .combine import choose_combined, retrain, tried_by, way
 from .params import HeadParams
 from .search import Tried
-from .selection import Choice, choose, deciding_metric, train
+from .selection import Choice, deciding_metric
 
 
 def run(params: HeadParams, paths: Paths) -> Record:
     """Tries the candidates, chooses one by held-out images, and trains it again on training and validation images."""
     pack = read_feature_set(paths.features)
     check_task(pack.task, params.max_error)
-    choice = choose(pack, params, paths.tmp)
-    _warn(choice, params)
+    choice = choose_combined(pack, params, paths.tmp)
+    for part in choice.parts or (choice,):
+        _warn(part, params)
     calibration = _calibrate(choice, pack, params)
-    settings = choice.found.chosen.settings
     final = choice.head
     if params.refit:
-        final = train(choice.kind, settings, pack, pack.rows("train", "val"), params, paths.tmp)
+        final = retrain(choice, pack, pack.rows("train", "val"), params, paths.tmp)
     _write(choice, final, calibration, _later(pack, params), pack, paths)
     return _record(choice, calibration, pack, paths)
 
@@ -96,7 +97,7 @@ def _write(
         calibration.save(folder)
         write_table(_held_out(choice, pack), folder / "validation.parquet")
     with whole_folder(paths.plots("head")) as folder:
-        rows = [_row(number, tried, pack.task) for number, tried in enumerate(choice.found.tried)]
+        rows = [_row(number, tried, pack.task) for number, tried in enumerate(tried_by(choice))]
         pd.DataFrame(rows).to_csv(folder / "path.csv", index=False)
 
 
@@ -129,21 +130,22 @@ def _metrics(tried: Tried, task: Task) -> dict[str, float]:
 
 
 def _record(choice: Choice, calibration: Calibration, pack: FeatureSet, paths: Paths) -> Record:
-    found, chosen = choice.found, choice.found.chosen
+    every, chosen = tried_by(choice), choice.found.chosen
     metrics: dict[str, Any] = {
         **_metrics(chosen, pack.task),
         **({} if pack.task == "regression" else {"val_log_loss": chosen.score.loss}),
         "train_loss": chosen.train_loss,
         **chosen.settings,
-        "tried": len(found.tried),
-        "iterations": sum(tried.iterations for tried in found.tried),
-        "converged": all(tried.converged for tried in found.tried),
+        "tried": len(every),
+        "iterations": sum(tried.iterations for tried in every),
+        "converged": all(tried.converged for tried in every),
         "folds": len(set(choice.fold_M)) if choice.fold_M.any() else 0,
         "train_images": len(pack.rows("train")),
         "val_images": len(pack.rows("val")),
         "calibration": summary(calibration),
+        **({"combined": {name: score.loss for name, score in choice.combined.items()}} if choice.combined else {}),
     }
-    rows = [_row(number, tried, pack.task) for number, tried in enumerate(found.tried)]
+    rows = [_row(number, tried, pack.task) for number, tried in enumerate(every)]
     curves = {
         f"path_{name}": [(step, row[name]) for step, row in enumerate(rows)]
         for name in rows[0]
@@ -151,7 +153,7 @@ def _record(choice: Choice, calibration: Calibration, pack: FeatureSet, paths: P
     }
     return Record(
         metrics=metrics,
-        facts={"kind": choice.kind},
+        facts={"kind": choice.kind, **({"combine": way(choice)} if choice.combined else {})},
         curves={name: curve for name, curve in curves.items() if curve},
         files=[paths.head / "head.json", paths.head / FILE, paths.plots("head") / "path.csv"],
     )

@@ -30,6 +30,7 @@ MODULES = (
     "common/heads/knn.py",
     "common/heads/linear.py",
     "common/heads/load.py",
+    "common/heads/mean.py",
     "common/heads/mlp.py",
     "common/images/decode.py",
     "common/images/transform.py",

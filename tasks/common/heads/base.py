@@ -40,7 +40,11 @@ class Head(ABC):
     def _output(self, x_BD: Single) -> Double:
         """For a block of features: probabilities (B, K), or numbers (B, 1)."""
 
-    def _settings(self) -> dict[str, Any]:
+    def tensors(self) -> dict[str, Array]:
+        """Its arrays, by the names under which they are saved."""
+        return {key: np.ascontiguousarray(getattr(self, key)) for key in self.arrays}
+
+    def settings(self) -> dict[str, Any]:
         """Its other attributes, by name."""
         return {}
 
@@ -82,9 +86,8 @@ class Head(ABC):
 
     def save(self, folder: Path, name: str = "head", **facts: Any) -> None:
         """`name`.safetensors with the arrays, `name`.json with the other attributes and `facts`."""
-        tensors = {key: np.ascontiguousarray(getattr(self, key)) for key in self.arrays}
-        save_file(tensors, folder / f"{name}.safetensors")
-        described = {"kind": self.kind, "task": self.task, "classes": self.classes, **self._settings()}
+        save_file(self.tensors(), folder / f"{name}.safetensors")
+        described = {"kind": self.kind, "task": self.task, "classes": self.classes, **self.settings()}
         write_json(folder / f"{name}.json", {**described, **facts})
 
 

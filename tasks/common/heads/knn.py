@@ -82,7 +82,7 @@ class NeighbourHead(Head):
     def _output(self, x_BD: Single) -> Double:
         return self.vote(*self._search(x_BD))
 
-    def _settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, Any]:
         return {"k": self.k, "temperature": self.temperature}
 
 

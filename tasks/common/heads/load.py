@@ -9,12 +9,13 @@ from safetensors.numpy import load_file
 
 from ..core.errors import DataError
 from ..core.files import read_json
-from .base import Head
+from .base import Array, Head
 from .knn import NeighbourHead
 from .linear import LinearHead
+from .mean import MeanHead, tensors_of_part
 from .mlp import MlpHead
 
-_KINDS: dict[str, Any] = {kind.kind: kind for kind in (LinearHead, MlpHead, NeighbourHead)}
+_KINDS: dict[str, Any] = {kind.kind: kind for kind in (LinearHead, MeanHead, MlpHead, NeighbourHead)}
 
 
 _SETTINGS = ("k", "temperature")
@@ -34,10 +35,18 @@ def load_head(folder: Path, name: str = "head") -> Head:
             allowed=", ".join(_KINDS),
             todo="run `dvc repro head`, which trains it again",
         )
-    kind = _KINDS[facts["kind"]]
+    return _head_of(facts, load_file(folder / f"{name}.safetensors"))
+
+
+def _head_of(facts: dict[str, Any], tensors: dict[str, Array]) -> Head:
+    kind, common = _KINDS[facts["kind"]], {"classes": facts["classes"], "task": facts["task"]}
+    if kind is MeanHead:
+        parts = [
+            _head_of({**common, **part}, tensors_of_part(tensors, number)) for number, part in enumerate(facts["parts"])
+        ]
+        return MeanHead(tuple(parts), **common)
     settings = {key: facts[key] for key in _SETTINGS if kind is NeighbourHead}
-    tensors = load_file(folder / f"{name}.safetensors")
-    return cast(Head, kind(**tensors, **settings, classes=facts["classes"], task=facts["task"]))
+    return cast(Head, kind(**tensors, **settings, **common))
 
 
 def load_linear_head(folder: Path, name: str = "head") -> LinearHead:

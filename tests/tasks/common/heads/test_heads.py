@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from tasks.common.heads.base import sigmoid, softmax, unit_length
 from tasks.common.heads.knn import NeighbourHead
 from tasks.common.heads.linear import LinearHead
 from tasks.common.heads.load import load_head, load_linear_head
+from tasks.common.heads.mean import MeanHead
 from tasks.common.heads.mlp import MlpHead
 
 D = 5
@@ -50,7 +52,15 @@ def neighbours(task="classification", m=40, **changes):
     return NeighbourHead(unit=unit, target=target, classes=named(task), task=task, **parts)
 
 
-@pytest.fixture(params=[linear, mlp, neighbours], ids=["linear", "mlp", "neighbours"])
+def mean(task="classification"):
+    """Of a linear head on the first two features, and nearest neighbours on the others."""
+    first, second = linear(task), neighbours(task)
+    narrow = replace(first, weight=first.weight[:, :2])
+    unit = unit_length(features(40, seed=2)[:, 2:]).astype(np.float16)
+    return MeanHead((narrow, replace(second, unit=unit)), named(task), task)
+
+
+@pytest.fixture(params=[linear, mlp, neighbours, mean], ids=["linear", "mlp", "neighbours", "mean"])
 def make(request):
     """make(task) is a head of each kind."""
     return request.param
@@ -145,6 +155,13 @@ def test_rows_in_blocks_are_predicted_as_rows_at_once(make, monkeypatch):
     whole = head.predict_proba(x_ND)
     monkeypatch.setattr(blocks, "__defaults__", (7,))
     assert np.allclose(head.predict_proba(x_ND), whole, atol=1e-6)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_mean_is_that_of_its_parts_each_on_its_own_columns(task):
+    head, x_ND = mean(task), features()
+    first, second = head.parts
+    assert np.allclose(head.output(x_ND), (first.output(x_ND[:, :2]) + second.output(x_ND[:, 2:])) / 2)
 
 
 @pytest.mark.parametrize("task", TASKS)

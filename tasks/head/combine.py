@@ -1,0 +1,89 @@
+"""The head on several backbones or sizes: one on all their features, or the mean of one for each.
+
+E eyes (a backbone at one size each), M held-out rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from ..common.core.progress import say
+from ..common.data.feature_set import FeatureSet, Rows
+from ..common.heads.base import Head
+from ..common.heads.mean import MeanHead
+from .params import HeadParams
+from .scores import Score
+from .search import Found, Tried
+from .selection import Choice, choose, select_of, train
+
+SIDE_BY_SIDE, MEAN = "side_by_side", "mean"
+
+
+def choose_combined(pack: FeatureSet, params: HeadParams, scratch: Path | None = None) -> Choice:
+    """`choose`; of several eyes in the way that `head.combine` says. With `auto` both are scored on the same held-out
+    rows, by the outputs of heads that were not trained on them.
+
+    Raises:
+        ParamsError, DataError: see `choose`.
+    """
+    if len(pack.eyes) == 1:
+        return choose(pack, params, scratch)
+    found: dict[str, Choice] = {}
+    if params.combine != MEAN:
+        found[SIDE_BY_SIDE] = choose(pack, params, scratch)
+    if params.combine != SIDE_BY_SIDE:
+        found[MEAN] = _mean(pack, params, scratch)
+    scores = {name: choice.found.chosen.score for name, choice in found.items()}
+    select, best = select_of(params, pack.task), next(iter(found))
+    if scores[list(found)[-1]].better_than(scores[best], select):
+        best = MEAN
+    if len(found) > 1:
+        losses = ", ".join(f"{name} {score.loss:.4f}" for name, score in scores.items())
+        say(f"head: {len(pack.eyes)} backbones or sizes, combined as {best} (loss on held-out images: {losses})")
+    return replace(found[best], combined=scores)
+
+
+def way(choice: Choice) -> str:
+    """How the eyes are combined."""
+    return MEAN if choice.parts else SIDE_BY_SIDE
+
+
+def retrain(choice: Choice, pack: FeatureSet, rows: Rows, params: HeadParams, scratch: Path | None = None) -> Head:
+    """The chosen candidate, or that of each eye, trained on these rows."""
+    if not choice.parts:
+        return train(choice.kind, choice.found.chosen.settings, pack, rows, params, scratch)
+    heads = [
+        train(part.kind, part.found.chosen.settings, pack.only(eye), rows, params, scratch)
+        for part, eye in zip(choice.parts, pack.eyes, strict=True)
+    ]
+    return MeanHead(tuple(heads), pack.classes, pack.task)
+
+
+def tried_by(choice: Choice) -> list[Tried]:
+    """All candidates; for a mean those of each eye in turn, with its number as the setting `eye`."""
+    if not choice.parts:
+        return choice.found.tried
+    return [
+        replace(tried, settings={"eye": float(number), **tried.settings})
+        for number, part in enumerate(choice.parts)
+        for tried in part.found.tried
+    ]
+
+
+def _mean(pack: FeatureSet, params: HeadParams, scratch: Path | None) -> Choice:
+    """The best candidate of each eye; all are held out in the same folds."""
+    parts = tuple(choose(pack.only(eye), params, scratch) for eye in pack.eyes)
+    held, chosen = parts[0].held, [part.found.chosen for part in parts]
+    output = np.mean([part.found.output for part in parts], axis=0)
+    tried = Tried(
+        {f"{name}_{number}": value for number, one in enumerate(chosen) for name, value in one.settings.items()},
+        Score.of(output, pack.targets(held), pack.weights(held), pack.task),
+        float(np.mean([one.train_loss for one in chosen])),
+        sum(one.iterations for one in chosen),
+        all(one.converged for one in chosen),
+    )
+    head = MeanHead(tuple(part.head for part in parts), pack.classes, pack.task)
+    return Choice(parts[0].kind, Found([tried], 0, output, None), held, parts[0].fold_M, head, parts)
