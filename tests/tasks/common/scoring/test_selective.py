@@ -135,3 +135,33 @@ def test_scores_that_say_nothing_break_the_promise_as_seldom_as_it_says(images):
     score, wrong = rng.uniform(size=(1000, images)), rng.uniform(size=(1000, images)) < 0.0501
     broken = sum(promise(s, w, 0.05, 0.8).threshold is not None for s, w in zip(score, wrong, strict=True))
     assert 0 < broken <= 0.2 * 1000
+
+
+def test_groups_of_one_size_count_as_their_number():
+    rng = np.random.default_rng(0)
+    cuts = Cuts.of(rng.uniform(size=60), np.zeros(60, bool), np.repeat(np.arange(12), 5))
+    assert cuts.effective_M[-1] == pytest.approx(12)
+    assert cuts.effective_M[0] == 1
+
+
+def test_groups_of_unequal_size_count_as_kish_says():
+    unit_N = np.array([3, 1, 1, 7, 7, 7])
+    cuts = Cuts.of(np.linspace(1, 0.5, 6), np.array([False, False, True, False, False, True]), unit_N)
+    squares = [1, 2, 1 + 4, 1 + 4 + 1, 1 + 4 + 4, 1 + 4 + 9]
+    assert cuts.effective_M.tolist() == pytest.approx([n**2 / s for n, s in zip(range(1, 7), squares)])
+    assert cuts.effective_errors[-1] == pytest.approx(2 * 36 / 14 / 6)
+
+
+def test_20_patients_of_50_images_without_an_error_promise_no_more_than_20_images():
+    score, unit_N = np.random.default_rng(0).uniform(size=1000), np.repeat(np.arange(20), 50)
+    found = promise(score, np.zeros(1000, bool), 0.05, 0.9, unit_N)
+    assert found.threshold is None
+    assert found.least == pytest.approx(1 - 0.1 ** (1 / 20))
+
+
+def test_units_of_one_image_change_nothing():
+    rng = np.random.default_rng(0)
+    score = rng.uniform(size=500)
+    wrong = rng.uniform(size=500) < 0.2 * (1 - score)
+    alone = promise(score, wrong, 0.1, 0.9, rng.permutation(500))
+    assert alone == promise(score, wrong, 0.1, 0.9)
