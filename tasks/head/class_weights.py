@@ -56,7 +56,7 @@ def weight_by_class(weight_N: Double, target: Array, classes: list[str], class_w
     if class_weight == "balanced":
         share_K = np.bincount(target, weights=weight_N, minlength=len(classes))
         by_class_K: Double = weight_N.sum() / (
-            np.count_nonzero(share_K) * np.maximum(share_K, np.finfo(np.float64).tiny)
+            np.count_nonzero(share_K) * np.where(share_K > 0, share_K, weight_N.sum())
         )
         return by_class_K
     assert not isinstance(class_weight, str)

@@ -17,7 +17,7 @@ from ..common.heads.mean import MeanHead
 from .params import HeadParams
 from .scores import Score
 from .search import Found, Tried
-from .selection import Choice, choose, select_of, train
+from .selection import Choice, choose, held_weights, select_of, train
 
 SIDE_BY_SIDE, MEAN = "side_by_side", "mean"
 
@@ -37,8 +37,8 @@ def choose_combined(pack: FeatureSet, params: HeadParams, scratch: Path | None =
     if params.combine != SIDE_BY_SIDE:
         found[MEAN] = _mean(pack, params, scratch)
     scores = {name: choice.found.chosen.score for name, choice in found.items()}
-    select, best = select_of(params, pack.task), next(iter(found))
-    if scores[list(found)[-1]].better_than(scores[best], select):
+    best = next(iter(found))
+    if scores[list(found)[-1]].better_than(scores[best]):
         best = MEAN
     if len(found) > 1:
         losses = ", ".join(f"{name} {score.loss:.4f}" for name, score in scores.items())
@@ -80,7 +80,7 @@ def _mean(pack: FeatureSet, params: HeadParams, scratch: Path | None) -> Choice:
     output = np.mean([part.found.output for part in parts], axis=0)
     tried = Tried(
         {f"{name}_{number}": value for number, one in enumerate(chosen) for name, value in one.settings.items()},
-        Score.of(output, pack.targets(held), pack.weights(held), pack.task),
+        Score.of(output, pack.targets(held), held_weights(pack, held, params), pack.task, select_of(params, pack.task)),
         float(np.mean([one.train_loss for one in chosen])),
         sum(one.iterations for one in chosen),
         all(one.converged for one in chosen),

@@ -11,6 +11,18 @@ from ..common.core.sections import Section
 from ..common.data.task import Task
 
 Folds = Literal["auto"] | int
+Select = Literal[
+    "auto",
+    "log_loss",
+    "rmse",
+    "accuracy",
+    "balanced_accuracy",
+    "f1_macro",
+    "auroc",
+    "mean_average_precision",
+    "kappa",
+    "r2",
+]
 ClassWeight = Literal["none", "balanced"] | dict[str, float]
 
 
@@ -50,12 +62,15 @@ class HeadParams(Section):
     """How the candidate is chosen: 0 on the validation images; 2 or more by cross-validation with this number of folds
     over training and validation images. `auto` takes 5 where validation has fewer than 100 images, otherwise 0."""
 
-    select: Literal["auto", "log_loss", "accuracy", "rmse"] = "auto"
-    """The metric that chooses among the candidates: `auto` is `log_loss` for classes and `rmse`, the root of the
-    mean squared error, for numbers."""
+    select: Select = "auto"
+    """The metric that chooses among the candidates: `auto` is `log_loss` for classes, weighed by `class_weight`, and
+    `rmse`, the root of the mean squared error, for numbers. Otherwise a metric of the task; a tie goes to the smaller
+    loss."""
 
     class_weight: Annotated[ClassWeight, BeforeValidator(_class_weight)] = "none"
-    """`balanced` gives all classes the same total weight; a mapping gives each class, by its name, a weight."""
+    """`balanced` gives all classes the same total weight; a mapping gives each class, by its name, a weight. Candidates
+    are trained and chosen with these weights. Calibrated probabilities are those of the true shares of the classes; the
+    label is the class with the largest probability times weight."""
 
     refit: bool = True
     """Whether the chosen candidate is trained again on training and validation images together."""
@@ -106,8 +121,9 @@ class HeadParams(Section):
     """Seed of the folds, and of initial weights, order and dropout of `mlp`."""
 
     calibrate: bool = True
-    """Whether probabilities are calibrated with one temperature, fitted on validation, so that a confidence is the
-    expected accuracy."""
+    """Whether probabilities are calibrated on held-out images, so that a confidence is the expected accuracy: with one
+    temperature; with `class_weight` also with a bias per class; for several classes per image with a temperature per
+    class."""
 
     max_error: float | None = Field(None, gt=0, lt=1)
     """Between 0 and 1: the error rate that is guaranteed for the images that the model answers; it abstains from the
@@ -115,6 +131,17 @@ class HeadParams(Section):
 
     max_error_confidence: float = Field(0.9, gt=0, lt=1)
     """The confidence of the guarantee of `max_error`."""
+
+    thresholds: Literal["half", "f1"] = "half"
+    """For `multilabel`: from which probability on a class is predicted: `half` is 0.5, `f1` the probability with the
+    largest F1 of each class on held-out images."""
+
+    interval_confidence: float = Field(0.9, gt=0, lt=1)
+    """For `regression`: the share of new images whose number is between `low` and `high` of the prediction."""
+
+    set_confidence: float | None = Field(None, gt=0, lt=1)
+    """For `classification`: between 0 and 1: each prediction has a set of classes, which has the right one for this
+    share of new images. null: no sets."""
 
     @model_validator(mode="after")
     def _range_is_one(self) -> Self:

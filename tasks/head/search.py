@@ -13,7 +13,7 @@ from ..common.data.manifest import Task
 from ..common.data.matrix import Matrix
 from ..common.heads.base import Head
 from .estimator import Array, Double, Examples, Walk
-from .scores import Score, Select
+from .scores import Score
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,8 @@ class Found:
 
 @dataclass(frozen=True)
 class Held:
-    """Targets and weights (M,) of the held-out rows of all folds, in order."""
+    """Targets and weights (M,) of the held-out rows of all folds, in order; the weights have the class weights in them,
+    as those that are learned with."""
 
     target: Array
     weight_M: Double
@@ -64,7 +65,7 @@ class Held:
 
 
 def search(
-    walks: Sequence[Walk], folds: Sequence[Fold], held: Held, select: Select, patience: int, each: Callable[[], Any]
+    walks: Sequence[Walk], folds: Sequence[Fold], held: Held, select: str, patience: int, each: Callable[[], Any]
 ) -> Found:
     """Follows each walk until `patience` candidates in a row are no better. The folds advance together, so that each
     candidate is judged on the outputs of all folds.
@@ -84,7 +85,7 @@ def search(
             tried.append(
                 Tried(
                     steps[0].settings,
-                    Score.of(output, held.target, held.weight_M, held.task),
+                    Score.of(output, held.target, held.weight_M, held.task, select),
                     float(np.mean([step.train_loss for step in steps])),
                     sum(step.iterations for step in steps),
                     all(step.converged for step in steps),
@@ -92,9 +93,9 @@ def search(
             )
             each()
             score, last = tried[-1].score, len(tried) - 1
-            if best is None or score.better_than(tried[best[0]].score, select):
+            if best is None or score.better_than(tried[best[0]].score):
                 best = last, output, steps[0].head if len(folds) == 1 else None
-            if score.better_than(tried[best_here].score, select):
+            if score.better_than(tried[best_here].score):
                 best_here = last
             if last - best_here >= patience:
                 break

@@ -10,16 +10,15 @@ import numpy as np
 from ..common.core.errors import DataError, ParamsError
 from ..common.core.progress import progress
 from ..common.data.feature_set import FeatureSet, Learnable, Rows
-from ..common.data.manifest import Task
-from ..common.data.task import MAIN, METRICS
+from ..common.data.task import MAIN, METRICS, Task
 from ..common.data.units import units_of
 from ..common.heads.base import Head
 from ..common.solvers.folds import assign
-from .class_weights import check_class_weight, weigh
-from .estimator import Examples, accept, check_finite
+from .class_weights import check_class_weight, weigh, weight_by_class
+from .estimator import Double, Examples, accept, check_finite
 from .grids import Kind, estimator_of, kind_of, walks_of
 from .params import HeadParams
-from .scores import Score, Select
+from .scores import Score
 from .search import Fold, Found, Held, search
 
 FEW, FOLDS = 100, 5
@@ -63,10 +62,21 @@ def choose(pack: FeatureSet, params: HeadParams, scratch: Path | None = None) ->
     ]
     walks, most, patience = walks_of(params, kind, pack.classes, pack.task, scratch)
     with progress("head: training", most, "candidates") as bar:
-        of_held = Held(pack.targets(held), pack.weights(held), pack.task)
+        of_held = Held(pack.targets(held), held_weights(pack, held, params), pack.task)
         found = search(walks, folds, of_held, select, patience, bar.add)
     head = found.head or train(kind, found.chosen.settings, pack, pack.rows("train"), params, scratch)
     return Choice(kind, found, held, fold_M, head)
+
+
+def held_weights(pack: FeatureSet, held: Rows, params: HeadParams) -> Double:
+    """Of the images held out, times their classes': a candidate is chosen for what it is trained for."""
+    return weigh(pack.weights(held), pack.targets(held), pack.classes, params.class_weight)
+
+
+def class_weights(pack: FeatureSet, params: HeadParams) -> Double | None:
+    """What the weight of a training image of each class is multiplied by, (K,); None if classes have no weights."""
+    train = pack.rows("train")
+    return weight_by_class(pack.weights(train), pack.targets(train), pack.classes, params.class_weight)
 
 
 def _check_images(pack: FeatureSet, params: HeadParams) -> None:
@@ -139,15 +149,16 @@ def examples_of(pack: FeatureSet, rows: Rows, params: HeadParams) -> Examples:
     return Examples(examples.features_ND, examples.target, weight_N)
 
 
-def select_of(params: HeadParams, task: Task) -> Select:
+def select_of(params: HeadParams, task: Task) -> str:
     """`auto` is the log loss for classes and the root of the mean squared error for numbers.
 
     Raises:
         ParamsError: `head.select` is not a metric for this task.
     """
-    allowed: tuple[Select, ...] = ("rmse",) if task == "regression" else ("log_loss", "accuracy")
+    loss = "rmse" if task == "regression" else "log_loss"
+    allowed = (loss, *(metric.key for metric in METRICS[task]))
     if params.select == "auto":
-        return allowed[0]
+        return loss
     if params.select not in allowed:
         raise ParamsError(
             "`head.select` is not a metric for this task",

@@ -12,21 +12,25 @@ from ..common.core.paths import Paths
 from ..common.core.progress import say
 from ..common.core.record import Record
 from ..common.data.feature_set import FeatureSet, read_feature_set
-from ..common.data.manifest import Task, write_table
+from ..common.data.manifest import write_table
+from ..common.data.task import METRICS, Task
+from ..common.data.units import units_of
 from ..common.heads.base import Head
 from ..common.heads.calibration import FILE, Calibration
+from ..common.scoring.conformal import least_units
+from ..common.scoring.main_metric import metric_of
 from ..common.scoring.temperature import calibrate, check_promise, check_task, summary
-from .class_weights import weight_by_class
 from .combine import choose_combined, retrain, tried_by, way
 from .params import HeadParams
+from .scores import is_metric
 from .search import Tried
-from .selection import Choice, deciding_metric
+from .selection import Choice, class_weights, deciding_metric, select_of
 
 
 def run(params: HeadParams, paths: Paths) -> Record:
     """Tries the candidates, chooses one by held-out images, and trains it again on training and validation images."""
     pack = read_feature_set(paths.features)
-    check_task(pack.task, params.max_error)
+    check_task(pack.task, params.max_error, params.set_confidence, params.thresholds)
     choice = choose_combined(pack, params, paths.tmp)
     for part in choice.parts or (choice,):
         _warn(part, params)
@@ -34,8 +38,9 @@ def run(params: HeadParams, paths: Paths) -> Record:
     final = choice.head
     if params.refit:
         final = retrain(choice, pack, pack.rows("train", "val"), params, paths.tmp)
-    _write(choice, final, calibration, _later(pack, params), pack, paths)
-    return _record(choice, calibration, pack, paths)
+    rows = _path(choice, pack.task, select_of(params, pack.task))
+    _write(choice, final, calibration, _later(pack, params), rows, pack, paths)
+    return _record(choice, calibration, rows, pack, paths)
 
 
 def _calibrate(choice: Choice, pack: FeatureSet, params: HeadParams) -> Calibration:
@@ -48,8 +53,19 @@ def _calibrate(choice: Choice, pack: FeatureSet, params: HeadParams) -> Calibrat
         scale=params.calibrate,
         max_error=params.max_error,
         confidence=params.max_error_confidence,
+        unit_N=units_of(pack, choice.held)[0],
+        class_weight_K=class_weights(pack, params),
+        thresholds=params.thresholds,
+        interval_confidence=params.interval_confidence if pack.task == "regression" else None,
+        set_confidence=params.set_confidence,
     )
     check_promise(found)
+    if found.interval_confidence is not None and found.margin is None:
+        say(
+            f"head: predictions have no intervals of {found.interval_confidence:.0%} confidence: that needs at least "
+            f"{least_units(found.interval_confidence)} independent held-out images or groups, there are "
+            f"{found.metrics['units']}"
+        )
     return found
 
 
@@ -71,12 +87,19 @@ def _warn(choice: Choice, params: HeadParams) -> None:
 def _later(pack: FeatureSet, params: HeadParams) -> dict[str, Any]:
     """What later stages need to know of these parameters: the metric that decides between models, and what the weight
     of an image of each class is multiplied by (null where classes have no weights)."""
-    train = pack.rows("train")
-    by_class_K = weight_by_class(pack.weights(train), pack.targets(train), pack.classes, params.class_weight)
+    by_class_K = class_weights(pack, params)
     return {
         "metric": deciding_metric(params, pack.task),
         "class_weights": None if by_class_K is None else by_class_K.tolist(),
     }
+
+
+Table = list[dict[str, float]]
+"""The rows of path.csv."""
+
+
+def _path(choice: Choice, task: Task, select: str) -> Table:
+    return [_row(number, tried, task, select) for number, tried in enumerate(tried_by(choice))]
 
 
 def _write(
@@ -84,6 +107,7 @@ def _write(
     final: Head,
     calibration: Calibration,
     later: dict[str, Any],
+    rows: Table,
     pack: FeatureSet,
     paths: Paths,
 ) -> None:
@@ -97,7 +121,6 @@ def _write(
         calibration.save(folder)
         write_table(_held_out(choice, pack), folder / "validation.parquet")
     with whole_folder(paths.plots("head")) as folder:
-        rows = [_row(number, tried, pack.task) for number, tried in enumerate(tried_by(choice))]
         pd.DataFrame(rows).to_csv(folder / "path.csv", index=False)
 
 
@@ -109,7 +132,7 @@ def _held_out(choice: Choice, pack: FeatureSet) -> pd.DataFrame:
     return table.assign(fold=choice.fold_M, **columns).iloc[np.argsort(choice.held)].reset_index(drop=True)
 
 
-def _row(number: int, tried: Tried, task: Task) -> dict[str, float]:
+def _row(number: int, tried: Tried, task: Task, select: str) -> dict[str, float]:
     """A row of path.csv. `along` is where it is drawn: at log10 of the strength or of k, or at its number."""
     scale = tried.settings.get("l2") or tried.settings.get("k")
     return {
@@ -117,6 +140,7 @@ def _row(number: int, tried: Tried, task: Task) -> dict[str, float]:
         **tried.settings,
         "train_loss": tried.train_loss,
         "val_loss": tried.score.loss,
+        **({f"val_{select}": tried.score.chosen_by} if is_metric(select, task) else {}),
         **_metrics(tried, task),
         "iterations": tried.iterations,
         "converged": int(tried.converged),
@@ -129,10 +153,18 @@ def _metrics(tried: Tried, task: Task) -> dict[str, float]:
     return {"val_accuracy": tried.score.accuracy}
 
 
-def _record(choice: Choice, calibration: Calibration, pack: FeatureSet, paths: Paths) -> Record:
+def _validation(choice: Choice, calibration: Calibration, pack: FeatureSet) -> dict[str, float]:
+    """Every metric of the task, of the calibrated held-out outputs and their decisions."""
+    output, target = calibration.apply(choice.found.output), pack.targets(choice.held)
+    keys = [metric.key for metric in METRICS[pack.task]]
+    return {f"val_{key}": metric_of(calibration.judged(output, key), target, key, pack.task) for key in keys}
+
+
+def _record(choice: Choice, calibration: Calibration, rows: Table, pack: FeatureSet, paths: Paths) -> Record:
     every, chosen = tried_by(choice), choice.found.chosen
     metrics: dict[str, Any] = {
         **_metrics(chosen, pack.task),
+        **_validation(choice, calibration, pack),
         **({} if pack.task == "regression" else {"val_log_loss": chosen.score.loss}),
         "train_loss": chosen.train_loss,
         **chosen.settings,
@@ -145,7 +177,6 @@ def _record(choice: Choice, calibration: Calibration, pack: FeatureSet, paths: P
         "calibration": summary(calibration),
         **({"combined": {name: score.loss for name, score in choice.combined.items()}} if choice.combined else {}),
     }
-    rows = [_row(number, tried, pack.task) for number, tried in enumerate(every)]
     curves = {
         f"path_{name}": [(step, row[name]) for step, row in enumerate(rows)]
         for name in rows[0]

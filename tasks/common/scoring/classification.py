@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from .bootstrap import Floats, Ints
 
@@ -44,14 +45,18 @@ def per_class(matrix_KK: Ints, names: list[str]) -> dict[str, dict[str, float]]:
 
 def reliability(p_NK: Floats, y_N: Ints, bins: int) -> list[dict[str, Any]]:
     """Bins of equal width over the confidence (the largest probability): images, mean confidence and accuracy."""
-    confidence, correct = p_NK.max(axis=1), p_NK.argmax(axis=1) == y_N
-    place = np.minimum((confidence * bins).astype(np.int64), bins - 1)
+    return reliability_of(p_NK.max(axis=1), p_NK.argmax(axis=1) == y_N, bins)
+
+
+def reliability_of(confidence_N: Floats, correct_N: npt.NDArray[np.bool_], bins: int) -> list[dict[str, Any]]:
+    """The same for predictions that need not be the most probable ones."""
+    place = np.minimum((confidence_N * bins).astype(np.int64), bins - 1)
     return [
         {
             "bin": (m + 0.5) / bins,
             "images": int(inside.sum()),
-            "confidence": float(confidence[inside].mean()),
-            "accuracy": float(correct[inside].mean()),
+            "confidence": float(confidence_N[inside].mean()),
+            "accuracy": float(correct_N[inside].mean()),
         }
         for m in range(bins)
         if (inside := place == m).any()
@@ -62,3 +67,17 @@ def expected_calibration_error(rows: list[dict[str, Any]]) -> float:
     """Mean gap between confidence and accuracy over the bins, weighted by their images (Naeini et al. 2015)."""
     total = sum(row["images"] for row in rows)
     return float(sum(row["images"] * abs(row["confidence"] - row["accuracy"]) for row in rows) / total)
+
+
+def classwise_calibration_error(p_NK: Floats, y_NK: Floats, bins: int) -> float:
+    """The mean over the classes of the gap between the probability of a class and its share, over bins of equal width
+    weighted by their images (Kull et al. 2019). Unlike the error of the confidence, it sees that a rare class is
+    predicted with too high a probability.
+
+    Args:
+        y_NK: 1 where an image has the class.
+    """
+    n, k = p_NK.shape
+    place_NK = np.minimum((p_NK * bins).astype(np.int64), bins - 1) + np.arange(k) * bins
+    gaps = np.bincount(place_NK.ravel(), weights=(p_NK - y_NK).ravel(), minlength=k * bins)
+    return float(np.abs(gaps).sum() / (n * k))

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tasks.common.core.errors import ParamsError
-from tasks.head.class_weights import check_class_weight, weigh
+from tasks.head.class_weights import check_class_weight, weigh, weight_by_class
 
 CLASSES = ["ant", "bee", "wasp"]
 Y_N = np.array([0, 0, 0, 0, 1, 1, 2])
@@ -21,6 +21,16 @@ def test_balanced_classes_have_the_same_sum_of_weights_and_the_sum_of_all_stays(
 def test_given_weights_multiply_those_of_the_images():
     weighed = weigh(WEIGHT_N, Y_N, CLASSES, {"wasp": 5.0, "ant": 1.0, "bee": 2.0})
     assert np.allclose(weighed, WEIGHT_N * [1, 1, 1, 1, 2, 2, 5])
+
+
+@pytest.mark.parametrize("class_weight", ["balanced", {"wasp": 5.0, "ant": 1.0, "bee": 2.0}])
+def test_the_weight_of_a_class_is_what_the_weight_of_its_images_is_multiplied_by(class_weight):
+    by_class_K = weight_by_class(WEIGHT_N, Y_N, CLASSES, class_weight)
+    assert np.allclose(weigh(WEIGHT_N, Y_N, CLASSES, class_weight), WEIGHT_N * by_class_K[Y_N])
+
+
+def test_a_class_without_an_image_has_a_finite_balanced_weight():
+    assert np.isfinite(weight_by_class(np.ones(2), np.array([0, 1]), CLASSES, "balanced")).all()
 
 
 @pytest.mark.parametrize("right", ["none", "balanced", {"ant": 1.0, "bee": 2.0, "wasp": 0.1}])

@@ -10,6 +10,7 @@ from tasks.common.core.errors import DataError, GraftError, ParamsError
 from tasks.common.core.paths import Paths
 from tasks.common.data.feature_set import read_feature_set
 from tasks.common.data.manifest import write_table
+from tasks.common.data.task import METRICS
 from tasks.common.heads.calibration import Calibration
 from tasks.common.heads.load import load_head, load_linear_head
 from tasks.common.scoring.classification import accuracy, log_loss
@@ -287,6 +288,40 @@ def test_several_classes_an_image_have_a_probability_each(unbalanced, run_stage)
     assert (head.task, head.classes) == ("multilabel", ["a", "b"])
     table = pd.read_parquet(unbalanced.head / "validation.parquet")
     assert table["p_0"].mean() == pytest.approx(2 / 3, abs=0.15)
+
+
+def test_a_weighed_head_is_calibrated_to_the_true_shares_and_decides_by_its_weights(unbalanced, run_stage):
+    record = run_stage("head", unbalanced, class_weight="balanced", select="balanced_accuracy", folds=4)
+    calibration = Calibration.load(unbalanced.head)
+    p_NK = calibration.apply(pd.read_parquet(unbalanced.head / "validation.parquet")[["p_0", "p_1", "p_2"]].to_numpy())
+    assert p_NK.mean(axis=0) == pytest.approx([0.8, 0.1, 0.1], abs=0.02)
+    assert calibration.decision_weights == pytest.approx([10 / 24, 10 / 3, 10 / 3], rel=0.05)
+    path = pd.read_csv(unbalanced.plots("head") / "path.csv")
+    assert path.loc[path["val_balanced_accuracy"].idxmax(), "l2"] == pytest.approx(record.metrics["l2"])
+    assert record.metrics["val_balanced_accuracy"] > 0.5
+    assert {f"val_{metric.key}" for metric in METRICS["classification"]} <= set(record.metrics)
+
+
+def test_numbers_get_an_interval_from_their_held_out_errors(unbalanced, run_stage):
+    index = pd.read_parquet(unbalanced.features / "index.parquet")
+    number = 5 + np.random.default_rng(0).normal(size=200)
+    write_table(index.assign(task="regression", label=number.astype(str)), unbalanced.features / "index.parquet")
+    run_stage("head", unbalanced, folds=4, strengths=3, interval_confidence=0.8)
+    table = pd.read_parquet(unbalanced.head / "validation.parquet")
+    error_N = (table["predicted"] - table["label"].astype(float)).abs()
+    assert Calibration.load(unbalanced.head).margin == np.sort(error_N)[int(np.ceil(0.8 * 161)) - 1]
+
+
+def test_images_of_a_group_count_as_one_in_intervals(unbalanced, run_stage, capsys):
+    index = pd.read_parquet(unbalanced.features / "index.parquet")
+    groups = np.array([f"patient {n // 25}" for n in range(200)])
+    number = np.arange(200) % 7
+    write_table(
+        index.assign(task="regression", label=number.astype(str), group=groups), unbalanced.features / "index.parquet"
+    )
+    run_stage("head", unbalanced, folds=4, strengths=3)
+    assert Calibration.load(unbalanced.head).margin is None
+    assert "no intervals of 90% confidence: that needs at least 9" in capsys.readouterr().err
 
 
 def test_a_class_weight_of_an_unknown_class_is_refused_and_leaves_the_earlier_head(unbalanced, run_stage, tree_bytes):

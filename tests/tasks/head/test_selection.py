@@ -6,10 +6,11 @@ from tasks.common.core.blocks import blocks
 from tasks.common.core.errors import DataError, ParamsError
 from tasks.common.data.feature_set import FeatureSet
 from tasks.common.heads import base
+from tasks.common.scoring.main_metric import loss
 from tasks.common.solvers import principal_axes
 from tasks.head import estimator, selection
 from tasks.head.params import HeadParams
-from tasks.head.selection import choose, examples_of, hold_out, select_of, train
+from tasks.head.selection import choose, class_weights, examples_of, hold_out, select_of, train
 
 D = 6
 QUICK = {"strengths": 5, "l2_max": 1.0, "l2_min": 1e-3, "mlp_epochs": 3, "mlp_hidden": 8, "knn_k": [1, 5]}
@@ -176,18 +177,45 @@ def test_the_loss_of_the_task_decides_unless_a_metric_is_chosen(task, loss):
     assert select_of(params(select="auto"), task) == loss
 
 
-@pytest.mark.parametrize(("task", "select"), [("classification", "accuracy"), ("regression", "rmse")])
+@pytest.mark.parametrize(
+    ("task", "select"),
+    [("classification", "accuracy"), ("classification", "kappa"), ("multilabel", "auroc"), ("regression", "rmse")],
+)
 def test_a_chosen_metric_of_the_task_decides(task, select):
     assert select_of(params(select=select), task) == select
 
 
 @pytest.mark.parametrize(
     ("task", "select"),
-    [("classification", "rmse"), ("multilabel", "rmse"), ("regression", "log_loss"), ("regression", "accuracy")],
+    [
+        ("classification", "rmse"),
+        ("multilabel", "rmse"),
+        ("multilabel", "accuracy"),
+        ("regression", "log_loss"),
+        ("regression", "accuracy"),
+    ],
 )
 def test_a_metric_of_another_task_is_refused(task, select):
     with pytest.raises(ParamsError, match=rf"`head.select`(.|\n)*{task}"):
         choose(pack_of(task), params(select=select))
+
+
+def test_held_out_images_are_weighed_as_those_learned_from():
+    pack = pack_of()
+    class_weight = {"a": 5.0, "b": 1.0, "c": 0.2}
+    choice = choose(pack, params(folds=0, class_weight=class_weight))
+    target = pack.targets(choice.held)
+    weight = np.array([5.0, 1.0, 0.2])[target]
+    assert choice.found.chosen.score.loss == pytest.approx(loss(choice.found.output, target, pack.task, weight))
+    assert choice.found.best == int(np.argmin([tried.score.loss for tried in choice.found.tried]))
+
+
+def test_class_weights_are_those_of_the_images_that_the_head_learns_from():
+    pack = pack_of()
+    rows = pack.rows("train")
+    count_K = np.bincount(pack.targets(rows))
+    assert class_weights(pack, params()) is None
+    assert np.allclose(class_weights(pack, params(class_weight="balanced")), len(rows) / 3 / count_K)
 
 
 @pytest.mark.parametrize("folds", [0, 3])

@@ -199,3 +199,114 @@ def test_the_record_tells_threshold_and_promise_only_where_there_is_one():
     assert {"temperature", "threshold", "max_error", "confidence", "coverage", "error", "calibration_error"} <= set(
         told
     )
+
+
+def weighed_head(n=1500, seed=0):
+    """Probabilities of a head that was trained with weights of 1 and 9, and classes of which one in ten is 1."""
+    rng = np.random.default_rng(seed)
+    y_N = (rng.uniform(size=n) < 0.1).astype(int)
+    z_N = rng.normal(size=n) + 2.0 * y_N - 1.0
+    return softmax(np.stack([np.zeros(n), 2 * z_N], axis=1)), y_N
+
+
+def test_with_class_weights_probabilities_have_the_true_shares_and_labels_are_those_of_the_weights():
+    p_NK, y_N = weighed_head()
+    calibrated = found(p_NK, y_N, class_weight_K=np.array([1.0, 9.0]))
+    after = calibrated.apply(p_NK)
+    assert after.mean(axis=0)[1] == pytest.approx(y_N.mean(), abs=0.01)
+    assert p_NK.mean(axis=0)[1] > 0.2
+    assert calibrated.decision_weights == [1.0, 9.0]
+    assert (calibrated.decide(after, "classification") == p_NK.argmax(axis=1)).mean() > 0.95
+    assert calibrated.metrics["classwise_calibration_error"] < 0.03
+    assert calibrated.metrics["classwise_calibration_error_before"] > 0.1
+
+
+def test_without_calibration_class_weights_are_left_in_the_probabilities():
+    assert found(*weighed_head(), scale=False, class_weight_K=np.array([1.0, 9.0])) == Calibration()
+
+
+def test_the_guarantee_is_about_the_label_that_the_weights_decide():
+    p_NK, y_N = weighed_head()
+    calibrated = found(p_NK, y_N, class_weight_K=np.array([1.0, 9.0]), max_error=0.15)
+    after = calibrated.apply(p_NK)
+    answers = calibrated.answers(after)
+    wrong = calibrated.decide(after, "classification") != y_N
+    assert calibrated.metrics["answered"] == answers.sum()
+    assert calibrated.metrics["error"] == pytest.approx(wrong[answers].mean())
+
+
+def test_each_class_has_a_temperature_between_its_own_and_the_common_one():
+    p_NK, y_NK = drawn_each(3000, k=2)
+    sharp_NK = sigmoid(np.log(p_NK / (1 - p_NK)) * [0.5, 3.0])
+    calibrated = found(sharp_NK, y_NK, task="multilabel")
+    assert calibrated.temperatures == pytest.approx([0.5, 3.0], rel=0.2)
+    assert calibrated.temperatures[0] < calibrated.temperature < calibrated.temperatures[1]
+
+
+def test_with_few_images_classes_have_nearly_the_common_temperature():
+    spread = {}
+    for n in (10, 3000):
+        p_NK, y_NK = drawn_each(n, k=2)
+        sharp_NK = sigmoid(np.log(p_NK / (1 - p_NK)) * [0.5, 3.0])
+        calibrated = found(sharp_NK, y_NK, task="multilabel")
+        spread[n] = np.ptp(np.log(calibrated.temperatures))
+    assert spread[10] < spread[3000] / 2
+
+
+def test_thresholds_are_found_for_calibrated_probabilities_and_their_f1_is_cross_fitted():
+    rng = np.random.default_rng(0)
+    z_NK = rng.normal(size=(400, 3)) - 2
+    p_NK, y_NK = sigmoid(z_NK), (rng.uniform(size=(400, 3)) < sigmoid(z_NK)).astype(float)
+    calibrated = found(p_NK, y_NK, task="multilabel", thresholds="f1")
+    assert all(threshold < 0.4 for threshold in calibrated.thresholds)
+    assert calibrated.metrics["f1_macro"] > calibrated.metrics["f1_macro_at_half"]
+    assert found(p_NK, y_NK, task="multilabel").thresholds is None
+
+
+def test_an_interval_is_as_wide_as_the_errors_of_held_out_images():
+    error_N = np.random.default_rng(0).permutation(np.arange(1.0, 100.0))
+    found_N = found(5 + error_N[:, None], np.full(99, 5.0), task="regression", interval_confidence=0.9)
+    assert (found_N.margin, found_N.interval_confidence) == (90.0, 0.9)
+    few = found(np.ones((8, 1)), np.ones(8), task="regression", interval_confidence=0.9)
+    assert (few.margin, few.interval_confidence) == (None, 0.9)
+
+
+def test_prediction_sets_have_the_true_class_of_as_many_held_out_images_as_asked():
+    p_NK, y_N = drawn(999, spread=1.0)
+    calibrated = found(p_NK, y_N, set_confidence=0.9)
+    sets_NK = calibrated.sets(calibrated.apply(p_NK))
+    assert sets_NK[np.arange(999), y_N].mean() == pytest.approx(0.9, abs=0.002)
+    assert calibrated.metrics["set_size"] == sets_NK.sum(axis=1).mean()
+
+
+def test_too_few_images_for_prediction_sets_are_an_error_that_says_how_many_it_takes():
+    with pytest.raises(GraftError, match=r"head\.set_confidence") as caught:
+        check_promise(found(*drawn(30), set_confidence=0.95, unit_N=np.arange(30) // 2))
+    assert "30 validation images in 15 groups" in caught.value.got
+    assert "at least 19" in caught.value.allowed
+
+
+def test_all_that_was_asked_for_of_one_head_is_found_of_another():
+    p_NK, y_N = weighed_head()
+    asked = {"class_weight_K": np.array([1.0, 9.0]), "set_confidence": 0.8}
+    first, again = found(*weighed_head(seed=1), **asked), found(p_NK, y_N, **asked)
+    assert calibrate_like(first, p_NK, y_N, np.ones(1500), "classification") == again
+    q_NK, several = drawn_each()
+    first = found(q_NK, several, task="multilabel", thresholds="f1")
+    assert calibrate_like(first, q_NK, several, np.ones(600), "multilabel") == first
+    numbers = np.ones((30, 1)), np.arange(30.0)
+    first = found(*numbers, task="regression", interval_confidence=0.8)
+    assert calibrate_like(first, *numbers, np.ones(30), "regression") == first
+
+
+@pytest.mark.parametrize(
+    ("task", "key", "value"),
+    [
+        ("multilabel", "set_confidence", 0.9),
+        ("regression", "set_confidence", 0.9),
+        ("classification", "thresholds", "f1"),
+    ],
+)
+def test_what_a_task_does_not_have_is_refused(task, key, value):
+    with pytest.raises(ParamsError, match=rf"head\.{key}"):
+        check_task(task, None, **{key: value})
