@@ -14,14 +14,17 @@ import pandas as pd
 from tasks.common.core.files import read_json
 from tasks.common.core.paths import Paths
 from tasks.common.data.feature_set import FeatureSet, read_feature_set
-from tasks.common.feature_cache.segments import ids_of
+from tasks.common.data.task import METRICS
+from tasks.common.data.units import units_of
+from tasks.common.feature_cache.segments import Ids, ids_of
 from tasks.common.heads.calibration import Calibration
 from tasks.common.heads.load import load_head
 from tasks.register.reference_set import Reference, package_features
 from tasks.register.serving import ImageClassifier
 
+from ..runtime.params import Params, metric_key
 from .champion import Champion
-from .verdict import Contest
+from .contest import Contest
 
 Floats = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
@@ -51,28 +54,49 @@ def _some(names: list[str]) -> str:
 
 def _seen(pack: FeatureSet, reference: Reference) -> npt.NDArray[np.bool_]:
     """Which of the test images a model was trained on."""
-    return np.isin(ids_of(list(pack.index["image_id"].iloc[pack.rows("test")])), reference.trained_ids)
+    return np.isin(_test_ids(pack), reference.trained_ids)
 
 
-def contest(paths: Paths, champion: Champion) -> Contest:
-    """Scores both models on the current test images, without those that the champion was trained on."""
+def _test_ids(pack: FeatureSet) -> Ids:
+    return ids_of(list(pack.index["image_id"].iloc[pack.rows("test")]))
+
+
+def contest(paths: Paths, champion: Champion, params: Params, looks: int) -> Contest:
+    """Scores both models on the current test images, without those that the champion was trained on.
+
+    Args:
+        looks: how many models have been judged on these test images before.
+    """
     pack, package = read_feature_set(paths.features), champion.package
     reference = cast(Reference, champion.reference)
     test = pack.rows("test")
     seen = _seen(pack, reference)
     rows = test[~seen]
-    ids = ids_of(list(pack.index["image_id"].iloc[rows]))
+    ids = _test_ids(pack)[~seen]
     return Contest(
         task=pack.task,
+        metric=gate_metric(paths, params),
         classes=pack.classes,
         champion_classes=load_head(package).classes,
         target=pack.targets(rows),
         challenger=_challenger(paths, pack)[~seen],
         champion=_champion(package, pack, rows, paths),
+        unit_N=units_of(pack, rows)[0],
         earlier_N=np.isin(ids, reference.judged_ids),
         left_out=int(seen.sum()),
         latency=_latency(paths.package, package, [paths.raw / name for name in pack.index["path"].iloc[rows[:TIMED]]]),
+        looks=looks,
     )
+
+
+def gate_metric(paths: Paths, params: Params) -> str:
+    """The metric of `gate.metric`; `auto` is the one that the head was made for, if it says so."""
+    file = paths.head / "head.json"
+    made_for = read_json(file).get("metric") if file.is_file() else None
+    known = {one.key for one in METRICS[params.head.task]}
+    if params.gate.metric == "auto" and made_for in known:
+        return str(made_for)
+    return metric_key(params.gate.metric, params.head)
 
 
 def _challenger(paths: Paths, pack: FeatureSet) -> Floats:

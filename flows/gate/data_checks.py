@@ -15,7 +15,7 @@ from tasks.register.reference_set import Reference
 from ..runtime.params import DriftParams, GateParams, load_params
 from ..studies.drift import LEAST, compare_with, features_of, from_manifest, usable
 from .champion import Champion
-from .verdict import Check
+from .contest import Check
 
 
 def data_checks(paths: Paths, champion: Champion | None) -> tuple[Check, ...]:

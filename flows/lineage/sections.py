@@ -27,6 +27,8 @@ ROLES = {
 DECISIONS = {
     "first": "first champion",
     "promoted": "promoted",
+    "waits": "passed the gate",
+    "undecided": "undecided: too few test images",
     "refused": "refused",
     "rolled_back": "rolled back to",
     "by_hand": "made champion by hand",

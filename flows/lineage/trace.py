@@ -139,7 +139,7 @@ class Lineage:
     def _history(self, number: str) -> Document:
         """The ledger's entries about a version."""
         all_entries = ledger.entries(self.records.tracker, self.records.name)
-        moved = [entry for entry in all_entries if entry.what != "refused"]
+        moved = [entry for entry in all_entries if entry.what in ledger.CHAMPIONS]
         came = [entry for entry in moved if entry.version == number]
         went = [entry for entry in moved if entry.previous == number and entry.version != number]
         return {

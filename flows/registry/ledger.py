@@ -30,6 +30,7 @@ from ..tracking.pages import all_pages
 from ..tracking.tracker import Tracker
 from ..versioning.dvc import shared_state
 from . import integrity
+from .looks import Tested
 
 FILE = "ledger.jsonl"
 
@@ -42,7 +43,7 @@ LONGEST = 5000
 WAIT = 300.0
 """Seconds to wait for another decision about the same model; one takes a few."""
 
-What = Literal["first", "promoted", "refused", "rolled_back", "by_hand"]
+What = Literal["first", "promoted", "waits", "undecided", "refused", "rolled_back", "by_hand"]
 
 CHAMPIONS: tuple[What, ...] = ("first", "promoted", "rolled_back", "by_hand")
 """The decisions that make a version the champion."""
@@ -56,14 +57,16 @@ class Entry:
         id: of this entry.
         number: its position among the entries of the model. It gives the order, because clocks differ.
         at: when, ISO 8601 in UTC.
-        what: `first` (there was no champion), `promoted`, `refused`, `rolled_back` (to this version), or `by_hand`: the
-            alias was moved by something other than Graft.
+        what: `first` (there was no champion), `promoted`, `waits` (it has passed the gate), `undecided` (too few test
+            images to tell), `refused`, `rolled_back` (to this version), or `by_hand`: the alias was moved by something
+            other than Graft.
         previous: the version of the previous champion; empty if there was none.
         by: a person, or the flow, and the machine.
         metrics: of the test, of the challenger and (`champion_...`) of the champion on the same images.
         git_commit, data_hash, run_id: the commit, images and run that produced the version.
         flow_run_url: the page of the run that decided; empty if a person decided.
         digest: of the model's files (flows/registry/integrity.py), by which they are checked before they are loaded.
+        test_images, test_sample: the test images that the gate judged it on, see flows/registry/looks.py.
     """
 
     id: str
@@ -81,6 +84,8 @@ class Entry:
     flow_run_url: str = ""
     digest: str = ""
     number: int = 0
+    test_images: int = 0
+    test_sample: list[str] = field(default_factory=list)
 
     def key(self) -> integrity.Key:
         return self.model, self.version, self.run_id
@@ -100,9 +105,10 @@ def new_entry(
     why: str,
     metrics: dict[str, float] | None = None,
     flow_run_url: str = "",
+    tested: Tested | None = None,
 ) -> Entry:
     """A new entry about a version, dated now."""
-    now = datetime.now(UTC)
+    now, tested = datetime.now(UTC), tested or Tested()
     return Entry(
         id=f"{now:%Y%m%dT%H%M%S%f}-{secrets.token_hex(3)}",
         at=now.isoformat(timespec="milliseconds"),
@@ -119,6 +125,8 @@ def new_entry(
         flow_run_url=flow_run_url,
         digest=digest_of(tracker.paths.root, (version.name, str(version.version), version.run_id or "")),
         number=max((entry.number for entry in entries(tracker, version.name)), default=0) + 1,
+        test_images=tested.images,
+        test_sample=tested.sample,
     )
 
 

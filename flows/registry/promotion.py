@@ -15,6 +15,7 @@ from tasks.common.core.errors import GraftError
 from ..tracking.tracker import Tracker
 from . import ledger
 from .ledger import Entry
+from .looks import Tested
 from .models import CHALLENGER, CHAMPION, PREVIOUS, aliases_of, fetched_model, find_version, in_store, try_out
 
 PENDING = "graft.pending"
@@ -24,7 +25,7 @@ RESTORE = "restore its files, or name another version; no alias has been moved"
 """What to do about a version that cannot be used."""
 
 GATE = "graft.gate"
-"""The tag of a version with the gate's verdict: `passed` or `refused`, a colon, and the reason."""
+"""The tag of a version with the gate's verdict: `passed`, `undecided` or `refused`, a colon, and the reason."""
 
 
 def promote(
@@ -34,12 +35,14 @@ def promote(
     *,
     metrics: Mapping[str, float] | None = None,
     flow_run_url: str = "",
+    tested: Tested | None = None,
     unverified: bool = False,
 ) -> Entry:
     """Makes a version the champion and the champion the previous one, and writes it to the ledger. Call it within
     `ledger.locked`, like everything that moves an alias or writes an entry.
 
     Args:
+        tested: the test images that the gate judged it on.
         unverified: accept a version without a known digest, and keep the digest of what MLflow has.
 
     Raises:
@@ -56,7 +59,7 @@ def promote(
     what: ledger.What = "promoted" if champion else "first"
     after = {**before, CHAMPION: number, **({PREVIOUS: champion} if champion else {})}
     with fetched_model(tracker, version, unverified=unverified) as model:
-        entry = ledger.new_entry(tracker, version, what, champion, why, dict(metrics or {}), flow_run_url)
+        entry = ledger.new_entry(tracker, version, what, champion, why, dict(metrics or {}), flow_run_url, tested)
         _change(tracker, entry, before, after, model)
     return entry
 
@@ -94,11 +97,18 @@ def roll_back(tracker: Tracker, name: str, why: str) -> Entry:
     return entry
 
 
-def refuse(
-    tracker: Tracker, version: ModelVersion, champion: str, why: str, metrics: Mapping[str, float], flow_run_url: str
+def leave(
+    tracker: Tracker,
+    version: ModelVersion,
+    what: ledger.What,
+    champion: str,
+    why: str,
+    metrics: Mapping[str, float],
+    flow_run_url: str,
+    tested: Tested | None = None,
 ) -> Entry:
-    """Writes to the ledger that a version does not become the champion."""
-    entry = ledger.new_entry(tracker, version, "refused", champion, why, dict(metrics), flow_run_url)
+    """Writes to the ledger that the gate has judged a version, which does not become the champion now."""
+    entry = ledger.new_entry(tracker, version, what, champion, why, dict(metrics), flow_run_url, tested)
     ledger.enter(tracker, entry)
     return entry
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mlflow.entities.model_registry import ModelVersion
 
@@ -16,17 +16,20 @@ from ..versioning.dvc import raw_hash
 from ..versioning.git import git_state
 from .send_notice import About
 
+What = Literal["promoted", "first", "waits", "undecided", "refused", "champion"]
+
 
 @dataclass(frozen=True)
 class Outcome:
     """What became of the challenger.
 
     Attributes:
-        what: `promoted`, `first` (champion of all), `waits` (for `graft promote`), `refused` or `champion` (as before).
+        what: `promoted`, `first` (champion of all), `waits` (for `graft promote`), `undecided` (too few test images),
+            `refused` or `champion` (as before).
         previous: the version of the champion before; empty if there was none.
     """
 
-    what: str
+    what: What
     model: str
     version: str
     previous: str
@@ -37,6 +40,7 @@ class Outcome:
             "promoted": f"version {self.version} of `{self.model}` is the champion",
             "first": f"version {self.version} of `{self.model}` is the first champion",
             "waits": f"version {self.version} of `{self.model}` has passed the gate and waits for `graft promote`",
+            "undecided": f"version {self.version} of `{self.model}` is undecided, and waits for more images",
             "refused": f"version {self.version} of `{self.model}` was refused",
             "champion": f"version {self.version} of `{self.model}` is the champion, as before",
         }[self.what]
@@ -48,6 +52,7 @@ class Outcome:
             "promoted": "promotion",
             "first": "promotion",
             "waits": "promotion",
+            "undecided": "refusal",
             "refused": "refusal",
         }
         return known.get(self.what)

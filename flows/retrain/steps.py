@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ from tasks.common.core.errors import may_pass
 from tasks.pipeline import StageFailed, run_dvc
 
 from ..gate.champion import Champion
-from ..gate.verdict import Check, Verdict, incomparable, judge, unopposed
-from ..registry import ledger
+from ..gate.contest import Check
+from ..gate.verdict import Verdict, incomparable, judge, unopposed
+from ..registry import ledger, looks
 from ..registry.models import CHAMPION, aliases_of, fetched_package, find_version
-from ..runtime.params import model_name
+from ..runtime.params import load_params, model_name
 from ..status.pending import Changes, pending, pending_here
 from ..tracking.tracker import Tracker, server_may_recover
 from ..versioning.dvc import dvc, dvc_remote, fetch_object, is_cached, raw_hash
@@ -110,10 +112,18 @@ def gate(copy: WorkingCopy, champion: Champion | None, data: tuple[Check, ...]) 
 
     if champion is None:
         return unopposed(data, "there is nothing to compare it with")
-    why = why_incomparable(champion, read_feature_set(copy.paths.features))
+    pack, params = read_feature_set(copy.paths.features), load_params(copy.paths.params)
+    why = why_incomparable(champion, pack)
     if why:
         return incomparable(data, why)
-    return judge(contest(copy.paths, champion), data, copy.params()[1])
+    keys = list(pack.index["image_id"].iloc[pack.rows("test")])
+    verdict = judge(contest(copy.paths, champion, params, _earlier_looks(copy, keys)), data, params.gate)
+    return replace(verdict, tested=looks.sampled(keys))
+
+
+def _earlier_looks(copy: WorkingCopy, keys: list[str]) -> int:
+    registered = copy.registered()
+    return looks.earlier_looks(ledger.entries(Tracker(copy.root), registered.name), keys, str(registered.version))
 
 
 @_step("promote")

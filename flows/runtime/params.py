@@ -12,6 +12,7 @@ from tasks.audit.params import AuditParams
 from tasks.common.core.errors import ParamsError, nearest
 from tasks.common.core.paths import Paths
 from tasks.common.core.sections import Section, parse_section, read_params
+from tasks.common.data.task import MAIN, METRICS
 from tasks.evaluate.params import EvaluateParams
 from tasks.features.params import FeaturesParams
 from tasks.finetune.params import FinetuneParams
@@ -57,7 +58,8 @@ class RetrainParams(Section):
     `type/name`."""
 
     notify_on: tuple[Literal["failure", "refusal", "promotion"], ...] = ("failure", "refusal", "promotion")
-    """Which events are notified; a challenger that waits for `graft promote` counts as a promotion."""
+    """Which events are notified; a challenger that waits for `graft promote` counts as a promotion, one that is
+    undecided as a refusal."""
 
     @model_validator(mode="after")
     def _has_an_inbox(self) -> Self:
@@ -69,17 +71,36 @@ class RetrainParams(Section):
         return self
 
 
+GateMetric = Literal[
+    "auto", "accuracy", "balanced_accuracy", "f1_macro", "auroc", "mean_average_precision", "kappa", "r2"
+]
+"""`auto`, or a metric of any task."""
+
+
 class GateParams(Section):
     """What a challenger must achieve to replace the champion; both are scored on the current test images."""
 
+    metric: GateMetric = "auto"
+    """The metric that both are compared by. `auto`: balanced accuracy where the head weights its classes, otherwise
+    accuracy, mean average precision (multi-label) or R2 (regression)."""
+
     rule: Literal["not_worse", "better"] = "not_worse"
-    """What the paired test (McNemar's for classes, otherwise a bootstrap) must show for the challenger."""
+    """What must be shown beyond chance: `not_worse`, that the challenger is not worse than the champion by more than
+    `margin`; `better`, that it is better by more than `min_gain`."""
+
+    margin: float = Field(0.02, ge=0)
+    """With `not_worse`: the loss that would not matter, in units of the metric (0.02 of accuracy are 2 points)."""
+
+    min_gain: float = Field(0.0, ge=0)
+    """With `better`: the gain that a challenger must exceed, in units of the metric."""
+
+    undecided: Literal["wait", "promote"] = "wait"
+    """What follows with `not_worse` if there are too few test images to tell: the challenger waits for more images or
+    for `graft promote`, or it is promoted because nothing speaks against it."""
 
     significance: float = Field(0.05, gt=0, lt=0.5)
-    """Of the one-sided paired tests."""
-
-    min_gain: float = 0.0
-    """The smallest gain in the main metric over the champion; may be negative."""
+    """The probability of promoting a challenger that is worse by `margin` (`better`: better by only `min_gain`), and of
+    refusing one that equals the champion, over all checks that fail beyond chance."""
 
     min_class_recall: float | dict[str, float] = 0.0
     """The minimum recall (multi-label: average precision) of every class, or of the classes that are named."""
@@ -110,6 +131,12 @@ class GateParams(Section):
 
     drift: Literal["note", "refuse", "off"] = "note"
     """What follows if new images differ from the champion's training images; the section `drift` sets up the test."""
+
+    @model_validator(mode="after")
+    def _gain_has_its_rule(self) -> Self:
+        if self.min_gain and self.rule == "not_worse":
+            raise ValueError("min_gain needs rule: better; what not_worse may lose is margin")
+        return self
 
     def min_recall_of(self, name: str) -> float:
         least = self.min_class_recall
@@ -190,7 +217,31 @@ def load_params(path: Path) -> Params:
                 todo=nearest(str(name), SECTIONS) or "remove the section",
             )
     parsed = {name: parse_section(model, content.get(name), name, path.name) for name, model in SECTIONS.items()}
-    return Params.model_validate(parsed)
+    found = Params.model_validate(parsed)
+    check_metric(found.gate.metric, found.head, f"{path.name}: `gate.metric`")
+    return found
+
+
+def check_metric(metric: str, head: HeadParams, name: str) -> None:
+    """Raises:
+    ParamsError: it is neither `auto` nor a metric of `head.task`.
+    """
+    allowed = ["auto", *(one.key for one in METRICS[head.task])]
+    if metric not in allowed:
+        raise ParamsError(
+            f"{name} is not a metric for this task",
+            got=f"{metric}, where `head.task` is {head.task}",
+            allowed=" | ".join(allowed),
+            todo="use auto, or a metric of the task",
+        )
+
+
+def metric_key(metric: str, head: HeadParams) -> str:
+    """The key of the metric: `auto` is balanced accuracy where classes are weighted, otherwise the task's main one."""
+    if metric != "auto":
+        return metric
+    weighted = head.task == "classification" and head.class_weight != "none"
+    return "balanced_accuracy" if weighted else MAIN[head.task].key
 
 
 def model_name(project: Path) -> str:

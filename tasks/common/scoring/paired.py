@@ -178,12 +178,13 @@ def _of_units(change_N: Ints, unit_N: Ints, units: int) -> tuple[float, float]:
     """(p_better, p_worse) of a t test of the sums of the units, whose variance is that under no difference."""
     sum_U = np.bincount(unit_N, weights=change_N, minlength=units)
     spread = float(np.sqrt((sum_U**2).sum()))
-    if spread == 0:
+    if spread == 0 or units < 2:
         return 1.0, 1.0
     # Under no difference the signs of the units' sums are exchangeable: their sum has the variance sum(sum_U ** 2).
     t = float(sum_U.sum()) / spread
     t = t * np.sqrt((units - 1) / max(units - t * t, 1e-12))  # as in a t test, from the uncentred variance
-    return float(stdtr(units - 1, -t)), float(stdtr(units - 1, t))
+    least = 0.5 ** int(np.count_nonzero(sum_U))  # the exact test of the signs gives no less, and few units alike would
+    return max(float(stdtr(units - 1, -t)), least), max(float(stdtr(units - 1, t)), least)
 
 
 def design_effect(value_N: Floats, unit_N: Ints, units: int) -> float:

@@ -11,9 +11,11 @@ import pytest
 from projects import Project, Rerun
 
 from flows.gate.champion import Champion
-from flows.gate.comparison import contest, why_incomparable
+from flows.gate.comparison import contest, gate_metric, why_incomparable
+from flows.gate.contest import Contest
 from flows.gate.data_checks import data_checks
 from flows.registry.models import fetched_package, find_version
+from flows.runtime.params import Params, load_params
 from flows.tracking.tracker import Tracker
 from tasks.common.core.files import read_json, write_json
 from tasks.common.core.paths import Paths
@@ -31,6 +33,11 @@ def loaded(project: Project, package: Path) -> Champion:
     return Champion.load(package, find_version(Tracker(project.root), "graft", "1"))
 
 
+def scored(project: Project, package: Path) -> Contest:
+    paths = Paths(project.root)
+    return contest(paths, loaded(project, package), load_params(paths.params), 0)
+
+
 @pytest.fixture
 def champion(project: Project, tmp_path: Path) -> Path:
     """A copy of the champion's package, to be changed."""
@@ -43,7 +50,7 @@ def champion(project: Project, tmp_path: Path) -> Path:
 
 def test_both_are_scored_on_the_same_images_by_what_they_served(project: Project, champion: Path) -> None:
     paths = Paths(project.root)
-    found = contest(paths, loaded(project, champion))
+    found = scored(project, champion)
     seen = pd.read_parquet(paths.report / "predictions.parquet")
     assert len(found.target) == len(seen)
     assert [found.classes[code] for code in found.target] == list(seen["label"])
@@ -51,16 +58,17 @@ def test_both_are_scored_on_the_same_images_by_what_they_served(project: Project
     assert not np.array_equal(found.challenger, found.champion), "another strength gives other probabilities"
     assert found.earlier_N.all(), "no image has come since"
     assert found.left_out == 0
+    assert len(np.unique(found.unit_N)) == len(found.target), "no two have the same pixels"
+    assert found.named.key == "accuracy"
     assert min(found.latency) > 0
 
 
 def test_the_champions_own_graph_gives_what_the_pack_has(project: Project, champion: Path) -> None:
     """Features that are not the champion's are recomputed."""
-    paths = Paths(project.root)
-    before = contest(paths, loaded(project, champion)).champion
+    before = scored(project, champion).champion
     facts = read_json(champion / "package.json")
     write_json(champion / "package.json", {**facts, "fingerprint": "another"})
-    np.testing.assert_allclose(contest(paths, loaded(project, champion)).champion, before, atol=1e-4)
+    np.testing.assert_allclose(scored(project, champion).champion, before, atol=1e-4)
 
 
 def test_images_that_the_champion_was_trained_on_are_left_out(project: Project, champion: Path) -> None:
@@ -69,7 +77,7 @@ def test_images_that_the_champion_was_trained_on_are_left_out(project: Project, 
     assert reference is not None
     ids = ids_of(list(pack.index["image_id"].iloc[pack.rows("test")]))
     replace(reference, seen_ids=np.union1d(reference.seen_ids, ids[:3])).save(champion)
-    found = contest(paths, loaded(project, champion))
+    found = scored(project, champion)
     assert (found.left_out, len(found.target)) == (3, len(ids) - 3)
 
     replace(reference, seen_ids=np.union1d(reference.seen_ids, ids)).save(champion)
@@ -84,8 +92,8 @@ def test_a_sample_that_the_weights_do_not_know_is_no_training(project: Project, 
     ids = ids_of(list(pack.index["image_id"].iloc[pack.rows("test")]))
     lent = replace(reference, seen_ids=np.union1d(reference.seen_ids, ids), lent_ids=np.unique(ids))
     lent.save(champion)
-    assert contest(paths, loaded(project, champion)).left_out == 0
-    assert contest(paths, loaded(project, champion)).earlier_N.all()
+    assert scored(project, champion).left_out == 0
+    assert scored(project, champion).earlier_N.all()
 
 
 def test_a_class_that_came_later_is_one_of_which_the_champion_knows_nothing(project: Project, champion: Path) -> None:
@@ -106,7 +114,7 @@ def test_a_champion_that_knows_none_of_the_classes_cannot_be_compared(project: P
 
     write_json(champion / "head.json", {**head, "classes": ["ant", "green", "wasp"]})
     assert why_incomparable(loaded(project, champion), pack) == ""
-    found = contest(Paths(project.root), loaded(project, champion))
+    found = scored(project, champion)
     assert (found.classes, found.champion_classes) == (["blue", "green", "red"], ["ant", "green", "wasp"])
 
 
@@ -149,3 +157,13 @@ def test_new_images_whose_labels_look_wrong_are_counted(project: Project, champi
     check = data_checks(paths, loaded(project, champion))[1]
     assert check.outcome == "failed"
     assert f"{len(half):,} of {rows['image_id'].nunique():,}" in check.found
+
+
+def test_the_metric_is_the_one_that_the_head_was_made_for_unless_another_is_chosen(tmp_path: Path) -> None:
+    paths, weighted = Paths(tmp_path), {"head": {"class_weight": "balanced"}}
+    assert gate_metric(paths, Params()) == "accuracy"
+    assert gate_metric(paths, Params.model_validate(weighted)) == "balanced_accuracy", "from an older head"
+    paths.head.mkdir(parents=True)
+    write_json(paths.head / "head.json", {"metric": "f1_macro"})
+    assert gate_metric(paths, Params()) == "f1_macro"
+    assert gate_metric(paths, Params.model_validate({"gate": {"metric": "kappa"}})) == "kappa"

@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 from projects import ROOT, Project, Rerun
 
-from flows.gate.verdict import unopposed
+from flows.gate.verdict import Verdict, unopposed
 from flows.registry import integrity, ledger, promotion
+from flows.registry.looks import sampled
 from flows.registry.models import aliases_of, fetched_model, fetched_package, find_version, key_of
 from flows.retrain.apply_verdict import decide
 from flows.retrain.working_copy import WorkingCopy
@@ -342,9 +343,26 @@ def test_a_promotion_that_is_tried_again_is_still_one(
     assert [entry.what for entry in kept] == ["first", "promoted"]
 
 
+def test_a_version_that_is_undecided_stays_challenger_and_may_be_promoted_by_hand(
+    project: Project, tracker: Tracker
+) -> None:
+    workspace = Workspace(project.root, project.root, project.root, "", "main", "")
+    copy = WorkingCopy(project.root, project.root, workspace)
+    verdict = Verdict("undecided", "too few images to tell", (), {}, sampled(["0a" * 16, "0b" * 16]))
+
+    outcome, kept = decide(copy, verdict, "the parent", tracker, version(tracker))
+
+    assert (outcome.what, outcome.about()) == ("undecided", "refusal")
+    assert outcome.sentence() == "version 2 of `graft` is undecided, and waits for more images: too few images to tell"
+    assert (kept[-1].what, kept[-1].test_images, kept[-1].test_sample) == ("undecided", 2, ["0a0a0a0a", "0b0b0b0b"])
+    assert aliases(tracker)["champion"] == "1"
+    assert version(tracker).tags[promotion.GATE] == "undecided: too few images to tell"
+    assert project.graft_here("promote").stdout.startswith("graft version 2 is the champion")
+
+
 def test_a_long_reason_fits_into_mlflow(tracker: Tracker) -> None:
     why = "because " * 2000
-    entry = promotion.refuse(tracker, version(tracker), "1", why, {}, "http://run")
+    entry = promotion.leave(tracker, version(tracker), "refused", "1", why, {}, "http://run")
     assert entry.digest == version(tracker).tags[integrity.TAG], "of every entry"
     kept = ledger.entries(tracker, "graft")[-1]
     assert kept.id == entry.id

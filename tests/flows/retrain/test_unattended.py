@@ -74,7 +74,7 @@ def home(finished: Project, tmp_path_factory: pytest.TempPathFactory, prefect_ap
     with listening() as hook:
         project = finished.copy(folder / "project")
         project.set("retrain", notify=[hook.address])
-        project.set("gate", min_gain=-0.2)
+        project.set("gate", margin=0.6)  # the test has a dozen images
         made_repository(project, folder)
         (project.root / "params.yaml").write_text("a user is in the middle of: [something", encoding="utf-8")
         seen, nights = [state_of(project)], []
@@ -122,7 +122,8 @@ def test_new_images_make_a_new_champion(home: Home) -> None:
     assert (one["outcome"]["what"], one["outcome"]["version"], one["outcome"]["previous"]) == ("promoted", "2", "1")
     assert [row["check"] for row in one["checks"]] == [
         "leaks", "labels of new images", "drift",
-        "gain", "earlier images", "class list", "minimum recall", "classes", "calibration", "latency",
+        "gain", "earlier images", "new test images", "earlier looks", "class list", "minimum recall", "classes",
+        "calibration", "latency",
     ]  # fmt: skip
     assert one["checks"][3]["found"].count("p = ") == 2
 
@@ -162,6 +163,7 @@ def test_the_ledger_is_pushed_and_the_same_in_mlflow(home: Home) -> None:
     tags = home.project.mlflow().get_model_version("graft", "3").tags
     assert json.loads(tags[f"graft.ledger.{lines[-1]['id']}"]) == lines[-1]
     assert lines[1]["flow_run_url"].startswith("http")
+    assert 0 < lines[1]["test_images"] == len(lines[1]["test_sample"]) <= lines[2]["test_images"]
 
 
 def test_runs_and_versions_name_the_commit_that_holds_their_result(home: Home) -> None:
