@@ -48,7 +48,7 @@ TINY = {
     "head": {"task": "classification", "strengths": 7},
     "audit": {"folds": 3, "curve_seeds": 1},
     "finetune": {"mode": "off"},
-    "evaluate": {"bootstrap": 500, "saliency": 0},
+    "evaluate": {"saliency": 0},
     "register": {"name": "graft"},
     "retrain": {"time_limit_minutes": 5.0, "retries": 0, "retry_seconds": 0.0},
     "gate": {"max_latency_ratio": 50.0},

@@ -227,7 +227,8 @@ def _metrics(recipe: Recipe, place: Path) -> Document:
     run = recipe.execution.stages.get("evaluate")
     then = dict(run.data.metrics) if run is not None else {}
     keys = [*MAIN[test["task"]].keys, *TEST_METRICS[test["task"]]]
-    return {key: _compared(then.get(key), test[key]) for key in keys if key in then or test[key] is not None}
+    known = [key for key in keys if key in then or test.get(key) is not None]  # an earlier version had fewer metrics
+    return {key: _compared(then.get(key), test.get(key)) for key in known}
 
 
 def _compared(then: float | None, now: float | None) -> Document:

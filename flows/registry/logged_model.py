@@ -34,8 +34,26 @@ COLUMNS = {
 """The columns that a prediction may have."""
 
 TEST_METRICS: dict[str, tuple[str, ...]] = {
-    "classification": ("log_loss", "calibration_error"),
-    "multilabel": ("f1_macro", "f1_micro", "subset_accuracy", "hamming_loss", "log_loss", "calibration_error"),
+    "classification": (
+        "balanced_accuracy",
+        "f1_macro",
+        "auroc",
+        "mean_average_precision",
+        "kappa",
+        "log_loss",
+        "calibration_error",
+        "classwise_calibration_error",
+    ),
+    "multilabel": (
+        "auroc",
+        "f1_macro",
+        "f1_micro",
+        "subset_accuracy",
+        "hamming_loss",
+        "log_loss",
+        "calibration_error",
+        "classwise_calibration_error",
+    ),
     "regression": ("mae", "rmse", "median_absolute_error", "spearman"),
 }
 """Task -> the test metrics that are linked to a logged model besides the main one."""
@@ -136,5 +154,5 @@ def log_test_metrics(tracker: Tracker, run_id: str, model_id: str) -> None:
     digest = raw_hash(tracker.paths.root)
     data = {"dataset_name": "test", "dataset_digest": digest} if digest else {}
     for key in (*MAIN[test["task"]].keys, *TEST_METRICS[test["task"]]):
-        if test[key] is not None:
+        if test.get(key) is not None:  # an earlier version had fewer metrics
             tracker.client.log_metric(run_id, f"test_{key}", test[key], model_id=model_id, **data)

@@ -9,8 +9,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from ..common.data.feature_set import FeatureSet, Rows
-from ..common.scoring.bootstrap import wilson
 from ..common.scoring.classification import confusion
+from ..common.scoring.intervals import wilson
 
 Floats = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]

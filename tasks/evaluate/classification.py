@@ -9,21 +9,18 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ..common.scoring import bootstrap, classification
+from ..common.scoring import classification
+from .class_metrics import draw_curves, with_class_intervals, with_intervals
 from .params import EvaluateParams
-from .plots import confusion_plot, misclassified_plot, reliability_plot
-from .predictions import Floats, Predictions
+from .plots import NAMED, confusion_plot, misclassified_plot, reliability_plot
+from .predictions import Floats, Ints, Predictions
 from .selective import abstention, before_calibration, risk_coverage, risk_coverage_plot
 
 
-def scores(output_NK: Floats, y_N: npt.NDArray[Any], params: EvaluateParams) -> dict[str, float]:
-    """Accuracy with its interval, log loss."""
-    correct = output_NK.argmax(axis=1) == y_N
-    low, high = bootstrap.bootstrap_interval(correct, params.confidence, params.bootstrap, params.seed)
+def scores(output_NK: Floats, y_N: npt.NDArray[Any], units: Ints, confidence: float) -> dict[str, Any]:
+    """The metrics of `METRICS` with their intervals, log loss."""
     return {
-        "accuracy": float(correct.mean()),
-        "accuracy_low": low,
-        "accuracy_high": high,
+        **with_intervals(output_NK, y_N, units, "classification", confidence),
         "log_loss": classification.log_loss(output_NK, y_N),
     }
 
@@ -43,14 +40,31 @@ def further(predicted: Predictions, table: pd.DataFrame, params: EvaluateParams)
     return {
         "calibration_error": classification.expected_calibration_error(bins),
         **before_calibration(predicted.before, predicted.target, predicted.calibration.temperature, before),
-        **abstention(table, predicted.calibration, params.confidence, params.bootstrap, params.seed),
+        "classwise_calibration_error": classification.classwise_calibration_error(
+            predicted.output, predicted.target, params.bins
+        ),
+        **abstention(table, predicted.calibration, predicted.units, params.confidence),
         "classes": len(predicted.classes),
         "per_class": classification.per_class(_confusion(predicted), predicted.classes),
     }
 
 
-def draw(predicted: Predictions, table: pd.DataFrame, metrics: dict[str, Any], most: int, to: Path) -> None:
-    """confusion.png, reliability.png, risk_coverage.png, misclassified.png."""
+def class_table(predicted: Predictions, confidence: float) -> pd.DataFrame:
+    """Precision, recall, F1, average precision, AUROC and number of images of each class."""
+    found = classification.per_class(_confusion(predicted), predicted.classes)
+    return with_class_intervals(found, predicted, "classification", confidence)
+
+
+def draw(
+    predicted: Predictions,
+    table: pd.DataFrame,
+    classes: pd.DataFrame,
+    metrics: dict[str, Any],
+    most: int,
+    to: Path,
+) -> None:
+    """confusion.png, reliability.png, risk_coverage.png, misclassified.png; of few classes roc.png and
+    precision_recall.png."""
     bins, before = predicted.reliability
     wrong = table[table["predicted"] != table["label"]]
     worst = wrong.sort_values(["score", "path"], ascending=[False, True]).head(most)
@@ -59,6 +73,8 @@ def draw(predicted: Predictions, table: pd.DataFrame, metrics: dict[str, Any], m
     reliability_plot(bins, metrics["calibration_error"], to / "reliability.png", before)
     risk_coverage_plot(risk_coverage(table), metrics.get("abstention", {}), to / "risk_coverage.png")
     misclassified_plot(worst.assign(caption=captions), predicted.raw, to / "misclassified.png", predicted.channels)
+    if len(predicted.classes) <= NAMED:
+        draw_curves(predicted, classes, to)
 
 
 def tabulate(predicted: Predictions, table: pd.DataFrame, to: Path) -> None:

@@ -16,22 +16,20 @@ import pandas as pd
 from ..common.data.manifest import BETWEEN
 from ..common.heads.base import decide
 from ..common.scoring import classification, multilabel, ranking
+from .class_metrics import draw_curves, with_class_intervals, with_intervals
 from .params import EvaluateParams
-from .plots import misclassified_plot, precision_recall_plot, reliability_plot
-from .predictions import Floats, Predictions
+from .plots import misclassified_plot, reliability_plot
+from .predictions import Floats, Ints, Predictions
 from .selective import before_calibration
 
 CAPTION = 30
 """Maximum number of characters of the classes above an image."""
 
 
-def scores(output_NK: Floats, y_NK: npt.NDArray[Any], params: EvaluateParams) -> dict[str, float]:
-    """See `multilabel_scores`; the mean average precision with its interval."""
-    low, high = multilabel.mean_average_precision_interval(
-        output_NK, y_NK, params.confidence, params.bootstrap, params.seed
-    )
-    ends = {"mean_average_precision_low": low, "mean_average_precision_high": high}
-    return {**multilabel.multilabel_scores(output_NK, y_NK), **ends}
+def scores(output_NK: Floats, y_NK: npt.NDArray[Any], units: Ints, confidence: float) -> dict[str, Any]:
+    """See `multilabel_scores`; the metrics of `METRICS` with their intervals."""
+    found = multilabel.multilabel_scores(output_NK, y_NK)
+    return found | with_intervals(output_NK, y_NK, units, "multilabel", confidence)
 
 
 def prediction_table(predicted: Predictions) -> pd.DataFrame:
@@ -47,22 +45,32 @@ def further(predicted: Predictions, table: pd.DataFrame, params: EvaluateParams)
     bins, before = predicted.reliability
     return {
         "calibration_error": classification.expected_calibration_error(bins),
+        "classwise_calibration_error": classification.classwise_calibration_error(
+            predicted.output, predicted.target, params.bins
+        ),
         **before_calibration(*predicted.questions(predicted.before), predicted.calibration.temperature, before),
         "classes": len(predicted.classes),
         "per_class": multilabel.per_label(predicted.output, predicted.target, predicted.classes),
     }
 
 
-def draw(predicted: Predictions, table: pd.DataFrame, metrics: dict[str, Any], most: int, to: Path) -> None:
-    """precision_recall.png, reliability.png, misclassified.png."""
+def class_table(predicted: Predictions, confidence: float) -> pd.DataFrame:
+    """Average precision, precision, recall, F1, AUROC and number of images of each class."""
+    found = multilabel.per_label(predicted.output, predicted.target, predicted.classes)
+    return with_class_intervals(found, predicted, "multilabel", confidence)
+
+
+def draw(
+    predicted: Predictions,
+    table: pd.DataFrame,
+    classes: pd.DataFrame,
+    metrics: dict[str, Any],
+    most: int,
+    to: Path,
+) -> None:
+    """precision_recall.png, roc.png, reliability.png, misclassified.png."""
     bins, before = predicted.reliability
-    average = {name: row["average_precision"] for name, row in metrics["per_class"].items()}
-    curves = {
-        name: multilabel.precision_recall(predicted.output[:, k], predicted.target[:, k])
-        for k, name in enumerate(predicted.classes)
-        if average[name] is not None
-    }
-    precision_recall_plot(curves, average, to / "precision_recall.png")
+    draw_curves(predicted, classes, to)
     reliability_plot(bins, metrics["calibration_error"], to / "reliability.png", before)
     misclassified_plot(worst(predicted, most), predicted.raw, to / "misclassified.png", predicted.channels)
 

@@ -6,40 +6,47 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..common.data.task import MAIN
+import pandas as pd
+
+from ..common.data.task import MAIN, METRICS, Task
 from ..common.reporting.html import render
 from .saliency import Saliency
 
 Metrics = Mapping[str, Any]
 
+Table = tuple[list[str], list[list[str]]]
+"""Headings and rows."""
+
 TEMPLATES = Path(__file__).parent / "templates"
 
-CANDIDATE_COLUMNS = {
-    "classification": {"accuracy": "accuracy", "accuracy_low": "low", "accuracy_high": "high", "log_loss": "log loss"},
-    "multilabel": {
-        "mean_average_precision": "mean average precision",
-        "mean_average_precision_low": "low",
-        "mean_average_precision_high": "high",
-        "f1_macro": "macro F1",
-        "f1_micro": "micro F1",
-        "log_loss": "log loss",
-    },
-    "regression": {"r2": "R²", "r2_low": "low", "r2_high": "high", "mae": "mean absolute error", "rmse": "RMSE"},
+LOSSES = {
+    "classification": {"log_loss": "log loss"},
+    "multilabel": {"f1_micro": "micro F1", "log_loss": "log loss"},
+    "regression": {"mae": "mean absolute error", "rmse": "RMSE"},
 }
-"""Task -> metric of a candidate -> heading."""
+"""Task -> metric of a candidate that is shown beside those of `METRICS` -> heading."""
 
 CLASS_COLUMNS = {
-    "average_precision": "average precision",
+    "images": "images",
     "precision": "precision",
     "recall": "recall",
     "f1": "F1",
-    "support": "images",
+    "average_precision": "average precision",
+    "auroc": "AUROC",
 }
-"""Metric of a class -> heading; only those that the task has are shown."""
+"""Metric of a class -> heading. One with ends has a second column, with them."""
+
+UNITS = {
+    "group": ("group", "groups"),
+    "picture": ("different picture", "different pictures"),
+    "group or picture": ("group or single picture", "groups and single pictures"),
+}
+"""Unit -> one and many of it."""
 
 
 def report_page(
     metrics: Metrics,
+    classes: pd.DataFrame,
     confidence: float,
     plots: Mapping[str, str],
     origin: Mapping[str, str],
@@ -49,32 +56,65 @@ def report_page(
 
     Args:
         metrics: as in metrics/evaluate.json.
+        classes: as in report/classes.csv.
         confidence: of the intervals.
         plots: file name -> data URI.
         origin: what the data and features are, see `tasks.common.reporting.origin`.
     """
-    per_class: dict[str, Metrics] = metrics.get("per_class", {})
-    measured: Metrics = next(iter(per_class.values()), {})
+    task: Task = metrics["task"]
     return render(
-        TEMPLATES / f"{metrics['task']}.html",
+        TEMPLATES / f"{task}.html",
         title="Graft: test report",
         metrics=metrics,
-        main=MAIN[metrics["task"]],
+        main=MAIN[task],
+        units=UNITS[metrics["unit"]],
         confidence=confidence,
         plots=plots,
         origin=origin,
         saliency=saliency,
-        candidates=_table("candidate", CANDIDATE_COLUMNS[metrics["task"]], metrics["candidates"]),
-        classes=_table("class", {key: name for key, name in CLASS_COLUMNS.items() if key in measured}, per_class),
+        measured=_measured(metrics, task),
+        candidates=_candidates(metrics["candidates"], task),
+        classes=_classes(classes),
     )
 
 
-def _table(first: str, columns: Mapping[str, str], rows: Mapping[str, Metrics]) -> tuple[list[str], list[list[str]]]:
-    """(headings, rows): a row for each name, a column for each key."""
-    cells = [[name, *(_text(values[key]) for key in columns)] for name, values in rows.items()]
-    return [first, *columns.values()], cells
+def _measured(metrics: Metrics, task: Task) -> Table:
+    """A row for each metric of the task: its value, its interval, and what a constant answer would score."""
+    rows = []
+    for metric in METRICS[task]:
+        value, low, high = (metric.text(metrics[key]) for key in metric.keys)
+        rows.append([metric.title, value, f"{low} to {high}", metric.text(metrics["baseline"][metric.key])])
+    return ["metric", "test", "interval", "constant answer"], rows
 
 
-def _text(value: float | None) -> str:
+def _candidates(candidates: Mapping[str, Metrics], task: Task) -> Table:
+    main, *others = METRICS[task]
+    further = {**{metric.key: metric.title for metric in others}, **LOSSES[task]}
+    rows = [
+        [name, main.text(found[main.key]), f"{main.text(found[main.keys[1]])} to {main.text(found[main.keys[2]])}"]
+        + [_text(found[key]) for key in further]
+        for name, found in candidates.items()
+    ]
+    return ["candidate", main.title, "interval", *further.values()], rows
+
+
+def _classes(classes: pd.DataFrame) -> Table:
+    headings, cells = ["class"], [classes["class"].astype(str).tolist()]
+    for key, title in CLASS_COLUMNS.items():
+        if key not in classes:
+            continue
+        headings.append(title)
+        cells.append([_text(value) for value in classes[key]])
+        if f"{key}_low" in classes:
+            headings.append("interval")
+            cells.append([_between(*ends) for ends in zip(classes[f"{key}_low"], classes[f"{key}_high"])])
+    return headings, [list(row) for row in zip(*cells)]
+
+
+def _between(low: float, high: float) -> str:
+    return "" if low != low else f"{low:.2f} to {high:.2f}"
+
+
+def _text(value: float) -> str:
     """Empty for an undefined metric."""
-    return "" if value is None else str(value) if isinstance(value, int) else f"{value:.3f}"
+    return "" if value != value else f"{value}" if isinstance(value, int) else f"{value:.3f}"

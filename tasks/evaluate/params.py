@@ -11,11 +11,7 @@ class EvaluateParams(Section):
     """What the report on the test images shows."""
 
     confidence: float = Field(0.95, gt=0.5, lt=1)
-    """Confidence level of the intervals."""
-
-    bootstrap: int = Field(10_000, ge=100)
-    """Resamples for the intervals. For the mean average precision at least 1,000, and otherwise at most 2 * 10**9 /
-    (images * classes)."""
+    """Confidence level of the intervals. They count independent units: groups, else pictures."""
 
     bins: int = Field(15, ge=2)
     """Bins of the reliability diagram and of the calibration error."""
@@ -26,6 +22,3 @@ class EvaluateParams(Section):
     saliency: int = Field(12, ge=0, le=100)
     """How many test images are shown with a Grad-CAM map: half of them the most confident errors, the rest correct
     predictions. 0: none, and torch is not needed."""
-
-    seed: int = 0
-    """Of the resampling."""

@@ -19,6 +19,9 @@ matplotlib.use("agg")
 
 Floats = npt.NDArray[np.float64]
 
+Curves = dict[str, tuple[Floats, Floats]]
+"""Class -> x and y."""
+
 
 LABELLED = 40
 """A confusion matrix of more classes has no room for names and numbers."""
@@ -70,21 +73,43 @@ def reliability_plot(
     save(figure, path)
 
 
-def precision_recall_plot(curves: dict[str, tuple[Floats, Floats]], average: dict[str, float], path: Path) -> None:
+def precision_recall_plot(curves: Curves, average: dict[str, float], path: Path) -> None:
     """(recall, precision) of each class, with its average precision; of many classes only the worst are named."""
+    figure, axes = _class_curves(curves, average)
+    axes.set(xlabel="recall", ylabel="precision", title=_curves_title("Precision and recall", curves))
+    if curves:
+        _legend(axes, "average precision", "lower left")
+    save(figure, path)
+
+
+def roc_plot(curves: Curves, area: dict[str, float], path: Path) -> None:
+    """(false positive rate, true positive rate) of each class against the others, with the area below the curve."""
+    figure, axes = _class_curves(curves, area)
+    axes.plot([0, 1], [0, 1], color="grey", linestyle="--", linewidth=1)
+    axes.set(xlabel="false positive rate", ylabel="true positive rate", title=_curves_title("ROC curves", curves))
+    if curves:
+        _legend(axes, "AUROC", "lower right")
+    save(figure, path)
+
+
+def _class_curves(curves: Curves, score: dict[str, float]) -> tuple[Figure, Any]:
     figure = Figure(figsize=(6.4, 5), layout="constrained")
     axes = figure.subplots()
-    named = set(sorted(curves, key=lambda name: average[name])[:NAMED])
-    for name in sorted(curves, key=lambda name: (name in named, average[name])):
-        recall, precision = curves[name]
-        style: dict[str, Any] = {"label": f"{name}  {average[name]:.3f}"} if name in named else GREY
-        axes.step(recall, precision, where="post", **style)
-    title = "Precision and recall on the test images" + (f"; the {NAMED} worst named" if len(curves) > NAMED else "")
-    axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.05), title=title)
-    if curves:
-        for text in axes.legend(loc="lower left", title="average precision", fontsize=9).get_texts():
-            text.set_parse_math(False)
-    save(figure, path)
+    named = set(sorted(curves, key=lambda name: score[name])[:NAMED])
+    for name in sorted(curves, key=lambda name: (name in named, score[name])):
+        style: dict[str, Any] = {"label": f"{name}  {score[name]:.3f}"} if name in named else GREY
+        axes.step(*curves[name], where="post", **style)
+    axes.set(xlim=(0, 1.02), ylim=(0, 1.05))
+    return figure, axes
+
+
+def _curves_title(text: str, curves: Curves) -> str:
+    return f"{text} on the test images" + (f"; the {NAMED} worst named" if len(curves) > NAMED else "")
+
+
+def _legend(axes: Any, title: str, place: str) -> None:
+    for text in axes.legend(loc=place, title=title, fontsize=9).get_texts():
+        text.set_parse_math(False)
 
 
 def scatter_plot(true_N: Floats, predicted_N: Floats, path: Path) -> None:

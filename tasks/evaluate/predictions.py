@@ -34,6 +34,7 @@ class Predictions:
         bins: number of bins of the reliability diagram.
         raw: the folder of the images.
         channels: as how many channels the images are read.
+        units: the unit of each image, int64 (N,), see `data/units.py`.
     """
 
     index: pd.DataFrame
@@ -45,6 +46,7 @@ class Predictions:
     bins: int
     raw: Path
     channels: int
+    units: Ints
 
     @cached_property
     def reliability(self) -> tuple[Bins, Bins]:
@@ -67,8 +69,8 @@ class Predictions:
 class Report(Protocol):
     """A module that reports on the test of one task."""
 
-    def scores(self, output: Floats, target: npt.NDArray[Any], params: EvaluateParams) -> dict[str, Any]:
-        """The metrics of any candidate, with intervals."""
+    def scores(self, output: Floats, target: npt.NDArray[Any], units: Ints, confidence: float) -> dict[str, Any]:
+        """The metrics of any candidate; those of `METRICS` with intervals."""
 
     def prediction_table(self, predicted: Predictions) -> pd.DataFrame:
         """The content of report/predictions.parquet."""
@@ -76,7 +78,18 @@ class Report(Protocol):
     def further(self, predicted: Predictions, table: pd.DataFrame, params: EvaluateParams) -> dict[str, Any]:
         """The metrics of the chosen candidate only."""
 
-    def draw(self, predicted: Predictions, table: pd.DataFrame, metrics: dict[str, Any], most: int, to: Path) -> None:
+    def class_table(self, predicted: Predictions, confidence: float) -> pd.DataFrame:
+        """The content of report/classes.csv: a row for each class; none for regression."""
+
+    def draw(
+        self,
+        predicted: Predictions,
+        table: pd.DataFrame,
+        classes: pd.DataFrame,
+        metrics: dict[str, Any],
+        most: int,
+        to: Path,
+    ) -> None:
         """The plots of the report, with at most `most` misclassified examples."""
 
     def tabulate(self, predicted: Predictions, table: pd.DataFrame, to: Path) -> None:

@@ -9,16 +9,20 @@ import numpy.typing as npt
 import pandas as pd
 
 from ..common.scoring import regression
+from ..common.scoring.intervals import error_intervals, r2_interval
 from .params import EvaluateParams
 from .plots import misclassified_plot, residuals_plot, scatter_plot
-from .predictions import Floats, Predictions
+from .predictions import Floats, Ints, Predictions
 
 
-def scores(output_N1: Floats, y_N: npt.NDArray[Any], params: EvaluateParams) -> dict[str, float | None]:
+def scores(output_N1: Floats, y_N: npt.NDArray[Any], units: Ints, confidence: float) -> dict[str, Any]:
     """See `regression_scores`; R², MAE and RMSE with their intervals."""
     predicted_N = output_N1[:, 0]
-    intervals = regression.regression_intervals(predicted_N, y_N, params.confidence, params.bootstrap, params.seed)
-    ends = {f"{name}_{end}": value for name, both in intervals.items() for end, value in zip(("low", "high"), both)}
+    found = {
+        "r2": r2_interval(predicted_N, y_N, units, confidence),
+        **error_intervals(predicted_N, y_N, units, confidence),
+    }
+    ends = {f"{name}_{end}": value for name, both in found.items() for end, value in zip(("low", "high"), both)}
     return {**regression.regression_scores(predicted_N, y_N), **ends}
 
 
@@ -33,7 +37,19 @@ def further(predicted: Predictions, table: pd.DataFrame, params: EvaluateParams)
     return {}
 
 
-def draw(predicted: Predictions, table: pd.DataFrame, metrics: dict[str, Any], most: int, to: Path) -> None:
+def class_table(predicted: Predictions, confidence: float) -> pd.DataFrame:
+    """No rows."""
+    return pd.DataFrame(columns=["class"])
+
+
+def draw(
+    predicted: Predictions,
+    table: pd.DataFrame,
+    classes: pd.DataFrame,
+    metrics: dict[str, Any],
+    most: int,
+    to: Path,
+) -> None:
     """scatter.png, residuals.png, misclassified.png."""
     sized = table.assign(size=table["error"].abs())
     worst = sized.sort_values(["size", "path"], ascending=[False, True]).head(most)

@@ -11,7 +11,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ..common.heads.calibration import Calibration
-from ..common.scoring import bootstrap, classification
+from ..common.scoring import classification
+from ..common.scoring.intervals import proportion_interval
 from ..common.scoring.selective import Cuts, thinned
 
 Floats = npt.NDArray[np.float64]
@@ -30,13 +31,12 @@ def before_calibration(head_NK: Floats, y_N: Ints, temperature: float, bins: lis
     }
 
 
-def abstention(
-    table: pd.DataFrame, calibration: Calibration, confidence: float, samples: int, seed: int
-) -> dict[str, Any]:
+def abstention(table: pd.DataFrame, calibration: Calibration, units: Ints, confidence: float) -> dict[str, Any]:
     """Threshold, guarantee, coverage and the error rate among the answers with its interval; empty without a threshold.
 
     Args:
         table: as in report/predictions.parquet.
+        units: the unit of each image.
     """
     if calibration.threshold is None:
         return {}
@@ -51,7 +51,7 @@ def abstention(
     }
     if not len(right):
         return {"abstention": found}
-    low, high = bootstrap.bootstrap_interval(right, confidence, samples, seed)
+    low, high = proportion_interval(right, units[answers], confidence)
     return {"abstention": {**found, "error": float(1 - right.mean()), "error_low": 1 - high, "error_high": 1 - low}}
 
 

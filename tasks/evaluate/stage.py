@@ -13,10 +13,12 @@ from ..common.core.paths import Paths
 from ..common.core.record import DatasetRecord, Record
 from ..common.data.feature_set import FeatureSet, read_feature_set
 from ..common.data.manifest import write_table
-from ..common.data.task import Task
+from ..common.data.task import MAIN, Task
+from ..common.data.units import units_of
 from ..common.reporting.html import inlined
 from ..common.reporting.origin import origin
 from . import classification, multilabel, regression
+from .baseline import baseline, unit_of
 from .leak_free import without_leaks
 from .page import report_page
 from .params import EvaluateParams
@@ -50,7 +52,8 @@ def run(params: EvaluateParams, paths: Paths) -> Record:
     report, target = REPORTS[pack.task], pack.targets(test)
     before = {name: one.output(pack, test, paths, pack.precision) for name, one in candidates.items()}
     output = {name: one.calibration.apply(before[name]) for name, one in candidates.items()}
-    scores = {name: report.scores(each, target, params) for name, each in output.items()}
+    units, unit_names = units_of(pack, test)
+    scores = {name: report.scores(each, target, units, params.confidence) for name, each in output.items()}
     predicted = Predictions(
         index=pack.index.iloc[test][["image_id", "path", "label"]].reset_index(drop=True),
         classes=pack.classes,
@@ -61,6 +64,7 @@ def run(params: EvaluateParams, paths: Paths) -> Record:
         bins=params.bins,
         raw=paths.raw,
         channels=pack.channels,
+        units=units,
     )
     table = report.prediction_table(predicted)
     metrics: dict[str, Any] = {
@@ -69,7 +73,10 @@ def run(params: EvaluateParams, paths: Paths) -> Record:
         **report.further(predicted, table, params),
         "candidate": chosen,
         "images": len(test),
-        "candidates": scores,
+        "units": len(unit_names),
+        "unit": unit_of(unit_names),
+        "baseline": baseline(pack, test),
+        "candidates": {name: _brief(each, pack.task) for name, each in scores.items()},
         "decision": _decision(paths),
         **without_leaks(paths.audit, predicted, report, params),
     }
@@ -80,6 +87,13 @@ def run(params: EvaluateParams, paths: Paths) -> Record:
         files=sorted(paths.report.iterdir()),
         dataset=DatasetRecord("test", {"images": len(test), "split": "test"}),
     )
+
+
+def _brief(scores: dict[str, Any], task: Task) -> dict[str, Any]:
+    """Without the ends of intervals other than that of the main metric."""
+    return {
+        key: value for key, value in scores.items() if key in MAIN[task].keys or not key.endswith(("_low", "_high"))
+    }
 
 
 def _decision(paths: Paths) -> str:
@@ -101,13 +115,15 @@ def _write(
 ) -> None:
     """report/ and plots/evaluate/."""
     report = REPORTS[pack.task]
+    classes = report.class_table(predicted, params.confidence)
     saliency = explain(predicted, candidate, pack, paths, params.saliency) if params.saliency else None
     with whole_folder(paths.report) as folder:
         write_table(table, folder / "predictions.parquet")
-        report.draw(predicted, table, metrics, params.misclassified, folder)
+        classes.to_csv(folder / "classes.csv", index=False)
+        report.draw(predicted, table, classes, metrics, params.misclassified, folder)
         if saliency is not None:
             draw_saliency(saliency, folder)
-        page = report_page(metrics, params.confidence, inlined(folder), origin(pack, paths), saliency)
+        page = report_page(metrics, classes, params.confidence, inlined(folder), origin(pack, paths), saliency)
         (folder / "index.html").write_text(page, encoding="utf-8")
         shutil.copytree(paths.audit, folder / "audit")
     with whole_folder(paths.plots("evaluate")) as folder:

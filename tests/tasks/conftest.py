@@ -22,7 +22,7 @@ SECTIONS = {
     "head": {"folds": 0, "l2_max": 1.0, "strengths": 7},
     "audit": {"folds": 3, "curve_seeds": 1},
     "finetune": {"mode": "off", "layers": "all"},
-    "evaluate": {"bootstrap": 200, "saliency": 2},
+    "evaluate": {"saliency": 2},
     "register": {"smoke_images": 4},
 }
 

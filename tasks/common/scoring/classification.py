@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .bootstrap import Floats, Ints
+from .resampling import Floats, Ints
 
 
 def log_loss(p_NK: Floats, y_N: Ints, weight_N: Floats | None = None) -> float:
@@ -69,15 +69,17 @@ def expected_calibration_error(rows: list[dict[str, Any]]) -> float:
     return float(sum(row["images"] * abs(row["confidence"] - row["accuracy"]) for row in rows) / total)
 
 
-def classwise_calibration_error(p_NK: Floats, y_NK: Floats, bins: int) -> float:
+def classwise_calibration_error(p_NK: Floats, has: npt.NDArray[Any], bins: int) -> float:
     """The mean over the classes of the gap between the probability of a class and its share, over bins of equal width
     weighted by their images (Kull et al. 2019). Unlike the error of the confidence, it sees that a rare class is
     predicted with too high a probability.
 
     Args:
-        y_NK: 1 where an image has the class.
+        has: int64 (N,) the class of each image, or (N, K) zeros and ones.
     """
-    n, k = p_NK.shape
-    place_NK = np.minimum((p_NK * bins).astype(np.int64), bins - 1) + np.arange(k) * bins
-    gaps = np.bincount(place_NK.ravel(), weights=(p_NK - y_NK).ravel(), minlength=k * bins)
-    return float(np.abs(gaps).sum() / (n * k))
+    gaps: list[float] = []
+    for k, p_N in enumerate(p_NK.T):
+        has_N = (has == k) if has.ndim == 1 else has[:, k] > 0
+        place_N = np.minimum((p_N * bins).astype(np.int64), bins - 1)
+        gaps.append(float(np.abs(np.bincount(place_N, weights=p_N - has_N, minlength=bins)).sum()) / len(p_N))
+    return float(np.mean(gaps))

@@ -1,7 +1,16 @@
-"""Confidence intervals of the metrics, over independent units (a group of images, or the copies of one picture)."""
+"""Confidence intervals of the metrics, over independent units (a group of images, or the copies of one picture).
+
+One method for every metric between 0 and 1: Wilson's interval (1927) with the effective number of images, which is the
+number of independent images whose mean would vary as much (Korn and Graubard 1998; Franco et al. 2019). How much the
+metric varies follows from the influence of each unit (see `influence.py`). Nothing is drawn at random.
+
+N images of U units, K classes.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
 
@@ -9,9 +18,45 @@ import numpy as np
 import numpy.typing as npt
 
 from ..data.task import Task, metric_named
-from .main_metric import metrics_of
-from .paired import design_effect
-from .resampling import Floats, Ints, percentile_ends, statistics
+from . import influence
+from .influence import Bools, Floats, Ints, Moved
+
+PRIOR = 0.5
+"""How many errors the assumption counts for that all images are equally informative and the images of a unit are right
+or wrong together. A metric of 1, with no error to learn its variance from, rests on that alone."""
+
+Ends = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A metric of N images.
+
+    Attributes:
+        value: nan if undefined.
+        moved_U: the influence of each unit on it.
+        units: how many independent units it is a mean over, if the images of a unit were all alike.
+        images: the same for units of one image.
+    """
+
+    value: float
+    moved_U: Floats
+    units: float
+    images: float
+
+    @property
+    def variance(self) -> float:
+        units = len(self.moved_U)
+        return float((self.moved_U**2).sum()) * units / max(units - 1, 1)
+
+    def quantile(self, confidence: float) -> float:
+        """Of Student's t. Its degrees of freedom are those of the variance, which a few units may decide: they follow
+        from the fourth moment of the influences, and are at most those of normal ones."""
+        from scipy.special import stdtrit
+
+        square, fourth = float((self.moved_U**2).sum()), float((self.moved_U**4).sum())
+        freedom = 3 * square**2 / fourth if fourth > 0 else np.inf
+        return float(stdtrit(max(min(len(self.moved_U) - 1, freedom), 1), 0.5 + confidence / 2))
 
 
 def interval(
@@ -22,43 +67,160 @@ def interval(
     *,
     metric: str = "auto",
     confidence: float = 0.95,
-    samples: int = 2000,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """Of a metric of `task.METRICS`: for accuracy see `proportion_interval`, otherwise a bootstrap of the units.
+) -> Ends:
+    """Of a metric of `task.METRICS`.
 
     Args:
+        output_NK: (N, K), or (N, 1) for regression.
+        target: as `FeatureSet.targets` gives it.
         unit_N: the unit of each image, see `data/units.py`.
-        samples: of the bootstrap.
     """
     named = metric_named(metric, task)
-    unit_N = np.unique(unit_N, return_inverse=True)[1].astype(np.int64)
+    if task == "regression":
+        return r2_interval(output_NK[:, 0], target, unit_N, confidence)
     if named.key == "accuracy":
         return proportion_interval(output_NK.argmax(axis=1) == target, unit_N, confidence)
-    values_B = statistics(lambda times: metrics_of(output_NK, target, named.key, task, times), unit_N, samples, seed)
-    return percentile_ends(values_B, confidence, int(unit_N.max()) + 1)
+    code_N, units = _codes(unit_N)
+    if named.key == "kappa":
+        moved = influence.of_kappa(output_NK.argmax(axis=1), target, output_NK.shape[1])
+        low, high = _share_ends(_halved(_estimate(moved, code_N, units, np.ones(len(target), bool))), confidence)
+        return 2 * low - 1, 2 * high - 1
+    found = list(class_estimates(output_NK, target, code_N, units, task, named.key))
+    return _share_ends(_mean([each for each in found if not np.isnan(each.value)], units), confidence)
 
 
-def proportion_interval(right_N: npt.NDArray[np.bool_], unit_N: Ints, confidence: float) -> tuple[float, float]:
-    """Of the mean of zeros and ones: Wilson's interval, and with units of several images Wilson's with the effective
-    number of images and Student's t (Korn and Graubard 1998; Franco et al. 2019)."""
-    from scipy.special import stdtrit
-
-    unit_N = np.unique(unit_N, return_inverse=True)[1].astype(np.int64)
-    n, units, mean = len(right_N), int(unit_N.max()) + 1, float(right_N.mean())
-    if units == n:
-        return wilson(n, mean, confidence)
-    effect = design_effect(right_N.astype(np.float64), unit_N, units)
-    z = float(stdtrit(max(units - 1, 1), 0.5 + confidence / 2))
-    return _wilson(n / effect, mean, z)
+def class_intervals(
+    output_NK: Floats, target: npt.NDArray[Any], unit_N: Ints, task: Task, metric: str, confidence: float
+) -> list[tuple[float, float, float]]:
+    """(value, low, high) of each class, for a metric that is a mean over classes; nan if it is undefined."""
+    code_N, units = _codes(unit_N)
+    found = class_estimates(output_NK, target, code_N, units, task, metric)
+    return [(each.value, *_share_ends(each, confidence)) for each in found]
 
 
-def wilson(n: float, mean: float, confidence: float) -> tuple[float, float]:
+def proportion_interval(right_N: Bools, unit_N: Ints, confidence: float) -> Ends:
+    """Of the mean of zeros and ones; of independent images it is Wilson's."""
+    code_N, units = _codes(unit_N)
+    moved = influence.of_mean(right_N.astype(np.float64))
+    if units == len(right_N):
+        return wilson(units, moved[0], confidence)
+    return _share_ends(_estimate(moved, code_N, units, np.ones(len(right_N), bool)), confidence)
+
+
+def wilson(n: float, mean: float, confidence: float) -> Ends:
     """Interval of a share `mean` of n (Wilson 1927)."""
     return _wilson(n, mean, NormalDist().inv_cdf(0.5 + confidence / 2))
 
 
-def _wilson(n: float, mean: float, z: float) -> tuple[float, float]:
+def r2_interval(predicted_N: Floats, y_N: Floats, unit_N: Ints, confidence: float) -> Ends:
+    """Of R², by the logarithm of the unexplained share of the variance. Both ends are R² itself where it is not
+    estimated: numbers without variance, or predictions without error."""
+    from .regression import r2
+
+    value = r2(predicted_N, y_N)
+    if value in (0.0, 1.0):
+        return value, value
+    low, high = _positive_interval(influence.of_r2(predicted_N, y_N), unit_N, confidence)
+    return 1 - high, 1 - low
+
+
+def error_intervals(predicted_N: Floats, y_N: Floats, unit_N: Ints, confidence: float) -> dict[str, Ends]:
+    """Of `mae` and `rmse`, by the logarithm of the mean (squared) error."""
+    apart_N = predicted_N - y_N
+    low, high = _positive_interval(influence.of_mean(apart_N**2), unit_N, confidence)
+    mae = _positive_interval(influence.of_mean(np.abs(apart_N)), unit_N, confidence)
+    return {"mae": mae, "rmse": (low**0.5, high**0.5)}
+
+
+def class_estimates(
+    output_NK: Floats, target: npt.NDArray[Any], code_N: Ints, units: int, task: Task, metric: str
+) -> Iterator[Estimate]:
+    """Of each class, one at a time: K x N numbers would not fit into memory for many of both."""
+    predicted_N = output_NK.argmax(axis=1) if task == "classification" else None
+    for k in range(output_NK.shape[1]):
+        p_N = output_NK[:, k]
+        has_N = target == k if predicted_N is not None else target[:, k] > 0
+        found_N = predicted_N == k if predicted_N is not None else p_N >= 0.5
+        if predicted_N is None and not has_N.any():
+            yield Estimate(float("nan"), np.zeros(units), 0.0, 0.0)
+        elif metric == "mean_average_precision":
+            yield _estimate(influence.of_average_precision(p_N, has_N), code_N, units, has_N)
+        elif metric == "auroc":
+            yield _of_pairs(_estimate(influence.of_auroc(p_N, has_N), code_N, units, has_N), code_N)
+        else:
+            of = influence.of_recall if metric == "balanced_accuracy" else influence.of_f1
+            yield _estimate(of(found_N, has_N), code_N, units, has_N)
+
+
+def _codes(unit_N: Ints) -> tuple[Ints, int]:
+    names, code_N = np.unique(unit_N, return_inverse=True)
+    return code_N.astype(np.int64), len(names)
+
+
+def _estimate(moved: Moved, code_N: Ints, units: int, counted_N: Bools) -> Estimate:
+    """
+    Args:
+        counted_N: the images that the metric is a mean over.
+    """
+    value, moved_N = moved
+    moved_U = np.bincount(code_N, weights=moved_N, minlength=units).astype(np.float64)
+    return Estimate(value, moved_U, _alike(code_N[counted_N]), float(counted_N.sum()))
+
+
+def _alike(code_M: Ints) -> float:
+    """The number of equally large units whose mean would vary as much as that of these (Kish 1965)."""
+    size_U = np.bincount(code_M).astype(np.float64)
+    return float(size_U.sum() ** 2 / (size_U**2).sum()) if len(code_M) else 1.0
+
+
+def _of_pairs(of_class: Estimate, code_N: Ints) -> Estimate:
+    """A mean over pairs of an image with the class and one without: the harmonic mean of both numbers, twice."""
+    everything = _alike(code_N), float(len(code_N))
+    units, images = (
+        4 / (1 / max(with_class, 1.0) + 1 / max(whole - with_class, 1.0))
+        for with_class, whole in zip((of_class.units, of_class.images), everything)
+    )
+    return Estimate(of_class.value, of_class.moved_U, units, images)
+
+
+def _mean(of_classes: list[Estimate], units: int) -> Estimate:
+    """Of K means over different images."""
+    k = len(of_classes)
+    if not k:
+        return Estimate(0.0, np.zeros(units), 1.0, 1.0)
+    return Estimate(
+        sum(each.value for each in of_classes) / k,
+        sum((each.moved_U for each in of_classes), np.zeros(units)) / k,
+        min(k**2 / sum(1 / max(each.units, 1.0) for each in of_classes), units),
+        k**2 / sum(1 / max(each.images, 1.0) for each in of_classes),
+    )
+
+
+def _halved(kappa: Estimate) -> Estimate:
+    """From -1 to 1 onto 0 to 1."""
+    return Estimate((1 + kappa.value) / 2, kappa.moved_U / 2, kappa.units, kappa.images)
+
+
+def _share_ends(found: Estimate, confidence: float) -> Ends:
+    if np.isnan(found.value):
+        return float("nan"), float("nan")
+    # The variance is value (1 - value) / n. Before it is known, n is the number of units.
+    known, prior = found.value * (1 - found.value), PRIOR / max(found.images, 1.0)
+    n = (known + prior) / (found.variance + prior / max(found.units, 1.0))
+    return _wilson(n, found.value, found.quantile(confidence))
+
+
+def _wilson(n: float, mean: float, z: float) -> Ends:
     centre = (mean + z * z / (2 * n)) / (1 + z * z / n)
     reach = z / (1 + z * z / n) * (mean * (1 - mean) / n + z * z / (4 * n * n)) ** 0.5
     return max(0.0, centre - reach), min(1.0, centre + reach)
+
+
+def _positive_interval(moved: Moved, unit_N: Ints, confidence: float) -> Ends:
+    """Of a positive number, by its logarithm; of 0 it is 0."""
+    code_N, units = _codes(unit_N)
+    found = _estimate(moved, code_N, units, np.ones(len(code_N), bool))
+    if found.value <= 0:
+        return found.value, found.value
+    reach = np.exp(found.quantile(confidence) * found.variance**0.5 / found.value)
+    return float(found.value / reach), float(found.value * reach)

@@ -14,6 +14,9 @@ from .ranking import mean_aurocs, mean_average_precisions, rankings_of
 from .regression import r2_of_resamples
 from .resampling import Floats
 
+CLASSES = 64
+"""How many classes of several an image are counted at a time: all of many images would not fit into memory."""
+
 
 def main_metric(output_NK: Floats, target: npt.NDArray[Any], task: Task) -> float:
     """The main metric of the task, see `task.MAIN`; more is better."""
@@ -41,18 +44,17 @@ def metrics_of(
     if task == "regression":
         return _r2(output_NK[:, 0], target, times_BN)
     if metric in ("auroc", "mean_average_precision"):
-        has_NK = target if task == "multilabel" else one_hot(target, output_NK.shape[1])
         of = mean_aurocs if metric == "auroc" else mean_average_precisions
-        return of(rankings_of(output_NK, has_NK), times_BN.astype(np.int32, copy=False))
+        return of(rankings_of(output_NK, target), times_BN.astype(np.int32, copy=False))
     if task == "multilabel":
         return _multilabel_f1(output_NK, target, times_BN)
     predicted_N = output_NK.argmax(axis=1)
-    total_B = times_BN.sum(axis=1)
+    right_N, total_B = predicted_N == target, times_BN.sum(axis=1)
     if metric == "accuracy":
-        return times_BN @ (predicted_N == target).astype(np.float64) / total_B
+        return times_BN @ right_N.astype(np.float64) / total_B
     k = output_NK.shape[1]
-    hits_BK = times_BN @ one_hot(np.where(predicted_N == target, target, -1), k)
-    found_BK, actual_BK = times_BN @ one_hot(predicted_N, k), times_BN @ one_hot(target, k)
+    hits_BK = _by_class(times_BN[:, right_N], target[right_N], k)
+    found_BK, actual_BK = _by_class(times_BN, predicted_N, k), _by_class(times_BN, target, k)
     if metric == "kappa":
         return _kappa(hits_BK.sum(axis=1), (found_BK * actual_BK).sum(axis=1), total_B)
     if metric == "f1_macro":
@@ -60,8 +62,15 @@ def metrics_of(
     return _mean_where(hits_BK / np.maximum(actual_BK, 1), actual_BK > 0)
 
 
+def _by_class(times_BM: npt.NDArray[Any], code_M: npt.NDArray[np.int64], k: int) -> Floats:
+    """(B, K): how often images of each class occur."""
+    samples = len(times_BM)
+    places_BM = code_M + k * np.arange(samples)[:, None]
+    return np.bincount(places_BM.ravel(), times_BM.ravel(), samples * k).reshape(samples, k).astype(np.float64)
+
+
 def one_hot(code_N: npt.NDArray[np.int64], k: int) -> Floats:
-    """(N, K) zeros and ones; a code of -1 is a row of zeros."""
+    """(N, K) zeros and ones."""
     return (code_N[:, None] == np.arange(k)).astype(np.float64)
 
 
@@ -78,9 +87,15 @@ def _kappa(hits_B: Floats, expected_B: Floats, total_B: npt.NDArray[Any]) -> Flo
 
 def _multilabel_f1(output_NK: Floats, y_NK: Floats, times_BN: npt.NDArray[Any]) -> Floats:
     """The mean of the F1 of the classes that an image of the resample has, at a probability of 0.5."""
-    found_NK, has_NK = output_NK >= 0.5, y_NK > 0
-    hits_BK, found_BK, actual_BK = (times_BN @ x.astype(np.float64) for x in (found_NK & has_NK, found_NK, has_NK))
+    parts = [slice(k, k + CLASSES) for k in range(0, output_NK.shape[1], CLASSES)]
+    counted = [_found_counts(output_NK[:, part] >= 0.5, y_NK[:, part] > 0, times_BN) for part in parts]
+    hits_BK, found_BK, actual_BK = (np.concatenate(each, axis=1) for each in zip(*counted, strict=True))
     return _mean_where(2 * hits_BK / np.maximum(found_BK + actual_BK, 1), actual_BK > 0)
+
+
+def _found_counts(found_NK: npt.NDArray[Any], has_NK: npt.NDArray[Any], times_BN: npt.NDArray[Any]) -> list[Floats]:
+    """(hits, found, has), each (B, K)."""
+    return [times_BN @ each_NK.astype(np.float64) for each_NK in (found_NK & has_NK, found_NK, has_NK)]
 
 
 def _r2(predicted_N: Floats, target: npt.NDArray[Any], times_BN: npt.NDArray[Any]) -> Floats:

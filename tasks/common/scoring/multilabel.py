@@ -6,33 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from .bootstrap import Floats, interval_ends, resamples, times_drawn
-from .ranking import average_precisions, mean_average_precision, mean_average_precisions, rankings_of
-
-RESAMPLES = 1000
-"""Minimum for the bootstrap of a mean average precision, where one resample costs N * K numbers."""
-
-
-WORK = 2 * 10**9
-"""Maximum cost of that bootstrap in numbers, some seconds, unless `RESAMPLES` needs more."""
+from .ranking import average_precisions, mean_average_precision
+from .resampling import Floats
 
 
 def several_log_loss(p_NK: Floats, y_NK: Floats, weight_N: Floats | None = None) -> float:
     """Mean over images and classes of the negative log of the probability of the truth, in nats."""
     right_NK = np.clip(np.where(y_NK > 0, p_NK, 1 - p_NK), np.finfo(np.float64).tiny, 1.0)
     return float(-np.average(np.log(right_NK).mean(axis=1), weights=weight_N))
-
-
-def mean_average_precision_interval(
-    p_NK: Floats, y_NK: Floats, confidence: float, samples: int, seed: int
-) -> tuple[float, float]:
-    """Percentile interval over resamples of the images: `samples` of them, or as many as `WORK` allows."""
-    n, rankings = len(p_NK), rankings_of(p_NK, y_NK)
-    most = min(samples, max(RESAMPLES, WORK // p_NK.size))
-    drawn = (times_drawn(drawn_BN) for drawn_BN in resamples(n, most, seed))
-    return interval_ends(
-        np.concatenate([mean_average_precisions(rankings, times_BN) for times_BN in drawn]), confidence
-    )
 
 
 def multilabel_scores(p_NK: Floats, y_NK: Floats) -> dict[str, float]:
@@ -71,11 +52,3 @@ def per_label(p_NK: Floats, y_NK: Floats, names: list[str]) -> dict[str, dict[st
         }
         for k, name in enumerate(names)
     }
-
-
-def precision_recall(p_N: Floats, y_N: Floats) -> tuple[Floats, Floats]:
-    """(recall, precision) at every probability that occurs, the highest first."""
-    order = np.argsort(-p_N, kind="stable")
-    ends = np.flatnonzero(np.diff(p_N[order], append=-np.inf))
-    hits = np.cumsum(y_N[order] > 0)[ends]
-    return hits / max(float((y_N > 0).sum()), 1.0), hits / (ends + 1.0)

@@ -5,9 +5,12 @@ N images, K classes, B resamples; y is 1 for an image with the class. P images h
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from .resampling import Counts, Floats, Ints
 
@@ -31,13 +34,19 @@ class Ranking:
     last_with_P: Ints
 
 
-def rankings_of(p_NK: Floats, y_NK: Floats) -> list[Ranking]:
-    return [_ranking(p, y) for p, y in zip(p_NK.T, y_NK.T, strict=True)]
+def rankings_of(p_NK: Floats, target: npt.NDArray[Any]) -> Iterator[Ranking]:
+    """One class at a time: those of many classes and images would not fit into memory.
+
+    Args:
+        target: (N, K) zeros and ones, or int64 (N,) the class of each image.
+    """
+    for k, p_N in enumerate(p_NK.T):
+        yield _ranking(p_N, target == k if target.ndim == 1 else target[:, k] > 0)
 
 
-def _ranking(p_N: Floats, y_N: Floats) -> Ranking:
+def _ranking(p_N: Floats, has_N: npt.NDArray[np.bool_]) -> Ranking:
     order = np.argsort(-p_N, kind="stable")
-    has = np.flatnonzero(y_N[order] > 0)
+    has = np.flatnonzero(has_N[order])
     last = np.searchsorted(-p_N[order], -p_N[order[has]], side="right") - 1
     first = np.searchsorted(-p_N[order], -p_N[order[has]], side="left")
     return Ranking(order, has, first, last, np.searchsorted(has, last, side="right") - 1)
@@ -63,7 +72,7 @@ def average_precisions(p_NK: Floats, y_NK: Floats) -> Floats:
     return np.array([_average_precision(ranking, once_1N)[0] for ranking in rankings_of(p_NK, y_NK)])
 
 
-def mean_average_precisions(rankings: list[Ranking], times_BN: Counts) -> Floats:
+def mean_average_precisions(rankings: Iterable[Ranking], times_BN: Counts) -> Floats:
     """For each resample, (B,), over the classes that any of its images has."""
     return _mean_of_known(np.stack([_average_precision(ranking, times_BN) for ranking in rankings], axis=1))
 
@@ -80,7 +89,7 @@ def aurocs(p_NK: Floats, y_NK: Floats) -> Floats:
     return np.array([_auroc(ranking, once_1N)[0] for ranking in rankings_of(p_NK, y_NK)])
 
 
-def mean_aurocs(rankings: list[Ranking], times_BN: Counts) -> Floats:
+def mean_aurocs(rankings: Iterable[Ranking], times_BN: Counts) -> Floats:
     """For each resample, (B,), over the classes that some and not all of its images have."""
     return _mean_of_known(np.stack([_auroc(ranking, times_BN) for ranking in rankings], axis=1))
 
@@ -108,3 +117,23 @@ def _mean_of_known(values_BK: Floats) -> Floats:
     """The mean of the numbers in each row that are not nan; 0 if there are none."""
     known = ~np.isnan(values_BK)
     return np.where(known, values_BK, 0.0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
+
+
+def precision_recall(p_N: Floats, has_N: npt.NDArray[Any]) -> tuple[Floats, Floats]:
+    """(recall, precision) at every probability that occurs, the highest first."""
+    hits, false = _counts_above(p_N, has_N)
+    return hits / max(hits[-1], 1.0), hits / (hits + false)
+
+
+def roc(p_N: Floats, has_N: npt.NDArray[Any]) -> tuple[Floats, Floats]:
+    """(false positive rate, true positive rate) at every probability that occurs, the highest first; from (0, 0) on."""
+    hits, false = (np.append(0.0, each) for each in _counts_above(p_N, has_N))
+    return false / max(false[-1], 1.0), hits / max(hits[-1], 1.0)
+
+
+def _counts_above(p_N: Floats, has_N: npt.NDArray[Any]) -> tuple[Floats, Floats]:
+    """How many images with and without the class are at least as probable, at every probability that occurs."""
+    order = np.argsort(-p_N, kind="stable")
+    ends = np.flatnonzero(np.diff(p_N[order], append=-np.inf))
+    hits = np.cumsum(has_N[order] > 0)[ends].astype(np.float64)
+    return hits, ends + 1.0 - hits

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .bootstrap import Floats, interval_ends, resamples
+from .resampling import Floats
 
 
 def r2(predicted_N: Floats, y_N: Floats) -> float:
@@ -38,18 +38,3 @@ def spearman(a_N: Floats, b_N: Floats) -> float | None:
     a, b = (ranks - ranks.mean() for ranks in (rankdata(a_N), rankdata(b_N)))
     norm = float(np.sqrt((a**2).sum() * (b**2).sum()))
     return float((a * b).sum() / norm) if norm else None
-
-
-def regression_intervals(
-    predicted_N: Floats, y_N: Floats, confidence: float, samples: int, seed: int
-) -> dict[str, tuple[float, float]]:
-    """Percentile intervals of `r2`, `mae` and `rmse` over resamples of the images."""
-    found: dict[str, list[Floats]] = {"r2": [], "mae": [], "rmse": []}
-    error_N, centred_N = predicted_N - y_N, y_N - y_N.mean()
-    for drawn_BN in resamples(len(y_N), samples, seed):
-        squared_B = (error_N**2)[drawn_BN].mean(axis=1)
-        variance_B = (centred_N**2)[drawn_BN].mean(axis=1) - centred_N[drawn_BN].mean(axis=1) ** 2
-        found["r2"].append(r2_of_resamples(squared_B, variance_B, y_N))
-        found["mae"].append(np.abs(error_N)[drawn_BN].mean(axis=1))
-        found["rmse"].append(np.sqrt(squared_B))
-    return {name: interval_ends(np.concatenate(values), confidence) for name, values in found.items()}

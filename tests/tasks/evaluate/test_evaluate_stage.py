@@ -9,6 +9,8 @@ import pytest
 from tasks.common.core.files import read_json, write_json
 from tasks.common.core.paths import Paths
 from tasks.common.data.feature_set import read_feature_set
+from tasks.common.data.manifest import write_table
+from tasks.common.data.task import METRICS
 from tasks.common.engines.openvino import Engine
 from tasks.common.heads.calibration import Calibration
 from tasks.common.heads.linear import LinearHead
@@ -18,6 +20,11 @@ from tasks.common.images.transform import EvalTransform, load
 
 def predictions(paths):
     return pd.read_parquet(paths.report / "predictions.parquet")
+
+
+def rows_of_test(paths):
+    pack = read_feature_set(paths.features)
+    return pack.rows("test")
 
 
 @pytest.fixture
@@ -66,6 +73,44 @@ def test_the_interval_contains_the_accuracy(often_wrong, run_stage):
     assert metrics["accuracy_low"] < metrics["accuracy_high"]
 
 
+def test_every_metric_of_the_task_has_an_interval_and_a_baseline(often_wrong, run_stage):
+    metrics = run_stage("evaluate", often_wrong).metrics
+    for metric in METRICS["classification"]:
+        value, low, high = (metrics[key] for key in metric.keys)
+        assert low <= value <= high
+        assert metrics["baseline"][metric.key] <= max(value, 0.6)
+
+
+def test_the_baseline_answers_the_most_frequent_class_of_the_training_images(often_wrong, run_stage):
+    pack = read_feature_set(often_wrong.features)
+    most = pack.index["label"][pack.rows("train")].mode()[0]
+    metrics = run_stage("evaluate", often_wrong).metrics
+    assert metrics["baseline"]["accuracy"] == pytest.approx((predictions(often_wrong)["label"] == most).mean())
+    assert (metrics["baseline"]["auroc"], metrics["baseline"]["kappa"]) == (0.5, 0.0)
+
+
+def test_each_class_is_in_a_table_with_intervals(often_wrong, run_stage):
+    metrics = run_stage("evaluate", often_wrong).metrics
+    table = pd.read_csv(often_wrong.report / "classes.csv").set_index("class")
+    for name, found in metrics["per_class"].items():
+        assert table["recall"][name] == pytest.approx(found["recall"])
+        assert table["recall_low"][name] <= table["recall"][name] <= table["recall_high"][name]
+        assert table["average_precision_low"][name] < table["average_precision_high"][name]
+        assert table["images"][name] == found["support"]
+
+
+def test_groups_are_counted_and_widen_the_interval(often_wrong, run_stage):
+    alone = run_stage("evaluate", often_wrong).metrics
+    file = often_wrong.features / "index.parquet"
+    index = pd.read_parquet(file)
+    write_table(index.assign(group=[f"patient {row // 5}" for row in range(len(index))]), file)
+    grouped = run_stage("evaluate", often_wrong).metrics
+    assert (alone["units"], alone["unit"]) == (alone["images"], "picture")
+    assert (grouped["units"], grouped["unit"]) == (len({int(row) // 5 for row in rows_of_test(often_wrong)}), "group")
+    assert grouped["accuracy"] == alone["accuracy"]
+    assert grouped["accuracy_high"] - grouped["accuracy_low"] > alone["accuracy_high"] - alone["accuracy_low"]
+
+
 def test_a_second_run_gives_the_same_bytes(paths, run_stage, tree_bytes):
     before = tree_bytes(paths.report), tree_bytes(paths.plots("evaluate"))
     run_stage("evaluate", paths)
@@ -78,6 +123,9 @@ def test_the_report_has_a_page_its_pictures_and_the_predictions(finished_paths, 
         "confusion.png",
         "reliability.png",
         "risk_coverage.png",
+        "precision_recall.png",
+        "roc.png",
+        "classes.csv",
         "misclassified.png",
         "saliency.png",
         "predictions.parquet",

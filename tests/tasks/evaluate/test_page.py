@@ -1,17 +1,20 @@
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 from pages import visible_text
 
+from tasks.common.data.task import METRICS
 from tasks.evaluate.page import report_page
 from tasks.evaluate.saliency import Saliency, SaliencyExample
 
 
 @pytest.fixture
 def metrics():
-    row = {"precision": 0.5, "recall": 0.25, "f1": 1 / 3, "support": 4}
-    score = {"accuracy": 0.75, "accuracy_low": 0.6, "accuracy_high": 0.9, "log_loss": 0.5}
+    score = {"log_loss": 0.5}
+    for metric in METRICS["classification"]:
+        score |= dict(zip(metric.keys, (0.75, 0.6, 0.9), strict=True))
     return {
         "task": "classification",
         **score,
@@ -23,18 +26,31 @@ def metrics():
         "images": 40,
         "classes": 2,
         "candidates": {"head": score},
-        "per_class": {"cat": row, "dog": row},
+        "classwise_calibration_error": 0.0625,
+        "units": 40,
+        "unit": "picture",
+        "baseline": {metric.key: 0.375 for metric in METRICS["classification"]},
     }
+
+
+@pytest.fixture
+def classes():
+    row = {"images": 4, "precision": 0.5, "recall": 0.25, "recall_low": 0.05, "recall_high": 0.7, "f1": 1 / 3}
+    average = {"average_precision": 0.625, "average_precision_low": 0.3, "average_precision_high": 0.9, "auroc": 0.875}
+    return pd.DataFrame([{"class": name, **row, **average} for name in ("cat", "dog")])
 
 
 PLOTS = {
     f"{name}.png": f"data:image/png;base64,{name}=="
-    for name in ("confusion", "misclassified", "reliability", "risk_coverage", "saliency")
+    for name in ("confusion", "misclassified", "precision_recall", "reliability", "risk_coverage", "roc", "saliency")
 }
 
 
-def page_of(metrics, plots=PLOTS, **more):
-    return report_page(metrics, 0.95, plots, {"backbone": "<net>"}, **more)
+NONE = pd.DataFrame(columns=["class"])
+
+
+def page_of(metrics, classes=NONE, plots=PLOTS, **more):
+    return report_page(metrics, classes, 0.95, plots, {"backbone": "<net>"}, **more)
 
 
 def test_accuracy_and_interval_are_told(metrics):
@@ -43,9 +59,32 @@ def test_accuracy_and_interval_are_told(metrics):
     assert "60.0% to 90.0% with 95% confidence, on 40 test images of 2 classes" in text
 
 
-def test_each_class_has_a_row_of_metrics(metrics):
+def test_every_metric_has_a_row_with_its_interval_and_that_of_a_constant_answer(metrics):
     page = page_of(metrics)
-    assert "<td>cat</td><td class=n>0.500</td><td class=n>0.250</td><td class=n>0.333</td><td class=n>4</td>" in page
+    for title in ("accuracy", "balanced accuracy", "macro F1", "mean average precision"):
+        assert f"<td>{title}</td><td class=n>75.0%</td><td class=n>60.0% to 90.0%</td><td class=n>37.5%</td>" in page
+    for title in ("AUROC", "Cohen&#39;s kappa"):
+        assert f"<td>{title}</td><td class=n>0.750</td><td class=n>0.600 to 0.900</td><td class=n>0.375</td>" in page
+
+
+@pytest.mark.parametrize(
+    ("unit", "said"),
+    [
+        ("group", "in 8 groups, each"),
+        ("picture", "in 8 different pictures, each"),
+        ("group or picture", "in 8 groups and"),
+    ],
+)
+def test_units_are_told_where_they_are_fewer_than_the_images(metrics, unit, said):
+    assert said in visible_text(page_of({**metrics, "units": 8, "unit": unit}))
+    assert "counts as one" not in visible_text(page_of({**metrics, "unit": unit}))
+
+
+def test_each_class_has_a_row_of_metrics(metrics, classes):
+    page = page_of(metrics, classes)
+    row = re.search(r"<td>cat</td>(.*?)</tr>", page).group(1)
+    cells = ["4", "0.500", "0.250", "0.05 to 0.70", "0.333", "0.625", "0.30 to 0.90", "0.875"]
+    assert re.findall(r">([^<]*)</td>", row) == cells
     assert "<td>dog</td>" in page
 
 
@@ -57,15 +96,12 @@ def test_each_candidate_has_a_row(metrics):
 
 
 @pytest.mark.parametrize("name", ["<b>bold</b>", "salt & pepper", '"quoted"', "<script>alert(1)</script>", "Käse 🧀"])
-def test_a_class_name_is_shown_as_it_is_written(metrics, name):
-    metrics["per_class"] = {name: metrics["per_class"]["cat"]}
-    page = page_of(metrics)
-    assert name in visible_text(page)
+def test_a_class_name_is_shown_as_it_is_written(metrics, classes, name):
+    assert name in visible_text(page_of(metrics, classes.replace("cat", name)))
 
 
-def test_class_names_are_escaped(metrics):
-    metrics["per_class"] = {"<script>x</script> & co": metrics["per_class"]["cat"]}
-    page = page_of(metrics)
+def test_class_names_are_escaped(metrics, classes):
+    page = page_of(metrics, classes.replace("cat", "<script>x</script> & co"))
     assert "<script" not in page
     assert "&lt;script&gt;x&lt;/script&gt; &amp; co" in page
 
@@ -86,7 +122,14 @@ def test_probabilities_that_were_not_calibrated_are_those_of_the_head(metrics):
 
 def test_plots_are_inlined_so_that_the_page_is_complete_in_one_file(metrics):
     sources = re.findall(r'src="([^"]+)"', page_of(metrics))
-    assert sources == [PLOTS[f"{name}.png"] for name in ("confusion", "reliability", "risk_coverage", "misclassified")]
+    shown = ("confusion", "precision_recall", "roc", "reliability", "risk_coverage", "misclassified")
+    assert sources == [PLOTS[f"{name}.png"] for name in shown]
+
+
+def test_many_classes_have_no_curves(metrics):
+    few = {name: plot for name, plot in PLOTS.items() if name not in ("precision_recall.png", "roc.png")}
+    assert "ROC curves" in page_of(metrics)
+    assert "ROC curves" not in page_of(metrics, plots=few)
 
 
 def test_the_page_says_what_it_was_made_from(metrics):

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tasks.common.data.task import METRICS
 from tasks.common.heads.calibration import Calibration
 from tasks.common.reporting.html import inlined
 from tasks.common.scoring import classification
@@ -17,7 +18,7 @@ from tasks.evaluate.page import report_page
 from tasks.evaluate.params import EvaluateParams
 from tasks.evaluate.predictions import Predictions
 
-PARAMS = EvaluateParams(bootstrap=100, misclassified=3)
+PARAMS = EvaluateParams(misclassified=3)
 CLASSES = ["cat", "dog", "<owl>"]
 TARGET = np.array([[1, 0, 0], [1, 1, 0], [0, 0, 0], [0, 1, 0]], float)
 P = np.array([[0.9, 0.2, 0.1], [0.6, 0.04, 0.3], [0.4, 0.5, 0.1], [0.97, 0.8, 0.2]])
@@ -40,7 +41,16 @@ def raw(tmp_path, noise):
 @pytest.fixture
 def several(tmp_path):
     return Predictions(
-        index(["cat", "cat|dog", "", "dog"]), CLASSES, TARGET, P, P, Calibration(each=True), PARAMS.bins, tmp_path, 3
+        index(["cat", "cat|dog", "", "dog"]),
+        CLASSES,
+        TARGET,
+        P,
+        P,
+        Calibration(each=True),
+        PARAMS.bins,
+        tmp_path,
+        3,
+        np.arange(4),
     )
 
 
@@ -58,20 +68,24 @@ def numbers(tmp_path):
         PARAMS.bins,
         tmp_path,
         3,
+        np.arange(6),
     )
 
 
-def page_of(metrics, plots=MappingProxyType({})):
-    return report_page(metrics, 0.95, plots, {})
+def page_of(metrics, classes, plots=MappingProxyType({})):
+    return report_page(metrics, classes, 0.95, plots, {})
 
 
 def metrics_of(report, outcome, task):
+    """(predictions, classes, metrics)."""
     predictions = report.prediction_table(outcome)
-    scores = report.scores(outcome.output, outcome.target, PARAMS)
+    scores = report.scores(outcome.output, outcome.target, outcome.units, PARAMS.confidence)
     further = report.further(outcome, predictions, PARAMS)
     images = len(outcome.index)
     found = {"task": task, **scores, **further, "candidate": "head", "images": images, "candidates": {"head": scores}}
-    return predictions, found
+    constant = {metric.key: 0.25 for metric in METRICS[task]}
+    counted = {"units": len(set(outcome.units)), "unit": "picture", "baseline": constant}
+    return predictions, report.class_table(outcome, PARAMS.confidence), {**found, **counted}
 
 
 def test_the_classes_of_a_half_and_more_are_predicted(several):
@@ -96,20 +110,20 @@ def test_an_image_whose_classes_are_all_correct_is_no_misclassified_example(seve
 
 
 def test_calibration_of_several_classes_is_of_each_answer_by_itself(several):
-    _, metrics = metrics_of(multilabel, several, "multilabel")
+    _, _classes, metrics = metrics_of(multilabel, several, "multilabel")
     assert metrics["log_loss_before"] == pytest.approx(metrics["log_loss"])
     assert metrics["calibration_error_before"] == pytest.approx(metrics["calibration_error"])
     assert metrics["log_loss"] == pytest.approx(several_log_loss(P, TARGET))
 
 
 def test_the_page_of_several_classes_has_their_metrics(several):
-    _, metrics = metrics_of(multilabel, several, "multilabel")
-    page = page_of(metrics)
+    _, classes, metrics = metrics_of(multilabel, several, "multilabel")
+    page = page_of(metrics, classes)
     assert f"Test mean average precision <strong>{metrics['mean_average_precision']:.1%}</strong>" in page
     assert "on 4 test images of 3 classes" in page
     assert "all classes correct in 25.0% of the images" in " ".join(page.split())
     row = re.search(r"<td>&lt;owl&gt;</td>(.*?)</tr>", page).group(1)
-    assert re.findall(r">([^<]*)</td>", row) == ["", "0.000", "0.000", "0.000", "0"]
+    assert re.findall(r">([^<]*)</td>", row) == ["0", "0.000", "0.000", "", "0.000", "", "", ""]
 
 
 def test_the_tables_of_several_classes_leave_out_a_class_that_no_test_image_has(several, tmp_path):
@@ -128,7 +142,7 @@ def test_a_prediction_of_a_number_has_its_error(numbers):
 
 
 def test_numbers_have_intervals_that_contain_their_metrics(numbers):
-    _, metrics = metrics_of(regression, numbers, "regression")
+    _, _classes, metrics = metrics_of(regression, numbers, "regression")
     for key in ("r2", "mae", "rmse"):
         assert metrics[f"{key}_low"] < metrics[key] < metrics[f"{key}_high"]
 
@@ -136,24 +150,24 @@ def test_numbers_have_intervals_that_contain_their_metrics(numbers):
 def test_the_largest_errors_are_shown_first(numbers, monkeypatch, tmp_path):
     shown = {}
     monkeypatch.setattr(regression, "misclassified_plot", lambda table, *_: shown.update(table=table))
-    predictions, metrics = metrics_of(regression, numbers, "regression")
-    regression.draw(numbers, predictions, metrics, 3, tmp_path)
+    predictions, classes, metrics = metrics_of(regression, numbers, "regression")
+    regression.draw(numbers, predictions, classes, metrics, 3, tmp_path)
     assert list(shown["table"]["path"]) == ["4.png", "2.png", "1.png"]
     assert shown["table"]["caption"].iloc[0] == "5\nas 2 (-3)"
 
 
 def test_the_page_of_numbers_has_their_metrics_and_no_classes(numbers):
-    _, metrics = metrics_of(regression, numbers, "regression")
-    page = page_of(metrics)
+    _, classes, metrics = metrics_of(regression, numbers, "regression")
+    page = page_of(metrics, classes)
     assert f"Test R² <strong>{metrics['r2']:.3f}</strong>" in page
     assert "Mean absolute error 0.9667" in page
     assert "on 6 test images." in page
-    assert "Classes" not in page
+    assert "<h2>Classes" not in page
 
 
 def test_the_page_of_numbers_that_are_all_the_same_has_no_rank_correlation(numbers):
-    _, metrics = metrics_of(regression, numbers, "regression")
-    assert "rank correlation" not in page_of({**metrics, "spearman": None})
+    _, classes, metrics = metrics_of(regression, numbers, "regression")
+    assert "rank correlation" not in page_of({**metrics, "spearman": None}, classes)
 
 
 def test_the_table_of_numbers_has_a_row_an_image(numbers, tmp_path):
@@ -166,19 +180,19 @@ def test_the_table_of_numbers_has_a_row_an_image(numbers, tmp_path):
 @pytest.mark.parametrize(
     ("report", "outcome", "task", "own"),
     [
-        (multilabel, "several", "multilabel", {"precision_recall.png", "reliability.png"}),
+        (multilabel, "several", "multilabel", {"precision_recall.png", "roc.png", "reliability.png"}),
         (regression, "numbers", "regression", {"scatter.png", "residuals.png"}),
     ],
     ids=["several classes", "numbers"],
 )
 def test_the_plots_are_those_of_the_page(report, outcome, task, own, raw, tmp_path, request):
     outcome = request.getfixturevalue(outcome)
-    predictions, metrics = metrics_of(report, outcome, task)
+    predictions, classes, metrics = metrics_of(report, outcome, task)
     folder = tmp_path / "report"
     folder.mkdir()
-    report.draw(outcome, predictions, metrics, 3, folder)
+    report.draw(outcome, predictions, classes, metrics, 3, folder)
     plots = inlined(folder)
-    shown = re.findall(r'src="([^"]+)"', page_of(metrics, plots))
+    shown = re.findall(r'src="([^"]+)"', page_of(metrics, classes, plots))
     assert set(plots) == own | {"misclassified.png"}
     assert sorted(shown) == sorted(plots.values())
 
@@ -187,7 +201,7 @@ def test_the_reliability_is_computed_once_for_metrics_plots_and_tables(several, 
     asked = []
     counted = lambda *values: asked.append(values) or classification.reliability(*values)  # noqa: E731
     monkeypatch.setattr(outcome, "reliability", counted)
-    predictions, metrics = metrics_of(multilabel, several, "multilabel")
+    predictions, _classes, metrics = metrics_of(multilabel, several, "multilabel")
     multilabel.tabulate(several, predictions, tmp_path)
     assert len(asked) == 2  # after calibration and before
     table = pd.read_csv(tmp_path / "reliability.csv")

@@ -27,7 +27,7 @@ def predictions():
 
 
 def told(predictions):
-    return abstention(predictions, PROMISED, 0.95, 500, 0)["abstention"]
+    return abstention(predictions, PROMISED, np.arange(5), 0.95)["abstention"]
 
 
 def test_coverage_and_error_are_counted(predictions):
@@ -36,8 +36,15 @@ def test_coverage_and_error_are_counted(predictions):
     assert 0 <= found["error_low"] < 0.25 < found["error_high"] <= 1
 
 
+def test_the_interval_of_the_error_rate_counts_units(predictions):
+    alone = told(predictions)
+    grouped = abstention(predictions, PROMISED, np.array([0, 0, 1, 1, 2]), 0.95)["abstention"]
+    assert grouped["error"] == alone["error"]
+    assert grouped["error_high"] > alone["error_high"]
+
+
 def test_without_a_threshold_there_is_nothing_to_tell(predictions):
-    assert abstention(predictions.drop(columns="abstain"), Calibration(), 0.95, 500, 0) == {}
+    assert abstention(predictions.drop(columns="abstain"), Calibration(), np.arange(5), 0.95) == {}
 
 
 def test_where_no_image_is_answered_there_is_no_error(predictions):

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from tasks.common.scoring import bootstrap, classification
+from tasks.common.scoring import classification
 
 P = np.array([[0.5, 0.25, 0.25], [0.1, 0.8, 0.1], [0.25, 0.5, 0.25], [0.2, 0.2, 0.6]])
 Y = np.array([0, 1, 2, 2])
@@ -64,36 +64,23 @@ def test_the_calibration_error_agrees_with_a_hand_calculation():
     assert classification.expected_calibration_error(rows) == pytest.approx((2 * 0.1 + 2 * 0.1) / 4)
 
 
-@pytest.mark.parametrize("right", [1, 10, 37, 49])
-def test_the_interval_contains_the_accuracy(right):
-    correct = np.arange(50) < right
-    low, high = bootstrap.bootstrap_interval(correct, 0.95, 2000, seed=0)
-    assert low <= right / 50 <= high
-    assert low < high
+def test_the_classwise_calibration_error_agrees_with_a_hand_calculation():
+    p_NK = np.array([[0.6, 0.4], [0.6, 0.4], [0.9, 0.1], [0.9, 0.1]])
+    # of either class: two images at 0.6 (one right), two at 0.9 (both right)
+    assert classification.classwise_calibration_error(p_NK, np.array([0, 1, 0, 0]), 10) == pytest.approx(0.1)
 
 
-def test_the_interval_agrees_with_resampling_image_by_image():
-    correct = np.arange(80) < 60
-    rng = np.random.default_rng(1)
-    means = correct[rng.integers(0, 80, (20_000, 80))].mean(axis=1)
-    expected = np.quantile(means, [0.025, 0.975])
-    assert bootstrap.bootstrap_interval(correct, 0.95, 20_000, seed=0) == pytest.approx(expected, abs=0.013)
+def test_the_classwise_calibration_error_sees_a_shift_that_the_confidence_hides():
+    p_NK = np.tile([0.7, 0.3], (10, 1))
+    y_N = np.array([0] * 7 + [1] * 3)
+    assert classification.classwise_calibration_error(p_NK, y_N, 10) == pytest.approx(0)
+    shifted_NK = np.where(np.arange(10)[:, None] % 2, [0.7, 0.3], [0.3, 0.7])  # right in 7 of 10, as confident as that
+    z_N = np.where(np.arange(10) < 9, shifted_NK.argmax(axis=1), 0)
+    z_N[:3] = 0
+    confident = classification.expected_calibration_error(classification.reliability(shifted_NK, z_N, 10))
+    assert classification.classwise_calibration_error(shifted_NK, z_N, 10) > confident + 0.05
 
 
-def test_more_confidence_is_a_wider_interval():
-    correct = np.arange(50) < 30
-    low, high = bootstrap.bootstrap_interval(correct, 0.8, 5000, seed=0)
-    lower, higher = bootstrap.bootstrap_interval(correct, 0.99, 5000, seed=0)
-    assert lower < low
-    assert high < higher
-
-
-def test_the_interval_is_the_same_for_the_same_seed():
-    correct = np.arange(50) < 30
-    assert bootstrap.bootstrap_interval(correct, 0.9, 500, 3) == bootstrap.bootstrap_interval(correct, 0.9, 500, 3)
-
-
-@pytest.mark.parametrize(("right", "expected"), [(10, (0.722467, 1.0)), (0, (0.0, 0.277533))])
-def test_ten_of_ten_or_none_has_wilsons_interval(right, expected):
-    correct = np.arange(10) < right
-    assert bootstrap.bootstrap_interval(correct, 0.95, 100, 0) == pytest.approx(expected, abs=1e-5)
+def test_the_classwise_calibration_error_of_several_classes_an_image_takes_each_by_itself():
+    p_NK, has_NK = np.array([[0.9, 0.2], [0.9, 0.2]]), np.array([[1.0, 0.0], [0.0, 0.0]])
+    assert classification.classwise_calibration_error(p_NK, has_NK, 10) == pytest.approx((0.4 + 0.2) / 2)

@@ -8,7 +8,7 @@ from scipy.stats import spearmanr
 from sklearn import metrics as reference
 
 from tasks.common.data.task import MAIN
-from tasks.common.scoring import bootstrap, main_metric, multilabel, regression
+from tasks.common.scoring import main_metric, multilabel, ranking, regression
 
 SEEDS = range(6)
 
@@ -33,8 +33,8 @@ def numbers(seed, n=60):
 def test_average_precision_is_scikit_learns(seed, ties):
     p_NK, y_NK = several(seed, ties=ties)
     expected = reference.average_precision_score(y_NK, p_NK, average=None)
-    assert multilabel.average_precisions(p_NK, y_NK) == pytest.approx(expected)
-    assert multilabel.mean_average_precision(p_NK, y_NK) == pytest.approx(expected.mean())
+    assert ranking.average_precisions(p_NK, y_NK) == pytest.approx(expected)
+    assert ranking.mean_average_precision(p_NK, y_NK) == pytest.approx(expected.mean())
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -76,12 +76,10 @@ def test_a_class_that_no_image_has_counts_for_no_mean_and_has_no_warning():
     with np.errstate(all="raise"), warnings.catch_warnings():
         warnings.simplefilter("error")
         scores, row = multilabel.multilabel_scores(p_NK, y_NK), multilabel.per_label(p_NK, y_NK, list("abcde"))["c"]
-        low, high = multilabel.mean_average_precision_interval(p_NK, y_NK, 0.95, 50, 0)
     expected = multilabel.multilabel_scores(p_NK[:, kept], y_NK[:, kept])
     assert scores["mean_average_precision"] == pytest.approx(expected["mean_average_precision"])
     assert scores["f1_macro"] == pytest.approx(expected["f1_macro"])
     assert (row["average_precision"], row["recall"], row["support"]) == (None, 0.0, 0)
-    assert low < high
 
 
 def test_images_without_any_class_have_metrics():
@@ -99,46 +97,22 @@ def test_log_loss_of_certainty_that_is_wrong_is_finite():
     assert np.isfinite(multilabel.several_log_loss(np.array([[0.0, 1.0]]), np.array([[1.0, 0.0]])))
 
 
-def test_the_interval_of_mean_average_precision_agrees_with_resampling_image_by_image():
-    p_NK, y_NK = several(3, n=120, k=2, ties=True)
-    rng = np.random.default_rng(5)
-    drawn = [rng.integers(0, 120, 120) for _ in range(600)]
-    means = [reference.average_precision_score(y_NK[rows], p_NK[rows]) for rows in drawn]
-    expected = np.quantile(means, [0.025, 0.975])
-    found = multilabel.mean_average_precision_interval(p_NK, y_NK, 0.95, 1000, 0)
-    assert found == pytest.approx(expected, abs=0.02)
-    assert found[0] < multilabel.mean_average_precision(p_NK, y_NK) < found[1]
-
-
-@pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("ties", [False, True])
-def test_the_interval_of_mean_average_precision_is_of_scikit_learns_metrics_of_the_same_resamples(seed, ties):
-    p_NK, y_NK = several(seed, ties=ties)
-    drawn_BN = np.random.default_rng(seed).integers(0, 80, (40, 80))
-    times_BN = [np.bincount(drawn_N, minlength=80) for drawn_N in drawn_BN]
-    means = [reference.average_precision_score(y_NK, p_NK, sample_weight=times_N) for times_N in times_BN]
-    found = multilabel.mean_average_precision_interval(p_NK, y_NK, 0.8, 40, seed)
-    assert found == pytest.approx(np.quantile(means, [0.1, 0.9]), rel=1e-12)
-
-
-def test_the_interval_of_many_images_and_classes_is_of_fewer_resamples(monkeypatch):
-    p_NK, y_NK = several(0)
-    fewer = multilabel.mean_average_precision_interval(p_NK, y_NK, 0.9, 120, 1)
-    monkeypatch.setattr(multilabel, "RESAMPLES", 100)
-    monkeypatch.setattr(multilabel, "WORK", 120 * p_NK.size)
-    assert multilabel.mean_average_precision_interval(p_NK, y_NK, 0.9, 200, 1) == fewer
-    monkeypatch.setattr(multilabel, "WORK", p_NK.size)
-    least = multilabel.mean_average_precision_interval(p_NK, y_NK, 0.9, 200, 1)
-    assert least == multilabel.mean_average_precision_interval(p_NK, y_NK, 0.9, 100, 1)
-
-
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_precision_recall_curve_is_scikit_learns(seed):
     p_NK, y_NK = several(seed, ties=True)
-    recall, precision = multilabel.precision_recall(p_NK[:, 0], y_NK[:, 0])
+    recall, precision = ranking.precision_recall(p_NK[:, 0], y_NK[:, 0])
     expected_precision, expected_recall, _ = reference.precision_recall_curve(y_NK[:, 0], p_NK[:, 0])
     assert recall == pytest.approx(expected_recall[:-1][::-1])
     assert precision == pytest.approx(expected_precision[:-1][::-1])
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_roc_curve_is_scikit_learns(seed):
+    p_NK, y_NK = several(seed, ties=True)
+    false, hits = ranking.roc(p_NK[:, 0], y_NK[:, 0])
+    expected_false, expected_hits, _ = reference.roc_curve(y_NK[:, 0], p_NK[:, 0], drop_intermediate=False)
+    assert false == pytest.approx(expected_false)
+    assert hits == pytest.approx(expected_hits)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -173,32 +147,7 @@ def test_numbers_that_are_all_the_same_have_metrics_and_no_warning(same, predict
     y_N, predicted_N = np.full(3, same), np.array(predicted)  # the mean of 0.1, 0.1 and 0.1 is not 0.1
     with np.errstate(all="raise"):
         scores = regression.regression_scores(predicted_N, y_N)
-        intervals = regression.regression_intervals(predicted_N, y_N, 0.95, 100, 0)
     assert (scores["r2"], scores["spearman"]) == (expected, None)
-    assert all(np.isfinite(ends).all() for ends in intervals.values())
-
-
-def test_the_intervals_of_numbers_agree_with_resampling_image_by_image():
-    predicted_N, y_N = numbers(4, n=150)
-    rng = np.random.default_rng(5)
-    resampled = [
-        regression.regression_scores(predicted_N[rows], y_N[rows]) for rows in rng.integers(0, 150, (2000, 150))
-    ]
-    found = regression.regression_intervals(predicted_N, y_N, 0.9, 4000, 0)
-    for name in ("r2", "mae", "rmse"):
-        values = [scores[name] for scores in resampled]
-        low, high = np.quantile(values, [0.05, 0.95])
-        assert found[name] == pytest.approx((low, high), abs=0.1 * (high - low))
-
-
-def test_intervals_do_not_depend_on_how_many_resamples_are_drawn_at_a_time(monkeypatch):
-    predicted_N, y_N = numbers(0)
-    p_NK, y_NK = several(0)
-    whole = regression.regression_intervals(predicted_N, y_N, 0.9, 200, 1)
-    mean = multilabel.mean_average_precision_interval(p_NK, y_NK, 0.9, 200, 1)
-    monkeypatch.setattr(bootstrap, "PART", 700)
-    assert regression.regression_intervals(predicted_N, y_N, 0.9, 200, 1) == whole
-    assert multilabel.mean_average_precision_interval(p_NK, y_NK, 0.9, 200, 1) == mean
 
 
 @pytest.mark.parametrize("task", MAIN)
