@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from PIL import Image
 
 from ..common.backbones.spec import Spec
 from ..common.candidates import Candidate
@@ -19,8 +21,8 @@ from ..common.core.torch_threads import one_torch_thread
 from ..common.data.feature_set import FeatureSet
 from ..common.data.manifest import BETWEEN
 from ..common.data.task import Task
-from ..common.images.decode import Pixels
-from ..common.images.transform import EvalTransform, load
+from ..common.images.decode import Picture, Pixels, decode_bands, pixels_of, still_readable
+from ..common.images.transform import EvalTransform
 from .predictions import Predictions
 
 if TYPE_CHECKING:
@@ -42,14 +44,16 @@ class SaliencyExample:
     Attributes:
         caption: the true label and the prediction.
         wrong: whether it is misclassified, or for regression has one of the larger errors.
-        pixels: as the network sees it.
-        map_HW: Grad-CAM, from 0 to 1.
+        pixels: the whole image, uint8 (H, W, C).
+        map_HW: Grad-CAM, from 0 to 1; 0 where the network sees nothing.
+        seen_HW: whether the network sees this pixel.
     """
 
     caption: str
     wrong: bool
     pixels: Pixels
     map_HW: npt.NDArray[np.float32]
+    seen_HW: npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -80,10 +84,36 @@ def explain(predicted: Predictions, candidate: Candidate, pack: FeatureSet, path
         table = chosen(predicted, pack.task, most)
         if table.empty:
             return Saliency(pack.task, (), "no class was predicted in any test image, correctly")
-        pixels = [load(paths.raw / path, transform) for path in table["path"]]
-        maps = _maps(network, pixels, list(table["output"]), transform)
-    examples = (SaliencyExample(*each) for each in zip(table["caption"], table["wrong"], pixels, maps))
-    return Saliency(pack.task, tuple(examples))
+        pictures = [_decoded(paths.raw / path, transform.channels) for path in table["path"]]
+        maps = _maps(network, [transform(*picture) for picture in pictures], list(table["output"]), transform)
+    placed = (on_the_whole(picture, map_hw, transform) for picture, map_hw in zip(pictures, maps))
+    return Saliency(
+        pack.task,
+        tuple(SaliencyExample(*each, *whole) for *each, whole in zip(table["caption"], table["wrong"], placed)),
+    )
+
+
+def _decoded(path: Path, channels: int) -> Picture:
+    with still_readable(path):
+        return decode_bands(path, channels)
+
+
+def on_the_whole(
+    picture: Picture, map_hw: npt.NDArray[np.float32], transform: EvalTransform
+) -> tuple[Pixels, npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    """The whole image, which fits into the network's input with its own proportions, uint8 (H, W, C); the map of the
+    crop where the crop lies in it, float32 (H, W); and what the crop has of it, bool (H, W)."""
+    width, height = picture[0].size
+    scale = min(transform.width / width, transform.height / height)
+    w, h = max(1, round(scale * width)), max(1, round(scale * height))
+    left, top, right, bottom = transform.area(width, height)
+    box = round(left * w), round(top * h), round(right * w), round(bottom * h)
+    size = box[2] - box[0], box[3] - box[1]
+    shown = pixels_of([image.resize((w, h), Image.Resampling.BICUBIC) for image in picture])
+    placed, seen = Image.new("F", (w, h)), Image.new("L", (w, h))
+    placed.paste(Image.fromarray(map_hw).resize(size, Image.Resampling.BILINEAR), box)
+    seen.paste(255, box)
+    return shown, np.asarray(placed), np.asarray(seen) > 0
 
 
 def _maps(

@@ -30,15 +30,15 @@ def draw_saliency(saliency: Saliency, folder: Path) -> None:
 
 
 def saliency_plot(parts: Mapping[str, Sequence[SaliencyExample]], path: Path) -> None:
-    """Under each title pairs: an image as the network sees it, and the same under its Grad-CAM map.
+    """Under each title pairs: an image, and the same under its Grad-CAM map; what the network does not see is pale.
 
     Args:
         parts: title -> at least one example.
     """
     rows = {title: -(-len(examples) // COLUMNS) for title, examples in parts.items()}
-    first = next(iter(parts.values()))[0]
-    height, width = first.map_HW.shape
-    row = 1.75 * height / width + 0.2 * (1 + first.caption.count("\n")) + 0.1
+    every = [example for examples in parts.values() for example in examples]
+    height, width = (max(example.map_HW.shape[axis] for example in every) for axis in (0, 1))
+    row = 1.75 * height / width + 0.2 * (1 + every[0].caption.count("\n")) + 0.1
     inches = [row * n + 0.35 for n in rows.values()]
     figure = Figure(figsize=(3.6 * COLUMNS, sum(inches)), layout="constrained")
     places = figure.subfigures(len(parts), 1, height_ratios=inches, squeeze=False).ravel()
@@ -55,8 +55,10 @@ def saliency_plot(parts: Mapping[str, Sequence[SaliencyExample]], path: Path) ->
 def _pair(example: SaliencyExample) -> npt.NDArray[np.uint8]:
     """(H, 2 W and a gap, 3)."""
     photo_HW3 = np.asarray(visible(example.pixels), np.uint8)
+    below_HW3 = overlaid(photo_HW3, example.map_HW)
+    below_HW3[~example.seen_HW] = (photo_HW3[~example.seen_HW] + 2 * 255.0) / 3
     gap = np.full((len(photo_HW3), max(2, photo_HW3.shape[1] // 40), 3), 255, np.uint8)
-    return np.hstack([photo_HW3, gap, overlaid(photo_HW3, example.map_HW)])
+    return np.hstack([photo_HW3, gap, below_HW3])
 
 
 def overlaid(photo_HW3: npt.NDArray[np.uint8], map_HW: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:

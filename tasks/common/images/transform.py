@@ -64,6 +64,13 @@ class EvalTransform:
         resized_w, resized_h = self.resized(width, height)
         return min(self.width / resized_w, 1.0) * min(self.height / resized_h, 1.0)
 
+    def area(self, width: int, height: int) -> tuple[float, float, float, float]:
+        """(left, top, right, bottom) of the crop, as shares of the sides of an image of this size: 0 and 1 are its
+        edges, and the bars of `border` lie outside of them."""
+        resized_w, resized_h = self.resized(width, height)
+        left, top = _offset(resized_w, self.width), _offset(resized_h, self.height)
+        return left / resized_w, top / resized_h, (left + self.width) / resized_w, (top + self.height) / resized_h
+
     def __call__(self, *picture: Image.Image) -> Pixels:
         """The pixels of the crop, not yet normalised: uint8 of shape (height, width, C).
 
@@ -179,8 +186,13 @@ _VERTICAL_FIRST = _vertical_pass_comes_first()
 
 def _center_crop(image: Image.Image, width: int, height: int, fill: tuple[int, ...]) -> Image.Image:
     image = _padded(image, width, height, fill)
-    left, top = round((image.width - width) / 2.0), round((image.height - height) / 2.0)
+    left, top = _offset(image.width, width), _offset(image.height, height)
     return image.crop((left, top, left + width, top + height))
+
+
+def _offset(length: int, kept: int) -> int:
+    """Where the middle begins of a side, or, if it is shorter than `kept`, of the side with its bars (then below 0)."""
+    return round((length - kept) / 2.0) if length >= kept else -((kept - length) // 2)
 
 
 def _padded(image: Image.Image, width: int, height: int, fill: tuple[int, ...]) -> Image.Image:

@@ -166,7 +166,9 @@ def test_the_parameter_is_named_where_nothing_is_guaranteed(metrics):
 
 
 def test_saliency_is_shown_with_what_it_means(metrics):
-    example = SaliencyExample("true a", True, np.zeros((2, 2, 3), np.uint8), np.zeros((2, 2), np.float32))
+    example = SaliencyExample(
+        "true a", True, np.zeros((2, 2, 3), np.uint8), np.zeros((2, 2), np.float32), np.ones((2, 2), bool)
+    )
     page = page_of(metrics, saliency=Saliency("classification", (example,)))
     assert PLOTS["saliency.png"] in page
     assert "the more it supports the predicted class." in visible_text(page)

@@ -17,8 +17,9 @@ from tasks.common.heads.calibration import Calibration
 from tasks.common.heads.knn import NeighbourHead
 from tasks.common.heads.load import load_head
 from tasks.common.heads.mlp import MlpHead
+from tasks.common.images.transform import EvalTransform
 from tasks.evaluate.predictions import Predictions
-from tasks.evaluate.saliency import Saliency, SaliencyExample, chosen, explain
+from tasks.evaluate.saliency import Saliency, SaliencyExample, chosen, explain, on_the_whole
 from tasks.evaluate.saliency_plot import draw_saliency, overlaid
 
 CLASSES = ["ant", "bee", "cat"]
@@ -198,6 +199,7 @@ def test_images_of_any_bands_and_shape_are_drawn(tmp_path, shape):
             n < 4,
             rng.integers(0, 256, shape).astype(np.uint8),
             np.float32(rng.random(shape[:2])),
+            rng.random(shape[:2]) > 0.5,
         )
         for n in range(5)
     )
@@ -212,3 +214,39 @@ def test_the_hot_place_is_brighter_and_the_cold_one_darker():
     map_HW[:4] = 1
     shown_HW3 = overlaid(photo_HW3, map_HW)
     assert shown_HW3[:4].mean() > 128 > shown_HW3[4:].mean()
+
+
+# The map in the whole image
+
+OWN = EvalTransform(224, 224, 0.875, "center", "bicubic", (0.5,) * 3, (0.5,) * 3)
+MARK = (300, 320, 220, 260)
+"""Left, right, top, bottom of a mark in an image of 640 x 480: inside the middle, and not in its centre."""
+
+
+def marked_map(photo, transform):
+    """An image with a mark, and a map that is 1 where the network is shown the mark."""
+    image = photo(640, 480).convert("L").point(lambda value: value // 2).convert("RGB")
+    left, right, top, bottom = MARK
+    image.paste((255, 0, 255), (left, top, right, bottom))
+    seen = transform(image).astype(int)
+    return image, np.float32((seen[..., 0] > 200) & (seen[..., 1] < 90))
+
+
+@pytest.mark.parametrize("crop", ["center", "squash", "border"])
+def test_the_map_lies_on_what_the_network_was_shown(photo, crop):
+    transform = OWN.showing(crop)
+    image, map_HW = marked_map(photo, transform)
+    pixels, placed_HW, seen_HW = on_the_whole((image,), map_HW, transform)
+    assert pixels.shape[:2] == placed_HW.shape == seen_HW.shape == (168, 224)
+    rows, columns = np.nonzero(placed_HW > 0.5)
+    scale, (left, right, top, bottom) = 224 / 640, MARK
+    assert (columns.min(), columns.max() + 1) == pytest.approx((left * scale, right * scale), abs=1.5)
+    assert (rows.min(), rows.max() + 1) == pytest.approx((top * scale, bottom * scale), abs=1.5)
+
+
+@pytest.mark.parametrize(("crop", "share"), [("center", 0.574), ("squash", 1.0), ("border", 1.0)])
+def test_what_the_network_does_not_see_is_told_from_what_supports_nothing(photo, crop, share):
+    transform = OWN.showing(crop)
+    _, placed_HW, seen_HW = on_the_whole((photo(640, 480),), np.ones((224, 224), np.float32), transform)
+    assert seen_HW.mean() == pytest.approx(share, abs=0.02)
+    assert np.array_equal(placed_HW > 0, seen_HW)
