@@ -38,6 +38,7 @@ def summarise(root: Path) -> dict[str, Any]:
         "rejected": data["rejected"],
         "test_images": test["images"],
         "images_per_second": metrics["features"]["images_per_second"],
+        "unseen": metrics["features"].get("unseen"),  # not in results from before it was recorded
         "seconds": {stage: metrics[stage]["seconds"] for stage in STAGES},
         "audit": _passed_limits(paths),
         "finetune": read_json(paths.finetune / "decision.json")["reason"] if paths.finetune.is_dir() else "",

@@ -28,6 +28,8 @@ def print_summary(found: dict[str, Any]) -> None:
         table.add_row("classes", f"{found['classes']:,}")
     else:
         table.add_row("targets", f"{found['target_min']:g} to {found['target_max']:g}")
+    if found["unseen"]:
+        table.add_row("not seen", f"{found['unseen']:.0%} of the area of the images (see `features.crop`)")
     table.add_row("audit", ", ".join(found["audit"]) or "no findings")
     table.add_row("chosen", found["candidate"])
     table.add_row("fine-tuning", escape(found["finetune"]))

@@ -29,6 +29,7 @@ from ..common.images.decode import Picture, Pixels, decode_bands, still_readable
 from ..common.images.transform import load
 from .extractor import SAMPLE, Extractor, choose_extractor
 from .params import FeaturesParams
+from .sight import Unseen, cost, unseen
 from .views import Items, augmentation, list_items
 
 Mask = npt.NDArray[np.bool_]
@@ -84,6 +85,7 @@ def run(params: FeaturesParams, paths: Paths) -> Record:
     channels = read_channels(paths.manifest)
     eyes = [_open(one, channels, manifest, paths) for one in params.eyes]
     fingerprint = join([eye.fingerprint for eye in eyes])
+    hidden = _hidden(eyes, paths)
     items = list_items(manifest, params)
     source = Source(manifest, items, params, paths.raw, thumbnail_cache(paths, channels))
 
@@ -101,7 +103,7 @@ def run(params: FeaturesParams, paths: Paths) -> Record:
                 _fill((features, views), part.columns, eye, source, effort)
         write_table(manifest, folder / "index.parquet")
         write_json(folder / "fingerprint.json", fingerprint)
-    return _record(eyes, source, effort, features, fingerprint["digest"], paths)
+    return _record(eyes, source, effort, features, fingerprint["digest"], hidden, paths)
 
 
 def _open(params: FeaturesParams, channels: int, manifest: pd.DataFrame, paths: Paths) -> Eye:
@@ -110,6 +112,15 @@ def _open(params: FeaturesParams, channels: int, manifest: pd.DataFrame, paths: 
     cache = FeatureCache(paths.cache / "features" / fingerprint["digest"], extractor.spec.dimension, params.dtype)
     write_shared_json(cache.folder / "fingerprint.json", fingerprint)  # also says when it was last used
     return Eye(extractor, fingerprint, cache)
+
+
+def _hidden(eyes: Sequence[Eye], paths: Paths) -> Unseen:
+    """What the backbones do not see; says so, and what their input costs."""
+    hidden = unseen(read_manifest(paths.manifest, ["width", "height"]), [eye.spec.transform for eye in eyes])
+    for note in dict.fromkeys([hidden.advice(), *(cost(eye.spec) for eye in eyes)]):
+        if note:
+            say(note)
+    return hidden
 
 
 def _sample(manifest: pd.DataFrame, spec: Spec, raw: Path) -> Sequence[Pixels]:
@@ -194,7 +205,7 @@ class _Loader:
 
 
 def _record(
-    eyes: Sequence[Eye], source: Source, effort: Effort, features: RowFile, digest: str, paths: Paths
+    eyes: Sequence[Eye], source: Source, effort: Effort, features: RowFile, digest: str, hidden: Unseen, paths: Paths
 ) -> Record:
     images, dimension = source.items.images, sum(eye.spec.dimension for eye in eyes)
     metrics: dict[str, Any] = {
@@ -207,6 +218,8 @@ def _record(
         "mean": features.mean,
         "std": features.std,
         "dead_features": features.constant_columns,
+        "unseen": hidden.share,
+        "unseen_worst": hidden.worst,
     }
     facts = {
         "fingerprint": digest,

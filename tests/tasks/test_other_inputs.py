@@ -1,4 +1,4 @@
-"""The whole pipeline on other images than those of pre-training: grey ones, bands of any number, another size."""
+"""The whole pipeline on other images than those of pre-training: grey, with any bands, of any size, or not cropped."""
 
 import base64
 import io
@@ -11,12 +11,13 @@ from PIL import Image
 
 from tasks.common.backbones.spec import Form
 from tasks.common.candidates import read_candidates
+from tasks.common.core.files import read_json
 from tasks.common.core.paths import STAGES, Paths
 from tasks.common.core.record import Record
 from tasks.common.data.feature_set import read_feature_set
 from tasks.common.data.manifest import read_channels, read_manifest
 from tasks.common.engines.openvino import Engine
-from tasks.common.images.transform import load
+from tasks.common.images.transform import EvalTransform, load
 from tasks.register.serving import ImageClassifier
 
 LEVELS = {"dark": 60, "middle": 120, "bright": 190}
@@ -42,8 +43,8 @@ def write_array(file, level, seed):
 
 KINDS = {
     "grey": (write_grey, 1, {"image_size": 96}),
-    "RGBA": (write_rgba, 4, {"image_size": 64}),
-    "five bands": (write_array, 5, {"image_size": [64, 96], "views": 1}),
+    "RGBA": (write_rgba, 4, {"image_size": 64, "crop": "squash"}),
+    "five bands": (write_array, 5, {"image_size": [64, 96], "views": 1, "crop": "border"}),
 }
 
 
@@ -61,6 +62,7 @@ class Project:
     paths: Paths
     channels: int
     size: tuple[int, int]
+    crop: str
     records: dict[str, Record]
 
 
@@ -74,7 +76,8 @@ def project(request, tmp_path_factory, run_stage):
     changes = {"preprocess": {"channels": channels}, "features": features, "finetune": tuning}
     records = {stage: run_stage(stage, paths, **changes.get(stage, {})) for stage in STAGES}
     size = features["image_size"]
-    return Project(paths, channels, (size, size) if isinstance(size, int) else tuple(size), records)
+    size = (size, size) if isinstance(size, int) else tuple(size)
+    return Project(paths, channels, size, features.get("crop", "center"), records)
 
 
 def test_the_manifest_says_as_how_many_channels_the_images_are_read(project):
@@ -88,6 +91,7 @@ def test_the_fingerprint_is_of_images_of_this_size_and_number_of_channels(projec
     transform = pack.fingerprint["transform"]
     assert pack.channels == project.channels
     assert (transform["height"], transform["width"], len(transform["mean"])) == (*project.size, project.channels)
+    assert transform["crop_mode"] == project.crop
 
 
 def test_a_row_is_what_the_engine_gives_for_its_image(project):
@@ -140,8 +144,15 @@ def test_the_package_refuses_an_image_of_other_bands(project):
         model.predict([stream.getvalue()])
 
 
-def test_fine_tuning_keeps_size_and_channels(project):
+def test_the_package_shows_the_network_what_the_stage_features_does(project):
+    facts = read_json(project.paths.package / "package.json")
+    assert EvalTransform.from_dict(facts["transform"]) == frozen_graph(project).spec.transform
+    assert facts["transform"]["crop_mode"] == project.crop
+
+
+def test_fine_tuning_keeps_size_channels_and_crop(project):
     candidates, _ = read_candidates(project.paths)
     tuned = candidates["finetune"].tuned.spec
     assert tuned.form == Form("pre_logits", project.channels, project.size)
     assert tuned.transform == frozen_graph(project).spec.transform
+    assert tuned.transform.crop_mode == project.crop

@@ -180,6 +180,14 @@ def test_the_command_uses_the_projects_backbone_and_prints_a_block_a_file(
     assert f"{TINY} has random weights" in done.stderr
 
 
+def test_the_network_is_shown_what_the_project_shows_its_own(nowhere: Place, tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("features: {backbone: test_vit, crop: squash}", encoding="utf-8")
+
+    found = classifier_for(TINY, "random", Place(tmp_path, nowhere.cache, nowhere.weights))
+
+    assert found.graph.spec.transform.crop_mode == "squash"
+
+
 def test_the_command_names_bad_files_and_ends_with_2(empty_project: Project, pictures: list[Path]) -> None:
     done = empty_project.graft_here("classify", str(pictures[0]), "gone.png", "--json", check=False)
 

@@ -311,6 +311,7 @@ def test_metrics_tell_statistics_of_the_features(paths, run_stage):
     features_ND = np.asarray(read_feature_set(paths.features).stored_ND)
     assert record.metrics["mean"] == pytest.approx(features_ND.mean(), rel=1e-4)
     assert record.metrics["dead_features"] == (features_ND.std(axis=0) == 0).sum()
+    assert [record.metrics[key] for key in ("unseen", "unseen_worst")] == pytest.approx([1 - 160**2 / 168**2] * 2)
     assert record.facts["fingerprint"] == read_feature_set(paths.features).fingerprint["digest"]
 
 

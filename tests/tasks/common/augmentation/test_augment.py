@@ -230,3 +230,39 @@ def test_views_of_elongated_images_differ_as_others_do(tmp_path, recipe, size):
 def test_other_views_of_the_same_number_would_be_noticed(file):
     """Raise `VIEWS` in `cache` if this has to change: features of views are kept under their number."""
     assert [int(view(file, epoch=epoch).sum()) for epoch in range(3)] == [867615, 877902, 911711]
+
+
+# The whole image
+
+
+@pytest.mark.parametrize("crop", ["squash", "border"])
+@pytest.mark.parametrize("size", [(160, 40), (40, 160), (120, 90)], ids=str)
+def test_without_augmentation_training_shows_what_evaluation_does(photo, tmp_path, crop, size):
+    photo(*size).save(tmp_path / "w.png")
+    transform = TRANSFORM.showing(crop)
+    augment = Augment(transform, named_recipe("none", transform, flip=True), 0)
+    assert np.array_equal(augment(tmp_path / "w.png", IMAGE_ID, 1), load(tmp_path / "w.png", transform))
+
+
+@pytest.mark.parametrize(("crop", "found"), [("center", False), ("squash", True), ("border", True)])
+def test_a_random_view_may_show_both_ends_of_a_long_image(noise, tmp_path, crop, found):
+    image = noise(400, 100, spread=5)
+    image.paste((255, 0, 255), (0, 0, 16, 100))
+    image.paste((0, 255, 0), (384, 0, 400, 100))
+    image.save(tmp_path / "w.png")
+    transform = TRANSFORM.showing(crop)
+    views = [view(tmp_path / "w.png", epoch=n, transform=transform, flip=False, colour=0.0) for n in range(20)]
+    both = [marks(one, (255, 0, 255)) and marks(one, (0, 255, 0)) for one in views]
+    assert any(both) is found
+
+
+def marks(pixels, colour):
+    return bool((np.abs(pixels.astype(int) - colour).max(axis=2) < 80).any())
+
+
+def test_the_bars_of_a_view_are_the_bars_of_evaluation_and_no_mirror_images(photo, tmp_path):
+    photo(200, 50).save(tmp_path / "w.png")
+    transform = TRANSFORM.showing("border")
+    whole = augmentation(transform).resized(tmp_path / "w.png")
+    assert np.array_equal(whole, load(tmp_path / "w.png", transform))
+    assert (whole[:10] == 128).all()
