@@ -86,11 +86,11 @@ def explain(predicted: Predictions, candidate: Candidate, pack: FeatureSet, path
             return Saliency(pack.task, (), "no class was predicted in any test image, correctly")
         pictures = [_decoded(paths.raw / path, transform.channels) for path in table["path"]]
         maps = _maps(network, [transform(*picture) for picture in pictures], list(table["output"]), transform)
-    placed = (on_the_whole(picture, map_hw, transform) for picture, map_hw in zip(pictures, maps))
-    return Saliency(
-        pack.task,
-        tuple(SaliencyExample(*each, *whole) for *each, whole in zip(table["caption"], table["wrong"], placed)),
+    examples = (
+        SaliencyExample(caption, wrong, *on_the_whole(picture, map_hw, transform))
+        for caption, wrong, picture, map_hw in zip(table["caption"], table["wrong"], pictures, maps)
     )
+    return Saliency(pack.task, tuple(examples))
 
 
 def _decoded(path: Path, channels: int) -> Picture:
