@@ -72,7 +72,6 @@ UNUSED = {
         "backbones/layers",
         "core/torch_threads",
         "data/units",
-        "engines/one_decode",
         "engines/torch",
         "feature_cache/thumbnails",
     },

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 from statistics import median
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -110,13 +110,22 @@ def _champion(package: Path, pack: FeatureSet, rows: Rows, paths: Paths) -> Floa
     """By its own head on its own features, which are recomputed only if the feature set has other ones."""
     facts = read_json(package / "package.json")
     head, calibration = load_head(package), Calibration.load(package)
-    if facts["candidate"] == "head" and facts["fingerprint"] == pack.fingerprint["digest"]:
-        features = pack.features(rows)
+    own = _features_of(facts, pack)
+    if own is not None:
+        features = own.features(rows)
     else:
         files = [paths.raw / name for name in pack.index["path"].iloc[rows]]
         features = package_features(package, files, "gate: the champion")
     output = calibration.apply(head.output(features))
     return output if pack.task == "regression" else _in_columns(output, head.classes, pack.classes)
+
+
+def _features_of(facts: dict[str, Any], pack: FeatureSet) -> FeatureSet | None:
+    """The feature set, or the columns of one of its backbones, with the features that a package computes; or None."""
+    if facts["candidate"] != "head":
+        return None
+    known = [pack, *(pack.only(eye) for eye in pack.eyes)]
+    return next((one for one in known if one.fingerprint["digest"] == facts["fingerprint"]), None)
 
 
 def _in_columns(output_NK: Floats, own: list[str], wanted: list[str]) -> Floats:

@@ -13,6 +13,7 @@ from tasks.common.core.cores import cores
 from tasks.common.core.errors import GraftError
 from tasks.common.core.files import sha256
 from tasks.common.core.paths import Paths
+from tasks.features.params import FeaturesParams
 
 from ..runtime.params import load_params
 from ..versioning import dvc, git
@@ -114,19 +115,30 @@ def _params(root: Path) -> Finding:
 
 
 def _weights(root: Path) -> Finding:
+    """Of all backbones; the worst finding if there are several."""
+    try:
+        params = load_params(root / "params.yaml").features
+    except GraftError as error:
+        return Finding("weights", "fail", error.what, error.todo)
+    found = {one.eye[:3]: one for one in params.eyes}  # once for all sizes
+    findings = [_weights_of(one, root) for one in found.values()]
+    state = max((one.state for one in findings), key=("ok", "warn", "fail").index)
+    todo = next((one.todo for one in findings if one.state == state), "")
+    return Finding("weights", state, "; ".join(one.found for one in findings), todo)
+
+
+def _weights_of(params: FeaturesParams, root: Path) -> Finding:
     from tasks.common.backbones import fetch
     from tasks.common.backbones.caches import hub_file
     from tasks.common.backbones.catalogue import timm_name
     from tasks.common.backbones.weights import check_pinned, find_weights, ways
 
     try:
-        features = load_params(root / "params.yaml").features.model_dump()
-        backbone = timm_name(features["backbone"], features["weights"])
-        source = find_weights(
-            backbone, features["weights"], Paths(root).weights, features["weights_sha256"], features["output"]
-        )
+        named, weights, pinned, _ = params.eye
+        backbone = timm_name(named, weights)
+        source = find_weights(backbone, weights, Paths(root).weights, pinned, params.output)
         file = hub_file(backbone) if source.kind == "hub" else source.file
-        found = f"{features['backbone']}: {source.kind}, {source.where}"
+        found = f"{named}: {source.kind}, {source.where}"
         if file is not None and source.pinned:
             check_pinned(backbone, replace(source, file=file, sha256=sha256(file)), source.pinned)
         if file is not None or source.kind == "random":

@@ -14,6 +14,7 @@ from tasks.common.core.errors import GraftError
 from tasks.common.core.files import json_digest, read_json
 from tasks.common.core.paths import Paths
 from tasks.common.core.progress import progress
+from tasks.common.data.eyes import each
 from tasks.common.feature_cache.segments import compact, count_images, damage
 
 from ..runtime import claims, processes
@@ -69,19 +70,20 @@ def list_cache(root: Path, aliases: dict[str, str]) -> list[Entry]:
     """All fingerprints, the most recently used first.
 
     Args:
-        aliases: an alias of the registered model -> the fingerprint of its features.
+        aliases: an alias of the registered model -> the fingerprint of its features; several are separated by commas.
     """
     folder = Paths(root).cache / "features"
     users: dict[str, list[str]] = {}
-    for user, digest in {**_current(root), **aliases}.items():
-        users.setdefault(digest, []).append(user)
+    for user, digests in {**_current(root), **aliases}.items():
+        for digest in digests.split(","):
+            users.setdefault(digest, []).append(user)
     entries = [_entry(place, tuple(users.get(place.name, ()))) for place in folder.glob("*") if place.is_dir()]
     return sorted(entries, key=lambda entry: entry.last_used, reverse=True)
 
 
 def _current(root: Path) -> dict[str, str]:
     file = Paths(root).features / "fingerprint.json"
-    return {CURRENT: read_json(file)["digest"]} if file.is_file() else {}
+    return {CURRENT: ",".join(eye["digest"] for eye in each(read_json(file)))} if file.is_file() else {}
 
 
 def _entry(folder: Path, used_by: tuple[str, ...]) -> Entry:

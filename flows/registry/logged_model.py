@@ -21,7 +21,7 @@ from tasks.common.data.task import MAIN
 
 from ..tracking.tracker import Tracker
 from ..versioning.dvc import raw_hash
-from .models import FINGERPRINT
+from .models import EYES, FINGERPRINT
 
 COLUMNS = {
     "label": ColSpec(DataType.string, "label"),
@@ -126,6 +126,7 @@ def tags_of(tracker: Tracker, run_id: str) -> dict[str, str]:
         "backbone": facts["backbone"],
         "weights_sha256": facts["weights_sha256"],
         FINGERPRINT: facts["fingerprint"],
+        **({EYES: ",".join(eye["fingerprint"] for eye in facts["eyes"])} if "eyes" in facts else {}),
         "candidate": facts["candidate"],
         "task": facts["task"],
         f"test_{main.key}": f"{test[main.key]:.4f}",

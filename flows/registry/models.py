@@ -25,6 +25,9 @@ CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous"
 FINGERPRINT = "features.fingerprint"
 """The tag of a version that names the features its head was trained on."""
 
+EYES = "features.eyes"
+"""The tag that names those of each backbone and size, if there are several; separated by commas."""
+
 
 def find_version(tracker: Tracker, name: str, wanted: str) -> ModelVersion:
     """The version of a registered model with this number or alias.
@@ -53,12 +56,13 @@ def aliases_of(tracker: Tracker, name: str) -> dict[str, str]:
 
 
 def feature_fingerprints(tracker: Tracker, name: str) -> dict[str, str]:
-    """Alias of a registered model -> the fingerprint of the features that its version was trained on."""
+    """Alias of a registered model -> the fingerprint of the features that its version was trained on; of several
+    backbones or sizes theirs, separated by commas."""
     tags = {
         alias: tracker.client.get_model_version(name, version).tags
         for alias, version in aliases_of(tracker, name).items()
     }
-    return {alias: values[FINGERPRINT] for alias, values in tags.items() if FINGERPRINT in values}
+    return {alias: values.get(EYES, values[FINGERPRINT]) for alias, values in tags.items() if FINGERPRINT in values}
 
 
 def version_at(tracker: Tracker, name: str, alias: str) -> str:

@@ -25,6 +25,7 @@ from tasks.common.core.files import json_digest, whole_file, write_json
 from tasks.common.core.paths import Paths
 from tasks.common.core.progress import say
 from tasks.common.core.record import DatasetRecord, Record
+from tasks.common.data.eyes import backbones
 from tasks.common.data.feature_set import FeatureSet, Rows, read_feature_set
 from tasks.common.data.task import MAIN
 from tasks.common.data.units import units_of
@@ -32,8 +33,8 @@ from tasks.common.heads.base import Head
 from tasks.common.heads.linear import LinearHead
 from tasks.common.scoring.main_metric import main_metric
 from tasks.finetune.params import FREE, FinetuneParams
+from tasks.head.combine import choose_combined, retrain
 from tasks.head.params import HeadParams
-from tasks.head.selection import choose, train
 from tasks.studies.comparing import TITLES, Cell, Point, advice, crossings, lowest_difference, points
 from tasks.studies.comparing_picture import comparing_picture
 
@@ -84,7 +85,7 @@ def compare_methods(
         What `compare.json` holds.
 
     Raises:
-        ParamsError: a method or share is not valid.
+        ParamsError: a method or share is not valid, or there are several backbones to fine-tune.
         DataError: the features are missing.
         GraftError: the head is not linear, or nothing could be trained.
     """
@@ -92,6 +93,7 @@ def compare_methods(
     paths = Paths(root)
     settings = load_params(paths.params)
     pack = read_feature_set(paths.features)
+    _refuse_several(pack, methods)
     pack = replace(pack, views_VD=np.empty((0, pack.stored_ND.shape[1]), pack.stored_ND.dtype))
     tracker = Tracker(root)  # first: a server that does not answer must be noticed at once
     memory = paths.state / "compare" / "cells" / _digest(pack, settings)
@@ -126,6 +128,19 @@ def check(methods: Sequence[str], shares: Sequence[float], seeds: int) -> None:
         )
     if seeds < 1:
         raise ParamsError("--seeds", got=seeds, allowed=">= 1", todo="use 1 or more")
+
+
+def _refuse_several(pack: FeatureSet, methods: Sequence[str]) -> None:
+    """Raises:
+    ParamsError: several backbones or sizes would have to be fine-tuned.
+    """
+    if len(pack.eyes) > 1 and set(methods) - {"head"}:
+        raise ParamsError(
+            "`graft compare` can only fine-tune one backbone at one size",
+            got=f"{', '.join(methods)}, with {backbones(pack.fingerprint)}",
+            allowed="--methods head, or one backbone and one size in `features`",
+            todo="use `--methods head`, or name one backbone and run `graft repro`",
+        )
 
 
 def _digest(pack: FeatureSet, settings: Params) -> str:
@@ -231,11 +246,10 @@ def _of_part(pack: FeatureSet, part: Part) -> FeatureSet:
 
 def _head(mine: FeatureSet, params: HeadParams, paths: Paths) -> tuple[Head, Head]:
     """As in the stage `head`: the head before and after refitting it to the images that it was chosen by too."""
-    choice = choose(mine, params, paths.tmp)
+    choice = choose_combined(mine, params, paths.tmp)
     if not params.refit:
         return choice.head, choice.head
-    settings = choice.found.chosen.settings
-    return choice.head, train(choice.kind, settings, mine, mine.rows("train", "val"), params, paths.tmp)
+    return choice.head, retrain(choice, mine, mine.rows("train", "val"), params, paths.tmp)
 
 
 def _params(own: FinetuneParams, method: str, seed: int) -> FinetuneParams:
@@ -266,12 +280,13 @@ def _document(
     cells: list[Cell], pack: FeatureSet, settings: Params, left_out: dict[str, str], paths: Paths, run_id: str
 ) -> dict[str, Any]:
     val, confidence = pack.rows("val"), settings.evaluate.confidence
+    sizes = [[eye.fingerprint["transform"][side] for side in ("height", "width")] for eye in pack.eyes]
     judged = pack.targets(val), units_of(pack, val)[0], pack.task, confidence
     found = points(cells, *judged)
     return {
         **provenance(paths, "compare", run_id),
-        "backbone": pack.fingerprint["backbone"],
-        "image_size": [pack.fingerprint["transform"][side] for side in ("height", "width")],
+        "backbone": backbones(pack.fingerprint),
+        "image_size": sizes[0] if len(sizes) == 1 else sizes,
         "task": pack.task,
         "metric": MAIN[pack.task].key,
         "train_images": len(pack.rows("train")),

@@ -28,9 +28,10 @@ def print_comparison(found: dict[str, Any]) -> None:
 
 
 def _what(found: dict[str, Any]) -> str:
-    height, width = found["image_size"]
+    size = found["image_size"]
+    sizes = ", ".join(f"{width} x {height}" for height, width in (size if isinstance(size[0], list) else [size]))
     return (
-        f"{found['backbone']} at {width} x {height} pixels; {found['train_images']:,} training images, all methods "
+        f"{found['backbone']} at {sizes} pixels; {found['train_images']:,} training images, all methods "
         f"evaluated on {found['judged']:,} validation images that no training used"
     )
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from mlflow.entities.model_registry import ModelVersion
 
@@ -23,6 +24,7 @@ from tasks.common.feature_cache.segments import FeatureCache, Ids, ids_of
 from tasks.preprocess.check import judge, look
 from tasks.preprocess.params import PreprocessParams
 from tasks.preprocess.scan import hidden, list_files
+from tasks.register.packaged_eyes import channels_in
 from tasks.register.reference_set import Reference, group_codes, package_features
 from tasks.studies.drift import Comparison, compare
 from tasks.studies.drift_picture import drift_picture
@@ -110,7 +112,7 @@ def check_drift(root: Path, source: Path | None = None, model: str = CHAMPION) -
 
 
 def _channels(package: Path) -> int:
-    return len(read_json(package / "package.json")["transform"]["mean"])
+    return channels_in(read_json(package / "package.json"))
 
 
 def read_reference(package: Path, version: ModelVersion) -> Reference:
@@ -283,17 +285,31 @@ def _check_enough(count: int, left_out: Mapping[str, int], where: str) -> None:
 
 
 def features_of(today: Today, reference: Reference, package: Path, paths: Paths) -> Features:
-    """Float32 (m, D) from the model's own graph; cached features are reused."""
+    """Float32 (m, D) from the model's own graphs; cached features are reused."""
     features_mD = np.empty((len(today.files), reference.features_nD.shape[1]), np.float32)
     missing = np.ones(len(today.files), np.bool_)
     if reference.fingerprint:
-        cache = FeatureCache(paths.cache / "features" / reference.fingerprint, features_mD.shape[1])
-        for places, block in cache.read(today.ids):
-            features_mD[places], missing[places] = block, False
+        missing = _read_cached(features_mD, today.ids, reference, read_json(package / "package.json"), paths)
     if missing.any():
         files = [today.files[place] for place in np.flatnonzero(missing)]
         features_mD[missing] = package_features(package, files, "drift: features")
     return features_mD
+
+
+def _read_cached(
+    features_mD: Features, ids: Ids, reference: Reference, facts: dict[str, Any], paths: Paths
+) -> npt.NDArray[np.bool_]:
+    """Fills in what the caches of all backbones have; returns which images (m,) lack some."""
+    alone = {"fingerprint": reference.fingerprint, "dimension": features_mD.shape[1]}
+    missing, start = np.zeros(len(ids), np.bool_), 0
+    for eye in facts.get("eyes", [alone]):
+        cache = FeatureCache(paths.cache / "features" / eye["fingerprint"], eye["dimension"])
+        found = np.zeros(len(ids), np.bool_)
+        for places, block in cache.read(ids):
+            features_mD[places, start : start + eye["dimension"]], found[places] = block, True
+        missing |= ~found
+        start += eye["dimension"]
+    return missing
 
 
 def compare_with(reference: Reference, today: Today, features_mD: Features, params: DriftParams) -> Comparison:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,6 +14,7 @@ from PIL import Image
 
 from tasks.common.core.files import read_json
 from tasks.common.core.paths import Paths
+from tasks.common.data.eyes import each, size_of
 
 PARAMS: dict[str, tuple[str, ...]] = {
     "preprocess": ("preprocess.seed",),
@@ -23,7 +25,8 @@ PARAMS: dict[str, tuple[str, ...]] = {
 """Stage -> the parameters that are copied to the parent."""
 
 SETTINGS = ("l2", "k", "epochs", "dropout", "weight_decay")
-"""Hyperparameters that `head` may have chosen, by the names of its metrics."""
+"""Hyperparameters that `head` may have chosen, by the names of its metrics. With a head for each of several backbones,
+their numbers follow the names."""
 
 TIMES = ("seconds", "startup_seconds")
 """Metrics of the stage's process, not of the model."""
@@ -47,10 +50,10 @@ def _params(stage: str, run: Run, paths: Paths) -> dict[str, str]:
     found = {key: run.data.params[key] for key in PARAMS.get(stage, ()) if key in run.data.params}
     fingerprint = paths.features / "fingerprint.json"
     if stage == "features" and fingerprint.is_file():
-        size = read_json(fingerprint)["transform"]
-        found["features.image_size"] = f"{size['height']} x {size['width']}"
+        found["features.image_size"] = ", ".join(dict.fromkeys(map(size_of, each(read_json(fingerprint)))))
     if stage == "head":
-        chosen = [f"{name}={run.data.metrics[name]:g}" for name in SETTINGS if name in run.data.metrics]
+        names = [key for name in SETTINGS for key in sorted(run.data.metrics) if re.fullmatch(rf"{name}(_\d+)?", key)]
+        chosen = [f"{name}={run.data.metrics[name]:g}" for name in names]
         found["head.chosen"] = " ".join([run.data.tags.get("kind", ""), *chosen])
     if stage == "finetune":
         found["finetune.chosen"] = run.data.tags.get("chosen", "")

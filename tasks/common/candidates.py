@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A head, the graph that its features come from (None: the frozen backbone of the feature set), and its
+    """A head, the graph that its features come from (None: the frozen backbones of the feature set), and its
     calibration."""
 
     name: str
@@ -35,20 +35,23 @@ class Candidate:
     tuned: Graph | None
     calibration: Calibration
 
-    def graph(self, pack: FeatureSet, paths: Paths) -> Graph:
-        """The graph, converted again if this machine does not have it."""
-        return self.tuned or frozen_graph(pack.fingerprint, paths)
+    def graphs(self, pack: FeatureSet, paths: Paths) -> list[Graph]:
+        """The graph of each eye of the feature set, converted again if this machine does not have it."""
+        return [self.tuned or frozen_graph(eye.fingerprint, paths) for eye in pack.eyes]
 
-    def network(self, pack: FeatureSet, paths: Paths) -> torch.nn.Module:
+    def networks(self, pack: FeatureSet, paths: Paths) -> list[torch.nn.Module]:
         """The same in torch, which takes seconds to import: normalised float32 (B, C, H, W) to (B, D), in evaluation
         mode.
 
         Raises:
             WeightsError: the weights are missing or have changed.
         """
+        return [self._network(eye.fingerprint, paths) for eye in pack.eyes]
+
+    def _network(self, fingerprint: dict[str, Any], paths: Paths) -> torch.nn.Module:
         from .backbones import network
 
-        spec = Spec.from_dict(pack.fingerprint)
+        spec = Spec.from_dict(fingerprint)
         source = same_weights(spec.backbone, spec.weights, spec.weights_sha256, paths.weights)
         made = network.create_again(spec, source)
         if self.tuned is not None:
@@ -85,7 +88,7 @@ def read_candidates(paths: Paths) -> tuple[dict[str, Candidate], str]:
 
 
 def frozen_graph(fingerprint: dict[str, Any], paths: Paths) -> Graph:
-    """The graph that made a feature set.
+    """The graph with this fingerprint.
 
     Raises:
         WeightsError: the weights are missing or have changed.

@@ -7,6 +7,7 @@ takes seconds.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from ..common.backbones.pooling import map_axes
 from ..common.core.errors import GraftError
 from ..common.heads.base import Head
 from ..common.heads.linear import LinearHead
+from ..common.heads.mean import MeanHead
 from ..common.heads.mlp import MlpHead
 
 SaliencyMap = npt.NDArray[np.float32]
@@ -147,6 +149,22 @@ def _enlarged(map_hw: SaliencyMap, size: tuple[int, int]) -> SaliencyMap:
         Image.fromarray(map_hw / max(float(map_hw.max()), 1e-12)).resize(size, Image.Resampling.BICUBIC)
     )
     return (large_HW / max(float(large_HW.max()), 1e-12)).clip(0, 1).astype(np.float32)
+
+
+def part_of(head: Head, columns: slice) -> Head:
+    """The part of a head that sees these columns of the features. With a linear head the other columns only add a
+    constant to the logits, which no gradient depends on.
+
+    Raises:
+        NoMaps: the head cannot be taken apart.
+    """
+    if isinstance(head, MeanHead):
+        return head.parts[head.columns().index(columns)]
+    if isinstance(head, LinearHead):
+        return replace(head, weight=head.weight[:, columns])
+    if columns == slice(0, head.dimension):
+        return head
+    raise NoMaps(f"a head of kind {head.kind} on several backbones side by side cannot be taken apart")
 
 
 def last_layers(head: Head) -> nn.Module:

@@ -66,31 +66,48 @@ class Saliency:
 
 
 def explain(predicted: Predictions, candidate: Candidate, pack: FeatureSet, paths: Paths, most: int) -> Saliency:
-    """Maps of `most` test images, as `chosen` selects them. A network without maps is no error; the reason is kept.
+    """Maps of `most` test images, as `chosen` selects them; of several backbones or sizes the mean of their maps. A
+    network without maps is no error; the reason is kept.
 
     Raises:
         DataError: an image was removed or damaged after it was checked.
     """
-    from .grad_cam import with_maps
-
-    transform = Spec.from_dict(pack.fingerprint).transform
-    size = (transform.channels, transform.height, transform.width)
     with one_torch_thread():
         try:
-            network = with_maps(candidate.network(pack, paths), candidate.head, size)
+            eyes = _eyes(candidate, pack, paths)
         except GraftError as error:
             say(f"evaluate: the report has no Grad-CAM maps: {error}")
             return Saliency(pack.task, (), error.what)
         table = chosen(predicted, pack.task, most)
         if table.empty:
             return Saliency(pack.task, (), "no class was predicted in any test image, correctly")
-        pictures = [_decoded(paths.raw / path, transform.channels) for path in table["path"]]
-        maps = _maps(network, [transform(*picture) for picture in pictures], list(table["output"]), transform)
+        pictures = [_decoded(paths.raw / path, pack.channels) for path in table["path"]]
+        maps = [_maps(network, pictures, list(table["output"]), transform) for network, transform in eyes]
+    transforms = [transform for _, transform in eyes]
     examples = (
-        SaliencyExample(caption, wrong, *on_the_whole(picture, map_hw, transform))
-        for caption, wrong, picture, map_hw in zip(table["caption"], table["wrong"], pictures, maps)
+        SaliencyExample(caption, wrong, *on_the_whole(picture, of_eyes, transforms))
+        for caption, wrong, picture, *of_eyes in zip(table["caption"], table["wrong"], pictures, *maps, strict=True)
     )
     return Saliency(pack.task, tuple(examples))
+
+
+Eye = tuple["MappedNetwork", EvalTransform]
+
+
+def _eyes(candidate: Candidate, pack: FeatureSet, paths: Paths) -> list[Eye]:
+    """Each network with its part of the head, and its transform.
+
+    Raises:
+        NoMaps: a network or the head has none.
+    """
+    from .grad_cam import part_of, with_maps
+
+    found = []
+    for eye, network in zip(pack.eyes, candidate.networks(pack, paths), strict=True):
+        transform = Spec.from_dict(eye.fingerprint).transform
+        size = (transform.channels, transform.height, transform.width)
+        found.append((with_maps(network, part_of(candidate.head, eye.columns), size), transform))
+    return found
 
 
 def _decoded(path: Path, channels: int) -> Picture:
@@ -99,31 +116,47 @@ def _decoded(path: Path, channels: int) -> Picture:
 
 
 def on_the_whole(
-    picture: Picture, map_hw: npt.NDArray[np.float32], transform: EvalTransform
+    picture: Picture, maps: Sequence[npt.NDArray[np.float32]], transforms: Sequence[EvalTransform]
 ) -> tuple[Pixels, npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-    """The whole image, which fits into the network's input with its own proportions, uint8 (H, W, C); the map of the
-    crop where the crop lies in it, float32 (H, W); and what the crop has of it, bool (H, W)."""
+    """The whole image, which fits into the first network's input with its own proportions, uint8 (H, W, C); the mean of
+    the networks' maps, each where its crop lies in the image, float32 (H, W); and what any network sees, bool (H, W).
+
+    Args:
+        maps: of the crops, one of each network.
+        transforms: of each network.
+    """
     width, height = picture[0].size
-    scale = min(transform.width / width, transform.height / height)
+    scale = min(transforms[0].width / width, transforms[0].height / height)
     w, h = max(1, round(scale * width)), max(1, round(scale * height))
-    left, top, right, bottom = transform.area(width, height)
-    box = round(left * w), round(top * h), round(right * w), round(bottom * h)
-    size = box[2] - box[0], box[3] - box[1]
     shown = pixels_of([image.resize((w, h), Image.Resampling.BICUBIC) for image in picture])
+    placed = [_placed(map_hw, transform.area(width, height), w, h) for map_hw, transform in zip(maps, transforms)]
+    mean_HW = np.mean([map_HW for map_HW, _ in placed], axis=0)
+    if len(placed) > 1:
+        mean_HW = mean_HW / max(float(mean_HW.max()), 1e-12)
+    return shown, mean_HW.astype(np.float32), np.any([seen_HW for _, seen_HW in placed], axis=0)
+
+
+def _placed(
+    map_hw: npt.NDArray[np.float32], area: tuple[float, float, float, float], w: int, h: int
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    """A map of the crop `area` (left, top, right, bottom, as shares) in an image of w x h, and what the crop has."""
+    left, top, right, bottom = area
+    box = round(left * w), round(top * h), round(right * w), round(bottom * h)
     placed, seen = Image.new("F", (w, h)), Image.new("L", (w, h))
-    placed.paste(Image.fromarray(map_hw).resize(size, Image.Resampling.BILINEAR), box)
+    placed.paste(Image.fromarray(map_hw).resize((box[2] - box[0], box[3] - box[1]), Image.Resampling.BILINEAR), box)
     seen.paste(255, box)
-    return shown, np.asarray(placed), np.asarray(seen) > 0
+    return np.asarray(placed), np.asarray(seen) > 0
 
 
 def _maps(
-    network: MappedNetwork, pixels: Sequence[Pixels], outputs: list[int], transform: EvalTransform
+    network: MappedNetwork, pictures: Sequence[Picture], outputs: list[int], transform: EvalTransform
 ) -> list[npt.NDArray[np.float32]]:
     import torch
 
     from .grad_cam import grad_cam
 
     mean, std = (255 * np.array(values, np.float32) for values in (transform.mean, transform.std))
+    pixels = [transform(*picture) for picture in pictures]
     found: list[npt.NDArray[np.float32]] = []
     for start in range(0, len(pixels), BATCH):
         x_BHWC = (np.stack(pixels[start : start + BATCH]) - mean) / std

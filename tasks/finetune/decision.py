@@ -108,6 +108,22 @@ def why_no_start(params: FinetuneParams, kind: str) -> str:
     return f"fine-tuning starts from a linear head; this one is of kind {kind} (`head.kind`)"
 
 
+def why_not_several(params: FinetuneParams, backbones: str) -> str:
+    """Why nothing can be trained on several backbones or sizes.
+
+    Raises:
+        ParamsError: `finetune.mode: on` demands it.
+    """
+    if params.mode == "on":
+        raise ParamsError(
+            "`finetune.mode` is on, but only one backbone at one size can be fine-tuned",
+            got=backbones,
+            allowed="one name in `features.backbone`, one size in `features.image_size`",
+            todo="name one of them, or set `finetune.mode: off`",
+        )
+    return f"several backbones or sizes cannot be fine-tuned together: {backbones}"
+
+
 def more_images(doubling: dict[str, Any], task: Task) -> str:
     """What the head's learning curve (see `audit`) predicts for twice the images, as a sentence."""
     if doubling.get("reason"):

@@ -14,6 +14,7 @@ from ..common.core.files import read_json, whole_folder, write_json
 from ..common.core.paths import Paths
 from ..common.core.progress import say
 from ..common.core.record import Record
+from ..common.data.eyes import backbones
 from ..common.data.feature_set import FeatureSet, read_feature_set
 from ..common.data.task import MAIN
 from ..common.heads.calibration import FILE, Calibration
@@ -31,6 +32,7 @@ from .decision import (
     whether_to_keep,
     why_no_start,
     why_not,
+    why_not_several,
 )
 from .params import FinetuneParams
 
@@ -46,7 +48,8 @@ def run(params: FinetuneParams, paths: Paths) -> Record:
     """Decides whether to train, trains, and compares the result with the frozen head on validation.
 
     Raises:
-        ParamsError: `mode: on` with a head that is not linear, or with a backbone that cannot be cut as asked.
+        ParamsError: `mode: on` with several backbones or sizes, with a head that is not linear, or with a backbone that
+            cannot be cut as asked.
         WeightsError: the backbone's weights are missing, or differ from those that computed the features.
         DataError: an image has been removed or damaged since it was checked.
         GraftError: not even one image at a time fits into memory.
@@ -61,6 +64,8 @@ def run(params: FinetuneParams, paths: Paths) -> Record:
     def stay(reason: str, minutes: float | None = None) -> Record:
         return _stay(params, paths, len(train), reason, minutes, frozen, further)
 
+    if params.mode != "off" and len(pack.eyes) > 1:
+        return stay(why_not_several(params, backbones(pack.fingerprint)))
     if params.mode != "off" and not isinstance(head, LinearHead):
         return stay(why_no_start(params, head.kind))
     reason = why_not(params, len(train), _wrong(output, pack), len(val))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ MODULES = (
     "common/heads/calibration.py",
     "common/core/blocks.py",
     "common/core/cores.py",
+    "common/engines/one_decode.py",
     "common/engines/openvino.py",
     "common/core/errors.py",
     "common/core/files.py",
@@ -35,6 +37,7 @@ MODULES = (
     "common/images/decode.py",
     "common/images/transform.py",
     "register/__init__.py",
+    "register/packaged_eyes.py",
     "register/serving.py",
 )
 """The modules of a packaged model, relative to `tasks`."""
@@ -89,19 +92,27 @@ mlflow.models.set_model(Model())
 '''
 
 
-def write_package(folder: Path, graph: Graph, head: Head, calibration: Calibration, facts: dict[str, Any]) -> None:
+def graph_names(graphs: int) -> list[str]:
+    """Of the graphs in a package, without extension."""
+    return ["graph"] if graphs == 1 else [f"graph-{number}" for number in range(graphs)]
+
+
+def write_package(
+    folder: Path, graphs: Sequence[Graph], head: Head, calibration: Calibration, facts: dict[str, Any]
+) -> None:
     """Fills `folder`:
 
-    graph.xml, graph.bin   the backbone, normalisation included
+    graph.xml, graph.bin   the backbone, normalisation included; of several graph-0.xml, graph-0.bin, graph-1.xml, ...
     head.safetensors/json  the head
     calibration.json       the calibration of its probabilities, and the threshold for abstention
-    package.json           the facts, with the transform of the images
+    package.json           the facts, with the transform of the images; see `packaged_eyes.eyes_in`
     requirements.txt       the packages that it needs
     code/<name>/           the code under a unique name, so that two models can be loaded at once
     model.py               the entry point of MLflow
     """
-    for name in ("graph.xml", "graph.bin"):
-        shutil.copyfile(graph.xml.with_name(name), folder / name)
+    for graph, name in zip(graphs, graph_names(len(graphs)), strict=True):
+        for kind in (".xml", ".bin"):
+            shutil.copyfile(graph.xml.with_suffix(kind), folder / f"{name}{kind}")
     head.save(folder)
     calibration.save(folder)
     write_json(folder / "package.json", facts)

@@ -17,13 +17,13 @@ SEED = 0
 
 
 def write_reference(package: Path, pack: FeatureSet, raw: Path, *, tuned: bool) -> None:
-    """Writes the reference beside the graph of the package, which must exist.
+    """Writes the reference beside the graphs of the package, which must exist.
 
     For a frozen network it is a sample of the training images. A fine-tuned network may have memorised its training
     images, and give them other features than similar images; so then it is a sample of the held-out images.
     """
     rows = sample_rows(pack, "val", "test") if tuned else sample_rows(pack, "train")
-    same = not tuned and pack.fingerprint["engine"] == "openvino"
+    same = not tuned and all(eye.fingerprint["engine"] == "openvino" for eye in pack.eyes)
     files = [raw / path for path in pack.index["path"].iloc[rows]]
     ids = ids_of(list(pack.index["image_id"]))
     trained = ids[pack.rows("train")]

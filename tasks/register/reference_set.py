@@ -14,9 +14,10 @@ from safetensors.numpy import load_file, save_file
 
 from ..common.core.files import read_json, write_json
 from ..common.core.progress import progress
-from ..common.engines.openvino import Engine, Features
+from ..common.engines.openvino import Features
 from ..common.feature_cache.segments import Ids
-from ..common.images.transform import EvalTransform, load
+from ..common.images.decode import Picture, decode_bands, still_readable
+from .packaged_eyes import PackagedEyes
 
 NAME = "reference"
 
@@ -26,12 +27,12 @@ class Reference:
     """n images whose features represent the training data of a model.
 
     Attributes:
-        features_nD: by the graph of the package, in the stored precision.
+        features_nD: by the graphs of the package, in the stored precision.
         groups_n: int64 codes; images of one group are not independent.
         seen_ids: (S,) keys of all images that the weights were trained on or that are in this sample.
         held_out_ids: (H,) keys of all other images: of test and validation.
         lent_ids: (L,) keys among `seen_ids` of images that are only in the sample.
-        fingerprint: of the feature cache with the same numbers; empty if there is none.
+        fingerprint: of the feature set with the same numbers; empty if there is none.
     """
 
     features_nD: npt.NDArray[Any]
@@ -92,7 +93,7 @@ def group_codes(groups: pd.Series) -> npt.NDArray[np.int64]:
 
 
 def package_features(package: Path, files: Sequence[Path], what: str) -> Features:
-    """Features, float32 (N, D), by the graph and the transform of a package.
+    """Features, float32 (N, D), by the graphs and the transforms of a package.
 
     Args:
         what: the name of the progress bar.
@@ -100,12 +101,11 @@ def package_features(package: Path, files: Sequence[Path], what: str) -> Feature
     Raises:
         DataError: an image was removed or damaged after it was checked.
     """
-    facts = read_json(package / "package.json")
-    transform = EvalTransform.from_dict(facts["transform"])
-    engine = Engine(package / "graph.xml", facts["precision"])
-    parts = [np.empty((0, engine.dimension), np.float32)]
-    with progress(what, len(files)) as bar:
-        for _, batch_BD in engine.stream(lambda i: load(files[i], transform), len(files)):
-            parts.append(batch_BD)
-            bar.add(len(batch_BD))
-    return np.concatenate(parts)
+    eyes = PackagedEyes(package)
+
+    def decode(i: int) -> Picture:
+        with still_readable(files[i]):
+            return decode_bands(files[i], eyes.channels)
+
+    with progress(what, len(files) * len(eyes)) as bar:
+        return eyes.features(decode, len(files), bar.add)

@@ -19,13 +19,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ..common.core.files import read_json
-from ..common.engines.openvino import Engine
 from ..common.heads.base import decide
 from ..common.heads.calibration import Calibration
 from ..common.heads.load import load_head
-from ..common.images.decode import Pixels, decode_bands
-from ..common.images.transform import EvalTransform
+from ..common.images.decode import Picture, decode_bands
+from .packaged_eyes import PackagedEyes
 
 _PREDICTS = {
     "classification": ("label", "score", "probabilities"),
@@ -47,9 +45,7 @@ class ImageClassifier:
     """
 
     def __init__(self, folder: Path) -> None:
-        facts = read_json(folder / "package.json")
-        self._transform = EvalTransform.from_dict(facts["transform"])
-        self._engine = Engine(folder / "graph.xml", facts["precision"])
+        self._eyes = PackagedEyes(folder)
         self._head = load_head(folder)
         self._calibration = Calibration.load(folder)
 
@@ -81,9 +77,8 @@ class ImageClassifier:
         return self.answers(self.features(images)) if len(images) else []
 
     def features(self, images: Sequence[Any]) -> npt.NDArray[np.float32]:
-        """(N, D), for images as `predict` takes them."""
-        parts = [batch for _, batch in self._engine.stream(lambda i: self._pixels(images[i], i), len(images))]
-        return np.concatenate(parts)
+        """(N, D), for images as `predict` takes them; each is decoded once for all backbones."""
+        return self._eyes.features(lambda i: self._picture(images[i], i), len(images))
 
     def answers(self, features_ND: npt.NDArray[np.float32]) -> list[dict[str, Any]]:
         """What `predict` returns for images with these features."""
@@ -113,9 +108,9 @@ class ImageClassifier:
             for row, found_K in zip(p_NK, decide(p_NK, "multilabel").tolist(), strict=True)
         ]
 
-    def _pixels(self, image: Any, place: int) -> Pixels:
+    def _picture(self, image: Any, place: int) -> Picture:
         try:
-            return self._transform(*decode_bands(_source(image), self._transform.channels))
+            return decode_bands(_source(image), self._eyes.channels)
         except (OSError, ValueError, TypeError, Image.DecompressionBombError) as error:
             raise ValueError(f"input {place} is not an image that can be read: {error}") from error
 

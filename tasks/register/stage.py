@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,17 +14,20 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from ..common.backbones.graph import Graph
 from ..common.candidates import Candidate, read_candidates
 from ..common.core.errors import GraftError
 from ..common.core.files import whole_folder
 from ..common.core.paths import Paths
 from ..common.core.progress import say
 from ..common.core.record import Record
-from ..common.data.feature_set import FeatureSet, read_feature_set
+from ..common.data.eyes import backbones
+from ..common.data.feature_set import FeatureSet, precision_of, read_feature_set
 from ..common.engines.openvino import Features
-from ..common.heads.base import unit_length
+from ..common.heads.base import Head, unit_length
 from ..common.heads.knn import NeighbourHead
-from .package import write_package
+from ..common.heads.mean import MeanHead
+from .package import graph_names, write_package
 from .params import RegisterParams
 from .reference_sample import write_reference
 from .serving import predicts
@@ -51,23 +55,23 @@ def run(params: RegisterParams, paths: Paths) -> Record:
     """
     pack = read_feature_set(paths.features)
     candidates, chosen = read_candidates(paths)
-    graph, calibration = candidates[chosen].graph(pack, paths), candidates[chosen].calibration
+    graphs, calibration = candidates[chosen].graphs(pack, paths), candidates[chosen].calibration
+    backbone = backbones(pack.fingerprint)
     facts: dict[str, Any] = {
         "name": params.name,
         "task": pack.task,
         "predicts": predicts(pack.task, calibration),
         "candidate": chosen,
         "classes": pack.classes,
-        "backbone": graph.spec.backbone,
-        "weights": graph.spec.weights,
-        "weights_sha256": graph.spec.weights_sha256,
+        "backbone": backbone,
+        "weights": ", ".join(dict.fromkeys(graph.spec.weights for graph in graphs)),
+        "weights_sha256": ", ".join(dict.fromkeys(graph.spec.weights_sha256 for graph in graphs)),
         "fingerprint": pack.fingerprint["digest"],
-        "precision": pack.precision,
-        "transform": asdict(graph.spec.transform),
+        **_inputs(graphs, pack),
         **calibration.promise(),
     }
     with whole_folder(paths.package) as folder:
-        write_package(folder, graph, candidates[chosen].head, calibration, facts)
+        write_package(folder, graphs, candidates[chosen].head, calibration, facts)
         write_reference(folder, pack, paths.raw, tuned=candidates[chosen].tuned is not None)
         expected = pd.read_parquet(paths.report / "predictions.parquet").head(params.smoke_images)
         files = [str(paths.raw / path) for path in expected["path"]]
@@ -77,14 +81,42 @@ def run(params: RegisterParams, paths: Paths) -> Record:
     metrics = {"smoke_images": len(expected), "largest_difference": difference, "package_megabytes": size / 1e6}
     return Record(
         metrics=metrics,
-        facts={"candidate": chosen, "backbone": graph.spec.backbone},
+        facts={"candidate": chosen, "backbone": backbone},
         files=[paths.package / "package.json"],
     )
 
 
+def _inputs(graphs: Sequence[Graph], pack: FeatureSet) -> dict[str, Any]:
+    """What the package needs to run its graphs: of one `precision` and `transform`, of several `eyes` with these."""
+    each = [
+        {"precision": precision_of(eye.fingerprint), "transform": asdict(graph.spec.transform)}
+        for eye, graph in zip(pack.eyes, graphs, strict=True)
+    ]
+    if len(graphs) == 1:
+        return each[0]
+    eyes = [
+        {
+            "graph": name,
+            "backbone": graph.spec.backbone,
+            "weights": graph.spec.weights,
+            "weights_sha256": graph.spec.weights_sha256,
+            "dimension": graph.spec.dimension,
+            "fingerprint": eye.fingerprint["digest"],
+            **one,
+        }
+        for name, graph, eye, one in zip(graph_names(len(graphs)), graphs, pack.eyes, each, strict=True)
+    ]
+    return {"eyes": eyes}
+
+
 def _is_exact(pack: FeatureSet) -> bool:
-    made = {key: pack.fingerprint[key] for key in ("engine", "precision", "dtype")}
-    return made == {"engine": "openvino", "precision": "f32", "dtype": "float32"}
+    exact = {"engine": "openvino", "precision": "f32", "dtype": "float32"}
+    return all({key: eye.fingerprint[key] for key in exact} == exact for eye in pack.eyes)
+
+
+def _votes(head: Head) -> bool:
+    """Whether neighbours vote in it, or in a part of it."""
+    return isinstance(head, NeighbourHead) or (isinstance(head, MeanHead) and any(map(_votes, head.parts)))
 
 
 def _tolerance(pack: FeatureSet) -> float:
@@ -104,7 +136,7 @@ def _check(folder: Path, files: list[str], expected: pd.DataFrame, candidate: Ca
     For nearest neighbours in two steps, since rounding may decide between two that are as near: the package computes
     the features of the feature set, and from these exactly the predictions of evaluate.
     """
-    if not isinstance(candidate.head, NeighbourHead):
+    if not _votes(candidate.head):
         predictions, _ = predict_in_fresh_process(folder, files)
         return _compare(predictions, expected, pack, _tolerance(pack))
     features_ND = pack.features(pack.rows("test")[: len(files)])

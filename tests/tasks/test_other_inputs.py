@@ -105,7 +105,7 @@ def test_a_row_is_what_the_engine_gives_for_its_image(project):
 
 def frozen_graph(project):
     candidates, _ = read_candidates(project.paths)
-    return candidates["head"].graph(read_feature_set(project.paths.features), project.paths)
+    return candidates["head"].graphs(read_feature_set(project.paths.features), project.paths)[0]
 
 
 def test_what_is_evaluated_is_better_than_chance(project):

@@ -7,6 +7,7 @@ from typing import cast
 import yaml
 
 from ..core.paths import Paths
+from ..data.eyes import backbones
 from ..data.feature_set import FeatureSet
 
 SHORT = 12
@@ -15,15 +16,15 @@ SHORT = 12
 
 def origin(pack: FeatureSet, paths: Paths) -> dict[str, str]:
     """Name -> text. The same inputs give the same text on every machine, so there is no date, no commit and no path."""
-    made = pack.fingerprint
-    channels, height, width = made["form"]["channels"], made["transform"]["height"], made["transform"]["width"]
+    made = [eye.fingerprint for eye in pack.eyes]
+    sizes = [f"{one['transform']['width']} x {one['transform']['height']} x {pack.channels}" for one in made]
     return {
         "images": f"{len(pack.index):,}",
         **data_hash(paths),
-        "backbone": made["backbone"],
-        "weights": made["weights_sha256"][:SHORT],
-        "input": f"{width} x {height} x {channels}",
-        "features": made["digest"][:SHORT],
+        "backbone": backbones(pack.fingerprint),
+        "weights": ", ".join(dict.fromkeys(one["weights_sha256"][:SHORT] for one in made)),
+        "input": ", ".join(dict.fromkeys(sizes)),
+        "features": pack.fingerprint["digest"][:SHORT],
     }
 
 

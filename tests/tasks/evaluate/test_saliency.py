@@ -165,12 +165,12 @@ def test_a_look_does_not_depend_on_those_beside_it(finished_paths):
 @pytest.mark.parametrize("name", ["head", "finetune"])
 def test_the_network_looked_into_is_the_candidates_own(tuned_paths, name):
     pack, (candidates, _) = read_feature_set(tuned_paths.features), read_candidates(tuned_paths)
-    transform = candidates[name].graph(pack, tuned_paths).spec.transform
+    transform = candidates[name].graphs(pack, tuned_paths)[0].spec.transform
     pixels = np.random.default_rng(0).integers(0, 256, (2, transform.height, transform.width, 3)).astype(np.uint8)
-    expected_BD = Engine(candidates[name].graph(pack, tuned_paths).xml)(pixels)
+    expected_BD = Engine(candidates[name].graphs(pack, tuned_paths)[0].xml)(pixels)
     mean, std = (255 * torch.tensor(values).view(3, 1, 1) for values in (transform.mean, transform.std))
     with torch.no_grad():
-        found_BD = candidates[name].network(pack, tuned_paths)(
+        found_BD = candidates[name].networks(pack, tuned_paths)[0](
             (torch.from_numpy(pixels).permute(0, 3, 1, 2) - mean) / std
         )
     assert np.allclose(found_BD.numpy(), expected_BD, rtol=1e-3, atol=1e-4 * np.abs(expected_BD).max())
@@ -236,7 +236,7 @@ def marked_map(photo, transform):
 def test_the_map_lies_on_what_the_network_was_shown(photo, crop):
     transform = OWN.showing(crop)
     image, map_HW = marked_map(photo, transform)
-    pixels, placed_HW, seen_HW = on_the_whole((image,), map_HW, transform)
+    pixels, placed_HW, seen_HW = on_the_whole((image,), [map_HW], [transform])
     assert pixels.shape[:2] == placed_HW.shape == seen_HW.shape == (168, 224)
     rows, columns = np.nonzero(placed_HW > 0.5)
     scale, (left, right, top, bottom) = 224 / 640, MARK
@@ -247,6 +247,6 @@ def test_the_map_lies_on_what_the_network_was_shown(photo, crop):
 @pytest.mark.parametrize(("crop", "share"), [("center", 0.574), ("squash", 1.0), ("border", 1.0)])
 def test_what_the_network_does_not_see_is_told_from_what_supports_nothing(photo, crop, share):
     transform = OWN.showing(crop)
-    _, placed_HW, seen_HW = on_the_whole((photo(640, 480),), np.ones((224, 224), np.float32), transform)
+    _, placed_HW, seen_HW = on_the_whole((photo(640, 480),), [np.ones((224, 224), np.float32)], [transform])
     assert seen_HW.mean() == pytest.approx(share, abs=0.02)
     assert np.array_equal(placed_HW > 0, seen_HW)
