@@ -12,10 +12,11 @@ import numpy as np
 
 from ..common.core.progress import say
 from ..common.data.feature_set import FeatureSet, Rows
+from ..common.data.task import Task
 from ..common.heads.base import Head
 from ..common.heads.mean import MeanHead
 from .params import HeadParams
-from .scores import Score
+from .scores import Score, is_metric
 from .search import Found, Tried
 from .selection import Choice, choose, held_weights, select_of, train
 
@@ -41,9 +42,17 @@ def choose_combined(pack: FeatureSet, params: HeadParams, scratch: Path | None =
     if scores[list(found)[-1]].better_than(scores[best]):
         best = MEAN
     if len(found) > 1:
-        losses = ", ".join(f"{name} {score.loss:.4f}" for name, score in scores.items())
-        say(f"head: {len(pack.eyes)} backbones or sizes, combined as {best} (loss on held-out images: {losses})")
+        select = select_of(params, pack.task)
+        told = ", ".join(f"{name} {_told(score, select, pack.task):.4f}" for name, score in scores.items())
+        say(f"head: {len(pack.eyes)} backbones or sizes, combined as {best} ({select} on held-out images: {told})")
     return replace(found[best], combined=scores)
+
+
+def _told(score: Score, select: str, task: Task) -> float:
+    """The metric that chooses, as people know it."""
+    if is_metric(select, task):
+        return score.chosen_by
+    return float(np.sqrt(score.loss)) if select == "rmse" else score.loss
 
 
 def way(choice: Choice) -> str:
