@@ -29,7 +29,11 @@ COLUMNS = {
     "labels": ColSpec(Array(DataType.string), "labels"),
     "probabilities": ColSpec(Map(DataType.double), "probabilities"),
     "value": ColSpec(DataType.double, "value"),
+    "low": ColSpec(DataType.double, "low"),
+    "high": ColSpec(DataType.double, "high"),
+    "set": ColSpec(Array(DataType.string), "set"),
     "abstain": ColSpec(DataType.boolean, "abstain"),
+    "typicality": ColSpec(DataType.double, "typicality"),
 }
 """The columns that a prediction may have."""
 

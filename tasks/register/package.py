@@ -34,6 +34,7 @@ MODULES = (
     "common/heads/load.py",
     "common/heads/mean.py",
     "common/heads/mlp.py",
+    "common/heads/typicality.py",
     "common/images/decode.py",
     "common/images/transform.py",
     "register/__init__.py",
@@ -57,7 +58,8 @@ from mlflow.exceptions import INTERNAL_ERROR, INVALID_PARAMETER_VALUE, MlflowExc
 from {code}.register.serving import ImageClassifier
 
 
-TYPES = {{"label": "str", "score": "float64", "value": "float64", "abstain": "bool"}}
+NUMBERS = ("score", "value", "low", "high", "typicality")
+TYPES = {{"label": "str", "abstain": "bool", **dict.fromkeys(NUMBERS, "float64")}}
 """Of the columns that are no objects, which a table without rows cannot tell."""
 
 

@@ -1,5 +1,5 @@
 """The packaged model: from images as bytes or base64 to label, score and probabilities (or several labels and their
-probabilities, or a number), and with a threshold whether the model abstains.
+probabilities, or a number with an interval), whether the model abstains, and how typical the image is.
 
 A string is base64 and never the name of a file, since clients of a server send strings. Callers in Python may also pass
 `Path` objects.
@@ -19,9 +19,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ..common.heads.base import decide
 from ..common.heads.calibration import Calibration
 from ..common.heads.load import load_head
+from ..common.heads.typicality import Typicality
 from ..common.images.decode import Picture, decode_bands
 from .packaged_eyes import PackagedEyes
 
@@ -32,9 +32,19 @@ _PREDICTS = {
 }
 
 
+TYPICALITY = "typicality"
+"""The key of the p-value; only of packages with reference images."""
+
+
 def predicts(task: str, calibration: Calibration) -> list[str]:
-    """The keys of each prediction."""
-    return [*_PREDICTS[task], *([] if calibration.threshold is None else ["abstain"])]
+    """The keys of each prediction, without the typicality."""
+    further = {
+        "low": calibration.margin,
+        "high": calibration.margin,
+        "set": calibration.set_least,
+        "abstain": calibration.threshold,
+    }
+    return [*_PREDICTS[task], *(key for key, of in further.items() if of is not None)]
 
 
 class ImageClassifier:
@@ -48,6 +58,7 @@ class ImageClassifier:
         self._eyes = PackagedEyes(folder)
         self._head = load_head(folder)
         self._calibration = Calibration.load(folder)
+        self._known = Typicality.load(folder)
 
     @property
     def classes(self) -> list[str]:
@@ -57,15 +68,19 @@ class ImageClassifier:
     @property
     def columns(self) -> list[str]:
         """The keys of each prediction."""
-        return predicts(self._head.task, self._calibration)
+        return [*predicts(self._head.task, self._calibration), *([TYPICALITY] if self._known else [])]
 
     def predict(self, images: Sequence[Any]) -> list[dict[str, Any]]:
         """One prediction per image, by task:
 
-        classification: `label`, `score` (its probability) and `probabilities` (class -> probability); with a threshold
-            also `abstain`, whether the score is too low
-        multilabel: `labels`, those with a probability of 0.5 or more, and `probabilities`
-        regression: `value`
+        classification: `label`, `score` (its probability) and `probabilities` (class -> probability); with
+            `head.set_confidence` also `set`, the classes of which one is right with this confidence, the most probable
+            first; with a threshold also `abstain`, whether the score is too low
+        multilabel: `labels`, those whose probability reaches their threshold, and `probabilities`
+        regression: `value`, and `low` and `high`, between which the number is with `head.interval_confidence`
+
+        With reference images in the package also `typicality`: the p-value that the image is of the same kind as these;
+        close to 0, it is unlike anything that the model has learned from.
 
         Args:
             images: each the bytes of a file, the same as base64 (also as a data URL), or a `Path`; with the channels
@@ -83,30 +98,42 @@ class ImageClassifier:
     def answers(self, features_ND: npt.NDArray[np.float32]) -> list[dict[str, Any]]:
         """What `predict` returns for images with these features."""
         output_NK = self._calibration.apply(self._head.output(features_ND))
-        if self._head.task == "regression":
-            return [{"value": value} for value in output_NK[:, 0].tolist()]
-        return self._one_class(output_NK) if self._head.task == "classification" else self._several(output_NK)
+        answered = {"classification": self._one_class, "multilabel": self._several, "regression": self._number}
+        columns = answered[self._head.task](output_NK)
+        if self._known is not None:
+            columns[TYPICALITY] = self._known.p_values(features_ND).tolist()
+        return [{name: columns[name][n] for name in self.columns} for n in range(len(output_NK))]
 
-    def _one_class(self, p_NK: npt.NDArray[np.float64]) -> list[dict[str, Any]]:
-        answers_N, abstains = self._calibration.answers(p_NK), "abstain" in self.columns
-        return [
-            {
-                "label": self.classes[int(row.argmax())],
-                "score": float(row.max()),
-                "probabilities": dict(zip(self.classes, row.tolist(), strict=True)),
-                **({"abstain": not answers} if abstains else {}),
-            }
-            for row, answers in zip(p_NK, answers_N.tolist(), strict=True)
-        ]
+    def _one_class(self, p_NK: npt.NDArray[np.float64]) -> dict[str, list[Any]]:
+        label_N = self._calibration.decide(p_NK, "classification")
+        columns: dict[str, list[Any]] = {
+            "label": [self.classes[k] for k in label_N],
+            "score": self._calibration.score(p_NK).tolist(),
+            "probabilities": self._by_class(p_NK),
+            "abstain": (~self._calibration.answers(p_NK)).tolist(),
+        }
+        if self._calibration.set_least is not None:
+            columns["set"] = self._named(self._calibration.sets(p_NK), np.argsort(-p_NK, axis=1, kind="stable"))
+        return columns
 
-    def _several(self, p_NK: npt.NDArray[np.float64]) -> list[dict[str, Any]]:
-        return [
-            {
-                "labels": [name for name, found in zip(self.classes, found_K, strict=True) if found],
-                "probabilities": dict(zip(self.classes, row.tolist(), strict=True)),
-            }
-            for row, found_K in zip(p_NK, decide(p_NK, "multilabel").tolist(), strict=True)
-        ]
+    def _several(self, p_NK: npt.NDArray[np.float64]) -> dict[str, list[Any]]:
+        found_NK = self._calibration.decide(p_NK, "multilabel") > 0
+        in_order_NK = np.broadcast_to(np.arange(p_NK.shape[1]), p_NK.shape)
+        return {"labels": self._named(found_NK, in_order_NK), "probabilities": self._by_class(p_NK)}
+
+    def _number(self, output_N1: npt.NDArray[np.float64]) -> dict[str, list[Any]]:
+        columns = {"value": output_N1[:, 0].tolist()}
+        if self._calibration.margin is not None:
+            low_N, high_N = self._calibration.ends(output_N1)
+            columns |= {"low": low_N.tolist(), "high": high_N.tolist()}
+        return columns
+
+    def _by_class(self, p_NK: npt.NDArray[np.float64]) -> list[dict[str, float]]:
+        return [dict(zip(self.classes, row, strict=True)) for row in p_NK.tolist()]
+
+    def _named(self, has_NK: npt.NDArray[np.bool_], order_NK: npt.NDArray[np.int64]) -> list[list[str]]:
+        """The names of the classes that each image has, in the order of the image."""
+        return [[self.classes[k] for k in order_K if has_K[k]] for has_K, order_K in zip(has_NK, order_NK, strict=True)]
 
     def _picture(self, image: Any, place: int) -> Picture:
         try:

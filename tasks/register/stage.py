@@ -30,7 +30,7 @@ from ..common.heads.mean import MeanHead
 from .package import graph_names, write_package
 from .params import RegisterParams
 from .reference_sample import write_reference
-from .serving import predicts
+from .serving import TYPICALITY, predicts
 
 EXACT, ROUNDED, ROUNDED_NUMBER = 1e-4, 2e-2, 1e-1
 """The largest difference of a probability between the package and evaluate: if both used fp32 and OpenVINO (on one
@@ -60,7 +60,7 @@ def run(params: RegisterParams, paths: Paths) -> Record:
     facts: dict[str, Any] = {
         "name": params.name,
         "task": pack.task,
-        "predicts": predicts(pack.task, calibration),
+        "predicts": [*predicts(pack.task, calibration), TYPICALITY],
         "candidate": chosen,
         "classes": pack.classes,
         "backbone": backbone,

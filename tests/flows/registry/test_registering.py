@@ -259,7 +259,7 @@ def test_signature_example_and_requirements_are_there(finished: Project) -> None
     info = mlflow.models.get_model_info(finished.json(".graft/registration.json")["model_uri"])
 
     assert info.signature.inputs.input_names() == ["image"]
-    assert info.signature.outputs.input_names() == ["label", "score", "probabilities"]
+    assert info.signature.outputs.input_names() == ["label", "score", "probabilities", "typicality"]
     assert info.saved_input_example_info is not None
     check_served("models:/graft/1", info.signature.outputs)
     requirements = (finished.root / "models" / "package" / "requirements.txt").read_text(encoding="utf-8")

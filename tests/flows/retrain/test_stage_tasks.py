@@ -80,7 +80,7 @@ def test_several_classes_run_from_the_table_to_the_registered_model(tmp_path: Pa
     assert ["|".join(one["labels"]) for one in told] == list(seen["predicted"])
     told_NK = [[one["probabilities"][name] for name in ("bar", "disc", "square")] for one in told]
     assert np.allclose(told_NK, p_NK, atol=1e-4)
-    check_record(project, "mean_average_precision", ["labels", "probabilities"])
+    check_record(project, "mean_average_precision", ["labels", "probabilities", "typicality"])
     check_pages(project, "mean average precision", ["Average precision by class", "Images by label"])
 
 
@@ -98,7 +98,7 @@ def test_numbers_run_from_the_table_to_the_registered_model(tmp_path: Path) -> N
     manifest = read_manifest(project.root / "data" / "manifest").set_index("path")
     assert list(manifest.loc[seen["path"], "label"].astype(float)) == list(seen["label"])
     assert [one["value"] for one in told] == pytest.approx(list(seen["predicted"]), abs=1e-2)
-    check_record(project, "r2", ["value"])
+    check_record(project, "r2", ["value", "low", "high", "typicality"])
     check_pages(project, "R²", ["Predicted against true", "Images by label"])
 
 

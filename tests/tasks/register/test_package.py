@@ -112,11 +112,15 @@ def test_a_fresh_process_predicts_what_evaluate_saw_from_every_form_of_an_image(
             assert all(p == pytest.approx(expected[f"p_{name}"], abs=1e-6) for name, p in row["probabilities"].items())
 
 
-ANSWERS = {"all": (None, []), "some": (2.0, ["abstain"])}
+ANSWERS = {
+    "all": (Calibration(), []),
+    "some": (Calibration(threshold=2.0), ["abstain"]),
+    "sets": (Calibration(set_least=1.0), ["set"]),
+}
 
 
-@pytest.mark.parametrize(("threshold", "further"), ANSWERS.values(), ids=ANSWERS)
-def test_mlflows_entry_answers_a_table_of_images(paths, threshold, further):
+@pytest.mark.parametrize(("calibration", "further"), ANSWERS.values(), ids=ANSWERS)
+def test_mlflows_entry_answers_a_table_of_images(paths, calibration, further):
     program = (
         "import json, pathlib, runpy, sys, types, pandas as pd\n"
         "folder = pathlib.Path(sys.argv[1])\n"
@@ -125,7 +129,9 @@ def test_mlflows_entry_answers_a_table_of_images(paths, threshold, further):
         "images = pd.DataFrame({'image': [pathlib.Path(sys.argv[2])] * 2})\n"
         "print(model.predict(None, images).to_json(orient='split'))\n"
     )
-    Calibration(threshold=threshold).save(paths.package)
+    calibration.save(paths.package)
     answer = run_alone(program, paths, str(paths.raw / "red/000.png"))
-    assert answer["columns"] == ["label", "score", "probabilities", *further]
-    assert [row[3:] for row in answer["data"]] == [[True] * len(further)] * 2
+    assert answer["columns"] == ["label", "score", "probabilities", *further, "typicality"]
+    for label, _, _, *told, typicality in answer["data"]:
+        assert told == [{"abstain": True, "set": [label]}[name] for name in further]
+        assert 0 < typicality <= 1

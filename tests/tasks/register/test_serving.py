@@ -25,7 +25,7 @@ def file(finished_paths):
 
 def test_a_prediction_has_label_score_and_probabilities(model, file):
     (answer,) = model.predict([file])
-    assert set(answer) == {"label", "score", "probabilities"}
+    assert set(answer) == {"label", "score", "probabilities", "typicality"}
     assert answer["score"] == answer["probabilities"][answer["label"]] == max(answer["probabilities"].values())
     assert sum(answer["probabilities"].values()) == pytest.approx(1)
 
@@ -57,7 +57,8 @@ def test_with_a_threshold_a_prediction_says_whether_to_take_it_for_an_answer(wit
     assert [answer["abstain"] for answer in answers].count(False) == 1
     assert max(answers, key=lambda answer: answer["score"])["abstain"] is False
     assert all(
-        set(answer) == set(model.columns) == {"label", "score", "probabilities", "abstain"} for answer in answers
+        set(answer) == set(model.columns) == {"label", "score", "probabilities", "abstain", "typicality"}
+        for answer in answers
     )
 
 
@@ -66,6 +67,36 @@ def test_a_threshold_changes_no_label_and_no_score(withholding, model):
     told = [{name: answer[name] for name in model.columns} for answer in other.predict(files)]
     assert [answer["label"] for answer in told] == [answer["label"] for answer in model.predict(files)]
     assert np.allclose([a["score"] for a in told], [a["score"] for a in model.predict(files)])
+
+
+def test_a_label_is_decided_by_the_class_weights_and_the_score_is_its_probability(paths, file):
+    replace(Calibration(), decision_weights=[1e200, 1.0, 1.0]).save(paths.package)
+    (answer,) = ImageClassifier(paths.package).predict([file])
+    assert answer["label"] == "blue"
+    assert answer["score"] == answer["probabilities"]["blue"] < answer["probabilities"]["red"]
+
+
+@pytest.mark.parametrize(("least", "classes"), [(1.0, 1), (0.0, 3)])
+def test_a_prediction_set_has_the_label_and_as_many_classes_as_its_confidence_needs(paths, file, least, classes):
+    replace(Calibration(), set_least=least, set_confidence=0.9).save(paths.package)
+    (answer,) = ImageClassifier(paths.package).predict([file])
+    assert len(answer["set"]) == classes
+    assert answer["set"][0] == answer["label"]
+    assert answer["set"] == sorted(answer["set"], key=answer["probabilities"].get, reverse=True)
+
+
+def test_images_of_the_same_kind_are_more_typical_than_noise(paths, model, file, noise):
+    stream = io.BytesIO()
+    noise(32, 32, seed=5, spread=120).save(stream, "PNG")
+    known, strange = model.predict([file, stream.getvalue()])
+    assert 0 < strange["typicality"] < known["typicality"] <= 1
+
+
+def test_a_package_without_a_reference_says_nothing_of_the_kind(paths, file):
+    (paths.package / "reference.safetensors").unlink()
+    model = ImageClassifier(paths.package)
+    (answer,) = model.predict([file])
+    assert list(answer) == model.columns == ["label", "score", "probabilities"]
 
 
 def test_a_package_without_a_calibration_gives_the_heads_own_probabilities(paths):
