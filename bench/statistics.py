@@ -18,11 +18,12 @@ from dataclasses import asdict
 
 from .processes import ROOT
 from .report import replace_between
-from .simulations import intervals
+from .simulations import gate, intervals
 from .simulations.row import Row
 
 KINDS: dict[str, Callable[[int], list[Row]]] = {
     "intervals": intervals.long_run,
+    "gate": gate.long_run,
 }
 """Kind of statement -> its simulation."""
 

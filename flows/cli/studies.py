@@ -32,17 +32,28 @@ def rank(
             help="The weights of the named backbones: auto, package, hub, keras or random.", show_default=False
         ),
     ] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(help="A metric of the task; the default is that of gate.metric.", show_default=False),
+    ] = None,
+    margin: Annotated[
+        float | None,
+        typer.Option(
+            help="The difference that would not matter, in units of the metric; the default is gate.margin.",
+            show_default=False,
+        ),
+    ] = None,
     project: Project = HERE,
     as_json: AsJson = False,
 ) -> None:
-    """Compare backbones on your images by validation accuracy, speed and size.
+    """Compare backbones on your images by a validation metric, speed and size.
 
     Nothing is changed except the list of images in data/manifest.
     """
     from ..studies.rank import rank_backbones
     from ..studies.rank_text import print_ranking
 
-    found = rank_backbones(find_root(project), backbones or [], weights)
+    found = rank_backbones(find_root(project), backbones or [], weights, metric, margin)
     print_json(found) if as_json else print_ranking(found)
 
 

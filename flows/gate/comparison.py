@@ -14,15 +14,15 @@ import pandas as pd
 from tasks.common.core.files import read_json
 from tasks.common.core.paths import Paths
 from tasks.common.data.feature_set import FeatureSet, read_feature_set
-from tasks.common.data.task import METRICS
 from tasks.common.data.units import units_of
 from tasks.common.feature_cache.segments import Ids, ids_of
 from tasks.common.heads.calibration import Calibration
 from tasks.common.heads.load import load_head
+from tasks.head.selection import deciding_metric
 from tasks.register.reference_set import Reference, package_features
 from tasks.register.serving import ImageClassifier
 
-from ..runtime.params import Params, metric_key
+from ..runtime.params import Params
 from .champion import Champion
 from .contest import Contest
 
@@ -90,13 +90,11 @@ def contest(paths: Paths, champion: Champion, params: Params, looks: int) -> Con
 
 
 def gate_metric(paths: Paths, params: Params) -> str:
-    """The metric of `gate.metric`; `auto` is the one that the head was made for, if it says so."""
-    file = paths.head / "head.json"
-    made_for = read_json(file).get("metric") if file.is_file() else None
-    known = {one.key for one in METRICS[params.head.task]}
-    if params.gate.metric == "auto" and made_for in known:
-        return str(made_for)
-    return metric_key(params.gate.metric, params.head)
+    """The metric of `gate.metric`; `auto` is the one that the head says it was made for."""
+    if params.gate.metric != "auto":
+        return params.gate.metric
+    made_for = read_json(paths.head / "head.json").get("metric")
+    return str(made_for or deciding_metric(params.head, params.head.task))
 
 
 def _challenger(paths: Paths, pack: FeatureSet) -> Floats:

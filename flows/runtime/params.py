@@ -12,7 +12,7 @@ from tasks.audit.params import AuditParams
 from tasks.common.core.errors import ParamsError, nearest
 from tasks.common.core.paths import Paths
 from tasks.common.core.sections import Section, parse_section, read_params
-from tasks.common.data.task import MAIN, METRICS
+from tasks.common.data.task import METRICS
 from tasks.evaluate.params import EvaluateParams
 from tasks.features.params import FeaturesParams
 from tasks.finetune.params import FinetuneParams
@@ -234,14 +234,6 @@ def check_metric(metric: str, head: HeadParams, name: str) -> None:
             allowed=" | ".join(allowed),
             todo="use auto, or a metric of the task",
         )
-
-
-def metric_key(metric: str, head: HeadParams) -> str:
-    """The key of the metric: `auto` is balanced accuracy where classes are weighted, otherwise the task's main one."""
-    if metric != "auto":
-        return metric
-    weighted = head.task == "classification" and head.class_weight != "none"
-    return "balanced_accuracy" if weighted else MAIN[head.task].key
 
 
 def model_name(project: Path) -> str:

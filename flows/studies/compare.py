@@ -27,21 +27,21 @@ from tasks.common.core.progress import say
 from tasks.common.core.record import DatasetRecord, Record
 from tasks.common.data.eyes import backbones
 from tasks.common.data.feature_set import FeatureSet, Rows, read_feature_set
-from tasks.common.data.task import MAIN
+from tasks.common.data.task import metric_named
 from tasks.common.data.units import units_of
 from tasks.common.heads.base import Head
 from tasks.common.heads.linear import LinearHead
-from tasks.common.scoring.main_metric import main_metric
+from tasks.common.scoring.main_metric import metric_of
 from tasks.finetune.params import FREE, FinetuneParams
 from tasks.head.combine import choose_combined, retrain
 from tasks.head.params import HeadParams
-from tasks.studies.comparing import TITLES, Cell, Point, advice, crossings, lowest_difference, points
+from tasks.studies.comparing import TITLES, Cell, Judged, Point, advice, as_good_as_the_best, crossings, points
 from tasks.studies.comparing_picture import comparing_picture
 
 from ..runtime.params import Params, load_params
 from ..tracking.tracker import Tracker
 from .compare_text import page
-from .study import provenance
+from .study import metric_of_studies, provenance
 
 METHODS = tuple(TITLES)
 
@@ -108,7 +108,7 @@ def compare_methods(
                 todo="import more images, or use larger --shares",
             )
         found = _document(cells, pack, settings, left_out, paths, run_id)
-        _write(found, pack, paths, target)
+        _write(found, _judged(pack, settings), paths, target)
         _record(tracker, found, paths)
     return found
 
@@ -200,8 +200,9 @@ def _train(
                 say(f"compare: {name}: {left_out[name]}")
                 continue
             _keep(cell, file)
-            metric = main_metric(cell.output, pack.targets(pack.rows("val")), pack.task)
-            say(f"compare: {name}: {MAIN[pack.task].text(metric)}, {cell.seconds:.0f} s")
+            metric = metric_named(metric_of_studies(None, settings), pack.task)
+            value = metric_of(cell.output, pack.targets(pack.rows("val")), metric.key, pack.task)
+            say(f"compare: {name}: {metric.text(value)}, {cell.seconds:.0f} s")
             yield cell
 
 
@@ -279,37 +280,45 @@ def _read(file: Path) -> Cell:
 def _document(
     cells: list[Cell], pack: FeatureSet, settings: Params, left_out: dict[str, str], paths: Paths, run_id: str
 ) -> dict[str, Any]:
-    val, confidence = pack.rows("val"), settings.evaluate.confidence
+    judged = _judged(pack, settings)
     sizes = [[eye.fingerprint["transform"][side] for side in ("height", "width")] for eye in pack.eyes]
-    judged = pack.targets(val), units_of(pack, val)[0], pack.task, confidence
-    found = points(cells, *judged)
+    found = points(cells, judged)
     return {
         **provenance(paths, "compare", run_id),
         "backbone": backbones(pack.fingerprint),
         "image_size": sizes[0] if len(sizes) == 1 else sizes,
         "task": pack.task,
-        "metric": MAIN[pack.task].key,
+        "metric": judged.metric,
+        "margin": judged.margin,
         "train_images": len(pack.rows("train")),
-        "judged": len(val),
-        "confidence": confidence,
+        "judged": len(judged.target),
+        "units": judged.units,
+        "confidence": judged.confidence,
         "points": [asdict(point) for point in found],
-        "crossings": crossings(found, pack.task),
-        "advice": advice(found, pack.task, lowest_difference(cells, *judged)),
+        "crossings": crossings(found, judged.named),
+        "advice": advice(found, judged.named, as_good_as_the_best(cells, judged)),
         "left_out": left_out,
     }
+
+
+def _judged(pack: FeatureSet, settings: Params) -> Judged:
+    val, metric = pack.rows("val"), metric_of_studies(None, settings)
+    return Judged(
+        pack.targets(val), units_of(pack, val)[0], pack.task, metric, settings.evaluate.confidence, settings.gate.margin
+    )
 
 
 def points_of(found: dict[str, Any]) -> list[Point]:
     return [Point(**{**row, "gain": tuple(row["gain"]) if row["gain"] else None}) for row in found["points"]]
 
 
-def _write(found: dict[str, Any], pack: FeatureSet, paths: Paths, target: Path | None) -> None:
+def _write(found: dict[str, Any], judged: Judged, paths: Paths, target: Path | None) -> None:
     folder = paths.state / "compare"
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "compare.json", found)
     table = pd.DataFrame(found["points"]).drop(columns="gain")
     table.to_csv(folder / "compare.csv", index=False)
-    comparing_picture(points_of(found), pack.task, found["judged"], found["confidence"], folder / "compare.png")
+    comparing_picture(points_of(found), judged, folder / "compare.png")
     (folder / "compare.md").write_text(page(found, "compare.png"), encoding="utf-8")
     if target is not None:
         picture = target.with_suffix(".png")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from tasks.common.data.task import MAIN
+from tasks.common.data.task import Metric, metric_named
 from tasks.studies.comparing import TITLES
 
 from .study import aligned, end_lines
@@ -36,12 +36,16 @@ def _what(found: dict[str, Any]) -> str:
     )
 
 
+def _metric(found: dict[str, Any]) -> Metric:
+    return metric_named(found["metric"], found["task"])
+
+
 def _headings(found: dict[str, Any]) -> tuple[str, ...]:
-    return tuple(MAIN[found["task"]].title if name == "metric" else name for name in HEADINGS)
+    return tuple(_metric(found).title if name == "metric" else name for name in HEADINGS)
 
 
 def _cells(row: dict[str, Any], found: dict[str, Any]) -> tuple[str, ...]:
-    text = MAIN[found["task"]].text
+    text = _metric(found).text
     return (
         row["method"],
         f"{row['images']:,}",
@@ -61,7 +65,7 @@ def page(found: dict[str, Any], picture: str) -> str:
 def _page(found: dict[str, Any], picture: str) -> Iterator[str]:
     yield "# Frozen backbone, fine-tuning and training from scratch compared\n"
     yield f"{_what(found)}. Made by `graft compare`.\n"
-    yield f"![{MAIN[found['task']].title} against the number of images]({picture})\n"
+    yield f"![{_metric(found).title} against the number of images]({picture})\n"
     yield from (f"- {line}" for line in found["crossings"])
     yield f"\n**{found['advice']}**\n"
     yield "| " + " | ".join(_headings(found)) + " |"

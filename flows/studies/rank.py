@@ -14,31 +14,28 @@ from tasks.common.backbones.catalogue import CATALOGUE, timm_name
 from tasks.common.backbones.spec import Spec
 from tasks.common.backbones.weights import PACKAGES, at_hand
 from tasks.common.core.errors import DataError, GraftError, ParamsError
-from tasks.common.core.files import whole_folder, write_json, write_shared_json
+from tasks.common.core.files import write_shared_json
 from tasks.common.core.paths import Paths
 from tasks.common.core.progress import say
-from tasks.common.core.record import DatasetRecord, Record
 from tasks.common.data.feature_set import INDEX, FeatureSet
 from tasks.common.data.manifest import read_channels, read_manifest
 from tasks.common.data.matrix import spread
+from tasks.common.data.units import units_of
 from tasks.common.feature_cache.segments import FeatureCache, Ids, ids_of
 from tasks.common.images.decode import Pixels
 from tasks.common.images.transform import load
-from tasks.common.scoring import bootstrap
 from tasks.features.extractor import SAMPLE, choose_extractor
 from tasks.features.params import FeaturesParams
-from tasks.head.params import HeadParams
-from tasks.head.selection import choose
-from tasks.studies.ranking import Probed, Standing, fastest_as_good, rank
-from tasks.studies.ranking_picture import ranking_picture
+from tasks.head.selection import choose, hold_out
+from tasks.studies.ranking import Held, Probed, rank
 
 from ..maintenance.feature_cache import not_collected
-from ..runtime import processes
 from ..runtime.params import Params, load_params
 from ..tracking.tracker import Tracker
 from ..versioning import dvc
+from .rank_record import document, record, write
 from .shared_decode import Job, extract, measure, read
-from .study import provenance
+from .study import metric_of_studies
 
 KINDS = ("auto", "package", "hub", "keras", "random")
 """Values of `--weights`; a file would fit one candidate only."""
@@ -92,31 +89,40 @@ class Entrant:
         return {**facts, "network": self.spec.backbone.split(".")[0]}
 
 
-def rank_backbones(root: Path, names: Sequence[str], weights: str | None) -> dict[str, Any]:
+def rank_backbones(
+    root: Path, names: Sequence[str], weights: str | None, metric: str | None = None, margin: float | None = None
+) -> dict[str, Any]:
     """Ranks the named backbones, or all whose weights are on this machine.
+
+    Args:
+        metric: a metric of the task; the default is that of `gate.metric`.
+        margin: the difference that would not matter; the default is `gate.margin`.
 
     Returns:
         What `rank.json` holds.
 
     Raises:
-        ParamsError: an image's label is not one class.
+        ParamsError: metric, margin or weights are not valid.
         GraftError: no candidate could be ranked, or something that all of them need is missing.
     """
     paths = Paths(root)
     settings = load_params(paths.params)
-    _refuse_other_tasks(settings.head)
+    key = metric_of_studies(metric, settings)
+    if margin is not None and not margin >= 0:
+        raise ParamsError("--margin", got=margin, allowed="0 or more, in units of the metric", todo="correct it")
     candidates = list_candidates(names, weights, settings.features, paths.weights)
     tracker = Tracker(root)  # first: a server that does not answer must be noticed at once
     dvc.repro_preprocess(root)
     images = read_images(paths)
+    held = held_out(images, settings, key, settings.gate.margin if margin is None else margin)
     failed: dict[str, str] = {}
     with not_collected(root), tracker.recorded("rank") as run_id:
         entrants = _open(candidates, images, paths, failed)
         _compute(entrants, images, settings.features.threads)
-        standings = rank(list(_probe(entrants, images, settings, failed)))
-        found = _document(standings, entrants, failed, images, settings, paths, run_id)
-        _write(found, standings, settings, paths)
-        _record(tracker, found, standings, candidates, settings.head, paths)
+        standings = rank(list(_probe(entrants, images, settings, held, failed)), held)
+        found = document(standings, held, entrants, failed, images.counts(), settings, paths, run_id)
+        write(found, standings, held, paths)
+        record(tracker, found, candidates, settings.head, paths)
         if not standings:
             raise GraftError(
                 "no candidate could be ranked",
@@ -124,18 +130,6 @@ def rank_backbones(root: Path, names: Sequence[str], weights: str | None) -> dic
                 todo="fix the first problem, or name other backbones",
             )
     return found
-
-
-def _refuse_other_tasks(head: HeadParams) -> None:
-    """McNemar's test compares which images candidates classify correctly, so there must be right and wrong answers."""
-    if head.task != "classification":
-        raise ParamsError(
-            "`graft rank` needs one label per image",
-            got=f"head.task: {head.task}",
-            allowed="head.task: classification",
-            todo="run `graft repro` with each `features.backbone`, and compare with `dvc metrics diff`; "
-            "the feature cache keeps the features of each",
-        )
 
 
 def list_candidates(
@@ -194,6 +188,14 @@ def read_images(paths: Paths) -> Images:
     return images
 
 
+def held_out(images: Images, settings: Params, metric: str, margin: float) -> Held:
+    """The images on which the stage `head` would compare heads."""
+    bare = FeatureSet(np.empty((len(images.index), 0), np.float32), np.empty((0, 0), np.float32), images.index, {})
+    rows = hold_out(bare, settings.head)[0]
+    unit_M = units_of(bare, rows)[0]
+    return Held(bare.targets(rows), unit_M, bare.task, metric, settings.evaluate.confidence, margin)
+
+
 def _open(
     candidates: dict[str, FeaturesParams], images: Images, paths: Paths, failed: dict[str, str]
 ) -> dict[str, Entrant]:
@@ -238,18 +240,20 @@ def _compute(entrants: dict[str, Entrant], images: Images, threads: int) -> None
     measure(unmeasured, images.sample(), threads)
 
 
-def _probe(entrants: dict[str, Entrant], images: Images, settings: Params, failed: dict[str, str]) -> Iterator[Probed]:
+def _probe(
+    entrants: dict[str, Entrant], images: Images, settings: Params, held: Held, failed: dict[str, str]
+) -> Iterator[Probed]:
     """Each candidate's head, as the stage `head` would choose it."""
     if settings.features.views:
         say("rank: augmented views are ignored; the heads are trained on the images themselves")
     for name, entrant in entrants.items():
         try:
-            yield _probed(name, entrant, images, settings)
+            yield _probed(name, entrant, images, settings, held)
         except Exception as error:  # noqa: BLE001  (one candidate's error is reported and must not stop the others)
             _fail(name, error, failed)
 
 
-def _probed(name: str, entrant: Entrant, images: Images, settings: Params) -> Probed:
+def _probed(name: str, entrant: Entrant, images: Images, settings: Params, held: Held) -> Probed:
     job, spec = entrant.job, entrant.spec
     if job.failure is not None:
         raise job.failure
@@ -257,123 +261,18 @@ def _probed(name: str, entrant: Entrant, images: Images, settings: Params) -> Pr
     pack = FeatureSet(features_ND, np.empty((0, spec.dimension), features_ND.dtype), images.index, {})
     choice = choose(pack, settings.head)
     chosen = choice.found.chosen
-    correct_N = choice.found.output.argmax(axis=1) == pack.labels(choice.held)
-    how = settings.evaluate
-    low, high = bootstrap.bootstrap_interval(correct_N, how.confidence, how.bootstrap, how.seed)
+    value, low, high = held.score(choice.found.output)
     where = "a sample of " if job.cost.sampled else ""
     return Probed(
         name=name,
-        correct_N=correct_N,
-        accuracy=float(correct_N.mean()),
+        output_MK=choice.found.output,
+        value=value,
         low=low,
         high=high,
-        log_loss=chosen.score.loss,
+        loss=chosen.score.loss,
         settings=chosen.settings,
         images_per_second=job.cost.images_per_second(job.extractor.device),
         measured=f"{where}{job.cost.images:,} images in this run",
         megabytes=4 * spec.parameters / 1e6,
         dimension=spec.dimension,
     )
-
-
-def _document(
-    standings: list[Standing],
-    entrants: dict[str, Entrant],
-    failed: dict[str, str],
-    images: Images,
-    settings: Params,
-    paths: Paths,
-    run_id: str,
-) -> dict[str, Any]:
-    found: dict[str, Any] = {
-        **provenance(paths, "rank", run_id),
-        "images": images.counts(),
-        "held_out": max((len(one.probed.correct_N) for one in standings), default=0),
-        "confidence": settings.evaluate.confidence,
-        "candidates": [_row(one, entrants[one.probed.name]) for one in standings],
-        "failed": failed,
-    }
-    if standings:
-        quick = fastest_as_good(standings, 1 - settings.evaluate.confidence)
-        found |= {
-            key: {"backbone": name, "params": _to_put(entrants[name].params, settings.features)}
-            for key, name in (("most_accurate", standings[0].probed.name), ("fastest_as_good", quick.probed.name))
-        }
-    return found
-
-
-def _row(one: Standing, entrant: Entrant) -> dict[str, Any]:
-    found, spec, extractor = one.probed, entrant.spec, entrant.job.extractor
-    return {
-        "backbone": found.name,
-        "timm": spec.backbone,
-        "weights": spec.weights,
-        "weights_sha256": spec.weights_sha256,
-        "fingerprint": entrant.fingerprint["digest"],
-        "computed_by": f"{extractor.engine} {extractor.device} {extractor.precision}",
-        "accuracy": found.accuracy,
-        "accuracy_low": found.low,
-        "accuracy_high": found.high,
-        "log_loss": found.log_loss,
-        "p_against_best": one.p,
-        "images_per_second": round(found.images_per_second, 2),
-        "measured": found.measured,
-        "megabytes": round(found.megabytes, 2),
-        "dimension": found.dimension,
-        **found.settings,
-        "on_front": one.on_front,
-    }
-
-
-def _to_put(params: FeaturesParams, own: FeaturesParams) -> dict[str, Any]:
-    """The keys of `features` in params.yaml that would have to change; empty for the project's own backbone."""
-    keys = {"backbone", "weights", "weights_sha256"}
-    mine = own.model_dump(include=keys)
-    return {key: value for key, value in params.model_dump(include=keys).items() if value != mine[key]}
-
-
-def _write(found: dict[str, Any], standings: list[Standing], settings: Params, paths: Paths) -> None:
-    with whole_folder(paths.state / "rank") as folder:
-        write_json(folder / "rank.json", found)
-        if standings:
-            ranking_picture(standings, settings.evaluate.confidence, found["held_out"], folder / "rank.png")
-
-
-def _record(
-    tracker: Tracker,
-    found: dict[str, Any],
-    standings: list[Standing],
-    candidates: dict[str, FeaturesParams],
-    head: HeadParams,
-    paths: Paths,
-) -> None:
-    """One child run per candidate, and the summary on the parent."""
-    parent, dataset = found["mlflow_run_id"], DatasetRecord("raw", found["images"])
-    process = processes.key(processes.me())
-    for name, params in candidates.items():
-        row = next((row for row in found["candidates"] if row["backbone"] == name), None)
-        if row is None and name not in found["failed"]:
-            continue  # another name of a ranked candidate
-        run_id = tracker.start_candidate(
-            name, parent, {"features": params.model_dump(), "head": head.model_dump()}, process
-        )
-        metrics = {_METRICS.get(key, key): value for key, value in (row or {}).items()}
-        tracker.log_record(run_id, Record(metrics, dataset=dataset), metrics, found["dataset"])
-        tracker.end(run_id, "FINISHED" if row else "FAILED", found["failed"].get(name, ""))
-    files = [file for file in sorted((paths.state / "rank").iterdir()) if file.is_file()]
-    summary: dict[str, Any] = {"candidates": len(standings), "failed": len(found["failed"])}
-    if standings:
-        summary["val_accuracy"] = standings[0].probed.accuracy
-    facts: dict[str, str] = {
-        key: found[key]["backbone"] for key in ("most_accurate", "fastest_as_good") if key in found
-    }
-    tracker.log_record(parent, Record({}, facts=facts, files=files, dataset=dataset), summary, found["dataset"])
-
-
-_METRICS = {
-    "accuracy": "val_accuracy",
-    "accuracy_low": "val_accuracy_low",
-    "accuracy_high": "val_accuracy_high",
-    "log_loss": "val_log_loss",
-}
-"""Metrics that have the name of the stages' metrics in MLflow."""

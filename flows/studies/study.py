@@ -6,7 +6,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tasks.common.core.paths import Paths
+from tasks.head.selection import deciding_metric
 
+from ..runtime.params import Params, check_metric
 from ..versioning import dvc, git
 
 
@@ -20,6 +22,17 @@ def provenance(paths: Paths, study: str, run_id: str) -> dict[str, Any]:
         "plot": str(folder / f"{study}.png"),
         "mlflow_run_id": run_id,
     }
+
+
+def metric_of_studies(asked: str | None, settings: Params) -> str:
+    """The key of the metric: the one that was asked for, otherwise that of `gate.metric`.
+
+    Raises:
+        ParamsError: it is not a metric of the task.
+    """
+    check_metric(asked or "auto", settings.head, "--metric")
+    wanted = asked or settings.gate.metric
+    return deciding_metric(settings.head, settings.head.task) if wanted == "auto" else wanted
 
 
 def aligned(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..common.data.task import MAIN, Task
-from ..common.scoring.main_metric import main_metrics
+from ..common.data.task import Metric, Task, metric_named
+from ..common.scoring.main_metric import metrics_of
+from ..common.scoring.paired import Outcome, Paired, design_effect, outcome, tango
+from ..common.scoring.resampling import percentile_ends
 
 Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 
 RESAMPLES = 1000
-"""Bootstrap resamples of the evaluated images, by whole groups, and of the seeds (Efron 1979)."""
+"""Bootstrap resamples of the evaluated images, by whole units, and of the seeds (Efron 1979)."""
 
 TITLES = {
     "head": "frozen backbone, new head",
@@ -76,31 +81,67 @@ class Point:
         return 1 if low > 0 else -1 if high < 0 else 0
 
 
-def points(
-    cells: Sequence[Cell], target: npt.NDArray[np.float64], unit_V: npt.NDArray[np.int64], task: Task, confidence: float
-) -> list[Point]:
-    """One point per method and size, methods in the order of `TITLES`, sizes growing.
+@dataclass(frozen=True)
+class Judged:
+    """The V images that all methods are evaluated on, and by what.
+
+    Attributes:
+        target: as `FeatureSet.targets` gives it.
+        unit_V: the independent unit of each image.
+        metric: a key of `METRICS`.
+        confidence: of intervals and bounds.
+        margin: the difference that would not matter, in units of the metric.
+    """
+
+    target: npt.NDArray[Any]
+    unit_V: Ints
+    task: Task
+    metric: str
+    confidence: float
+    margin: float
+
+    @property
+    def named(self) -> Metric:
+        return metric_named(self.metric, self.task)
+
+    @property
+    def units(self) -> int:
+        return int(self.unit_V.max()) + 1
+
+
+def points(cells: Sequence[Cell], judged: Judged) -> list[Point]:
+    """One point per method and size, methods in the order of `TITLES`, sizes growing."""
+    metrics = _resampled(cells, judged)
+    return [
+        _point(
+            [cell for cell in cells if (cell.method, cell.share) == (method, share)],
+            metric_B,
+            metrics.get(("head", share)),
+            judged,
+        )
+        for (method, share), metric_B in metrics.items()
+    ]
+
+
+def _resampled(cells: Sequence[Cell], judged: Judged) -> dict[tuple[str, float], Floats]:
+    """(method, share) -> (1 + B,): the metric, then that of each resample of the units and of the seeds.
 
     All share the same resamples, so that variation that two methods have in common cancels in their difference.
-
-    Args:
-        unit_V: the group of each evaluated image.
     """
     rng = np.random.default_rng(0)
-    units = int(unit_V.max()) + 1
-    drawn_BU = rng.multinomial(units, np.full(units, 1 / units), size=RESAMPLES).astype(np.float64)
-    times_BV = np.vstack([np.ones(len(unit_V)), drawn_BU[:, unit_V]])
+    drawn_BU = rng.multinomial(judged.units, np.full(judged.units, 1 / judged.units), size=RESAMPLES)
+    times_BV = np.vstack([np.ones(len(judged.unit_V), np.int32), drawn_BU[:, judged.unit_V].astype(np.int32)])
     seeds = sorted({cell.seed for cell in cells})
     turn_BE = rng.integers(0, len(seeds), (RESAMPLES, len(seeds)))
     metrics: dict[tuple[str, float], Floats] = {}
-    found: list[Point] = []
     for method in [name for name in TITLES if any(cell.method == name for cell in cells)]:
         for share in sorted({cell.share for cell in cells if cell.method == method}):
             mine = [cell for cell in cells if (cell.method, cell.share) == (method, share)]
-            each = np.stack([main_metrics(cell.output, target, task, times_BV) for cell in mine])
+            each = np.stack([
+                metrics_of(cell.output, judged.target, judged.metric, judged.task, times_BV) for cell in mine
+            ])  # fmt: skip
             metrics[method, share] = _over_seeds(each, turn_BE)
-            found.append(_point(mine, metrics[method, share], metrics.get(("head", share)), confidence))
-    return found
+    return metrics
 
 
 def _over_seeds(metric_EB: Floats, turn_BE: npt.NDArray[np.int64]) -> Floats:
@@ -110,8 +151,8 @@ def _over_seeds(metric_EB: Floats, turn_BE: npt.NDArray[np.int64]) -> Floats:
     return np.concatenate([[metric_EB[:, 0].mean()], resampled])
 
 
-def _point(cells: Sequence[Cell], metric_B: Floats, head_B: Floats | None, confidence: float) -> Point:
-    value, low, high = _interval(metric_B, confidence)
+def _point(cells: Sequence[Cell], metric_B: Floats, head_B: Floats | None, judged: Judged) -> Point:
+    value, low, high = _interval(metric_B, judged)
     first = cells[0]
     return Point(
         method=first.method,
@@ -124,25 +165,23 @@ def _point(cells: Sequence[Cell], metric_B: Floats, head_B: Floats | None, confi
         seconds=float(np.mean([cell.seconds for cell in cells])),
         seen=round(float(np.mean([cell.seen for cell in cells]))),
         epochs=float(np.mean([cell.epochs for cell in cells])),
-        gain=None if head_B is None else _interval(metric_B - head_B, confidence),
+        gain=None if head_B is None else _interval(metric_B - head_B, judged),
     )
 
 
-def _interval(metric_B: Floats, confidence: float) -> tuple[float, float, float]:
-    tail = (1 - confidence) / 2
-    low, high = np.nanquantile(metric_B[1:], [tail, 1 - tail])
-    return float(metric_B[0]), float(low), float(high)
+def _interval(metric_B: Floats, judged: Judged) -> tuple[float, float, float]:
+    return float(metric_B[0]), *percentile_ends(metric_B[1:], judged.confidence, judged.units)
 
 
-def crossings(found: Sequence[Point], task: Task) -> list[str]:
+def crossings(found: Sequence[Point], metric: Metric) -> list[str]:
     """A sentence per method other than the frozen head: the number of images from which on it is better, if any."""
     methods = list(dict.fromkeys(point.method for point in found if point.method != "head"))
     lines = [[point for point in found if point.method == method and point.gain is not None] for method in methods]
-    return [_crossing(line, found, task) for line in lines if line]
+    return [_crossing(line, found, metric) for line in lines if line]
 
 
-def _crossing(line: Sequence[Point], found: Sequence[Point], task: Task) -> str:
-    text, last = MAIN[task].text, line[-1]
+def _crossing(line: Sequence[Point], found: Sequence[Point], metric: Metric) -> str:
+    text, last = metric.text, line[-1]
     head = next(point for point in found if point.method == "head" and point.share == last.share)
     title = TITLES[last.method][0].upper() + TITLES[last.method][1:]
     values = f"{text(last.value)} against {text(head.value)} at {last.images:,} images"
@@ -170,48 +209,93 @@ def _meet(line: Sequence[Point]) -> int:
     return round(float(np.exp(x[0] + at * (x[1] - x[0]))))
 
 
-def advice(found: Sequence[Point], task: Task, difference: Callable[[str, str, float], float]) -> str:
-    """Which method to use for all images: the cheapest that is not significantly worse than the best.
+def as_good_as_the_best(cells: Sequence[Cell], judged: Judged) -> dict[str, Outcome]:
+    """Method -> whether it is not worse than the best by more than the margin, with all images; without the best.
+
+    By Holm's method (1979) over the methods: what is shown to be as good makes the test of the others less strict.
+    """
+    most = max(cell.share for cell in cells)
+    last = [cell for cell in cells if cell.share == most]
+    metrics = {method: metric_B for (method, _), metric_B in _resampled(last, judged).items()}
+    best = max(metrics, key=lambda method: float(metrics[method][0]))
+    found: dict[str, Outcome] = {}
+    left = [method for method in metrics if method != best]
+    while left:
+        level = (1 - judged.confidence) / len(left)
+        for method in left:
+            found[method] = outcome(_paired(last, metrics, best, method, level, judged), judged.margin)
+        remaining = [method for method in left if found[method].says not in ("better", "not worse")]
+        if len(remaining) == len(left):
+            break
+        left = remaining
+    return found
+
+
+def _paired(
+    cells: Sequence[Cell], metrics: Mapping[str, Floats], best: str, method: str, level: float, judged: Judged
+) -> Paired:
+    """The method against the best one, over images and seeds."""
+    gain_B = metrics[method] - metrics[best]
+    low, high = percentile_ends(gain_B[1:], 1 - 2 * level, judged.units)
+    if judged.metric == "accuracy":
+        # Where few images change, resamples of them hardly vary: never less than Tango's interval.
+        least, most = _tango([cell for cell in cells if cell.method in (best, method)], best, level, judged)
+        low, high = min(low, least), max(high, most)
+    better, worse = ((int((sign * gain_B[1:] <= 0).sum()) + 1) / len(gain_B) for sign in (1, -1))
+    return Paired(
+        judged.named, float(metrics[best][0]), float(metrics[method][0]), low, high, better, worse, len(judged.target),
+        judged.units, level,
+    )  # fmt: skip
+
+
+def _tango(cells: Sequence[Cell], best: str, level: float, judged: Judged) -> tuple[float, float]:
+    """Both one-sided bounds of the mean change of an image from wrong to right, over the seeds."""
+    right = {
+        is_best: np.mean(
+            [cell.output.argmax(axis=1) == judged.target for cell in cells if (cell.method == best) == is_best], axis=0
+        )
+        for is_best in (True, False)
+    }
+    change_V = right[False] - right[True]
+    effect = design_effect(change_V, judged.unit_V, judged.units)
+    won, lost = float(np.maximum(change_V, 0).sum()) / effect, float(np.maximum(-change_V, 0).sum()) / effect
+    z = NormalDist().inv_cdf(1 - level)
+    low, high = (tango(won, lost, len(change_V) / effect, z, lower=lower) for lower in (True, False))
+    return low, high
+
+
+def advice(found: Sequence[Point], metric: Metric, as_good: Mapping[str, Outcome]) -> str:
+    """Which method to use for all images: the cheapest that is shown to be as good as the best.
 
     Args:
-        difference: (better, worse, share) -> the lower end of the interval of their difference.
+        as_good: see `as_good_as_the_best`.
     """
     most = max(point.share for point in found)
     last = [point for point in found if point.share == most]
-    best = max(last, key=lambda point: point.value)
-    as_good = [point for point in last if point is best or difference(best.method, point.method, most) <= 0]
-    choice = min(as_good, key=lambda point: point.seconds)
-    text = MAIN[task].text
-    recommended = (
-        f"Use `{choice.method}` ({TITLES[choice.method]}): {text(choice.value)} at {choice.images:,} images, for "
-        f"{minutes(choice.seconds)}"
+    best = next(point for point in last if point.method not in as_good)
+    shown = [point for point in last if point is best or as_good[point.method].says in ("better", "not worse")]
+    choice = min(shown, key=lambda point: point.seconds)
+    sentence = (
+        f"Use `{choice.method}` ({TITLES[choice.method]}): {metric.text(choice.value)} at {choice.images:,} images, "
+        f"for {minutes(choice.seconds)}"
     )
+    if choice is not best:
+        other = f"`{best.method}` ({metric.text(best.value)}, {minutes(best.seconds)})"
+        sentence += f"; it is as good as {other}, within the margin"
+    cheaper = [point for point in last if point.seconds < choice.seconds]
+    unclear = [point for point in cheaper if as_good[point.method].says == "too few"]
+    if unclear:
+        return f"{sentence}. {_unclear(unclear, metric, as_good)}"
     if choice is best:
-        return f"{recommended}; no other method is better."
-    other = f"`{best.method}` ({text(best.value)}, {minutes(best.seconds)})"
-    return f"{recommended}; {other} is not significantly better."
+        sentence += "; nothing cheaper is as good" if cheaper else "; no other method is better"
+    return f"{sentence}."
 
 
-def lowest_difference(
-    cells: Sequence[Cell],
-    target: npt.NDArray[np.float64],
-    unit_V: npt.NDArray[np.int64],
-    task: Task,
-    confidence: float,
-) -> Callable[[str, str, float], float]:
-    """For `advice`: two methods compared on the same images."""
-
-    def difference(better: str, worse: str, share: float) -> float:
-        renamed = {better: "all", worse: "head"}  # `points` compares with the head
-        two = [
-            replace(cell, method=renamed[cell.method])
-            for cell in cells
-            if cell.share == share and cell.method in renamed
-        ]
-        gain = points(two, target, unit_V, task, confidence)[-1].gain
-        return gain[1] if gain is not None else 0.0
-
-    return difference
+def _unclear(found: Sequence[Point], metric: Metric, as_good: Mapping[str, Outcome]) -> str:
+    names = " or ".join(f"`{point.method}` ({metric.text(point.value)}, {minutes(point.seconds)})" for point in found)
+    more = max(as_good[point.method].more for point in found)
+    enough = f"; about {more:,} more would" if more else ""
+    return f"There are too few validation images to tell whether {names} is as good{enough}."
 
 
 def minutes(seconds: float) -> str:

@@ -9,8 +9,7 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from ..common.data.task import MAIN, Task
-from .comparing import TITLES, Point
+from .comparing import TITLES, Judged, Point
 
 matplotlib.use("agg")
 
@@ -18,10 +17,8 @@ COLOURS = {"head": "#2a7f62", "last_stage": "#d97706", "all": "#1d4ed8", "scratc
 MARKS = {"head": "o", "last_stage": "s", "all": "^", "scratch": "D"}
 
 
-def comparing_picture(found: Sequence[Point], task: Task, judged: int, confidence: float, path: Path) -> None:
-    """Args:
-    judged: the number of images that all methods were evaluated on.
-    """
+def comparing_picture(found: Sequence[Point], judged: Judged, path: Path) -> None:
+    """The metric of each method, with its interval."""
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
     for method in dict.fromkeys(point.method for point in found):
@@ -40,11 +37,11 @@ def comparing_picture(found: Sequence[Point], task: Task, judged: int, confidenc
     axes.xaxis.set_major_locator(FixedLocator(sizes))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    if MAIN[task].percent:
+    if judged.named.percent:
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
     axes.set(
         xlabel="training images",
-        ylabel=f"{MAIN[task].title} on {judged:,} validation images, {confidence:.0%} interval",
+        ylabel=f"{judged.named.title} on {len(judged.target):,} validation images, {judged.confidence:.0%} interval",
         title="Training methods by number of training images",
     )
     axes.grid(color="#e4e7eb", linewidth=0.6)

@@ -1,15 +1,59 @@
-"""Backbones compared on the same held-out images. N images, M candidates."""
+"""Backbones compared on the same held-out images. M images, K classes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import bdtr
 
-Mask = npt.NDArray[np.bool_]
+from ..common.data.task import Metric, Task, metric_named
+from ..common.scoring.intervals import interval
+from ..common.scoring.main_metric import metric_of
+from ..common.scoring.paired import Outcome, Paired, compare, outcome
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+AsGood = Literal["best", "yes", "no", "too few"]
+
+
+@dataclass(frozen=True)
+class Held:
+    """The images that every candidate is compared on, and by what.
+
+    Attributes:
+        target: (M,) or (M, K), as `FeatureSet.targets` gives it.
+        unit_M: the independent unit of each image.
+        metric: a key of `METRICS`.
+        confidence: of intervals and bounds.
+        margin: the difference that would not matter, in units of the metric.
+    """
+
+    target: npt.NDArray[Any]
+    unit_M: Ints
+    task: Task
+    metric: str
+    confidence: float
+    margin: float
+
+    @property
+    def named(self) -> Metric:
+        return metric_named(self.metric, self.task)
+
+    def score(self, output_MK: Floats) -> tuple[float, float, float]:
+        """The metric with both ends of its interval."""
+        low, high = interval(
+            output_MK, self.target, self.unit_M, self.task, metric=self.metric, confidence=self.confidence
+        )
+        return metric_of(output_MK, self.target, self.metric, self.task), low, high
+
+    def compare(self, first: Floats, second: Floats, significance: float) -> Paired:
+        return compare(
+            first, second, self.target, self.unit_M, self.task, metric=self.metric, significance=significance
+        )
 
 
 @dataclass(frozen=True)
@@ -18,9 +62,9 @@ class Probed:
 
     Attributes:
         name: as the user knows it.
-        correct_N: which held-out images its head classified correctly.
-        accuracy, low, high: the share of `correct_N`, with its interval.
-        log_loss: on the same images.
+        output_MK: of its head, for the held-out images.
+        value, low, high: the metric, with its interval.
+        loss: on the same images, see `task.LOSS`.
         settings: of its head, chosen on these images.
         images_per_second: from files to features.
         measured: what the speed was measured on, in words.
@@ -29,11 +73,11 @@ class Probed:
     """
 
     name: str
-    correct_N: Mask
-    accuracy: float
+    output_MK: Floats
+    value: float
     low: float
     high: float
-    log_loss: float
+    loss: float
     settings: Mapping[str, float]
     images_per_second: float
     measured: str
@@ -46,45 +90,65 @@ class Standing:
     """A candidate among the others.
 
     Attributes:
-        p: of the exact McNemar test against the most accurate candidate; 1 for that one.
-        on_front: whether no other candidate is at least as accurate and as fast, and better in one of the two.
+        behind: how far its metric is below that of the best candidate, and at most, at the confidence of all
+            candidates together.
+        as_good: whether it is not worse than the best by more than the margin; `too few` images to tell.
+        more: for `too few`, about how many more images would tell.
+        on_front: whether no other candidate is at least as good and as fast, and better in one of the two.
     """
 
     probed: Probed
-    p: float
+    behind: tuple[float, float]
+    as_good: AsGood
+    more: int
     on_front: bool
 
 
-def rank(candidates: Sequence[Probed]) -> list[Standing]:
-    """The most accurate first; among equally accurate ones the lowest log loss first."""
-    ordered = sorted(candidates, key=lambda one: (-one.accuracy, one.log_loss))
-    on_front = front([(one.accuracy, one.images_per_second) for one in ordered])
+def rank(candidates: Sequence[Probed], held: Held) -> list[Standing]:
+    """The best first; among equally good ones the lowest loss first.
+
+    Each is compared with the best one. The best one was chosen because it looks best, but by that the others only look
+    worse than they are (Hsu 1984, "multiple comparisons with the best").
+    """
+    ordered = sorted(candidates, key=lambda one: (-one.value, one.loss))
+    on_front = front([(one.value, one.images_per_second) for one in ordered])
+    found = _compared(ordered, held)
     return [
-        Standing(one, mcnemar(ordered[0].correct_N, one.correct_N), ahead)
+        Standing(one, *found.get(one.name, ((0.0, 0.0), "best", 0)), ahead)
         for one, ahead in zip(ordered, on_front, strict=True)
     ]
 
 
-def fastest_as_good(standings: Sequence[Standing], significance: float) -> Standing:
-    """The fastest candidate that is not significantly worse than the most accurate one."""
-    as_good = [one for one in standings if one.p >= significance]
+def _compared(ordered: Sequence[Probed], held: Held) -> dict[str, tuple[tuple[float, float], AsGood, int]]:
+    """Name -> how far it is behind, whether it is as good, and how many more images would tell. By Holm's method
+    (1979): what is shown to be as good makes the test of the others less strict."""
+    found: dict[str, tuple[tuple[float, float], AsGood, int]] = {}
+    left = list(ordered[1:])
+    while left:
+        level = (1 - held.confidence) / len(left)
+        tests = {one.name: held.compare(ordered[0].output_MK, one.output_MK, level) for one in left}
+        says = {name: outcome(test, held.margin) for name, test in tests.items()}
+        for name, test in tests.items():
+            found[name] = (-test.difference, -test.low), _as_good(says[name]), says[name].more
+        remaining = [one for one in left if found[one.name][1] != "yes"]
+        if len(remaining) == len(left):
+            break
+        left = remaining
+    return found
+
+
+def _as_good(said: Outcome) -> AsGood:
+    return "yes" if said.says in ("better", "not worse") else "no" if said.says == "worse" else "too few"
+
+
+def fastest_as_good(standings: Sequence[Standing]) -> Standing:
+    """The fastest candidate that is shown to be as good as the best one, which may be that one itself."""
+    as_good = [one for one in standings if one.as_good in ("best", "yes")]
     return max(as_good, key=lambda one: one.probed.images_per_second)
 
 
-def mcnemar(a_N: Mask, b_N: Mask) -> float:
-    """Two-sided p of the exact test (McNemar 1947) that two classifiers are correct equally often on the same images.
-
-    Only images that exactly one of the two classifies correctly count. If the two were equally good, either would win
-    each of these with probability 1/2: p is twice the lower tail of a binomial.
-    """
-    a_alone, b_alone = int(np.count_nonzero(a_N & ~b_N)), int(np.count_nonzero(~a_N & b_N))
-    if a_alone + b_alone == 0:
-        return 1.0
-    return min(1.0, 2.0 * float(bdtr(min(a_alone, b_alone), a_alone + b_alone, 0.5)))
-
-
 def front(points: Sequence[tuple[float, float]]) -> list[bool]:
-    """Which of M points no other point dominates; larger is better in both dimensions."""
+    """Which of several points no other point dominates; larger is better in both dimensions."""
     return [not any(_dominates(other, point) for other in points) for point in points]
 
 

@@ -1,4 +1,4 @@
-"""The plot of a ranking: accuracy against speed, with the Pareto front."""
+"""The plot of a ranking: the metric against speed, with the Pareto front."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
-from .ranking import Standing
+from .ranking import Held, Standing
 
 matplotlib.use("agg")
 
@@ -29,8 +29,8 @@ OFFSETS = [
 """Possible positions of a name, in points from its mark; among equally good ones the first is used."""
 
 
-def ranking_picture(standings: Sequence[Standing], confidence: float, images: int, path: Path) -> None:
-    """Accuracy with its interval against images per second; the Pareto front is a line through green marks."""
+def ranking_picture(standings: Sequence[Standing], held: Held, path: Path) -> None:
+    """The metric with its interval against images per second; the Pareto front is a line through green marks."""
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
     for one in standings:
@@ -38,10 +38,11 @@ def ranking_picture(standings: Sequence[Standing], confidence: float, images: in
     axes.plot(*zip(*_ahead(standings), strict=True), color=GREEN, linewidth=1.2, zorder=1)
     _scale(axes, [one.probed.images_per_second for one in standings])
     axes.set(
-        ylabel=f"accuracy on {images:,} held-out images, {confidence:.0%} interval",
-        title="Accuracy against speed; the line is the Pareto front",
+        ylabel=f"{held.named.title} on {len(held.target):,} held-out images, {held.confidence:.0%} interval",
+        title=f"{held.named.title[0].upper()}{held.named.title[1:]} against speed; the line is the Pareto front",
     )
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
+    if held.named.percent:
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
     axes.yaxis.set_major_locator(MaxNLocator(7))
     axes.grid(color="#e4e7eb", linewidth=0.6)
     axes.set_axisbelow(True)
@@ -52,14 +53,14 @@ def ranking_picture(standings: Sequence[Standing], confidence: float, images: in
 
 def _ahead(standings: Sequence[Standing]) -> list[tuple[float, float]]:
     """The points on the front, the slowest first."""
-    return sorted((one.probed.images_per_second, one.probed.accuracy) for one in standings if one.on_front)
+    return sorted((one.probed.images_per_second, one.probed.value) for one in standings if one.on_front)
 
 
 def _mark(axes: Axes, one: Standing) -> None:
     found, colour = one.probed, GREEN if one.on_front else GREY
-    reach = [[max(0.0, found.accuracy - found.low)], [max(0.0, found.high - found.accuracy)]]
+    reach = [[max(0.0, found.value - found.low)], [max(0.0, found.high - found.value)]]
     axes.errorbar(
-        found.images_per_second, found.accuracy, yerr=reach,
+        found.images_per_second, found.value, yerr=reach,
         fmt="o", color=colour, ecolor=colour, elinewidth=1, capsize=3, markersize=7, zorder=2,
     )  # fmt: skip
 
@@ -78,7 +79,7 @@ def _name(figure: Figure, axes: Axes, standings: Sequence[Standing]) -> None:
     """Puts each name beside its mark, where it covers least."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # so that the positions stay valid
-    points = [(one.probed.images_per_second, one.probed.accuracy) for one in standings]
+    points = [(one.probed.images_per_second, one.probed.value) for one in standings]
     marks = [(float(x), float(y)) for x, y in axes.transData.transform(points)]
     taken, lines = [_around(mark, 7) for mark in marks], _lines(axes, standings)
     for one, point, mark in zip(standings, points, marks, strict=True):

@@ -161,9 +161,10 @@ def test_new_images_whose_labels_look_wrong_are_counted(project: Project, champi
 
 def test_the_metric_is_the_one_that_the_head_was_made_for_unless_another_is_chosen(tmp_path: Path) -> None:
     paths, weighted = Paths(tmp_path), {"head": {"class_weight": "balanced"}}
-    assert gate_metric(paths, Params()) == "accuracy"
-    assert gate_metric(paths, Params.model_validate(weighted)) == "balanced_accuracy", "from an older head"
     paths.head.mkdir(parents=True)
+    write_json(paths.head / "head.json", {})
+    assert gate_metric(paths, Params()) == "accuracy"
+    assert gate_metric(paths, Params.model_validate(weighted)) == "balanced_accuracy", "of an older head"
     write_json(paths.head / "head.json", {"metric": "f1_macro"})
     assert gate_metric(paths, Params()) == "f1_macro"
     assert gate_metric(paths, Params.model_validate({"gate": {"metric": "kappa"}})) == "kappa"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,6 @@ import pytest
 from projects import Project, draw_shapes, draw_turned, make_project
 from served import check_served
 
-from flows.studies.rank import rank_backbones
-from tasks.common.core.errors import ParamsError
 from tasks.common.core.paths import STAGES
 from tasks.common.data.manifest import read_manifest
 from tasks.register.serving import ImageClassifier
@@ -56,6 +55,15 @@ def check_pages(project: Project, title: str, plots: list[str]) -> None:
     assert all(plot in text for plot in plots)
 
 
+def check_ranked(project: Project, metric: str) -> None:
+    """`graft rank` compares by the metric of this task."""
+    found = json.loads(project.graft_here("rank", "test_efficientnet", "--json").stdout)
+    (row,) = found["candidates"]
+    assert found["metric"] == metric
+    assert row[f"{metric}_low"] <= row[metric] <= row[f"{metric}_high"]
+    assert row["as_good"] == "best"
+
+
 def answers(project: Project) -> tuple[list[dict[str, Any]], pd.DataFrame]:
     """What the package says of the test images, and what evaluate saw."""
     seen = pd.read_parquet(project.root / "report" / "predictions.parquet")
@@ -81,6 +89,7 @@ def test_several_classes_run_from_the_table_to_the_registered_model(tmp_path: Pa
     told_NK = [[one["probabilities"][name] for name in ("bar", "disc", "square")] for one in told]
     assert np.allclose(told_NK, p_NK, atol=1e-4)
     check_record(project, "mean_average_precision", ["labels", "probabilities", "typicality"])
+    check_ranked(project, "mean_average_precision")
     check_pages(project, "mean average precision", ["Average precision by class", "Images by label"])
 
 
@@ -99,12 +108,5 @@ def test_numbers_run_from_the_table_to_the_registered_model(tmp_path: Path) -> N
     assert list(manifest.loc[seen["path"], "label"].astype(float)) == list(seen["label"])
     assert [one["value"] for one in told] == pytest.approx(list(seen["predicted"]), abs=1e-2)
     check_record(project, "r2", ["value", "low", "high", "typicality"])
+    check_ranked(project, "r2")
     check_pages(project, "R²", ["Predicted against true", "Images by label"])
-
-
-@pytest.mark.parametrize("task", ["multilabel", "regression"])
-def test_networks_are_not_ranked_by_what_is_no_single_label(empty_project: Project, task: str) -> None:
-    empty_project.set("head", task=task)
-
-    with pytest.raises(ParamsError, match=rf"`graft rank` needs one label per image[\s\S]*{task}"):
-        rank_backbones(empty_project.root, [], None)

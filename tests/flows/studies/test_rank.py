@@ -16,6 +16,8 @@ from projects import draw, wait_for
 from flows.maintenance.feature_cache import collect, list_cache
 from flows.studies import rank, shared_decode
 from flows.studies.rank import list_candidates, rank_backbones
+from flows.studies.rank_record import _to_put
+from flows.studies.rank_text import advice
 from tasks.common.core.errors import GraftError, ParamsError
 from tasks.features.params import FeaturesParams
 
@@ -75,7 +77,10 @@ def test_every_candidate_is_in_the_table_with_its_metrics(ranked: tuple[Project,
     _, found = ranked
 
     assert set(candidates(found)) == set(BOTH)
-    assert found["candidates"][0]["p_against_best"] == 1.0
+    assert (found["metric"], found["margin"]) == ("accuracy", 0.02)
+    assert found["candidates"][0]["as_good"] == "best"
+    assert found["candidates"][1]["as_good"] in ("yes", "no", "too few")
+    assert found["candidates"][1]["behind"] <= found["candidates"][1]["behind_at_most"]
     for row in found["candidates"]:
         assert row["accuracy_low"] <= row["accuracy"] <= row["accuracy_high"]
         assert row["images_per_second"] > 0
@@ -273,6 +278,54 @@ def test_only_the_projects_own_backbone_has_its_own_weights_and_pin(tmp_path: Pa
 
     assert found["ResNet50"] == own
     assert (found["VGG16"].weights, found["VGG16"].weights_sha256) == ("auto", None)
+
+
+def test_a_combination_names_what_each_backbone_needs_in_params_yaml() -> None:
+    own = FeaturesParams(backbone="ResNet50", weights="random")
+    same = [FeaturesParams(backbone=name, weights="random") for name in ("ResNet50", "VGG16")]
+    other = [own, FeaturesParams(backbone="VGG16", weights="auto")]
+    assert _to_put(same, own) == {"backbone": ["ResNet50", "VGG16"]}
+    assert _to_put(other, own) == {"backbone": ["ResNet50", "VGG16"], "weights": ["random", "auto"]}
+    assert _to_put([own], own) == {}
+
+
+def document(**more: Any) -> dict[str, Any]:
+    """A ranking of two by accuracy, of which the second is twice as fast."""
+    rows = [
+        {"backbone": name, "accuracy": value, "as_good": as_good, "images_per_second": speed, "behind": 0.9 - value,
+         "behind_at_most": 0.08, "more_images": 120 if as_good == "too few" else 0}
+        for name, value, as_good, speed in (("slow", 0.9, "best", 10.0), ("quick", 0.89, "too few", 20.0))
+    ]  # fmt: skip
+    params: dict[str, Any] = {"backbone": "slow", "params": {"backbone": "slow"}}
+    return {
+        "task": "classification", "metric": "accuracy", "margin": 0.02, "candidates": rows, "best": params,
+        "fastest_as_good": params, "combination": None, **more,
+    }  # fmt: skip
+
+
+def test_too_few_images_to_tell_is_said_with_how_many_more_would() -> None:
+    lines = list(advice(document()))
+    assert lines[0] == "The best is slow (90.0% accuracy)."
+    assert "Too few images to tell whether quick, 2.0 times as fast, is as good; about 120 more images would." in lines
+
+
+def test_a_combination_is_told_with_its_gain_its_cost_and_the_lines_for_params_yaml() -> None:
+    combination = {
+        "backbones": ["slow", "quick"], "value": 0.95, "alone": 0.9, "gain": 0.05, "gain_at_least": 0.012, "cost": 1.5,
+        "params": {"backbone": ["slow", "quick"]},
+    }  # fmt: skip
+    text = "\n".join(advice(document(combination=combination)))
+    assert "Together, slow and quick have 95.0% accuracy, 5 points more than one alone (at least 1.2 points)" in text
+    assert "for 1.5 times the time of slow" in text
+    assert text.endswith("features:\n  backbone: [slow, quick]\n")
+
+
+@pytest.mark.parametrize(("metric", "margin", "named"), [("r2", None, "--metric"), (None, -0.1, "--margin")])
+def test_a_metric_of_another_task_and_a_negative_margin_are_refused(
+    project: Project, metric: str | None, margin: float | None, named: str
+) -> None:
+    with pytest.raises(ParamsError, match=named):
+        rank_backbones(project.root, [], None, metric, margin)
 
 
 def test_weights_of_no_known_kind_are_refused(tmp_path: Path) -> None:

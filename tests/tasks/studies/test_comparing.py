@@ -1,9 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from tasks.common.scoring.classification import accuracy
-from tasks.studies.comparing import Cell, advice, crossings, lowest_difference, points
+from tasks.common.scoring.paired import Outcome
+from tasks.studies.comparing import Cell, Judged, advice, as_good_as_the_best, crossings, points
 from tasks.studies.comparing_picture import comparing_picture
 
 V = 400
@@ -31,17 +34,20 @@ def cells(seeds=2, seconds=None, **methods):
     ]
 
 
+JUDGED = Judged(Y_V, ALONE_V, "classification", "accuracy", 0.95, 0.02)
+FEW = Judged(Y_V[:40], ALONE_V[:40], "classification", "accuracy", 0.95, 0.02)
+
+
 def judge(found):
-    return points(found, Y_V, ALONE_V, "classification", 0.95)
+    return points(found, JUDGED)
 
 
 def told(found):
-    return crossings(judge(found), "classification")
+    return crossings(judge(found), JUDGED.named)
 
 
-def advised(found):
-    difference = lowest_difference(found, Y_V, ALONE_V, "classification", 0.95)
-    return advice(judge(found), "classification", difference)
+def advised(found, judged=JUDGED):
+    return advice(points(found, judged), judged.named, as_good_as_the_best(found, judged))
 
 
 def test_a_point_is_the_mean_of_its_seeds_with_an_interval_around_it():
@@ -53,14 +59,14 @@ def test_a_point_is_the_mean_of_its_seeds_with_an_interval_around_it():
 
 
 def test_more_judged_images_give_a_narrower_interval():
-    few = points([Cell("head", 1.0, 0, 9, 0, 0, 1.0, output(0.8)[:40])], Y_V[:40], ALONE_V[:40], "classification", 0.95)
-    many = points([Cell("head", 1.0, 0, 9, 0, 0, 1.0, output(0.8))], Y_V, ALONE_V, "classification", 0.95)
+    few = points([Cell("head", 1.0, 0, 9, 0, 0, 1.0, output(0.8)[:40])], FEW)
+    many = points([Cell("head", 1.0, 0, 9, 0, 0, 1.0, output(0.8))], JUDGED)
     assert many[0].high - many[0].low < few[0].high - few[0].low
 
 
 def test_images_of_one_group_count_as_one():
     alone = judge(cells(1, head=HEAD))[0]
-    grouped = points(cells(1, head=HEAD), Y_V, ALONE_V // 20, "classification", 0.95)[0]
+    grouped = points(cells(1, head=HEAD), replace(JUDGED, unit_V=ALONE_V // 20))[0]
     assert grouped.high - grouped.low > 0.5 * (alone.high - alone.low)
     assert grouped.value == alone.value
 
@@ -107,22 +113,40 @@ def test_without_a_frozen_head_there_is_nothing_to_cross():
 
 
 def test_the_cheapest_that_is_as_good_is_advised():
-    found = cells(head=HEAD, last_stage=(0.9, 0.95, 0.985), all=(0.9, 0.95, 0.99), scratch=(0.2, 0.3, 0.4))
-    assert advised(found).startswith(
-        "Use `last_stage` (last stage trained): 98.5% at 500 images, for 60 seconds; `all`"
+    found = cells(head=HEAD, last_stage=(0.9, 0.95, 0.99), all=(0.9, 0.95, 0.9925), scratch=(0.2, 0.3, 0.4))
+    assert advised(found) == (
+        "Use `last_stage` (last stage trained): 99.0% at 500 images, for 60 seconds; it is as good as `all` (99.2%, "
+        "10.0 minutes), within the margin."
     )
-    assert "not significantly better" in advised(found)
 
 
 def test_what_is_better_is_worth_its_price():
     found = cells(head=HEAD, all=(0.9, 0.95, 0.99))
     assert advised(found) == (
-        "Use `all` (all layers trained): 99.0% at 500 images, for 10.0 minutes; no other method is better."
+        "Use `all` (all layers trained): 99.0% at 500 images, for 10.0 minutes; nothing cheaper is as good."
     )
 
 
 def test_the_frozen_head_is_advised_where_nothing_is_better():
     assert advised(cells(head=HEAD, all=(0.8, 0.85, 0.9))).startswith("Use `head`")
+    assert advised(cells(head=(0.8, 0.85, 0.95), all=HEAD)).endswith("for 1 seconds; no other method is better.")
+
+
+def test_too_few_images_to_tell_is_in_the_advice_with_how_many_more_would():
+    right, wrong = (np.eye(2)[said_V] for said_V in (Y_V[:40], np.r_[1 - Y_V[:1], Y_V[1:40]]))
+    found = [replace(cell, output=wrong if cell.method == "head" else right) for cell in cells(head=HEAD, all=HEAD)]
+    text = advised(found, FEW)
+    assert text.startswith("Use `all`")
+    assert "too few validation images to tell whether `head` (" in text
+    assert "more would." in text
+
+
+def test_methods_that_are_right_on_the_same_few_images_are_not_shown_to_be_as_good():
+    """Resamples of what never differs do not vary."""
+    same = [replace(cell, output=cell.output[:40]) for cell in cells(head=HEAD, all=HEAD)]
+    (only,) = as_good_as_the_best(same, FEW).values()
+    assert only.says == "too few"
+    assert as_good_as_the_best(cells(head=HEAD, all=HEAD), JUDGED) == {"all": Outcome("not worse")}
 
 
 def test_numbers_can_be_compared_too():
@@ -131,13 +155,14 @@ def test_numbers_can_be_compared_too():
         Cell(method, 1.0, 0, 500, 0, 0, 1.0, (target + np.random.default_rng(1).normal(0, spread, V))[:, None])
         for method, spread in (("head", 0.2), ("all", 0.05))
     ]
-    (sentence,) = crossings(points(found, target, ALONE_V, "regression", 0.95), "regression")
+    judged = Judged(target, ALONE_V, "regression", "r2", 0.95, 0.02)
+    (sentence,) = crossings(points(found, judged), judged.named)
     assert "is better than the frozen head" in sentence
 
 
 def test_the_picture_is_always_the_same(tmp_path):
     found = judge(cells(head=HEAD, all=(0.9, 0.95, 0.99)))
     for name in ("a.png", "b.png"):
-        comparing_picture(found, "classification", V, 0.95, tmp_path / name)
+        comparing_picture(found, JUDGED, tmp_path / name)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     assert Image.open(tmp_path / "a.png").width > 500
