@@ -162,8 +162,8 @@ def _of_maximum(contest: Contest, fallen: Ints, checked: Ints) -> Floats:
     """Paired bootstrap of the average precisions: how often the largest fall of all checked classes, in units of its
     standard error, is by chance as large as the one found (Westfall and Young 1993)."""
     ranked = [
-        (rankings_of(contest.challenger[:, [k]], contest.target[:, [k]])[0],
-         rankings_of(contest.champion[:, [k]], contest.target[:, [k]])[0])
+        (next(rankings_of(contest.challenger[:, [k]], contest.target[:, [k]])),
+         next(rankings_of(contest.champion[:, [k]], contest.target[:, [k]])))
         for k in checked
     ]  # fmt: skip
 
