@@ -297,7 +297,7 @@ def catalogue_text() -> str:
 
     with tempfile.TemporaryDirectory() as folder:
         place = Place(None, Path(folder) / "weights", Path(folder) / "cache")
-        return table_text.markdown(table_text.TABLE, table.rows_of([], place))
+        return table_text.markdown_groups(table.rows_of([], place))
 
 
 def main() -> None:

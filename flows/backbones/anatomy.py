@@ -13,6 +13,7 @@ import timm
 import torch
 
 from tasks.common.backbones.layers import Shape, is_channels_first, places_of, trace_outputs
+from tasks.common.backbones.licences import stated
 from tasks.common.backbones.network import eval_transform
 
 
@@ -24,9 +25,9 @@ def build(name: str) -> torch.nn.Module:
 
 
 def facts_of(name: str) -> dict[str, Any]:
-    """What timm says about a network, for JSON: `tag`, `parameters` (classifier included), `features` (the input of the
-    classifier), `labels` (0 without a classifier), `input` (height, width), `crop`, `interpolation`, `mean`, `std`,
-    `licence`.
+    """What timm says about a network, for JSON: `tag`, `parameters` (classifier included), `body_parameters` (without
+    it), `features` (the input of the classifier), `labels` (0 without a classifier), `input` and `test_input` (height,
+    width; the size at which timm tests it), `crop`, `interpolation`, `mean`, `std`, `licence`.
     """
     model = build(name)
     transform = eval_transform(model)
@@ -34,14 +35,16 @@ def facts_of(name: str) -> dict[str, Any]:
     return {
         "tag": known.get("tag") or "",
         "parameters": _parameters(model),
+        "body_parameters": _parameters(model) - sum(map(_parameters, _classifiers(model).values())),
         "features": int(getattr(model, "head_hidden_size", None) or model.num_features),  # type: ignore[arg-type]
         "labels": int(model.num_classes),  # type: ignore[arg-type]
         "input": [transform.height, transform.width],
+        "test_input": list(known.get("test_input_size") or known["input_size"])[1:],
         "crop": transform.crop_pct,
         "interpolation": transform.interpolation,
         "mean": list(transform.mean),
         "std": list(transform.std),
-        "licence": known.get("license") or "",
+        "licence": stated(known.get("license")),
     }
 
 
@@ -61,8 +64,7 @@ def dissect(name: str) -> dict[str, Any]:
     image = torch.empty(1, 3, transform.height, transform.width, device="meta")
     before, maps = trace_outputs(model, partial(model.forward_features, image))  # type: ignore[arg-type,operator,misc]
     outputs, _ = trace_outputs(model, partial(model, image))
-    names = model.pretrained_cfg["classifier"] if model.num_classes else ()  # type: ignore[index]
-    last = {part: model.get_submodule(part) for part in ([names] if isinstance(names, str) else names)}
+    last = _classifiers(model)
     stages = _stages(model, outputs)
     return {
         "stages": stages,
@@ -72,6 +74,12 @@ def dissect(name: str) -> dict[str, Any]:
         "hidden": _hidden(model, set(outputs) - set(before) - set(last)),
         "pooled": _channels(model, maps),
     }
+
+
+def _classifiers(model: torch.nn.Module) -> dict[str, torch.nn.Module]:
+    """The last layers by name: distilled networks have two, networks without a classifier none."""
+    names = model.pretrained_cfg["classifier"] if model.num_classes else ()  # type: ignore[index]
+    return {part: model.get_submodule(part) for part in ([names] if isinstance(names, str) else names)}
 
 
 def _hidden(model: torch.nn.Module, called: set[str]) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""`graft models`: the networks of the Keras table, any timm network, and which weights are on this machine."""
+"""`graft models`: the listed networks in groups, any timm network, and which weights are on this machine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tasks.common import backbones
-from tasks.common.backbones.catalogue import CATALOGUE, Entry, entry_of
+from tasks.common.backbones.catalogue import CATALOGUE, Entry, entry_of, short_names
+from tasks.common.backbones.licences import is_non_commercial, stated
+from tasks.common.backbones.modern import LITE, MODERN, Group, Modern, modern_of
 from tasks.common.backbones.weights import PACKAGES, at_hand
 from tasks.common.core.errors import ParamsError, WeightsError, nearest
 from tasks.common.core.files import json_digest, read_json, sha256, write_shared_json
@@ -19,6 +21,9 @@ from . import throughput
 
 Row = dict[str, Any]
 """One network for a table or JSON; a value that is not known is None."""
+
+FACTS = ("parameters", "body_parameters", "features", "labels", "input", "test_input")
+"""What a row takes from timm as it is, see `anatomy.facts_of`."""
 
 
 def rows_of(names: Sequence[str], place: Place) -> list[Row]:
@@ -34,13 +39,15 @@ def rows_of(names: Sequence[str], place: Place) -> list[Row]:
 
 
 def listed(place: Place) -> list[tuple[Entry | None, str]]:
-    """The networks of the Keras table, then others whose weights an installed package contains; with timm's names."""
+    """The networks of the Keras table, the modern ones, then others whose weights an installed package contains; with
+    timm's names."""
     packaged = [(entry_of(name), name) for name in PACKAGES if at_hand(name, place.weights)]
-    return [*((entry, entry.pretrained) for entry in CATALOGUE), *packaged]
+    modern = [(entry_of(entry.timm), entry.timm) for entry in MODERN]
+    return [*((entry, entry.pretrained) for entry in CATALOGUE), *modern, *packaged]
 
 
 def timm_name_of(name: str) -> str:
-    """timm's name; for a name from Keras, with the tag of the weights for frozen features.
+    """timm's name; for a listed name, with the tag of the weights for frozen features.
 
     Raises:
         ParamsError: neither Keras nor timm knows the name.
@@ -50,6 +57,9 @@ def timm_name_of(name: str) -> str:
         return entry.pretrained
     if entry is not None and name in (entry.timm, entry.pretrained, f"{entry.timm}.{entry.tuned}"):
         return name
+    modern = modern_of(name)
+    if modern is not None:
+        return modern.timm
     import timm
 
     from tasks.common.backbones.network import is_known
@@ -58,25 +68,28 @@ def timm_name_of(name: str) -> str:
         return name
     architecture = name.partition(".")[0]
     tags = timm.list_pretrained(f"{architecture}.*") if timm.is_model(architecture) else []
-    known = tags or [*(e.name for e in CATALOGUE), *timm.list_models()]
+    known = tags or [*short_names(), *timm.list_models()]
     raise ParamsError(
         "no such network",
         got=name,
-        allowed=", ".join(tags) or "a name of the Keras table (`graft models`) or of timm (`graft models WORD --all`)",
+        allowed=", ".join(tags) or "a name of a listed network (`graft models`) or of timm (`graft models WORD --all`)",
         todo=nearest(name, known) or f"search for a part of it: graft models {name[:4]} --all",
     )
 
 
 def _row(entry: Entry | None, timm: str, facts: Row | None, speed: Row | None, place: Place) -> Row:
-    found = at_hand(timm, place.weights)
+    found, modern = at_hand(timm, place.weights), modern_of(timm)
     tag = (facts or {}).get("tag") or timm.partition(".")[2]
-    published = entry.published if entry else {}
-    here, tuned = published.get(tag, (None, None)), published.get(entry.tuned if entry else "", (None, None))
+    tuned = _tuned(entry, modern)
+    here = _published(entry, modern, f"{timm.partition('.')[0]}.{tag}")
+    there = _published(entry, modern, tuned or "")
+    licence = (facts or {}).get("licence")
     return {
-        "name": entry.name if entry else None,
+        "group": _group(entry, modern),
+        "name": entry.name if entry else modern.name if modern else None,
         "timm": timm,
         "tag": tag or None,
-        "tuned": f"{entry.timm}.{entry.tuned}" if entry and entry.tuned else None,
+        "tuned": tuned,
         "megabytes": entry.megabytes if entry else None,
         "top1": entry.top1 if entry else None,
         "top5": entry.top5 if entry else None,
@@ -84,14 +97,42 @@ def _row(entry: Entry | None, timm: str, facts: Row | None, speed: Row | None, p
         "depth": entry.depth if entry else None,
         "timm_top1": here[0],
         "timm_top5": here[1],
-        "tuned_top1": tuned[0],
-        "tuned_top5": tuned[1],
-        **{key: (facts or {}).get(key) for key in ("parameters", "features", "labels", "input", "licence")},
+        "tuned_top1": there[0],
+        "tuned_top5": there[1],
+        **{key: (facts or {}).get(key) for key in FACTS},
+        "licence": licence,
+        "non_commercial": is_non_commercial(licence) if licence else None,
+        "pretrained_on": modern.data if modern else None,
+        "when": modern.when if modern else None,
+        "output": modern.output if modern else None,
+        "recommended_size": modern.image_size if modern else None,
         "at_hand": f"{found.kind}: {found.where}" if found else None,
         "images_per_second": speed["openvino"] if speed else None,
         "precision": speed["precision"] if speed else None,
         "torch_images_per_second": speed["torch"] if speed else None,
     }
+
+
+def _group(entry: Entry | None, modern: Modern | None) -> Group:
+    if entry is not None:
+        return "Keras table"
+    if modern is None:
+        return "other networks"
+    return "installed packages" if modern in LITE else "modern networks"
+
+
+def _tuned(entry: Entry | None, modern: Modern | None) -> str | None:
+    """timm's name of the weights to start fine-tuning from."""
+    if entry is not None:
+        return f"{entry.timm}.{entry.tuned}" if entry.tuned else None
+    return (modern.tuned or modern.timm) if modern is not None else None
+
+
+def _published(entry: Entry | None, modern: Modern | None, timm: str) -> tuple[float | None, float | None]:
+    """(top-1, top-5) of weights, by timm's name with the tag, as timm publishes them."""
+    if entry is not None:
+        return entry.published.get(timm.partition(".")[2], (None, None))
+    return modern.published.get(timm, (None, None)) if modern is not None else (None, None)
 
 
 def _remembered(what: Literal["facts_of", "dissect"], names: Iterable[str], cache: Path) -> dict[str, Row | None]:
@@ -163,14 +204,15 @@ def search(query: str, place: Place) -> list[Row]:
 
 def _found(name: str, config: Any, place: Place) -> Row:
     """What is known about weights without building the network."""
-    entry, hand = entry_of(name), at_hand(name, place.weights)
+    entry, modern, hand = entry_of(name), modern_of(name), at_hand(name, place.weights)
     return {
         "timm": name,
-        "name": entry.name if entry else None,
+        "name": entry.name if entry else modern.name if modern else None,
         "pretrained": bool(config.url or config.hf_hub_id),
         "labels": config.num_classes,
         "input": list(config.input_size[1:]),
-        "licence": config.license or None,
+        "licence": stated(config.license),
+        "non_commercial": is_non_commercial(config.license or ""),
         "at_hand": f"{hand.kind}: {hand.where}" if hand else None,
     }
 
@@ -186,7 +228,7 @@ def describe(name: str, place: Place) -> Row:
     parts = _remembered("dissect", [row["timm"]], place.cache)[row["timm"]]
     if facts is None or parts is None:
         return row
-    entry = entry_of(row["timm"]) if row["name"] else None
+    entry = entry_of(row["timm"])
     files = {"keras_file": entry.keras.path, "keras_notop_file": entry.keras_notop.path} if entry else {}
     geometry = {key: facts[key] for key in ("crop", "interpolation", "mean", "std")}
     return {**row, **files, **geometry, **parts, "params": _lines(row, name, parts["pooled"], bool(parts["hidden"]))}
@@ -203,4 +245,8 @@ def _lines(row: Row, name: str, pooled: int | None, hidden: bool) -> list[str]:
         lines.append("  weights: keras   # timm has none")
     if hidden and pooled:
         lines.append(f"  output: pre_logits   # or pooled: {pooled:,} features")
+    elif row["output"]:
+        lines.append(f"  output: {row['output']}")
+    if row["recommended_size"]:
+        lines.append(f"  image_size: {row['recommended_size']}   # pixels; {row['input'][0]} in pre-training")
     return lines

@@ -12,12 +12,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from tasks.common.backbones import licences
 from tasks.finetune.params import FinetuneParams
 
 from .table import Row
 
 CAPTION = (
     "MB, top-1, top-5, params, depth: Keras table. timm top-1: timm, for these weights and input.",
+    "Other networks' params: without the classifier; input: of pre-training (and of timm's tests).",
+    "licence: as timm states it; NC: it excludes commercial use.",
     "graft models NAME shows one network in detail; graft models WORD --all searches timm.",
 )
 
@@ -25,7 +28,8 @@ PIPE = 100
 """The width of the output, in characters, without a terminal."""
 
 LONGEST = 27
-"""The widest column, in characters. Longer names wrap: of timm's names in the Keras table, only one does."""
+"""The widest column, in characters, if it states no other. Longer names wrap: of timm's names in the Keras table, only
+one does."""
 
 
 TRAINED = {"all": "all of these layers", "last_stage": "the last stage of these layers", "norm": "their norm layers"}
@@ -40,16 +44,18 @@ class Column:
         title: may have two lines.
         show: the cell of a row.
         rank: on a narrow terminal, columns of a higher rank are left out first; None is shown only with --wide.
+        longest: the widest that it may be, in characters; longer cells wrap.
     """
 
     title: str
     show: Callable[[Row], str]
     rank: int | None = None
     left: bool = False
+    longest: int = LONGEST
 
     def width(self, rows: Sequence[Row]) -> int:
         cells = [*self.title.split("\n")] + [self.show(row) for row in rows]
-        return min(max(map(len, cells)), LONGEST)
+        return min(max(map(len, cells)), self.longest)
 
 
 def _plain(key: str, form: str = "{}") -> Callable[[Row], str]:
@@ -57,10 +63,25 @@ def _plain(key: str, form: str = "{}") -> Callable[[Row], str]:
 
 
 def _input(row: Row) -> str:
-    if not row.get("input"):
-        return "-"
-    height, width = row["input"]
+    return _size(row["input"]) if row.get("input") else "-"
+
+
+def _inputs(row: Row) -> str:
+    """The size of pre-training, and in brackets the one at which timm tests, if that is another."""
+    return _input(row) + (f" ({_size(row['test_input'])})" if row["test_input"] != row["input"] else "")
+
+
+def _size(sides: Sequence[int]) -> str:
+    height, width = sides
     return str(height) if height == width else f"{height}x{width}"
+
+
+def _body(row: Row) -> str:
+    return "-" if row["body_parameters"] is None else f"{row['body_parameters'] / 1e6:.1f}"
+
+
+def _licence(row: Row) -> str:
+    return "-" if row["licence"] is None else f"{row['licence']} NC" if row["non_commercial"] else row["licence"]
 
 
 def _parameters(row: Row) -> str:
@@ -96,17 +117,63 @@ TABLE = (
     Column("their\ntop-1", _plain("tuned_top1", "{:.1f}")),
     Column("timm's\nparameters", _plain("parameters", "{:,}")),
     Column("torch\nimg/s", _rate("torch_images_per_second")),
-    Column("licence", _plain("licence"), left=True),
+    Column("licence", _licence, left=True),
 )
+"""Of the networks of the Keras table."""
+
+OTHERS = (
+    Column("network", lambda row: row["name"] or row["timm"], 0, left=True),
+    Column("params\nM", _body, 2),
+    Column("feat-\nures", _plain("features"), 3),
+    Column("input\npx", _inputs, 4),
+    Column("licence", _licence, 1, left=True),
+    Column("here", _here, 1, left=True),
+    Column("img/s", _rate("images_per_second"), 6),
+    Column("choose it for", _plain("when"), 5, left=True, longest=42),
+    Column("timm weights,\nfor frozen features", lambda row: row["timm"], 7, left=True),
+    Column("timm\ntop-1", _plain("timm_top1", "{:.1f}"), 8),
+    Column("timm\ntop-5", _plain("timm_top5", "{:.1f}")),
+    Column("pre-trained on", _plain("pretrained_on"), left=True),
+    Column("timm weights,\nto fine-tune", _plain("tuned"), left=True),
+    Column("output", _plain("output"), left=True),
+    Column("torch\nimg/s", _rate("torch_images_per_second"), None),
+)
+"""Of all other networks."""
 
 FOUND = (
     Column("timm weights", lambda row: row["timm"], 0, left=True),
-    Column("Keras", _plain("name"), 3, left=True),
+    Column("name", _plain("name"), 3, left=True),
     Column("input\npx", _input, 1),
     Column("labels", _plain("labels"), 2),
     Column("here", _here, 1, left=True),
-    Column("licence", _plain("licence"), 2, left=True),
+    Column("licence", _licence, 2, left=True),
 )
+
+
+def groups(rows: Sequence[Row]) -> list[tuple[str, Sequence[Column], list[Row]]]:
+    """(heading, columns, rows) of each group, in the order in which the rows name them."""
+    names = dict.fromkeys(row["group"] for row in rows)
+    return [
+        (name, TABLE if name == "Keras table" else OTHERS, [row for row in rows if row["group"] == name])
+        for name in names
+    ]
+
+
+def print_groups(rows: Sequence[Row], *, wide: bool = False) -> None:
+    """Prints a table for each group, with a heading if there are several."""
+    for number, (name, columns, members) in enumerate(found := groups(rows)):
+        if len(found) > 1:
+            print(("\n" if number else "") + name[0].upper() + name[1:])
+        print_table(columns, members, wide=wide)
+
+
+def markdown_groups(rows: Sequence[Row]) -> str:
+    """A Markdown table for each group, with a heading if there are several."""
+    found = groups(rows)
+    heading = "### {}\n\n" if len(found) > 1 else ""
+    return "\n\n".join(
+        heading.format(name[0].upper() + name[1:]) + markdown(columns, members) for name, columns, members in found
+    )
 
 
 def print_table(columns: Sequence[Column], rows: Sequence[Row], *, wide: bool = False) -> None:
@@ -175,7 +242,7 @@ def print_network(found: Row) -> None:
 def facts_lines(found: Row) -> list[tuple[str, str]]:
     """What is known about a network, as (name, value)."""
     lines = [("network", found["name"] or found["timm"])]
-    if found["name"]:
+    if found["megabytes"]:
         lines.append(
             (
                 "Keras' table",
@@ -187,11 +254,13 @@ def facts_lines(found: Row) -> list[tuple[str, str]]:
         return [*lines, ("timm", "has no such network")]
     weights = found["timm"] if "." in found["timm"] else f"{found['timm']}, tag {found['tag'] or 'none'}"
     lines.append(("timm", weights + _accuracy(found["timm_top1"], found["timm_top5"])))
+    if found["when"]:
+        lines += [("pre-trained on", found["pretrained_on"]), ("choose it for", found["when"])]
     if found["tuned"] and found["tuned"] != found["timm"]:
         lines.append(("to fine-tune", found["tuned"] + _accuracy(found["tuned_top1"], found["tuned_top5"])))
     if "keras_file" in found:
         lines.append(("Keras' weights", f"{found['keras_file']}; without its classifier {found['keras_notop_file']}"))
-    lines.append(("licence", found["licence"] or "unknown"))
+    lines.append(("licence", licences.named(found["licence"])))
     lines.append(("weights here", found["at_hand"] or "no"))
     if found["images_per_second"]:
         lines.append(
@@ -213,8 +282,9 @@ def _accuracy(top1: float | None, top5: float | None) -> str:
 def _geometry(found: Row) -> list[tuple[str, str]]:
     height, width = found["input"]
     numbers = [", ".join(f"{value:.3g}" for value in found[key]) for key in ("mean", "std")]
+    tested = "" if found["test_input"] == found["input"] else f"; timm tests at {_size(found['test_input'])} pixels"
     return [
-        ("input", f"{width} x {height} pixels, {found['interpolation']}, the crop keeps {found['crop']:.1%}"),
+        ("input", f"{width} x {height} pixels, {found['interpolation']}, the crop keeps {found['crop']:.1%}{tested}"),
         ("normalisation", f"mean {numbers[0]}; std {numbers[1]}"),
     ]
 

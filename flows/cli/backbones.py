@@ -22,8 +22,8 @@ def models(
         list[str] | None,
         typer.Argument(
             metavar="[NAME]...",
-            help="Names from Keras or timm. A single name shows everything about that network. With --all, a part of "
-            "a name.",
+            help="Names from this list or timm. A single name shows everything about that network. With --all, a part "
+            "of a name.",
         ),
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Search all of timm for NAME.")] = False,
@@ -41,7 +41,8 @@ def models(
 ) -> None:
     """List pretrained networks and show which weights are on this machine.
 
-    The list is the Keras table, and other networks whose weights are here. Needs no project.
+    The list is in groups: the Keras table, modern networks, and networks of installed weights packages. Needs no
+    project.
     """
     from ..backbones import table, table_text
     from ..runtime.locations import place_of
@@ -57,13 +58,14 @@ def models(
             print_json(whole) if as_json else table_text.print_network(whole)
             return
         found = table.rows_of(asked, place)
-    columns = table_text.FOUND if everything else table_text.TABLE
     if as_json:
         print_json(found)
     elif as_markdown:
-        print(table_text.markdown(columns, found))
+        print(table_text.markdown(table_text.FOUND, found) if everything else table_text.markdown_groups(found))
+    elif everything:
+        table_text.print_table(table_text.FOUND, found, wide=wide)
     else:
-        table_text.print_table(columns, found, wide=wide)
+        table_text.print_groups(found, wide=wide)
         if not asked:
             print("\n".join(["", *table_text.CAPTION]))
 

@@ -72,7 +72,7 @@ class FeaturesParams(Section):
     backbone: Annotated[str | Annotated[tuple[str, ...], Field(min_length=1)], BeforeValidator(_one_or_several)] = (
         "tf_efficientnet_lite0"
     )
-    """A name of the Keras table (`ResNet50`) or any timm model name, with or without a tag; see `graft models`. A list
+    """A name that `graft models` lists (`ResNet50`, `DINOv2-S`), or any timm name, with or without a tag. A list
     computes the features of each, at each of `image_size`."""
 
     weights: Annotated[str | Annotated[tuple[str, ...], Field(min_length=1)], BeforeValidator(_one_or_several)] = "auto"

@@ -1,4 +1,4 @@
-"""The eighteen networks of the Keras Applications table, and what timm calls them.
+"""The eighteen networks of the Keras Applications table, and what timm calls them; `modern` has those beyond it.
 
 The only module with their published numbers. What timm knows (input, normalisation, licence) comes
 from timm.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..core.errors import ParamsError
+from .modern import LITE, MODERN, modern_of
 
 KERAS_FILES = "https://storage.googleapis.com/tensorflow/keras-applications/"
 """Where the official weights of Keras lie."""
@@ -215,6 +216,11 @@ def entry_of(backbone: str) -> Entry | None:
     return next((e for e in CATALOGUE if e.name.lower() == backbone.lower() or e.timm == architecture), None)
 
 
+def short_names() -> list[str]:
+    """The names of all listed networks, of the Keras table and beyond."""
+    return [entry.name for entry in (*CATALOGUE, *MODERN, *LITE)]
+
+
 def timm_name(backbone: str, weights: str) -> str:
     """timm's name of the network that `features.backbone` and `features.weights` ask for.
 
@@ -231,4 +237,7 @@ def timm_name(backbone: str, weights: str) -> str:
                 todo="name one of them in `features.backbone`, or use other weights",
             )
         return entry.timm
-    return entry.pretrained if entry is not None and entry.name.lower() == backbone.lower() else backbone
+    if entry is not None and entry.name.lower() == backbone.lower():
+        return entry.pretrained
+    modern = modern_of(backbone)
+    return modern.timm if modern is not None else backbone

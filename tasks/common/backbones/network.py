@@ -14,7 +14,7 @@ from ..core.errors import ParamsError, WeightsError, nearest
 from ..images.transform import EvalTransform
 from . import caches, fetch, keras
 from .adapt import adapt, check_input, over_channels, size_of
-from .catalogue import KERAS_FILES, entry_of
+from .catalogue import KERAS_FILES, entry_of, short_names
 from .pooling import pooled
 from .spec import AS_TRAINED, Form, Spec, libraries
 from .weights import WeightsSource, check_same, fit_state, read_checkpoint, read_state
@@ -71,8 +71,9 @@ def fetched(backbone: str, source: WeightsSource) -> WeightsSource:
         raise ParamsError(
             "params.yaml: `features.backbone` is not a timm model",
             got=backbone,
-            allowed="any name that `timm.list_models()` gives",
-            todo=nearest(backbone, timm.list_models(pretrained=False)) or "look the name up: graft models WORD --all",
+            allowed="a name that `graft models` lists, or any that `timm.list_models()` gives",
+            todo=nearest(backbone, [*short_names(), *timm.list_models()])
+            or "look the name up: graft models WORD --all",
         )
     caches.origin(backbone)  # refuses a tag that timm does not know, wherever the weights come from
     return fetch.fetched(backbone, source)

@@ -76,6 +76,8 @@ def may_pass(error: BaseException | None) -> bool:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The known name most like `name`, as a question to append to a message; empty when nothing is alike."""
-    found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"did you mean `{found[0]}`?" if found else ""
+    """The known name most like `name`, as a question to append to a message; empty when nothing is alike. Upper and
+    lower case count as alike."""
+    written = {other.casefold(): other for other in reversed(list(known))}  # of two the first
+    found = difflib.get_close_matches(name.casefold(), list(reversed(written)), n=1, cutoff=0.5)
+    return f"did you mean `{written[found[0]]}`?" if found else ""

