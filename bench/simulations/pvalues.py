@@ -6,16 +6,8 @@ one-sided test at 5 % may say in 5 % of the runs that the second is better.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
-
-from tasks.common.data.task import METRICS, Task
-from tasks.common.scoring.paired import compare
-
-from .intervals import MAKE, SETTINGS, Setting
-from .row import Row, noise
 
 Floats = npt.NDArray[np.float64]
 

@@ -40,7 +40,7 @@ def decide(
             tracker, version, verdict.sentence, metrics=verdict.metrics, flow_run_url=flow_run_page(),
             tested=verdict.tested,
         )  # fmt: skip
-    elif what in LEFT and (decided is None or decided.what != what):
+    elif what in ("waits", "undecided", "refused") and (decided is None or decided.what != what):
         promotion.leave(
             tracker, version, what, champion, verdict.sentence, verdict.metrics, flow_run_page(), verdict.tested
         )
