@@ -10,10 +10,11 @@ import pandas as pd
 
 from ..common.data.feature_set import FeatureSet, Rows
 from ..common.scoring.classification import confusion
-from ..common.scoring.intervals import wilson
+from ..common.scoring.intervals import proportion_interval
 
 Floats = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 
 CONFIDENCE = 0.95
 """Of the intervals, for all pairs together (Bonferroni): two images do not make a pair."""
@@ -21,20 +22,23 @@ CONFIDENCE = 0.95
 COLUMNS = ["class", "other_class", "images", "taken", "taken_for_other", "share", "low", "high"]
 
 
-def mixed_up(pack: FeatureSet, rows: Rows, p_NK: Floats) -> pd.DataFrame:
+def mixed_up(pack: FeatureSet, rows: Rows, p_NK: Floats, unit_N: Rows) -> pd.DataFrame:
     """All pairs of classes with an image of one that was predicted as the other, the most confused first: `COLUMNS`.
 
     Only images of exactly one of the two count (p: out of fold, nan if unknown). `taken` of them were predicted as the
-    other, `taken_for_other` of the first class; `low` and `high` bound their share.
+    other, `taken_for_other` of the first class; `low` and `high` bound their share, over the units of the images.
     """
     known = ~np.isnan(p_NK).any(axis=1)
-    count = _several if pack.task == "multilabel" else _single
-    taken_KK, either_KK = count(pack.targets(rows[known]), p_NK[known])
+    target, p_NK = pack.targets(rows[known]), p_NK[known]
+    count, between = (_several, _several_between) if pack.task == "multilabel" else (_single, _single_between)
+    taken_KK, either_KK = count(target, p_NK)
     first, second = np.nonzero(np.triu(taken_KK + taken_KK.T, 1))
     images, forth = either_KK[first, second], taken_KK[first, second]
     taken = forth + taken_KK[second, first]
     confidence = 1 - (1 - CONFIDENCE) / max(1, math.comb(len(pack.classes), 2))
-    bounds = [wilson(int(n), t / n, confidence) for n, t in zip(images, taken, strict=True)]
+    predicted = p_NK >= 0.5 if pack.task == "multilabel" else p_NK.argmax(axis=1)
+    pairs = (between(target, predicted, i, j) for i, j in zip(first, second, strict=True))
+    bounds = [proportion_interval(taken_M, unit_N[known][of_M], confidence) for of_M, taken_M in pairs]
     names = np.array(pack.classes, dtype=object)
     table = pd.DataFrame(
         {
@@ -71,3 +75,15 @@ def _several(has_NK: Floats, p_NK: Floats) -> tuple[Counts, Counts]:
     taken_KK = (has_NK * (1 - predicted_NK)).T @ ((1 - has_NK) * predicted_NK)
     only_KK = has_NK.T @ (1 - has_NK)
     return taken_KK.astype(np.int64), (only_KK + only_KK.T).astype(np.int64)
+
+
+def _single_between(y_N: Counts, predicted_N: Counts, i: int, j: int) -> tuple[Rows, Bools]:
+    """(the images of one of two classes, which of them were predicted as the other)."""
+    of_M = np.flatnonzero((y_N == i) | (y_N == j))
+    return of_M, predicted_N[of_M] == i + j - y_N[of_M]
+
+
+def _several_between(has_NK: Floats, predicted_NK: Bools, i: int, j: int) -> tuple[Rows, Bools]:
+    """The same for images of exactly one of the two."""
+    of_M = np.flatnonzero(has_NK[:, i] != has_NK[:, j])
+    return of_M, (predicted_NK[of_M][:, [i, j]] != (has_NK[of_M][:, [i, j]] > 0)).all(axis=1)

@@ -18,8 +18,8 @@ import pandas as pd
 
 from ..common.core.progress import progress
 from ..common.data.feature_set import FeatureSet, Rows
-from ..common.data.units import units_of
 from ..common.scoring.main_metric import main_metrics
+from ..common.scoring.resampling import expanded_tail, resampled_times
 from .subsets import growing, lacks_a_class, strata
 
 Floats = npt.NDArray[np.float64]
@@ -70,20 +70,21 @@ class Curve:
     fitted: dict[str, float]
 
 
-def learning_curve(pack: FeatureSet, predict: Predict, seeds: int, seed: int) -> Curve:
-    """Trains on growing nested subsets of the training images, and scores each on validation.
+def learning_curve(pack: FeatureSet, predict: Predict, unit_N: Rows, seeds: int, seed: int) -> Curve:
+    """Trains on growing nested subsets of the training images, and scores each on validation. `unit_N`: of all images;
+    units are drawn whole.
 
     The strength of the penalty is divided by the share of a subset: the penalty on the summed loss is then the same for
     all. On hand signs and clothes, with 15 to 1,500 images, that was as good as choosing the strength of each size on
     validation (0.3 points of accuracy less on average), and it costs one training instead of nine.
     """
     val = pack.rows("val")
-    reason = _unasked(pack, val)
+    reason = _unasked(pack, val, unit_N)
     if reason:
         return _no_curve(reason, {})
-    parts, skipped = _parts(pack, seeds, seed)
+    parts, skipped = _parts(pack, unit_N, seeds, seed)
     target, whole = pack.targets(val), len(pack.rows("train"))
-    weight_BN = np.vstack([np.ones(len(val)), _resamples(units_of(pack, val)[0], seed)])
+    weight_BN = np.vstack([np.ones(len(val)), *resampled_times(_codes(unit_N[val]), RESAMPLES, seed)])
     degenerate_B = _degenerate(target, weight_BN) if pack.task == "regression" else np.zeros(len(weight_BN), np.bool_)
     errors: dict[float, list[Floats]] = {}
     rows: list[dict[str, float]] = []
@@ -96,15 +97,21 @@ def learning_curve(pack: FeatureSet, predict: Predict, seeds: int, seed: int) ->
             rows.append({"asked": share, **held, "value": 1 - error_B[0]})
             bar.add()
     table = pd.DataFrame(rows, columns=["asked", *TABLE]).astype({"seed": np.int64})
-    return _conclude(table, [np.stack(errors[share]) for share in errors], skipped, seed)
+    tail = expanded_tail((1 - CONFIDENCE) / 2, len(np.unique(unit_N[val])))
+    return _conclude(table, [np.stack(errors[share]) for share in errors], skipped, seed, tail)
 
 
-def _unasked(pack: FeatureSet, val: Rows) -> str:
+def _codes(unit_N: Rows) -> Rows:
+    """The units of some images as codes from 0 on."""
+    return np.unique(unit_N, return_inverse=True)[1].astype(np.int64)
+
+
+def _unasked(pack: FeatureSet, val: Rows, unit_N: Rows) -> str:
     """Why validation cannot be used; empty if it can."""
     if len(val) < ASKED:
         return f"there are only {len(val)} validation images, and a curve needs {ASKED}"
-    if len(units_of(pack, val)[1]) == 1:
-        return "all validation images are of one group"
+    if len(np.unique(unit_N[val])) == 1:
+        return "all validation images are of one group, or copies of each other"
     if pack.task == "regression" and len(np.unique(pack.targets(val))) == 1:
         return "all validation images have the same number"
     return ""
@@ -120,11 +127,13 @@ def _degenerate(target_N: Floats, weight_BN: Floats) -> npt.NDArray[np.bool_]:
     return np.asarray(variance_B <= CONSTANT * target_N.var())
 
 
-def _parts(pack: FeatureSet, seeds: int, seed: int) -> tuple[list[tuple[float, int, Rows]], dict[float, str]]:
+def _parts(
+    pack: FeatureSet, unit_N: Rows, seeds: int, seed: int
+) -> tuple[list[tuple[float, int, Rows]], dict[float, str]]:
     """((requested share, number of the seed, rows), ...) by share, and the skipped shares; of shares with equally many
     images, the largest is kept."""
     train = pack.rows("train")
-    stratum, unit = strata(pack, train), units_of(pack, train)[0]
+    stratum, unit = strata(pack, train), _codes(unit_N[train])
     drawn = [growing(stratum, unit, SHARES, seed + number) for number in range(seeds)]
     parts: list[tuple[float, int, Rows]] = []
     skipped: dict[float, str] = {}
@@ -141,27 +150,22 @@ def _parts(pack: FeatureSet, seeds: int, seed: int) -> tuple[list[tuple[float, i
     return parts, dict(sorted(skipped.items()))
 
 
-def _resamples(unit_N: Rows, seed: int) -> Floats:
-    """How often each image was drawn, (B, N), together with all others of its group: they are not independent."""
-    count = int(unit_N.max()) + 1
-    drawn_BU = np.random.default_rng([seed, 1]).multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
-    return drawn_BU[:, unit_N].astype(np.float64)
-
-
-def _conclude(table: pd.DataFrame, errors_SEB: list[Floats], skipped: dict[float, str], seed: int) -> Curve:
-    """errors: for each size (seeds, 1 + B), the first without resampling; nan where the metric is undefined."""
+def _conclude(
+    table: pd.DataFrame, errors_SEB: list[Floats], skipped: dict[float, str], seed: int, tail: float
+) -> Curve:
+    """errors: for each size (seeds, 1 + B), the first without resampling; nan where the metric is undefined. Intervals
+    leave out `tail` at each end."""
     known = np.asarray(np.isfinite(np.concatenate(errors_SEB)).all(axis=0))
     if not known[0] or not known[1:].any():
         return _no_curve("validation has too few labels of each kind", skipped)
     errors_SEB = [errors_EB[:, known] for errors_EB in errors_SEB]
     rng = np.random.default_rng([seed, 2])
     mean_SB = np.stack([_mean_of_seeds(errors_EB, rng) for errors_EB in errors_SEB])
-    tail = (1 - CONFIDENCE) / 2
     low_S, high_S = np.quantile(1 - mean_SB[:, 1:], [tail, 1 - tail], axis=1)
     sizes = table.groupby("asked")[["share", "images"]].mean().reset_index(drop=True)
     sizes = sizes.assign(value=1 - mean_SB[:, 0], low=low_S, high=high_S)[SIZES]
     table = table[TABLE]
-    reason = _unfit(mean_SB)
+    reason = _unfit(mean_SB, tail)
     if reason:
         return Curve(table, sizes, skipped, {"reason": reason}, {})
     n_S = sizes["images"].to_numpy(np.float64)
@@ -181,14 +185,14 @@ def _mean_of_seeds(errors_EB: Floats, rng: np.random.Generator) -> Floats:
     return np.concatenate([[errors_EB[:, 0].mean()], means_B])
 
 
-def _unfit(mean_SB: Floats) -> str:
+def _unfit(mean_SB: Floats, tail: float) -> str:
     """Why no law can be fitted; empty if one can."""
     if len(mean_SB) < LEAST:
         return f"there are only {len(mean_SB)} sizes, and a law needs {LEAST}"
     if mean_SB[-1, 0] <= 0:
         return "no error is left on validation"
     fall_B = mean_SB[0] - mean_SB[-1]
-    if np.quantile(fall_B, (1 - CONFIDENCE) / 2) <= 0:
+    if np.quantile(fall_B, tail) <= 0:
         return "the error does not clearly fall with more images"
     return ""
 

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from ..common.core.blocks import blocks
 from ..common.core.progress import progress
@@ -46,12 +48,14 @@ class NearDuplicates:
     count: of all pairs, listed or not.
     leaked_N: whether an image is also in an earlier split (train, val, test); by all pairs, listed or not.
     conflicting_N: whether an image of train or val is also there under another label.
+    picture_N: codes from 0 on: images that are the same picture, directly or through others, by all pairs.
     """
 
     pairs: pd.DataFrame
     count: int
     leaked_N: npt.NDArray[np.bool_]
     conflicting_N: npt.NDArray[np.bool_]
+    picture_N: Rows
 
     def leaks(self, pack: FeatureSet) -> pd.DataFrame:
         """Pairs across splits: `COLUMNS`."""
@@ -102,6 +106,7 @@ def find_near_duplicates(
     leaked, conflicting = np.zeros(n, np.bool_), np.zeros(n, np.bool_)
     within: list[pd.DataFrame] = []
     across_splits: list[pd.DataFrame] = []
+    picture_N, links = np.arange(n), [np.empty((2, 0), np.int64)]
     count = 0
     with progress("audit: comparing", n) as bar:
         for down in blocks(n, DOWN):
@@ -116,13 +121,29 @@ def find_near_duplicates(
                 other = (label_N[first] != label_N[second]) & (rank_N[second] < SPLITS.index("test")) & names
                 conflicting[first[other]] = conflicting[second[other]] = True
                 count += len(pairs)
+                links.append(_links(np.stack([first, second])))
                 leak = rank_N[first] != rank_N[second]
                 within = _most_alike([*within, pairs[~leak]])
                 across_splits = _most_alike([*across_splits, pairs[leak]])
+            picture_N, links = _linked(picture_N[np.concatenate(links, axis=1)], picture_N), links[:1]
             bar.add(down.stop - down.start)
     pairs = pd.concat([*within, *across_splits])
     order = np.lexsort((pairs["second"], pairs["first"], -_likeness(pairs)))
-    return NearDuplicates(pairs.iloc[order].reset_index(drop=True), count, leaked, conflicting)
+    return NearDuplicates(pairs.iloc[order].reset_index(drop=True), count, leaked, conflicting, picture_N)
+
+
+def _links(ends_2P: Rows) -> Rows:
+    """Pairs that link the same images as these, but at most one for each image, (2, L)."""
+    nodes, place_2P = np.unique(ends_2P, return_inverse=True)
+    whole = _linked(place_2P.reshape(2, -1), np.arange(len(nodes)))
+    return np.stack([nodes, nodes[np.unique(whole, return_index=True)[1][whole]]]) if len(nodes) else ends_2P
+
+
+def _linked(ends_2P: Rows, code_N: Rows) -> Rows:
+    """Codes of which those are one that have a pair, directly or through others."""
+    size = int(code_N.max(initial=-1)) + 1
+    links = coo_array((np.ones(ends_2P.shape[1]), tuple(ends_2P)), shape=(size, size))
+    return connected_components(links, directed=False)[1][code_N].astype(np.int64)
 
 
 def _near(

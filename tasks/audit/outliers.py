@@ -30,18 +30,21 @@ def far_off(pack: FeatureSet, seed: int) -> pd.DataFrame:
 
     `distance` is 1 - cosine of the features to the nearest image number `neighbour`; `score` is how many standard
     deviations its logarithm is above the median (1.4826 times the median deviation is a standard deviation); `nearest`
-    is the path of the nearest image, and `cosine` the cosine of the two.
+    is the path of the nearest image, and `cosine` the cosine of the two. Lossless copies count as one image: they would
+    be each other's neighbours.
     """
     n = len(pack.index)
-    chosen = np.sort(np.random.default_rng(seed).permutation(n)[:COMPARED])
+    picture_N, pictures = pd.factorize(pack.index["pixels"])
+    first = np.flatnonzero(~pack.index["pixels"].duplicated().to_numpy())
+    chosen = first[np.sort(np.random.default_rng(seed).permutation(len(pictures))[:COMPARED])]
     compared_MD = unit_length(pack.features(chosen))
-    k = neighbour(n)
+    k = neighbour(len(pictures))
     distance, nearest, cosine = np.empty(n), np.empty(n, np.int64), np.empty(n)
     with progress("audit: neighbours", n) as bar:
         for rows in blocks(n, 1024):
             places = np.arange(rows.start, rows.stop)
             cosines = (unit_length(pack.features(places)) @ compared_MD.T).round(PLACES)
-            cosines[places[:, None] == chosen] = -1.0  # not with itself
+            cosines[picture_N[places][:, None] == picture_N[chosen]] = -1.0  # not with itself
             distance[rows] = (1 - np.partition(cosines, -k, axis=1)[:, -k].astype(np.float64)).round(PLACES)
             nearest[rows] = chosen[cosines.argmax(axis=1)]
             cosine[rows] = cosines.max(axis=1).astype(np.float64).round(PLACES)

@@ -56,7 +56,7 @@ def audit_page(
         origin=origin,
         verdicts=[[one.name.replace("_", " "), one.text, one.bound, _STATES[one.state]] for one in verdicts],
         listings=_listings(found),
-        nearest=_nearest(neighbour(found.images)),
+        nearest=_nearest(neighbour(found.pictures)),
     )
 
 

@@ -99,7 +99,8 @@ def _facts(found: Findings, verdicts: Sequence[Verdict]) -> dict[str, Any]:
         "l2": found.l2,
         "unjudged": found.unjudged,
         "label_issues_by_chance": found.by_chance,
-        f"out_of_fold_{MAIN[found.task].key}": found.out_of_fold,
+        "units": found.units,
+        **_out_of_fold(found),
         "checks": {one.name: one.facts() for one in verdicts},
         "leaked": found.leaked,
         "near_duplicates": found.near_duplicates.count,
@@ -112,6 +113,12 @@ def _facts(found: Findings, verdicts: Sequence[Verdict]) -> dict[str, Any]:
     }
 
 
+def _out_of_fold(found: Findings) -> dict[str, float]:
+    """The metric and both ends of its interval; empty without held-out images."""
+    names = [f"out_of_fold_{key}" for key in MAIN[found.task].keys]
+    return dict(zip(names, found.out_of_fold or ()))
+
+
 def _record(found: Findings, verdicts: Sequence[Verdict], paths: Paths) -> Record:
     doubling = {key: value for key, value in found.curve.doubling.items() if key != "reason"}
     curve = [(round(size.images), float(size.value)) for size in found.curve.sizes.itertuples()]
@@ -119,7 +126,8 @@ def _record(found: Findings, verdicts: Sequence[Verdict], paths: Paths) -> Recor
         **{one.name: one.found for one in verdicts},
         "leaked": found.leaked,
         "near_duplicates": found.near_duplicates.count,
-        **({} if found.out_of_fold is None else {f"out_of_fold_{MAIN[found.task].key}": found.out_of_fold}),
+        "units": found.units,
+        **_out_of_fold(found),
         "doubling": doubling,
     }
     return Record(

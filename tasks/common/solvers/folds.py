@@ -26,7 +26,12 @@ BINS = 10
 
 def assign(pack: FeatureSet, rows: Rows, folds: int, seed: int) -> Rows:
     """The fold of each of `rows`, from 0 on; -1 for those that are always learned from. Some folds may be empty."""
-    unit_of_row, units = units_of(pack, rows)
+    return assign_units(pack, rows, units_of(pack, rows), folds, seed)
+
+
+def assign_units(pack: FeatureSet, rows: Rows, units_of_rows: tuple[Rows, list[str]], folds: int, seed: int) -> Rows:
+    """See `assign`; with other units than those of `units_of`: (the unit of each row, the units' names)."""
+    unit_of_row, units = units_of_rows
     count_UK = _count(pack.targets(rows), unit_of_row, (len(units), len(pack.classes) or BINS), pack.task)
     fold_U = _deal(count_UK, np.bincount(unit_of_row), [_chance(unit, seed) for unit in units], folds)
     if pack.task != "regression":

@@ -2,7 +2,12 @@ import tracemalloc
 
 import numpy as np
 
-from tasks.audit.confusable import COLUMNS, confusable, mixed_up
+from tasks.audit import confusable as module
+from tasks.audit.confusable import COLUMNS, confusable
+
+
+def mixed_up(pack, rows, p_NK):
+    return module.mixed_up(pack, rows, p_NK, np.arange(len(rows)))
 
 
 def said(codes, k=3):
@@ -88,3 +93,14 @@ def test_memory_for_very_many_classes_is_that_of_their_pairs_and_not_of_the_imag
     tracemalloc.stop()
     assert table[["class", "other_class", "images", "taken"]].to_numpy().tolist() == [["c000", "c001", 200, 200]]
     assert most < 2.5 * p_NK.nbytes
+
+
+def test_images_of_one_unit_count_as_little_as_they_tell(pack_of):
+    given = np.repeat([0, 1], 50)
+    codes = np.where(np.arange(100) % 50 < 10, 1 - given, given)
+    pack, p_NK = pack_of(np.zeros((100, 2)), np.array(list("ab"))[given]), said(codes)[:, :2]
+    alone = module.mixed_up(pack, np.arange(100), p_NK, np.arange(100)).iloc[0]
+    groups = module.mixed_up(pack, np.arange(100), p_NK, np.arange(100) // 10).iloc[0]
+    assert alone["share"] == groups["share"] == 0.2
+    assert groups["low"] < alone["low"]
+    assert groups["high"] > alone["high"]

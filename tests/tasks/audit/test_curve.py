@@ -1,7 +1,13 @@
 import numpy as np
 import pytest
 
-from tasks.audit.curve import SHARES, learning_curve, power_law
+from tasks.audit import curve as module
+from tasks.audit.curve import SHARES, power_law
+from tasks.common.data.units import units_of
+
+
+def learning_curve(pack, predict, seeds, seed):
+    return module.learning_curve(pack, predict, units_of(pack, np.arange(len(pack.index)))[0], seeds, seed)
 
 
 def pack_with_validation(pack_of, n=200, m=100, labels="ab", group=None, task="classification"):
@@ -195,7 +201,7 @@ def test_without_enough_validation_images_there_is_no_curve_and_it_is_said_why(p
 def test_validation_images_of_one_group_give_no_curve(pack_of):
     group = [None] * 200 + ["v"] * 100
     curve = learning_curve(pack_with_validation(pack_of, group=group), None, 1, 0)
-    assert curve.doubling == {"reason": "all validation images are of one group"}
+    assert curve.doubling == {"reason": "all validation images are of one group, or copies of each other"}
 
 
 def test_resamples_of_one_number_only_have_no_part_in_the_interval(pack_of):

@@ -1,9 +1,14 @@
 import numpy as np
 import pytest
 
-from tasks.audit.findings import doubted_twice
+from tasks.audit.findings import doubted_twice, whole_units
 from tasks.audit.label_issues import COLUMNS, by_chance, deviations, label_issues, suspected, wrong_classes, wrong_marks
 from tasks.audit.params import AuditParams
+
+
+def alone(pack):
+    """Units without near-copies."""
+    return whole_units(pack, np.arange(len(pack.index)))
 
 
 def sure(codes, k, p=0.9):
@@ -76,7 +81,7 @@ def test_of_flipped_labels_most_are_found_and_few_others(pack_of, clouds, probe_
     given, flipped = flip(labels, 0.05, seed)
     pack = pack_of(features, given)
     rows = np.arange(len(labels))
-    found = label_issues(pack, rows, doubted_twice(probe_of(pack), rows, AuditParams()))
+    found = label_issues(pack, rows, doubted_twice(probe_of(pack), rows, alone(pack), AuditParams()))
     right = flipped[[int(path[:4]) for path in found["path"]]]
     assert right.sum() >= 0.8 * flipped.sum()
     assert (~right).sum() <= 0.2 * len(found)
@@ -149,7 +154,9 @@ def test_a_group_is_judged_by_models_that_have_seen_none_of_it(pack_of, probe_of
 
     def found(group):
         pack = pack_of(x_ND, labels, group=group)
-        return set(label_issues(pack, rows, doubted_twice(probe_of(pack, 1e-3), rows, AuditParams()))["path"])
+        return set(
+            label_issues(pack, rows, doubted_twice(probe_of(pack, 1e-3), rows, alone(pack), AuditParams()))["path"]
+        )
 
     assert len(found(groups) & {f"{i:04}.png" for i in range(10)}) >= 8
     assert not found(None)
@@ -183,7 +190,7 @@ def test_of_several_classes_a_doubted_mark_takes_no_image_from_what_is_learned(p
             p_NK = pack.targets(asked) * 0.8 + 0.1
             return np.where(asked[:, None] < 4, 1 - p_NK, p_NK)
 
-    assert suspected(pack, np.arange(40), doubted_twice(Wrong(), np.arange(40), AuditParams())).sum() == 8
+    assert suspected(pack, np.arange(40), doubted_twice(Wrong(), np.arange(40), alone(pack), AuditParams())).sum() == 8
     assert learned == [32] * 5
 
 
@@ -210,3 +217,22 @@ def test_of_images_that_are_told_surely_next_to_none_is_suspected_by_chance(pack
 def test_what_could_not_be_judged_is_not_suspected_by_chance(pack_of):
     pack = pack_of(np.zeros((2, 2)), list("ab"))
     assert by_chance(pack, np.arange(2), np.full((2, 2), np.nan), 0) == 0
+
+
+def test_near_copies_are_held_out_together_with_their_groups(pack_of):
+    pack = pack_of(np.zeros((40, 2)), ["a", "b"] * 20, group=["x", "x"] + [None] * 38)
+    picture_N = np.arange(40)
+    picture_N[39] = 1  # a near-copy of an image of the group
+    asked_for = []
+
+    class Noting:
+        def __init__(self):
+            self.pack = pack
+
+        def __call__(self, rows, asked):
+            asked_for.append(set(asked))
+            assert not set(rows) & set(asked)
+            return np.full((len(asked), 2), 0.5)
+
+    doubted_twice(Noting(), np.arange(40), whole_units(pack, picture_N), AuditParams())
+    assert [asked for asked in asked_for if 0 in asked] == [asked for asked in asked_for if {0, 1, 39} <= asked]

@@ -195,3 +195,13 @@ def test_pictures_saved_again_are_found_and_no_others(tmp_path, pack_of, far_apa
     found = find(pack, whitened(small), far_apart(60))
     assert sorted(pairs_of(found.leaks(pack))) == [(i, 40 + i) for i in range(20)]
     assert found.count == 20
+
+
+def test_images_that_are_the_same_picture_through_others_are_known_across_blocks(pack_of, far_apart, monkeypatch):
+    monkeypatch.setattr(module, "DOWN", 4)
+    monkeypatch.setattr(module, "ACROSS", 8)
+    pixels, features = far_apart(30), far_apart(30, 1)
+    found = find(pack_of(np.zeros((30, 2)), ["a"] * 30), copy_of(pixels, [(1, 20)]), copy_of(features, [(20, 29)]))
+    same = {tuple(np.flatnonzero(found.picture_N == code)) for code in np.unique(found.picture_N)}
+    assert {members for members in same if len(members) > 1} == {(1, 20, 29)}
+    assert len(same) == 28

@@ -83,3 +83,12 @@ def test_what_is_written_is_rounded_to_what_any_number_of_threads_gives(pack_of)
     table = far_off(pack_of(around(0, 60, 0.2), ["a"] * 60), 0)
     assert (table["distance"] == table["distance"].round(4)).all()
     assert (table["cosine"] == table["cosine"].round(4)).all()
+
+
+def test_lossless_copies_do_not_vouch_for_each_other(pack_of):
+    rows = np.vstack([around(0, 60, 0.05), around(1, 1, 0.05)])
+    once = pack_of(rows, ["a"] * 61)
+    twice = pack_of(np.repeat(rows, 2, axis=0), ["a"] * 122)
+    twice.index["pixels"] = np.repeat(once.index["pixels"].to_numpy(), 2)
+    assert list(outliers(far_off(twice, 0), 3.5)["path"]) == ["0120.png", "0121.png"]
+    assert np.allclose(far_off(twice, 0)["distance"][::2], far_off(once, 0)["distance"])

@@ -261,3 +261,20 @@ def test_a_grey_image_and_its_rgb_copy_have_the_same_pixels_when_read_as_grey(no
     noise().convert("L").save(tmp_path / "a.png")
     noise().convert("L").convert("RGB").save(tmp_path / "b.png")
     assert look(tmp_path / "a.png", 1).pixels == look(tmp_path / "b.png", 1).pixels
+
+
+def test_one_jpeg_with_other_exif_has_the_same_pixels(check, noise, tmp_path):
+    plain = encoded(noise(), "JPEG")
+    exif = Image.Exif()
+    exif[0x010F], exif[0x0132] = "Maker", "2026:01:02 03:04:05"  # Make, DateTime
+    payload = b"Exif\0\0" + exif.tobytes().removeprefix(b"Exif\0\0")
+    segment = b"\xff\xe1" + (len(payload) + 2).to_bytes(2, "big") + payload
+    tagged = plain[:2] + segment + plain[2:]
+    with Image.open(io.BytesIO(tagged)) as image:
+        assert image.getexif()[0x010F] == "Maker"
+    assert check(plain, "a.jpg").pixels == check(tagged, "b.jpg").pixels
+
+
+@pytest.mark.parametrize("form", ["BMP", "TIFF", "PPM"])
+def test_a_lossless_copy_under_another_format_has_the_same_pixels(check, noise, form):
+    assert check(encoded(noise(), "PNG")).pixels == check(encoded(noise(), form), f"a.{form.lower()}").pixels

@@ -1,3 +1,4 @@
+import dataclasses
 import tracemalloc
 
 import numpy as np
@@ -8,18 +9,18 @@ from tasks.common.data.feature_set import FeatureSet
 from tasks.common.solvers.folds import assign
 
 
-def pack_of(labels, task="classification", groups=None, ids=None):
+def pack_of(labels, task="classification", groups=None, pixels=None):
     n = len(labels)
     index = pd.DataFrame(
         {
-            "image_id": ids or [f"{i:032x}" for i in range(n)],
+            "image_id": [f"{i:032x}" for i in range(n)],
             "path": [f"{i}.png" for i in range(n)],
             "label": labels,
             "task": task,
             "split": "train",
             "group": pd.array(groups if groups is not None else [None] * n, "string"),
             "weight": 1.0,
-            "pixels": ids or [f"{i:032x}" for i in range(n)],
+            "pixels": pixels or [f"{i:032x}" for i in range(n)],
         }
     )
     return FeatureSet(np.zeros((n, 2), np.float32), np.zeros((0, 2), np.float32), index, {})
@@ -52,10 +53,26 @@ def test_groups_are_never_torn():
     assert np.bincount(fold_N).max() < 1.5 * np.bincount(fold_N).min()
 
 
-def test_files_with_the_same_bytes_are_never_torn():
-    ids = [f"{i // 2:032x}" for i in range(60)]
-    fold_N = folds_of(pack_of(["a", "a", "b", "b"] * 15, ids=ids))
+def test_lossless_copies_under_other_formats_are_never_torn():
+    pixels = [f"{i // 2:032x}" for i in range(60)]
+    fold_N = folds_of(pack_of(["a", "a", "b", "b"] * 15, pixels=pixels))
     assert (fold_N[::2] == fold_N[1::2]).all()
+
+
+def test_groups_that_share_a_picture_are_never_torn():
+    groups = [f"g{i // 4}" for i in range(60)]
+    pixels = ["same" if i in (0, 30, 59) else f"{i}" for i in range(60)]
+    fold_N = folds_of(pack_of(["a", "b"] * 30, groups=groups, pixels=pixels))
+    assert len(set(fold_N[[0, 1, 2, 3, 28, 29, 30, 31, 56, 57, 58, 59]])) == 1
+
+
+def test_views_are_held_out_with_their_image_and_its_copies():
+    pack = pack_of(["a", "a", "b", "b"] * 15, pixels=[f"{i // 2}" for i in range(60)])
+    pack = dataclasses.replace(pack, views_VD=np.zeros((120, 2), np.float32))
+    fold_N = folds_of(pack)
+    for fold in range(5):
+        held, learned = (set(pack.with_views(np.flatnonzero(of))[1] // 2) for of in (fold_N == fold, fold_N != fold))
+        assert not held & learned
 
 
 def test_a_class_of_a_single_image_is_always_learned_from():
