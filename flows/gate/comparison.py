@@ -43,8 +43,12 @@ def why_incomparable(champion: Champion, pack: FeatureSet) -> str:
         return f"the champion knows none of the current classes ({_some(pack.classes)}), only {_some(theirs)}"
     if champion.reference is None:
         return "the champion does not record which images it was trained on: it is from an older version of Graft"
-    if _seen(pack, champion.reference).all():
-        return "the champion was trained on every image of the test"
+    if _seen(pack, champion).all():
+        if _tells_of_refit(facts):
+            return "the champion was trained on every image of the test"
+        return (
+            "the champion does not record whether it learned from its validation images, and no test image came later"
+        )
     return ""
 
 
@@ -52,9 +56,32 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
-def _seen(pack: FeatureSet, reference: Reference) -> npt.NDArray[np.bool_]:
-    """Which of the test images a model was trained on."""
-    return np.isin(_test_ids(pack), reference.trained_ids)
+def _seen(pack: FeatureSet, champion: Champion) -> npt.NDArray[np.bool_]:
+    """Which of the test images a model may have learned from: itself, a lossless copy, or an image of its group.
+
+    The images of a group count if they are in the test today: after `preprocess.test_fraction` rose, images of a
+    training group that came since are as well known as the others. Splits that the data bring may separate a group; a
+    training image today tells nothing then.
+    """
+    index, test = pack.index, pack.rows("test")
+    known = np.isin(ids_of(list(index["image_id"])), _learned_from(champion))
+    copies = index["pixels"].isin(index["pixels"][known]).to_numpy()[test]
+    unit_T = units_of(pack, test)[0]
+    return np.isin(unit_T, unit_T[copies])
+
+
+def _learned_from(champion: Champion) -> Ids:
+    """Keys of the images that the champion's weights may have been fitted to. A head from before packages told whether
+    it was refitted counts as fitted to all images of its time: which of them were validation images is not recorded."""
+    reference = cast(Reference, champion.reference)
+    if _tells_of_refit(read_json(champion.package / "package.json")):
+        return reference.trained_ids
+    return np.union1d(reference.seen_ids, reference.held_out_ids)
+
+
+def _tells_of_refit(facts: dict[str, Any]) -> bool:
+    """Or need not: networks were not refitted then."""
+    return "refitted" in facts or facts["candidate"] != "head"
 
 
 def _test_ids(pack: FeatureSet) -> Ids:
@@ -70,7 +97,7 @@ def contest(paths: Paths, champion: Champion, params: Params, looks: int) -> Con
     pack, package = read_feature_set(paths.features), champion.package
     reference = cast(Reference, champion.reference)
     test = pack.rows("test")
-    seen = _seen(pack, reference)
+    seen = _seen(pack, champion)
     rows = test[~seen]
     ids = _test_ids(pack)[~seen]
     return Contest(

@@ -18,14 +18,16 @@ from tasks.common.core.errors import DataError, GraftError
 from tasks.common.core.files import md5, read_json, whole_folder, write_json
 from tasks.common.core.paths import Paths
 from tasks.common.core.record import DatasetRecord, Record
+from tasks.common.data.feature_set import Rows
 from tasks.common.data.manifest import read_manifest
+from tasks.common.data.units import units
 from tasks.common.engines.openvino import Features
 from tasks.common.feature_cache.segments import FeatureCache, Ids, ids_of
 from tasks.preprocess.check import judge, look
 from tasks.preprocess.params import PreprocessParams
 from tasks.preprocess.scan import hidden, list_files
 from tasks.register.packaged_eyes import channels_in
-from tasks.register.reference_set import Reference, group_codes, package_features
+from tasks.register.reference_set import Reference, package_features
 from tasks.studies.drift import Comparison, compare
 from tasks.studies.drift_picture import drift_picture
 
@@ -52,7 +54,7 @@ class Today:
 
     Attributes:
         names: as the user knows them.
-        groups: names of groups; null for an image that is a group of its own.
+        units_m: int64 codes of the units, see `tasks/common/data/units.py`.
         what: which images these are, in words.
         left_out: reason -> number of images that were left out.
     """
@@ -60,7 +62,7 @@ class Today:
     names: list[str]
     files: list[Path]
     ids: Ids
-    groups: pd.Series
+    units_m: Rows
     what: str
     left_out: dict[str, int] = field(default_factory=dict)
 
@@ -152,10 +154,11 @@ def from_manifest(paths: Paths, reference: Reference, params: DriftParams) -> To
         DataError: there are too few.
     """
     dvc.repro_preprocess(paths.root)
-    manifest = read_manifest(paths.manifest, ["image_id", "path", "group"]).drop_duplicates("image_id")
-    ids = ids_of(list(manifest["image_id"]))
-    unseen = ~np.isin(ids, reference.seen_ids)
-    new = unseen & ~np.isin(ids, reference.held_out_ids)
+    manifest = read_manifest(paths.manifest, ["image_id", "path", "group", "pixels"])
+    manifest = manifest.assign(unit=units(manifest)[0])
+    seen, held_out = (_known(manifest, ids) for ids in (reference.seen_ids, reference.held_out_ids))
+    manifest = manifest.assign(unseen=~seen, new=~seen & ~held_out).drop_duplicates("pixels")
+    unseen, new = manifest["unseen"].to_numpy(), manifest["new"].to_numpy()
     taken, what = (new, "were added since it was trained") if new.sum() >= LEAST else (unseen, "it was not trained on")
     _check_enough(int(taken.sum()), {"known to the model": int((~taken).sum())}, "data/raw")
     rows = manifest[taken].sort_values("image_id")
@@ -164,9 +167,15 @@ def from_manifest(paths: Paths, reference: Reference, params: DriftParams) -> To
         names=list(rows["path"]),
         files=[paths.raw / name for name in rows["path"]],
         ids=ids_of(list(rows["image_id"])),
-        groups=rows["group"],
+        units_m=rows["unit"].to_numpy(),
         what=f"{len(rows):,} of the {taken.sum():,} images of data/raw that {what}",
     )
+
+
+def _known(manifest: pd.DataFrame, ids: Ids) -> npt.NDArray[np.bool_]:
+    """Which images have one of these keys, or a lossless copy that has."""
+    known = np.isin(ids_of(list(manifest["image_id"])), ids)
+    return manifest["pixels"].isin(manifest["pixels"][known]).to_numpy()
 
 
 def from_source(source: Path, reference: Reference, settings: Params, channels: int) -> Today:
@@ -182,21 +191,20 @@ def from_source(source: Path, reference: Reference, settings: Params, channels: 
     listed = list_source(source)
     listed = listed.sample(frac=1.0, random_state=settings.drift.seed)
     known = set(reference.seen_ids.tolist())
-    taken: dict[bytes, int] = {}
+    taken: dict[str, tuple[bytes, int]] = {}
     left_out: Counter[str] = Counter()
-    for row, (image_id, fault) in enumerate(_examined(list(listed["file"]), known, settings.preprocess, channels)):
-        if fault or image_id in taken:
+    examined = _examined(list(listed["file"]), known, settings.preprocess, channels)
+    for row, (image_id, pixels, fault) in enumerate(examined):
+        if fault or pixels in taken:
             left_out[fault.partition(":")[0] or "a copy of another"] += 1
         else:
-            taken[image_id] = row
+            taken[pixels] = image_id, row
         if len(taken) == settings.drift.sample:
             break
     _check_enough(len(taken), left_out, str(source))
-    rows = listed.iloc[list(taken.values())]
-    ids = np.array(list(taken), "V16")
-    return Today(
-        list(rows["name"]), list(rows["file"]), ids, rows["group"], f"{len(rows):,} images of {source}", dict(left_out)
-    )
+    rows = listed.iloc[[row for _, row in taken.values()]].assign(pixels=list(taken))
+    ids, what = np.array([image_id for image_id, _ in taken.values()], "V16"), f"{len(rows):,} images of {source}"
+    return Today(list(rows["name"]), list(rows["file"]), ids, units(rows)[0], what, dict(left_out))
 
 
 def list_source(source: Path) -> pd.DataFrame:
@@ -253,17 +261,19 @@ def _read_table(source: Path) -> pd.DataFrame:
 
 def _examined(
     files: list[Path], known: set[bytes], checks: PreprocessParams, channels: int
-) -> Iterator[tuple[bytes, str]]:
-    """For each file in order its md5, and why it is left out (empty if it is not); at most `AHEAD` files ahead."""
+) -> Iterator[tuple[bytes, str, str]]:
+    """For each file in order its md5, its pixels' hash and why it is left out (empty if it is not); at most `AHEAD`
+    files ahead."""
 
-    def examine(file: Path) -> tuple[bytes, str]:
+    def examine(file: Path) -> tuple[bytes, str, str]:
         try:
             image_id = bytes.fromhex(md5(file))
             if image_id in known:
-                return image_id, "seen in training"
-            return image_id, judge(look(file, channels), checks.min_side, checks.placeholder_share)
+                return image_id, "", "seen in training"
+            seen = look(file, channels)
+            return image_id, seen.pixels, judge(seen, checks.min_side, checks.placeholder_share)
         except OSError as error:
-            return b"", f"cannot be read: {error}"
+            return b"", "", f"cannot be read: {error}"
 
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(files), AHEAD):
@@ -322,7 +332,7 @@ def compare_with(reference: Reference, today: Today, features_mD: Features, para
         far_quantile=params.far_quantile,
         min_effect=params.min_effect,
         seed=params.seed,
-        groups_N=np.concatenate([reference.groups_n, group_codes(today.groups)]),
+        groups_N=np.concatenate([reference.groups_n, today.units_m]),
     )
 
 

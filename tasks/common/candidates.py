@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,13 +28,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A head, the graph that its features come from (None: the frozen backbones of the feature set), and its
-    calibration."""
+    """A head, the graph that its features come from (None: the frozen backbones of the feature set), its calibration,
+    and whether its weights were fitted to the validation images too, once these had chosen it."""
 
     name: str
     head: Head
     tuned: Graph | None
     calibration: Calibration
+    refitted: bool
 
     def graphs(self, pack: FeatureSet, paths: Paths) -> list[Graph]:
         """The graph of each eye of the feature set, converted again if this machine does not have it."""
@@ -80,11 +82,16 @@ class Candidate:
 def read_candidates(paths: Paths) -> tuple[dict[str, Candidate], str]:
     """The candidates by name, and the name of the one that was chosen on validation."""
     decision = read_json(paths.finetune / "decision.json")
-    found = {"head": Candidate("head", load_head(paths.head), None, Calibration.load(paths.head))}
+    found = {"head": Candidate("head", load_head(paths.head), None, *_told(paths.head))}
     if decision["ran"]:
         head, graph = load_linear_head(paths.finetune), read_graph(paths.finetune / "graph")
-        found["finetune"] = Candidate("finetune", head, graph, Calibration.load(paths.finetune))
+        found["finetune"] = Candidate("finetune", head, graph, *_told(paths.finetune))
     return found, decision["chosen"]
+
+
+def _told(folder: Path) -> tuple[Calibration, bool]:
+    """The calibration, and whether the head of the folder says that it was refitted."""
+    return Calibration.load(folder), bool(read_json(folder / "head.json").get("refitted", False))
 
 
 def frozen_graph(fingerprint: dict[str, Any], paths: Paths) -> Graph:

@@ -116,8 +116,8 @@ def _write(
     outputs are calibrated."""
     settings = {"estimator": choice.kind, **choice.found.chosen.settings, **later}
     with whole_folder(paths.head) as folder:
-        final.save(folder, "head", **settings)
-        choice.head.save(folder, "selected", **settings)
+        final.save(folder, "head", refitted=final is not choice.head, **settings)
+        choice.head.save(folder, "selected", refitted=False, **settings)
         calibration.save(folder)
         write_table(_held_out(choice, pack), folder / "validation.parquet")
     with whole_folder(paths.plots("head")) as folder:

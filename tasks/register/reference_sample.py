@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from ..common.data.feature_set import FeatureSet, Rows
+from ..common.data.units import units_of
 from ..common.feature_cache.segments import ids_of
-from .reference_set import Reference, group_codes, package_features
+from .reference_set import Reference, package_features
 
 SAMPLE = 1000
 """Maximum number of images: more would enlarge the package for differences of no practical importance."""
@@ -16,21 +17,25 @@ SAMPLE = 1000
 SEED = 0
 
 
-def write_reference(package: Path, pack: FeatureSet, raw: Path, *, tuned: bool) -> None:
+def write_reference(package: Path, pack: FeatureSet, raw: Path, *, tuned: bool, refitted: bool) -> None:
     """Writes the reference beside the graphs of the package, which must exist.
 
-    For a frozen network it is a sample of the training images. A fine-tuned network may have memorised its training
-    images, and give them other features than similar images; so then it is a sample of the held-out images.
+    For a frozen network it is a sample of the training images. A fine-tuned network may have memorised the images that
+    it learned from, and give them other features than similar images; so then it is a sample of the held-out images.
+
+    Args:
+        refitted: whether the weights were also fitted to the validation images, once these had chosen the model.
     """
-    rows = sample_rows(pack, "val", "test") if tuned else sample_rows(pack, "train")
+    learned, others = (("train", "val"), ("test",)) if refitted else (("train",), ("val", "test"))
+    rows = sample_rows(pack, *others) if tuned else sample_rows(pack, "train")
     same = not tuned and all(eye.fingerprint["engine"] == "openvino" for eye in pack.eyes)
     files = [raw / path for path in pack.index["path"].iloc[rows]]
     ids = ids_of(list(pack.index["image_id"]))
-    trained = ids[pack.rows("train")]
+    trained = ids[pack.rows(*learned)]
     seen = np.union1d(trained, ids[rows])
     Reference(
         features_nD=pack.stored_ND[rows] if same else package_features(package, files, "register: reference"),
-        groups_n=group_codes(pack.index["group"].iloc[rows]),
+        groups_n=units_of(pack, np.arange(len(ids)))[0][rows],
         seen_ids=seen,
         held_out_ids=np.setdiff1d(ids, seen),
         fingerprint=pack.fingerprint["digest"] if same else "",
@@ -39,7 +44,7 @@ def write_reference(package: Path, pack: FeatureSet, raw: Path, *, tuned: bool) 
 
 
 def sample_rows(pack: FeatureSet, *splits: str) -> Rows:
-    """At most `SAMPLE` rows, in order; one of each file with copies."""
+    """At most `SAMPLE` rows, in order; one of each picture with lossless copies."""
     rows = pack.rows(*splits)
-    rows = rows[~pack.index["image_id"].iloc[rows].duplicated().to_numpy()]
+    rows = rows[~pack.index["pixels"].iloc[rows].duplicated().to_numpy()]
     return np.sort(np.random.default_rng(SEED).permutation(rows)[:SAMPLE])

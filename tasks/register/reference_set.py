@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 from safetensors.numpy import load_file, save_file
 
 from ..common.core.files import read_json, write_json
@@ -28,7 +27,7 @@ class Reference:
 
     Attributes:
         features_nD: by the graphs of the package, in the stored precision.
-        groups_n: int64 codes; images of one group are not independent.
+        groups_n: int64 codes of the units, see `data/units.py`; images of one unit are not independent.
         seen_ids: (S,) keys of all images that the weights were trained on or that are in this sample.
         held_out_ids: (H,) keys of all other images: of test and validation.
         lent_ids: (L,) keys among `seen_ids` of images that are only in the sample.
@@ -83,13 +82,6 @@ class Reference:
 
 def _as_bytes(ids: Ids) -> npt.NDArray[np.uint8]:
     return ids.view(np.uint8).reshape(-1, 16)
-
-
-def group_codes(groups: pd.Series) -> npt.NDArray[np.int64]:
-    """(N,) codes of groups; an image without one is a group of its own."""
-    codes, names = pd.factorize(groups)
-    alone = codes < 0
-    return np.where(alone, len(names) + np.cumsum(alone), codes).astype(np.int64)
 
 
 def package_features(package: Path, files: Sequence[Path], what: str) -> Features:

@@ -62,6 +62,7 @@ def run(params: RegisterParams, paths: Paths) -> Record:
         "task": pack.task,
         "predicts": [*predicts(pack.task, calibration), TYPICALITY],
         "candidate": chosen,
+        "refitted": candidates[chosen].refitted,
         "classes": pack.classes,
         "backbone": backbone,
         "weights": ", ".join(dict.fromkeys(graph.spec.weights for graph in graphs)),
@@ -72,7 +73,8 @@ def run(params: RegisterParams, paths: Paths) -> Record:
     }
     with whole_folder(paths.package) as folder:
         write_package(folder, graphs, candidates[chosen].head, calibration, facts)
-        write_reference(folder, pack, paths.raw, tuned=candidates[chosen].tuned is not None)
+        tuned, refitted = candidates[chosen].tuned is not None, candidates[chosen].refitted
+        write_reference(folder, pack, paths.raw, tuned=tuned, refitted=refitted)
         expected = pd.read_parquet(paths.report / "predictions.parquet").head(params.smoke_images)
         files = [str(paths.raw / path) for path in expected["path"]]
         difference = _check(folder, files, expected, candidates[chosen], pack)

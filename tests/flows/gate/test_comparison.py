@@ -20,6 +20,7 @@ from flows.tracking.tracker import Tracker
 from tasks.common.core.files import read_json, write_json
 from tasks.common.core.paths import Paths
 from tasks.common.data.feature_set import read_feature_set
+from tasks.common.data.manifest import SPLITS
 from tasks.common.feature_cache.segments import ids_of
 from tasks.register.reference_set import Reference
 
@@ -168,3 +169,73 @@ def test_the_metric_is_the_one_that_the_head_was_made_for_unless_another_is_chos
     write_json(paths.head / "head.json", {"metric": "f1_macro"})
     assert gate_metric(paths, Params()) == "f1_macro"
     assert gate_metric(paths, Params.model_validate({"gate": {"metric": "kappa"}})) == "kappa"
+
+
+def larger_test(project: Project) -> tuple[int, int]:
+    """As after `preprocess.test_fraction` rose: validation images are test images now. How many, of how many."""
+    paths = Paths(project.root)
+    index = pd.read_parquet(paths.features / "index.parquet")
+    came = int((index["split"] == "val").sum())
+    index = index.assign(split=index["split"].replace({"val": "test"}))
+    index.to_parquet(paths.features / "index.parquet")
+    test, names = index[index["split"] == "test"], read_feature_set(paths.features).classes
+    predicted = pd.DataFrame({f"p_{name}": (test["label"] == name) * 0.8 + 0.1 for name in names})
+    test[["image_id", "path", "label"]].join(predicted).to_parquet(paths.report / "predictions.parquet")
+    return came, len(test)
+
+
+def test_validation_images_that_a_refitted_champion_learned_from_are_left_out(project: Project, champion: Path) -> None:
+    assert read_json(champion / "package.json")["refitted"]
+    came, of = larger_test(project)
+    found = scored(project, champion)
+    assert (found.left_out, len(found.target)) == (came, of - came)
+    assert found.earlier_N.all()
+
+
+def test_a_champion_that_was_not_refitted_is_scored_on_its_validation_images(project: Project, champion: Path) -> None:
+    pack, reference = read_feature_set(Paths(project.root).features), Reference.load(champion)
+    assert reference is not None
+    trained, all_ids = (ids_of(list(pack.index["image_id"].iloc[pack.rows(*of)])) for of in (["train"], SPLITS))
+    replace(reference, seen_ids=np.unique(trained), held_out_ids=np.setdiff1d(all_ids, trained)).save(champion)
+    write_json(champion / "package.json", {**read_json(champion / "package.json"), "refitted": False})
+    assert larger_test(project)[0] > 0
+    assert scored(project, champion).left_out == 0
+
+
+def test_a_champion_that_does_not_tell_of_a_refit_is_scored_on_later_images_only(
+    project: Project, champion: Path
+) -> None:
+    facts = {key: value for key, value in read_json(champion / "package.json").items() if key != "refitted"}
+    write_json(champion / "package.json", facts)
+    paths = Paths(project.root)
+    pack, reference = read_feature_set(paths.features), Reference.load(champion)
+    assert "does not record whether it learned" in why_incomparable(loaded(project, champion), pack)
+
+    assert reference is not None
+    later = ids_of(list(pack.index["image_id"].iloc[pack.rows("test")[:2]]))
+    replace(reference, held_out_ids=np.setdiff1d(reference.held_out_ids, later)).save(champion)
+    assert why_incomparable(loaded(project, champion), pack) == ""
+    assert len(scored(project, champion).target) == 2
+
+    write_json(champion / "package.json", {**facts, "candidate": "finetune"})
+    assert scored(project, champion).left_out == 0, "networks were not refitted then"
+
+
+def test_copies_and_groups_of_images_that_the_champion_learned_from_are_left_out(
+    project: Project, champion: Path
+) -> None:
+    paths = Paths(project.root)
+    index = pd.read_parquet(paths.features / "index.parquet")
+    train, test = (np.flatnonzero(index["split"] == split) for split in ("train", "test"))
+    pixels, group = index["pixels"].copy(), index["group"].copy()
+    pixels.iloc[test[0]] = pixels.iloc[train[0]]  # a lossless copy
+    group.iloc[[train[1], test[1]]] = "torn"  # by splits that the data bring
+    group.iloc[[test[2], test[3]]] = "patient"
+    index.assign(pixels=pixels, group=group).to_parquet(paths.features / "index.parquet")
+    assert scored(project, champion).left_out == 1
+
+    reference = Reference.load(champion)
+    assert reference is not None
+    seen = np.union1d(reference.seen_ids, ids_of([index["image_id"].iloc[test[2]]]))
+    replace(reference, seen_ids=seen).save(champion)
+    assert scored(project, champion).left_out == 3

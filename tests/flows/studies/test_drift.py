@@ -243,8 +243,19 @@ def test_a_table_names_images_and_their_groups(tmp_path: Path, reference: Refere
     today = from_source(tmp_path / "today.csv", reference, settings, 3)
 
     assert sorted(today.names) == names
-    assert (today.groups == "scene").sum() == 10
-    assert today.groups.isna().sum() == len(names) - 10
+    assert sorted(np.bincount(today.units_m)) == [*[1] * (len(names) - 10), 10]
+
+
+def test_of_lossless_copies_one_is_taken(tmp_path: Path, reference: Reference, settings: Params) -> None:
+    folder = draw_alike(tmp_path / "images")
+    names = {file.stem for file in folder.rglob("*.png")}
+    for file in sorted(folder.rglob("*.png"))[:5]:
+        Image.open(file).save(file.with_suffix(".bmp"))
+
+    today = from_source(folder, reference, settings, 3)
+
+    assert sorted(Path(name).stem for name in today.names) == sorted(names)
+    assert today.left_out == {"a copy of another": 5}
 
 
 @pytest.mark.parametrize(
@@ -313,7 +324,7 @@ def test_features_that_the_cache_holds_are_not_computed_again(
 ) -> None:
     paths, rows = Paths(finished.root), of_split(finished, "test")
     files = [paths.raw / path for path in rows["path"]]
-    today = Today(list(rows["path"]), files, ids_of(list(rows["image_id"])), rows["group"], "")
+    today = Today(list(rows["path"]), files, ids_of(list(rows["image_id"])), np.arange(len(files)), "")
     nowhere = Paths(finished.root / "no cache")
     computed = features_of(today, reference, paths.package, nowhere)
     monkeypatch.setattr(drift, "package_features", lambda *given: pytest.fail("computed again"))

@@ -1,13 +1,12 @@
 import shutil
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from tasks.common.core.errors import DataError
 from tasks.common.data.feature_set import read_feature_set
 from tasks.common.feature_cache.segments import ids_of
-from tasks.register.reference_set import Reference, group_codes, package_features
+from tasks.register.reference_set import Reference, package_features
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
@@ -32,13 +31,6 @@ def test_no_ids_are_loaded_as_none(tmp_path):
 
 def test_a_package_without_one_gives_none(tmp_path):
     assert Reference.load(tmp_path) is None
-
-
-def test_an_image_without_a_group_is_one_of_its_own():
-    codes = group_codes(pd.Series(["a", None, "b", "a", None]))
-
-    assert codes[0] == codes[3]
-    assert len(set(codes.tolist())) == 4
 
 
 def test_a_package_gives_the_features_of_the_stage(finished_paths):
