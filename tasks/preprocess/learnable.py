@@ -8,8 +8,12 @@ import pandas as pd
 
 from ..common.core.errors import DataError
 from ..common.core.progress import say
-from ..common.data.manifest import BETWEEN, SPLITS, classes, counts
+from ..common.data.manifest import BETWEEN, SPLITS, by_class, classes, counts
 from ..common.data.task import Task
+from ..common.data.units import units
+
+LARGE = 0.2
+"""The share of a class, or of all images, from which on a group is named."""
 
 
 def stop_if_nothing_to_learn(manifest: pd.DataFrame, raw: Path, task: Task) -> None:
@@ -76,6 +80,7 @@ def warn_of_doubtful_labels(manifest: pd.DataFrame) -> None:
     _warn_of_another_task(manifest)
     _warn_of_small_classes(manifest)
     _warn_of_torn_groups(manifest)
+    _warn_of_large_units(manifest)
 
 
 def _warn_of_another_task(manifest: pd.DataFrame) -> None:
@@ -99,6 +104,43 @@ def _warn_of_torn_groups(manifest: pd.DataFrame) -> None:
     names = [str(name) for name in splits.index[splits > 1]]
     if names:
         say(f"preprocess: the given splits separate images of the same group: {_some(names)}; the test may be too easy")
+
+
+def _warn_of_large_units(manifest: pd.DataFrame) -> None:
+    """Of a split that one group fills, a metric tells about that group."""
+    large = _large_units(manifest)
+    if large:
+        say(
+            f"preprocess: groups with more than {LARGE:.0%} of a class or of all images: {_some(large)}; a metric "
+            "on images of one group says little about others. To place a group yourself, give its images a `split` in "
+            "labels.csv"
+        )
+
+
+def _large_units(manifest: pd.DataFrame) -> list[str]:
+    """Each with its largest share and the split that it went to, the largest first; single images are none."""
+    unit_N, names = units(manifest)
+    rows = manifest.assign(unit=unit_N)
+    of_class = by_class(rows).groupby(["label", "unit"]).size().rename("images").reset_index()
+    of_all = rows.groupby("unit").size().rename("images").reset_index()
+    shares = pd.concat([of_all.assign(label="", whole=len(rows)), _with_whole(of_class)], ignore_index=True)
+    shares["share"] = shares["images"] / shares["whole"]
+    large = shares[(shares["share"] > LARGE) & (shares["images"] > 1)].drop_duplicates("unit")
+    large = large.sort_values(["share", "unit"], ascending=[False, True])
+    return [
+        _described(rows[rows["unit"] == unit], names[unit], share, label)
+        for unit, share, label in large[["unit", "share", "label"]].itertuples(index=False)
+    ]
+
+
+def _with_whole(counts: pd.DataFrame) -> pd.DataFrame:
+    return counts.assign(whole=counts.groupby("label")["images"].transform("sum"))
+
+
+def _described(images: pd.DataFrame, name: str, share: float, label: str) -> str:
+    of = f"class {label}" if label else "all images"
+    group = name.removeprefix("group:") if name.startswith("group:") else f"copies of {images['path'].iloc[0]}"
+    return f"{group} ({share:.0%} of {of}, in {' and '.join(sorted(images['split'].unique()))})"
 
 
 def _some(names: list[str]) -> str:

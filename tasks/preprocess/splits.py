@@ -1,11 +1,14 @@
-"""Splits that never move: a function of the pixels' (or the group's) hash and a seed.
+"""Splits that never move: a function of the pixels' (or the group's) hash, a seed, and the pins.
 
-The hashes may leave a small class without an image in some split. One image is then moved there, and the move is
-written to the pins, a small table that is versioned with the repository. Without such a memory no rule can both fill
-every split of a small class and keep every image in its split when the class grows (of four images two share a split,
-and with any third they would leave one of the three empty). Where an image may have several classes, this holds for
-each of them: an image is moved for one class only if no other class loses its last image in that split. Where labels
-are numbers, it holds for the images as a whole.
+Hashes alone give a class of 20 images one test image, or six, and a group of most images to any split. So the units of
+small classes and all groups are dealt when they are first seen, such that each class has its shares (`balance`), and
+written to the pins, a small table that is versioned with the repository. Without such a memory no rule can both balance
+a class and keep every image in its split when the class grows (of four images two share a split, and with any third
+they would leave one of the three empty). The images of larger classes are split by their hash, and need no memory.
+
+A class with an empty split has one unit moved there, and the move is pinned. Where an image may have several classes,
+this holds for each of them: an image is moved for one class only if no other class loses its last image in that split.
+Where labels are numbers, all images are one class.
 
 Copies of the same pixels in two groups would tie the groups together, and one group would have to move when the second
 copy arrives. So each group is placed on its own, and copies that lie in different splits are held out.
@@ -15,27 +18,50 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from pathlib import Path
+from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
 from ..common.data.manifest import SPLITS, names_in
 from ..common.data.task import Task
+from .balance import deal
+from .pins import CLASS, FRACTIONS, GROUP, GROUPS, Pins, State, pins_of, with_rows
 
-PIN_COLUMNS = {"seed": "int64", "key": "object", "split": "object"}
+SMALL = 40
+"""A class with fewer units is listed in the pins. By its hashes, one of 40 has at most one test image in 1.2 % of the
+cases (with a share of 15 %); one of 20 has in 18 %."""
+
+MOST_GROUPS = 10_000
+"""With more groups than this, new ones are no longer listed: the table would be too large for git."""
 
 
-def read_pins(path: Path) -> pd.DataFrame:
-    """The pins of a project, none without the file."""
-    if not path.is_file():
-        return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in PIN_COLUMNS.items()})
-    return pd.read_csv(path, dtype=PIN_COLUMNS, usecols=list(PIN_COLUMNS))[list(PIN_COLUMNS)]
+@dataclass(frozen=True)
+class Open:
+    """What is to be split.
 
+    Attributes:
+        images: as `assign` gets them.
+        given: the split of each image that is kept; null where it is open.
+        classes: a row for each class of each image, `label`; `split` is what is given.
+        val, test: the shares to cut; 0 for a split that the data bring.
+        wanted: the splits that the data do not bring.
+        place_of: the place of each key, see `place`.
+        movable: keys that may move to a split that lacks their class.
+    """
 
-def place(key: str, seed: int) -> float:
-    """A number in [0, 1) that depends on nothing but `key` and `seed`."""
-    digest = hashlib.blake2b(f"{seed}:{key}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") / 2**64
+    images: pd.DataFrame
+    given: pd.Series
+    classes: pd.DataFrame
+    val: float
+    test: float
+    wanted: list[str]
+    place_of: dict[str, float]
+    movable: set[str]
+
+    @property
+    def fractions(self) -> str:
+        return f"val {self.val:g} test {self.test:g}"
 
 
 def assign(
@@ -51,31 +77,53 @@ def assign(
     Args:
         images: columns `key` (images with the same key are placed together), `label`, `pixels`, `split` (given, or
             null).
-        val_fraction, test_fraction: shares by which hashes are cut; where the data bring a test split of their own,
-            only validation is cut.
-        pins: moves made earlier, columns `seed`, `key`, `split`.
+        val_fraction, test_fraction: the shares of both splits; where the data bring a test split of their own, only
+            validation is cut.
+        pins: splits that are remembered, see `pins`.
         task: what the labels are.
 
     Returns:
-        The split of each image, and the pins with new moves appended. A given split is kept, except that validation
-        images are taken from the training images where the data bring none.
+        The split of each image, and the pins with new rows appended. A given split is kept, except that validation
+        images are taken from the training images where the data bring none. If a fraction has changed, listed units
+        are dealt again.
     """
-    if task == "regression":
-        images = images.assign(label="")
-    brings_val, brings_test = (images["split"].eq(name).any() for name in ("val", "test"))
-    open_val, open_test = 0.0 if brings_val else val_fraction, 0.0 if brings_test else test_fraction
-    pinned = dict(pins.loc[pins["seed"] == seed, ["key", "split"]].itertuples(index=False))
-    place_of = {key: place(key, seed) for key in images["key"].unique()}
-    placed = {key: pinned.get(key) or _by_hash(at, open_val, open_test) for key, at in place_of.items()}
+    data, known = _open(images, val_fraction, test_fraction, seed, task), pins_of(pins, seed)
+    cut_again = known.fractions not in ("", data.fractions)
+    if cut_again:
+        data.place_of.update(_places_in(known, data.place_of))
+    pinned = {} if cut_again else known.split_of
+    states = _states(data, known)
+    placed = _placed(data, pinned)
+    dealt = _deal(data, states, pinned, placed)
+    moves = _fill(data, placed | dealt, pinned)
+    found = {**placed, **dealt, **moves}
+    kept = {key: found[key] for key in {*dealt, *moves, *known.split_of} if key in found}
+    facts = {FRACTIONS: data.fractions} if states else {}
+    return _of_images(data, found), with_rows(pins, seed, {**kept, **states, **facts})
 
-    given = images["split"].where(images["split"].ne("train") | (open_val == 0.0))
-    wanted = [name for name, brought in (("train", False), ("test", brings_test), ("val", brings_val)) if not brought]
-    movable = _movable(images.assign(split=given if brings_test else images["split"])) - set(pinned)
-    moves = _fill_small_classes(_by_class(images.assign(split=given), task), placed, place_of, movable, wanted)
-    new = {key: split for key, split in moves.items() if key not in pinned}
-    appended = pd.DataFrame([(seed, key, split) for key, split in new.items()], columns=list(PIN_COLUMNS))
-    all_pins = pd.concat([pins, appended], ignore_index=True) if len(appended) else pins
-    return _of_images(images, given, {**placed, **moves}), all_pins
+
+def adopt(
+    images: pd.DataFrame,
+    val_fraction: float,
+    test_fraction: float,
+    seed: int,
+    pins: pd.DataFrame,
+    task: Task = "classification",
+) -> pd.DataFrame:
+    """The pins of a project whose images were split before whole classes were listed, with all that is listed now:
+    every image stays where it was, by its hash or an earlier move. For the arguments see `assign`."""
+    data, known = _open(images, val_fraction, test_fraction, seed, task), pins_of(pins, seed)
+    states = _states(data, known)
+    placed = _placed(data, known.split_of)
+    placed |= _fill(data, placed, known.split_of)
+    listed = {key: placed[key] for key in _listed(data, states)}
+    return with_rows(pins, seed, {**listed, **states, **({FRACTIONS: data.fractions} if states else {})})
+
+
+def place(key: str, seed: int) -> float:
+    """A number in [0, 1) that depends on nothing but `key` and `seed`."""
+    digest = hashlib.blake2b(f"{seed}:{key}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") / 2**64
 
 
 def torn(images: pd.DataFrame) -> pd.Series:
@@ -98,10 +146,80 @@ def _by_hash(at: float, val_fraction: float, test_fraction: float) -> str:
     return "test" if at < test_fraction else "val" if at < test_fraction + val_fraction else "train"
 
 
-def _of_images(images: pd.DataFrame, given: pd.Series, placed: dict[str, str]) -> pd.Series:
-    by_key = images["key"].map(placed)
-    by_key = by_key.mask(images["split"].eq("train") & by_key.eq("test"), "train")  # given for training: never tested
-    return given.where(given.notna(), by_key).astype(object)
+def _open(images: pd.DataFrame, val_fraction: float, test_fraction: float, seed: int, task: Task) -> Open:
+    if task == "regression":
+        images = images.assign(label="")
+    brings_val, brings_test = (images["split"].eq(name).any() for name in ("val", "test"))
+    val, test = 0.0 if brings_val else val_fraction, 0.0 if brings_test else test_fraction
+    given = images["split"].where(images["split"].ne("train") | (val == 0.0))
+    return Open(
+        images=images,
+        given=given,
+        classes=_by_class(images.assign(split=given), task),
+        val=val,
+        test=test,
+        wanted=[name for name, has in (("train", False), ("test", brings_test), ("val", brings_val)) if not has],
+        place_of={key: place(key, seed) for key in images["key"].unique()},
+        movable=_movable(images.assign(split=given if brings_test else images["split"])),
+    )
+
+
+def _places_in(known: Pins, place_of: dict[str, float]) -> dict[str, float]:
+    """Places inside the split that each pinned unit had, so that a changed share moves as few as a cut by hash does."""
+    _, val, _, test = known.fractions.split()
+    low, high = float(test), float(test) + float(val)
+    ends = {"test": (0.0, low), "val": (low, high), "train": (high, 1.0)}
+    within = {key: ends[split] for key, split in known.split_of.items() if key in place_of}
+    return {key: low + (high - low) * place_of[key] for key, (low, high) in within.items()}
+
+
+def _placed(data: Open, pinned: dict[str, str]) -> dict[str, str]:
+    return {key: pinned.get(key) or _by_hash(at, data.val, data.test) for key, at in data.place_of.items()}
+
+
+def _states(data: Open, known: Pins) -> dict[str, State]:
+    """`class:NAME` and `groups` -> state; none if nothing is cut. Once by hash, always by hash: units that are not
+    listed then may have been seen before."""
+    if not data.val and not data.test:
+        return {}
+    units = data.classes[data.classes["split"].isna()].groupby("label")["key"].nunique()
+    sizes = {f"{CLASS}{name}": (count, SMALL) for name, count in units.items()}
+    groups = sum(key.startswith(GROUP) for key in data.place_of)
+    if groups:
+        sizes[GROUPS] = groups, MOST_GROUPS + 1
+    return {
+        name: "listed" if known.state_of.get(name) != "hash" and count < most else "hash"
+        for name, (count, most) in sizes.items()
+    }
+
+
+def _listed(data: Open, states: dict[str, State]) -> set[str]:
+    """The open units that the pins list: those of small classes, and groups."""
+    small = data.classes["label"].map(lambda name: states.get(f"{CLASS}{name}") == "listed").astype(bool)
+    keys = set(data.classes.loc[small, "key"])
+    if states.get(GROUPS) == "listed":
+        keys |= {key for key in data.place_of if key.startswith(GROUP)}
+    return keys - set(data.images.loc[data.given.notna(), "key"])
+
+
+def _deal(data: Open, states: dict[str, State], pinned: dict[str, str], placed: dict[str, str]) -> dict[str, str]:
+    """The split of each listed unit that is new. One with images that are given for training keeps its place where
+    Graft makes the test."""
+    fixed = data.images["split"].notna() & (data.test > 0)
+    new = _listed(data, states) - set(pinned) - set(data.images.loc[fixed, "key"])
+    classes = data.classes[data.classes["split"].isna() & data.classes["label"].notna()]
+    share = np.array([1 - data.val - data.test, data.val, data.test])
+    return {key: placed[key] for key in new} | deal(classes, new, placed, data.place_of, share)
+
+
+def _fill(data: Open, placed: dict[str, str], pinned: dict[str, str]) -> dict[str, str]:
+    return _fill_small_classes(data.classes, placed, data.place_of, data.movable - set(pinned), data.wanted)
+
+
+def _of_images(data: Open, placed: dict[str, str]) -> pd.Series:
+    by_key = data.images["key"].map(placed)
+    tested = data.images["split"].eq("train") & by_key.eq("test")  # given for training: never tested
+    return data.given.where(data.given.notna(), by_key.mask(tested, "train")).astype(object)
 
 
 def _by_class(images: pd.DataFrame, task: Task) -> pd.DataFrame:
@@ -130,6 +248,7 @@ def _fill_small_classes(
     """
     memory: dict[str, str] = {}
     entangled = _entangled(images)
+    images_of = images["key"].value_counts().to_dict()
     standing = Counter((label, placed[key]) for key, labels in entangled.items() for label in labels)
     for name, rows in images[["label", "key", "split"]].groupby("label", sort=True):
         members = sorted(set(rows.loc[rows["split"].isna(), "key"]), key=place_of.__getitem__)
@@ -144,7 +263,7 @@ def _fill_small_classes(
                 and key not in memory
                 and all(standing[label, now[key]] > 1 for label in entangled.get(key, []) if label != name)
             ]
-            donor = _donor(now, free)
+            donor = _donor(now, free, images_of)
             if donor is not None:
                 for label in entangled.get(donor, []):
                     standing[label, now[donor]] -= 1
@@ -165,8 +284,9 @@ def _entangled(images: pd.DataFrame) -> dict[str, list[str]]:
     return found
 
 
-def _donor(now: dict[str, str], movable: list[str]) -> str | None:
-    """The key to move: one from the largest split, that its split can spare or that is in a split that needs none."""
+def _donor(now: dict[str, str], movable: list[str], images_of: dict[str, int]) -> str | None:
+    """The key to move: the smallest from the largest split, that its split can spare or that is in a split that needs
+    none."""
     sizes = Counter(now.values())
     spare = [key for key in movable if sizes[now[key]] > 1] or (movable if len(now) < len(SPLITS) else [])
-    return max(spare, key=lambda key: sizes[now[key]], default=None)
+    return max(spare, key=lambda key: (sizes[now[key]], -images_of[key]), default=None)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
+import yaml
 
 from ..common.core.files import md5, whole_file, whole_folder
 from ..common.core.paths import Paths
@@ -15,9 +16,10 @@ from ..common.data.manifest import COLUMNS, write_table
 from ..common.data.task import Task
 from .learnable import stop_if_nothing_to_learn, warn_of_doubtful_labels
 from .params import PreprocessParams
+from .pins import GROUP, lists_classes, read_pins
 from .rejections import check_files, hold_out, stop_if_too_many
 from .scan import TABLE, scan
-from .splits import assign, read_pins
+from .splits import adopt, assign
 from .summary import balance, record
 
 
@@ -37,7 +39,7 @@ def run(
     files = files[files["path"] != TABLE].reset_index(drop=True)
     files["image_id"] = _hashes(files["path"], paths.raw, known_hashes)
     images, rejected = check_files(files, params, paths)
-    images, pins = _split(images, params, read_pins(paths.pins), task)
+    images, pins = _split(images, params, paths, task)
     images, rejected = hold_out(images, rejected)
     stop_if_too_many(rejected, len(files), params.max_rejected, paths.state / "rejected.csv")
     images = images.assign(channels=params.channels, task=task)
@@ -49,16 +51,29 @@ def run(
 
 
 def _split(
-    images: pd.DataFrame, params: PreprocessParams, pins: pd.DataFrame, task: Task
+    images: pd.DataFrame, params: PreprocessParams, paths: Paths, task: Task
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Gives every usable image its `split`, before duplicates are held out: holding one out then moves no other image.
 
     The images of a group stay together; without a group, copies of the same pixels do.
     """
-    keys = ("group:" + images["group"].astype("string")).fillna("pixels:" + images["pixels"].astype("string"))
+    keys = (GROUP + images["group"].astype("string")).fillna("pixels:" + images["pixels"].astype("string"))
     keyed = images.assign(key=keys.astype(object))
-    split, pins = assign(keyed, params.val_fraction, params.test_fraction, params.seed, pins, task)
+    shares, pins = (params.val_fraction, params.test_fraction), read_pins(paths.pins)
+    if _was_split_by_hash(pins, paths):
+        pins = adopt(keyed, *shares, params.seed, pins, task)
+    split, pins = assign(keyed, *shares, params.seed, pins, task)
     return images.assign(split=split, given=images["split"]), pins
+
+
+def _was_split_by_hash(pins: pd.DataFrame, paths: Paths) -> bool:
+    """Whether earlier runs of the project listed no classes: none of its images may move now. Pins of small classes
+    tell it, or DVC's record of an earlier run."""
+    lock = paths.root / "dvc.lock"
+    if lists_classes(pins) or not (len(pins) or lock.is_file()):
+        return False
+    recorded = yaml.safe_load(lock.read_text(encoding="utf-8")) if lock.is_file() else None
+    return bool(len(pins)) or "preprocess" in ((recorded or {}).get("stages") or {})
 
 
 def _hashes(files: pd.Series, raw: Path, known: Mapping[str, str]) -> list[str]:

@@ -12,6 +12,8 @@ from tasks.common.data.manifest import COLUMNS, read_manifest
 from tasks.preprocess import rejections, stage
 from tasks.preprocess.check import look
 from tasks.preprocess.params import PreprocessParams
+from tasks.preprocess.scan import list_files
+from tasks.preprocess.splits import place
 
 
 @pytest.fixture
@@ -506,3 +508,55 @@ def test_classes_that_look_like_several_are_named(tabled, preprocess, capsys):
 def test_numbers_that_are_taken_for_classes_are_refused_with_the_way_out(tabled, preprocess):
     with pytest.raises(DataError, match=r"no image is left for the split[\s\S]*`head.task: regression`"):
         preprocess(tabled(label=lambda t: [f"{n / 7}" for n in range(len(t))]))
+
+
+def test_a_group_of_most_images_is_named_with_its_split(tabled, preprocess, capsys):
+    def mostly_one(table):
+        return ["giant" if n % 10 < 7 else None for n in range(len(table))]
+
+    paths = tabled(group=mostly_one)
+    preprocess(paths)
+    assert "all images: giant (70% of all images, in train); a metric" in capsys.readouterr().err
+    rows = manifest(paths)
+    assert set(rows.loc[rows["group"] == "giant", "split"]) == {"train"}
+
+
+def test_many_copies_of_one_picture_are_named_as_a_group(fresh, preprocess, noise, capsys):
+    for number in range(5):
+        noise(seed=7, centre=(200, 50, 40)).save(fresh.raw / "red" / f"copy{number}.bmp")
+    preprocess(fresh)
+    assert "copies of red/copy0.bmp (33% of class red, in " in capsys.readouterr().err
+
+
+def test_groups_of_the_usual_size_are_not_named(tabled, preprocess, capsys):
+    preprocess(tabled(group=lambda table: [f"g{n % 10}" for n in range(len(table))]))
+    assert "a metric on images of one group" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("evidence", ["dvc.lock", "pins"])
+def test_no_image_of_a_project_from_before_classes_were_listed_moves(fresh, preprocess, noise, evidence):
+    """Its classes have ten images, which were split by their hash."""
+    keys = {path: f"pixels:{look(fresh.raw / path).pixels}" for path in map(str, list_files(fresh.raw))}
+    at = {path: place(key, 0) for path, key in keys.items()}
+    before = {path: "test" if x < 0.25 else "val" if x < 0.5 else "train" for path, x in at.items()}
+    if evidence == "pins":
+        path = next(path for path, split in before.items() if split == "train")
+        before[path] = "test"
+        write_pins(fresh, [(0, keys[path], "test")])
+    else:
+        (fresh.root / "dvc.lock").write_text("stages:\n  preprocess:\n    cmd: python\n", encoding="utf-8")
+    preprocess(fresh)
+    assert manifest(fresh)["split"].to_dict() == before
+    noise(seed=99, centre=(200, 50, 40)).save(fresh.raw / "red" / "new.png")
+    preprocess(fresh)
+    assert before.items() <= manifest(fresh)["split"].to_dict().items()
+
+
+def test_a_new_project_has_its_shares_of_each_class(fresh, preprocess):
+    preprocess(fresh)
+    table = pd.crosstab(manifest(fresh)["label"], manifest(fresh)["split"])
+    assert ((table[["val", "test"]] == 2) | (table[["val", "test"]] == 3)).all(axis=None)
+
+
+def write_pins(paths, rows):
+    pd.DataFrame(rows, columns=["seed", "key", "split"]).to_csv(paths.pins, index=False)

@@ -2,7 +2,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.preprocess.splits import PIN_COLUMNS, assign, place, torn
+from tasks.preprocess import splits as module
+from tasks.preprocess.pins import PIN_COLUMNS
+from tasks.preprocess.splits import adopt, assign, place, torn
 
 NO_PINS = pd.DataFrame(
     {"seed": pd.Series(dtype="int64"), "key": pd.Series(dtype=object), "split": pd.Series(dtype=object)}
@@ -34,6 +36,11 @@ def grouped_images(seed, classes=4, groups=12, pictures=60, each=30):
         for _ in range(classes * each)
     ]
     return pd.DataFrame(rows, columns=["key", "label", "split", "pixels"])
+
+
+def by_hash(key, val=0.15, test=0.15, seed=0):
+    at = place(key, seed)
+    return "test" if at < test else "val" if at < test + val else "train"
 
 
 def by_key(images, splits):
@@ -195,19 +202,138 @@ def test_a_split_that_the_data_bring_is_not_filled_from_their_training_images():
     assert set(splits[:3]) == {"train", "val"}
 
 
-def test_a_class_that_its_hashes_split_well_needs_no_pins():
+def test_the_images_of_a_large_class_are_split_by_their_hash_and_not_listed():
     images = pd.DataFrame({"key": [str(n) for n in range(500)], "label": "a", "split": None})
-    assert len(split_of(images)[1]) == 0
+    splits, pins = split_of(images)
+    assert list(splits) == [by_hash(key) for key in images["key"]]
+    assert dict(zip(pins["key"], pins["split"])) == {"class:a": "hash", "fractions": "val 0.15 test 0.15"}
 
 
-def test_a_move_is_written_to_the_pins():
-    keys = [key for key in map(str, range(100)) if place(key, 0) > 0.3][:3]  # all three would be trained on
-    images = pd.DataFrame({"key": keys, "label": "a", "split": None})
+def test_the_images_of_a_small_class_are_listed():
+    images = pd.DataFrame({"key": [str(n) for n in range(20)], "label": "a", "split": None})
     splits, pins = split_of(images)
     assert list(pins.columns) == list(PIN_COLUMNS)
-    assert sorted(pins["split"]) == ["test", "val"]
+    assert dict(zip(pins["key"], pins["split"])) == {
+        **by_key(images, splits),
+        "class:a": "listed",
+        "fractions": "val 0.15 test 0.15",
+    }
+
+
+def test_a_move_in_a_large_class_is_written_to_the_pins():
+    keys = [key for key in map(str, range(300)) if place(key, 0) > 0.3][:60]  # all would be trained on
+    images = pd.DataFrame({"key": keys, "label": "a", "split": None})
+    splits, pins = split_of(images)
+    listed = pins[pins["key"].isin(keys)]
+    assert sorted(listed["split"]) == ["test", "val"]
     moved = by_key(images, splits)
-    assert all(moved[row.key] == row.split for row in pins.itertuples())
+    assert all(moved[row.key] == row.split for row in listed.itertuples())
+
+
+def test_small_classes_have_their_shares_whatever_the_seed():
+    images = pd.DataFrame({"key": [f"{n}" for n in range(200)], "split": None})
+    images["label"] = [f"class{n % 10}" for n in range(200)]
+    for seed in range(20):
+        table = pd.crosstab(images["label"], split_of(images, seed=seed)[0])
+        assert (table["test"] == 3).all()
+        assert (table["val"] == 3).all()
+
+
+def test_a_class_keeps_its_shares_while_it_grows_image_by_image():
+    pins = NO_PINS
+    for count in range(3, 40):
+        images = pd.DataFrame({"key": [f"{n}" for n in range(count)], "label": "a", "split": None})
+        splits, pins = split_of(images, pins, val=0.2, test=0.2)
+        assert all(abs((splits == name).sum() - max(1, 0.2 * count)) < 1 for name in ("val", "test"))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_no_image_moves_while_a_class_outgrows_the_table_and_shrinks_again(seed):
+    keys = np.random.default_rng(seed).permutation([f"{seed}-{n}" for n in range(120)])
+    pins, seen = NO_PINS, {}
+    for count in (5, 25, 39, 40, 120, 20):
+        images = pd.DataFrame({"key": keys[:count] if count != 20 else keys[-20:], "label": "a", "split": None})
+        splits, pins = split_of(images, pins)
+        now = by_key(images, splits)
+        assert all(seen.get(key, split) == split for key, split in now.items())
+        seen |= now
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_group_of_most_images_is_trained_on(seed):
+    images = pd.DataFrame({"key": ["group:giant"] * 700 + [f"{n}" for n in range(300)], "split": None})
+    images["label"] = [f"class{n % 5}" for n in range(1000)]
+    splits, pins = split_of(images, seed=seed)
+    assert set(splits[:700]) == {"train"}
+    assert set(splits[700:]) == {"train", "val", "test"}
+    assert pins.loc[pins["key"] == "group:giant", "split"].tolist() == ["train"]
+
+
+def test_a_group_that_grows_to_most_images_does_not_move():
+    few = pd.DataFrame({"key": [f"group:{n // 2}" for n in range(200)], "label": "a", "split": None})
+    splits, pins = split_of(few)
+    tested = by_key(few, splits)
+    grown = next(key for key, split in tested.items() if split == "test")
+    many = pd.concat([few, pd.DataFrame({"key": [grown] * 1000, "label": "a", "split": None})], ignore_index=True)
+    assert by_key(many, split_of(many, pins)[0]) == tested
+
+
+def test_groups_of_many_sizes_give_each_split_its_share_of_groups_and_images():
+    rng = np.random.default_rng(0)
+    for seed in range(10):
+        sizes = rng.integers(5, 60, 60)
+        keys = np.repeat([f"group:{seed}-{n}" for n in range(60)], sizes)
+        images = pd.DataFrame({"key": keys, "label": rng.choice(list("ab"), len(keys)), "split": None})
+        images = images.assign(assigned=split_of(images)[0])
+        assert images["assigned"].value_counts(normalize=True)["test"] == pytest.approx(0.15, abs=0.08)
+        assert images.drop_duplicates("key")["assigned"].value_counts()["test"] == pytest.approx(9, abs=1)
+
+
+def test_very_many_groups_are_split_by_their_hash(monkeypatch):
+    monkeypatch.setattr(module, "MOST_GROUPS", 50)
+    images = pd.DataFrame({"key": [f"group:{n // 2}" for n in range(200)], "label": "a", "split": None})
+    splits, pins = split_of(images)
+    assert list(splits) == [by_hash(key) for key in images["key"]]
+    assert set(pins["key"]) == {"class:a", "groups", "fractions"}
+
+
+def test_a_larger_test_share_takes_validation_images_and_no_test_image_is_trained_on():
+    images = pd.DataFrame(
+        {"key": [f"{n}" for n in range(100)], "split": None, "label": [f"{n % 5}" for n in range(100)]}
+    )
+    before, pins = split_of(images)
+    after, pins = split_of(images, pins, test=0.3)
+    assert pd.crosstab(images["label"], after)["test"].tolist() == [6] * 5
+    assert set(after[before == "test"]) == {"test"}
+    assert (after[before == "val"] == "test").mean() > 0.5
+    again, same = split_of(images, pins, test=0.3)
+    assert list(again) == list(after)
+    assert len(same) == len(pins)
+
+
+def test_pins_of_before_keep_every_image_where_it_was():
+    """Of an earlier version: hashes, and the moves of classes with an empty split."""
+    images = random_images(3, most=60)
+    keys = [key for key in map(str, range(100)) if place(key, 0) > 0.3][:8]
+    moved = pd.DataFrame({"key": keys, "label": "moved", "split": None})
+    images = pd.concat([images, moved], ignore_index=True)
+    old = pd.DataFrame({"seed": [0, 0], "key": keys[:2], "split": ["test", "val"]})
+    before = {**{key: by_hash(key) for key in images["key"]}, keys[0]: "test", keys[1]: "val"}
+    full = images.groupby("label").filter(lambda rows: {before[key] for key in rows["key"]} == {"train", "val", "test"})
+    assert full["label"].nunique() >= 3
+    adopted = adopt(full.assign(pixels=full["key"]), 0.15, 0.15, 0, old)
+    splits, pins = split_of(full, adopted)
+    assert by_key(full, splits) == {key: before[key] for key in full["key"]}
+    assert len(pins) == len(adopted)
+
+    more = pd.concat([full, images_like(full, "new")], ignore_index=True)
+    later, _ = split_of(more, pins)
+    assert by_key(full, later[: len(full)]) == by_key(full, splits)
+
+
+def images_like(images, prefix):
+    """As many images of the same classes."""
+    return images.assign(key=[f"{prefix}-{n}" for n in range(len(images))])
 
 
 def test_a_second_run_adds_no_pins():
@@ -271,8 +397,8 @@ def test_a_class_that_never_stands_alone_is_filled_from_images_of_several():
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_move_for_one_class_takes_no_other_class_out_of_a_split(seed):
     images = images_of_several(seed, most=14)
-    by_hash = ["test" if place(key, 0) < 0.15 else "val" if place(key, 0) < 0.3 else "train" for key in images["key"]]
-    before, after = lacking(images, by_hash), lacking(images, split_of_several(images)[0])
+    hashed = [by_hash(key) for key in images["key"]]
+    before, after = lacking(images, hashed), lacking(images, split_of_several(images)[0])
     assert all(after[name] <= before[name] for name in after if images["label"].str.contains(name).sum() >= 3)
 
 
@@ -291,6 +417,7 @@ def test_images_of_no_class_are_placed_by_their_hash():
     images = pd.DataFrame({"key": [f"k{n}" for n in range(50)], "label": "", "split": None})
     splits, pins = split_of_several(images)
     assert len(pins) == 0
+    assert list(splits) == [by_hash(key) for key in images["key"]]
     assert set(splits) == {"train", "val", "test"}
 
 
