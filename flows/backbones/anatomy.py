@@ -15,6 +15,10 @@ import torch
 from tasks.common.backbones.layers import Shape, is_channels_first, places_of, trace_outputs
 from tasks.common.backbones.licences import stated
 from tasks.common.backbones.network import eval_transform
+from tasks.common.backbones.spec import Form
+
+TESTED = Form(image_size="test")
+"""As `features.image_size: null` uses a network."""
 
 
 def build(name: str) -> torch.nn.Module:
@@ -26,11 +30,11 @@ def build(name: str) -> torch.nn.Module:
 
 def facts_of(name: str) -> dict[str, Any]:
     """What timm says about a network, for JSON: `tag`, `parameters` (classifier included), `body_parameters` (without
-    it), `features` (the input of the classifier), `labels` (0 without a classifier), `input` and `test_input` (height,
-    width; the size at which timm tests it), `crop`, `interpolation`, `mean`, `std`, `licence`.
+    it), `features` (the input of the classifier), `labels` (0 without a classifier), `input` (height, width; with which
+    timm tests it), `trained` (that of pre-training), `crop`, `interpolation`, `mean`, `std`, `licence`.
     """
     model = build(name)
-    transform = eval_transform(model)
+    transform, trained = eval_transform(model, TESTED), eval_transform(model)
     known: Any = model.pretrained_cfg
     return {
         "tag": known.get("tag") or "",
@@ -39,7 +43,7 @@ def facts_of(name: str) -> dict[str, Any]:
         "features": int(getattr(model, "head_hidden_size", None) or model.num_features),  # type: ignore[arg-type]
         "labels": int(model.num_classes),  # type: ignore[arg-type]
         "input": [transform.height, transform.width],
-        "test_input": list(known.get("test_input_size") or known["input_size"])[1:],
+        "trained": [trained.height, trained.width],
         "crop": transform.crop_pct,
         "interpolation": transform.interpolation,
         "mean": list(transform.mean),
@@ -60,7 +64,7 @@ def dissect(name: str) -> dict[str, Any]:
     `pooled`: the features of `features.output: pooled`; null where the last output is not a map of places.
     """
     model = build(name)
-    transform = eval_transform(model)
+    transform = eval_transform(model, TESTED)
     image = torch.empty(1, 3, transform.height, transform.width, device="meta")
     before, maps = trace_outputs(model, partial(model.forward_features, image))  # type: ignore[arg-type,operator,misc]
     outputs, _ = trace_outputs(model, partial(model, image))

@@ -22,7 +22,7 @@ from . import throughput
 Row = dict[str, Any]
 """One network for a table or JSON; a value that is not known is None."""
 
-FACTS = ("parameters", "body_parameters", "features", "labels", "input", "test_input")
+FACTS = ("parameters", "body_parameters", "features", "labels", "input", "trained")
 """What a row takes from timm as it is, see `anatomy.facts_of`."""
 
 
@@ -210,7 +210,7 @@ def _found(name: str, config: Any, place: Place) -> Row:
         "name": entry.name if entry else modern.name if modern else None,
         "pretrained": bool(config.url or config.hf_hub_id),
         "labels": config.num_classes,
-        "input": list(config.input_size[1:]),
+        "input": list((config.test_input_size or config.input_size)[1:]),
         "licence": stated(config.license),
         "non_commercial": is_non_commercial(config.license or ""),
         "at_hand": f"{hand.kind}: {hand.where}" if hand else None,

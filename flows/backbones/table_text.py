@@ -13,13 +13,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from tasks.common.backbones import licences
+from tasks.features.sight import LARGE, USUAL
 from tasks.finetune.params import FinetuneParams
 
 from .table import Row
 
 CAPTION = (
-    "MB, top-1, top-5, params, depth: Keras table. timm top-1: timm, for these weights and input.",
-    "Other networks' params: without the classifier; input: of pre-training (and of timm's tests).",
+    "MB, top-1, top-5, params, depth: Keras table. timm top-1: timm, for these weights.",
+    "Other networks' params: without the classifier; input: of timm's tests (and of pre-training).",
     "licence: as timm states it; NC: it excludes commercial use.",
     "graft models NAME shows one network in detail; graft models WORD --all searches timm.",
 )
@@ -67,8 +68,8 @@ def _input(row: Row) -> str:
 
 
 def _inputs(row: Row) -> str:
-    """The size of pre-training, and in brackets the one at which timm tests, if that is another."""
-    return _input(row) + (f" ({_size(row['test_input'])})" if row["test_input"] != row["input"] else "")
+    """The size at which timm tests, and in brackets that of pre-training, if that is another."""
+    return _input(row) + (f" ({_size(row['trained'])})" if row["trained"] != row["input"] else "")
 
 
 def _size(sides: Sequence[int]) -> str:
@@ -280,13 +281,23 @@ def _accuracy(top1: float | None, top5: float | None) -> str:
 
 
 def _geometry(found: Row) -> list[tuple[str, str]]:
-    height, width = found["input"]
     numbers = [", ".join(f"{value:.3g}" for value in found[key]) for key in ("mean", "std")]
-    tested = "" if found["test_input"] == found["input"] else f"; timm tests at {_size(found['test_input'])} pixels"
     return [
-        ("input", f"{width} x {height} pixels, {found['interpolation']}, the crop keeps {found['crop']:.1%}{tested}"),
+        ("input", _sizes(found)),
+        ("crop", f"{found['interpolation']}, keeps {found['crop']:.1%} of the short side (see `features.crop`)"),
         ("normalisation", f"mean {numbers[0]}; std {numbers[1]}"),
     ]
+
+
+def _sizes(found: Row) -> str:
+    """The size of the input, that of pre-training if it is another, and the cost of a large one."""
+    height, width = found["input"]
+    text = f"{width} x {height} pixels"
+    if found["trained"] != found["input"]:
+        text += f", as timm tests it (pre-training: {found['trained'][1]} x {found['trained'][0]}, `image_size: train`)"
+    if height * width > LARGE * LARGE:
+        text += f"; {height * width / USUAL**2:.1f} times the pixels of {USUAL} x {USUAL}"
+    return text
 
 
 def _use(found: Row) -> list[tuple[str, str]]:

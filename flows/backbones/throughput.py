@@ -117,9 +117,10 @@ def _torch(model: Any) -> float:
     import torch
 
     from tasks.common.backbones.network import eval_transform
+    from tasks.common.backbones.spec import Form
     from tasks.common.engines.openvino import BATCH
 
-    transform = eval_transform(model)
+    transform = eval_transform(model, Form(image_size="test"))
     batch = torch.rand(BATCH, 3, transform.height, transform.width)
 
     def run(count: int) -> int:

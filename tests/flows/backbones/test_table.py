@@ -68,7 +68,7 @@ def test_modern_networks_are_a_group_with_what_a_choice_needs(rows: list[table.R
     assert all(row["when"] and row["pretrained_on"] and row["licence"] for row in modern)
     assert (dino["features"], dino["input"], dino["licence"]) == (384, [518, 518], "apache-2.0")
     assert dino["timm_top1"] is None  # without a classifier
-    assert (small["input"], small["test_input"], small["timm_top1"]) == ([224, 224], [256, 256], 73.73)
+    assert (small["input"], small["trained"], small["timm_top1"]) == ([256, 256], [224, 224], 73.73)
 
 
 def test_parameters_of_a_group_are_those_that_compute_features(rows: list[table.Row]) -> None:
@@ -192,6 +192,15 @@ def test_a_hundred_columns_have_room_for_what_matters(rows: list[table.Row]) -> 
     titles = {column.title.replace("\n", " ") for column in table_text.fitting(TABLE, rows, 100)}
 
     assert {"network", "timm weights, for frozen features", "MB", "top-1", "top-5", "params M", "here"} <= titles
+
+
+def test_both_sizes_of_a_network_are_shown_and_what_the_larger_costs(place: Place) -> None:
+    told = dict(table_text.facts_lines(table.describe("convnext_atto.d2_in1k", place)))
+
+    assert told["input"] == (
+        "288 x 288 pixels, as timm tests it (pre-training: 224 x 224, `image_size: train`); "
+        "1.7 times the pixels of 224 x 224"
+    )
 
 
 def test_markdown_has_a_line_for_each_network(rows: list[table.Row]) -> None:

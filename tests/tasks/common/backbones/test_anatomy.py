@@ -27,8 +27,14 @@ def test_facts_are_those_of_the_network_that_runs(tiny_network):
     assert facts["mean"] == list(transform.mean)
 
 
+def test_the_input_is_that_with_which_timm_tests_the_weights():
+    facts = facts_of("convnext_atto.d2_in1k")
+    assert (facts["input"], facts["trained"], facts["crop"]) == ([288, 288], [224, 224], 0.95)
+    assert dissect("convnext_atto.d2_in1k")["stages"][0]["output"][1:] == [72, 72]
+
+
 def test_layers_of_one_size_are_one_stage():
-    stages = dissect("resnet50")["stages"]
+    stages = dissect("resnet50.tv_in1k")["stages"]
     assert [(stage["first"], stage["last"]) for stage in stages[1:3]] == [("maxpool", "layer1"), ("layer2", "layer2")]
     assert [stage["output"] for stage in stages[1:3]] == [[256, 56, 56], [512, 28, 28]]
 
