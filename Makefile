@@ -8,7 +8,7 @@ WORKERS := 2
 export NO_ALBUMENTATIONS_UPDATE := 1
 export DO_NOT_TRACK := 1
 
-.PHONY: help install demo test drill lint format bench bench-features bench-memory bench-views bench-backbones bench-head bench-finetune docs clean
+.PHONY: help install demo test drill lint format bench bench-features bench-memory bench-views bench-eyes bench-backbones bench-head bench-finetune docs clean
 
 help:
 	@echo "make demo     install, run the whole pipeline on the sample images, print a summary"
@@ -82,6 +82,9 @@ bench-finetune: install $(TRAINERS)/.done
 
 bench-views: install
 	@$(BIN)/python -m bench.views --photos "$(PHOTOS)" $(or $(ARGS),--publish)
+
+bench-eyes: install
+	@$(BIN)/python -m bench.eyes --photos "$(PHOTOS)" $(or $(ARGS),--publish)
 
 bench-backbones: install $(BENCH)/.done
 	@$(BIN)/python -m bench.backbones $(or $(ARGS),--publish)

@@ -167,6 +167,18 @@ def test_the_cache_of_each_backbone_is_in_use(ran):
     assert all("champion" in entry.used_by for entry in aliased)
 
 
+def test_the_features_of_a_registered_model_are_those_of_all_its_backbones():
+    from unittest import mock
+
+    from flows.registry.models import EYES, FINGERPRINT, feature_fingerprints
+
+    tags = {"1": {FINGERPRINT: "ab"}, "2": {FINGERPRINT: "cd", EYES: "ef,gh"}, "3": {}}
+    tracker = mock.Mock()
+    tracker.client.get_registered_model.return_value.aliases = {"champion": 1, "challenger": 2, "previous": 3}
+    tracker.client.get_model_version = lambda name, version: mock.Mock(tags=tags[version])
+    assert feature_fingerprints(tracker, "graft") == {"champion": "ab", "challenger": "ef,gh"}
+
+
 def test_only_one_backbone_can_be_fine_tuned_for_a_comparison(ran):
     from flows.studies.compare import _refuse_several
 
@@ -175,6 +187,14 @@ def test_only_one_backbone_can_be_fine_tuned_for_a_comparison(ran):
         _refuse_several(pack, ["head", "last_stage"])
     _refuse_several(pack, ["head"])
     _refuse_several(pack.only(pack.eyes[0]), ["head", "last_stage"])
+
+
+def test_a_comparison_names_the_sizes_of_all():
+    from flows.studies.compare_text import _what
+
+    found = {"backbone": "a + b", "train_images": 10, "judged": 5}
+    assert _what({**found, "image_size": [64, 96]}).startswith("a + b at 96 x 64 pixels; 10 training")
+    assert _what({**found, "image_size": [[64, 64], [64, 96]]}).startswith("a + b at 64 x 64, 96 x 64 pixels;")
 
 
 def test_the_run_table_has_the_sizes_of_all(ran):

@@ -88,3 +88,12 @@ def test_a_file_of_the_hub_that_the_pin_refuses_is_a_failure(project: Path) -> N
 def test_weights_that_nobody_has_are_a_failure(project: Path) -> None:
     assert found(project, "ResNet152V2", "hub").state == "fail"
     assert found(project, "resnet50.nonsense", "auto").state == "fail"
+
+
+def test_of_several_backbones_the_worst_finding_counts_and_all_are_named(project: Path) -> None:
+    both = found(project, "[tf_efficientnet_lite0, test_efficientnet]", "[auto, hub]", "[null, null]")
+    assert both.state == "warn"
+    assert "tf_efficientnet_lite0: package" in both.found
+    assert "test_efficientnet: hub" in both.found
+    assert "data/weights/" in both.todo
+    assert found(project, "[tf_efficientnet_lite0, test_efficientnet]", "[auto, random]").state == "ok"
