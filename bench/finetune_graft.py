@@ -16,7 +16,6 @@ import torch
 from safetensors.torch import load_file
 
 from tasks.common.backbones.network import eval_transform
-from tasks.common.core.files import write_json
 from tasks.common.core.paths import Paths
 from tasks.common.data.feature_set import read_feature_set
 from tasks.common.heads.load import load_linear_head
@@ -29,7 +28,6 @@ from tasks.finetune.loss import Goal
 from tasks.finetune.params import FinetuneParams
 from tasks.finetune.session import Job
 from tasks.finetune.split_network import cut, last_stage
-from tasks.finetune.stage import run as finetune
 from tasks.finetune.trainer import Trainer
 from tasks.head.params import HeadParams
 from tasks.head.stage import run as head
@@ -67,20 +65,18 @@ def up_to_head(plan: Plan, paths: Paths) -> None:
 
 
 def accuracy(plan: Plan, params: FinetuneParams, course: Course, paths: Paths) -> int:
-    """From the image files on, with nothing cached: the stages up to `finetune`, but for `audit`, of which fine-tuning
-    asks only for a sentence. The number of epochs that it took."""
+    """From the image files on, with nothing cached: the stages up to `head`, and the training of `finetune`, which
+    chooses its epoch by the images held out, as the others do. The number of epochs that it took."""
     up_to_head(plan, paths)
     course.epoch(_head_accuracy(paths))
-    paths.audit.mkdir(parents=True)
-    write_json(paths.audit / "audit.json", {"curve": {"doubling": {"reason": "the audit was not run"}}})
+    pack = read_feature_set(paths.features)
     started = course.since_start()
-    record = finetune(params, paths)
-    curves = pd.read_csv(paths.finetune / "curves.csv")
-    laps = [seconds for _, seconds in record.curves["seconds"]]
-    ready = course.since_start() - started - laps[-1]  # all that is not an epoch: maps before, the graph after
-    for seconds, right in zip(laps, curves["val_accuracy"], strict=True):
-        course.epoch(float(right), started + ready + seconds)
-    return len(laps)
+    job = Job(params, pack, load_linear_head(paths.head, "selected"), paths, pack.rows("train"), pack.rows("val"))
+    found = job.run(job.checkpoint(), None)
+    ready = course.since_start() - started - found.laps[-1]  # all that is not an epoch: the maps
+    for seconds, row in zip(found.laps, found.rows, strict=True):
+        course.epoch(row["inner_accuracy"], started + ready + seconds)
+    return len(found.laps)
 
 
 def _head_accuracy(paths: Paths) -> float:

@@ -18,12 +18,13 @@ from dataclasses import asdict
 
 from .processes import ROOT
 from .report import replace_between
-from .simulations import gate, intervals
+from .simulations import gate, intervals, keep_or_drop
 from .simulations.row import Row
 
 KINDS: dict[str, Callable[[int], list[Row]]] = {
     "intervals": intervals.long_run,
     "gate": gate.long_run,
+    "keep or drop": keep_or_drop.long_run,
 }
 """Kind of statement -> its simulation."""
 

@@ -32,7 +32,9 @@ from tasks.common.data.units import units_of
 from tasks.common.heads.base import Head
 from tasks.common.heads.linear import LinearHead
 from tasks.common.scoring.main_metric import metric_of
+from tasks.finetune.lessons import weighed
 from tasks.finetune.params import FREE, FinetuneParams
+from tasks.head.class_weights import weight_by_class
 from tasks.head.combine import choose_combined, retrain
 from tasks.head.params import HeadParams
 from tasks.studies.comparing import TITLES, Cell, Judged, Point, advice, as_good_as_the_best, crossings, points
@@ -48,7 +50,7 @@ METHODS = tuple(TITLES)
 INNER = 0.2
 """The share of a part's images by which its training chooses the head's strength and the epoch at which to stop."""
 
-RULES = 1
+RULES = 2
 """To be raised whenever a change in `tasks.finetune` changes the training with the same parameters."""
 
 
@@ -227,7 +229,8 @@ def _cell(
         )
     from tasks.finetune.session import Job
 
-    job = Job(_params(settings.finetune, method, part.seed), mine, selected, paths, part.learned, part.inner, judged)
+    known = weighed(mine, _class_weights(mine, settings.head))
+    job = Job(_params(settings.finetune, method, part.seed), known, selected, paths, part.learned, part.inner, judged)
     if left_seconds is not None and job.seconds() > left_seconds:
         return None
     course = job.run(job.checkpoint(), None)
@@ -251,6 +254,13 @@ def _head(mine: FeatureSet, params: HeadParams, paths: Paths) -> tuple[Head, Hea
     if not params.refit:
         return choice.head, choice.head
     return choice.head, retrain(choice, mine, mine.rows("train", "val"), params, paths.tmp)
+
+
+def _class_weights(mine: FeatureSet, params: HeadParams) -> list[float] | None:
+    """As `selected.json` has them."""
+    train = mine.rows("train")
+    by_class_K = weight_by_class(mine.weights(train), mine.targets(train), mine.classes, params.class_weight)
+    return None if by_class_K is None else [float(weight) for weight in by_class_K]
 
 
 def _params(own: FinetuneParams, method: str, seed: int) -> FinetuneParams:

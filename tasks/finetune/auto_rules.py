@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 from .params import FinetuneParams
 
@@ -25,51 +26,73 @@ fallen, a plateau says little."""
 LEAST = 5
 
 LARGE = 20_000
-"""Training images from which mixup helps and does not hinder, as in the BiT-HyperRule; and from which, with as many
-steps, rates are halved and fall faster from layer to layer: with those for few images, 54,000 pictures of clothes came
-to 90.4 % on validation in 4 epochs, with these to 94.6 in 6 (docs/explanation/benchmarks.md)."""
+"""Training images from which mixup helps and does not hinder, as in the BiT-HyperRule, and from which rates fall faster
+from layer to layer."""
 
 DECAY, DECAY_LARGE = 0.9, 0.85
 
+Architecture = Literal["convolution", "transformer"]
+
 RATES = {
-    ("adamw", "pretrained"): 2e-3,
-    ("adamw", "scratch"): 2e-3,
-    ("sgd", "pretrained"): 2e-2,
-    ("sgd", "scratch"): 1e-1,
+    ("adamw", "convolution"): 1e-3,
+    ("adamw", "transformer"): 1e-5,
+    ("sgd", "convolution"): 1e-2,
+    ("sgd", "transformer"): 1e-4,
 }
-"""The last layer's highest rate for `RATE_BATCH` images a step; it grows with the batch, for SGD in proportion (Goyal
-et al. 2017), for AdamW with the root (Malladi et al. 2022)."""
+"""The last layer's peak rate for `RATE_BATCH` images a step, from pre-trained weights and the head's solution; it grows
+with the batch, for SGD in proportion (Goyal et al. 2017), for AdamW with the root (Malladi et al. 2022)."""
+
+SCRATCH_RATES = {"adamw": 2e-3, "sgd": 1e-1}
+
+TRIED = (0.1, 10**-0.5, 1.0, 10**0.5)
+"""Times the default: the rates that `auto` tries on cached maps."""
+
+TRIAL, TRIAL_SHARE = 200, 1 / 5
+"""Steps of a short training that tries a rate: at most so many, and at most this share of the whole training's."""
 
 RATE_BATCH = 32
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The settings of a training; `ema` is the share of the average that is kept at each step, 0 for no average."""
+    """The settings of a training.
+
+    Attributes:
+        tried_rates: short trainings choose the learning rate among them; if there are none, it is `learning_rate`.
+        ema: the share of the average that is kept at each step, 0 for no average.
+        stop: the epoch after which training ends though its schedule goes on; none: the last.
+    """
 
     epochs: int
     patience: int
     learning_rate: float
+    tried_rates: tuple[float, ...]
     layer_decay: float
     batch_norm: str
     mixup: float
     cutmix: float
     ema: float
     views: int
+    stop: int | None = None
+
+    def trial_steps(self, steps_an_epoch: int) -> int:
+        """Steps of a short training that tries a rate."""
+        return max(1, min(TRIAL, int(TRIAL_SHARE * self.epochs * steps_an_epoch)))
 
 
-def plan(params: FinetuneParams, train_images: int) -> Plan:
+def plan(params: FinetuneParams, train_images: int, architecture: Architecture = "convolution") -> Plan:
     scratch = params.init == "scratch"
     epochs = params.epochs if params.epochs != "auto" else _epochs(params.init, train_images)
-    growth = params.batch_size / RATE_BATCH
-    rate = RATES[params.optimizer, params.init] * (growth if params.optimizer == "sgd" else math.sqrt(growth))
+    rate = _rate(params, architecture)
     large = not scratch and train_images >= LARGE
+    tries = params.learning_rate == "auto" and params.trained == "last_stage"
     mixes = 0.2 if scratch else 0.1 if train_images >= LARGE else 0.0
     cuts = 1.0 if scratch and train_images >= LARGE else 0.0
     return Plan(
         epochs=epochs,
         patience=max(LEAST, epochs // PATIENT) if params.patience == "auto" else params.patience,
-        learning_rate=(rate / 2 if large else rate) if params.learning_rate == "auto" else params.learning_rate,
+        learning_rate=rate,
+        tried_rates=tuple(rate * times for times in TRIED) if tries else (),
         layer_decay=_decay(params, scratch=scratch, large=large),
         batch_norm=("running" if scratch else "frozen") if params.batch_norm == "auto" else params.batch_norm,
         mixup=mixes if params.mixup == "auto" else params.mixup,
@@ -77,6 +100,14 @@ def plan(params: FinetuneParams, train_images: int) -> Plan:
         ema=_ema(train_images // params.batch_size) if params.ema == "auto" else params.ema,
         views=epochs if params.views == "auto" else params.views,
     )
+
+
+def _rate(params: FinetuneParams, architecture: Architecture) -> float:
+    if params.learning_rate != "auto":
+        return params.learning_rate
+    growth = params.batch_size / RATE_BATCH
+    own = SCRATCH_RATES[params.optimizer] if params.init == "scratch" else RATES[params.optimizer, architecture]
+    return own * (growth if params.optimizer == "sgd" else math.sqrt(growth))
 
 
 def _decay(params: FinetuneParams, *, scratch: bool, large: bool) -> float:

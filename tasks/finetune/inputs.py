@@ -10,6 +10,7 @@ import json
 import shutil
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from typing import Any, Protocol
@@ -32,6 +33,7 @@ from ..common.feature_cache.segments import VIEWS, FeatureCache, NotFinite, ids_
 from ..common.images.decode import Pixels
 from ..common.images.transform import EvalTransform, load
 from .batches import Array, Feed, Images
+from .lessons import Lesson
 from .pixel_cache import LEFT, Decoded
 from .split_network import Trunk
 
@@ -53,8 +55,9 @@ class Source(Protocol):
     feed: Feed
     example: torch.Tensor
 
-    def seconds(self) -> float:
-        """How long the computation before training will take; measured by computing a small part."""
+    def seconds(self, others: Sequence[Lesson] = ()) -> tuple[float, float]:
+        """How long the computation before training, and before these others, will take: of the random views, and of
+        the plain images; measured by computing a small part."""
 
     def prepare(self) -> None:
         """Computes what training needs.
@@ -95,8 +98,8 @@ class FromImages:
         self.feed = normalised(transform)
         self.example = torch.zeros(2, transform.channels, transform.height, transform.width)
 
-    def seconds(self) -> float:
-        return 0.0  # the first epoch decodes during training
+    def seconds(self, others: Sequence[Lesson] = ()) -> tuple[float, float]:
+        return 0.0, 0.0  # the first epoch decodes during training
 
     def prepare(self) -> None:
         """Nothing to do."""
@@ -148,11 +151,11 @@ class FromMaps:
         self._numbers = np.concatenate([np.tile(number, len(train)), np.full(len(plain), -1)])
         self._first = {int(row): place * self._views for place, row in enumerate(train)}
         self._first |= {int(row): len(train) * self._views + place for place, row in enumerate(plain)}
-        ids = list(pack.index["image_id"])
+        self._image_ids = list(pack.index["image_id"])
         self._ids = ids_of([
-            ids[row] if number < 0 else view_key(ids[row], int(number), recipe.named)
-            for row, number in zip(self._rows, self._numbers, strict=True)
+            self._id(int(row), int(number)) for row, number in zip(self._rows, self._numbers, strict=True)
         ])  # fmt: skip
+        self._train = frozenset(map(int, train))
         self._is_plain = frozenset(map(int, plain))
         fingerprint = self._fingerprint()
         self._cache = FeatureCache(paths.cache / "features" / str(fingerprint["digest"]), self._dimension, "float16")
@@ -161,16 +164,38 @@ class FromMaps:
         self.feed = as_maps(shape)
         self.example = torch.zeros(2, *shape)
 
-    def seconds(self) -> float:
+    def seconds(self, others: Sequence[Lesson] = ()) -> tuple[float, float]:
         missing = np.flatnonzero(~self._cache.has(self._ids))
+        views, plain = self._missing(others)
         if not len(missing):
-            return 0.0
+            return 0.0, 0.0
         few = missing[:PROBE]
         self._describe_cache()
         engine = self._engine()
         started = time.perf_counter()
         self._compute(few, engine)
-        return (time.perf_counter() - started) / len(few) * (len(missing) - len(few))
+        each = (time.perf_counter() - started) / len(few)
+        return each * views, each * plain
+
+    def _missing(self, others: Sequence[Lesson]) -> tuple[int, int]:
+        """How many maps are not cached yet: (of views, of plain images)."""
+        learned, plain = set(self._train), set(self._is_plain)
+        for other in others:
+            learned |= set(map(int, other.learned))
+            plain |= set(map(int, other.inner)) | set(map(int, other.judged))
+        of_views, of_plain = (
+            [self._id(row, number) for row in sorted(rows) for number in numbers]
+            for rows, numbers in ((learned, range(self.views) if self.views else [-1]), (plain, [-1]))
+        )
+        views, plain_ones = (
+            int(np.count_nonzero(~self._cache.has(ids_of(ids)))) if ids else 0 for ids in (of_views, of_plain)
+        )
+        return views, plain_ones
+
+    def _id(self, row: int, number: int) -> str:
+        """The name of a view's map, or of a plain image's for -1."""
+        image_id = self._image_ids[row]
+        return image_id if number < 0 else view_key(image_id, number, self._recipe.named)
 
     def prepare(self) -> None:
         needed = len(self._ids) * self._dimension * 2

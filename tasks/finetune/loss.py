@@ -24,19 +24,21 @@ class Goal:
         smoothing: share of a label that is spread over all classes, or of each yes or no over both.
         mean, std: of the training images' numbers. The last layer works in these units, because otherwise a step of the
             optimizer would be too small for large numbers and too large for small ones.
+        metric: a key of `METRICS`, for the curves, or `auto`.
     """
 
     task: Task
     smoothing: float
     mean: float = 0.0
     std: float = 1.0
+    metric: str = "auto"
 
     @classmethod
-    def of(cls, task: Task, target: Array, smoothing: float) -> Goal:
+    def of(cls, task: Task, target: Array, smoothing: float, metric: str = "auto") -> Goal:
         """Of the training images' targets."""
         if task != "regression":
-            return cls(task, smoothing)
-        return cls(task, smoothing, float(target.mean()), float(target.std()) or 1.0)
+            return cls(task, smoothing, metric=metric)
+        return cls(task, smoothing, float(target.mean()), float(target.std()) or 1.0, metric)
 
     @property
     def unit(self) -> float:

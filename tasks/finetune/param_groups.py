@@ -33,6 +33,16 @@ def is_norm(module: nn.Module) -> bool:
     )
 
 
+def is_transformer(network: nn.Module) -> bool:
+    """Whether more than half of the parameters are in blocks with attention, as timm builds them."""
+    blocks = [
+        module for module in network.modules() if any("Attention" in type(part).__name__ for part in module.children())
+    ]
+    within = {id(value) for module in blocks for value in module.parameters()}
+    everything = {id(value): value.numel() for value in network.parameters()}
+    return 2 * sum(everything[one] for one in within) > sum(everything.values())
+
+
 def groups(backbone: nn.Module, last: nn.Module, *, layer_decay: float, weight_decay: float) -> list[Group]:
     """The parameters that are trained, from the last layer to the first, each layer with `layer_decay` times the rate
     of the one above it (Clark et al. 2020, ELECTRA); decay on matrices and filters only.

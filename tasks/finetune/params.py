@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
+from pydantic_core import PydanticCustomError
 
 from ..common.augmentation.recipe import Recipe
 from ..common.core.sections import Section
 
 Auto = Literal["auto"]
 
-FREE = {"mode", "budget_minutes", "min_images", "significance", "processes", "checkpoint_every"}
+FREE = {
+    "mode",
+    "budget_minutes",
+    "min_images",
+    "significance",
+    "margin",
+    "folds",
+    "refit",
+    "processes",
+    "checkpoint_every",
+}
 """Parameters that do not change what is learned."""
+
+
+def _folds(value: Any) -> Any:
+    if value == "auto" or (type(value) is int and value >= 0 and value != 1):
+        return value
+    raise PydanticCustomError("folds", "must be auto, 0, or a whole number from 2 on")
 
 
 class FinetuneParams(Section):
@@ -30,7 +47,21 @@ class FinetuneParams(Section):
     """Fewer training images than this are too few for `auto`."""
 
     significance: float = Field(0.05, gt=0, le=0.5)
-    """The largest p of a paired test on validation at which the fine-tuned model is kept."""
+    """The largest p at which the fine-tuned model is kept: of paired tests of the deciding metric and of the log loss
+    together. A model that is no better is kept with at most this probability."""
+
+    margin: float = Field(0.02, ge=0)
+    """How much worse the deciding metric may be, at the lower end of its paired difference, where it is the log loss
+    that is better: 0.02 is 2 points."""
+
+    folds: Annotated[Auto | int, BeforeValidator(_folds)] = "auto"
+    """0 decides on the validation images. 2 or more decides on all training and validation images, each held out once
+    from a training and a head of its own, which takes as many times longer. `auto` takes 5 where validation has fewer
+    than 100 independent images or groups, unless only 0 fits into `budget_minutes`."""
+
+    refit: Auto | bool = "auto"
+    """Whether a kept model is trained again, for as many epochs, on training and validation images together. `auto`:
+    only on cached maps (`layers: last_stage`), where it takes little time."""
 
     init: Literal["pretrained", "scratch"] = "pretrained"
     """`scratch` trains all layers from random weights, whatever `layers` says, for comparison."""
@@ -48,7 +79,8 @@ class FinetuneParams(Section):
     to 100)."""
 
     patience: Auto | Annotated[int, Field(ge=1)] = "auto"
-    """Training ends after this many epochs without a better validation loss; `auto`: a third of all, 5 at least."""
+    """Training ends after this many epochs without a better loss on the held-out fifth of the training images; `auto`:
+    a third of all, 5 at least."""
 
     batch_size: int = Field(32, ge=2)
     """Images per step, of all processes together."""
@@ -61,9 +93,10 @@ class FinetuneParams(Section):
     """`sgd` uses Nesterov momentum of 0.9."""
 
     learning_rate: Auto | Annotated[float, Field(gt=0)] = "auto"
-    """The last layer's peak rate, reached after the warm-up and followed by a cosine decay. `auto` depends on
-    optimizer, batch size, start and number of images: for 32 images per step AdamW gets 2e-3, SGD 2e-2 (1e-1 from
-    scratch), and half of it from 20,000 training images on."""
+    """The last layer's peak rate, reached after the warm-up and followed by a cosine decay. `auto`: on cached maps
+    (`layers: last_stage`), the best of four rates around the default, by short trainings; otherwise the default. It is
+    1e-3 for AdamW and 1e-2 for SGD with 32 images per step, 1e-5 and 1e-4 for transformers, 2e-3 and 1e-1 from
+    scratch."""
 
     layer_decay: Auto | Annotated[float, Field(gt=0, le=1)] = "auto"
     """Each layer's rate is this times the rate of the layer above it; from scratch, all layers have the same rate.
@@ -122,6 +155,11 @@ class FinetuneParams(Section):
 
     seed: int = 0
     """Seed of the order of the images, their augmentation, and everything else that is random."""
+
+    @property
+    def refits(self) -> bool:
+        """Whether a kept model is trained again on all images."""
+        return self.trained == "last_stage" if self.refit == "auto" else self.refit
 
     @property
     def trained(self) -> Literal["all", "last_stage", "norm"]:

@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,23 +27,29 @@ from ..common.core.paths import Paths
 from ..common.core.progress import say
 from ..common.data.feature_set import FeatureSet, Rows
 from ..common.heads.linear import LinearHead
-from .auto_rules import plan
+from .auto_rules import Architecture, plan
 from .batches import Array
-from .checkpoint import Course
+from .checkpoint import VERSION, Course
+from .decision import Cost
 from .inputs import FromImages, FromMaps, Recipe, Source, room
+from .lessons import MAIN, Lesson
 from .loss import Goal
-from .param_groups import choose
+from .param_groups import choose, is_transformer
 from .params import FREE, FinetuneParams
 from .split_network import Tail, cut, last_stage
+from .start import start_head
 from .trainer import Trainer
 
 
 class Job:
-    """Training on the rows `train` of a feature set, validated on the rows `val`.
+    """Training on the rows `train` of a feature set, whose rate and epoch the rows `inner` choose.
 
     Args:
-        head: where the last layer starts; from scratch it starts at zero.
+        head: where the last layer starts, which has not learned `inner`; from scratch it starts at zero.
         also: further rows for which `output` will be called.
+        name: of the training, see `lessons.py`; several processes find their rows by it.
+        stop: the epoch after which it ends, though its schedule goes on.
+        metric: of the curves, a key of `METRICS`.
 
     Attributes:
         plan: the values that `auto` stands for.
@@ -59,21 +67,26 @@ class Job:
         head: LinearHead,
         paths: Paths,
         train: Rows,
-        val: Rows,
+        inner: Rows,
         also: Rows | None = None,
+        *,
+        name: str = MAIN,
+        stop: int | None = None,
+        metric: str = "auto",
     ) -> None:
         self._params, self._pack, self._head, self._paths = params, pack, head, paths
-        self._train, self._val = train, val
-        self._plain = val if also is None else np.concatenate([val, also])
+        self._train, self._inner, self._name = train, inner, name
+        self._plain = inner if also is None else np.concatenate([inner, also])
         self._spec = Spec.from_dict(pack.fingerprint)
-        self.plan = plan(params, len(train))
         self.augment = Augment(
             self._spec.transform, named_recipe(params.augment, self._spec.transform, flip=params.flip), params.seed
         )
         self._network = _network(params, self._spec, paths)
+        architecture: Architecture = "transformer" if is_transformer(self._network) else "convolution"
+        self.plan = replace(plan(params, len(train), architecture), stop=stop)
         self._tail: Tail | None = None
         self._source = self._make_source()
-        self._goal = Goal.of(pack.task, pack.targets(train), params.label_smoothing)
+        self._goal = Goal.of(pack.task, pack.targets(train), params.label_smoothing, metric)
         body = self._tail or self._network
         choose(body, params.trained)
         self._trainer = Trainer(
@@ -110,28 +123,38 @@ class Job:
             return np.zeros_like(weight), np.zeros_like(bias)
         return weight, bias
 
-    def seconds(self) -> float:
-        """How long all of it would take, measured on a few images and steps."""
-        images = self._source.images(self._train), self._source.images(self._val)
+    def cost(self, others: Sequence[Lesson] = ()) -> Cost:
+        """How long this training and others of the same kind would take, measured on a few images and steps."""
+        images = self._source.images(self._train), self._source.images(self._inner)
         if isinstance(self._source, FromMaps):
-            images = self._source.blank(self._train), self._source.blank(self._val)
-        before = self._source.seconds()
-        return before + self._trainer.seconds(*images)
+            images = self._source.blank(self._train), self._source.blank(self._inner)
+        search, epoch = self._trainer.seconds(*images)
+        times = 1 + sum(len(other.learned) for other in others) / len(self._train)
+        searches = 1 + sum(len(other.learned) for other in others if len(other.inner)) / len(self._train)
+        views, plain = self._source.seconds(others)
+        each = self._params.views == "auto"  # as many views as epochs
+        once = plain + (0.0 if each else views) + search * searches
+        return Cost(once, epoch * times + (views / self.plan.epochs if each else 0.0))
 
-    def run(self, checkpoint: Path, deadline_seconds: float | None) -> Course:
+    def seconds(self) -> float:
+        """How long this training would take."""
+        return 60 * self.cost().minutes(self.plan.epochs)
+
+    def run(self, checkpoint: Path, deadline_seconds: float | None, share: float = 1.0) -> Course:
         """Trains, or resumes from the checkpoint; afterwards the network is that of the best epoch.
 
         Args:
             deadline_seconds: includes the time for what is computed before training.
+            share: of the time after that, for this training.
         """
         started = time.perf_counter()
         self._source.prepare()
         before = time.perf_counter() - started
-        left = None if deadline_seconds is None else max(deadline_seconds - before, 0.0)
+        left = None if deadline_seconds is None else max(deadline_seconds - before, 0.0) * share
         processes = self._processes()
         if processes > 1 and self._trainer.is_alone:
             self._share(processes, left)
-        course = self._trainer.run(self._source.images(self._train), self._source.images(self._val), checkpoint, left)
+        course = self._trainer.run(self._source.images(self._train), self._source.images(self._inner), checkpoint, left)
         course.preparation = before
         return course
 
@@ -152,6 +175,8 @@ class Job:
         """The values that `auto` stands for, and which layers are trained."""
         trained = sum(value.numel() for value in self._trainer.network.parameters() if value.requires_grad)
         facts: dict[str, Any] = {**vars(self.plan), "trained_parameters": trained}
+        for name in ("stop", "tried_rates"):
+            facts.pop(name)
         if isinstance(self._source, FromMaps):
             facts |= {"cut_before": self._tail.before if self._tail else "", "views": self._source.views}
         else:
@@ -159,12 +184,13 @@ class Job:
         return facts
 
     def checkpoint(self) -> Path:
-        """Its name is a hash of everything that determines the result: a training with another recipe, other images or
-        another head must not resume from it."""
-        digest = hashlib.sha256(self._params.model_dump_json(exclude=FREE).encode())
+        """Its name is a hash of everything that determines the result: a training with another recipe, other images,
+        weights or another head, or by another version, must not resume from it."""
+        digest = hashlib.sha256(f"{VERSION}:{self._name}:{self.plan.stop}".encode())
+        digest.update(self._params.model_dump_json(exclude=FREE).encode())
         digest.update(self._pack.fingerprint["digest"].encode())
-        digest.update(self._pack.index[["image_id", "label", "task", "split"]].to_csv(index=False).encode())
-        digest.update(self._train.tobytes() + self._val.tobytes())
+        digest.update(self._pack.index[["image_id", "label", "task", "split", "weight"]].to_csv(index=False).encode())
+        digest.update(self._train.tobytes() + self._inner.tobytes())
         digest.update(self._head.weight.tobytes())
         return self._paths.checkpoints / f"finetune-{digest.hexdigest()[:32]}.pt"
 
@@ -192,8 +218,9 @@ class Job:
         say(f"finetune: {processes} processes share each step's images")
         launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
         command = [*launch, "-m", "tasks.finetune.worker", str(self._paths.root), self._params.model_dump_json()]
-        if deadline_seconds is not None:
-            command.append(str(deadline_seconds))
+        command += ["--lesson", self._name]
+        command += [] if deadline_seconds is None else ["--seconds", str(deadline_seconds)]
+        command += [] if self.plan.stop is None else ["--stop", str(self.plan.stop)]
         threads = str(max(1, cores() // processes))
         ended = subprocess.run(command, env={"OMP_NUM_THREADS": threads, **os.environ}, check=False).returncode
         if ended:
@@ -210,3 +237,24 @@ def _network(params: FinetuneParams, spec: Spec, paths: Paths) -> nn.Module:
             spec.backbone, find_weights(spec.backbone, "random", paths.weights), spec.form, params.seed
         )
     return network.create_again(spec, same_weights(spec.backbone, spec.weights, spec.weights_sha256, paths.weights))
+
+
+def open_lesson(
+    lesson: Lesson,
+    params: FinetuneParams,
+    pack: FeatureSet,
+    facts: dict[str, Any],
+    paths: Paths,
+    stop: int | None = None,
+) -> Job:
+    """The training of a lesson, from a head of its own.
+
+    Args:
+        pack: with the weights of images and classes.
+        facts: `selected.json`.
+    """
+    head = start_head(pack, lesson.learned, facts, paths)
+    return Job(
+        params, pack, head, paths, lesson.learned, lesson.inner, lesson.judged,
+        name=lesson.name, stop=stop, metric=facts.get("metric", "auto"),
+    )  # fmt: skip

@@ -15,25 +15,17 @@ from ..common.core.paths import Paths
 from ..common.core.progress import say
 from ..common.core.record import Record
 from ..common.data.eyes import backbones
-from ..common.data.feature_set import FeatureSet, read_feature_set
-from ..common.data.task import MAIN
+from ..common.data.feature_set import FeatureSet, Rows, read_feature_set
+from ..common.data.task import metric_named
+from ..common.data.units import units_of
 from ..common.heads.calibration import FILE, Calibration
 from ..common.heads.linear import LinearHead
 from ..common.heads.load import load_head
-from ..common.scoring.main_metric import loss, main_metric
-from ..common.scoring.significance import paired_p
+from ..common.scoring.main_metric import metric_of
 from ..common.scoring.temperature import calibrate_like, summary
-from .decision import (
-    Decision,
-    Score,
-    enough_minutes,
-    more_images,
-    whether_it_fits,
-    whether_to_keep,
-    why_no_start,
-    why_not,
-    why_not_several,
-)
+from .decision import Decision, Score, enough_minutes, more_images, why_no_start, why_not, why_not_several
+from .keep import Held, Rule, Verdict, scaled_losses, whether_to_keep
+from .lessons import folds_of, weighed
 from .params import FinetuneParams
 
 if TYPE_CHECKING:
@@ -45,7 +37,7 @@ SHEET, SHOWN = "augmentation.png", 6
 
 
 def run(params: FinetuneParams, paths: Paths) -> Record:
-    """Decides whether to train, trains, and compares the result with the frozen head on validation.
+    """Decides whether to train, trains, and compares the result with the frozen head on held-out images.
 
     Raises:
         ParamsError: `mode: on` with several backbones or sizes, with a head that is not linear, or with a backbone that
@@ -54,60 +46,89 @@ def run(params: FinetuneParams, paths: Paths) -> Record:
         DataError: an image has been removed or damaged since it was checked.
         GraftError: not even one image at a time fits into memory.
     """
-    pack = read_feature_set(paths.features)
+    pack, facts = read_feature_set(paths.features), read_json(paths.head / "selected.json")
     train, val = pack.rows("train"), pack.rows("val")
-    head = load_head(paths.head, "selected")
+    head, metric = load_head(paths.head, "selected"), facts.get("metric", "auto")
     output = head.output(pack.features(val))
-    frozen = _score(output, pack)
+    own = weighed(pack, facts.get("class_weights"))
+    frozen = _score(output, _held(own, val), metric)
     further = more_images(read_json(paths.audit / "audit.json")["curve"]["doubling"], pack.task)
 
     def stay(reason: str, minutes: float | None = None) -> Record:
-        return _stay(params, paths, len(train), reason, minutes, frozen, further)
+        return _stay(params, paths, pack, reason, minutes, frozen, further)
 
     if params.mode != "off" and len(pack.eyes) > 1:
         return stay(why_not_several(params, backbones(pack.fingerprint)))
     if params.mode != "off" and not isinstance(head, LinearHead):
         return stay(why_no_start(params, head.kind))
-    reason = why_not(params, len(train), _wrong(output, pack), len(val))
-    if reason or not isinstance(head, LinearHead):
+    held_images = len(train) + len(val) if folds_of(params, pack) else len(val)
+    reason = why_not(params, len(train), _wrong(output, pack), len(val), held_images)
+    if reason:
         return stay(reason)  # torch is not needed to say no
 
-    from .session import Job
+    from .lecture import Lecture
     from .split_network import CannotCut
 
     try:
-        job = Job(params, pack, head, paths, train, val)
+        lecture = Lecture(params, own, facts, paths)
     except CannotCut as error:
         if params.mode == "on":
             raise
         return stay(f"{pack.fingerprint['backbone']} cannot be cut for its last stage: {error.got}")
-    go, reason, minutes = whether_it_fits(params, job.plan.epochs, len(train), lambda: job.seconds() / 60)
+    go, reason, minutes = lecture.plan()
     if not go:
         return stay(reason, minutes)
 
     say(f"finetune: training {_what(params)}: {_with(reason, minutes)}")
-    course = job.run(job.checkpoint(), params.budget_minutes * 60 if params.mode == "auto" else None)
-    tuned_output = job.output(val)
-    tuned, p = _score(tuned_output, pack), paired_p(output, tuned_output, pack.targets(val), pack.task, params.seed)
+    course = lecture.learn()
+    found = lecture.held_out(head)
     calibration = calibrate_like(
-        Calibration.load(paths.head), tuned_output, pack.targets(val), pack.weights(val), pack.task
+        Calibration.load(paths.head), found.tuned, pack.targets(found.rows), pack.weights(found.rows), pack.task
     )
-    chosen, verdict = whether_to_keep(frozen, tuned, p, params.significance, calibration.kept)
-    settled = {"layers": params.trained, "init": params.init, **job.settled()}
+    held = _held(own, found.rows)
+    rule = Rule(metric, params.significance, params.margin, params.seed)
+    verdict = whether_to_keep(found.head, found.tuned, held, rule, calibration.kept)
+    refitted = verdict.chosen == "finetune" and params.refits
     decision = Decision(
-        params.mode, True, chosen, f"{reason}; {verdict}", len(train), params.budget_minutes,
-        {"head": frozen, "finetune": tuned}, p, further, settled,
+        params.mode, True, verdict.chosen, f"{reason}; {verdict.reason}", len(train), params.budget_minutes,
+        _scores(verdict, held), _counted(held, found.folds), verdict.p, verdict.paired.p_better, verdict.p_loss,
+        further, refitted, _settled(params, lecture.job, course),
     )  # fmt: skip
+    job = lecture.refit(course) if refitted else lecture.job
     _write(decision, job, calibration, course, pack, paths)
-    job.checkpoint().unlink(missing_ok=True)
-    return _record(decision, minutes, course, calibration, paths)
+    lecture.forget()
+    return _record(decision, minutes, course, calibration, lecture.seconds, paths)
 
 
-def _score(output: npt.NDArray[np.float64], pack: FeatureSet) -> Score:
-    """The score of these outputs for the validation images."""
-    val = pack.rows("val")
-    target = pack.targets(val)
-    return Score(main_metric(output, target, pack.task), loss(output, target, pack.task, pack.weights(val)), pack.task)
+def _held(pack: FeatureSet, rows: Rows) -> Held:
+    """Args:
+    pack: with the weights of images and classes.
+    """
+    return Held(pack.targets(rows), pack.weights(rows), units_of(pack, rows)[0], pack.task)
+
+
+def _score(output: npt.NDArray[np.float64], held: Held, metric: str) -> Score:
+    named = metric_named(metric, held.task)
+    loss = float(np.average(scaled_losses(output, held), weights=held.weight_N))
+    return Score(metric_of(output, held.target, named.key, held.task), loss, named, held.task)
+
+
+def _scores(verdict: Verdict, held: Held) -> dict[str, Score]:
+    paired = verdict.paired
+    return {
+        "head": Score(paired.first, verdict.head_loss, paired.metric, held.task),
+        "finetune": Score(paired.second, verdict.tuned_loss, paired.metric, held.task),
+    }
+
+
+def _counted(held: Held, folds: int) -> dict[str, int]:
+    return {"images": len(held.unit_N), "units": len(np.unique(held.unit_N)), "folds": folds}
+
+
+def _settled(params: FinetuneParams, job: Job, course: Course) -> dict[str, Any]:
+    """The values that `auto` stood for in the training."""
+    chosen = {"learning_rate": course.rate, "epochs": course.schedule.epochs}
+    return {"layers": params.trained, "init": params.init, **job.settled(), **chosen}
 
 
 def _wrong(output: npt.NDArray[np.float64], pack: FeatureSet) -> int | None:
@@ -119,7 +140,7 @@ def _wrong(output: npt.NDArray[np.float64], pack: FeatureSet) -> int | None:
 def _stay(
     params: FinetuneParams,
     paths: Paths,
-    train_images: int,
+    pack: FeatureSet,
     reason: str,
     minutes: float | None,
     frozen: Score,
@@ -128,11 +149,12 @@ def _stay(
     advice = f"; to train, set `finetune.budget_minutes: {enough_minutes(minutes)}`" if minutes else ""
     say(f"finetune: the frozen head stays: {_with(reason, minutes)}{advice}")
     decision = Decision(
-        params.mode, False, "head", reason, train_images, params.budget_minutes, {"head": frozen}, more_images=further
-    )
+        params.mode, False, "head", reason, len(pack.rows("train")), params.budget_minutes, {"head": frozen},
+        _counted(_held(pack, pack.rows("val")), 0), more_images=further,
+    )  # fmt: skip
     with whole_folder(paths.finetune) as folder:
         write_json(folder / "decision.json", decision.to_dict())
-    return _record(decision, minutes, None, None, paths)
+    return _record(decision, minutes, None, None, 0.0, paths)
 
 
 def _what(params: FinetuneParams) -> str:
@@ -173,8 +195,16 @@ def _write(
 
 
 def _record(
-    decision: Decision, minutes: float | None, course: Course | None, calibration: Calibration | None, paths: Paths
+    decision: Decision,
+    minutes: float | None,
+    course: Course | None,
+    calibration: Calibration | None,
+    seconds: float,
+    paths: Paths,
 ) -> Record:
+    """Args:
+    seconds: of all trainings.
+    """
     metrics: dict[str, Any] = {
         "ran": decision.ran,
         "train_images": decision.train_images,
@@ -191,16 +221,13 @@ def _record(
             "p": decision.p,
             "epochs": len(course.rows),
             "best_epoch": course.best_epoch,
-            "training_seconds": course.seconds,
+            "training_seconds": seconds,
             "preparation_seconds": course.preparation,
             "ended": course.ended,
         }
         metrics["images_per_second"] = decision.train_images * len(course.rows) / course.seconds
-        main = MAIN[decision.validation["head"].task]
-        curves = {
-            name: [(int(row["epoch"]), row[name]) for row in course.rows]
-            for name in ("train_loss", "val_loss", f"val_{main.key}")
-        }
+        names = [name for name in course.rows[0] if name != "epoch"]
+        curves = {name: [(int(row["epoch"]), row[name]) for row in course.rows] for name in names}
         curves["seconds"] = list(enumerate(course.laps))
         files += [paths.finetune / "curves.csv", paths.finetune / SHEET]
     facts = {"chosen": decision.chosen, "reason": _with(decision.reason, minutes), "more_images": decision.more_images}

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Generator, Sequence
-from contextlib import AbstractContextManager, closing, nullcontext
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +24,21 @@ from torch import nn
 
 from ..common.core.errors import GraftError
 from ..common.core.progress import progress, say
-from ..common.data.task import MAIN
-from ..common.engines.openvino import cpu_has_fast_bf16
 from ..common.heads.linear import LinearHead
-from ..common.scoring.main_metric import loss, main_metric
 from . import batchnorm_folding, mixing
 from .auto_rules import Plan
 from .batches import Array, Feed, Images, Ints, Loader, batches, share, split
 from .checkpoint import Course, load_checkpoint, save_checkpoint
 from .clock import Clock
+from .judging import judged as epoch_judged
+from .judging import told, told_of_trials
 from .loss import Goal
+from .network_parts import autocast, linear
 from .optimizer import WeightAverage, make_optimizer, rate_at
 from .param_groups import groups, thaw
 from .params import FinetuneParams
+from .scaling import scaled_loss
+from .schedule import Schedule
 
 TOGETHER = 4
 """Steps after which processes agree whether a checkpoint is due."""
@@ -74,7 +76,7 @@ class Trainer:
         self.params, self.plan, self.goal, self._feed = params, plan, goal, feed
         self._world = Accelerator(cpu=not (torch.cuda.is_available() or torch.backends.mps.is_available()))
         self.device = self._world.device
-        self.network = nn.Sequential(body, _linear(*last)).to(self.device)
+        self.network = nn.Sequential(body, linear(*last)).to(self.device)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if plan.batch_norm == "frozen" and params.trained != "norm":  # there, weights need no gradient
             batchnorm_folding.fold(self.network, example.to(self.device))
@@ -101,93 +103,138 @@ class Trainer:
     def is_alone(self) -> bool:
         return bool(self._world.num_processes == 1)
 
-    def seconds(self, train: Images, val: Images) -> float:
-        """How long all epochs would take, measured on real steps whose effect is undone."""
-        size = self.params.batch_size
-        few = Images(val.load, val.target[: 2 * size], val.weight_N[: 2 * size])
+    def seconds(self, train: Images, inner: Images) -> tuple[float, float]:
+        """How long the choice of the rate and an epoch would take, measured on real steps whose effect is undone."""
+        seen = self._steps(train) * min(self.params.batch_size, len(train))
+        each, judging = 1 / self.rate(train, seconds=MEASURED_SECONDS), self._judging_seconds(inner)
+        trial = seen * self.plan.trial_steps(self._steps(train)) / self._steps(train) * each + judging
+        return len(self.plan.tried_rates) * trial, seen * each + judging
+
+    def _judging_seconds(self, inner: Images) -> float:
+        few = Images(inner.load, *(one[: 2 * self.params.batch_size] for one in (inner.target, inner.weight_N)))
+        if not len(few):
+            return 0.0
         clock = Clock()
         self.output(few)
         clock.lap(len(few))
-        seen = self._steps(train) * min(size, len(train))
-        return self.plan.epochs * (seen / self.rate(train, seconds=MEASURED_SECONDS) + clock.seconds_each * len(val))
+        return clock.seconds_each * len(inner)
 
     def rate(self, train: Images, steps: int = MEASURED, seconds: float = 0.0) -> float:
         """Images per second of a training step: the median of at least `steps` steps, and of more until `seconds` are
         over. The effect of all steps is undone."""
-        before, optimizer = copy.deepcopy(self.network.state_dict()), copy.deepcopy(self._optimizer.state_dict())
-        average = [value.clone() for value in self._average.values]
         size = self.params.batch_size
         order = np.resize(np.arange(len(train)), (WARM + MOST_MEASURED) * size)
-        course, clock = Course(parts=self.params.accumulate), Clock()
-        self._train_mode()
-        with closing(self._batches(train.load, split(order, size), epoch=0)) as steps_taken:
+        course, clock = self._new_course(), Clock()
+        with self._undone(), closing(self._batches(train.load, split(order, size), epoch=0)) as steps_taken:
             for number, (rows, batch) in enumerate(steps_taken):
                 self._step(rows, batch, train, course, epoch=0, step=number, at=0.0)
                 clock.lap(len(rows) if number >= WARM else 0)
                 if number + 1 >= WARM + steps and clock.total() >= seconds:
                     break
-        self.network.load_state_dict(before)
-        self._optimizer.load_state_dict(optimizer)
-        self._optimizer.zero_grad(set_to_none=True)
-        self._average.values = average
         return 1 / clock.seconds_each
 
-    def run(self, train: Images, val: Images, checkpoint: Path, deadline_seconds: float | None) -> Course:
-        """Trains until the epochs are done, validation stops improving, or another epoch would pass the deadline; the
-        network is then that of the best epoch.
+    @contextmanager
+    def _undone(self) -> Iterator[None]:
+        """What the block trains is forgotten after it."""
+        before, optimizer = copy.deepcopy(self.network.state_dict()), copy.deepcopy(self._optimizer.state_dict())
+        average = [value.clone() for value in self._average.values]
+        self._train_mode()
+        try:
+            yield
+        finally:
+            self.network.load_state_dict(before)
+            self._optimizer.load_state_dict(optimizer)
+            self._optimizer.zero_grad(set_to_none=True)
+            self._average.values = average
+
+    def _choose_rate(self, course: Course, train: Images, inner: Images) -> None:
+        """Sets the course's rate: the best of `tried_rates` after a short training with each, whose rate falls to zero
+        as in a whole one; or the plan's."""
+        clock = Clock()
+        rates = self.plan.tried_rates if len(inner) else ()
+        course.trials = [{"rate": rate, "loss": self._trial(rate, train, inner)} for rate in rates]
+        best = min(course.trials, key=lambda trial: trial["loss"], default={"rate": self.plan.learning_rate})
+        course.rate = best["rate"]
+        course.seconds = course.search = max(self._all(clock.total()))
+        if course.trials and self.is_main:
+            say(f"finetune: {told_of_trials(course)}")
+
+    def _trial(self, rate: float, train: Images, inner: Images) -> float:
+        """The loss on the inner split after a short training, infinite if that is not finite."""
+        course, each = self._new_course(), self._steps(train)
+        steps = self.plan.trial_steps(each)
+        course.rate = rate
+        with self._undone():
+            for epoch in range(-(-steps // each)):
+                parts = self._parts(train, epoch)[: steps - epoch * each]
+                for step, (rows, batch) in enumerate(self._batches(train.load, parts, epoch)):
+                    self._step(rows, batch, train, course, epoch, step, (epoch * each + step + 1) / steps)
+            loss = scaled_loss(self.output(inner), inner.target, inner.weight_N, self.goal.task)
+        return loss if np.isfinite(loss) else float("inf")
+
+    def _new_course(self) -> Course:
+        return Course(parts=self.params.accumulate, schedule=Schedule(self.plan.epochs), rate=self.plan.learning_rate)
+
+    def run(self, train: Images, inner: Images, checkpoint: Path, deadline_seconds: float | None) -> Course:
+        """Trains until the epochs are done, the inner split stops improving, or the time is over; the network is then
+        that of the best epoch, or of the last if there are no inner images. Each epoch's end plans the epochs that are
+        left anew, so that they fit and the rate falls to zero within them.
 
         Args:
+            inner: held out from training; choose the rate and the epoch.
             checkpoint: written every few minutes and after each epoch; training resumes from it if it exists.
 
         Raises:
             GraftError: not even one image at a time fits into memory.
         """
         course = self._resume(checkpoint)
-        while not self._has_ended(course, deadline_seconds):
-            self._one_epoch(course, train, val, checkpoint)
+        if course is None:
+            course = self._new_course()
+            self._choose_rate(course, train, inner)
+            if course.trials:
+                self._save(checkpoint, course)
+        while not self._has_ended(course):
+            self._one_epoch(course, train, inner, checkpoint)
+            if deadline_seconds is not None:
+                left = deadline_seconds - course.seconds
+                course.schedule = course.schedule.replanned(len(course.rows), self.plan.epochs, left, course.last_lap())
             self._save(checkpoint, course)
         batchnorm_folding.unfold(self.network)
         self.network.load_state_dict(course.best_state)
         return course
 
-    def _has_ended(self, course: Course, deadline_seconds: float | None) -> bool:
+    def _has_ended(self, course: Course) -> bool:
         """Depends only on what a checkpoint contains, so that a resumed run ends where an uninterrupted one does."""
         done = len(course.rows)
         patience = self.plan.patience
         if done == 0 or course.step:
             return False
-        if done >= self.plan.epochs:
+        if done >= min(self.plan.epochs, self.plan.stop or self.plan.epochs):
             course.ended = "all epochs done"
         elif done - 1 - course.best_epoch >= patience:
-            course.ended = f"validation has not improved for {patience} epochs"
-        elif deadline_seconds is not None and course.seconds * (done + 1) / done > deadline_seconds:
+            course.ended = f"held-out images have not improved for {patience} epochs"
+        elif done >= course.schedule.epochs:
             course.ended = "another epoch would pass the time budget"
         else:
             return False
         return True
 
-    def _one_epoch(self, course: Course, train: Images, val: Images, checkpoint: Path) -> None:
+    def _one_epoch(self, course: Course, train: Images, inner: Images, checkpoint: Path) -> None:
         clock, epoch = Clock(course.seconds), len(course.rows)
         self._epoch(course, train, epoch, clock, checkpoint)
-        main, task = MAIN[self.goal.task], self.goal.task
         with self._average.in_use():
-            output = self.output(val)
-            val_loss = loss(output, val.target, task, val.weight_N) / self.goal.unit
-            metric = main_metric(output, val.target, task)
-            if course.best_epoch < 0 or val_loss < course.rows[course.best_epoch]["val_loss"]:
+            judged = epoch_judged(self.output(inner), inner, self.goal) if len(inner) else {}
+            if course.is_best(judged):
                 course.best_epoch = epoch
                 state = self.network.state_dict()
                 course.best_state = {name: value.detach().cpu().clone() for name, value in state.items()}
         train_loss = course.loss_sum / self._steps(train)
-        course.rows.append({"epoch": epoch, "train_loss": train_loss, "val_loss": val_loss, f"val_{main.key}": metric})
-        course.step, course.loss_sum, before = 0, 0.0, course.laps[-1] if course.laps else 0.0
+        course.rows.append({"epoch": epoch, "train_loss": train_loss, **judged})
+        course.step, course.loss_sum = 0, 0.0
         course.seconds = max(self._all(clock.total()))  # the same for all processes, as it decides when they end
         course.laps.append(course.seconds)
         if self.is_main:
-            say(
-                f"finetune: epoch {epoch + 1} of {self.plan.epochs}: validation loss {val_loss:.4f}, "
-                f"{main.title} {main.text(metric)}, {course.seconds - before:.0f} s"
-            )
+            say(f"finetune: {told(course, self.goal)}")
 
     def output(self, images: Images) -> npt.NDArray[np.float64]:
         """Probabilities (N, K), or numbers (N, 1), in evaluation mode."""
@@ -208,18 +255,15 @@ class Trainer:
 
     def _epoch(self, course: Course, images: Images, epoch: int, clock: Clock, checkpoint: Path) -> None:
         self._train_mode()
-        steps, saved = self._steps(images), time.monotonic()
-        order = np.random.default_rng([self.params.seed, epoch]).permutation(len(images))
-        size = min(self.params.batch_size, len(order))
-        parts = split(order[: steps * size], size)[course.step :]
+        steps, saved, parts = self._steps(images), time.monotonic(), self._parts(images, epoch)[course.step :]
         before, total = course.loss_sum, torch.zeros((), device=self.device)
-        with progress(f"finetune: epoch {epoch + 1}", len(order)) if self.is_main else nullcontext() as bar:
+        with progress(f"finetune: epoch {epoch + 1}", len(images)) if self.is_main else nullcontext() as bar:
             for rows, batch in self._batches(images.load, parts, epoch):
-                at = (epoch * steps + course.step + 1) / (self.plan.epochs * steps)
+                at = course.schedule.at(epoch + (course.step + 1) / steps)
                 total += self._step(rows, batch, images, course, epoch, course.step, at)
                 course.step += 1
                 if bar is not None:
-                    bar.add(size)
+                    bar.add(len(rows))
                 if course.step < steps and self._is_due(saved, course.step):
                     course.loss_sum, course.seconds = before + self._sum(total), max(self._all(clock.total()))
                     self._save(checkpoint, course)
@@ -236,7 +280,7 @@ class Trainer:
         """
         torch.manual_seed(hash((self.params.seed, epoch, step, self._world.process_index)) % 2**31)
         open_groups = thaw(self._groups, at) if self.params.unfreeze == "gradual" else [True] * len(self._groups)
-        rate = rate_at(at, self.plan.learning_rate, self.params.warmup)
+        rate = rate_at(at, course.rate, self.params.warmup)
         for group, scale, trains in zip(self._optimizer.param_groups, self._groups, open_groups, strict=True):
             group["lr"] = rate * scale["lr_scale"] * trains
         while True:
@@ -263,7 +307,8 @@ class Trainer:
         x = self._feed(batch, self.device)
         target = torch.from_numpy(images.target[rows[mine]]).to(self.device)
         weight = images.weight_N[rows]
-        weight_B = torch.from_numpy(weight[mine] / weight.sum()).to(self.device, torch.float32)
+        mean = images.weight_N.mean()  # not the step's own, or an image of large weight would count for less
+        weight_B = torch.from_numpy(weight[mine] / (mean * len(rows))).to(self.device, torch.float32)
         share_B = torch.ones_like(weight_B)
         rng = np.random.default_rng([self.params.seed, epoch, step])
         how = mixing.draw(len(rows), self.plan.mixup, self.plan.cutmix, rng)
@@ -304,16 +349,9 @@ class Trainer:
         say(f"finetune: out of memory; from here on each step's {images} images are divided into {course.parts} parts")
 
     def _logits(self, network: nn.Module, x: torch.Tensor) -> torch.Tensor:
-        with self._autocast():
+        with autocast(self.params.precision, self.device):
             logits: torch.Tensor = network(x)
         return logits
-
-    def _autocast(self) -> AbstractContextManager[Any]:
-        wanted = self.params.precision
-        if wanted == "auto":
-            fast = self.device.type == "cuda" or (self.device.type == "cpu" and cpu_has_fast_bf16())
-            wanted = "bf16" if fast else "f32"
-        return torch.autocast(self.device.type, torch.bfloat16) if wanted == "bf16" else nullcontext()
 
     def _train_mode(self) -> None:
         self.network.train()
@@ -325,6 +363,12 @@ class Trainer:
     def _steps(self, images: Images) -> int:
         """Steps per epoch; images that do not fill a step are seen in another epoch."""
         return max(1, len(images) // self.params.batch_size)
+
+    def _parts(self, images: Images, epoch: int) -> list[Ints]:
+        """The rows of each step of an epoch."""
+        order = np.random.default_rng([self.params.seed, epoch]).permutation(len(images))
+        size = min(self.params.batch_size, len(order))
+        return split(order[: self._steps(images) * size], size)
 
     def _batches(self, load: Loader, parts: Sequence[Ints], epoch: int) -> Generator[tuple[Ints, Array], None, None]:
         return batches(load, parts, epoch, self._world.process_index, self._world.num_processes)
@@ -347,19 +391,10 @@ class Trainer:
             save_checkpoint(path, self.network, self._average.values, self._optimizer, course)
         self._world.wait_for_everyone()
 
-    def _resume(self, path: Path) -> Course:
+    def _resume(self, path: Path) -> Course | None:
         if not path.is_file():
-            return Course(parts=self.params.accumulate)
+            return None
         self._average.values, course = load_checkpoint(path, self.network, self._optimizer, self.device)
         if self.is_main and not course.ended:
             say(f"finetune: resuming after {course.position()}, from the checkpoint of an interrupted run")
         return course
-
-
-def _linear(weight_KD: Array, bias_K: Array) -> nn.Linear:
-    k, d = weight_KD.shape
-    linear = nn.Linear(d, k)
-    with torch.no_grad():
-        linear.weight.copy_(torch.from_numpy(weight_KD))
-        linear.bias.copy_(torch.from_numpy(bias_K))
-    return linear

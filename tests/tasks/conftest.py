@@ -21,7 +21,7 @@ SECTIONS = {
     "features": {"backbone": BACKBONE, "weights": "random", "precision": "f32", "threads": 2},
     "head": {"folds": 0, "l2_max": 1.0, "strengths": 7},
     "audit": {"folds": 3, "curve_seeds": 1},
-    "finetune": {"mode": "off", "layers": "all"},
+    "finetune": {"mode": "off", "layers": "all", "folds": 0},
     "evaluate": {"saliency": 2},
     "register": {"smoke_images": 4},
 }

@@ -69,7 +69,7 @@ def test_the_candidates_are_compared_by_the_tasks_main_metric(project):
 
 def test_the_curves_of_training_are_of_the_tasks_metrics(project):
     curves = pd.read_csv(project.paths.finetune / "curves.csv")
-    assert list(curves.columns) == ["epoch", "train_loss", "val_loss", f"val_{MAIN[project.task].key}"]
+    assert list(curves.columns) == ["epoch", "train_loss", "inner_loss", f"inner_{MAIN[project.task].key}"]
     assert np.isfinite(curves.to_numpy()).all()
 
 

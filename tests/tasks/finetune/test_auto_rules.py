@@ -32,14 +32,31 @@ def test_the_rate_grows_with_the_batch():
     assert sgd[1] == pytest.approx(4 * sgd[0])
 
 
-def test_many_images_bring_many_steps_and_so_lower_rates():
-    few, many = plan(FinetuneParams(), 19_999), plan(FinetuneParams(), 20_000)
-    assert (few.learning_rate, few.layer_decay) == (2e-3, 0.9)
-    assert (many.learning_rate, many.layer_decay) == (1e-3, 0.85)
-    given = plan(FinetuneParams(learning_rate=0.01, layer_decay=0.5), 20_000)
-    assert (given.learning_rate, given.layer_decay) == (0.01, 0.5)
-    scratch = plan(FinetuneParams(init="scratch"), 20_000)
-    assert (scratch.learning_rate, scratch.layer_decay) == (2e-3, 1.0)
+def test_rates_go_by_the_architecture():
+    assert plan(FinetuneParams(), 1000).learning_rate == 1e-3
+    assert plan(FinetuneParams(), 1000, "transformer").learning_rate == 1e-5
+    assert plan(FinetuneParams(init="scratch"), 1000).learning_rate == 2e-3
+
+
+def test_rates_are_tried_only_on_cached_maps_and_only_if_none_is_given():
+    tried = plan(FinetuneParams(layers="last_stage"), 1000).tried_rates
+    assert len(tried) == 4
+    assert min(tried) < plan(FinetuneParams(), 1000).learning_rate < max(tried)
+    for fixed in ({"layers": "all"}, {"init": "scratch"}, {"learning_rate": 1e-3}):
+        assert plan(FinetuneParams(**fixed), 1000).tried_rates == ()
+
+
+def test_a_short_training_is_a_part_of_the_whole_one():
+    assert plan(FinetuneParams(epochs=8), 1000).trial_steps(10) == 16
+    assert plan(FinetuneParams(epochs=8), 10**6).trial_steps(10**4) == 200
+    assert plan(FinetuneParams(epochs=1), 10).trial_steps(1) == 1
+
+
+def test_many_images_bring_rates_that_fall_faster_from_layer_to_layer():
+    assert plan(FinetuneParams(), 19_999).layer_decay == 0.9
+    assert plan(FinetuneParams(), 20_000).layer_decay == 0.85
+    assert plan(FinetuneParams(layer_decay=0.5), 20_000).layer_decay == 0.5
+    assert plan(FinetuneParams(init="scratch"), 20_000).layer_decay == 1.0
 
 
 def test_mixing_is_for_many_images_or_from_scratch():

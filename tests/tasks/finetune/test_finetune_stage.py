@@ -16,6 +16,7 @@ from tasks.common.core.errors import GraftError, ParamsError
 from tasks.common.core.files import read_json
 from tasks.common.core.paths import Paths
 from tasks.common.data.feature_set import read_feature_set
+from tasks.common.data.units import units_of
 from tasks.common.engines.openvino import Engine
 from tasks.common.feature_cache.segments import count_images
 from tasks.common.heads.calibration import Calibration
@@ -25,6 +26,8 @@ from tasks.common.images.transform import load
 from tasks.common.scoring.classification import accuracy, log_loss
 from tasks.common.scoring.temperature import calibrate
 from tasks.finetune.decision import enough_minutes
+from tasks.finetune.lessons import main_lesson
+from tasks.finetune.scaling import cross_scaled
 
 PROGRAM = """
 import json, pathlib, sys
@@ -40,7 +43,8 @@ sys.exit("torch" in sys.modules)
 def poor_paths(paths):
     """A project whose head has learned the opposite: there is something to gain."""
     head = load_linear_head(paths.head, "selected")
-    LinearHead(-head.weight, -head.bias, head.classes, head.task).save(paths.head, "selected")
+    settings = {key: read_json(paths.head / "selected.json")[key] for key in ("estimator", "l2")}
+    LinearHead(-head.weight, -head.bias, head.classes, head.task).save(paths.head, "selected", **settings)
     return paths
 
 
@@ -106,7 +110,14 @@ def test_the_score_of_the_frozen_head_is_that_of_the_head_that_has_not_seen_vali
     p_NK = load_linear_head(finished_paths.head, "selected").predict_proba(pack.stored_ND[val])
     score = read_json(finished_paths.finetune / "decision.json")["validation"]["head"]
     assert score["accuracy"] == accuracy(p_NK, pack.labels(val))
-    assert score["log_loss"] == pytest.approx(log_loss(p_NK, pack.labels(val)))
+    assert score["log_loss"] == pytest.approx(scaled_log_loss(p_NK, pack))
+
+
+def scaled_log_loss(p_NK, pack):
+    """Of the validation images, each half scaled by the temperature of the other."""
+    val = pack.rows("val")
+    target, weight_N, unit_N = pack.labels(val), pack.weights(val), units_of(pack, val)[0]
+    return log_loss(cross_scaled(p_NK, target, weight_N, unit_N, "classification"), target)
 
 
 def test_auto_measures_and_stays_with_the_head_when_it_would_take_too_long(poor_paths, run_stage, capsys):
@@ -168,8 +179,10 @@ def test_a_promise_asked_of_the_head_is_asked_of_the_trained_network(paths, run_
 def test_the_decision_tells_both_scores_and_keeps_the_better(tuned_paths):
     decision = read_json(tuned_paths.finetune / "decision.json")
     head, tuned = decision["validation"]["head"], decision["validation"]["finetune"]
-    better = tuned["accuracy"] > head["accuracy"] and decision["p"] <= 0.05
-    assert decision["chosen"] == ("finetune" if better else "head")
+    assert tuned.keys() == head.keys() == {"accuracy", "log_loss"}
+    assert decision["chosen"] == ("finetune" if decision["p"] <= 0.05 else "head")
+    assert decision["held_out"] == {"images": 7, "units": 7, "folds": 0}
+    assert not decision["refitted"]
     assert decision["settled"]["epochs"] == 2
     assert decision["more_images"].startswith("the gain from twice the images is unknown")
 
@@ -214,7 +227,7 @@ def test_graph_and_head_have_the_validation_score_of_the_decision(tuned_paths):
     p_NK = load_linear_head(tuned_paths.finetune).predict_proba(features_ND)
     score = read_json(tuned_paths.finetune / "decision.json")["validation"]["finetune"]
     assert accuracy(p_NK, pack.labels(val)) == score["accuracy"]
-    assert log_loss(p_NK, pack.labels(val)) == pytest.approx(score["log_loss"], rel=1e-3)
+    assert scaled_log_loss(p_NK, pack) == pytest.approx(score["log_loss"], rel=1e-3)
 
 
 def test_a_training_that_is_done_leaves_no_checkpoint(tuned_paths):
@@ -297,7 +310,7 @@ def test_graph_and_head_of_the_last_stage_have_the_validation_score_of_the_decis
     )
     score = read_json(staged_paths.finetune / "decision.json")["validation"]["finetune"]
     assert accuracy(p_NK, pack.labels(val)) == score["accuracy"]
-    assert log_loss(p_NK, pack.labels(val)) == pytest.approx(score["log_loss"], rel=5e-3)
+    assert scaled_log_loss(p_NK, pack) == pytest.approx(score["log_loss"], rel=5e-3)
 
 
 def test_maps_are_computed_once(staged_paths, tmp_path, run_stage):
@@ -305,13 +318,14 @@ def test_maps_are_computed_once(staged_paths, tmp_path, run_stage):
     folders = [f for f in (paths.cache / "features").iterdir() if "cut_before" in read_json(f / "fingerprint.json")]
     assert len(folders) == 1
     pack = read_feature_set(paths.features)
-    train, val = len(pack.rows("train")), len(pack.rows("val"))
-    assert count_images(folders[0]) == 2 * train + val
+    lesson = main_lesson(pack, 0)
+    learned, plain = len(lesson.learned), len(lesson.inner) + len(lesson.judged)
+    assert count_images(folders[0]) == 2 * learned + plain
     segments = sorted(folders[0].glob("*.safetensors"))
     run_stage("finetune", paths, mode="on", layers="last_stage", epochs=2, batch_size=8, precision="f32")
     assert sorted(folders[0].glob("*.safetensors")) == segments
     run_stage("finetune", paths, mode="on", layers="last_stage", epochs=3, batch_size=8, precision="f32")
-    assert count_images(folders[0]) == 3 * train + val
+    assert count_images(folders[0]) == 3 * learned + plain
 
 
 def test_from_scratch_nothing_is_left_of_what_was_transferred(paths, run_stage, tiny_network):
@@ -352,7 +366,7 @@ def test_two_processes_learn_what_one_does(paths, tmp_path, run_stage):
     run_stage("finetune", both, processes=2, **changes)
     one, two = (pd.read_csv(p.finetune / "curves.csv") for p in (paths, both))
     assert len(one) == 2
-    assert np.allclose(one[["train_loss", "val_loss"]], two[["train_loss", "val_loss"]], rtol=1e-4, atol=0)
+    assert np.allclose(one[["train_loss", "inner_loss"]], two[["train_loss", "inner_loss"]], rtol=1e-4, atol=0)
 
 
 def test_more_processes_than_a_step_has_images_for_are_refused(paths, run_stage):
@@ -402,3 +416,58 @@ def test_a_stage_killed_at_any_moment_goes_on_from_its_checkpoint(paths, tmp_pat
     pd.testing.assert_frame_equal(
         pd.read_csv(paths.finetune / "curves.csv"), pd.read_csv(undisturbed.finetune / "curves.csv"), rtol=1e-5
     )
+
+
+FOLDED = {"mode": "on", "folds": 2, "epochs": 1, "batch_size": 8, "precision": "f32"}
+
+
+def test_with_folds_every_training_and_validation_image_takes_part_in_the_decision(paths, run_stage):
+    record = run_stage("finetune", paths, **FOLDED)
+    pack = read_feature_set(paths.features)
+    decision = read_json(paths.finetune / "decision.json")
+    assert decision["held_out"]["images"] == len(pack.rows("train", "val"))
+    assert decision["held_out"]["folds"] == 2
+    assert Calibration.load(paths.finetune).metrics["images"] == len(pack.rows("train", "val"))
+    assert record.metrics["epochs"] == 1
+
+
+def test_a_kept_network_is_trained_again_with_the_validation_images(poor_paths, tmp_path, run_stage):
+    settings = {"mode": "on", "epochs": 2, "batch_size": 8, "precision": "f32", "learning_rate": 1e-3}
+    plain = Paths(Path(shutil.copytree(poor_paths.root, tmp_path / "plain")))
+    run_stage("finetune", plain, refit=False, **settings)
+    run_stage("finetune", poor_paths, refit=True, **settings)
+    before, after = (read_json(p.finetune / "decision.json") for p in (plain, poor_paths))
+    assert (before["chosen"], before["refitted"]) == ("finetune", False)
+    assert {**before, "refitted": True} == after, "the decision is the one before the refit"
+    assert (plain.finetune / "calibration.json").read_bytes() == (poor_paths.finetune / "calibration.json").read_bytes()
+    heads = [load_linear_head(p.finetune) for p in (plain, poor_paths)]
+    assert not np.array_equal(heads[0].weight, heads[1].weight)
+    assert list(poor_paths.checkpoints.glob("*")) == []
+
+
+def test_after_a_kill_before_the_refit_nothing_is_trained_twice(
+    poor_paths, tmp_path, run_stage, tree_bytes, monkeypatch
+):
+    from tasks.finetune.lecture import Lecture
+    from tasks.finetune.trainer import Trainer
+
+    settings = {"mode": "on", "epochs": 2, "batch_size": 8, "precision": "f32", "refit": True, "learning_rate": 1e-3}
+    undisturbed = Paths(Path(shutil.copytree(poor_paths.root, tmp_path / "undisturbed")))
+    run_stage("finetune", undisturbed, **settings)
+    with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
+        killed.setattr(Lecture, "refit", lambda self, course: (_ for _ in ()).throw(KeyboardInterrupt))
+        run_stage("finetune", poor_paths, **settings)
+    epochs = []
+    epoch = Trainer._one_epoch
+    monkeypatch.setattr(Trainer, "_one_epoch", lambda *args: (epochs.append(1), epoch(*args)))
+    record = run_stage("finetune", poor_paths, **settings)
+    assert len(epochs) == record.metrics["best_epoch"] + 1, "those of the refit alone"
+    for file in ("decision.json", "head.safetensors", "network.safetensors"):
+        assert (poor_paths.finetune / file).read_bytes() == (undisturbed.finetune / file).read_bytes()
+
+
+def test_where_classes_have_weights_balanced_accuracy_decides(paths, run_stage):
+    run_stage("head", paths, class_weight="balanced")
+    run_stage("finetune", paths, mode="off")
+    decision = read_json(paths.finetune / "decision.json")
+    assert list(decision["validation"]["head"]) == ["balanced_accuracy", "log_loss"]

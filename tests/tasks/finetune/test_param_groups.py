@@ -1,8 +1,9 @@
+import pytest
 import timm
 import torch
 from torch import nn
 
-from tasks.finetune.param_groups import choose, groups, is_norm, thaw
+from tasks.finetune.param_groups import choose, groups, is_norm, is_transformer, thaw
 
 
 def build(name="test_efficientnet"):
@@ -55,3 +56,11 @@ def test_layers_thaw_from_the_last_to_the_first_in_the_first_half():
     assert counts == sorted(counts)
     assert thaw(found, 0.0) == [group["lr_scale"] == 1.0 for group in found]
     assert all(thaw(found, 0.5))
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("test_vit", True), ("test_efficientnet", False), ("test_convnext", False), ("test_resnet", False)],
+)
+def test_a_network_is_a_transformer_if_most_of_it_is_in_blocks_with_attention(name, expected):
+    assert is_transformer(timm.create_model(name, pretrained=False, num_classes=0)) == expected

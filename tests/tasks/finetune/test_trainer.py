@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -6,13 +8,16 @@ from torch import nn
 from tasks.common.core.errors import GraftError
 from tasks.common.heads.linear import LinearHead
 from tasks.common.images.transform import EvalTransform
-from tasks.common.scoring.classification import accuracy, log_loss
+from tasks.common.scoring.classification import accuracy
 from tasks.finetune.auto_rules import plan
 from tasks.finetune.batches import Images
 from tasks.finetune.checkpoint import Course
+from tasks.finetune.clock import Clock
 from tasks.finetune.inputs import normalised
 from tasks.finetune.loss import Goal
 from tasks.finetune.params import FinetuneParams
+from tasks.finetune.scaling import scaled_loss
+from tasks.finetune.schedule import Schedule
 from tasks.finetune.trainer import Trainer
 
 TRANSFORM = EvalTransform(8, 8, 1.0, "center", "bilinear", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
@@ -66,7 +71,7 @@ def statistics(trainer):
 
 def test_training_learns(trainer, tmp_path):
     course = trainer(epochs=8).run(images(), images(), tmp_path / "c.pt", None)
-    assert course.rows[-1]["val_accuracy"] == 1.0
+    assert course.rows[-1]["inner_accuracy"] == 1.0
     assert course.rows[-1]["train_loss"] < course.rows[0]["train_loss"]
 
 
@@ -104,7 +109,8 @@ def test_running_batch_norm_updates_its_statistics(trainer, tmp_path):
 def test_measuring_the_speed_leaves_all_weights_unchanged(trainer, batch_norm, batch_size):
     t = trainer(batch_norm=batch_norm, batch_size=batch_size)
     before = state(t)
-    assert t.seconds(images(), images()) > 0
+    search, epoch = t.seconds(images(), images())
+    assert search == 0 < epoch
     assert same(state(t), before)
 
 
@@ -169,16 +175,16 @@ def test_training_ends_when_validation_has_not_improved_for_its_patience(trainer
     t = trainer(learning_rate=1e-12, patience=patience, epochs=20)
     course = t.run(images(), images(), tmp_path / "c.pt", None)
     assert len(course.rows) == 1 + patience
-    assert course.ended == f"validation has not improved for {patience} epochs"
+    assert course.ended == f"held-out images have not improved for {patience} epochs"
 
 
 def test_the_best_weights_are_restored_and_not_the_last(trainer, tmp_path):
     t = trainer(learning_rate=3.0, warmup=0, epochs=6)
     val = images()
     course = t.run(images(), val, tmp_path / "c.pt", None)
-    losses = [row["val_loss"] for row in course.rows]
+    losses = [row["inner_loss"] for row in course.rows]
     assert course.best_epoch == int(np.argmin(losses)) < len(losses) - 1
-    assert log_loss(t.output(val), val.target) == pytest.approx(min(losses))
+    assert scaled_loss(t.output(val), val.target, val.weight_N, "classification") == pytest.approx(min(losses))
     assert same(state(t), course.best_state)
 
 
@@ -198,8 +204,8 @@ def test_the_course_tells_loss_and_accuracy_on_validation(trainer, tmp_path):
     t, val = trainer(epochs=1), images()
     (row,) = t.run(images(), val, tmp_path / "c.pt", None).rows
     p_NK = t.output(val)
-    assert row["val_loss"] == pytest.approx(log_loss(p_NK, val.target))
-    assert row["val_accuracy"] == accuracy(p_NK, val.target)
+    assert row["inner_loss"] == pytest.approx(scaled_loss(p_NK, val.target, val.weight_N, "classification"))
+    assert row["inner_accuracy"] == accuracy(p_NK, val.target)
 
 
 def test_probabilities_do_not_depend_on_the_size_of_the_batch(trainer):
@@ -250,7 +256,8 @@ def test_an_image_of_no_weight_to_speak_of_has_no_effect(trainer, tmp_path):
 
 
 def test_a_new_course_is_empty():
-    assert Course() == Course(rows=[], best_epoch=-1, best_state={}, seconds=0.0, ended="", step=0, parts=1)
+    empty = Course(rows=[], best_epoch=-1, best_state={}, seconds=0.0, ended="", step=0, parts=1, schedule=Schedule(1))
+    assert Course() == empty
 
 
 @pytest.mark.parametrize("ema", [0, "auto"])
@@ -340,7 +347,8 @@ def test_averaged_weights_are_validated_and_kept(trainer, tmp_path):
     t._epoch = noted
     course = t.run(images(), images(), tmp_path / "c.pt", None)
     assert not any(same(state(t), one) for one in live)
-    assert course.rows[course.best_epoch]["val_loss"] == pytest.approx(log_loss(t.output(images()), images().target))
+    shown = scaled_loss(t.output(images()), images().target, np.ones(N), "classification")
+    assert course.rows[course.best_epoch]["inner_loss"] == pytest.approx(shown)
 
 
 def test_a_long_gradient_is_cut(trainer, tmp_path):
@@ -376,4 +384,101 @@ def test_both_optimizers_learn(trainer, tmp_path, optimizer):
     course = trainer(optimizer=optimizer, learning_rate="auto", epochs=12).run(
         images(), images(), tmp_path / "c.pt", None
     )
-    assert course.rows[-1]["val_accuracy"] > 0.9
+    assert course.rows[-1]["inner_accuracy"] > 0.9
+
+
+NOTHING = Images(lambda i, epoch: None, np.empty(0, np.int64), np.empty(0))
+
+
+def test_without_held_out_images_the_last_epoch_is_kept(trainer, tmp_path):
+    t = trainer(epochs=2)
+    course = t.run(images(), NOTHING, tmp_path / "c.pt", None)
+    assert (course.best_epoch, list(course.rows[0])) == (1, ["epoch", "train_loss"])
+    assert same(state(t), course.best_state)
+
+
+def test_a_training_that_is_told_to_stop_is_the_beginning_of_the_whole_one(trainer, tmp_path):
+    whole = trainer(epochs=4).run(images(), images(), tmp_path / "whole.pt", None)
+    t = trainer(epochs=4)
+    t.plan = replace(t.plan, stop=2)
+    assert t.run(images(), images(), tmp_path / "c.pt", None).rows == whole.rows[:2]
+
+
+def test_of_several_rates_the_one_with_the_lowest_held_out_loss_is_taken(trainer, tmp_path):
+    t = trainer(epochs=8)
+    before = state(t)
+    t.plan = replace(t.plan, tried_rates=(1e-9, 1e-2))
+    seen = []
+    epoch = t._epoch
+    t._epoch = lambda *args: (seen.append(state(t)), epoch(*args))
+    course = t.run(images(), images(), tmp_path / "c.pt", None)
+    assert [trial["rate"] for trial in course.trials] == [1e-9, 1e-2]
+    assert course.trials[1]["loss"] < course.trials[0]["loss"]
+    assert course.rate == 1e-2
+    assert same(seen[0], before), "what a short training has learned is forgotten"
+
+
+def test_the_rate_is_not_chosen_again_after_an_interruption(trainer, tmp_path, monkeypatch):
+    def made(**changes):
+        t = trainer(epochs=3, **changes)
+        t.plan = replace(t.plan, tried_rates=(1e-3, 1e-2))
+        return t
+
+    expected = made().run(images(), images(), tmp_path / "whole.pt", None)
+    with pytest.raises(KeyboardInterrupt):
+        made().run(images(interrupt_in(2)), images(), tmp_path / "c.pt", None)
+    resumed = made()
+    monkeypatch.setattr(resumed, "_trial", None)
+    course = resumed.run(images(), images(), tmp_path / "c.pt", None)
+    assert (course.rate, course.trials) == (expected.rate, expected.trials)
+    assert course.rows == expected.rows
+
+
+class Second(Clock):
+    """Every epoch takes a second."""
+
+    def total(self):
+        return self._before + 1.0
+
+
+def test_epochs_that_are_too_slow_shorten_the_schedule_and_the_rate_still_falls_to_zero(trainer, tmp_path, monkeypatch):
+    t, rates = trainer(epochs=40, warmup=0), []
+    step = t._step
+
+    def noted(*args):
+        value = step(*args)
+        rates.append(t._optimizer.param_groups[0]["lr"])
+        return value
+
+    t._step = noted
+    monkeypatch.setattr("tasks.finetune.trainer.Clock", Second)
+    course = t.run(images(), images(), tmp_path / "c.pt", 6.5)
+    assert len(course.rows) == 5, "a second is for the choice of the rate"
+    assert course.ended == "another epoch would pass the time budget"
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] == pytest.approx(0, abs=1e-8)
+
+
+def test_an_image_counts_as_much_as_its_weight_says(trainer):
+    """Of 24 images one has the weight 100: the steps' gradients add up to that of the weighted mean loss."""
+    weight_N = np.ones(N)
+    weight_N[5] = 100.0
+    plain = images()
+    weighed = Images(plain.load, plain.target, weight_N)
+    t = trainer(batch_norm="frozen")
+    t._train_mode()
+
+    def gradient(parts):
+        total = 0
+        for rows in parts:
+            batch = np.stack([plain.load(int(row), 0) for row in rows])
+            t._gradient(rows, batch, weighed, 1, 0, 0)
+            total = total + t.network[1].weight.grad.clone()
+        return total
+
+    in_steps = gradient(np.arange(N).reshape(3, 8)) / 3
+    x = torch.from_numpy(np.stack([plain.load(i, 0) for i in range(N)]))
+    t._optimizer.zero_grad()
+    loss_N = t.goal.loss(t.network(normalised(TRANSFORM)(x.numpy(), t.device)), torch.from_numpy(plain.target))
+    (loss_N * torch.from_numpy(weight_N / weight_N.sum())).sum().backward()
+    assert torch.allclose(in_steps, t.network[1].weight.grad, rtol=1e-4, atol=1e-6)
