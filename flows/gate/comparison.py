@@ -100,19 +100,23 @@ def contest(paths: Paths, champion: Champion, params: Params, looks: int) -> Con
     seen = _seen(pack, champion)
     rows = test[~seen]
     ids = _test_ids(pack)[~seen]
+    own, own_weighed = _challenger(paths, pack)
+    theirs, theirs_weighed = _champion(package, pack, rows, paths)
     return Contest(
         task=pack.task,
         metric=gate_metric(paths, params),
         classes=pack.classes,
         champion_classes=load_head(package).classes,
         target=pack.targets(rows),
-        challenger=_challenger(paths, pack)[~seen],
-        champion=_champion(package, pack, rows, paths),
+        challenger=own[~seen],
+        champion=theirs,
         unit_N=units_of(pack, rows)[0],
         earlier_N=np.isin(ids, reference.judged_ids),
         left_out=int(seen.sum()),
         latency=_latency(paths.package, package, [paths.raw / name for name in pack.index["path"].iloc[rows[:TIMED]]]),
         looks=looks,
+        challenger_weighed=own_weighed[~seen],
+        champion_weighed=theirs_weighed,
     )
 
 
@@ -124,15 +128,17 @@ def gate_metric(paths: Paths, params: Params) -> str:
     return str(made_for or deciding_metric(params.head, params.head.task))
 
 
-def _challenger(paths: Paths, pack: FeatureSet) -> Floats:
-    """The predictions of the stage evaluate, in the order of the feature set's test rows."""
+def _challenger(paths: Paths, pack: FeatureSet) -> tuple[Floats, Floats]:
+    """The predictions of the stage evaluate, in the order of the feature set's test rows; and as the decision weighs
+    them."""
     seen = pd.read_parquet(paths.report / "predictions.parquet")
     columns = [f"p_{name}" for name in pack.classes] or ["predicted"]
-    return seen[columns].to_numpy(np.float64)
+    output = seen[columns].to_numpy(np.float64)
+    return output, Calibration.load(paths.package).weighed(output)
 
 
-def _champion(package: Path, pack: FeatureSet, rows: Rows, paths: Paths) -> Floats:
-    """By its own head on its own features, which are recomputed only if the feature set has other ones."""
+def _champion(package: Path, pack: FeatureSet, rows: Rows, paths: Paths) -> tuple[Floats, Floats]:
+    """The same by its own head on its own features, which are recomputed only if the feature set has other ones."""
     facts = read_json(package / "package.json")
     head, calibration = load_head(package), Calibration.load(package)
     own = _features_of(facts, pack)
@@ -142,7 +148,11 @@ def _champion(package: Path, pack: FeatureSet, rows: Rows, paths: Paths) -> Floa
         files = [paths.raw / name for name in pack.index["path"].iloc[rows]]
         features = package_features(package, files, "gate: the champion")
     output = calibration.apply(head.output(features))
-    return output if pack.task == "regression" else _in_columns(output, head.classes, pack.classes)
+    if pack.task == "regression":
+        return output, output
+    both = output, calibration.weighed(output)
+    own, weighed = (_in_columns(each, head.classes, pack.classes) for each in both)
+    return own, weighed
 
 
 def _features_of(facts: dict[str, Any], pack: FeatureSet) -> FeatureSet | None:

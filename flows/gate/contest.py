@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.common.data.task import Metric, Task, metric_named
+from tasks.common.heads.calibration import OF_DECISIONS
 from tasks.common.scoring.main_metric import metric_of
 
 Floats = npt.NDArray[np.float64]
@@ -51,6 +52,8 @@ class Contest:
         left_out: number of test images that are not among these because the champion was trained on them.
         latency: milliseconds for a single image, of the challenger and of the champion.
         looks: how many models have been judged on these test images before.
+        challenger_weighed, champion_weighed: their outputs as their decisions weigh them, see `Calibration.weighed`;
+            None: as they are.
     """
 
     task: Task
@@ -65,6 +68,8 @@ class Contest:
     left_out: int
     latency: tuple[float, float]
     looks: int = 0
+    challenger_weighed: Floats | None = None
+    champion_weighed: Floats | None = None
 
     @property
     def named(self) -> Metric:
@@ -79,12 +84,23 @@ class Contest:
             champion=self.champion[rows],
             unit_N=self.unit_N[rows],
             earlier_N=self.earlier_N[rows],
+            challenger_weighed=None if self.challenger_weighed is None else self.challenger_weighed[rows],
+            champion_weighed=None if self.champion_weighed is None else self.champion_weighed[rows],
         )
+
+    def decided(self) -> tuple[Floats, Floats]:
+        """The outputs of challenger and champion by which they decide."""
+        own = self.challenger if self.challenger_weighed is None else self.challenger_weighed
+        return own, self.champion if self.champion_weighed is None else self.champion_weighed
+
+    def judged(self, metric: str) -> tuple[Floats, Floats]:
+        """The outputs of challenger and champion that a metric must be given, see `Calibration.judged`."""
+        return self.decided() if metric in OF_DECISIONS else (self.challenger, self.champion)
 
     def scores(self) -> tuple[float, float]:
         """The metric of the challenger and of the champion."""
         own, theirs = (
-            metric_of(output, self.target, self.named.key, self.task) for output in (self.challenger, self.champion)
+            metric_of(output, self.target, self.named.key, self.task) for output in self.judged(self.named.key)
         )
         return own, theirs
 

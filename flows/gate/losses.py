@@ -58,9 +58,15 @@ def losses(contest: Contest, params: GateParams) -> list[Loss]:
 
 def paired(contest: Contest, significance: float) -> Paired:
     """The challenger against the champion."""
-    models = contest.champion, contest.challenger
+    challenger, champion = contest.judged(contest.named.key)
     return compare(
-        *models, contest.target, contest.unit_N, contest.task, metric=contest.metric, significance=significance
+        champion,
+        challenger,
+        contest.target,
+        contest.unit_N,
+        contest.task,
+        metric=contest.metric,
+        significance=significance,
     )
 
 
@@ -100,7 +106,7 @@ def earlier(contest: Contest, params: GateParams) -> Loss:
 
 def classes(contest: Contest, params: GateParams) -> Loss:
     """No class is much worse than with the champion: Holm's method over the classes, or the maximum of a bootstrap."""
-    own, theirs = by_class(contest, contest.challenger), by_class(contest, contest.champion)
+    own, theirs = (by_class(contest, decided) for decided in contest.decided())
     checked = np.flatnonzero(image_counts(contest) >= params.min_class_images)
     fallen = np.flatnonzero(theirs - own > params.max_class_drop)
     fallen = np.intersect1d(checked, fallen)
@@ -118,11 +124,15 @@ def class_metric(contest: Contest) -> str:
     return "recall" if contest.task == "classification" else "average precision"
 
 
-def by_class(contest: Contest, output: Floats) -> Floats:
-    """Recall, or average precision, (K,); NaN where a class has no test image."""
+def by_class(contest: Contest, decided: Floats) -> Floats:
+    """Recall, or average precision, (K,); NaN where a class has no test image.
+
+    Args:
+        decided: outputs as the decision weighs them; that does not change the order of the images within a class.
+    """
     if contest.task == "multilabel":
-        return average_precisions(output, contest.target)
-    right_N = output.argmax(axis=1) == contest.target
+        return average_precisions(decided, contest.target)
+    right_N = decided.argmax(axis=1) == contest.target
     count_K = image_counts(contest).astype(np.float64)
     hits_K = np.bincount(contest.target, weights=right_N, minlength=len(contest.classes))
     return np.divide(hits_K, count_K, out=np.full(len(count_K), np.nan), where=count_K > 0)
@@ -188,7 +198,8 @@ def _of_maximum(contest: Contest, fallen: Ints, checked: Ints) -> Floats:
 
 def calibration(contest: Contest, params: GateParams) -> Loss:
     """The expected calibration error (Naeini et al. 2015) has not risen."""
-    gaps = _gaps(contest, contest.challenger), _gaps(contest, contest.champion)
+    own_NK, theirs_NK = contest.decided()
+    gaps = _gaps(contest, contest.challenger, own_NK), _gaps(contest, contest.champion, theirs_NK)
 
     def rise(times_BN: Counts) -> Floats:
         return _errors(gaps[0], times_BN) - _errors(gaps[1], times_BN)
@@ -202,15 +213,16 @@ def calibration(contest: Contest, params: GateParams) -> Loss:
     return Loss("calibration", p, found, f"{most:.4f} or less, or more by chance")
 
 
-def _gaps(contest: Contest, output_NK: Floats) -> Floats:
+def _gaps(contest: Contest, output_NK: Floats, decided_NK: Floats) -> Floats:
     """Confidence minus accuracy, summed for each image and bin of confidence and divided by the number of answers per
     image, (N, M). An image with several classes gives an answer for each."""
     if contest.task == "multilabel":
         confidence = np.maximum(output_NK, 1 - output_NK)
         right: Bools = (output_NK >= 0.5) == (contest.target > 0)
     else:
-        confidence = output_NK.max(axis=1, keepdims=True)
-        right = (output_NK.argmax(axis=1) == contest.target)[:, None]
+        label_N1 = decided_NK.argmax(axis=1)[:, None]
+        confidence = np.take_along_axis(output_NK, label_N1, axis=1)
+        right = label_N1 == contest.target[:, None]
     answers = confidence.shape[1]
     bin_NA = np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
     place = (np.arange(len(output_NK))[:, None] * BINS + bin_NA).ravel()

@@ -117,7 +117,8 @@ def _new_images(contest: Contest) -> tuple[Check, dict[str, float]]:
         return Check("new test images", "not checked", "none has come since the champion was made", allowed), {}
     part, metric = contest.of(~contest.earlier_N), contest.named
     own, theirs = part.scores()
-    low, high = interval(part.challenger, part.target, part.unit_N, part.task, metric=metric.key, confidence=CONFIDENCE)
+    output, _ = part.judged(metric.key)
+    low, high = interval(output, part.target, part.unit_N, part.task, metric=metric.key, confidence=CONFIDENCE)
     found = (
         f"{metric.title} {own:.4f} ({low:.4f} to {high:.4f}) against {theirs:.4f} on the {part.size()} that came since "
         "the champion was made"
@@ -152,7 +153,7 @@ def _class_list(contest: Contest, params: GateParams) -> Check:
 
 def _min_recall(contest: Contest, params: GateParams) -> Check:
     """Every class with enough images reaches its minimum."""
-    own, count_K = by_class(contest, contest.challenger), image_counts(contest)
+    own, count_K = by_class(contest, contest.decided()[0]), image_counts(contest)
     low = [
         f"{name} {own[k]:.3f}"
         for k, name in enumerate(contest.classes)

@@ -314,3 +314,29 @@ def test_a_rise_of_the_calibration_error_by_chance_is_none() -> None:
     verdict = judge(contest(right(16, 20), right(18, 20), challenger=own, champion=theirs), (), PARAMS)
     assert "0.1000 against 0.0000 (p = " in found(verdict, "calibration")
     assert outcome(verdict, "calibration") == "passed"
+
+
+def test_decisions_are_compared_as_the_class_weights_make_them() -> None:
+    """Both models are calibrated to the true shares, so the most probable class is hardly ever the rare one."""
+    target = np.repeat([0, 1], [180, 20])
+    p_NK = np.where(target[:, None] == 1, [[0.6, 0.4]], [[0.95, 0.05]])
+    weighed = p_NK * [1.0, 9.0] / (p_NK @ [1.0, 9.0])[:, None]
+    given = {"challenger": p_NK, "champion": p_NK, "target": target, "metric": "balanced_accuracy"}
+
+    both = judge(plain(**given, challenger_weighed=weighed, champion_weighed=weighed), (), PARAMS)
+    lost = judge(plain(**given, champion_weighed=weighed), (), PARAMS)
+
+    assert (both.result, both.metrics["balanced_accuracy"]) == ("promote", 1.0)
+    assert (lost.result, lost.metrics["balanced_accuracy"]) == ("refuse", 0.5)
+    assert "ant 1.000 to 0.000" in found(lost, "classes")
+
+
+def test_the_calibration_is_that_of_the_score_of_the_label() -> None:
+    target = np.repeat([0, 1], [50, 50])
+    p_NK = np.full((100, 2), 0.5) + np.where(np.arange(100)[:, None] % 2 == 0, [[0.1, -0.1]], [[0.4, -0.4]])
+    always_second = np.tile([[0.0, 1.0]], (100, 1))
+    models = {"challenger": p_NK, "champion": p_NK, "target": target}
+
+    verdict = judge(plain(**models, challenger_weighed=always_second, champion_weighed=always_second), (), PARAMS)
+
+    assert found(verdict, "calibration").startswith("expected calibration error 0.2500 against 0.2500")
