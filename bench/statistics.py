@@ -18,13 +18,16 @@ from dataclasses import asdict
 
 from .processes import ROOT
 from .report import replace_between
-from .simulations import gate, intervals, keep_or_drop
+from .simulations import calibration, conformal, gate, intervals, keep_or_drop, selective
 from .simulations.row import Row
 
 KINDS: dict[str, Callable[[int], list[Row]]] = {
     "intervals": intervals.long_run,
     "gate": gate.long_run,
     "keep or drop": keep_or_drop.long_run,
+    "selective": selective.long_run,
+    "calibration": calibration.long_run,
+    "conformal": conformal.long_run,
 }
 """Kind of statement -> its simulation."""
 

@@ -14,6 +14,8 @@ from tasks.common.heads.calibration import Calibration
 from tasks.common.heads.typicality import Typicality
 from tasks.common.scoring.temperature import calibrate
 
+from .row import Row
+
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
@@ -95,3 +97,32 @@ def _interval(error_N: Floats, unit_N: Ints) -> Calibration:
         unit_N=unit_N,
         interval_confidence=CONFIDENCE,
     )
+
+
+SLACK = 0.01
+"""Of a share of the new images."""
+
+
+def long_run(runs: int) -> list[Row]:
+    """Coverage of intervals and sets, and p-values of images of the same kind and of another."""
+    low, rows = CONFIDENCE - SLACK, []
+    for name, groups, images, icc, most in (
+        ("100 independent images", 100, 1, 0.0, CONFIDENCE + SLACK),
+        ("300 independent images", 300, 1, 0.0, CONFIDENCE + SLACK),
+        ("20 patients of 20 images, intraclass correlation 0.3", 20, 20, 0.3, 1.0),
+    ):
+        covered = intervals(runs, groups, images, icc, seed=0)["by_unit"]
+        rows.append(Row(f"a 90 % prediction interval has the number: {name}", CONFIDENCE, covered, (low, most), runs))
+    covered = sets(runs, 150, seed=0)["coverage"]
+    statement = "a 90 % prediction set has the class: 150 independent images"
+    rows.append(Row(statement, CONFIDENCE, covered, (low, CONFIDENCE + SLACK + 1 / 150), runs))
+    for name, groups, images, icc in (
+        ("200 independent images", 200, 1, 0.0),
+        ("40 patients of 10 images, intraclass correlation 0.3", 40, 10, 0.3),
+    ):
+        found = typicality(max(1, runs // 4), groups, images, icc, seed=0)
+        rows += [
+            Row(f"`typicality` of the same kind is at most 0.05: {name}", 0.05, found["at_most_5"], (0.0, 0.06), runs),
+            Row(f"`typicality` of noise is at most 0.05: {name}", 1.0, found["strange_at_most_5"], (0.95, 1.0), runs),
+        ]
+    return rows

@@ -12,6 +12,8 @@ import numpy.typing as npt
 
 from tasks.common.scoring.selective import promise
 
+from .row import Row, noise
+
 MAX_ERROR, CONFIDENCE = 0.1, 0.9
 
 
@@ -50,3 +52,24 @@ def _errors(rng: np.random.Generator, groups: int, images: int, icc: float) -> n
     total = (1 - icc) / icc
     rate_G = rng.beta(mean * total, (1 - mean) * total, size=groups)
     return rng.uniform(size=groups * images) < np.repeat(rate_G, images)
+
+
+def long_run(runs: int) -> list[Row]:
+    """Broken guarantees of independent images and of patients."""
+    allowed = 1 - CONFIDENCE
+    settings = (
+        ("300 independent images", 300, 1, 0.0),
+        ("1,000 independent images", 1000, 1, 0.0),
+        ("40 patients of 20 images, intraclass correlation 0.3", 40, 20, 0.3),
+        ("100 patients of 20 images, intraclass correlation 0.9", 100, 20, 0.9),
+    )
+    return [
+        Row(
+            f"a guarantee of `head.max_error` is broken: {name}",
+            allowed,
+            simulate(runs, groups, images, icc, seed=0)["by_unit"],
+            (0.0, allowed + noise(allowed, runs)),
+            runs,
+        )
+        for name, groups, images, icc in settings
+    ]

@@ -177,7 +177,7 @@ def _metric(pack: FeatureSet, rows: Rows, output_NK: Floats, units: Units) -> tu
     value = main_metric(output_NK, target, pack.task) if len(rows) else math.nan
     if not math.isfinite(value):
         return None
-    return value, *interval(output_NK, target, units.of_row[rows], pack.task, samples=RESAMPLES)
+    return value, *interval(output_NK, target, units.of_row[rows], pack.task)
 
 
 def strength(pack: FeatureSet, paths: Paths) -> float:
