@@ -141,9 +141,9 @@ def _champion(package: Path, pack: FeatureSet, rows: Rows, paths: Paths) -> tupl
     """The same by its own head on its own features, which are recomputed only if the feature set has other ones."""
     facts = read_json(package / "package.json")
     head, calibration = load_head(package), Calibration.load(package)
-    own = _features_of(facts, pack)
-    if own is not None:
-        features = own.features(rows)
+    same = _features_of(facts, pack)
+    if same is not None:
+        features = same.features(rows)
     else:
         files = [paths.raw / name for name in pack.index["path"].iloc[rows]]
         features = package_features(package, files, "gate: the champion")
@@ -151,8 +151,8 @@ def _champion(package: Path, pack: FeatureSet, rows: Rows, paths: Paths) -> tupl
     if pack.task == "regression":
         return output, output
     both = output, calibration.weighed(output)
-    own, weighed = (_in_columns(each, head.classes, pack.classes) for each in both)
-    return own, weighed
+    plain, weighed = (_in_columns(each, head.classes, pack.classes) for each in both)
+    return plain, weighed
 
 
 def _features_of(facts: dict[str, Any], pack: FeatureSet) -> FeatureSet | None:

@@ -22,7 +22,7 @@ from ..common.scoring.intervals import interval
 from ..common.scoring.main_metric import main_metric
 from ..common.solvers.folds import assign_units
 from .confusable import confusable, mixed_up
-from .curve import RESAMPLES, Curve, learning_curve
+from .curve import Curve, learning_curve
 from .embedding import embed
 from .label_issues import by_chance, judged, label_issues, suspected
 from .near_duplicates import NearDuplicates, find_near_duplicates
