@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -36,7 +37,7 @@ def mixed_up(pack: FeatureSet, rows: Rows, p_NK: Floats, unit_N: Rows) -> pd.Dat
     images, forth = either_KK[first, second], taken_KK[first, second]
     taken = forth + taken_KK[second, first]
     confidence = 1 - (1 - CONFIDENCE) / max(1, math.comb(len(pack.classes), 2))
-    predicted = (p_NK >= 0.5).astype(np.int64) if pack.task == "multilabel" else p_NK.argmax(axis=1)
+    predicted: Any = p_NK >= 0.5 if pack.task == "multilabel" else p_NK.argmax(axis=1)
     pairs = (between(target, predicted, i, j) for i, j in zip(first.tolist(), second.tolist(), strict=True))
     bounds = [proportion_interval(taken_M, unit_N[known][of_M], confidence) for of_M, taken_M in pairs]
     names = np.array(pack.classes, dtype=object)
