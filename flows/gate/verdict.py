@@ -21,6 +21,9 @@ Result = Literal["promote", "refuse", "undecided"]
 
 REFUSING = ("failed", "cannot be compared")
 
+NEW_IMAGES, EARLIER_LOOKS = "new test images", "earlier looks"
+"""The checks that are only reported."""
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -114,7 +117,7 @@ def _new_images(contest: Contest) -> tuple[Check, dict[str, float]]:
     """The metric on images that came since the champion was made, so that no choice among models has used them."""
     allowed = "any: reported only"
     if contest.earlier_N.all():
-        return Check("new test images", "not checked", "none has come since the champion was made", allowed), {}
+        return Check(NEW_IMAGES, "not checked", "none has come since the champion was made", allowed), {}
     part, metric = contest.of(~contest.earlier_N), contest.named
     own, theirs = part.scores()
     output, _ = part.judged(metric.key)
@@ -125,7 +128,7 @@ def _new_images(contest: Contest) -> tuple[Check, dict[str, float]]:
     )
     values = {metric.key: own, f"{metric.key}_low": low, f"{metric.key}_high": high, "images": float(len(part.target))}
     named = {f"new_{key}": value for key, value in values.items()} | {f"champion_new_{metric.key}": theirs}
-    return Check("new test images", "noted", found, allowed), named
+    return Check(NEW_IMAGES, "noted", found, allowed), named
 
 
 def _looks(contest: Contest) -> Check:
@@ -134,8 +137,8 @@ def _looks(contest: Contest) -> Check:
     if contest.looks == 1:
         found = "1 model has been judged on most of these test images before"
     if contest.looks == 0:
-        return Check("earlier looks", "passed", "no model has been judged on these test images before")
-    return Check("earlier looks", "noted", found, "any: reported only")
+        return Check(EARLIER_LOOKS, "passed", "no model has been judged on these test images before")
+    return Check(EARLIER_LOOKS, "noted", found, "any: reported only")
 
 
 def _class_list(contest: Contest, params: GateParams) -> Check:

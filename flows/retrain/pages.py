@@ -15,6 +15,7 @@ from tasks.common.core.files import read_json
 from tasks.common.data.task import MAIN
 from tasks.pipeline import STAGE_TASKS
 
+from ..gate.verdict import EARLIER_LOOKS, NEW_IMAGES
 from ..runtime import processes
 from ..runtime.servers import MLFLOW_PORT, PREFECT_PORT, own_address
 from ..status.pending import Changes
@@ -87,4 +88,11 @@ def _headlines(copy: WorkingCopy, changes: Changes, outcome: Outcome | None, *, 
         main = MAIN[test["task"]]
         value, low, high = (f"{test[key]:.4f}" for key in main.keys)
         lines.append(f"**Test {main.title} {value}** ({low} to {high})\n")
-    return lines
+    return [*lines, *_about_the_test(outcome)]
+
+
+def _about_the_test(outcome: Outcome | None) -> list[str]:
+    """How far the test metric can be trusted: the metric on images that no choice has used, and the earlier looks."""
+    checks = outcome.verdict.checks if outcome is not None else ()
+    told = [each for each in checks if each.name in (NEW_IMAGES, EARLIER_LOOKS) and each.outcome == "noted"]
+    return [f"{each.name[0].upper()}{each.name[1:]}: {each.found}\n" for each in told]

@@ -206,6 +206,7 @@ def test_the_flow_runs_page_has_the_gate(home: Home, prefect_api: dict[str, str]
     mine = {artifact.key: artifact.data for artifact in artifacts if str(artifact.flow_run_id) == tag}
     assert "earlier images" in mine["gate"]
     assert "was refused" in mine["summary"]
+    assert "New test images: accuracy " in mine["summary"], "a part of the batch has come into the test"
 
 
 def test_the_lock_is_given_back(home: Home) -> None:

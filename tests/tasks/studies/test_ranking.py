@@ -101,7 +101,7 @@ def test_candidates_for_other_tasks_are_ranked_by_their_own_metric(task):
     true = target.reshape(200, -1)
     metric = {"multilabel": "mean_average_precision", "regression": "r2"}[task]
     where = Held(target, np.arange(200), task, metric, 0.95, 0.02)
-    fine, rough = (np.clip(true + rng.normal(0, spread, true.shape), -3, 3) for spread in (0.1, 0.9))
+    fine, rough = (np.clip(true + rng.normal(0, spread, true.shape), -3, 3) for spread in (0.4, 1.5))
     names = {name: Probed(name, out, *where.score(out), 0.1, {}, 1.0, "", 1.0, 4)
              for name, out in (("fine", fine), ("rough", rough))}  # fmt: skip
     standings = rank(list(names.values()), where)
