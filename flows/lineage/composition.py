@@ -94,11 +94,12 @@ def _changed(records: Records, execution: Execution | None, tags: Mapping[str, s
 
 
 def _backbone(features: Run | None, params: Mapping[str, str], of_version: Mapping[str, str]) -> Document:
-    of_features = str(features.data.tags.get("weights_sha256", "")) if features is not None else ""
+    of_features = features.data.tags if features is not None else {}
     return {
         "name": of_version.get("backbone") or params.get("backbone", ""),
         "weights": params.get("weights", ""),
-        "weights_sha256": of_version.get("weights_sha256") or of_features,
+        "weights_sha256": of_version.get("weights_sha256") or str(of_features.get("weights_sha256", "")),
+        "licence": str(of_features.get("licence", "")),
         "fingerprint": of_version.get("features.fingerprint", ""),
     }
 

@@ -170,6 +170,7 @@ def _composition(document: Document) -> dict[str, Cell]:
         "code": Cell(code_text(document["code"])),
         "backbone": Cell(f"{backbone['name']}, weights {backbone['weights']}" if backbone["name"] else ""),
         "weights": Cell(f"SHA-256 {weights}" if weights else "", "code"),
+        "licence": Cell(backbone["licence"]),
         "features": Cell(backbone["fingerprint"], "code"),
         "environment": Cell(f"Python {environment['python']} on {environment['machine']}, by {environment['user']}"),
         "packages": Cell(_packages(environment["packages"])),

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from ..common.backbones.licences import is_non_commercial, licence_of, named
 from ..common.backbones.spec import Spec
 from ..common.core.files import whole_folder, write_json, write_shared_json
 from ..common.core.paths import Paths
@@ -85,6 +86,7 @@ def run(params: FeaturesParams, paths: Paths) -> Record:
     channels = read_channels(paths.manifest)
     eyes = [_open(one, channels, manifest, paths) for one in params.eyes]
     fingerprint = join([eye.fingerprint for eye in eyes])
+    _warn_of_licences(eyes)
     hidden = _hidden(eyes, paths)
     items = list_items(manifest, params)
     source = Source(manifest, items, params, paths.raw, thumbnail_cache(paths, channels))
@@ -108,7 +110,8 @@ def run(params: FeaturesParams, paths: Paths) -> Record:
 
 def _open(params: FeaturesParams, channels: int, manifest: pd.DataFrame, paths: Paths) -> Eye:
     extractor = choose_extractor(params, channels, paths, lambda spec: _sample(manifest, spec, paths.raw))
-    fingerprint = extractor.fingerprint(params.dtype)
+    licence = licence_of(extractor.spec.backbone, extractor.spec.weights, paths.cache)
+    fingerprint = {**extractor.fingerprint(params.dtype), **({"licence": named(licence)} if licence else {})}
     cache = FeatureCache(paths.cache / "features" / fingerprint["digest"], extractor.spec.dimension, params.dtype)
     write_shared_json(cache.folder / "fingerprint.json", fingerprint)  # also says when it was last used
     return Eye(extractor, fingerprint, cache)
@@ -121,6 +124,13 @@ def _hidden(eyes: Sequence[Eye], paths: Paths) -> Unseen:
         if note:
             say(note)
     return hidden
+
+
+def _warn_of_licences(eyes: Sequence[Eye]) -> None:
+    """Once for each backbone whose weights exclude commercial use."""
+    for backbone, licence in {eye.spec.backbone: eye.fingerprint.get("licence", "") for eye in eyes}.items():
+        if is_non_commercial(licence):
+            say(f"features: warning: the licence of {backbone} is {licence}; read it before you use the model")
 
 
 def _sample(manifest: pd.DataFrame, spec: Spec, raw: Path) -> Sequence[Pixels]:
@@ -229,6 +239,8 @@ def _record(
         "weights": _list(eye.spec.weights for eye in eyes),
         "weights_sha256": _list(eye.spec.weights_sha256 for eye in eyes),
     }
+    licence = _list(eye.fingerprint["licence"] for eye in eyes if "licence" in eye.fingerprint)
+    facts |= {"licence": licence} if licence else {}
     profile = {"images": images, "dimension": dimension}
     return Record(
         metrics=metrics, facts=facts, files=[paths.features / "fingerprint.json"], dataset=DatasetRecord("raw", profile)

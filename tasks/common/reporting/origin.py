@@ -18,11 +18,13 @@ def origin(pack: FeatureSet, paths: Paths) -> dict[str, str]:
     """Name -> text. The same inputs give the same text on every machine, so there is no date, no commit and no path."""
     made = [eye.fingerprint for eye in pack.eyes]
     sizes = [f"{one['transform']['width']} x {one['transform']['height']} x {pack.channels}" for one in made]
+    licences = dict.fromkeys(one["licence"] for one in made if "licence" in one)
     return {
         "images": f"{len(pack.index):,}",
         **data_hash(paths),
         "backbone": backbones(pack.fingerprint),
         "weights": ", ".join(dict.fromkeys(one["weights_sha256"][:SHORT] for one in made)),
+        **({"licence": ", ".join(licences)} if licences else {}),
         "input": ", ".join(dict.fromkeys(sizes)),
         "features": pack.fingerprint["digest"][:SHORT],
     }

@@ -57,6 +57,25 @@ def test_the_fingerprint_tells_all_that_decides_what_the_features_are(finished_p
     assert cache_folders(finished_paths)[0].name == fingerprint["digest"]
 
 
+def test_a_licence_that_excludes_commercial_use_is_said_once_and_recorded(paths, run_stage, monkeypatch, capsys):
+    monkeypatch.setattr("tasks.features.stage.licence_of", lambda *_: "cc-by-nc-4.0")
+    before = read_json(paths.features / "fingerprint.json")
+
+    record = run_stage("features", paths)
+
+    assert capsys.readouterr().err.count("cc-by-nc-4.0 (non-commercial)") == 1
+    assert record.facts["licence"] == "cc-by-nc-4.0 (non-commercial)"
+    after = read_json(paths.features / "fingerprint.json")
+    assert (after.pop("licence"), after) == ("cc-by-nc-4.0 (non-commercial)", before)
+
+
+def test_a_licence_for_every_use_is_recorded_without_a_warning(paths, run_stage, monkeypatch, capsys):
+    monkeypatch.setattr("tasks.features.stage.licence_of", lambda *_: "apache-2.0")
+
+    assert run_stage("features", paths).facts["licence"] == "apache-2.0"
+    assert "apache-2.0" not in capsys.readouterr().err
+
+
 def test_a_second_run_computes_nothing_and_gives_the_same_bytes(paths, run_stage, tree_bytes):
     before = tree_bytes(paths.features)
     metrics = run_stage("features", paths).metrics

@@ -1,5 +1,7 @@
 """What a page says it was made from."""
 
+from dataclasses import replace
+
 import pytest
 
 from tasks.common.data.feature_set import read_feature_set
@@ -16,6 +18,14 @@ def test_images_backbone_and_features_are_named(finished_paths):
     assert found["input"] == "160 x 160 x 3"
     assert pack.fingerprint["weights_sha256"].startswith(found["weights"])
     assert pack.fingerprint["digest"].startswith(found["features"])
+
+
+def test_the_licence_of_the_weights_is_named_where_timm_states_one(finished_paths):
+    pack = read_feature_set(finished_paths.features)
+    licensed = replace(pack, fingerprint={**pack.fingerprint, "licence": "cc-by-nc-4.0 (non-commercial)"})
+
+    assert "licence" not in origin(pack, finished_paths)  # random weights
+    assert origin(licensed, finished_paths)["licence"] == "cc-by-nc-4.0 (non-commercial)"
 
 
 @pytest.mark.parametrize(("pointer", "expected"), [(POINTER, "0123456789abcdef0123456789abcdef.dir"), (None, None)])
