@@ -7,7 +7,6 @@ intraclass correlation of being right is 0.3.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,38 +65,34 @@ SETTINGS = (
 )
 
 
-def classes(rng: np.random.Generator, unit_N: Ints, grouped: bool) -> tuple[Floats, Ints]:
-    """Probabilities (N, K) and the true class of each image."""
-    y_N = rng.choice(len(SHARES), len(unit_N), p=SHARES)
-    z_NK = rng.normal(size=(len(unit_N), len(SHARES)))
-    z_NK[np.arange(len(y_N)), y_N] += _signal(rng, unit_N, grouped, "classification")
-    p_NK = np.exp(2 * z_NK)
-    return p_NK / p_NK.sum(axis=1, keepdims=True), y_N
+def targets(rng: np.random.Generator, unit_N: Ints, grouped: bool, task: Task) -> npt.NDArray[Any]:
+    """The true class of each image, whether it has each class (N, K), or its number."""
+    n = len(unit_N)
+    if task == "classification":
+        return rng.choice(len(SHARES), n, p=SHARES)
+    if task == "multilabel":
+        return (rng.random((n, len(SHARES))) < SHARES).astype(np.float64)
+    return _number(rng, unit_N, grouped)
 
 
-def labels(rng: np.random.Generator, unit_N: Ints, grouped: bool) -> tuple[Floats, Floats]:
-    """Probabilities (N, K) and whether each image has each class."""
-    y_NK = (rng.random((len(unit_N), len(SHARES))) < SHARES).astype(np.float64)
-    z_NK = rng.normal(size=y_NK.shape) + (y_NK - 0.5) * _signal(rng, unit_N, grouped, "multilabel")[:, None]
-    return 1 / (1 + np.exp(-2 * z_NK)), y_NK
+def outputs(rng: np.random.Generator, target: npt.NDArray[Any], unit_N: Ints, grouped: bool, task: Task) -> Floats:
+    """Of a model: probabilities (N, K), or predictions (N, 1)."""
+    if task == "classification":
+        z_NK = rng.normal(size=(len(target), len(SHARES)))
+        z_NK[np.arange(len(target)), target] += _signal(rng, unit_N, grouped, task)
+        p_NK = np.exp(2 * z_NK)
+        return p_NK / p_NK.sum(axis=1, keepdims=True)
+    if task == "multilabel":
+        z_NK = rng.normal(size=target.shape) + (target - 0.5) * _signal(rng, unit_N, grouped, task)[:, None]
+        return 1 / (1 + np.exp(-2 * z_NK))
+    return (target + 0.6 * _number(rng, unit_N, grouped))[:, None]
 
 
-def numbers(rng: np.random.Generator, unit_N: Ints, grouped: bool) -> tuple[Floats, Floats]:
-    """Predictions (N, 1) and true numbers; with units, 0.3 of the variance of both is that of the units."""
+def _number(rng: np.random.Generator, unit_N: Ints, grouped: bool) -> Floats:
+    """Of a variance of 1; with units, 0.3 of it is that of the units."""
     share = 0.3 if grouped else 0.0
-    units = int(unit_N.max()) + 1
-    true_N, error_N = (
-        np.sqrt(share) * rng.normal(size=units)[unit_N] + np.sqrt(1 - share) * rng.normal(size=len(unit_N))
-        for _ in range(2)
-    )
-    return (true_N + 0.6 * error_N)[:, None], true_N
-
-
-MAKE: dict[Task, Callable[[np.random.Generator, Ints, bool], tuple[Floats, npt.NDArray[Any]]]] = {
-    "classification": classes,
-    "multilabel": labels,
-    "regression": numbers,
-}
+    together_N = rng.normal(size=int(unit_N.max()) + 1)[unit_N]
+    return np.sqrt(share) * together_N + np.sqrt(1 - share) * rng.normal(size=len(unit_N))
 
 
 def _signal(rng: np.random.Generator, unit_N: Ints, grouped: bool, task: Task) -> Floats:
@@ -106,16 +101,24 @@ def _signal(rng: np.random.Generator, unit_N: Ints, grouped: bool, task: Task) -
     return SIGNAL[task][1] + SPREAD[task] * rng.normal(size=int(unit_N.max()) + 1)[unit_N]
 
 
+def true_values(rng: np.random.Generator, grouped: bool, task: Task) -> dict[str, float]:
+    """Metric -> its value on `POPULATION` images."""
+    unit_N = np.repeat(np.arange(POPULATION // 20), 20)
+    target = targets(rng, unit_N, grouped, task)
+    output_NK = outputs(rng, target, unit_N, grouped, task)
+    return {metric.key: metric_of(output_NK, target, metric.key, task) for metric in METRICS[task]}
+
+
 def simulate(runs: int, setting: Setting, task: Task, seed: int = 0) -> dict[str, float]:
     """Metric -> the share of runs whose interval contains the true value."""
     metrics = [metric.key for metric in METRICS[task]]
     rng = np.random.default_rng(seed)
-    everyone = MAKE[task](rng, np.repeat(np.arange(POPULATION // 20), 20), setting.grouped)
-    truth = {key: metric_of(*everyone, key, task) for key in metrics}
+    truth = true_values(rng, setting.grouped, task)
     unit_N = np.repeat(np.arange(setting.units), setting.images)
     covered = dict.fromkeys(metrics, 0)
     for _ in range(runs):
-        output_NK, target = MAKE[task](rng, unit_N, setting.grouped)
+        target = targets(rng, unit_N, setting.grouped, task)
+        output_NK = outputs(rng, target, unit_N, setting.grouped, task)
         for key in metrics:
             low, high = interval(output_NK, target, unit_N, task, metric=key, confidence=CONFIDENCE)
             covered[key] += low <= truth[key] <= high

@@ -14,23 +14,23 @@ import numpy.typing as npt
 import pandas as pd
 
 from ..common.data.task import METRICS, Task
+from ..common.heads.calibration import OF_DECISIONS
 from ..common.scoring.intervals import class_intervals, interval, proportion_interval
 from ..common.scoring.main_metric import metric_of
 from ..common.scoring.ranking import precision_recall, roc
 from .plots import precision_recall_plot, roc_plot
 from .predictions import Floats, Ints, Predictions
 
-ENDS = ("low", "high")
-
 
 def with_intervals(
-    output_NK: Floats, target: npt.NDArray[Any], units: Ints, task: Task, confidence: float
+    output_NK: Floats, decided_NK: Floats, target: npt.NDArray[Any], units: Ints, task: Task, confidence: float
 ) -> dict[str, float]:
     """Every metric of `METRICS`, with its ends as `<metric>_low` and `<metric>_high`."""
     found: dict[str, float] = {}
     for metric in METRICS[task]:
-        low, high = interval(output_NK, target, units, task, metric=metric.key, confidence=confidence)
-        value = metric_of(output_NK, target, metric.key, task)
+        judged_NK = decided_NK if metric.key in OF_DECISIONS else output_NK
+        low, high = interval(judged_NK, target, units, task, metric=metric.key, confidence=confidence)
+        value = metric_of(judged_NK, target, metric.key, task)
         found |= dict(zip(metric.keys, (value, low, high), strict=True))
     return found
 
@@ -66,7 +66,7 @@ def _recall_interval(predicted: Predictions, k: int, confidence: float) -> tuple
     if not has_N.any():
         return float("nan"), float("nan")
     several = predicted.target.ndim > 1
-    found_N = predicted.output[:, k] >= 0.5 if several else predicted.output.argmax(axis=1) == k
+    found_N = predicted.decided[:, k] >= 0.5 if several else predicted.decided.argmax(axis=1) == k
     return proportion_interval(found_N[has_N], predicted.units[has_N], confidence)
 
 

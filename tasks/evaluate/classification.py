@@ -14,13 +14,15 @@ from .class_metrics import draw_curves, with_class_intervals, with_intervals
 from .params import EvaluateParams
 from .plots import NAMED, confusion_plot, misclassified_plot, reliability_plot
 from .predictions import Floats, Ints, Predictions
-from .selective import abstention, before_calibration, risk_coverage, risk_coverage_plot
+from .selective import abstention, before_calibration, prediction_sets, risk_coverage, risk_coverage_plot
 
 
-def scores(output_NK: Floats, y_N: npt.NDArray[Any], units: Ints, confidence: float) -> dict[str, Any]:
+def scores(
+    output_NK: Floats, decided_NK: Floats, y_N: npt.NDArray[Any], units: Ints, confidence: float
+) -> dict[str, Any]:
     """The metrics of `METRICS` with their intervals, log loss."""
     return {
-        **with_intervals(output_NK, y_N, units, "classification", confidence),
+        **with_intervals(output_NK, decided_NK, y_N, units, "classification", confidence),
         "log_loss": classification.log_loss(output_NK, y_N),
     }
 
@@ -28,7 +30,8 @@ def scores(output_NK: Floats, y_N: npt.NDArray[Any], units: Ints, confidence: fl
 def prediction_table(predicted: Predictions) -> pd.DataFrame:
     """`predicted`, `score`, `p_<class>`; `abstain` if there is a threshold."""
     names, p_NK = np.array(predicted.classes, dtype=object), predicted.output
-    table = predicted.index.assign(predicted=names[p_NK.argmax(axis=1)], score=p_NK.max(axis=1))
+    label_N = predicted.decided.argmax(axis=1)
+    table = predicted.index.assign(predicted=names[label_N], score=predicted.calibration.score(p_NK))
     if predicted.calibration.threshold is not None:
         table = table.assign(abstain=~predicted.calibration.answers(p_NK))
     return table.assign(**{f"p_{name}": p_NK[:, k] for k, name in enumerate(predicted.classes)})
@@ -39,11 +42,12 @@ def further(predicted: Predictions, table: pd.DataFrame, params: EvaluateParams)
     bins, before = predicted.reliability
     return {
         "calibration_error": classification.expected_calibration_error(bins),
-        **before_calibration(predicted.before, predicted.target, predicted.calibration.temperature, before),
+        **before_calibration(predicted.before, predicted.target, predicted.calibration, before),
         "classwise_calibration_error": classification.classwise_calibration_error(
             predicted.output, predicted.target, params.bins
         ),
         **abstention(table, predicted.calibration, predicted.units, params.confidence),
+        **prediction_sets(predicted, params.confidence),
         "classes": len(predicted.classes),
         "per_class": classification.per_class(_confusion(predicted), predicted.classes),
     }
@@ -86,4 +90,4 @@ def tabulate(predicted: Predictions, table: pd.DataFrame, to: Path) -> None:
 
 
 def _confusion(predicted: Predictions) -> npt.NDArray[np.int64]:
-    return classification.confusion(predicted.output.argmax(axis=1), predicted.target, len(predicted.classes))
+    return classification.confusion(predicted.decided.argmax(axis=1), predicted.target, len(predicted.classes))

@@ -21,6 +21,7 @@ def without_leaks(folder: Path, predicted: Predictions, report: Report, params: 
     kept = ~predicted.index["image_id"].isin(leaked.loc[leaked["split"] == "test", "image_id"]).to_numpy()
     if kept.all():
         return {}
-    of_kept = predicted.output[kept], predicted.target[kept], predicted.units[kept]
+    output, decided = predicted.output[kept], predicted.decided[kept]
+    of_kept = output, decided, predicted.target[kept], predicted.units[kept]
     left = report.scores(*of_kept, params.confidence) if kept.any() else {}
     return {"without_leaks": {**left, "images": int(kept.sum()), "leaked": int((~kept).sum())}}

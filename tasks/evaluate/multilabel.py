@@ -1,6 +1,6 @@
 """The report on a test with several classes per image. N images, K classes.
 
-A class is predicted if its probability is 0.5 or more.
+A class is predicted if its probability is 0.5 or more, or as `head.thresholds` says.
 """
 
 from __future__ import annotations
@@ -26,15 +26,17 @@ CAPTION = 30
 """Maximum number of characters of the classes above an image."""
 
 
-def scores(output_NK: Floats, y_NK: npt.NDArray[Any], units: Ints, confidence: float) -> dict[str, Any]:
+def scores(
+    output_NK: Floats, decided_NK: Floats, y_NK: npt.NDArray[Any], units: Ints, confidence: float
+) -> dict[str, Any]:
     """See `multilabel_scores`; the metrics of `METRICS` with their intervals."""
-    found = multilabel.multilabel_scores(output_NK, y_NK)
-    return found | with_intervals(output_NK, y_NK, units, "multilabel", confidence)
+    found = multilabel.multilabel_scores(decided_NK, y_NK) | {"log_loss": multilabel.several_log_loss(output_NK, y_NK)}
+    return found | with_intervals(output_NK, decided_NK, y_NK, units, "multilabel", confidence)
 
 
 def prediction_table(predicted: Predictions) -> pd.DataFrame:
     """`predicted` (classes with `BETWEEN` between them, as `label`), `p_<class>`."""
-    found_NK = decide(predicted.output, "multilabel") > 0
+    found_NK = decide(predicted.decided, "multilabel") > 0
     names = np.array(predicted.classes, dtype=object)
     table = predicted.index.assign(predicted=[BETWEEN.join(names[found_K]) for found_K in found_NK])
     return table.assign(**{f"p_{name}": predicted.output[:, k] for k, name in enumerate(predicted.classes)})
@@ -48,16 +50,19 @@ def further(predicted: Predictions, table: pd.DataFrame, params: EvaluateParams)
         "classwise_calibration_error": classification.classwise_calibration_error(
             predicted.output, predicted.target, params.bins
         ),
-        **before_calibration(*predicted.questions(predicted.before), predicted.calibration.temperature, before),
+        **before_calibration(*predicted.questions(predicted.before), predicted.calibration, before),
+        **({} if predicted.calibration.thresholds is None else {"thresholds": "per class"}),
         "classes": len(predicted.classes),
-        "per_class": multilabel.per_label(predicted.output, predicted.target, predicted.classes),
+        "per_class": multilabel.per_label(predicted.decided, predicted.target, predicted.classes),
     }
 
 
 def class_table(predicted: Predictions, confidence: float) -> pd.DataFrame:
-    """Average precision, precision, recall, F1, AUROC and number of images of each class."""
-    found = multilabel.per_label(predicted.output, predicted.target, predicted.classes)
-    return with_class_intervals(found, predicted, "multilabel", confidence)
+    """Precision, recall, F1, average precision, AUROC and number of images of each class; its threshold, if any."""
+    found = multilabel.per_label(predicted.decided, predicted.target, predicted.classes)
+    table = with_class_intervals(found, predicted, "multilabel", confidence)
+    thresholds = predicted.calibration.thresholds
+    return table if thresholds is None else table.assign(threshold=thresholds)
 
 
 def draw(
@@ -79,7 +84,7 @@ def worst(predicted: Predictions, most: int) -> pd.DataFrame:
     """`path` and `caption` of the images with the most confident errors: a class that is absent and was predicted, or
     one that is present and was missed."""
     off_NK = np.abs(predicted.output - predicted.target)
-    wrong_NK = np.where((predicted.output >= 0.5) != (predicted.target > 0), off_NK, 0.0)
+    wrong_NK = np.where((predicted.decided >= 0.5) != (predicted.target > 0), off_NK, 0.0)
     table = predicted.index.assign(k=wrong_NK.argmax(axis=1), off=wrong_NK.max(axis=1), row=np.arange(len(off_NK)))
     table = table[table["off"] > 0].sort_values(["off", "path"], ascending=[False, True]).head(most)
     return table.assign(caption=[_caption(predicted, one.label, one.row, one.k) for one in table.itertuples()])

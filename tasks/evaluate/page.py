@@ -33,6 +33,7 @@ CLASS_COLUMNS = {
     "f1": "F1",
     "average_precision": "average precision",
     "auroc": "AUROC",
+    "threshold": "threshold",
 }
 """Metric of a class -> heading. One with ends has a second column, with them."""
 

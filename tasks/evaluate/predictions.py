@@ -54,6 +54,11 @@ class Predictions:
         after, before = (reliability(*self.questions(p_NK), self.bins) for p_NK in (self.output, self.before))
         return after, before
 
+    @cached_property
+    def decided(self) -> Floats:
+        """`output` as the decision weighs it, see `Calibration.weighed`."""
+        return self.calibration.weighed(self.output)
+
     def tabulate_reliability(self, to: Path) -> None:
         """reliability.csv, reliability_before.csv."""
         for name, bins in zip(("reliability", "reliability_before"), self.reliability, strict=True):
@@ -69,8 +74,14 @@ class Predictions:
 class Report(Protocol):
     """A module that reports on the test of one task."""
 
-    def scores(self, output: Floats, target: npt.NDArray[Any], units: Ints, confidence: float) -> dict[str, Any]:
-        """The metrics of any candidate; those of `METRICS` with intervals."""
+    def scores(
+        self, output: Floats, decided: Floats, target: npt.NDArray[Any], units: Ints, confidence: float
+    ) -> dict[str, Any]:
+        """The metrics of any candidate; those of `METRICS` with intervals.
+
+        Args:
+            decided: `output` as the decision weighs it.
+        """
 
     def prediction_table(self, predicted: Predictions) -> pd.DataFrame:
         """The content of report/predictions.parquet."""

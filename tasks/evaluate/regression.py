@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
@@ -13,9 +14,12 @@ from ..common.scoring.intervals import error_intervals, r2_interval
 from .params import EvaluateParams
 from .plots import misclassified_plot, residuals_plot, scatter_plot
 from .predictions import Floats, Ints, Predictions
+from .selective import coverage
 
 
-def scores(output_N1: Floats, y_N: npt.NDArray[Any], units: Ints, confidence: float) -> dict[str, Any]:
+def scores(
+    output_N1: Floats, decided_N1: Floats, y_N: npt.NDArray[Any], units: Ints, confidence: float
+) -> dict[str, Any]:
     """See `regression_scores`; R², MAE and RMSE with their intervals."""
     predicted_N = output_N1[:, 0]
     found = {
@@ -27,14 +31,21 @@ def scores(output_N1: Floats, y_N: npt.NDArray[Any], units: Ints, confidence: fl
 
 
 def prediction_table(predicted: Predictions) -> pd.DataFrame:
-    """`label` and `predicted` as numbers, and `error`, predicted minus true."""
+    """`label` and `predicted` as numbers, and `error`, predicted minus true; with intervals `low` and `high`."""
     predicted_N = predicted.output[:, 0]
-    return predicted.index.assign(label=predicted.target, predicted=predicted_N, error=predicted_N - predicted.target)
+    table = predicted.index.assign(label=predicted.target, predicted=predicted_N, error=predicted_N - predicted.target)
+    margin = predicted.calibration.margin
+    return table if margin is None else table.assign(low=predicted_N - margin, high=predicted_N + margin)
 
 
 def further(predicted: Predictions, table: pd.DataFrame, params: EvaluateParams) -> dict[str, Any]:
-    """Nothing: there are no metrics but those of every candidate."""
-    return {}
+    """With intervals of the predictions: how often they contain the number, and their `margin`."""
+    calibration = predicted.calibration
+    if calibration.margin is None:
+        return {}
+    inside_N = np.abs(predicted.output[:, 0] - predicted.target) <= calibration.margin
+    found = coverage(inside_N, calibration.interval_confidence, predicted.units, params.confidence)
+    return {"prediction_intervals": {**found, "margin": calibration.margin}}
 
 
 def class_table(predicted: Predictions, confidence: float) -> pd.DataFrame:

@@ -186,8 +186,8 @@ def chosen(predicted: Predictions, task: Task, most: int) -> pd.DataFrame:
 
 def _one_class(predicted: Predictions) -> pd.DataFrame:
     """`output`, `wrong`, `caption`, and `off`: how far the prediction is from the truth."""
-    predicted_N, true_N = predicted.output.argmax(axis=1), np.asarray(predicted.target)
-    p_N, wrong_N = predicted.output.max(axis=1), predicted_N != true_N
+    predicted_N, true_N = predicted.decided.argmax(axis=1), np.asarray(predicted.target)
+    p_N, wrong_N = predicted.calibration.score(predicted.output), predicted_N != true_N
     names = [_short(name) for name in predicted.classes]
     captions = [f"true {names[y]}, predicted {names[k]} ({p:.2f})" for y, k, p in zip(true_N, predicted_N, p_N)]
     return pd.DataFrame(
@@ -200,15 +200,16 @@ def _several_classes(predicted: Predictions) -> pd.DataFrame:
     supports such a prediction."""
     rows, predicted_N = np.arange(len(predicted.output)), predicted.output.argmax(axis=1)
     p_N, true_N = predicted.output[rows, predicted_N], predicted.target[rows, predicted_N] > 0
-    wrong_N = (p_N >= 0.5) != true_N
+    found_N = predicted.decided[rows, predicted_N] >= 0.5
+    wrong_N = found_N != true_N
     labels = [_short(label.replace(BETWEEN, ", ")) or "no class" for label in predicted.index["label"]]
     captions = [
-        f"true {label}\n{'predicted' if p >= 0.5 else 'at most'} {_short(predicted.classes[k])} ({p:.2f})"
-        for label, k, p in zip(labels, predicted_N, p_N)
+        f"true {label}\n{'predicted' if found else 'at most'} {_short(predicted.classes[k])} ({p:.2f})"
+        for label, k, p, found in zip(labels, predicted_N, p_N, found_N)
     ]
     off_N = np.where(wrong_N, np.abs(p_N - true_N), 1 - p_N)
     table = pd.DataFrame({"output": predicted_N, "wrong": wrong_N, "off": off_N, "caption": captions})
-    return table[wrong_N | (p_N >= 0.5)]
+    return table[wrong_N | found_N]
 
 
 def _number(predicted: Predictions) -> pd.DataFrame:

@@ -14,6 +14,7 @@ from ..common.heads.calibration import Calibration
 from ..common.scoring import classification
 from ..common.scoring.intervals import proportion_interval
 from ..common.scoring.selective import Cuts, thinned
+from .predictions import Predictions
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -22,13 +23,25 @@ POINTS = 1000
 """Maximum number of points of a risk-coverage curve."""
 
 
-def before_calibration(head_NK: Floats, y_N: Ints, temperature: float, bins: list[dict[str, Any]]) -> dict[str, float]:
-    """The metrics of the probabilities before calibration; `bins` are theirs."""
+def before_calibration(
+    head_NK: Floats, y_N: Ints, calibration: Calibration, bins: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """The metrics of the probabilities before calibration, and what it does; `bins` are theirs."""
     return {
-        "temperature": temperature,
+        "temperature": calibration.temperature,
+        "calibration": _in_words(calibration),
         "log_loss_before": classification.log_loss(head_NK, y_N),
         "calibration_error_before": classification.expected_calibration_error(bins),
     }
+
+
+def _in_words(calibration: Calibration) -> str:
+    """Empty if the probabilities are those of the head."""
+    if calibration.temperatures is not None:
+        return "a temperature per class"
+    temperature = "" if calibration.temperature == 1.0 else f"the temperature {calibration.temperature:.3f}"
+    bias = "" if calibration.bias is None else "a bias per class"
+    return " and ".join(part for part in (temperature, bias) if part)
 
 
 def abstention(table: pd.DataFrame, calibration: Calibration, units: Ints, confidence: float) -> dict[str, Any]:
@@ -53,6 +66,29 @@ def abstention(table: pd.DataFrame, calibration: Calibration, units: Ints, confi
         return {"abstention": found}
     low, high = proportion_interval(right, units[answers], confidence)
     return {"abstention": {**found, "error": float(1 - right.mean()), "error_low": 1 - high, "error_high": 1 - low}}
+
+
+def prediction_sets(predicted: Predictions, confidence: float) -> dict[str, Any]:
+    """How often the prediction set has the true class, with its interval, and how many classes it has on average; empty
+    without sets."""
+    calibration = predicted.calibration
+    if calibration.set_least is None:
+        return {}
+    set_NK = calibration.sets(predicted.output)
+    has_N = set_NK[np.arange(len(set_NK)), predicted.target]
+    found = coverage(has_N, calibration.set_confidence, predicted.units, confidence)
+    return {"prediction_sets": {**found, "classes": float(set_NK.sum(axis=1).mean())}}
+
+
+def coverage(inside_N: npt.NDArray[np.bool_], promised: float | None, units: Ints, confidence: float) -> dict[str, Any]:
+    """How often the truth is in a set or an interval, against the `confidence` that it was made with."""
+    low, high = proportion_interval(inside_N, units, confidence)
+    return {
+        "confidence": promised,
+        "coverage": float(inside_N.mean()),
+        "coverage_low": low,
+        "coverage_high": high,
+    }
 
 
 def risk_coverage(table: pd.DataFrame) -> pd.DataFrame:

@@ -53,7 +53,10 @@ def run(params: EvaluateParams, paths: Paths) -> Record:
     before = {name: one.output(pack, test, paths, pack.precision) for name, one in candidates.items()}
     output = {name: one.calibration.apply(before[name]) for name, one in candidates.items()}
     units, unit_names = units_of(pack, test)
-    scores = {name: report.scores(each, target, units, params.confidence) for name, each in output.items()}
+    scores = {
+        name: report.scores(each, candidates[name].calibration.weighed(each), target, units, params.confidence)
+        for name, each in output.items()
+    }
     predicted = Predictions(
         index=pack.index.iloc[test][["image_id", "path", "label"]].reset_index(drop=True),
         classes=pack.classes,

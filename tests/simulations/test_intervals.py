@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bench.simulations.intervals import CONFIDENCE, SETTINGS, classes, simulate
+from bench.simulations.intervals import CONFIDENCE, SETTINGS, outputs, simulate, targets
 from bench.simulations.row import Row, noise
 from bench.statistics import markdown
 
@@ -12,7 +12,9 @@ INDEPENDENT, GROUPED = SETTINGS[0], SETTINGS[2]
 
 
 def test_images_of_a_unit_are_right_together_with_an_intraclass_correlation_of_three_tenths():
-    p_NK, y_N = classes(np.random.default_rng(0), np.repeat(np.arange(5000), 20), True)
+    rng, unit_N = np.random.default_rng(0), np.repeat(np.arange(5000), 20)
+    y_N = targets(rng, unit_N, True, "classification")
+    p_NK = outputs(rng, y_N, unit_N, True, "classification")
     right_UI = (p_NK.argmax(axis=1) == y_N).reshape(-1, 20)
     between, within = 20 * right_UI.mean(axis=1).var(ddof=1), right_UI.var(axis=1, ddof=1).mean()
 

@@ -19,7 +19,7 @@ def metrics():
         "task": "classification",
         **score,
         "calibration_error": 0.125,
-        "temperature": 1.75,
+        "calibration": "the temperature 1.750",
         "log_loss_before": 0.625,
         "calibration_error_before": 0.25,
         "candidate": "head",
@@ -117,7 +117,7 @@ def test_the_effect_of_calibration_is_told(metrics):
 
 
 def test_probabilities_that_were_not_calibrated_are_those_of_the_head(metrics):
-    assert "The probabilities are those of the head." in visible_text(page_of({**metrics, "temperature": 1.0}))
+    assert "The probabilities are those of the head." in visible_text(page_of({**metrics, "calibration": ""}))
 
 
 def test_plots_are_inlined_so_that_the_page_is_complete_in_one_file(metrics):
@@ -163,6 +163,13 @@ def test_without_any_answer_there_is_no_error_rate(metrics):
 
 def test_the_parameter_is_named_where_nothing_is_guaranteed(metrics):
     assert "head.max_error" in visible_text(page_of(metrics))
+
+
+def test_the_coverage_of_prediction_sets_is_told(metrics):
+    found = {"confidence": 0.9, "coverage": 0.875, "coverage_low": 0.7, "coverage_high": 0.95, "classes": 1.5}
+    text = visible_text(page_of({**metrics, "prediction_sets": found}))
+    assert "The sets have 1.50 classes on average." in text
+    assert "the true class in 87.5% of the test images (70.0% to 95.0%); 90% was asked for." in text
 
 
 def test_saliency_is_shown_with_what_it_means(metrics):

@@ -1,6 +1,7 @@
 """The reports on several classes an image and on numbers; on single classes, see the stage's tests."""
 
 import re
+from dataclasses import replace
 from types import MappingProxyType
 
 import numpy as np
@@ -12,6 +13,7 @@ from tasks.common.heads.calibration import Calibration
 from tasks.common.reporting.html import inlined
 from tasks.common.scoring import classification
 from tasks.common.scoring.multilabel import several_log_loss
+from tasks.evaluate import classification as classification_report
 from tasks.evaluate import multilabel, regression
 from tasks.evaluate import predictions as outcome
 from tasks.evaluate.page import report_page
@@ -79,7 +81,7 @@ def page_of(metrics, classes, plots=MappingProxyType({})):
 def metrics_of(report, outcome, task):
     """(predictions, classes, metrics)."""
     predictions = report.prediction_table(outcome)
-    scores = report.scores(outcome.output, outcome.target, outcome.units, PARAMS.confidence)
+    scores = report.scores(outcome.output, outcome.decided, outcome.target, outcome.units, PARAMS.confidence)
     further = report.further(outcome, predictions, PARAMS)
     images = len(outcome.index)
     found = {"task": task, **scores, **further, "candidate": "head", "images": images, "candidates": {"head": scores}}
@@ -145,6 +147,62 @@ def test_numbers_have_intervals_that_contain_their_metrics(numbers):
     _, _classes, metrics = metrics_of(regression, numbers, "regression")
     for key in ("r2", "mae", "rmse"):
         assert metrics[f"{key}_low"] < metrics[key] < metrics[f"{key}_high"]
+
+
+def test_intervals_of_numbers_are_in_the_table_and_their_coverage_is_measured(numbers):
+    promised = replace(numbers, calibration=Calibration(margin=1.0, interval_confidence=0.9))
+    table, classes, metrics = metrics_of(regression, promised, "regression")
+    assert table["high"].to_numpy() == pytest.approx(table["predicted"] + 1)
+    found = metrics["prediction_intervals"]
+    assert (found["confidence"], found["coverage"], found["margin"]) == (0.9, 4 / 6, 1.0)
+    assert found["coverage_low"] < 4 / 6 < found["coverage_high"]
+    assert "the true number in 66.7% of the test images" in page_of(metrics, classes)
+
+
+def test_thresholds_of_the_classes_decide_and_leave_the_ranking_metrics(several):
+    _, _, half = metrics_of(multilabel, several, "multilabel")
+    own = replace(several, calibration=Calibration(each=True, thresholds=[0.95, 0.5, 0.5]))
+    table, classes, metrics = metrics_of(multilabel, own, "multilabel")
+    assert list(table["predicted"]) == ["", "", "dog", "cat|dog"]
+    assert list(classes["threshold"]) == [0.95, 0.5, 0.5]
+    assert metrics["f1_macro"] != half["f1_macro"]
+    for key in ("mean_average_precision", "auroc", "log_loss", "calibration_error"):
+        assert metrics[key] == pytest.approx(half[key])
+    assert "from their own thresholds on" in " ".join(page_of(metrics, classes).split())
+
+
+def test_the_weights_of_the_classes_decide_and_leave_the_probabilities(tmp_path):
+    p_NK = np.array([[0.6, 0.4], [0.9, 0.1], [0.3, 0.7]])
+    weighed = Calibration(decision_weights=[1.0, 2.0])
+    target = np.array([1, 0, 1])
+    predicted = Predictions(
+        index(["rare", "often", "rare"]),
+        ["often", "rare"],
+        target,
+        p_NK,
+        p_NK,
+        weighed,
+        PARAMS.bins,
+        tmp_path,
+        3,
+        np.arange(3),
+    )
+    table, classes, metrics = metrics_of(classification_report, predicted, "classification")
+    assert list(table["predicted"]) == ["rare", "often", "rare"]
+    assert list(table["score"]) == [0.4, 0.9, 0.7]
+    assert metrics["accuracy"] == 1.0
+    assert list(classes["recall"]) == [1.0, 1.0]
+    assert metrics["log_loss"] == pytest.approx(-np.log([0.4, 0.9, 0.7]).mean())
+
+
+def test_prediction_sets_are_measured(tmp_path):
+    p_NK = np.array([[0.6, 0.4], [0.9, 0.1], [0.3, 0.7]])
+    sets = Calibration(set_least=0.35, set_confidence=0.9)
+    predicted = Predictions(
+        index(["b", "b", "b"]), ["a", "b"], np.array([1, 1, 1]), p_NK, p_NK, sets, 15, tmp_path, 3, np.arange(3)
+    )
+    found = metrics_of(classification_report, predicted, "classification")[2]["prediction_sets"]
+    assert (found["coverage"], found["classes"]) == (pytest.approx(2 / 3), pytest.approx(4 / 3))
 
 
 def test_the_largest_errors_are_shown_first(numbers, monkeypatch, tmp_path):

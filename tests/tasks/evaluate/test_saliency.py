@@ -29,7 +29,8 @@ def outcome_of(output, target, labels, classes=CLASSES):
     output = np.array(output, float)
     names = [f"{n}.png" for n in range(len(output))]
     index = pd.DataFrame({"image_id": names, "path": names, "label": labels})
-    return Predictions(index, classes, np.array(target), output, output, Calibration(), 15, Path(), 3)
+    units = np.arange(len(output))
+    return Predictions(index, classes, np.array(target), output, output, Calibration(), 15, Path(), 3, units)
 
 
 def sure(k, p):
@@ -150,7 +151,8 @@ def looked(paths, name, most=4):
     test = pack.rows("test")
     output = candidates[name].output(pack, test, paths, "f32")
     index = pack.index.iloc[test][["image_id", "path", "label"]].reset_index(drop=True)
-    outcome = Predictions(index, pack.classes, pack.targets(test), output, output, Calibration(), 15, Path(), 3)
+    units = np.arange(len(test))
+    outcome = Predictions(index, pack.classes, pack.targets(test), output, output, Calibration(), 15, Path(), 3, units)
     return explain(outcome, candidates[name], pack, paths, most)
 
 

@@ -68,9 +68,23 @@ def test_a_long_curve_is_thinned():
 def test_before_calibration_the_metrics_are_those_of_the_head():
     p_NK, y_N = np.array([[0.8, 0.2], [0.4, 0.6]]), np.array([0, 0])
     bins = [{"images": 2, "confidence": 0.7, "accuracy": 0.5}]
-    found = before_calibration(p_NK, y_N, 1.5, bins)
+    found = before_calibration(p_NK, y_N, Calibration(temperature=1.5), bins)
     assert found["log_loss_before"] == pytest.approx(-np.log([0.8, 0.4]).mean())
     assert found["calibration_error_before"] == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize(
+    ("calibration", "said"),
+    [
+        (Calibration(), ""),
+        (Calibration(temperature=1.5), "the temperature 1.500"),
+        (Calibration(temperature=1.5, bias=[0.0, 1.0]), "the temperature 1.500 and a bias per class"),
+        (Calibration(each=True, temperatures=[1.0, 2.0]), "a temperature per class"),
+    ],
+)
+def test_what_calibration_does_is_told(calibration, said):
+    p_NK, bins = np.array([[0.8, 0.2]]), [{"images": 1, "confidence": 0.8, "accuracy": 1.0}]
+    assert before_calibration(p_NK, np.array([0]), calibration, bins)["calibration"] == said
 
 
 def test_threshold_and_promise_are_marked_in_the_picture(tmp_path, predictions):
