@@ -43,7 +43,11 @@ def write_array(file, level, seed):
 
 KINDS = {
     "grey": (write_grey, 1, {"image_size": 96}),
-    "RGBA": (write_rgba, 4, {"image_size": 64, "crop": "squash"}),
+    "RGBA": (
+        write_rgba,
+        4,
+        {"image_size": 64, "crop": "squash", "backbone": "test_vit", "output": "class_and_patch_mean"},
+    ),
     "five bands": (write_array, 5, {"image_size": [64, 96], "views": 1, "crop": "border"}),
 }
 
@@ -63,6 +67,7 @@ class Project:
     channels: int
     size: tuple[int, int]
     crop: str
+    output: str
     records: dict[str, Record]
 
 
@@ -77,7 +82,8 @@ def project(request, tmp_path_factory, run_stage):
     records = {stage: run_stage(stage, paths, **changes.get(stage, {})) for stage in STAGES}
     size = features["image_size"]
     size = (size, size) if isinstance(size, int) else tuple(size)
-    return Project(paths, channels, size, features.get("crop", "center"), records)
+    crop, output = features.get("crop", "center"), features.get("output", "pre_logits")
+    return Project(paths, channels, size, crop, output, records)
 
 
 def test_the_manifest_says_as_how_many_channels_the_images_are_read(project):
@@ -153,6 +159,6 @@ def test_the_package_shows_the_network_what_the_stage_features_does(project):
 def test_fine_tuning_keeps_size_channels_and_crop(project):
     candidates, _ = read_candidates(project.paths)
     tuned = candidates["finetune"].tuned.spec
-    assert tuned.form == Form("pre_logits", project.channels, project.size)
+    assert tuned.form == Form(project.output, project.channels, project.size)
     assert tuned.transform == frozen_graph(project).spec.transform
     assert tuned.transform.crop_mode == project.crop

@@ -3,7 +3,9 @@ import timm
 import torch
 from torch import nn
 
+from tasks.common.backbones.pooling import pooled
 from tasks.common.core.errors import ParamsError
+from tasks.finetune.param_groups import groups
 from tasks.finetune.split_network import Tail, cut, last_stage
 
 SHAPE = (3, 160, 160)
@@ -27,6 +29,20 @@ def test_trunk_and_tail_together_are_the_network(name):
         assert maps.ndim == 2
         assert maps.shape[1] == torch.Size(tail.shape).numel()
         assert torch.allclose(tail(maps), model(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("output", ["class_token", "patch_mean", "class_and_patch_mean"])
+def test_a_network_whose_tokens_are_pooled_otherwise_is_cut_and_learns_like_all_others(output):
+    model = pooled(build("test_vit"), "test_vit", output, SHAPE).eval()
+    before = last_stage(model, SHAPE)
+    trunk, tail = cut(model, before, SHAPE)
+    x = torch.rand(2, *SHAPE)
+    with torch.inference_mode():
+        assert torch.allclose(tail(trunk(x)), model(x), rtol=1e-4, atol=1e-5)
+    rates = [group["lr_scale"] for group in groups(tail, nn.Linear(4, 2), layer_decay=0.5, weight_decay=0.1)]
+    assert rates[0] == 1
+    assert rates == sorted(rates, reverse=True)
+    assert len(rates) > 2
 
 
 @pytest.mark.parametrize("name", ["test_efficientnet", "test_resnet", "test_convnext"])
