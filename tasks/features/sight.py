@@ -38,8 +38,8 @@ class Unseen:
         width, height = self.size
         return (
             f"features: the network does not see {self.share:.0%} of the area of the images "
-            f"(at worst {self.worst:.0%}, of {width} x {height}), since it is shown their middle; "
-            "`features.crop: border` or `squash` shows it everything"
+            f"(at worst {self.worst:.0%}, of {width} x {height}), since it is shown their middle; if what matters may "
+            "lie elsewhere, `features.crop: border` or `squash` shows it everything"
         )
 
 
