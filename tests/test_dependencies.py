@@ -49,7 +49,6 @@ UNUSED = {
     "finetune": {
         "backbones/licences",
         "core/torch_threads",
-        "data/units",
         "engines/one_decode",
         "feature_cache/thumbnails",
         "heads/typicality",
@@ -58,7 +57,7 @@ UNUSED = {
         "scoring/bootstrap",
         "scoring/influence",
         "scoring/intervals",
-        "scoring/paired",
+        "scoring/significance",
     },
     "evaluate": {
         "backbones/layers",

@@ -183,7 +183,7 @@ def _write(
     backbone = job.network()
     with whole_folder(paths.finetune) as folder:
         write_json(folder / "decision.json", decision.to_dict())
-        job.head().save(folder)
+        job.head().save(folder, refitted=decision.refitted)
         calibration.save(folder)
         state = {name: value.contiguous() for name, value in backbone.state_dict().items()}
         save_file(state, folder / "network.safetensors")

@@ -440,6 +440,7 @@ def test_a_kept_network_is_trained_again_with_the_validation_images(poor_paths, 
     assert (before["chosen"], before["refitted"]) == ("finetune", False)
     assert {**before, "refitted": True} == after, "the decision is the one before the refit"
     assert (plain.finetune / "calibration.json").read_bytes() == (poor_paths.finetune / "calibration.json").read_bytes()
+    assert [read_candidates(p)[0]["finetune"].refitted for p in (plain, poor_paths)] == [False, True]
     heads = [load_linear_head(p.finetune) for p in (plain, poor_paths)]
     assert not np.array_equal(heads[0].weight, heads[1].weight)
     assert list(poor_paths.checkpoints.glob("*")) == []
