@@ -15,16 +15,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 
 UNUSED = {
-    "preprocess": {
-        "core/blocks",
-        "core/torch_threads",
-        "data/eyes",
-        "data/feature_set",
-        "data/matrix",
-        "data/units",
-        "images/transform",
-    },
-    "features": {"backbones/layers", "backbones/licences", "core/blocks", "core/torch_threads", "data/units"},
+    "preprocess": {"core/blocks", "core/torch_threads", "data/matrix", "images/transform"},
+    "features": {"backbones/layers", "core/blocks", "core/torch_threads", "data/units"},
     "head": {
         "heads/load",
         "heads/typicality",
@@ -77,7 +69,6 @@ UNUSED = {
         "backbones/layers",
         "backbones/licences",
         "core/torch_threads",
-        "data/units",
         "engines/torch",
         "feature_cache/thumbnails",
     },
