@@ -47,7 +47,7 @@ PARAMS: dict[str, dict[str, Any]] = {
     "audit": AuditParams().model_dump(mode="json"),
     "evaluate": EvaluateParams().model_dump(mode="json"),
     "retrain": {"time_limit_minutes": 10.0, "retries": 0, "retry_seconds": 1.0},
-    "gate": {"max_latency_ratio": 50.0, "min_gain": -0.02},
+    "gate": {"max_latency_ratio": 50.0, "margin": 0.1},
 }
 
 POOL = "graft"

@@ -2,18 +2,25 @@
 
 The heads were not trained on the held-out images. Which heads to combine is chosen on some units and scored on the
 others, in turn, so that the choice does not flatter the score.
+
+A mean of probabilities is less sure than it is right, which costs log loss but no accuracy, and which calibration
+undoes. Losses are therefore compared after scaling each mean with its own temperature.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..common.data.task import Task
+from ..common.heads.base import softmax
+from ..common.heads.calibration import TINY, log_of, two_way
 from ..common.scoring.paired import Paired
+from ..common.scoring.temperature import fit_temperature
 from .ranking import Floats, Held, Ints, Probed
 
 TOP = 6
@@ -67,13 +74,13 @@ def forward(outputs: Mapping[str, Floats], held: Held, rows: Ints) -> list[str]:
     """Begins with the lowest loss on these rows, and adds the head whose mean with the others has the lowest loss while
     that is clearly lower: by a one-sided t test of the units' sums, divided by the number of heads to choose from."""
     target, unit_M = held.target[rows], held.unit_M[rows]
-    losses = {name: image_losses(output[rows], target, held.task) for name, output in outputs.items()}
+    losses = {name: scaled_losses(output[rows], target, held.task) for name, output in outputs.items()}
     names = [min(losses, key=lambda name: float(losses[name].mean()))]
     now_M, sum_MK = losses[names[0]], outputs[names[0]][rows]
     while len(names) < min(LARGEST, len(outputs)):
         others = [name for name in outputs if name not in names]
         tried = {
-            name: image_losses((sum_MK + outputs[name][rows]) / (len(names) + 1), target, held.task) for name in others
+            name: scaled_losses((sum_MK + outputs[name][rows]) / (len(names) + 1), target, held.task) for name in others
         }
         best = min(others, key=lambda name: float(tried[name].mean()))
         if unit_p(now_M - tried[best], unit_M) > (1 - held.confidence) / len(others):
@@ -95,7 +102,19 @@ def unit_p(gain_M: Floats, unit_M: Ints) -> float:
     return float(stdtr(len(sum_U) - 1, -sum_U.mean() / spread * np.sqrt(len(sum_U))))
 
 
-def image_losses(output_MK: Floats, target: npt.NDArray[np.float64], task: Task) -> Floats:
+def scaled_losses(output_MK: Floats, target: npt.NDArray[Any], task: Task) -> Floats:
+    """`image_losses` after scaling with the temperature that suits these images best."""
+    if task == "regression":
+        return image_losses(output_MK, target, task)
+    rows, answers = (output_MK, target) if task == "classification" else (two_way(output_MK), target.reshape(-1))
+    codes = answers.astype(np.int64)
+    temperature = fit_temperature(rows, codes, np.ones(len(rows)))
+    scaled = softmax(log_of(rows, TINY) / temperature)
+    losses = image_losses(scaled, codes, "classification")
+    return losses.reshape(len(output_MK), -1).mean(axis=1)
+
+
+def image_losses(output_MK: Floats, target: npt.NDArray[Any], task: Task) -> Floats:
     """The loss of each image, (M,), whose mean is that of `task.LOSS`."""
     if task == "regression":
         squared: Floats = (output_MK[:, 0] - target) ** 2

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import jsonschema
 import pytest
 from ruamel.yaml import YAML
 
-from flows.runtime.params import SECTIONS, json_schema, load_params
+from flows.runtime.params import SECTIONS, GateMetric, json_schema, load_params
 from tasks.common.core.errors import ParamsError
+from tasks.common.data.task import METRICS
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -61,6 +63,25 @@ def test_too_few_permutations_to_ever_say_drift_are_refused(tmp_path: Path) -> N
 def test_more_permutations_than_memory_holds_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ParamsError, match=r"drift\.permutations[\s\S]*10,?_?000"):
         load_params(write(tmp_path, "drift:\n  permutations: 10001\n"))
+
+
+def test_the_gate_takes_the_metrics_of_the_task_and_no_others(tmp_path: Path) -> None:
+    assert load_params(write(tmp_path, "gate:\n  metric: f1_macro\n")).gate.metric == "f1_macro"
+    file = write(tmp_path, "head:\n  task: regression\ngate:\n  metric: f1_macro\n")
+    with pytest.raises(ParamsError, match=r"`gate.metric` is not a metric for this task[\s\S]*auto \| r2"):
+        load_params(file)
+
+
+def test_the_gate_knows_the_metrics_of_all_tasks() -> None:
+    assert set(get_args(GateMetric)) == {"auto", *(metric.key for metrics in METRICS.values() for metric in metrics)}
+
+
+def test_a_gain_that_the_rule_does_not_ask_for_is_refused(tmp_path: Path) -> None:
+    assert load_params(write(tmp_path, "gate:\n  rule: better\n  min_gain: 0.01\n")).gate.min_gain == 0.01
+    with pytest.raises(ParamsError, match="min_gain needs rule: better"):
+        load_params(write(tmp_path, "gate:\n  min_gain: 0.01\n"))
+    with pytest.raises(ParamsError, match=r"gate\.min_gain"):
+        load_params(write(tmp_path, "gate:\n  rule: better\n  min_gain: -0.01\n"))
 
 
 def test_off_and_on_are_words(tmp_path: Path) -> None:

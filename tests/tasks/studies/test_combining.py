@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tasks.common.scoring.main_metric import loss
-from tasks.studies.combining import combine, forward, image_losses, unit_p
+from tasks.studies.combining import combine, forward, image_losses, scaled_losses, unit_p
 from tasks.studies.ranking import Held, Probed
 
 
@@ -77,6 +77,29 @@ def test_the_mean_of_the_losses_of_the_images_is_the_loss_of_the_task(task):
     }[task]
     output = rng.dirichlet([1, 1, 1], 50) if task != "regression" else rng.normal(size=(50, 1))
     assert image_losses(output, target, task).mean() == pytest.approx(loss(output, target, task))
+
+
+def test_the_doubt_that_a_mean_adds_does_not_count_against_it():
+    """The mean of two heads has the higher log loss, because it is less sure, but it is right more often."""
+    target, outputs = heads(2, own=0.9, seed=3)
+    sure = [output**3 / (output**3).sum(axis=1, keepdims=True) for output in outputs]
+    right = [probed(name, output, target).value for name, output in zip("ab", sure, strict=True)]
+    mean = np.mean(sure, axis=0)
+    assert probed("mean", mean, target).value > max(right)
+    scaled = [scaled_losses(output, target, "classification").mean() for output in (*sure, mean)]
+    assert scaled[2] < min(scaled[:2])
+    assert scaled[0] < image_losses(sure[0], target, "classification").mean()
+    assert len(forward(dict(zip("ab", sure, strict=True)), held(target), np.arange(len(target)))) == 2
+
+
+@pytest.mark.parametrize("task", ["multilabel", "regression"])
+def test_other_tasks_are_scaled_too(task):
+    rng = np.random.default_rng(0)
+    target = (rng.random((80, 3)) < 0.5).astype(float) if task == "multilabel" else rng.normal(size=80)
+    output = np.clip(rng.random((80, 3)), 0.01, 0.99) if task == "multilabel" else rng.normal(size=(80, 1))
+    found = scaled_losses(output, target, task)
+    assert found.shape == (80,)
+    assert found.mean() <= loss(output, target, task) + 1e-9
 
 
 def test_choosing_among_equal_heads_does_not_flatter():
