@@ -26,6 +26,7 @@ def origin(pack: FeatureSet, paths: Paths) -> dict[str, str]:
         "weights": ", ".join(dict.fromkeys(one["weights_sha256"][:SHORT] for one in made)),
         **({"licence": ", ".join(licences)} if licences else {}),
         "input": ", ".join(dict.fromkeys(sizes)),
+        "crop": ", ".join(dict.fromkeys(one["transform"]["crop_mode"] for one in made)),
         "features": pack.fingerprint["digest"][:SHORT],
     }
 

@@ -59,7 +59,7 @@ def test_timms_network_has_the_tables_number_of_parameters(entry, facts):
 
 @pytest.mark.parametrize("entry", IN_TIMM, ids=named)
 def test_timm_knows_the_input_and_the_licence(entry, facts):
-    assert facts[entry.name]["input"][0] in (224, 299, 331)
+    assert facts[entry.name]["trained"][0] in (224, 299, 331)
     assert facts[entry.name]["licence"] or not entry.frozen
     assert facts[entry.name]["labels"] == 1000
 

@@ -16,6 +16,7 @@ def test_images_backbone_and_features_are_named(finished_paths):
     assert found["images"] == f"{len(pack.index):,}"
     assert found["backbone"] == "test_efficientnet"
     assert found["input"] == "160 x 160 x 3"
+    assert found["crop"] == "center"
     assert pack.fingerprint["weights_sha256"].startswith(found["weights"])
     assert pack.fingerprint["digest"].startswith(found["features"])
 
