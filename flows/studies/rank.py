@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tasks.common.backbones.catalogue import CATALOGUE, timm_name
+from tasks.common.backbones.catalogue import short_names, timm_name
 from tasks.common.backbones.spec import Spec
-from tasks.common.backbones.weights import PACKAGES, at_hand
+from tasks.common.backbones.weights import at_hand
 from tasks.common.core.errors import DataError, GraftError, ParamsError
 from tasks.common.core.files import write_shared_json
 from tasks.common.core.paths import Paths
@@ -145,7 +145,7 @@ def list_candidates(
     if weights is not None and not names:
         raise ParamsError("--weights needs named backbones", todo="name them: graft rank ResNet50 VGG16")
     mine = {one.eye.backbone: one for one in own.eyes}
-    known = names or [*mine, *(e.name for e in CATALOGUE), *PACKAGES]
+    known = names or [*mine, *short_names()]
     found: dict[str, FeaturesParams] = {}
     for name in known:
         if any(_same(name, other) for other in found):

@@ -271,6 +271,17 @@ def test_without_names_the_candidates_are_those_whose_weights_are_at_hand(tmp_pa
     assert "VGG19" not in found
 
 
+def test_a_modern_network_is_a_candidate_where_its_weights_are_here(tmp_path: Path) -> None:
+    folder = tmp_path / "data" / "weights"
+    folder.mkdir(parents=True)
+    (folder / "convnext_tiny.fb_in22k.safetensors").touch()
+
+    found = list_candidates([], None, FeaturesParams(), folder)
+
+    assert "ConvNeXt-T" in found
+    assert "ConvNeXt-S" not in found
+
+
 def test_only_the_projects_own_backbone_has_its_own_weights_and_pin(tmp_path: Path) -> None:
     own = FeaturesParams(backbone="ResNet50", weights="package", weights_sha256="0" * 64)
 
