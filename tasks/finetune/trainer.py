@@ -80,12 +80,7 @@ class Trainer:
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if plan.batch_norm == "frozen" and params.trained != "norm":  # there, weights need no gradient
             batchnorm_folding.fold(self.network, example.to(self.device))
-        self._groups = groups(
-            body,
-            self.network[1],
-            layer_decay=plan.layer_decay,
-            weight_decay=params.weight_decay,
-        )
+        self._groups = groups(body, self.network[1], layer_decay=plan.layer_decay, weight_decay=params.weight_decay)
         self._optimizer = make_optimizer(params, self._groups)
         self._wrapped = self._world.prepare_model(self.network)
         self._average = WeightAverage(self.network, plan.ema)
@@ -152,6 +147,8 @@ class Trainer:
         as in a whole one; or the plan's."""
         clock = Clock()
         rates = self.plan.tried_rates if len(inner) else ()
+        if rates and self.is_main:
+            say(f"finetune: trying {len(rates)} learning rates, {self.plan.trial_steps(self._steps(train))} steps each")
         course.trials = [{"rate": rate, "loss": self._trial(rate, train, inner)} for rate in rates]
         best = min(course.trials, key=lambda trial: trial["loss"], default={"rate": self.plan.learning_rate})
         course.rate = best["rate"]
