@@ -81,7 +81,8 @@ def whether_to_keep(head: Floats, tuned: Floats, held: Held, rule: Rule, keeps_p
     """Compares the outputs of both for the same held-out images.
 
     Args:
-        keeps_promise: whether the fine-tuned network can guarantee `head.max_error`, as the head can.
+        keeps_promise: whether the fine-tuned network can guarantee `head.max_error` and `head.set_confidence`, as the
+            head can.
     """
     paired = compare(
         head, tuned, held.target, held.unit_N, held.task,
@@ -113,7 +114,7 @@ def _finding(paired: Paired, p: float, rule: Rule, keeps_promise: bool) -> tuple
             f"`finetune.margin`, {margin}"
         )
     if not keeps_promise:
-        return "head", "fine-tuned is better, but cannot guarantee `head.max_error`"
+        return "head", "fine-tuned is better, but cannot guarantee `head.max_error` or `head.set_confidence`"
     return "finetune", "fine-tuned is better"
 
 

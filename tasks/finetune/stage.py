@@ -82,10 +82,8 @@ def run(params: FinetuneParams, paths: Paths) -> Record:
     say(f"finetune: training {_what(params)}: {_with(reason, minutes)}")
     course = lecture.learn()
     found = lecture.held_out(head)
-    calibration = calibrate_like(
-        Calibration.load(paths.head), found.tuned, pack.targets(found.rows), pack.weights(found.rows), pack.task
-    )
-    held = _held(own, found.rows)
+    held, asked = _held(own, found.rows), Calibration.load(paths.head)
+    calibration = calibrate_like(asked, found.tuned, held.target, pack.weights(found.rows), pack.task, held.unit_N)
     rule = Rule(metric, params.significance, params.margin, params.seed)
     verdict = whether_to_keep(found.head, found.tuned, held, rule, calibration.kept)
     refitted = verdict.chosen == "finetune" and params.refits

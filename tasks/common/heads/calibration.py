@@ -75,8 +75,9 @@ class Calibration:
 
     @property
     def kept(self) -> bool:
-        """Whether the requested error rate can be guaranteed."""
-        return self.max_error is None or self.threshold is not None
+        """Whether the requested error rate and prediction sets can be guaranteed."""
+        sets = self.set_confidence is None or self.set_least is not None
+        return sets and (self.max_error is None or self.threshold is not None)
 
     def apply(self, p_NK: Floats) -> Floats:
         """Calibrated probabilities (N, K), from those of the head; numbers (N, 1) stay as they are."""

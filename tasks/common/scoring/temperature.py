@@ -101,7 +101,7 @@ def calibrate_like(
     target: npt.NDArray[Any],
     weight_N: Floats,
     task: Task,
-    unit_N: Ints | None = None,
+    unit_N: Ints,
 ) -> Calibration:
     """A calibration of another head with the same options. A head that was trained without class weights decides by
     them too."""
@@ -249,7 +249,7 @@ def check_promise(found: Calibration) -> None:
         GraftError: `head.max_error` is set and cannot be guaranteed, or there are too few images for
             `head.set_confidence`.
     """
-    if not found.kept:
+    if found.max_error is not None and found.threshold is None:
         least = math.ceil(found.metrics["least_error"] * 1000) / 1000
         raise GraftError(
             f"`head.max_error`: no threshold guarantees this error rate with {found.confidence:.0%} confidence",

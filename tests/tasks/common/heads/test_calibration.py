@@ -169,8 +169,10 @@ def test_the_promise_is_told_in_words():
         (Calibration(), True),
         (Calibration(max_error=0.1, threshold=0.0), True),
         (Calibration(max_error=0.1, threshold=None), False),
+        (Calibration(set_confidence=0.9, set_least=0.2), True),
+        (Calibration(set_confidence=0.9, max_error=0.1, threshold=0.5), False),
     ],
-    ids=["nothing asked", "kept", "not kept"],
+    ids=["nothing asked", "kept", "not kept", "sets", "no sets"],
 )
 def test_what_was_asked_for_is_kept_where_there_is_a_threshold(found, kept):
     assert found.kept == kept

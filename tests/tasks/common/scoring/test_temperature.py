@@ -159,9 +159,9 @@ def test_the_threshold_is_one_of_the_calibrated_scores():
 def test_of_another_head_is_found_what_was_asked_for_of_the_first():
     p_NK, y_N = drawn(2000, spread=4.0)
     first = found(*drawn(2000, spread=5.0), max_error=0.1, confidence=0.8)
-    again = calibrate_like(first, p_NK, y_N, np.ones(2000), "classification")
+    again = calibrate_like(first, p_NK, y_N, np.ones(2000), "classification", np.arange(2000))
     assert again == found(p_NK, y_N, max_error=0.1, confidence=0.8)
-    assert calibrate_like(Calibration(), p_NK, y_N, np.ones(2000), "classification") == Calibration()
+    assert calibrate_like(Calibration(), p_NK, y_N, np.ones(2000), "classification", np.arange(2000)) == Calibration()
 
 
 def test_a_promise_that_cannot_be_made_names_the_key_the_value_what_could_be_and_what_to_do():
@@ -290,13 +290,13 @@ def test_all_that_was_asked_for_of_one_head_is_found_of_another():
     p_NK, y_N = weighed_head()
     asked = {"class_weight_K": np.array([1.0, 9.0]), "set_confidence": 0.8}
     first, again = found(*weighed_head(seed=1), **asked), found(p_NK, y_N, **asked)
-    assert calibrate_like(first, p_NK, y_N, np.ones(1500), "classification") == again
+    assert calibrate_like(first, p_NK, y_N, np.ones(1500), "classification", np.arange(1500)) == again
     q_NK, several = drawn_each()
     first = found(q_NK, several, task="multilabel", thresholds="f1")
-    assert calibrate_like(first, q_NK, several, np.ones(600), "multilabel") == first
+    assert calibrate_like(first, q_NK, several, np.ones(600), "multilabel", np.arange(600)) == first
     numbers = np.ones((30, 1)), np.arange(30.0)
     first = found(*numbers, task="regression", interval_confidence=0.8)
-    assert calibrate_like(first, *numbers, np.ones(30), "regression") == first
+    assert calibrate_like(first, *numbers, np.ones(30), "regression", np.arange(30)) == first
 
 
 @pytest.mark.parametrize(
