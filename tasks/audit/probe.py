@@ -57,7 +57,7 @@ class Probe:
         """
         features, rows = pack.with_views(pack.rows("train", "val"))
         link: Link = "sigmoid" if pack.task == "multilabel" else "softmax"
-        return cls(pack, l2, Parts(features, pack.weights(rows), link, scratch), rows)
+        return cls(pack, l2, Parts(features, weights_of(pack, rows), link, scratch), rows)
 
     def __call__(self, learned: Rows, asked: Rows, factor: float = 1.0) -> Floats:
         """The output for rows `asked` of a model trained on rows `learned` and their augmented views, at `factor` times
@@ -81,7 +81,7 @@ class Probe:
         step = self.parts.fit(
             places,
             target[:, fitted] if several else np.searchsorted(fitted, target),
-            pack.weights(rows),
+            weights_of(pack, rows),
             len(fitted),
             l2,
             tolerance=TOLERANCE,
@@ -98,7 +98,7 @@ class Probe:
     def _ridge(self, places: Rows, l2: float) -> Callable[[Singles], Floats]:
         """(C + l2) w = c in the principal axes, with C the covariance of the features and c that with the target."""
         turned, rows = self.parts.rows(places), self.row_of_part[places]
-        weight, target = self.pack.weights(rows), self.pack.targets(rows)
+        weight, target = weights_of(self.pack, rows), self.pack.targets(rows)
         share = weight / weight.sum()
         mean = float(share @ target)
         centre = share.astype(np.float32) @ turned
@@ -111,3 +111,8 @@ class Probe:
         weights = np.linalg.solve(covariance + l2 * np.eye(len(covariance)), with_target)
         weight_1D, bias_1 = self.parts.basis.out_of(np.append(weights, mean - centre @ weights)[:, None])
         return LinearHead(weight_1D, bias_1, [], "regression").output
+
+
+def weights_of(pack: FeatureSet, rows: Rows) -> Floats:
+    """The weight of an image is divided among it and its views, as in the stage `head`."""
+    return pack.weights(rows) / np.bincount(rows, minlength=1)[rows]

@@ -77,3 +77,26 @@ def test_of_the_views_only_those_of_learned_images_are_learned(pack_of, probe_of
     assert list(rows) == [*learned] * 3
     assert np.array_equal(np.asarray(features), np.vstack([x_ND[learned]] * 3).astype(np.float32))
     assert list(probe_of(pack)(np.array(learned), np.arange(4)).argmax(axis=1)) == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_an_image_with_views_counts_as_much_as_one_without(pack_of, clouds, probe_of, task):
+    x_ND, labels = clouds(20, spread=6.0)
+    labels = labels if task == "classification" else np.arange(60.0)
+    split = np.where(np.arange(60) % 3 == 0, "val", "train")
+    bare = pack_of(x_ND, labels, split=split, task=task)
+    views = pack_of(x_ND, labels, split=split, task=task, views=np.tile(x_ND[split == "train"], (3, 1)))
+    learned, asked = halves(bare)
+    assert np.allclose(probe_of(views)(learned, asked), probe_of(bare)(learned, asked), atol=1e-3)
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_a_weight_of_two_is_a_lossless_copy(pack_of, clouds, probe_of, task):
+    x_ND, labels = clouds(20, spread=6.0)
+    labels = labels if task == "classification" else np.arange(60.0)
+    weighty = pack_of(x_ND, labels, task=task)
+    weighty.index["weight"] = np.where(np.arange(60) < 20, 2.0, 1.0)
+    copied = pack_of(np.vstack([x_ND, x_ND[:20]]), [*labels, *labels[:20]], task=task)
+    assert np.allclose(
+        probe_of(weighty)(np.arange(60), np.arange(60)), probe_of(copied)(np.arange(80), np.arange(60)), atol=1e-3
+    )
