@@ -18,11 +18,12 @@ from dataclasses import asdict
 
 from .processes import ROOT
 from .report import replace_between
-from .simulations import calibration, conformal, gate, intervals, keep_or_drop, selective
+from .simulations import calibration, conformal, gate, intervals, keep_or_drop, pvalues, selective
 from .simulations.row import Row
 
 KINDS: dict[str, Callable[[int], list[Row]]] = {
     "intervals": intervals.long_run,
+    "pvalues": pvalues.long_run,
     "gate": gate.long_run,
     "keep or drop": keep_or_drop.long_run,
     "selective": selective.long_run,
@@ -31,7 +32,7 @@ KINDS: dict[str, Callable[[int], list[Row]]] = {
 }
 """Kind of statement -> its simulation."""
 
-RUNS = 4000
+RUNS = 1000
 """Of the published table."""
 
 RESULTS = ROOT / "bench" / "results" / "statistics.json"

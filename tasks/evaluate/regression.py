@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from ..common.scoring import regression
-from ..common.scoring.intervals import error_intervals, r2_interval
+from ..common.scoring.intervals import error_intervals, interval
 from .params import EvaluateParams
 from .plots import misclassified_plot, residuals_plot, scatter_plot
 from .predictions import Floats, Ints, Predictions
@@ -23,7 +23,7 @@ def scores(
     """See `regression_scores`; R², MAE and RMSE with their intervals."""
     predicted_N = output_N1[:, 0]
     found = {
-        "r2": r2_interval(predicted_N, y_N, units, confidence),
+        "r2": interval(output_N1, y_N, units, "regression", confidence=confidence),
         **error_intervals(predicted_N, y_N, units, confidence),
     }
     ends = {f"{name}_{end}": value for name, both in found.items() for end, value in zip(("low", "high"), both)}

@@ -10,7 +10,7 @@ N images of U units, K classes.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Any
 
@@ -20,6 +20,7 @@ import numpy.typing as npt
 from ..data.task import Task, metric_named
 from . import influence
 from .influence import Bools, Floats, Ints, Moved
+from .regression import r2
 
 PRIOR = 0.5
 """How many errors the assumption counts for that all images are equally informative and the images of a unit are right
@@ -49,14 +50,18 @@ class Estimate:
         units = len(self.moved_U)
         return float((self.moved_U**2).sum()) * units / max(units - 1, 1)
 
+    @property
+    def freedom(self) -> float:
+        """The degrees of freedom of the variance, which a few units may decide: they follow from the fourth moment of
+        the influences, and are at most those of normal ones."""
+        square, fourth = float((self.moved_U**2).sum()), float((self.moved_U**4).sum())
+        return max(min(len(self.moved_U) - 1, 3 * square**2 / fourth if fourth > 0 else np.inf), 1)
+
     def quantile(self, confidence: float) -> float:
-        """Of Student's t. Its degrees of freedom are those of the variance, which a few units may decide: they follow
-        from the fourth moment of the influences, and are at most those of normal ones."""
+        """Of Student's t."""
         from scipy.special import stdtrit
 
-        square, fourth = float((self.moved_U**2).sum()), float((self.moved_U**4).sum())
-        freedom = 3 * square**2 / fourth if fourth > 0 else np.inf
-        return float(stdtrit(max(min(len(self.moved_U) - 1, freedom), 1), 0.5 + confidence / 2))
+        return float(stdtrit(self.freedom, 0.5 + confidence / 2))
 
 
 def interval(
@@ -76,17 +81,37 @@ def interval(
         unit_N: the unit of each image, see `data/units.py`.
     """
     named = metric_named(metric, task)
-    if task == "regression":
-        return r2_interval(output_NK[:, 0], target, unit_N, confidence)
     if named.key == "accuracy":
         return proportion_interval(output_NK.argmax(axis=1) == target, unit_N, confidence)
+    return ends(estimate(output_NK, target, unit_N, task, named.key), named.key, confidence)
+
+
+def estimate(output_NK: Floats, target: npt.NDArray[Any], unit_N: Ints, task: Task, metric: str) -> Estimate:
+    """Of a metric of `task.METRICS`, by its key."""
     code_N, units = _codes(unit_N)
-    if named.key == "kappa":
-        moved = influence.of_kappa(output_NK.argmax(axis=1), target, output_NK.shape[1])
-        low, high = _share_ends(_halved(_estimate(moved, code_N, units, np.ones(len(target), bool))), confidence)
+    everyone = np.ones(len(target), bool)
+    if metric == "r2":
+        return _estimate(_r2(output_NK[:, 0], target), code_N, units, everyone)
+    predicted_N = output_NK.argmax(axis=1)
+    if metric == "accuracy":
+        return _estimate(influence.of_mean((predicted_N == target).astype(np.float64)), code_N, units, everyone)
+    if metric == "kappa":
+        return _estimate(influence.of_kappa(predicted_N, target, output_NK.shape[1]), code_N, units, everyone)
+    found = class_estimates(output_NK, target, code_N, units, task, metric)
+    return _mean([each for each in found if not np.isnan(each.value)], units)
+
+
+def ends(found: Estimate, metric: str, confidence: float) -> Ends:
+    """The interval of a metric of `task.METRICS`: of R² by the logarithm of the unexplained share of the variance, of
+    kappa, which starts at -1, by its place between -1 and 1."""
+    if metric == "r2":
+        low, high = _positive_ends(replace(found, value=1 - found.value), confidence)
+        return 1 - high, 1 - low
+    if metric == "kappa":
+        halved = replace(found, value=(1 + found.value) / 2, moved_U=found.moved_U / 2)
+        low, high = _share_ends(halved, confidence)
         return 2 * low - 1, 2 * high - 1
-    found = list(class_estimates(output_NK, target, code_N, units, task, named.key))
-    return _share_ends(_mean([each for each in found if not np.isnan(each.value)], units), confidence)
+    return _share_ends(found, confidence)
 
 
 def class_intervals(
@@ -112,24 +137,16 @@ def wilson(n: float, mean: float, confidence: float) -> Ends:
     return _wilson(n, mean, NormalDist().inv_cdf(0.5 + confidence / 2))
 
 
-def r2_interval(predicted_N: Floats, y_N: Floats, unit_N: Ints, confidence: float) -> Ends:
-    """Of R², by the logarithm of the unexplained share of the variance. Both ends are R² itself where it is not
-    estimated: numbers without variance, or predictions without error."""
-    from .regression import r2
-
-    value = r2(predicted_N, y_N)
-    if value in (0.0, 1.0):
-        return value, value
-    low, high = _positive_interval(influence.of_r2(predicted_N, y_N), unit_N, confidence)
-    return 1 - high, 1 - low
-
-
 def error_intervals(predicted_N: Floats, y_N: Floats, unit_N: Ints, confidence: float) -> dict[str, Ends]:
     """Of `mae` and `rmse`, by the logarithm of the mean (squared) error."""
     apart_N = predicted_N - y_N
-    low, high = _positive_interval(influence.of_mean(apart_N**2), unit_N, confidence)
-    mae = _positive_interval(influence.of_mean(np.abs(apart_N)), unit_N, confidence)
-    return {"mae": mae, "rmse": (low**0.5, high**0.5)}
+    code_N, units = _codes(unit_N)
+    everyone = np.ones(len(code_N), bool)
+    absolute, squared = (
+        _positive_ends(_estimate(influence.of_mean(error_N), code_N, units, everyone), confidence)
+        for error_N in (np.abs(apart_N), apart_N**2)
+    )
+    return {"mae": absolute, "rmse": (squared[0] ** 0.5, squared[1] ** 0.5)}
 
 
 def class_estimates(
@@ -196,9 +213,12 @@ def _mean(of_classes: list[Estimate], units: int) -> Estimate:
     )
 
 
-def _halved(kappa: Estimate) -> Estimate:
-    """From -1 to 1 onto 0 to 1."""
-    return Estimate((1 + kappa.value) / 2, kappa.moved_U / 2, kappa.units, kappa.images)
+def _r2(predicted_N: Floats, y_N: Floats) -> Moved:
+    """Without influences where it is not estimated: numbers without variance, or predictions without error."""
+    value = r2(predicted_N, y_N)
+    if value in (0.0, 1.0):
+        return value, np.zeros(len(y_N))
+    return value, -influence.of_r2(predicted_N, y_N)[1]
 
 
 def _share_ends(found: Estimate, confidence: float) -> Ends:
@@ -216,10 +236,8 @@ def _wilson(n: float, mean: float, z: float) -> Ends:
     return max(0.0, centre - reach), min(1.0, centre + reach)
 
 
-def _positive_interval(moved: Moved, unit_N: Ints, confidence: float) -> Ends:
+def _positive_ends(found: Estimate, confidence: float) -> Ends:
     """Of a positive number, by its logarithm; of 0 it is 0."""
-    code_N, units = _codes(unit_N)
-    found = _estimate(moved, code_N, units, np.ones(len(code_N), bool))
     if found.value <= 0:
         return found.value, found.value
     reach = np.exp(found.quantile(confidence) * found.variance**0.5 / found.value)

@@ -18,17 +18,17 @@ import numpy.typing as npt
 from scipy.special import bdtr, ndtri, stdtr, stdtrit
 
 from ..data.task import Metric, Task, metric_named
-from .main_metric import metric_of, metrics_of
-from .resampling import expanded_tail, restored_tail, statistics
+from .intervals import PRIOR, Estimate, ends, estimate
+from .main_metric import metric_of
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-RESAMPLES = 2000
-"""Of the paired bootstrap."""
-
 POWER = 0.8
 """The chance that `Outcome.more` further images would tell, if the models are equal."""
+
+Bounds = tuple[float, float, float, float]
+"""(low, high, p_better, p_worse), see `Paired`."""
 
 Says = Literal["better", "not worse", "worse", "too few"]
 
@@ -85,18 +85,16 @@ def compare(
     *,
     metric: str = "auto",
     significance: float = 0.05,
-    seed: int = 0,
 ) -> Paired:
     """Compares the outputs (N, K) of two models for the same N images.
 
     Accuracy: Tango's score interval (Tango 1998) and the mid-p McNemar test (Fagerland et al. 2013), both with the
-    effective number of images where units have several. Any other metric: a bootstrap of the units.
+    effective number of images where units have several. Any other metric: a t test of the influences of the units.
 
     Args:
         target: as `FeatureSet.targets` gives it.
         unit_N: the unit of each image, see `data/units.py`.
         metric: a key of `METRICS`, or `auto`.
-        seed: of the bootstrap.
     """
     named = metric_named(metric, task)
     unit_N = np.unique(unit_N, return_inverse=True)[1].astype(np.int64)
@@ -106,7 +104,8 @@ def compare(
         change_N = (second.argmax(axis=1) == target).astype(np.int64) - (first.argmax(axis=1) == target)
         bounds = _of_proportions(change_N, unit_N, units, significance)
     else:
-        bounds = _of_resamples(first, second, target, unit_N, units, named.key, task, significance, seed)
+        both = (estimate(output_NK, target, unit_N, task, named.key) for output_NK in (first, second))
+        bounds = _of_estimates(*both, named.key, significance)
     return Paired(named, *values, *bounds, len(target), units, significance)
 
 
@@ -155,7 +154,7 @@ def mid_p(won: float, lost: float) -> float:
     return float(1 - at_most + (at_most - below) / 2)
 
 
-def _of_proportions(change_N: Ints, unit_N: Ints, units: int, significance: float) -> tuple[float, float, float, float]:
+def _of_proportions(change_N: Ints, unit_N: Ints, units: int, significance: float) -> Bounds:
     """(low, high, p_better, p_worse) of the mean of changes in {-1, 0, 1}."""
     n = len(change_N)
     won, lost = int((change_N > 0).sum()), int((change_N < 0).sum())
@@ -224,29 +223,29 @@ def _score(won: float, lost: float, n: float, difference: float) -> float:
     return float(gap / np.sqrt(variance))
 
 
-def _of_resamples(
-    first: Floats,
-    second: Floats,
-    target: npt.NDArray[Any],
-    unit_N: Ints,
-    units: int,
-    metric: str,
-    task: Task,
-    significance: float,
-    seed: int,
-) -> tuple[float, float, float, float]:
-    def gains(times_BN: npt.NDArray[np.int32]) -> Floats:
-        return metrics_of(second, target, metric, task, times_BN) - metrics_of(first, target, metric, task, times_BN)
-
-    gain_B = statistics(gains, unit_N, RESAMPLES, seed)
-    gain_B = gain_B[~np.isnan(gain_B)]
-    if not len(gain_B):
-        return float("nan"), float("nan"), 1.0, 1.0
-    tail = expanded_tail(significance, units)
-    low, high = np.quantile(gain_B, [tail, 1 - tail])
-    return float(low), float(high), _p(gain_B <= 0, units), _p(gain_B >= 0, units)
+def _of_estimates(first: Estimate, second: Estimate, metric: str, significance: float) -> Bounds:
+    """(low, high, p_better, p_worse): a t test of the influences of the units on the difference; the bounds combine the
+    intervals of both values by how much these vary together (MOVER: Zou and Donner 2008, Newcombe 1998), so that two
+    perfect scores on few images have bounds too."""
+    gap = Estimate(second.value - first.value, second.moved_U - first.moved_U, first.units, first.images)
+    together = float((first.moved_U * second.moved_U).sum()) / max(_spread(first) * _spread(second), 1e-300)
+    (low_1, high_1), (low_2, high_2) = (ends(each, metric, 1 - 2 * significance) for each in (first, second))
+    below = _combined(second.value - low_2, high_1 - first.value, together)
+    above = _combined(high_2 - second.value, first.value - low_1, together)
+    return gap.value - below, gap.value + above, _upper_p(gap.value, gap), _upper_p(-gap.value, gap)
 
 
-def _p(against_B: npt.NDArray[np.bool_], units: int) -> float:
-    share = (int(against_B.sum()) + 1) / (len(against_B) + 1)
-    return 1.0 if share >= 1 else restored_tail(share, units)
+def _spread(found: Estimate) -> float:
+    """The standard deviation by the influences, with what the interval assumes before there are errors."""
+    return float((found.moved_U**2).sum() + PRIOR / max(found.images * found.units, 1.0)) ** 0.5
+
+
+def _combined(own: float, others: float, together: float) -> float:
+    return float(max(own**2 - 2 * together * own * others + others**2, 0.0) ** 0.5)
+
+
+def _upper_p(gain: float, gap: Estimate) -> float:
+    """One-sided: that a gain of 0 looks as large as this."""
+    if gap.variance == 0:
+        return 1.0
+    return float(stdtr(len(gap.moved_U) - 1, -gain / gap.variance**0.5))

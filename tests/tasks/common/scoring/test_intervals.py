@@ -10,7 +10,6 @@ from tasks.common.scoring.intervals import (
     error_intervals,
     interval,
     proportion_interval,
-    r2_interval,
     wilson,
 )
 from tasks.common.scoring.main_metric import metric_of
@@ -123,6 +122,10 @@ def test_if_no_class_occurs_the_interval_says_nothing():
     low, high = interval(np.full((3, 2), 0.2), np.zeros((3, 2)), np.arange(3), "multilabel")
     assert low == pytest.approx(0)
     assert high > 0.7
+
+
+def r2_interval(predicted_N, y_N, units, confidence):
+    return interval(predicted_N[:, None], y_N, units, "regression", confidence=confidence)
 
 
 def numbers(seed=0, n=150):
