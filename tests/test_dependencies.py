@@ -47,8 +47,6 @@ UNUSED = {
         "reporting/html",
         "reporting/origin",
         "scoring/bootstrap",
-        "scoring/influence",
-        "scoring/intervals",
         "scoring/significance",
     },
     "evaluate": {

@@ -138,7 +138,8 @@ def test_drift_finds_the_features_of_all_backbones_in_the_cache(ran, monkeypatch
 
     pack, reference = read_feature_set(ran.features), Reference.load(ran.package)
     files = [ran.raw / path for path in pack.index["path"]]
-    today = drift.Today(list(pack.index["path"]), files, ids_of(list(pack.index["image_id"])), pack.index["group"], "")
+    ids, everyone = ids_of(list(pack.index["image_id"])), np.arange(len(pack.index))
+    today = drift.Today(list(pack.index["path"]), files, ids, everyone, "")
     monkeypatch.setattr(drift, "package_features", lambda *given: pytest.fail("computed again"))
     assert np.array_equal(drift.features_of(today, reference, ran.package, ran), pack.stored_ND)
 
@@ -153,7 +154,8 @@ def test_drift_computes_what_one_of_the_caches_lacks(ran, tmp_path):
     (paths.cache / "features").mkdir(parents=True)
     (paths.cache / "features" / first).symlink_to(ran.cache / "features" / first)
     files = [ran.raw / path for path in pack.index["path"]]
-    today = drift.Today(list(pack.index["path"]), files, ids_of(list(pack.index["image_id"])), pack.index["group"], "")
+    ids, everyone = ids_of(list(pack.index["image_id"])), np.arange(len(pack.index))
+    today = drift.Today(list(pack.index["path"]), files, ids, everyone, "")
     assert np.allclose(drift.features_of(today, reference, ran.package, paths), pack.stored_ND, atol=1e-5)
 
 
