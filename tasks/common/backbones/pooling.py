@@ -43,10 +43,7 @@ class _Body(nn.Module):
     def __init__(self, network: nn.Module, shape: tuple[int, int, int], also: Sequence[str] = ()) -> None:
         super().__init__()
         self.network = network
-        self.shape, called = _look(network, shape)
-        for name, part in list(network.named_children()):
-            if name not in also and not called & {id(module) for module in part.modules()}:
-                setattr(network, name, nn.Identity())
+        self.shape = _leave_out(network, shape, also)
 
     @property
     def pretrained_cfg(self) -> Any:
@@ -145,15 +142,36 @@ def map_axes(shape: Sequence[int], features: int) -> tuple[int, int] | None:
     return next((axes for axis, axes in places.items() if len(shape) == 4 and shape[axis] == features), None)
 
 
-def _look(network: Any, shape: tuple[int, int, int]) -> tuple[list[int], set[int]]:
-    """The shape of the last maps or tokens, and which modules take part in them."""
+def _leave_out(network: Any, shape: tuple[int, int, int], keep: Sequence[str]) -> list[int]:
+    """Leaves out the children that the last maps or tokens do not need, and returns the shape of these.
+
+    Only what has parameters; and what is not called as a module may be needed all the same, as EVA02's rotary embedding
+    is, so each is tried.
+    """
+    x_1CHW = torch.rand(1, *shape, generator=torch.Generator().manual_seed(0))
     called: set[int] = set()
     hooks = [part.register_forward_hook(lambda part, *_: called.add(id(part))) for part in network.modules()]
     with torch.inference_mode():
-        found = network.forward_features(torch.zeros(1, *shape))
+        found = network.forward_features(x_1CHW)
     for hook in hooks:
         hook.remove()
-    return list(getattr(found, "shape", [])), called
+    if not isinstance(found, torch.Tensor):
+        return []
+    for name, part in list(network.named_children()):
+        idle = not called & {id(module) for module in part.modules()} and any(True for _ in part.parameters())
+        if idle and name not in keep:
+            setattr(network, name, nn.Identity())
+            if not _gives(network, x_1CHW, found):
+                setattr(network, name, part)
+    return list(found.shape)
+
+
+def _gives(network: Any, x_1CHW: torch.Tensor, expected: torch.Tensor) -> bool:
+    try:
+        with torch.inference_mode():
+            return torch.equal(network.forward_features(x_1CHW), expected)
+    except Exception:  # noqa: BLE001  (what is left out may be asked for anything)
+        return False
 
 
 def _refused(output: Output, needs: str, got: str, instead: str = "") -> ParamsError:

@@ -77,6 +77,18 @@ def whole_attention(backbone):
     return created(backbone, "pre_logits").attn_pool.parameters()
 
 
+@pytest.mark.parametrize("mixed", [False, True], ids=["fixed", "learned"])
+def test_a_rotary_embedding_which_is_not_called_as_a_layer_is_kept(mixed):
+    torch.manual_seed(0)
+    small = {"img_size": 64, "patch_size": 16, "embed_dim": 64, "depth": 2, "num_heads": 2, "num_classes": 3}
+    eva = timm.models.eva.Eva(**small, use_rot_pos_emb=True, rope_type="mixed" if mixed else "cat").eval()
+    with torch.inference_mode():
+        expected = eva.forward_features(images())[:, 0]
+    pooled = network.pooled(eva, "eva", "class_token", (3, *SIZE))
+    with torch.inference_mode():
+        assert torch.equal(pooled(images()), eva.fc_norm(expected))
+
+
 @pytest.mark.parametrize("output", ["class_token", "class_and_patch_mean"])
 @pytest.mark.parametrize("backbone", [REGISTERS, MEANS])
 def test_a_network_without_a_class_token_has_none_to_give(backbone, output):
