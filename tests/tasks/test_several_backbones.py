@@ -2,6 +2,7 @@
 
 import shutil
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,9 @@ from tasks.common.core.files import read_json
 from tasks.common.core.paths import STAGES, Paths
 from tasks.common.data.feature_set import read_feature_set
 from tasks.common.heads.load import load_head
+from tasks.common.images.transform import EvalTransform
 from tasks.common.reporting.origin import origin
+from tasks.evaluate.saliency import on_the_whole
 from tasks.register import packaged_eyes, serving
 from tasks.register.reference_set import Reference, package_features
 from tasks.register.serving import ImageClassifier
@@ -217,17 +220,18 @@ def test_one_backbone_is_still_packaged_as_ever(finished_paths):
     assert (finished_paths.package / "graph.xml").is_file()
 
 
-def test_maps_of_other_sizes_are_averaged_in_the_size_of_the_first():
-    from tasks.evaluate.saliency import _mean
-
+def test_the_maps_of_all_are_averaged_where_their_crops_lie():
+    square = EvalTransform(4, 4, 1.0, "center", "bicubic", (0.5,) * 3, (0.5,) * 3)
     first, second = np.zeros((4, 4), np.float32), np.zeros((8, 8), np.float32)
     first[0, 0], second[6:, 6:] = 1, 1
-    found = _mean([first, second])
-    assert found.shape == (4, 4)
-    assert found.max() == 1
-    assert found[0, 0] > 0.5
-    assert found[3, 3] > 0.5
-    assert _mean([first]) is first
+    picture = (Image.new("RGB", (4, 4)),)
+    shown, mean_HW, seen_HW = on_the_whole(picture, [first, second], [square, replace(square, height=8, width=8)])
+    assert shown.shape == (4, 4, 3)
+    assert seen_HW.all()
+    assert mean_HW.max() == 1
+    assert mean_HW[0, 0] > 0.5
+    assert mean_HW[3, 3] > 0.5
+    assert mean_HW[0, 3] == 0
 
 
 def test_the_part_of_a_head_for_columns(several):
