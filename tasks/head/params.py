@@ -70,7 +70,7 @@ class HeadParams(Section):
     class_weight: Annotated[ClassWeight, BeforeValidator(_class_weight)] = "none"
     """`balanced` gives all classes the same total weight; a mapping gives each class, by its name, a weight. Candidates
     are trained and chosen with these weights. Calibrated probabilities are those of the true shares of the classes; the
-    label is the class with the largest probability times weight."""
+    label stays the one that the head gives, and need not be the most probable class."""
 
     refit: bool = True
     """Whether the chosen candidate is trained again on training and validation images together."""

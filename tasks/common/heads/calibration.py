@@ -46,7 +46,9 @@ class Calibration:
         confidence: with which the threshold guarantees it.
         scaled: whether a temperature was requested.
         bias: b, (K,); None: 0.
-        decision_weights: (K,); the label is the class with the largest probability times weight. None: all are 1.
+        decision_weights: (K,); the label is the class with the largest probability times weight, which is also the label
+            of the head itself: nearly the class weights. None: all are 1.
+        class_weights: (K,), those that the head was trained with; None without.
         temperatures: (K,) instead of `temperature`, if every class is independent.
         thresholds: (K,) a class is predicted from this probability on; None: from 0.5 on.
         margin: of a number: the interval is this much to both sides. None: there is none.
@@ -65,6 +67,7 @@ class Calibration:
     scaled: bool = False
     bias: list[float] | None = None
     decision_weights: list[float] | None = None
+    class_weights: list[float] | None = None
     temperatures: list[float] | None = None
     thresholds: list[float] | None = None
     margin: float | None = None
@@ -100,7 +103,7 @@ class Calibration:
         """Calibrated probabilities (N, K) as the decision weighs them: the label is the class with the largest one, and
         of several classes those with 0.5 or more are predicted. Numbers (N, 1) stay as they are.
 
-        One class: p w / sum(p w), the decision of the least cost if confusing class k costs w_k (Elkan 2001). Several:
+        One class: p w / sum(p w), the decision of the least cost if mistaking class k costs w_k (Elkan 2001). Several:
         the odds are divided by those of the threshold, which keeps the order of the images within a class.
         """
         if self.decision_weights is not None:

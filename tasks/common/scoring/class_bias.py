@@ -30,7 +30,7 @@ BOUNDS = (0.05, 20.0)
 
 PRIOR = 10.0
 """With 5 % of a rare class and 200 held-out images, the weight of one image gives the rare class a mean probability of
-5.8 % and the decisions a balanced accuracy of 79.7 %; ten 5.5 % and 79.9 % (bench/simulations/calibration.py)."""
+5.8 %, ten 5.5 % (bench/simulations/calibration.py)."""
 
 TOLERANCE = 1e-7
 """Of the gradient of F / N."""

@@ -74,7 +74,7 @@ def calibrate(
         scale: fit temperatures, and with class weights the bias of each class.
         max_error: one class an image: the error rate to be guaranteed, with `confidence`.
         unit_N: codes of the independent units; none: every image is one.
-        class_weight_K: one class an image: that the head was trained with, and that decisions are weighed by.
+        class_weight_K: one class an image: that the head was trained with. Its labels stay the same.
         thresholds: several classes an image: from which probability on a class is predicted.
         interval_confidence: numbers: the share of images whose number is to be in the interval.
         set_confidence: one class an image: the share of images whose class is to be in the prediction set.
@@ -103,8 +103,7 @@ def calibrate_like(
     task: Task,
     unit_N: Ints,
 ) -> Calibration:
-    """A calibration of another head with the same options. A head that was trained without class weights decides by
-    them too."""
+    """A calibration of another head with the same options, which was trained with the same class weights."""
     return calibrate(
         output,
         target,
@@ -114,7 +113,7 @@ def calibrate_like(
         max_error=asked.max_error,
         confidence=0.9 if asked.confidence is None else asked.confidence,
         unit_N=unit_N,
-        class_weight_K=None if asked.decision_weights is None else np.array(asked.decision_weights),
+        class_weight_K=None if asked.class_weights is None else np.array(asked.class_weights),
         thresholds="half" if asked.thresholds is None else "f1",
         interval_confidence=asked.interval_confidence,
         set_confidence=asked.set_confidence,
@@ -160,12 +159,14 @@ def _scaled(p_NK: Floats, y_N: Ints, weight_N: Floats, class_weight_K: Floats | 
     if class_weight_K is None:
         return Calibration(scaled=True, zero=zero, temperature=fit_temperature(p_NK, y_N, weight_N, zero))
     temperature, bias_K = fit_class_bias(p_NK, y_N, weight_N, class_weight_K, zero)
+    scale = np.exp(np.log(class_weight_K).mean() + bias_K.mean())
     return Calibration(
         scaled=True,
         zero=zero,
         temperature=temperature,
         bias=bias_K.tolist(),
-        decision_weights=np.asarray(class_weight_K, np.float64).tolist(),
+        decision_weights=(scale * np.exp(-bias_K)).tolist(),
+        class_weights=np.asarray(class_weight_K, np.float64).tolist(),
     )
 
 

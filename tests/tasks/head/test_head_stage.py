@@ -295,7 +295,7 @@ def test_a_weighed_head_is_calibrated_to_the_true_shares_and_decides_by_its_weig
     calibration = Calibration.load(unbalanced.head)
     p_NK = calibration.apply(pd.read_parquet(unbalanced.head / "validation.parquet")[["p_0", "p_1", "p_2"]].to_numpy())
     assert p_NK.mean(axis=0) == pytest.approx([0.8, 0.1, 0.1], abs=0.02)
-    assert calibration.decision_weights == pytest.approx([10 / 24, 10 / 3, 10 / 3], rel=0.05)
+    assert calibration.class_weights == pytest.approx([10 / 24, 10 / 3, 10 / 3], rel=0.05)
     path = pd.read_csv(unbalanced.plots("head") / "path.csv")
     assert path.loc[path["val_balanced_accuracy"].idxmax(), "l2"] == pytest.approx(record.metrics["l2"])
     assert record.metrics["val_balanced_accuracy"] > 0.5

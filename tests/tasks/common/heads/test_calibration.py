@@ -133,8 +133,8 @@ def test_sets_and_intervals_that_there_are_not_are_an_error(call):
 
 def test_what_is_saved_is_what_is_loaded(tmp_path):
     found = Calibration(
-        1.3, 1e-3, True, 0.1 + 0.2, 0.05, 0.9, True, [0.1, -0.2], [1.0, 3.0], [1.5, 0.7], [0.2, 0.5], 0.3, 0.9, 0.05,
-        0.95, {"images": 7, "error": 1 / 3},
+        1.3, 1e-3, True, 0.1 + 0.2, 0.05, 0.9, True, [0.1, -0.2], [1.0, 3.0], [1.0, 2.9], [1.5, 0.7], [0.2, 0.5],
+        0.3, 0.9, 0.05, 0.95, {"images": 7, "error": 1 / 3},
     )  # fmt: skip
     found.save(tmp_path)
     assert Calibration.load(tmp_path) == found
