@@ -20,11 +20,9 @@ UNUSED = {
     "head": {
         "heads/load",
         "heads/typicality",
-        "scoring/bootstrap",
         "scoring/influence",
         "scoring/intervals",
         "scoring/paired",
-        "scoring/significance",
     },
     "audit": {
         "core/torch_threads",
@@ -34,9 +32,7 @@ UNUSED = {
         "heads/mlp",
         "heads/typicality",
         "images/transform",
-        "scoring/bootstrap",
         "scoring/paired",
-        "scoring/significance",
     },
     "finetune": {
         "backbones/licences",
@@ -46,8 +42,6 @@ UNUSED = {
         "heads/typicality",
         "reporting/html",
         "reporting/origin",
-        "scoring/bootstrap",
-        "scoring/significance",
     },
     "evaluate": {
         "backbones/layers",
@@ -55,12 +49,10 @@ UNUSED = {
         "engines/one_decode",
         "engines/torch",
         "heads/typicality",
-        "scoring/bootstrap",
         "scoring/class_bias",
         "scoring/class_thresholds",
         "scoring/conformal",
         "scoring/paired",
-        "scoring/significance",
         "scoring/temperature",
     },
     "register": {

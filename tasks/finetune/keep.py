@@ -48,13 +48,11 @@ class Rule:
     metric: a key of `METRICS`.
     significance: the largest p at which the fine-tuned network is kept.
     margin: by which the metric may be worse, in its unit, where only the log loss is better.
-    seed: of the bootstrap.
     """
 
     metric: str
     significance: float
     margin: float
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -84,10 +82,8 @@ def whether_to_keep(head: Floats, tuned: Floats, held: Held, rule: Rule, keeps_p
         keeps_promise: whether the fine-tuned network can guarantee `head.max_error` and `head.set_confidence`, as the
             head can.
     """
-    paired = compare(
-        head, tuned, held.target, held.unit_N, held.task,
-        metric=rule.metric, significance=rule.significance, seed=rule.seed,
-    )  # fmt: skip
+    of_both = head, tuned, held.target, held.unit_N, held.task
+    paired = compare(*of_both, metric=rule.metric, significance=rule.significance)
     head_N, tuned_N = scaled_losses(head, held), scaled_losses(tuned, held)
     p_loss = p_of_less(head_N - tuned_N, held.weight_N, held.unit_N)
     p = simes(paired.p_better, p_loss)

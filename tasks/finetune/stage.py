@@ -84,7 +84,7 @@ def run(params: FinetuneParams, paths: Paths) -> Record:
     found = lecture.held_out(head)
     held, asked = _held(own, found.rows), Calibration.load(paths.head)
     calibration = calibrate_like(asked, found.tuned, held.target, pack.weights(found.rows), pack.task, held.unit_N)
-    rule = Rule(metric, params.significance, params.margin, params.seed)
+    rule = Rule(metric, params.significance, params.margin)
     verdict = whether_to_keep(found.head, found.tuned, held, rule, calibration.kept)
     refitted = verdict.chosen == "finetune" and params.refits
     decision = Decision(

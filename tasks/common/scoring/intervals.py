@@ -9,7 +9,7 @@ N images of U units, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Any
@@ -97,8 +97,7 @@ def estimate(output_NK: Floats, target: npt.NDArray[Any], unit_N: Ints, task: Ta
         return _estimate(influence.of_mean((predicted_N == target).astype(np.float64)), code_N, units, everyone)
     if metric == "kappa":
         return _estimate(influence.of_kappa(predicted_N, target, output_NK.shape[1]), code_N, units, everyone)
-    found = class_estimates(output_NK, target, code_N, units, task, metric)
-    return _mean([each for each in found if not np.isnan(each.value)], units)
+    return _mean(class_estimates(output_NK, target, code_N, units, task, metric), units)
 
 
 def ends(found: Estimate, metric: str, confidence: float) -> Ends:
@@ -200,17 +199,20 @@ def _of_pairs(of_class: Estimate, code_N: Ints) -> Estimate:
     return Estimate(of_class.value, of_class.moved_U, units, images)
 
 
-def _mean(of_classes: list[Estimate], units: int) -> Estimate:
-    """Of K means over different images."""
-    k = len(of_classes)
+def _mean(of_classes: Iterable[Estimate], units: int) -> Estimate:
+    """Of the K means that are known, which are over different images."""
+    values, images, alike, moved_U = [], [], [], np.zeros(units)
+    for each in of_classes:
+        if not np.isnan(each.value):
+            values.append(each.value)
+            images.append(max(each.images, 1.0))
+            alike.append(max(each.units, 1.0))
+            moved_U += each.moved_U
+    k = len(values)
     if not k:
-        return Estimate(0.0, np.zeros(units), 1.0, 1.0)
-    return Estimate(
-        sum(each.value for each in of_classes) / k,
-        sum((each.moved_U for each in of_classes), np.zeros(units)) / k,
-        min(k**2 / sum(1 / max(each.units, 1.0) for each in of_classes), units),
-        k**2 / sum(1 / max(each.images, 1.0) for each in of_classes),
-    )
+        return Estimate(0.0, moved_U, 1.0, 1.0)
+    of_units, of_images = (k**2 / sum(1 / number for number in numbers) for numbers in (alike, images))
+    return Estimate(sum(values) / k, moved_U / k, min(of_units, units), of_images)
 
 
 def _r2(predicted_N: Floats, y_N: Floats) -> Moved:

@@ -318,7 +318,7 @@ def test_a_rise_of_the_calibration_error_by_chance_is_none() -> None:
 
 def test_decisions_are_compared_as_the_class_weights_make_them() -> None:
     """Both models are calibrated to the true shares, so the most probable class is hardly ever the rare one."""
-    target = np.repeat([0, 1], [180, 20])
+    target = np.repeat([0, 1], [900, 100])
     p_NK = np.where(target[:, None] == 1, [[0.6, 0.4]], [[0.95, 0.05]])
     weighed = p_NK * [1.0, 9.0] / (p_NK @ [1.0, 9.0])[:, None]
     given = {"challenger": p_NK, "champion": p_NK, "target": target, "metric": "balanced_accuracy"}
