@@ -104,8 +104,8 @@ def compare(
         change_N = (second.argmax(axis=1) == target).astype(np.int64) - (first.argmax(axis=1) == target)
         bounds = _of_proportions(change_N, unit_N, units, significance)
     else:
-        both = (estimate(output_NK, target, unit_N, task, named.key) for output_NK in (first, second))
-        bounds = _of_estimates(*both, named.key, significance)
+        one, other = (estimate(output_NK, target, unit_N, task, named.key) for output_NK in (first, second))
+        bounds = _of_estimates(one, other, named.key, significance)
     return Paired(named, *values, *bounds, len(target), units, significance)
 
 
