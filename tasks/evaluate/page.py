@@ -90,13 +90,16 @@ def _measured(metrics: Metrics, task: Task) -> Table:
 
 def _candidates(candidates: Mapping[str, Metrics], task: Task) -> Table:
     main, *others = METRICS[task]
-    further = {**{metric.key: metric.title for metric in others}, **LOSSES[task]}
-    rows = [
-        [name, main.text(found[main.key]), f"{main.text(found[main.keys[1]])} to {main.text(found[main.keys[2]])}"]
-        + [_text(found[key]) for key in further]
-        for name, found in candidates.items()
-    ]
-    return ["candidate", main.title, "interval", *further.values()], rows
+    low, high = main.keys[1:]
+    rows = []
+    for name, found in candidates.items():
+        between = f"{main.text(found[low])} to {main.text(found[high])}"
+        measured = [metric.text(found[metric.key]) for metric in others]
+        rows.append(
+            [name, main.text(found[main.key]), between, *measured, *(_text(found[key]) for key in LOSSES[task])]
+        )
+    titles = [metric.title for metric in others]
+    return ["candidate", main.title, "interval", *titles, *LOSSES[task].values()], rows
 
 
 def _classes(classes: pd.DataFrame) -> Table:
