@@ -18,17 +18,7 @@ from dataclasses import asdict
 
 from .processes import ROOT
 from .report import replace_between
-from .simulations import (
-    calibration,
-    conformal,
-    copies,
-    gate,
-    intervals,
-    keep_or_drop,
-    pvalues,
-    selective,
-    splits,
-)
+from .simulations import calibration, conformal, copies, gate, intervals, keep_or_drop, pvalues, selective, splits
 from .simulations.row import Row
 
 KINDS: dict[str, Callable[[int], list[Row]]] = {
