@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from ..common.backbones.spec import Spec
 from ..common.images.transform import EvalTransform
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MUCH = 0.25
 """The unseen share of the area from which on it is said. The middle that most weights keep is 77 % of a square."""

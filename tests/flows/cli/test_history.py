@@ -20,6 +20,8 @@ def test_summary_gives_accuracy_and_seconds_as_text_and_as_json(finished: Projec
     assert found["accuracy"] == finished.json("metrics/evaluate.json")["accuracy"]
     assert found["accuracy_low"] <= found["accuracy"] <= found["accuracy_high"]
     assert set(found["seconds"]) == {"preprocess", "features", "head", "audit", "finetune", "evaluate", "register"}
+    assert found["unseen"] == finished.json("metrics/features.json")["unseen"] > 0
+    assert f"{found['unseen']:.0%} of the area" in finished.graft_here("summary").stdout
     assert f"{found['accuracy']:.1%}" in finished.graft_here("summary").stdout
 
 
