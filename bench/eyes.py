@@ -33,7 +33,7 @@ from tasks.common.engines.one_decode import Part, stream_all
 from tasks.common.engines.openvino import Engine
 from tasks.common.images.decode import decode_bands
 from tasks.common.scoring.classification import accuracy, log_loss
-from tasks.head.combine import choose_combined, retrain
+from tasks.head.combine import choose_combined, retrain, served_score
 from tasks.head.params import HeadParams
 from tasks.head.scores import Score
 
@@ -165,7 +165,7 @@ def _tested(pack: FeatureSet, combine: Literal["auto", "side_by_side", "mean"]) 
     rows = pack.rows("test")
     p_NK, y = head.predict_proba(pack.features(rows)), pack.labels(rows)
     found = {"accuracy": accuracy(p_NK, y), "log_loss": log_loss(p_NK, y, np.ones(len(y)))}
-    return {"combine": combine, **found}, choice.found.chosen.score
+    return {"combine": combine, **found}, served_score(choice, pack, params)
 
 
 def text(results: dict[str, Any]) -> str:

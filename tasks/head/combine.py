@@ -15,6 +15,7 @@ from ..common.data.feature_set import FeatureSet, Rows
 from ..common.data.task import Task
 from ..common.heads.base import Head
 from ..common.heads.mean import MeanHead
+from ..common.scoring.temperature import calibrate
 from .params import HeadParams
 from .scores import Score, is_metric
 from .search import Found, Tried
@@ -25,7 +26,7 @@ SIDE_BY_SIDE, MEAN = "side_by_side", "mean"
 
 def choose_combined(pack: FeatureSet, params: HeadParams, scratch: Path | None = None) -> Choice:
     """`choose`; of several eyes in the way that `head.combine` says. With `auto` both are scored on the same held-out
-    rows, by the outputs of heads that were not trained on them.
+    rows, by the outputs of heads that were not trained on them; see `served_score`.
 
     Raises:
         ParamsError, DataError: see `choose`.
@@ -37,7 +38,7 @@ def choose_combined(pack: FeatureSet, params: HeadParams, scratch: Path | None =
         found[SIDE_BY_SIDE] = choose(pack, params, scratch)
     if params.combine != SIDE_BY_SIDE:
         found[MEAN] = _mean(pack, params, scratch)
-    scores = {name: choice.found.chosen.score for name, choice in found.items()}
+    scores = {name: served_score(choice, pack, params) for name, choice in found.items()}
     best = next(iter(found))
     if scores[list(found)[-1]].better_than(scores[best]):
         best = MEAN
@@ -46,6 +47,15 @@ def choose_combined(pack: FeatureSet, params: HeadParams, scratch: Path | None =
         told = ", ".join(f"{name} {_told(score, select, pack.task):.4f}" for name, score in scores.items())
         say(f"head: {len(pack.eyes)} backbones or sizes, combined as {best} ({select} on held-out images: {told})")
     return replace(found[best], combined=scores)
+
+
+def served_score(choice: Choice, pack: FeatureSet, params: HeadParams) -> Score:
+    """Of the outputs for held-out rows, calibrated if `head.calibrate` asks for it: a mean of probabilities is less
+    confident than each of them, which a temperature cures."""
+    output, target = choice.found.output, pack.targets(choice.held)
+    weight_M = held_weights(pack, choice.held, params)
+    calibration = calibrate(output, target, weight_M, pack.task, scale=params.calibrate)
+    return Score.of(calibration.apply(output), target, weight_M, pack.task, select_of(params, pack.task))
 
 
 def _told(score: Score, select: str, task: Task) -> float:

@@ -56,7 +56,7 @@ class HeadParams(Section):
     combine: Literal["auto", "side_by_side", "mean"] = "auto"
     """For several backbones or sizes in `features`: `side_by_side` trains one head on all their features; `mean` trains
     a head for each, which chooses its own candidate, and takes the mean of their probabilities or numbers. `auto` does
-    both and keeps what is better on the held-out images, by `select`."""
+    both and keeps what is better on the held-out images, by `select` after calibration."""
 
     folds: Annotated[Folds, BeforeValidator(_folds)] = "auto"
     """How the candidate is chosen: 0 on the validation images; 2 or more by cross-validation with this number of folds

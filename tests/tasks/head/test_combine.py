@@ -85,6 +85,16 @@ def test_auto_takes_the_mean_where_it_is_better():
     assert way(choice) == min(scores, key=scores.get)
 
 
+def test_both_ways_are_scored_as_they_are_served():
+    """The mean of a sure and an unsure answer is not sure: without a temperature its log loss is too large."""
+    pack = pack_of(noise=0.1)
+    served, raw = (choose_combined(pack, params(calibrate=calibrate)) for calibrate in (True, False))
+    assert served.combined["mean"].loss < raw.combined["mean"].loss
+    assert served.combined["mean"].accuracy == raw.combined["mean"].accuracy
+    scores = {name: score.loss for name, score in served.combined.items()}
+    assert way(served) == min(scores, key=scores.get)
+
+
 def test_one_backbone_is_chosen_for_as_ever():
     pack = replace(pack_of(), fingerprint={})
     choice = choose_combined(pack, params(combine="mean"))
