@@ -19,7 +19,7 @@ class Use:
 
     Attributes:
         split: of the image: train, val, test, rejected, seen or held out; empty where the question is not of an image.
-        learned: whether the weights were fitted to the image; with `head.refit` this includes validation images.
+        learned: whether the weights were fitted to the image; after a refit this includes validation images.
         exact: whether the split is known.
         why: why the image was rejected, or why its split is not known.
     """
@@ -95,7 +95,7 @@ class Uses:
             for row in listed.table.to_dict("records"):
                 of_image = {key: str(row[key]) for key in ("split", "label", "path", "image_id")}
                 why = str(row["reason"]) if listed.exact else listed.note
-                learned = row["split"] in _fitted_to(version, execution)
+                learned = row["split"] in fitted_splits(version, execution)
                 found.append(use(**of_image, learned=learned, exact=listed.exact, why=why))
         return found, unknown
 
@@ -116,9 +116,11 @@ def _tested(metrics: Mapping[str, float]) -> dict[str, float]:
     return {key.removeprefix("test_"): value for key, value in sorted(metrics.items()) if key.startswith("test_")}
 
 
-def _fitted_to(version: ModelVersion | None, execution: Execution | None) -> set[str]:
-    """The splits that the weights were fitted to: including validation if the chosen head was refitted."""
-    head = execution.stages.get("head") if execution is not None else None
-    refitted = head is not None and head.data.params.get("head.refit") == "True"
-    frozen = version is None or version.tags.get("candidate") == "head"
-    return {"train", SEEN, *(["val"] if refitted and frozen else [])}
+def fitted_splits(version: ModelVersion | None, execution: Execution | None) -> set[str]:
+    """The splits that the weights were fitted to: including validation if the chosen candidate was refitted."""
+    stages = execution.stages if execution is not None else {}
+    if version is None or version.tags.get("candidate") == "head":
+        refitted = "head" in stages and stages["head"].data.params.get("head.refit") == "True"
+    else:
+        refitted = "finetune" in stages and stages["finetune"].data.tags.get("refitted") == "True"
+    return {"train", SEEN, *(["val"] if refitted else [])}

@@ -34,9 +34,9 @@ from tasks.common.heads.linear import LinearHead
 from tasks.common.scoring.main_metric import metric_of
 from tasks.finetune.lessons import weighed
 from tasks.finetune.params import FREE, FinetuneParams
-from tasks.head.class_weights import weight_by_class
 from tasks.head.combine import choose_combined, retrain
 from tasks.head.params import HeadParams
+from tasks.head.selection import class_weights
 from tasks.studies.comparing import TITLES, Cell, Judged, Point, advice, as_good_as_the_best, crossings, points
 from tasks.studies.comparing_picture import comparing_picture
 
@@ -229,7 +229,7 @@ def _cell(
         )
     from tasks.finetune.session import Job
 
-    known = weighed(mine, _class_weights(mine, settings.head))
+    known = weighed(mine, class_weights(mine, settings.head))
     job = Job(_params(settings.finetune, method, part.seed), known, selected, paths, part.learned, part.inner, judged)
     if left_seconds is not None and job.seconds() > left_seconds:
         return None
@@ -254,13 +254,6 @@ def _head(mine: FeatureSet, params: HeadParams, paths: Paths) -> tuple[Head, Hea
     if not params.refit:
         return choice.head, choice.head
     return choice.head, retrain(choice, mine, mine.rows("train", "val"), params, paths.tmp)
-
-
-def _class_weights(mine: FeatureSet, params: HeadParams) -> list[float] | None:
-    """As `selected.json` has them."""
-    train = mine.rows("train")
-    by_class_K = weight_by_class(mine.weights(train), mine.targets(train), mine.classes, params.class_weight)
-    return None if by_class_K is None else [float(weight) for weight in by_class_K]
 
 
 def _params(own: FinetuneParams, method: str, seed: int) -> FinetuneParams:

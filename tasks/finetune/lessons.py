@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from ..common.data.feature_set import FeatureSet, Rows
 from ..common.data.units import units_of
@@ -87,7 +88,7 @@ def lesson_named(name: str, pack: FeatureSet, params: FinetuneParams) -> Lesson:
     return {lesson.name: lesson for lesson in lessons}[name]
 
 
-def weighed(pack: FeatureSet, class_weights: list[float] | None) -> FeatureSet:
+def weighed(pack: FeatureSet, class_weights: npt.ArrayLike | None) -> FeatureSet:
     """The feature set with each image's weight times that of its class, as the head learned it.
 
     Args:

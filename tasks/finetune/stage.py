@@ -228,7 +228,12 @@ def _record(
         curves = {name: [(int(row["epoch"]), row[name]) for row in course.rows] for name in names}
         curves["seconds"] = list(enumerate(course.laps))
         files += [paths.finetune / "curves.csv", paths.finetune / SHEET]
-    facts = {"chosen": decision.chosen, "reason": _with(decision.reason, minutes), "more_images": decision.more_images}
+    facts = {
+        "chosen": decision.chosen,
+        "reason": _with(decision.reason, minutes),
+        "more_images": decision.more_images,
+        "refitted": f"{decision.refitted}",
+    }
     for name, value in (decision.settled or {}).items():
         facts[name] = f"{value}"
     return Record(metrics=metrics, facts=facts, curves=curves, files=files)
