@@ -323,8 +323,8 @@ def test_decisions_are_compared_as_the_class_weights_make_them() -> None:
     weighed = p_NK * [1.0, 9.0] / (p_NK @ [1.0, 9.0])[:, None]
     given = {"challenger": p_NK, "champion": p_NK, "target": target, "metric": "balanced_accuracy"}
 
-    both = judge(plain(**given, challenger_weighed=weighed, champion_weighed=weighed), (), PARAMS)
-    lost = judge(plain(**given, champion_weighed=weighed), (), PARAMS)
+    both = judge(plain(**given, challenger_weighed=weighed, champion_weighed=weighed), (), GateParams(margin=0.5))
+    lost = judge(plain(**given, champion_weighed=weighed), (), GateParams(margin=0.5))
 
     assert (both.result, both.metrics["balanced_accuracy"]) == ("promote", 1.0)
     assert (lost.result, lost.metrics["balanced_accuracy"]) == ("refuse", 0.5)
