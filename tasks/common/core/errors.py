@@ -77,7 +77,12 @@ def may_pass(error: BaseException | None) -> bool:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """The known name most like `name`, as a question to append to a message; empty when nothing is alike. Upper and
-    lower case count as alike."""
-    written = {other.casefold(): other for other in reversed(list(known))}  # of two the first
-    found = difflib.get_close_matches(name.casefold(), list(reversed(written)), n=1, cutoff=0.5)
-    return f"did you mean `{written[found[0]]}`?" if found else ""
+    lower case count as alike; of names that differ in nothing else, the one in the case of `name` is meant."""
+    spellings: dict[str, list[str]] = {}
+    for other in known:
+        spellings.setdefault(other.casefold(), []).append(other)
+    found = difflib.get_close_matches(name.casefold(), spellings, n=1, cutoff=0.5)
+    if not found:
+        return ""
+    (meant,) = difflib.get_close_matches(name, spellings[found[0]], n=1, cutoff=0.0)
+    return f"did you mean `{meant}`?"

@@ -36,6 +36,11 @@ def test_upper_and_lower_case_count_as_alike():
     assert nearest("siglip2b", ["Backbone", "SigLIP2-B"]) == "did you mean `SigLIP2-B`?"
 
 
+@pytest.mark.parametrize(("name", "meant"), [("resnet5O", "resnet50"), ("ResNet5O", "ResNet50")])
+def test_of_two_spellings_the_one_in_the_same_case_is_meant(name, meant):
+    assert nearest(name, ["ResNet50", "resnet50"]) == f"did you mean `{meant}`?"
+
+
 def test_a_name_like_no_other_is_answered_with_nothing():
     assert nearest("zzz", ["backbone", "weights"]) == ""
 
