@@ -15,15 +15,23 @@ ROOT = Path(__file__).resolve().parent.parent
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 
 UNUSED = {
-    "preprocess": {"core/blocks", "core/torch_threads", "data/matrix", "images/transform"},
-    "features": {"backbones/layers", "core/blocks", "core/torch_threads", "data/units"},
-    "head": {
-        "heads/load",
-        "heads/typicality",
-        "scoring/influence",
-        "scoring/intervals",
-        "scoring/paired",
+    "preprocess": {
+        "core/blocks",
+        "core/torch_threads",
+        "data/folds",
+        "data/matrix",
+        "images/contact_sheet",
+        "images/transform",
     },
+    "features": {
+        "backbones/layers",
+        "core/blocks",
+        "core/torch_threads",
+        "data/folds",
+        "data/units",
+        "images/contact_sheet",
+    },
+    "head": {"heads/load", "heads/typicality", "scoring/influence", "scoring/intervals", "scoring/paired"},
     "audit": {
         "core/torch_threads",
         "heads/knn",
@@ -40,12 +48,11 @@ UNUSED = {
         "engines/one_decode",
         "feature_cache/thumbnails",
         "heads/typicality",
-        "reporting/html",
-        "reporting/origin",
     },
     "evaluate": {
         "backbones/layers",
         "backbones/licences",
+        "data/folds",
         "engines/one_decode",
         "engines/torch",
         "heads/typicality",
@@ -59,8 +66,10 @@ UNUSED = {
         "backbones/layers",
         "backbones/licences",
         "core/torch_threads",
+        "data/folds",
         "engines/torch",
         "feature_cache/thumbnails",
+        "images/contact_sheet",
     },
 }
 """Stage -> the modules of tasks/common that a change of runs the stage, though it does not import them."""

@@ -20,7 +20,7 @@ from tasks.audit.label_issues import suspected
 from tasks.audit.params import AuditParams
 from tasks.audit.probe import Probe
 from tasks.common.data.feature_set import FeatureSet
-from tasks.common.solvers.folds import assign
+from tasks.common.data.folds import assign
 
 from .row import Row
 

@@ -5,10 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from .ledger import Entry
+from typing import Protocol
 
 SAMPLE = 32
 """Test images that an entry of the ledger names. Keys are hashes, so the smallest ones are a random sample, and two
@@ -19,6 +16,19 @@ DIGITS = 8
 
 MOST = 0.5
 """A test counts as the same if at least this share of today's test images was in it."""
+
+
+class Judged(Protocol):
+    """What an entry of the ledger says about the test of a version, see `ledger.Entry`."""
+
+    @property
+    def version(self) -> str: ...
+
+    @property
+    def test_images(self) -> int: ...
+
+    @property
+    def test_sample(self) -> list[str]: ...
 
 
 @dataclass(frozen=True)
@@ -41,7 +51,7 @@ def sampled(keys: Sequence[str]) -> Tested:
     return Tested(len(set(keys)), sorted({key[:DIGITS] for key in keys})[:SAMPLE])
 
 
-def earlier_looks(kept: Sequence[Entry], keys: Sequence[str], version: str) -> int:
+def earlier_looks(kept: Sequence[Judged], keys: Sequence[str], version: str) -> int:
     """The number of other versions that were judged on most of these test images."""
     known, images = {key[:DIGITS] for key in keys}, len(set(keys))
     return len({
@@ -51,6 +61,6 @@ def earlier_looks(kept: Sequence[Entry], keys: Sequence[str], version: str) -> i
     })  # fmt: skip
 
 
-def _share(entry: Entry, known: set[str]) -> float:
+def _share(entry: Judged, known: set[str]) -> float:
     """Of the entry's test images, those that are still in the test."""
     return sum(key in known for key in entry.test_sample) / len(entry.test_sample)

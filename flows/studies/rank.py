@@ -33,6 +33,7 @@ from ..maintenance.feature_cache import not_collected
 from ..runtime.params import Params, load_params
 from ..tracking.tracker import Tracker
 from ..versioning import dvc
+from .entrant import Entrant
 from .rank_record import document, record, write
 from .shared_decode import Job, extract, measure, read
 from .study import metric_of_studies
@@ -63,30 +64,6 @@ class Images:
     def sample(self) -> list[Path]:
         """`SAMPLE` files from across the data, to compare precisions, and to measure speed if fewer were computed."""
         return [self.files[row] for row in spread(len(self.files), SAMPLE)]
-
-
-@dataclass(frozen=True)
-class Entrant:
-    """A candidate that can be computed: its parameters (the project's except for backbone and weights), and its job.
-
-    Attributes:
-        fingerprint: of its features.
-    """
-
-    params: FeaturesParams
-    job: Job
-    fingerprint: dict[str, Any]
-
-    @property
-    def spec(self) -> Spec:
-        return self.job.extractor.spec
-
-    @property
-    def network(self) -> dict[str, Any]:
-        """The fingerprint without what does not change the features: the tag in the name, and the weights' origin."""
-        left_out = {"backbone", "weights", "digest"}
-        facts = {key: value for key, value in self.fingerprint.items() if key not in left_out}
-        return {**facts, "network": self.spec.backbone.split(".")[0]}
 
 
 def rank_backbones(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tasks.common.core.files import whole_folder, write_json
 from tasks.common.core.paths import Paths
@@ -18,10 +18,8 @@ from tasks.studies.ranking_picture import ranking_picture
 from ..runtime import processes
 from ..runtime.params import Params
 from ..tracking.tracker import Tracker
+from .entrant import Entrant
 from .study import provenance
-
-if TYPE_CHECKING:
-    from .rank import Entrant
 
 KEYS = ("backbone", "weights", "weights_sha256")
 """The keys of `features` that a ranking changes."""

@@ -15,12 +15,12 @@ from ..common.core.files import read_json
 from ..common.core.paths import Paths
 from ..common.core.progress import progress
 from ..common.data.feature_set import FeatureSet, Rows
+from ..common.data.folds import assign_units
 from ..common.data.task import MAIN, Task
 from ..common.data.units import joined, units_of
 from ..common.heads.base import unit_length
 from ..common.scoring.intervals import interval
 from ..common.scoring.main_metric import main_metric
-from ..common.solvers.folds import assign_units
 from .confusable import confusable, mixed_up
 from .curve import Curve, learning_curve
 from .embedding import embed

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
-from ..common.reporting.contact_sheet import contact_sheet, save
+from ..common.images.contact_sheet import contact_sheet, save
 from .curve import Curve
 
 GREY, GREEN, RED = "#9aa5b1", "#2a7f62", "#c0392b"

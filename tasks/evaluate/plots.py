@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ..common.reporting.contact_sheet import contact_sheet, save
+from ..common.images.contact_sheet import contact_sheet, save
 from ..common.scoring.classification import expected_calibration_error
 
 matplotlib.use("agg")

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 
 from ..common.data.task import Task
-from ..common.reporting.contact_sheet import save, visible
+from ..common.images.contact_sheet import save, visible
 from .saliency import FILE, Saliency, SaliencyExample
 
 COLUMNS = 3

@@ -8,9 +8,9 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from ..common.augmentation.augment import Augment
+from ..common.images.contact_sheet import save, visible
 from ..common.images.decode import Pixels
 from ..common.images.transform import EvalTransform, load
-from ..common.reporting.contact_sheet import save, visible
 
 VIEWS = 6
 """Epochs shown of each image."""

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..common.data.feature_set import FeatureSet, Rows
+from ..common.data.folds import assign
 from ..common.data.units import units_of
-from ..common.solvers.folds import assign
 from .params import FinetuneParams
 
 INNER = 5

@@ -10,10 +10,10 @@ import numpy as np
 from ..common.core.errors import DataError, ParamsError
 from ..common.core.progress import progress
 from ..common.data.feature_set import FeatureSet, Learnable, Rows
+from ..common.data.folds import assign
 from ..common.data.task import MAIN, METRICS, Task
 from ..common.data.units import units_of
 from ..common.heads.base import Head
-from ..common.solvers.folds import assign
 from .class_weights import check_class_weight, weigh, weight_by_class
 from .estimator import Double, Examples, accept, check_finite
 from .grids import Kind, estimator_of, kind_of, walks_of

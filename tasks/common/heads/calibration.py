@@ -46,8 +46,8 @@ class Calibration:
         confidence: with which the threshold guarantees it.
         scaled: whether a temperature was requested.
         bias: b, (K,); None: 0.
-        decision_weights: (K,); the label is the class with the largest probability times weight, which is also the label
-            of the head itself: nearly the class weights. None: all are 1.
+        decision_weights: (K,); the label is the class with the largest probability times weight, which is also the
+            label of the head itself: nearly the class weights. None: all are 1.
         class_weights: (K,), those that the head was trained with; None without.
         temperatures: (K,) instead of `temperature`, if every class is independent.
         thresholds: (K,) a class is predicted from this probability on; None: from 0.5 on.

@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array
 
-from ..data.feature_set import FeatureSet, Rows
-from ..data.manifest import Task
-from ..data.units import units_of
+from .feature_set import FeatureSet, Rows
+from .manifest import Task
+from .units import units_of
 
 Array = npt.NDArray[Any]
 

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ..images.decode import Picture, Pixels, decode_bands
+from .decode import Picture, Pixels, decode_bands
 
 matplotlib.use("agg")
 

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from tasks.common.data.feature_set import FeatureSet
-from tasks.common.solvers.folds import assign
+from tasks.common.data.folds import assign
 
 
 def pack_of(labels, task="classification", groups=None, pixels=None):
