@@ -18,7 +18,18 @@ from dataclasses import asdict
 
 from .processes import ROOT
 from .report import replace_between
-from .simulations import calibration, conformal, copies, gate, intervals, keep_or_drop, pvalues, selective, splits
+from .simulations import (
+    calibration,
+    conformal,
+    copies,
+    drift,
+    gate,
+    intervals,
+    keep_or_drop,
+    pvalues,
+    selective,
+    splits,
+)
 from .simulations.row import Row
 
 KINDS: dict[str, Callable[[int], list[Row]]] = {
@@ -29,6 +40,7 @@ KINDS: dict[str, Callable[[int], list[Row]]] = {
     "selective": selective.long_run,
     "calibration": calibration.long_run,
     "conformal": conformal.long_run,
+    "drift": drift.long_run,
     "copies": copies.long_run,
     "splits": splits.long_run,
 }

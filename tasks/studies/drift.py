@@ -16,6 +16,7 @@ import numpy.typing as npt
 from scipy.linalg import eigh
 
 from ..common.core.errors import DataError
+from ..common.scoring.paired import holm
 
 Array = npt.NDArray[np.float64]
 Groups = npt.NDArray[np.int64]
@@ -121,8 +122,9 @@ def compare(
     sides_NP = deals(groups_N, n, permutations, seed)
     mmd, mmd2 = mmd_test(gaussian_kernel(d2_NN), sides_NP, significance)
     far, limit, nearest_N = far_test(d2_NN, sides_NP, groups_N, far_quantile, significance)
-    says = holm({"mmd": mmd.p, "far": far.p}, significance)
-    tests = tuple(name for name in says if name != "mmd" or mmd.value >= min_effect)
+    p_values = {"mmd": mmd.p, "far": far.p}
+    says = set(holm(p_values, significance)) - ({"mmd"} if mmd.value < min_effect else set())
+    tests = tuple(name for name in p_values if name in says)
     return Comparison(
         mmd, mmd2, far, limit, nearest_N[:n], nearest_N[n:], z_NA[:, :2], places, ours, groups - ours, tests
     )
@@ -278,13 +280,3 @@ def _finding(value_P: Array, statistic_P: Array, significance: float) -> Finding
     """The first deal among all, itself included (Phipson & Smyth 2010)."""
     p = float((statistic_P >= statistic_P[0] - ROUNDING).mean())
     return Finding(float(value_P[0]), float(np.quantile(value_P, 1 - significance)), p)
-
-
-def holm(p_values: dict[str, float], significance: float) -> tuple[str, ...]:
-    """The tests that stay significant by Holm's method: the smallest p must reach significance / tests, and so on."""
-    held: list[str] = []
-    for name in sorted(p_values, key=lambda name: p_values[name]):
-        if p_values[name] > significance / (len(p_values) - len(held)):
-            break
-        held.append(name)
-    return tuple(name for name in p_values if name in held)

@@ -14,7 +14,6 @@ from tasks.studies.drift import (
     even,
     far_test,
     gaussian_kernel,
-    holm,
     mmd_test,
     nearest_distances,
     squared_distances,
@@ -285,17 +284,3 @@ def test_the_same_images_give_the_same_answer():
     one, two = (compare(normal(18, 60), normal(19, 40), **HOW) for _ in range(2))
 
     assert (one.mmd, one.far, one.tests) == (two.mmd, two.far, two.tests)
-
-
-@pytest.mark.parametrize(
-    ("mmd", "far", "expected"),
-    [
-        (0.02, 0.02, ()),
-        (0.005, 0.02, ("mmd",)),
-        (0.02, 0.005, ("far",)),
-        (0.005, 0.01, ("mmd", "far")),
-        (0.006, 0.006, ()),
-    ],
-)
-def test_of_two_tests_the_first_must_be_surer(mmd, far, expected):
-    assert holm({"mmd": mmd, "far": far}, 0.01) == expected
