@@ -45,7 +45,7 @@ def _suspects(paths: Paths, reference: Reference | None, params: GateParams) -> 
     """Among the images added since the champion was trained, or among all without a champion."""
     allowed = f"{params.max_suspect:.1%} or less"
     pack = read_feature_set(paths.features)
-    judged = pack.index.iloc[pack.rows("train", "val")]["image_id"].drop_duplicates()
+    judged = pack.index.iloc[pack.rows("train", "val")].drop_duplicates("pixels")["image_id"]
     if reference is not None:
         known = np.union1d(reference.seen_ids, reference.held_out_ids)
         judged = judged[~np.isin(ids_of(list(judged)), known)]
