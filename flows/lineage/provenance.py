@@ -127,5 +127,5 @@ def _pins(records: Records, execution: Execution, lock: Mapping[str, Any]) -> It
     pinned = [dep for dep in lock.get("preprocess", {}).get("deps", []) if dep["path"] == "data/pins.csv"]
     yield from (str(dep["md5"]) for dep in pinned if "md5" in dep)
     run = execution.stages.get("preprocess")
-    if run is not None and "dvc.dep.data/pins.csv" in run.data.tags:
-        yield str(run.data.tags["dvc.dep.data/pins.csv"])
+    tags = {} if run is None else run.data.tags
+    yield from (tags[f"{kind}data/pins.csv"] for kind in ("dvc.dep.", "dvc.found.") if f"{kind}data/pins.csv" in tags)

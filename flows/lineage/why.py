@@ -32,7 +32,7 @@ from ..versioning.dvc import listing_of
 SHORTEST = 8
 """The minimum number of digits that identify a run."""
 
-DEP = "dvc.dep."
+DEP, FOUND = "dvc.dep.", "dvc.found."
 """Prefix of the tags with the hashes of dependencies."""
 
 DID = {"FINISHED": "ran", "FAILED": "failed", "KILLED": "was killed"}
@@ -192,7 +192,7 @@ class _Reader:
         return StageExplanation(stage, did, run_id, before.info.run_id, reasons, note)
 
     def _reasons(self, before: Run, run: Run) -> tuple[Reason, ...]:
-        old, new = _deps(before), _deps(run)
+        old, new = _deps(before), {**_deps(run), **_deps(run, FOUND)}
         if not new:
             old = {}
         elif before.data.tags.get("dvc.code") != run.data.tags.get("dvc.code"):
@@ -238,10 +238,11 @@ class _Reader:
         return subprocess.run(words, capture_output=True).returncode == 0
 
 
-def _deps(run: Run) -> dict[str, str]:
-    """Dependency -> hash, without code; empty for a run that did not finish."""
+def _deps(run: Run, kind: str = DEP) -> dict[str, str]:
+    """Dependency -> hash, without code; empty for a run that did not finish. `FOUND`: of those that the stage has
+    rewritten, as it found them."""
     tags = run.data.tags
-    return {name.removeprefix(DEP): digest for name, digest in tags.items() if name.startswith(DEP)}
+    return {name.removeprefix(kind): digest for name, digest in tags.items() if name.startswith(kind)}
 
 
 def _section(root: Path, name: str) -> dict[str, Any]:

@@ -70,9 +70,9 @@ def run_stage(stage: str, paths: Paths) -> None:
         registered = _record(stage, record, begun, params, paths, recorder)
         if record.failure is not None:
             raise record.failure
-        outputs = _hash_outputs(stage, paths)
+        found, inputs, outputs = inputs, _as_left(inputs, paths), _hash_outputs(stage, paths)
         write_json(paths.run(stage), {"stage": stage, **runs, "inputs": inputs, "outputs": outputs, **registered})
-        recorder("finish", inputs, outputs)
+        recorder("finish", inputs, outputs, {path: found[path] for path in found if found[path] != inputs[path]})
 
 
 def _record(
@@ -90,6 +90,15 @@ def _record(
     version = {"model": registered["name"], "version": int(registered["version"])} if registered else {}
     recorder("log", record, {**metrics, **version}, raw_hash(paths.root))
     return {"registered": registered} if registered else {}
+
+
+def _as_left(inputs: dict[str, str], paths: Paths) -> dict[str, str]:
+    """The hashes of what the stage read, with that of data/pins.csv as `preprocess` has left it: DVC, too, hashes its
+    dependencies once a stage has run."""
+    from ..versioning.hashes import tree_hash
+
+    pins = paths.relative(paths.pins)
+    return {**inputs, pins: tree_hash(paths.pins)} if pins in inputs else inputs
 
 
 def _hash_outputs(stage: str, paths: Paths) -> dict[str, str]:

@@ -49,9 +49,9 @@ class StageRecord:
         self._tracker.log_record(self._run, record, metrics, data_hash)
         log_pictures(self._tracker.client, (self._run, self._parent), self._stage, record.files)
 
-    def finish(self, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> None:
-        """The stage is done."""
-        self._tracker.log_hashes(self._run, inputs, outputs)
+    def finish(self, inputs: Mapping[str, str], outputs: Mapping[str, str], found: Mapping[str, str]) -> None:
+        """The stage is done; `found` has the earlier hashes of inputs that it has rewritten."""
+        self._tracker.log_hashes(self._run, inputs, outputs, found)
         self._tracker.carry(self._parent, {self._stage: self._run})
         self._end("FINISHED")
 

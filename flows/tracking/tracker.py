@@ -348,12 +348,16 @@ class Tracker:
             entity = dataset_entity(record.dataset, data_hash, git_state(self.paths.root), str(self.paths.root))
             self.client.log_inputs(run_id, datasets=[DatasetInput(entity, [])])
 
-    def log_hashes(self, run_id: str, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> None:
-        """Logs DVC's hashes: of the data as tags, of the code as one tag, and all of them as dvc.json."""
+    def log_hashes(
+        self, run_id: str, inputs: Mapping[str, str], outputs: Mapping[str, str], found: Mapping[str, str]
+    ) -> None:
+        """Logs DVC's hashes: of the data as tags, of the code as one tag, and all of them as dvc.json; `found` has the
+        earlier hashes of inputs that the stage has rewritten."""
         data = {path: digest for path, digest in inputs.items() if not path.startswith("tasks")}
         code = sorted((path, digest) for path, digest in inputs.items() if path not in data)
         tags = [RunTag("dvc.code", hashlib.md5(repr(code).encode(), usedforsecurity=False).hexdigest())]
         tags += [RunTag(f"dvc.dep.{path}", digest) for path, digest in data.items()]
+        tags += [RunTag(f"dvc.found.{path}", digest) for path, digest in found.items()]
         tags += [RunTag(f"dvc.out.{path}", digest) for path, digest in outputs.items()]
         self.client.log_batch(run_id, tags=tags)
         self.client.log_dict(run_id, {"deps": dict(inputs), "outs": dict(outputs)}, "dvc.json")

@@ -16,7 +16,7 @@ from tasks.common.data.feature_set import read_feature_set
 from tasks.common.data.task import LOSS, MAIN
 from tasks.common.heads.linear import LinearHead
 from tasks.common.heads.load import load_head, load_linear_head
-from tasks.common.scoring.main_metric import loss
+from tasks.common.scoring.main_metric import main_metric
 from tasks.register.serving import ImageClassifier
 
 DRAW = {"multilabel": draw_shapes, "regression": draw_turned}
@@ -73,12 +73,12 @@ def test_the_curves_of_training_are_of_the_tasks_metrics(project):
     assert np.isfinite(curves.to_numpy()).all()
 
 
-def test_graph_and_head_of_the_trained_network_have_the_decisions_loss(project):
+def test_graph_and_head_of_the_trained_network_have_the_decisions_metric(project):
     pack = read_feature_set(project.paths.features)
     val = pack.rows("val")
     tuned = read_candidates(project.paths)[0]["finetune"]
-    found = loss(tuned.output(pack, val, project.paths, "f32"), pack.targets(val), project.task)
-    told = read_json(project.paths.finetune / "decision.json")["validation"]["finetune"][LOSS[project.task]]
+    found = main_metric(tuned.output(pack, val, project.paths, "f32"), pack.targets(val), project.task)
+    told = read_json(project.paths.finetune / "decision.json")["validation"]["finetune"][MAIN[project.task].key]
     assert found == pytest.approx(told, rel=1e-3)
 
 

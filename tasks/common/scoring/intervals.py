@@ -235,7 +235,7 @@ def _share_ends(found: Estimate, confidence: float) -> Ends:
 def _wilson(n: float, mean: float, z: float) -> Ends:
     centre = (mean + z * z / (2 * n)) / (1 + z * z / n)
     reach = z / (1 + z * z / n) * (mean * (1 - mean) / n + z * z / (4 * n * n)) ** 0.5
-    return max(0.0, centre - reach), min(1.0, centre + reach)
+    return min(mean, max(0.0, centre - reach)), max(mean, min(1.0, centre + reach))  # in spite of rounding
 
 
 def _positive_ends(found: Estimate, confidence: float) -> Ends:

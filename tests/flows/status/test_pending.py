@@ -235,7 +235,7 @@ def test_each_stage_has_reasons_of_its_own(project: Project) -> None:
         "features": ["images"],
         "head": ["code", "params"],
         "audit": ["images", "code"],
-        "finetune": ["images"],
+        "finetune": ["images", "code"],
         "evaluate": ["images"],
         "register": ["images"],
     }

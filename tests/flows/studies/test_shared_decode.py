@@ -10,6 +10,7 @@ from flows.studies.shared_decode import Cost, Job, extract, measure, read
 from tasks.common.core.errors import DataError, GraftError
 from tasks.common.core.files import md5
 from tasks.common.core.paths import Paths
+from tasks.common.engines import one_decode
 from tasks.common.feature_cache.segments import FeatureCache, ids_of
 from tasks.features.extractor import choose_extractor
 from tasks.features.params import FeaturesParams
@@ -163,5 +164,5 @@ def test_a_block_has_whole_batches_and_little_memory(job):
     each = 3 * geometry.height * geometry.width
     size = shared_decode.block_size([geometry])
     assert size % 64 == 0
-    assert shared_decode.BLOCK_BYTES - 64 * each < size * each <= shared_decode.BLOCK_BYTES
+    assert one_decode.BLOCK_BYTES - 64 * each < size * each <= one_decode.BLOCK_BYTES
     assert shared_decode.block_size([geometry] * 10_000) == 64

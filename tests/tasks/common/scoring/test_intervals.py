@@ -164,3 +164,10 @@ def test_numbers_that_are_all_the_same_have_intervals_and_no_warning(predicted):
     with np.errstate(all="raise"):
         ends = r2_interval(predicted_N, y_N, np.arange(3), 0.95), error_intervals(predicted_N, y_N, np.arange(3), 0.95)
     assert np.isfinite([*ends[0], *ends[1]["mae"], *ends[1]["rmse"]]).all()
+
+
+@pytest.mark.parametrize("n", range(1, 60))
+def test_an_interval_holds_its_own_value_in_spite_of_rounding(n):
+    for share in (0.0, 1.0):
+        low, high = wilson(n, share, 0.95)
+        assert low <= share <= high
