@@ -82,7 +82,7 @@ def test_graft_run_is_one_flow_run_with_a_task_a_stage(project: Project, prefect
     assert result["parent_run_id"] in mine["summary"]
     assert all(stage in mine["stages"] for stage in STAGES)
     assert "gain" in mine["gate"]
-    assert result["outcome"]["what"] in ("waits", "undecided", "refused"), "an attended run leaves promoting to the user"
+    assert result["outcome"]["what"] in ("waits", "undecided", "refused"), "promoting is left to the user"
     assert str(project.mlflow().get_model_version_by_alias("graft", "champion").version) == "1"
 
 
