@@ -57,7 +57,8 @@ class FinetuneParams(Section):
     folds: Annotated[Auto | int, BeforeValidator(_folds)] = "auto"
     """0 decides on the validation images. 2 or more decides on all training and validation images, each held out once
     from a training and a head of its own, which takes as many times longer. `auto` takes 5 where validation has fewer
-    than 100 independent images or groups, unless only 0 fits into `budget_minutes`."""
+    than 100 independent images or groups; with `mode: auto` also where it has fewer than 1,000, unless only 0 fits into
+    `budget_minutes`."""
 
     refit: Auto | bool = "auto"
     """Whether a kept model is trained again, for as many epochs, on training and validation images together. `auto`:

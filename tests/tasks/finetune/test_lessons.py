@@ -57,7 +57,8 @@ def test_folds_are_for_few_units_of_validation(pack):
     assert folds_of(FinetuneParams(), pack) == 5
     assert folds_of(FinetuneParams(folds=0), pack) == 0
     many = replace(pack, index=pack.index.assign(group=None, split=np.repeat(["train", "val"], N // 2)))
-    assert folds_of(FinetuneParams(), many) == 0
+    assert folds_of(FinetuneParams(mode="on"), many) == 0
+    assert folds_of(FinetuneParams(mode="auto"), many) == 5, "the budget decides whether there is time for them"
 
 
 def test_the_refit_learns_training_and_validation_images_and_chooses_nothing(pack):
