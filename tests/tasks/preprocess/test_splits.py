@@ -77,7 +77,7 @@ def test_an_image_never_changes_its_split_when_images_are_added(seed):
 
 
 def test_an_image_of_a_class_of_two_never_changes_its_split_when_the_class_grows():
-    for number in range(200):
+    for number in range(60):
         images = pd.DataFrame({"key": [f"{number}-{n}" for n in range(3)], "label": "a", "split": None})
         two = images.head(2)
         before, pins = split_of(two)
