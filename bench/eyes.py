@@ -115,7 +115,7 @@ def _graph(backbone: str, side: int | None) -> Graph:
 
 
 def pack_of(images: pd.DataFrame, labelled: int, seed: int, features: Features) -> FeatureSet:
-    """A feature set with `labelled` images a class, of which a quarter is validation; all others are the test."""
+    """A feature set with `labelled` images a class, a quarter of them for validation; all others are the test."""
     shuffled = images.sample(frac=1, random_state=seed)
     place = shuffled.groupby("label").cumcount()
     split = pd.Series(

@@ -1,7 +1,7 @@
 """Whether calibrated probabilities have the true shares of the classes, where the head was trained with class weights.
 
-Two classes of which one is rare, D normal features whose mean differs. The head is trained with `class_weight:
-balanced` on N images and calibrated on a third as many; the truth is known from images of which there are any number.
+Two classes, one of them rare, with D normal features whose means differ. The head is trained with `class_weight:
+balanced` on N images and calibrated on a third as many; a large sample of further images gives the true rates.
 """
 
 from __future__ import annotations

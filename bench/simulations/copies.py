@@ -52,7 +52,7 @@ def simulate(runs: int, pictures: int, seed: int) -> dict[str, float]:
 
 
 def long_run(runs: int) -> list[Row]:
-    """The rows of the published table; a twentieth of the runs, each of which judges hundreds of pictures."""
+    """The rows of the published table; a twentieth of the runs, because each judges hundreds of pictures."""
     runs = max(1, runs // 20)
     rates = simulate(runs, PICTURES, 1)
     return [

@@ -112,7 +112,7 @@ def _images(n: int, groups: int, rng: np.random.Generator) -> Images:
 
 
 def _noise(unit_N: Ints, rng: np.random.Generator) -> Floats:
-    """Standard normal (N, K), a part of which a unit has in common."""
+    """Standard normal (N, K); the images of a unit share a part of their values."""
     own_NK = rng.normal(size=(len(unit_N), CLASSES))
     if len(np.unique(unit_N)) == len(unit_N):
         return own_NK

@@ -34,7 +34,7 @@ def simulate(runs: int, classes: int, images: int, seed: int) -> dict[str, float
 
 
 def long_run(runs: int) -> list[Row]:
-    """The rows of the published table; a tenth of the runs, each of which has ten classes."""
+    """The rows of the published table; a tenth of the runs, because each has ten classes."""
     runs = max(1, runs // 10)
     rates = simulate(runs, CLASSES, IMAGES, 1)
     return [

@@ -37,8 +37,9 @@ from tasks.finetune.params import FREE, FinetuneParams
 from tasks.head.combine import choose_combined, retrain
 from tasks.head.params import HeadParams
 from tasks.head.selection import class_weights
-from tasks.studies.comparing import TITLES, Cell, Judged, Point, advice, as_good_as_the_best, crossings, points
+from tasks.studies.comparing import TITLES, Cell, Point, advice, as_good_as_the_best, crossings, points
 from tasks.studies.comparing_picture import comparing_picture
+from tasks.studies.held import Held
 
 from ..runtime.params import Params, load_params
 from ..tracking.tracker import Tracker
@@ -304,9 +305,9 @@ def _document(
     }
 
 
-def _judged(pack: FeatureSet, settings: Params) -> Judged:
+def _judged(pack: FeatureSet, settings: Params) -> Held:
     val, metric = pack.rows("val"), metric_of_studies(None, settings)
-    return Judged(
+    return Held(
         pack.targets(val), units_of(pack, val)[0], pack.task, metric, settings.evaluate.confidence, settings.gate.margin
     )
 
@@ -315,7 +316,7 @@ def points_of(found: dict[str, Any]) -> list[Point]:
     return [Point(**{**row, "gain": tuple(row["gain"]) if row["gain"] else None}) for row in found["points"]]
 
 
-def _write(found: dict[str, Any], judged: Judged, paths: Paths, target: Path | None) -> None:
+def _write(found: dict[str, Any], judged: Held, paths: Paths, target: Path | None) -> None:
     folder = paths.state / "compare"
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "compare.json", found)

@@ -27,7 +27,8 @@ from tasks.common.images.transform import load
 from tasks.features.extractor import SAMPLE, choose_extractor
 from tasks.features.params import FeaturesParams
 from tasks.head.selection import choose, hold_out
-from tasks.studies.ranking import Held, Probed, rank
+from tasks.studies.held import Held
+from tasks.studies.ranking import Probed, rank
 
 from ..maintenance.feature_cache import not_collected
 from ..runtime.params import Params, load_params

@@ -12,7 +12,8 @@ from tasks.common.data.task import LOSS
 from tasks.features.params import FeaturesParams
 from tasks.head.params import HeadParams
 from tasks.studies.combining import Combination, combine
-from tasks.studies.ranking import Held, Standing, fastest_as_good
+from tasks.studies.held import Held
+from tasks.studies.ranking import Standing, fastest_as_good
 from tasks.studies.ranking_picture import ranking_picture
 
 from ..runtime import processes

@@ -21,7 +21,8 @@ from ..common.heads.base import softmax
 from ..common.heads.calibration import TINY, log_of, two_way
 from ..common.scoring.paired import Paired
 from ..common.scoring.temperature import fit_temperature
-from .ranking import Floats, Held, Ints, Probed
+from .held import Floats, Held, Ints
+from .ranking import Probed
 
 TOP = 6
 """Candidates that are tried, those with the lowest loss."""

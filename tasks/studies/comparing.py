@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..common.data.task import Metric, Task, metric_named
+from ..common.data.task import Metric
 from ..common.scoring.main_metric import metrics_of
 from ..common.scoring.paired import Outcome, Paired, design_effect, outcome, tango
 from ..common.scoring.resampling import percentile_ends
+from .held import Held
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -81,35 +81,7 @@ class Point:
         return 1 if low > 0 else -1 if high < 0 else 0
 
 
-@dataclass(frozen=True)
-class Judged:
-    """The V images that all methods are evaluated on, and by what.
-
-    Attributes:
-        target: as `FeatureSet.targets` gives it.
-        unit_V: the independent unit of each image.
-        metric: a key of `METRICS`.
-        confidence: of intervals and bounds.
-        margin: the difference that would not matter, in units of the metric.
-    """
-
-    target: npt.NDArray[Any]
-    unit_V: Ints
-    task: Task
-    metric: str
-    confidence: float
-    margin: float
-
-    @property
-    def named(self) -> Metric:
-        return metric_named(self.metric, self.task)
-
-    @property
-    def units(self) -> int:
-        return int(self.unit_V.max()) + 1
-
-
-def points(cells: Sequence[Cell], judged: Judged) -> list[Point]:
+def points(cells: Sequence[Cell], judged: Held) -> list[Point]:
     """One point per method and size, methods in the order of `TITLES`, sizes growing."""
     metrics = _resampled(cells, judged)
     return [
@@ -123,14 +95,14 @@ def points(cells: Sequence[Cell], judged: Judged) -> list[Point]:
     ]
 
 
-def _resampled(cells: Sequence[Cell], judged: Judged) -> dict[tuple[str, float], Floats]:
+def _resampled(cells: Sequence[Cell], judged: Held) -> dict[tuple[str, float], Floats]:
     """(method, share) -> (1 + B,): the metric, then that of each resample of the units and of the seeds.
 
     All share the same resamples, so that variation that two methods have in common cancels in their difference.
     """
     rng = np.random.default_rng(0)
     drawn_BU = rng.multinomial(judged.units, np.full(judged.units, 1 / judged.units), size=RESAMPLES)
-    times_BV = np.vstack([np.ones(len(judged.unit_V), np.int32), drawn_BU[:, judged.unit_V].astype(np.int32)])
+    times_BV = np.vstack([np.ones(len(judged.unit_M), np.int32), drawn_BU[:, judged.unit_M].astype(np.int32)])
     seeds = sorted({cell.seed for cell in cells})
     turn_BE = rng.integers(0, len(seeds), (RESAMPLES, len(seeds)))
     metrics: dict[tuple[str, float], Floats] = {}
@@ -151,7 +123,7 @@ def _over_seeds(metric_EB: Floats, turn_BE: npt.NDArray[np.int64]) -> Floats:
     return np.concatenate([[metric_EB[:, 0].mean()], resampled])
 
 
-def _point(cells: Sequence[Cell], metric_B: Floats, head_B: Floats | None, judged: Judged) -> Point:
+def _point(cells: Sequence[Cell], metric_B: Floats, head_B: Floats | None, judged: Held) -> Point:
     value, low, high = _interval(metric_B, judged)
     first = cells[0]
     return Point(
@@ -169,7 +141,7 @@ def _point(cells: Sequence[Cell], metric_B: Floats, head_B: Floats | None, judge
     )
 
 
-def _interval(metric_B: Floats, judged: Judged) -> tuple[float, float, float]:
+def _interval(metric_B: Floats, judged: Held) -> tuple[float, float, float]:
     return float(metric_B[0]), *percentile_ends(metric_B[1:], judged.confidence, judged.units)
 
 
@@ -209,7 +181,7 @@ def _meet(line: Sequence[Point]) -> int:
     return round(float(np.exp(x[0] + at * (x[1] - x[0]))))
 
 
-def as_good_as_the_best(cells: Sequence[Cell], judged: Judged) -> dict[str, Outcome]:
+def as_good_as_the_best(cells: Sequence[Cell], judged: Held) -> dict[str, Outcome]:
     """Method -> whether it is not worse than the best by more than the margin, with all images; without the best.
 
     By Holm's method (1979) over the methods: what is shown to be as good makes the test of the others less strict.
@@ -232,7 +204,7 @@ def as_good_as_the_best(cells: Sequence[Cell], judged: Judged) -> dict[str, Outc
 
 
 def _paired(
-    cells: Sequence[Cell], metrics: Mapping[str, Floats], best: str, method: str, level: float, judged: Judged
+    cells: Sequence[Cell], metrics: Mapping[str, Floats], best: str, method: str, level: float, judged: Held
 ) -> Paired:
     """The method against the best one, over images and seeds."""
     gain_B = metrics[method] - metrics[best]
@@ -248,7 +220,7 @@ def _paired(
     )  # fmt: skip
 
 
-def _tango(cells: Sequence[Cell], best: str, level: float, judged: Judged) -> tuple[float, float]:
+def _tango(cells: Sequence[Cell], best: str, level: float, judged: Held) -> tuple[float, float]:
     """Both one-sided bounds of the mean change of an image from wrong to right, over the seeds."""
     right = {
         is_best: np.mean(
@@ -257,7 +229,7 @@ def _tango(cells: Sequence[Cell], best: str, level: float, judged: Judged) -> tu
         for is_best in (True, False)
     }
     change_V = right[False] - right[True]
-    effect = design_effect(change_V, judged.unit_V, judged.units)
+    effect = design_effect(change_V, judged.unit_M, judged.units)
     won, lost = float(np.maximum(change_V, 0).sum()) / effect, float(np.maximum(-change_V, 0).sum()) / effect
     z = NormalDist().inv_cdf(1 - level)
     low, high = (tango(won, lost, len(change_V) / effect, z, lower=lower) for lower in (True, False))

@@ -9,7 +9,8 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from .comparing import TITLES, Judged, Point
+from .comparing import TITLES, Point
+from .held import Held
 
 matplotlib.use("agg")
 
@@ -17,7 +18,7 @@ COLOURS = {"head": "#2a7f62", "last_stage": "#d97706", "all": "#1d4ed8", "scratc
 MARKS = {"head": "o", "last_stage": "s", "all": "^", "scratch": "D"}
 
 
-def comparing_picture(found: Sequence[Point], judged: Judged, path: Path) -> None:
+def comparing_picture(found: Sequence[Point], judged: Held, path: Path) -> None:
     """The metric of each method, with its interval."""
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()

@@ -14,7 +14,8 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
-from .ranking import Held, Standing
+from .held import Held
+from .ranking import Standing
 
 matplotlib.use("agg")
 

@@ -5,7 +5,8 @@ import pytest
 
 from tasks.common.scoring.main_metric import loss
 from tasks.studies.combining import combine, forward, image_losses, scaled_losses, unit_p
-from tasks.studies.ranking import Held, Probed
+from tasks.studies.held import Held
+from tasks.studies.ranking import Probed
 
 
 def held(target, unit_M=None, task="classification", metric="accuracy"):

@@ -6,8 +6,9 @@ from PIL import Image
 
 from tasks.common.scoring.classification import accuracy
 from tasks.common.scoring.paired import Outcome
-from tasks.studies.comparing import Cell, Judged, advice, as_good_as_the_best, crossings, points
+from tasks.studies.comparing import Cell, advice, as_good_as_the_best, crossings, points
 from tasks.studies.comparing_picture import comparing_picture
+from tasks.studies.held import Held
 
 V = 400
 Y_V = np.arange(V) % 2
@@ -34,8 +35,8 @@ def cells(seeds=2, seconds=None, **methods):
     ]
 
 
-JUDGED = Judged(Y_V, ALONE_V, "classification", "accuracy", 0.95, 0.02)
-FEW = Judged(Y_V[:40], ALONE_V[:40], "classification", "accuracy", 0.95, 0.02)
+JUDGED = Held(Y_V, ALONE_V, "classification", "accuracy", 0.95, 0.02)
+FEW = Held(Y_V[:40], ALONE_V[:40], "classification", "accuracy", 0.95, 0.02)
 
 
 def judge(found):
@@ -66,7 +67,7 @@ def test_more_judged_images_give_a_narrower_interval():
 
 def test_images_of_one_group_count_as_one():
     alone = judge(cells(1, head=HEAD))[0]
-    grouped = points(cells(1, head=HEAD), replace(JUDGED, unit_V=ALONE_V // 20))[0]
+    grouped = points(cells(1, head=HEAD), replace(JUDGED, unit_M=ALONE_V // 20))[0]
     assert grouped.high - grouped.low > 0.5 * (alone.high - alone.low)
     assert grouped.value == alone.value
 
@@ -155,7 +156,7 @@ def test_numbers_can_be_compared_too():
         Cell(method, 1.0, 0, 500, 0, 0, 1.0, (target + np.random.default_rng(1).normal(0, spread, V))[:, None])
         for method, spread in (("head", 0.2), ("all", 0.05))
     ]
-    judged = Judged(target, ALONE_V, "regression", "r2", 0.95, 0.02)
+    judged = Held(target, ALONE_V, "regression", "r2", 0.95, 0.02)
     (sentence,) = crossings(points(found, judged), judged.named)
     assert "is better than the frozen head" in sentence
 

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tasks.studies.ranking import Held, Probed, fastest_as_good, front, rank
+from tasks.studies.held import Held
+from tasks.studies.ranking import Probed, fastest_as_good, front, rank
 from tasks.studies.ranking_picture import ranking_picture
 
 
