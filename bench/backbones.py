@@ -30,14 +30,14 @@ import torch
 from PIL import Image
 from torch import nn
 
-from tasks.common.backbones import keras, network
-from tasks.common.backbones.catalogue import CATALOGUE, Entry, entry_of
-from tasks.common.backbones.graph import convert, read_graph
-from tasks.common.backbones.keras_layers import keras_network, modules_of
-from tasks.common.backbones.spec import Form, Output
-from tasks.common.backbones.weights import WeightsSource
-from tasks.common.core.paths import Paths
-from tasks.common.engines.openvino import Engine
+from graft.tasks.common.backbones import keras, network
+from graft.tasks.common.backbones.catalogue import CATALOGUE, Entry, entry_of
+from graft.tasks.common.backbones.graph import convert, read_graph
+from graft.tasks.common.backbones.keras_layers import keras_network, modules_of
+from graft.tasks.common.backbones.spec import Form, Output
+from graft.tasks.common.backbones.weights import WeightsSource
+from graft.tasks.common.core.paths import Paths
+from graft.tasks.common.engines.openvino import Engine
 
 from . import report
 from .peers import keras_recipe
@@ -200,12 +200,12 @@ def rate(work: Callable[[], int]) -> float:
 
 def through_stages(entry: Entry, whole: Path, folder: Path) -> float:
     """Accuracy on validation of the stages preprocess, features and head on 30 generated images of three colours."""
-    from tasks.features.params import FeaturesParams
-    from tasks.features.stage import run as features
-    from tasks.head.params import HeadParams
-    from tasks.head.stage import run as head
-    from tasks.preprocess.params import PreprocessParams
-    from tasks.preprocess.stage import run as preprocess
+    from graft.tasks.features.params import FeaturesParams
+    from graft.tasks.features.stage import run as features
+    from graft.tasks.head.params import HeadParams
+    from graft.tasks.head.stage import run as head
+    from graft.tasks.preprocess.params import PreprocessParams
+    from graft.tasks.preprocess.stage import run as preprocess
 
     paths = Paths(folder / "project")
     random = np.random.default_rng(0)
@@ -292,8 +292,8 @@ def publish(results: dict[str, Any]) -> str:
 
 def catalogue_text() -> str:
     """What `graft models --markdown` prints where nothing has been measured."""
-    from flows.backbones import table, table_text
-    from flows.runtime.locations import Place
+    from graft.flows.backbones import table, table_text
+    from graft.flows.runtime.locations import Place
 
     with tempfile.TemporaryDirectory() as folder:
         place = Place(None, Path(folder) / "weights", Path(folder) / "cache")

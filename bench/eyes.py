@@ -22,20 +22,20 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from tasks.common.backbones.graph import Graph, backbone_graph
-from tasks.common.backbones.spec import Form
-from tasks.common.backbones.weights import find_weights
-from tasks.common.core.files import json_digest
-from tasks.common.core.progress import progress
-from tasks.common.data.feature_set import FeatureSet
-from tasks.common.data.matrix import spread
-from tasks.common.engines.one_decode import Part, stream_all
-from tasks.common.engines.openvino import Engine
-from tasks.common.images.decode import decode_bands
-from tasks.common.scoring.classification import accuracy, log_loss
-from tasks.head.combine import choose_combined, retrain, served_score
-from tasks.head.params import HeadParams
-from tasks.head.scores import Score
+from graft.tasks.common.backbones.graph import Graph, backbone_graph
+from graft.tasks.common.backbones.spec import Form
+from graft.tasks.common.backbones.weights import find_weights
+from graft.tasks.common.core.files import json_digest
+from graft.tasks.common.core.progress import progress
+from graft.tasks.common.data.feature_set import FeatureSet
+from graft.tasks.common.data.matrix import spread
+from graft.tasks.common.engines.one_decode import Part, stream_all
+from graft.tasks.common.engines.openvino import Engine
+from graft.tasks.common.images.decode import decode_bands
+from graft.tasks.common.scoring.classification import accuracy, log_loss
+from graft.tasks.head.combine import choose_combined, retrain, served_score
+from graft.tasks.head.params import HeadParams
+from graft.tasks.head.scores import Score
 
 from . import report
 from .processes import BUILD, machine, say, versions

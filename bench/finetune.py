@@ -80,8 +80,8 @@ def weights(folder: Path) -> Path:
     """The network's, without its classifier, by timm's names."""
     from safetensors.torch import save_file
 
-    from tasks.common.backbones import network
-    from tasks.common.backbones.weights import find_weights
+    from graft.tasks.common.backbones import network
+    from graft.tasks.common.backbones.weights import find_weights
 
     model = network.create(BACKBONE, find_weights(BACKBONE, "auto", ROOT / "data" / "weights"))
     target = folder / "weights.safetensors"

@@ -15,24 +15,24 @@ import timm
 import torch
 from safetensors.torch import load_file
 
-from tasks.common.backbones.network import eval_transform
-from tasks.common.core.paths import Paths
-from tasks.common.data.feature_set import read_feature_set
-from tasks.common.heads.load import load_linear_head
-from tasks.features.params import FeaturesParams
-from tasks.features.stage import run as features
-from tasks.finetune.auto_rules import plan as planned
-from tasks.finetune.batches import Images
-from tasks.finetune.inputs import as_maps, normalised
-from tasks.finetune.loss import Goal
-from tasks.finetune.params import FinetuneParams
-from tasks.finetune.session import Job
-from tasks.finetune.split_network import cut, last_stage
-from tasks.finetune.trainer import Trainer
-from tasks.head.params import HeadParams
-from tasks.head.stage import run as head
-from tasks.preprocess.params import PreprocessParams
-from tasks.preprocess.stage import run as preprocess
+from graft.tasks.common.backbones.network import eval_transform
+from graft.tasks.common.core.paths import Paths
+from graft.tasks.common.data.feature_set import read_feature_set
+from graft.tasks.common.heads.load import load_linear_head
+from graft.tasks.features.params import FeaturesParams
+from graft.tasks.features.stage import run as features
+from graft.tasks.finetune.auto_rules import plan as planned
+from graft.tasks.finetune.batches import Images
+from graft.tasks.finetune.inputs import as_maps, normalised
+from graft.tasks.finetune.loss import Goal
+from graft.tasks.finetune.params import FinetuneParams
+from graft.tasks.finetune.session import Job
+from graft.tasks.finetune.split_network import cut, last_stage
+from graft.tasks.finetune.trainer import Trainer
+from graft.tasks.head.params import HeadParams
+from graft.tasks.head.stage import run as head
+from graft.tasks.preprocess.params import PreprocessParams
+from graft.tasks.preprocess.stage import run as preprocess
 
 from .peers.course import WARM, Course, Plan, arguments
 from .peers.measurements import BATCH

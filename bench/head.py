@@ -28,18 +28,18 @@ import numpy.typing as npt
 import pandas as pd
 from PIL import Image
 
-from tasks.common.backbones.graph import backbone_graph
-from tasks.common.backbones.weights import find_weights
-from tasks.common.core.paths import Paths
-from tasks.common.core.progress import progress
-from tasks.common.engines.openvino import Engine
-from tasks.common.heads.base import softmax
-from tasks.common.heads.load import load_linear_head
-from tasks.common.scoring.classification import log_loss
-from tasks.common.solvers.logistic import Step, path
-from tasks.common.solvers.principal_axes import rotate
-from tasks.head.params import HeadParams
-from tasks.head.stage import run as train_head
+from graft.tasks.common.backbones.graph import backbone_graph
+from graft.tasks.common.backbones.weights import find_weights
+from graft.tasks.common.core.paths import Paths
+from graft.tasks.common.core.progress import progress
+from graft.tasks.common.engines.openvino import Engine
+from graft.tasks.common.heads.base import softmax
+from graft.tasks.common.heads.load import load_linear_head
+from graft.tasks.common.scoring.classification import log_loss
+from graft.tasks.common.solvers.logistic import Step, path
+from graft.tasks.common.solvers.principal_axes import rotate
+from graft.tasks.head.params import HeadParams
+from graft.tasks.head.stage import run as train_head
 
 from . import report
 from .processes import BUILD, ROOT, machine, say, timed, versions

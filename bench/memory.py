@@ -89,7 +89,7 @@ def watched_stage(project: Project, stage: str) -> dict[str, Any]:
     log = BUILD / "memory.log"
     started = time.perf_counter()
     with log.open("wb") as output:
-        words = [sys.executable, "-m", "flows.stage", stage]
+        words = [sys.executable, "-m", "graft.flows.stage", stage]
         child = subprocess.Popen(words, cwd=project.root, env=environment(), stdout=output, stderr=output)
         with Watch(psutil.Process(child.pid)) as watch:
             _, status, usage = os.wait4(child.pid, 0)

@@ -18,13 +18,13 @@ from pathlib import Path
 
 import yaml
 
-from tasks.common.backbones.graph import Graph, backbone_graph
-from tasks.common.backbones.weights import find_weights
-from tasks.common.core.files import read_json
-from tasks.common.core.paths import Paths
-from tasks.common.data.manifest import read_manifest
-from tasks.common.engines.openvino import Engine
-from tasks.common.images.transform import load
+from graft.tasks.common.backbones.graph import Graph, backbone_graph
+from graft.tasks.common.backbones.weights import find_weights
+from graft.tasks.common.core.files import read_json
+from graft.tasks.common.core.paths import Paths
+from graft.tasks.common.data.manifest import read_manifest
+from graft.tasks.common.engines.openvino import Engine
+from graft.tasks.common.images.transform import load
 
 KEPT = 64
 """Decoded images that the network sees again and again."""

@@ -65,7 +65,7 @@ class Project:
         Returns:
             `whole_seconds` of the process, and the stage's own `metrics`.
         """
-        seconds = timed([sys.executable, "-m", "flows.stage", name], self.root)
+        seconds = timed([sys.executable, "-m", "graft.flows.stage", name], self.root)
         self.settle()
         return {"whole_seconds": round(seconds, 3), "metrics": self.metrics(name)}
 

@@ -21,19 +21,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tasks.common.backbones.graph import Graph, backbone_graph
-from tasks.common.backbones.weights import find_weights
-from tasks.common.core.paths import Paths
-from tasks.common.core.progress import progress
-from tasks.common.data.feature_set import FeatureSet, read_feature_set
-from tasks.common.engines.openvino import Engine
-from tasks.common.heads.load import load_linear_head
-from tasks.common.images.transform import load
-from tasks.common.scoring.classification import accuracy, log_loss
-from tasks.features.params import FeaturesParams
-from tasks.features.views import augmentation
-from tasks.head.params import HeadParams
-from tasks.head.stage import run as train_head
+from graft.tasks.common.backbones.graph import Graph, backbone_graph
+from graft.tasks.common.backbones.weights import find_weights
+from graft.tasks.common.core.paths import Paths
+from graft.tasks.common.core.progress import progress
+from graft.tasks.common.data.feature_set import FeatureSet, read_feature_set
+from graft.tasks.common.engines.openvino import Engine
+from graft.tasks.common.heads.load import load_linear_head
+from graft.tasks.common.images.transform import load
+from graft.tasks.common.scoring.classification import accuracy, log_loss
+from graft.tasks.features.params import FeaturesParams
+from graft.tasks.features.views import augmentation
+from graft.tasks.head.params import HeadParams
+from graft.tasks.head.stage import run as train_head
 
 from . import report
 from .processes import BUILD, machine, say, versions

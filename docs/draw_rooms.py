@@ -86,7 +86,7 @@ def draw() -> str:
         "tasks/: what is done, one folder per stage": stages(),
         "tasks/common/: what stages share": [
             (f"common/{room}", purpose(ROOT / "tasks" / "common" / room), COLOURS["common"])
-            for room in layers("tasks.common")
+            for room in layers("graft.tasks.common")
             if (ROOT / "tasks" / "common" / room).is_dir()
         ],
     }

@@ -21,8 +21,8 @@ DOCS = Path(__file__).resolve().parent
 sys.path.insert(0, str(DOCS.parent))
 
 from docs.draw_rooms import PICTURE, draw  # noqa: E402
-from flows.cli.main import app  # noqa: E402
-from flows.runtime.params import SECTIONS, Params, json_schema  # noqa: E402
+from graft.flows.cli.main import app  # noqa: E402
+from graft.flows.runtime.params import SECTIONS, Params, json_schema  # noqa: E402
 
 BEGIN, END = "<!-- generated:begin -->", "<!-- generated:end -->"
 EVERYWHERE = {"project", "as_json"}

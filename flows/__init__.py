@@ -3,7 +3,7 @@
 import importlib.util
 import sys
 
-import tasks as tasks  # first of all: it switches telemetry off before anything can phone home
+import graft.tasks  # noqa: F401  first of all: it switches telemetry off before anything can phone home
 
 if importlib.util.find_spec("mlflow") is None:  # dvc.yaml says `python`, and the first one in the PATH may be another
     sys.exit(

@@ -1,6 +1,6 @@
 """The seven stages as Prefect tasks, in the order in which data flows. Import them into any flow of your own:
 
-    from tasks.pipeline import preprocess, features, head, audit, finetune, evaluate, register
+    from graft.tasks.pipeline import preprocess, features, head, audit, finetune, evaluate, register
 
     @flow
     def mine(project: str) -> None:

@@ -58,8 +58,8 @@ def project(finished: Project, tmp_path: Path) -> Project:
 @pytest.fixture(scope="session")
 def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """A real Prefect server; the variables by which a process finds it and may use it."""
-    from flows.runtime.login import server_login
-    from flows.runtime.servers import prefect_server
+    from graft.flows.runtime.login import server_login
+    from graft.flows.runtime.servers import prefect_server
 
     root = tmp_path_factory.mktemp("prefect")
     settings = {"PREFECT_HOME": str(root), "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}

@@ -29,11 +29,11 @@ import psutil
 from hook import Hook, listening
 from projects import Project, ask, free_port, made_repository, make_project, wait_for
 
-from flows.runtime.login import server_login
-from flows.runtime.servers import mlflow_server, prefect_server, prepare_prefect
-from tasks.audit.params import AuditParams
-from tasks.evaluate.params import EvaluateParams
-from tasks.head.params import HeadParams
+from graft.flows.runtime.login import server_login
+from graft.flows.runtime.servers import mlflow_server, prefect_server, prepare_prefect
+from graft.tasks.audit.params import AuditParams
+from graft.tasks.evaluate.params import EvaluateParams
+from graft.tasks.head.params import HeadParams
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -335,7 +335,7 @@ def when_stage_runs(town: Town, stage: str, act: Callable[[], None]) -> Callable
     def wait(_: Any) -> None:
         def at_work() -> bool:
             return any(
-                (process.info["cmdline"] or [])[-2:] == ["flows.stage", stage]
+                (process.info["cmdline"] or [])[-2:] == ["graft.flows.stage", stage]
                 for process in psutil.process_iter(["cmdline"])
             )
 

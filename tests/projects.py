@@ -27,7 +27,7 @@ import yaml
 from filelock import FileLock
 from PIL import Image, ImageDraw
 
-from flows.runtime import claims
+from graft.flows.runtime import claims
 
 ROOT = Path(__file__).resolve().parent.parent
 CODE = (
@@ -136,14 +136,14 @@ class Project:
         return self.call(sys.executable, "-m", "dvc", *words, check=check, **more)
 
     def graft(self, *words: str, check: bool = True, **more: str) -> subprocess.CompletedProcess[str]:
-        return self.call(sys.executable, "-m", "flows.cli.main", *words, check=check, **more)
+        return self.call(sys.executable, "-m", "graft.flows.cli.main", *words, check=check, **more)
 
     def graft_here(self, *words: str, check: bool = True, **more: str) -> subprocess.CompletedProcess[str]:
         """As `graft`, in this very process, which has loaded the libraries already: for what a command says and does.
 
         The code is this repository's, not the project's copy. How processes start and end, `graft` shows.
         """
-        from flows.cli import main
+        from graft.flows.cli import main
 
         code = 0
         with (
@@ -220,7 +220,7 @@ class Project:
     def loaded_by(self, command: str) -> set[str]:
         """The modules that `graft` has loaded when it ends, in a process of its own."""
         program = (
-            "import atexit, sys; from flows.cli import main;"
+            "import atexit, sys; from graft.flows.cli import main;"
             "atexit.register(lambda: print(*{name for name in sys.modules if '.' not in name})); main.main()"
         )
         found = set(self.call(sys.executable, "-c", program, command).stdout.splitlines()[-1].split())

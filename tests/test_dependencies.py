@@ -9,7 +9,7 @@ import grimp
 import pytest
 import yaml
 
-from tasks.common.core.paths import STAGES
+from graft.tasks.common.core.paths import STAGES
 
 ROOT = Path(__file__).resolve().parent.parent
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
@@ -77,11 +77,11 @@ UNUSED = {
 
 @pytest.fixture(scope="session")
 def imports() -> grimp.ImportGraph:
-    return grimp.build_graph("tasks", cache_dir=None)
+    return grimp.build_graph("graft", cache_dir=None)
 
 
 def file_of(module: str) -> Path:
-    path = ROOT / module.replace(".", "/")
+    path = ROOT / module.removeprefix("graft.").replace(".", "/")
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
@@ -92,7 +92,7 @@ def holds_code(file: Path) -> bool:
 
 def closure(stage: str, imports: grimp.ImportGraph) -> set[str]:
     """The files that a stage imports, directly or through others, and the data that lie beside them."""
-    package = f"tasks.{stage}"
+    package = f"graft.tasks.{stage}"
     modules = imports.find_descendants(package) | {package}
     reached = set().union(*(imports.find_upstream_modules(module) for module in modules)) | modules
     parents = {module.rsplit(".", n)[0] for module in reached for n in range(1, module.count(".") + 1)}

@@ -25,8 +25,8 @@ import pytest
 import yaml
 from projects import ROOT, Project, ask, free_port, wait_for
 
-from flows.retrain.zombies import heartbeat_settings
-from flows.runtime.servers import answers
+from graft.flows.retrain.zombies import heartbeat_settings
+from graft.flows.runtime.servers import answers
 
 DEPLOY = ROOT / "deploy"
 TIME_LIMIT = 180.0
@@ -74,7 +74,7 @@ def test_the_deployment_has_its_schedule_one_run_at_a_time_and_the_workers_proje
     assert deployment.global_concurrency_limit.limit == 1
     assert deployment.concurrency_options.collision_strategy.value == "CANCEL_NEW"
     assert deployment.parameters == {"project": str(project.root), "unattended": True}
-    assert (deployment.work_pool_name, deployment.entrypoint) == ("graft", "flows.retrain.flow.retrain")
+    assert (deployment.work_pool_name, deployment.entrypoint) == ("graft", "graft.flows.retrain.flow.retrain")
     assert [list(step) for step in deployment.pull_steps] == [["prefect.deployments.steps.set_working_directory"]]
     assert deployment.job_variables == {"env": {"GRAFT_PROJECT": str(project.root), **heartbeat_settings()}}
 

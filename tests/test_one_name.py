@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from flows.runtime.params import SECTIONS
-from tasks.common.core.paths import STAGES
+from graft.flows.runtime.params import SECTIONS
+from graft.tasks.common.core.paths import STAGES
 
 if TYPE_CHECKING:
     from projects import Project
@@ -33,7 +33,7 @@ def test_dvc_yaml_has_the_stages_in_the_order_of_the_data() -> None:
 
     assert tuple(stages) == STAGES
     for name, stage in stages.items():
-        assert stage["cmd"] == f"python -m flows.stage {name}"
+        assert stage["cmd"] == f"python -m graft.flows.stage {name}"
         assert stage["params"] == ([name, "head.task"] if name == "preprocess" else [name])
         assert f"runs/{name}.json" in stage["outs"]
 
@@ -47,7 +47,7 @@ def test_each_stage_has_a_folder_of_code_and_one_of_tests() -> None:
 
 
 def test_prefect_has_a_task_for_each_stage() -> None:
-    from tasks.pipeline import STAGE_TASKS
+    from graft.tasks.pipeline import STAGE_TASKS
 
     assert tuple(task.name for task in STAGE_TASKS) == STAGES
 

@@ -17,8 +17,8 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
-from tasks.common.backbones import network
-from tasks.common.backbones.weights import find_weights
+from graft.tasks.common.backbones import network
+from graft.tasks.common.backbones.weights import find_weights
 
 
 def main() -> None:

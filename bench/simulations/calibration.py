@@ -9,11 +9,11 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from tasks.common.heads.calibration import Calibration
-from tasks.common.scoring.main_metric import metric_of
-from tasks.common.scoring.temperature import calibrate
-from tasks.head.class_weights import weigh, weight_by_class
-from tasks.head.logistic import LogisticRegression
+from graft.tasks.common.heads.calibration import Calibration
+from graft.tasks.common.scoring.main_metric import metric_of
+from graft.tasks.common.scoring.temperature import calibrate
+from graft.tasks.head.class_weights import weigh, weight_by_class
+from graft.tasks.head.logistic import LogisticRegression
 
 from .row import Row
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from tasks.common.heads.base import softmax
-from tasks.common.heads.calibration import Calibration
-from tasks.common.heads.typicality import Typicality
-from tasks.common.scoring.temperature import calibrate
+from graft.tasks.common.heads.base import softmax
+from graft.tasks.common.heads.calibration import Calibration
+from graft.tasks.common.heads.typicality import Typicality
+from graft.tasks.common.scoring.temperature import calibrate
 
 from .row import Row
 

@@ -15,12 +15,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from tasks.audit.findings import doubted_twice, whole_units
-from tasks.audit.label_issues import suspected
-from tasks.audit.params import AuditParams
-from tasks.audit.probe import Probe
-from tasks.common.data.feature_set import FeatureSet
-from tasks.common.data.folds import assign
+from graft.tasks.audit.findings import doubted_twice, whole_units
+from graft.tasks.audit.label_issues import suspected
+from graft.tasks.audit.params import AuditParams
+from graft.tasks.audit.probe import Probe
+from graft.tasks.common.data.feature_set import FeatureSet
+from graft.tasks.common.data.folds import assign
 
 from .row import Row
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tasks.studies.drift import compare
+from graft.tasks.studies.drift import compare
 
 from .row import Row, noise
 

@@ -1,7 +1,8 @@
 """How often the gate promotes, refuses and leaves undecided, for challengers whose true difference is known.
 
 N images of K classes, in units. Champion and challenger answer each image with the same confidence, which is their true
-chance of being right, and agree on most images. Each verdict is that of `flows.gate.verdict.judge`, with all checks.
+chance of being right, and agree on most images. Each verdict is that of
+`graft.flows.gate.verdict.judge`, with all checks.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtr
 
-from flows.gate.contest import Contest
-from flows.gate.verdict import judge
-from flows.runtime.params import GateParams
+from graft.flows.gate.contest import Contest
+from graft.flows.gate.verdict import judge
+from graft.flows.runtime.params import GateParams
 
 from .row import Row, noise
 

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tasks.common.data.task import METRICS, Task
-from tasks.common.scoring.intervals import interval
-from tasks.common.scoring.main_metric import metric_of
+from graft.tasks.common.data.task import METRICS, Task
+from graft.tasks.common.scoring.intervals import interval
+from graft.tasks.common.scoring.main_metric import metric_of
 
 from .row import Row, noise
 

@@ -2,7 +2,7 @@
 
     python -m bench.simulations.keep_or_drop --runs 2000      both rules: today's, and the one before
 
-The decision is the stage's own (`tasks.finetune.keep` and `scaling`); its inputs are logits drawn here. Each image has
+The decision is the stage's own (`tasks/finetune/keep.py` and `scaling.py`); its inputs are logits drawn here. Each image has
 a difficulty that both models share and a noise of each model's own; a network of `epochs` epochs has one noise for all
 of them and one for each, so that a choice among epochs can go wrong. With groups, a part of everything is common to a
 group. The network has the head's quality, or so much more that its accuracy is `gain` higher, and is over- or
@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tasks.common.heads.base import softmax
-from tasks.common.scoring.main_metric import loss
-from tasks.common.scoring.paired import mid_p
-from tasks.finetune.keep import Held, Rule, whether_to_keep
-from tasks.finetune.scaling import scaled_loss
+from graft.tasks.common.heads.base import softmax
+from graft.tasks.common.scoring.main_metric import loss
+from graft.tasks.common.scoring.paired import mid_p
+from graft.tasks.finetune.keep import Held, Rule, whether_to_keep
+from graft.tasks.finetune.scaling import scaled_loss
 
 from .row import Row, noise
 

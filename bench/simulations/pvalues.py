@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tasks.common.data.task import METRICS, Task
-from tasks.common.scoring.paired import compare
+from graft.tasks.common.data.task import METRICS, Task
+from graft.tasks.common.scoring.paired import compare
 
 from .intervals import SETTINGS, Floats, Ints, Setting, outputs, targets
 from .row import Row, noise

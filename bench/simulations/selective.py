@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from tasks.common.scoring.selective import promise
+from graft.tasks.common.scoring.selective import promise
 
 from .row import Row, noise
 

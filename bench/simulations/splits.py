@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from tasks.preprocess.pins import PIN_COLUMNS
-from tasks.preprocess.splits import assign, place
+from graft.tasks.preprocess.pins import PIN_COLUMNS
+from graft.tasks.preprocess.splits import assign, place
 
 from .row import Row
 

@@ -12,10 +12,10 @@ from typing import Any
 import timm
 import torch
 
-from tasks.common.backbones.layers import Shape, is_channels_first, places_of, trace_outputs
-from tasks.common.backbones.licences import stated
-from tasks.common.backbones.network import eval_transform
-from tasks.common.backbones.spec import Form
+from graft.tasks.common.backbones.layers import Shape, is_channels_first, places_of, trace_outputs
+from graft.tasks.common.backbones.licences import stated
+from graft.tasks.common.backbones.network import eval_transform
+from graft.tasks.common.backbones.spec import Form
 
 TESTED = Form(image_size="test")
 """As `features.image_size: null` uses a network."""

@@ -11,18 +11,18 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from tasks.common.backbones.catalogue import timm_name
-from tasks.common.backbones.graph import Graph, backbone_graph, settled
-from tasks.common.backbones.spec import Form
-from tasks.common.backbones.weights import find_weights
-from tasks.common.core.errors import DataError, ParamsError, WeightsError
-from tasks.common.core.files import read_json, write_shared_json
-from tasks.common.core.progress import say
-from tasks.common.engines.openvino import Engine
-from tasks.common.heads.base import softmax
-from tasks.common.images.decode import Pixels, UnreadableImage, WrongForm, decode
-from tasks.features.params import FeaturesParams
-from tasks.preprocess.scan import hidden, list_files
+from graft.tasks.common.backbones.catalogue import timm_name
+from graft.tasks.common.backbones.graph import Graph, backbone_graph, settled
+from graft.tasks.common.backbones.spec import Form
+from graft.tasks.common.backbones.weights import find_weights
+from graft.tasks.common.core.errors import DataError, ParamsError, WeightsError
+from graft.tasks.common.core.files import read_json, write_shared_json
+from graft.tasks.common.core.progress import say
+from graft.tasks.common.engines.openvino import Engine
+from graft.tasks.common.heads.base import softmax
+from graft.tasks.common.images.decode import Pixels, UnreadableImage, WrongForm, decode
+from graft.tasks.features.params import FeaturesParams
+from graft.tasks.preprocess.scan import hidden, list_files
 
 from ..runtime.locations import Place
 from ..runtime.params import load_params
@@ -168,7 +168,7 @@ def _labels_from_timm(name: str) -> Labels:
     import timm
     from timm.data import ImageNetInfo, infer_imagenet_subset
 
-    from tasks.common.backbones import network  # noqa: F401  (timm then knows our own as well)
+    from graft.tasks.common.backbones import network  # noqa: F401  (timm then knows our own as well)
 
     classes = timm.get_pretrained_cfg(name).num_classes
     subset = infer_imagenet_subset({"num_classes": classes})

@@ -8,13 +8,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-from tasks.common import backbones
-from tasks.common.backbones.catalogue import CATALOGUE, Entry, entry_of, short_names
-from tasks.common.backbones.licences import is_non_commercial, stated
-from tasks.common.backbones.modern import LITE, MODERN, Group, Modern, modern_of
-from tasks.common.backbones.weights import PACKAGES, at_hand
-from tasks.common.core.errors import ParamsError, WeightsError, nearest
-from tasks.common.core.files import json_digest, read_json, sha256, write_shared_json
+from graft.tasks.common import backbones
+from graft.tasks.common.backbones.catalogue import CATALOGUE, Entry, entry_of, short_names
+from graft.tasks.common.backbones.licences import is_non_commercial, stated
+from graft.tasks.common.backbones.modern import LITE, MODERN, Group, Modern, modern_of
+from graft.tasks.common.backbones.weights import PACKAGES, at_hand
+from graft.tasks.common.core.errors import ParamsError, WeightsError, nearest
+from graft.tasks.common.core.files import json_digest, read_json, sha256, write_shared_json
 
 from ..runtime.locations import Place
 from . import throughput
@@ -62,7 +62,7 @@ def timm_name_of(name: str) -> str:
         return modern.timm
     import timm
 
-    from tasks.common.backbones.network import is_known
+    from graft.tasks.common.backbones.network import is_known
 
     if is_known(name):
         return name
@@ -146,7 +146,7 @@ def _remembered(what: Literal["facts_of", "dissect"], names: Iterable[str], cach
     known: dict[str, Row | None] = kept["networks"] if kept.get("key") == key else {}
     missing = [name for name in names if name not in known]
     if missing:
-        from tasks.common.backbones.network import is_known
+        from graft.tasks.common.backbones.network import is_known
 
         from . import anatomy
 
@@ -186,7 +186,7 @@ def search(query: str, place: Place) -> list[Row]:
     """
     import timm
 
-    from tasks.common.backbones import network  # noqa: F401  (timm then knows our own as well)
+    from graft.tasks.common.backbones import network  # noqa: F401  (timm then knows our own as well)
 
     tagged = timm.list_pretrained()
     bare = set(timm.list_models()) - {name.partition(".")[0] for name in tagged}

@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from tasks.common.backbones import licences
-from tasks.features.sight import LARGE, USUAL
-from tasks.finetune.params import FinetuneParams
+from graft.tasks.common.backbones import licences
+from graft.tasks.features.sight import LARGE, USUAL
+from graft.tasks.finetune.params import FinetuneParams
 
 from .table import Row
 

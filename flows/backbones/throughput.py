@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from tasks.common.backbones.spec import libraries
-from tasks.common.core.cores import cores
-from tasks.common.core.files import json_digest, read_json, write_shared_json
-from tasks.common.core.progress import progress, say
+from graft.tasks.common.backbones.spec import libraries
+from graft.tasks.common.core.cores import cores
+from graft.tasks.common.core.files import json_digest, read_json, write_shared_json
+from graft.tasks.common.core.progress import progress, say
 
 from ..runtime.locations import Place
 
@@ -78,9 +78,9 @@ def measure(names: Sequence[str], place: Place) -> None:
 
 
 def _measure(name: str, place: Place) -> dict[str, Any]:
-    from tasks.common.backbones import network
-    from tasks.common.backbones.graph import convert, read_graph
-    from tasks.common.backbones.weights import at_hand, find_weights
+    from graft.tasks.common.backbones import network
+    from graft.tasks.common.backbones.graph import convert, read_graph
+    from graft.tasks.common.backbones.weights import at_hand, find_weights
 
     kind = "auto" if at_hand(name, place.weights) else "random"
     source = find_weights(name, kind, place.weights)
@@ -98,7 +98,7 @@ def _measure(name: str, place: Place) -> dict[str, Any]:
 
 def _openvino(xml: Path) -> tuple[float, str]:
     """(images per second, precision) of the engine on random pixels: the cost of the network, without decoding."""
-    from tasks.common.engines.openvino import BATCH, Engine, Precision, cpu_has_fast_bf16
+    from graft.tasks.common.engines.openvino import BATCH, Engine, Precision, cpu_has_fast_bf16
 
     precision: Precision = "bf16" if cpu_has_fast_bf16() else "f32"
     engine = Engine(xml, precision)
@@ -116,9 +116,9 @@ def _torch(model: Any) -> float:
     """Images per second of plain torch: eager, fp32, a batch at a time."""
     import torch
 
-    from tasks.common.backbones.network import eval_transform
-    from tasks.common.backbones.spec import Form
-    from tasks.common.engines.openvino import BATCH
+    from graft.tasks.common.backbones.network import eval_transform
+    from graft.tasks.common.backbones.spec import Form
+    from graft.tasks.common.engines.openvino import BATCH
 
     transform = eval_transform(model, Form(image_size="test"))
     batch = torch.rand(BATCH, 3, transform.height, transform.width)

@@ -1,4 +1,4 @@
-"""`python -m flows.cli`: the same as `graft`."""
+"""`python -m graft.flows.cli`: the same as `graft`."""
 
 from .main import main
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from tasks.common.core.errors import GraftError
+from graft.tasks.common.core.errors import GraftError
 
 from .options import HERE, LOOK, SETTINGS, TRAIN, AsJson, Project
 from .output import print_json

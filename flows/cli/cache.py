@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from tasks.common.core.errors import GraftError
-from tasks.common.core.paths import find_root
-from tasks.common.core.progress import say
+from graft.tasks.common.core.errors import GraftError
+from graft.tasks.common.core.paths import find_root
+from graft.tasks.common.core.progress import say
 
 from .options import HERE, SETTINGS, AsJson, Panels, Project
 from .output import print_json

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from tasks.common.core.errors import GraftError
-from tasks.common.core.paths import find_root
+from graft.tasks.common.core.errors import GraftError
+from graft.tasks.common.core.paths import find_root
 
 from .options import DATA, HERE, SETTINGS, AsJson, Project
 from .output import show

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tasks.common.core.paths import STAGES, Paths, find_root
+from graft.tasks.common.core.paths import STAGES, Paths, find_root
 
 from .options import DECIDE, HERE, LOOK, SETTINGS, AsJson, Project
 from .output import print_json, show

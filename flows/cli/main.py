@@ -7,8 +7,8 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from tasks.common.core.errors import GraftError
-from tasks.environment import no_proxy_for_this_machine
+from graft.tasks.common.core.errors import GraftError
+from graft.tasks.environment import no_proxy_for_this_machine
 
 from . import backbones, cache, data, history, run, studies
 from .options import OPERATE, SETTINGS, Panels

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from tasks.common.core.errors import GraftError
-from tasks.common.core.paths import find_root
+from graft.tasks.common.core.errors import GraftError
+from graft.tasks.common.core.paths import find_root
 
 from .options import HERE, LOOK, OPERATE, SETTINGS, TRAIN, AsJson, Project
 from .output import print_json
@@ -68,7 +68,7 @@ def repro(context: typer.Context, project: Project = HERE) -> None:
 
 def _require_images(root: Path) -> None:
     """Refuses a project that never had images: DVC would only say that a folder is missing."""
-    from tasks.common.core.paths import Paths
+    from graft.tasks.common.core.paths import Paths
 
     raw = Paths(root).raw
     if not raw.exists() and not raw.with_suffix(".dvc").exists():
@@ -77,7 +77,7 @@ def _require_images(root: Path) -> None:
 
 def _register_package(root: Path) -> None:
     """Registers a package that DVC restored from a cache. Where a stage ran, its recorder registers it."""
-    from tasks.common.core.paths import Paths
+    from graft.tasks.common.core.paths import Paths
 
     from ..registry.registration import packaged, read_registration
     from ..stage.recorder import recorder_runs

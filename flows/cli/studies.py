@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from tasks.common.core.errors import ParamsError
-from tasks.common.core.paths import find_root
+from graft.tasks.common.core.errors import ParamsError
+from graft.tasks.common.core.paths import find_root
 
 from .options import HERE, LOOK, SETTINGS, TRAIN, AsJson, Project
 from .output import print_json

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mlflow.entities.model_registry import ModelVersion
 
-from tasks.register.reference_set import Reference
+from graft.tasks.register.reference_set import Reference
 
 
 @dataclass(frozen=True)

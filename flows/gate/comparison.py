@@ -11,16 +11,16 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from tasks.common.core.files import read_json
-from tasks.common.core.paths import Paths
-from tasks.common.data.feature_set import FeatureSet, read_feature_set
-from tasks.common.data.units import units_of
-from tasks.common.feature_cache.segments import Ids, ids_of
-from tasks.common.heads.calibration import Calibration
-from tasks.common.heads.load import load_head
-from tasks.head.selection import deciding_metric
-from tasks.register.reference_set import Reference, package_features
-from tasks.register.serving import ImageClassifier
+from graft.tasks.common.core.files import read_json
+from graft.tasks.common.core.paths import Paths
+from graft.tasks.common.data.feature_set import FeatureSet, read_feature_set
+from graft.tasks.common.data.units import units_of
+from graft.tasks.common.feature_cache.segments import Ids, ids_of
+from graft.tasks.common.heads.calibration import Calibration
+from graft.tasks.common.heads.load import load_head
+from graft.tasks.head.selection import deciding_metric
+from graft.tasks.register.reference_set import Reference, package_features
+from graft.tasks.register.serving import ImageClassifier
 
 from ..runtime.params import Params
 from .champion import Champion

@@ -8,9 +8,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from tasks.common.data.task import Metric, Task, metric_named
-from tasks.common.heads.calibration import OF_DECISIONS
-from tasks.common.scoring.main_metric import metric_of
+from graft.tasks.common.data.task import Metric, Task, metric_named
+from graft.tasks.common.heads.calibration import OF_DECISIONS
+from graft.tasks.common.scoring.main_metric import metric_of
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from tasks.common.core.errors import DataError
-from tasks.common.core.files import read_json
-from tasks.common.core.paths import Paths
-from tasks.common.data.feature_set import read_feature_set
-from tasks.common.feature_cache.segments import ids_of
-from tasks.register.reference_set import Reference
+from graft.tasks.common.core.errors import DataError
+from graft.tasks.common.core.files import read_json
+from graft.tasks.common.core.paths import Paths
+from graft.tasks.common.data.feature_set import read_feature_set
+from graft.tasks.common.feature_cache.segments import ids_of
+from graft.tasks.register.reference_set import Reference
 
 from ..runtime.params import DriftParams, GateParams, load_params
 from ..studies.drift import LEAST, compare_with, features_of, from_manifest, usable

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from tasks.common.scoring.paired import Paired, compare, more_images
-from tasks.common.scoring.ranking import average_precisions, mean_average_precisions, rankings_of
-from tasks.common.scoring.resampling import Counts, restored_tail, statistics
+from graft.tasks.common.scoring.paired import Paired, compare, more_images
+from graft.tasks.common.scoring.ranking import average_precisions, mean_average_precisions, rankings_of
+from graft.tasks.common.scoring.resampling import Counts, restored_tail, statistics
 
 from ..runtime.params import GateParams
 from .contest import Bools, Check, Contest, Floats, Ints

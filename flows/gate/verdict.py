@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
-from tasks.common.scoring.intervals import interval
-from tasks.common.scoring.paired import holm
+from graft.tasks.common.scoring.intervals import interval
+from graft.tasks.common.scoring.paired import holm
 
 from ..registry.looks import Tested
 from ..runtime.params import GateParams

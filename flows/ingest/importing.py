@@ -12,14 +12,14 @@ from typing import Literal
 
 from filelock import FileLock, Timeout
 
-from tasks.common.core.errors import DataError, GraftError
-from tasks.common.core.files import md5, whole_file, whole_folder
-from tasks.common.core.paths import Paths
-from tasks.common.core.progress import progress, say
-from tasks.common.data.task import Task
-from tasks.dvc_process import wait_for_dvc
-from tasks.preprocess.scan import TABLE, hidden, list_files
-from tasks.preprocess.walk import copy_regular
+from graft.tasks.common.core.errors import DataError, GraftError
+from graft.tasks.common.core.files import md5, whole_file, whole_folder
+from graft.tasks.common.core.paths import Paths
+from graft.tasks.common.core.progress import progress, say
+from graft.tasks.common.data.task import Task
+from graft.tasks.dvc_process import wait_for_dvc
+from graft.tasks.preprocess.scan import TABLE, hidden, list_files
+from graft.tasks.preprocess.walk import copy_regular
 
 from ..runtime.params import load_params
 from ..tracking.create_store import store_made_meanwhile

@@ -15,13 +15,13 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from tasks.common.core.errors import DataError, GraftError
-from tasks.common.core.files import md5, read_json, write_shared_json
-from tasks.common.core.paths import Paths
-from tasks.preprocess.check import look
-from tasks.preprocess.layouts import SPLIT_NAMES, split_folders
-from tasks.preprocess.scan import TABLE, hidden
-from tasks.preprocess.walk import Listing, copy_regular, open_regular, walk
+from graft.tasks.common.core.errors import DataError, GraftError
+from graft.tasks.common.core.files import md5, read_json, write_shared_json
+from graft.tasks.common.core.paths import Paths
+from graft.tasks.preprocess.check import look
+from graft.tasks.preprocess.layouts import SPLIT_NAMES, split_folders
+from graft.tasks.preprocess.scan import TABLE, hidden
+from graft.tasks.preprocess.walk import Listing, copy_regular, open_regular, walk
 
 from ..versioning.dvc import dvc, dvc_remote, fetch_object, is_cached, raw_hash, raw_listing
 from .importing import import_images

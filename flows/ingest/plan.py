@@ -10,12 +10,12 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from tasks.common.core.errors import DataError
-from tasks.common.data.manifest import names_in
-from tasks.common.data.task import Task
-from tasks.preprocess.labels import refuse_folders
-from tasks.preprocess.scan import SPLIT_NAMES, TABLE, given_splits, hidden, read_table
-from tasks.preprocess.walk import Listing, refuse_what_was_missed, walk
+from graft.tasks.common.core.errors import DataError
+from graft.tasks.common.data.manifest import names_in
+from graft.tasks.common.data.task import Task
+from graft.tasks.preprocess.labels import refuse_folders
+from graft.tasks.preprocess.scan import SPLIT_NAMES, TABLE, given_splits, hidden, read_table
+from graft.tasks.preprocess.walk import Listing, refuse_what_was_missed, walk
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ import pandas as pd
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 
-from tasks.common.core.errors import GraftError
-from tasks.common.data.manifest import SPLITS, counts
+from graft.tasks.common.core.errors import GraftError
+from graft.tasks.common.data.manifest import SPLITS, counts
 
 from .environment import packages_of
 from .executions import RESULT, Execution, Records

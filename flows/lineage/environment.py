@@ -12,7 +12,7 @@ from mlflow.entities import Run
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
-from tasks.common.core.errors import GraftError
+from graft.tasks.common.core.errors import GraftError
 
 from ..tracking.artifacts import fetched_artifacts
 from ..tracking.installed import ENVIRONMENT, installed_packages

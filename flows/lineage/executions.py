@@ -12,8 +12,8 @@ from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from tasks.common.core.errors import GraftError
-from tasks.common.core.paths import STAGES
+from graft.tasks.common.core.errors import GraftError
+from graft.tasks.common.core.paths import STAGES
 
 from ..registry.models import find_version
 from ..runtime.params import model_name

@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 from mlflow.entities.model_registry import ModelVersion
 
-from tasks.common.core.errors import GraftError
-from tasks.common.core.files import write_shared
-from tasks.register.reference_set import Reference
+from graft.tasks.common.core.errors import GraftError
+from graft.tasks.common.core.files import write_shared
+from graft.tasks.register.reference_set import Reference
 
 from ..registry.models import fetched_package
 from ..tracking.artifacts import fetched_artifacts

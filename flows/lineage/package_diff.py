@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tasks.common.core.files import sha256
+from graft.tasks.common.core.files import sha256
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from mlflow.entities.model_registry import ModelVersion
 
-from tasks.common.core.errors import GraftError
+from graft.tasks.common.core.errors import GraftError
 
 from ..tracking.artifacts import fetched_artifacts
 from ..versioning import dvc, git, hashes

@@ -16,12 +16,12 @@ from typing import Any
 
 import yaml
 
-from tasks.common.core.errors import GraftError, ParamsError
-from tasks.common.core.files import read_json, whole_file
-from tasks.common.core.paths import STAGES, Paths
-from tasks.common.core.progress import say
-from tasks.common.core.sections import read_params
-from tasks.common.data.task import MAIN
+from graft.tasks.common.core.errors import GraftError, ParamsError
+from graft.tasks.common.core.files import read_json, whole_file
+from graft.tasks.common.core.paths import STAGES, Paths
+from graft.tasks.common.core.progress import say
+from graft.tasks.common.core.sections import read_params
+from graft.tasks.common.data.task import MAIN
 
 from ..registry.logged_model import TEST_METRICS
 from ..registry.models import fetched_package, find_version

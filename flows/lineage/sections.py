@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tasks.common.data.manifest import SPLITS
-from tasks.common.data.task import MAIN
+from graft.tasks.common.data.manifest import SPLITS
+from graft.tasks.common.data.task import MAIN
 
 Document = dict[str, Any]
 

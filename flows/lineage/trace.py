@@ -11,8 +11,8 @@ from typing import Any
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 
-from tasks.common.core.errors import GraftError, nearest
-from tasks.common.core.files import md5
+from graft.tasks.common.core.errors import GraftError, nearest
+from graft.tasks.common.core.files import md5
 
 from ..registry import ledger
 from .composition import composition_of, image_counts, iso_time

@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tasks.common.core.files import whole_file
-from tasks.common.reporting.html import render
+from graft.tasks.common.core.files import whole_file
+from graft.tasks.common.reporting.html import render
 
 from .sections import Document, chain, moment, name_of, sections
 

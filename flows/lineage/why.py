@@ -12,12 +12,12 @@ from typing import Any
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
-from tasks.addresses import redacted
-from tasks.common.core.errors import GraftError
-from tasks.common.core.files import read_json
-from tasks.common.core.paths import STAGES
-from tasks.common.core.sections import read_params
-from tasks.common.data.task import Task
+from graft.tasks.addresses import redacted
+from graft.tasks.common.core.errors import GraftError
+from graft.tasks.common.core.files import read_json
+from graft.tasks.common.core.paths import STAGES
+from graft.tasks.common.core.sections import read_params
+from graft.tasks.common.data.task import Task
 
 from ..registry.models import find_version
 from ..runtime.params import model_name

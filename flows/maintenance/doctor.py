@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from tasks.common.core.cores import cores
-from tasks.common.core.errors import GraftError
-from tasks.common.core.files import sha256
-from tasks.common.core.paths import Paths
-from tasks.features.params import FeaturesParams
+from graft.tasks.common.core.cores import cores
+from graft.tasks.common.core.errors import GraftError
+from graft.tasks.common.core.files import sha256
+from graft.tasks.common.core.paths import Paths
+from graft.tasks.features.params import FeaturesParams
 
 from ..runtime.params import load_params
 from ..versioning import dvc, git
@@ -128,10 +128,10 @@ def _weights(root: Path) -> Finding:
 
 
 def _weights_of(params: FeaturesParams, root: Path) -> Finding:
-    from tasks.common.backbones import fetch
-    from tasks.common.backbones.caches import hub_file
-    from tasks.common.backbones.catalogue import timm_name
-    from tasks.common.backbones.weights import check_pinned, find_weights, ways
+    from graft.tasks.common.backbones import fetch
+    from graft.tasks.common.backbones.caches import hub_file
+    from graft.tasks.common.backbones.catalogue import timm_name
+    from graft.tasks.common.backbones.weights import check_pinned, find_weights, ways
 
     try:
         named, weights, pinned, _ = params.eye
@@ -154,7 +154,7 @@ def _weights_of(params: FeaturesParams, root: Path) -> Finding:
 
 
 def _processor(_root: Path) -> Finding:
-    from tasks.common.engines.openvino import cpu_has_fast_bf16
+    from graft.tasks.common.engines.openvino import cpu_has_fast_bf16
 
     kind = "bf16 in tiles (AMX)" if cpu_has_fast_bf16() else "fp32"
     return Finding("processor", "ok", f"{cores()} cores, inference in {kind}")
@@ -173,7 +173,7 @@ def _disk(root: Path) -> Finding:
 
 
 def _mlflow(root: Path) -> Finding:
-    from tasks.addresses import redacted
+    from graft.tasks.addresses import redacted
 
     from ..tracking.store import has_store, tracking_uri
     from ..tracking.tracker import Tracker

@@ -10,12 +10,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from tasks.common.core.errors import GraftError
-from tasks.common.core.files import json_digest, read_json
-from tasks.common.core.paths import Paths
-from tasks.common.core.progress import progress
-from tasks.common.data.eyes import each
-from tasks.common.feature_cache.segments import compact, count_images, damage
+from graft.tasks.common.core.errors import GraftError
+from graft.tasks.common.core.files import json_digest, read_json
+from graft.tasks.common.core.paths import Paths
+from graft.tasks.common.core.progress import progress
+from graft.tasks.common.data.eyes import each
+from graft.tasks.common.feature_cache.segments import compact, count_images, damage
 
 from ..runtime import claims, processes
 
@@ -129,7 +129,7 @@ def verify(root: Path, *, drop: bool) -> list[dict[str, str]]:
 
 
 def merge(root: Path) -> dict[str, int]:
-    """Merges small segments, see `tasks.common.feature_cache.segments.compact`.
+    """Merges small segments, see `graft.tasks.common.feature_cache.segments.compact`.
 
     Returns:
         Fingerprint -> how many fewer segments it has now; without those that had nothing to merge.

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tasks.common.core.errors import GraftError
-from tasks.common.core.files import read_json
-from tasks.common.core.paths import STAGES, Paths
-from tasks.common.data.task import MAIN
+from graft.tasks.common.core.errors import GraftError
+from graft.tasks.common.core.files import read_json
+from graft.tasks.common.core.paths import STAGES, Paths
+from graft.tasks.common.data.task import MAIN
 
 from ..registry.registration import read_registration
 from ..tracking.store import own_store

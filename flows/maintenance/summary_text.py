@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from tasks.common.data.task import MAIN
+from graft.tasks.common.data.task import MAIN
 
 LOOK_NEXT = (
     "graft ui            runs, models, lineage",

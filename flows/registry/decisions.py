@@ -8,7 +8,7 @@ from typing import Any
 
 from mlflow.entities.model_registry import ModelVersion
 
-from tasks.common.core.errors import GraftError
+from graft.tasks.common.core.errors import GraftError
 
 from ..runtime.params import model_name
 from ..tracking.store import has_store

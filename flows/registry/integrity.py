@@ -16,10 +16,10 @@ from typing import Any
 
 from filelock import FileLock
 
-from tasks.common.core.errors import GraftError
-from tasks.common.core.files import md5, read_json, sha256, write_json
-from tasks.common.core.paths import Paths
-from tasks.common.core.yaml_files import parse_yaml
+from graft.tasks.common.core.errors import GraftError
+from graft.tasks.common.core.files import md5, read_json, sha256, write_json
+from graft.tasks.common.core.paths import Paths
+from graft.tasks.common.core.yaml_files import parse_yaml
 
 from ..versioning import dvc, git
 

@@ -21,10 +21,10 @@ from typing import Literal
 from filelock import FileLock, Timeout
 from mlflow.entities.model_registry import ModelVersion
 
-from tasks.addresses import redacted
-from tasks.common.core.errors import GraftError, TransientError
-from tasks.common.core.files import digest as short_digest
-from tasks.common.core.files import whole_file
+from graft.tasks.addresses import redacted
+from graft.tasks.common.core.errors import GraftError, TransientError
+from graft.tasks.common.core.files import digest as short_digest
+from graft.tasks.common.core.files import whole_file
 
 from ..tracking.pages import all_pages
 from ..tracking.tracker import Tracker

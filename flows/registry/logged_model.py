@@ -15,9 +15,9 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.models import ModelSignature
 from mlflow.types.schema import AnyType, Array, ColSpec, DataType, Map, Schema
 
-from tasks.common.core.files import read_json
-from tasks.common.core.paths import Paths
-from tasks.common.data.task import MAIN
+from graft.tasks.common.core.files import read_json
+from graft.tasks.common.core.paths import Paths
+from graft.tasks.common.data.task import MAIN
 
 from ..tracking.tracker import Tracker
 from ..versioning.dvc import raw_hash

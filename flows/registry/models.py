@@ -14,8 +14,8 @@ import mlflow
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from tasks.addresses import redacted
-from tasks.common.core.errors import GraftError
+from graft.tasks.addresses import redacted
+from graft.tasks.common.core.errors import GraftError
 
 from ..tracking.tracker import Tracker
 from . import integrity, ledger

@@ -9,9 +9,9 @@ from tempfile import TemporaryDirectory
 import mlflow
 from mlflow.entities.model_registry import ModelVersion
 
-from tasks.common.core.errors import GraftError
-from tasks.common.core.files import read_json
-from tasks.common.core.paths import Paths
+from graft.tasks.common.core.errors import GraftError
+from graft.tasks.common.core.files import read_json
+from graft.tasks.common.core.paths import Paths
 
 from ..tracking.tracker import Tracker
 from ..versioning.hashes import tree_hash

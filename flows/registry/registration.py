@@ -9,8 +9,8 @@ import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tasks.common.core.files import read_json, write_json
-from tasks.common.core.paths import Paths
+from graft.tasks.common.core.files import read_json, write_json
+from graft.tasks.common.core.paths import Paths
 
 from ..tracking.store import tracking_uri
 

@@ -9,8 +9,8 @@ from uuid import UUID
 from prefect import runtime
 from prefect.client.orchestration import get_client
 
-from tasks.common.core.errors import GraftError
-from tasks.environment import PROJECT
+from graft.tasks.common.core.errors import GraftError
+from graft.tasks.environment import PROJECT
 
 
 def refuse_another_project(root: Path) -> None:

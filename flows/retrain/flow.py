@@ -18,10 +18,10 @@ from prefect import flow, get_run_logger, runtime
 from prefect.exceptions import CancelledRun
 from prefect.states import Cancelled, Completed
 
-from tasks.common.core.files import read_json
-from tasks.common.core.paths import Paths
-from tasks.environment import FLOW_RUN_URL, PARENT
-from tasks.pipeline import STAGE_TASKS, StageFailed
+from graft.tasks.common.core.files import read_json
+from graft.tasks.common.core.paths import Paths
+from graft.tasks.environment import FLOW_RUN_URL, PARENT
+from graft.tasks.pipeline import STAGE_TASKS, StageFailed
 
 from ..gate.verdict import Verdict
 from ..registry.registering import ensure_registered

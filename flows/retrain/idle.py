@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tasks.common.core.files import read_json
-from tasks.common.core.paths import Paths
+from graft.tasks.common.core.files import read_json
+from graft.tasks.common.core.paths import Paths
 
 from ..registry.models import CHAMPION, aliases_of, find_version
 from ..registry.promotion import GATE

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tasks.common.core.errors import GraftError
+from graft.tasks.common.core.errors import GraftError
 
 from ..runtime import processes
 from ..versioning.git import git, try_git

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tasks.addresses import without_secrets
-from tasks.common.core.errors import DataError, GraftError
+from graft.tasks.addresses import without_secrets
+from graft.tasks.common.core.errors import DataError, GraftError
 
 from ..ingest.inbox import take_over
 from ..runtime.params import RetrainParams

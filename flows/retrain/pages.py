@@ -10,10 +10,10 @@ from prefect import runtime
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.settings import PREFECT_UI_URL
 
-from tasks.addresses import without_secrets
-from tasks.common.core.files import read_json
-from tasks.common.data.task import MAIN
-from tasks.pipeline import STAGE_TASKS
+from graft.tasks.addresses import without_secrets
+from graft.tasks.common.core.files import read_json
+from graft.tasks.common.data.task import MAIN
+from graft.tasks.pipeline import STAGE_TASKS
 
 from ..gate.verdict import EARLIER_LOOKS, NEW_IMAGES
 from ..runtime import processes

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from tasks.addresses import redacted
-from tasks.common.core.errors import GraftError
+from graft.tasks.addresses import redacted
+from graft.tasks.common.core.errors import GraftError
 
 from ..registry.ledger import FILE
 from ..versioning.dvc import dvc, dvc_remote

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from tasks.common.core.errors import GraftError
+from graft.tasks.common.core.errors import GraftError
 
 LOGGERS = ("prefect.flow_runs", "prefect.task_runs")
 

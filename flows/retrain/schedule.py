@@ -8,8 +8,8 @@ import signal
 from datetime import datetime
 from pathlib import Path
 
-from tasks.common.core.errors import GraftError
-from tasks.environment import PROJECT
+from graft.tasks.common.core.errors import GraftError
+from graft.tasks.environment import PROJECT
 
 from ..runtime.login import login_hint
 from ..runtime.servers import PREFECT_PORT, prefect_server, prepare_prefect

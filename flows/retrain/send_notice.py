@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 import requests
 
-from tasks.addresses import host_of
-from tasks.common.core.errors import GraftError
+from graft.tasks.addresses import host_of
+from graft.tasks.common.core.errors import GraftError
 
 About = Literal["failure", "refusal", "promotion"]
 

@@ -12,8 +12,8 @@ from prefect import Task, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 
-from tasks.common.core.errors import may_pass
-from tasks.pipeline import StageFailed, run_dvc
+from graft.tasks.common.core.errors import may_pass
+from graft.tasks.pipeline import StageFailed, run_dvc
 
 from ..gate.champion import Champion
 from ..gate.contest import Check
@@ -106,7 +106,7 @@ def check(copy: WorkingCopy, champion: Champion | None) -> tuple[Check, ...]:
 @_step("gate")
 def gate(copy: WorkingCopy, champion: Champion | None, data: tuple[Check, ...]) -> Verdict:
     """Compares champion and challenger on the current test images."""
-    from tasks.common.data.feature_set import read_feature_set
+    from graft.tasks.common.data.feature_set import read_feature_set
 
     from ..gate.comparison import contest, why_incomparable
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.common.core.files import read_json
-from tasks.common.core.paths import Paths
+from graft.tasks.common.core.files import read_json
+from graft.tasks.common.core.paths import Paths
 
 from ..registry.registration import Registration, read_registration
 from ..runtime.params import GateParams, RetrainParams, load_params

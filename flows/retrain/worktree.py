@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tasks.common.core.errors import GraftError
-from tasks.common.core.paths import Paths
+from graft.tasks.common.core.errors import GraftError
+from graft.tasks.common.core.paths import Paths
 
 from ..runtime.params import RetrainParams, load_params
 from ..versioning.dvc import share_cache

@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 
-from tasks.common.core.files import read_json, write_json
+from graft.tasks.common.core.files import read_json, write_json
 
 from . import processes
 

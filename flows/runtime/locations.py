@@ -6,8 +6,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.common.core.errors import GraftError
-from tasks.common.core.paths import Paths, find_root
+from graft.tasks.common.core.errors import GraftError
+from graft.tasks.common.core.paths import Paths, find_root
 
 
 @dataclass(frozen=True)

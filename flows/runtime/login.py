@@ -9,8 +9,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from tasks.common.core.errors import GraftError
-from tasks.common.core.paths import Paths
+from graft.tasks.common.core.errors import GraftError
+from graft.tasks.common.core.paths import Paths
 
 SERVER, CLIENT = "PREFECT_SERVER_API_AUTH_STRING", "PREFECT_API_AUTH_STRING"
 

@@ -8,17 +8,17 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from tasks.audit.params import AuditParams
-from tasks.common.core.errors import ParamsError, nearest
-from tasks.common.core.paths import Paths
-from tasks.common.core.sections import Section, parse_section, read_params
-from tasks.common.data.task import METRICS
-from tasks.evaluate.params import EvaluateParams
-from tasks.features.params import FeaturesParams
-from tasks.finetune.params import FinetuneParams
-from tasks.head.params import HeadParams
-from tasks.preprocess.params import PreprocessParams
-from tasks.register.params import RegisterParams
+from graft.tasks.audit.params import AuditParams
+from graft.tasks.common.core.errors import ParamsError, nearest
+from graft.tasks.common.core.paths import Paths
+from graft.tasks.common.core.sections import Section, parse_section, read_params
+from graft.tasks.common.data.task import METRICS
+from graft.tasks.evaluate.params import EvaluateParams
+from graft.tasks.features.params import FeaturesParams
+from graft.tasks.finetune.params import FinetuneParams
+from graft.tasks.head.params import HeadParams
+from graft.tasks.preprocess.params import PreprocessParams
+from graft.tasks.register.params import RegisterParams
 
 
 class RetrainParams(Section):

@@ -10,8 +10,8 @@ import time
 
 import psutil
 
-from tasks.common.core.errors import GraftError
-from tasks.environment import LEASH, birth, command_words, process_key
+from graft.tasks.common.core.errors import GraftError
+from graft.tasks.environment import LEASH, birth, command_words, process_key
 
 key = process_key
 

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import psutil
 
-from tasks.common.core.errors import GraftError
-from tasks.common.core.paths import Paths
-from tasks.environment import LOOPBACK, no_proxy_for_this_machine
+from graft.tasks.common.core.errors import GraftError
+from graft.tasks.common.core.paths import Paths
+from graft.tasks.environment import LOOPBACK, no_proxy_for_this_machine
 
 from . import child_server, claims
 from .login import server_login, use_login

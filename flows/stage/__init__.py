@@ -1,1 +1,1 @@
-"""One stage, run and recorded: `python -m flows.stage NAME`."""
+"""One stage, run and recorded: `python -m graft.flows.stage NAME`."""

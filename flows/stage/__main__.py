@@ -1,4 +1,4 @@
-"""Runs one stage: the command of every stage in dvc.yaml (`python -m flows.stage NAME`)."""
+"""Runs one stage: the command of every stage in dvc.yaml (`python -m graft.flows.stage NAME`)."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.common.core.errors import GraftError, may_pass, nearest
-from tasks.common.core.files import write_json
-from tasks.common.core.paths import STAGES, Paths
-from tasks.common.core.progress import say_failure
-from tasks.environment import of_flow
+from graft.tasks.common.core.errors import GraftError, may_pass, nearest
+from graft.tasks.common.core.files import write_json
+from graft.tasks.common.core.paths import STAGES, Paths
+from graft.tasks.common.core.progress import say_failure
+from graft.tasks.environment import of_flow
 
 from ..runtime import processes
 from .recorder import Recorder
 
 if TYPE_CHECKING:
-    from tasks.common.core.record import Record
-    from tasks.common.core.sections import Section
+    from graft.tasks.common.core.record import Record
+    from graft.tasks.common.core.sections import Section
 
 
 def main(words: list[str]) -> int:
@@ -58,7 +58,7 @@ def run_stage(stage: str, paths: Paths) -> None:
     every = config.load_params(paths.params)
     params = every.sections()[stage]
     inputs = dvc.dep_hashes(paths.root, stage)
-    body = importlib.import_module(f"tasks.{stage}.stage")
+    body = importlib.import_module(f"graft.tasks.{stage}.stage")
     with recorder:
         me = processes.me()
         who = (processes.key(me), me.create_time())

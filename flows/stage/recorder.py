@@ -17,8 +17,8 @@ from typing import Any
 
 import psutil
 
-from tasks.common.core.errors import GraftError, TransientError
-from tasks.common.core.paths import Paths
+from graft.tasks.common.core.errors import GraftError, TransientError
+from graft.tasks.common.core.paths import Paths
 
 from ..runtime import claims, processes
 from .handshake import call
@@ -163,7 +163,7 @@ def _start(root: Path, holder: psutil.Process) -> subprocess.Popen[bytes]:
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as file:
         return subprocess.Popen(
-            [sys.executable, "-m", "flows.stage.recorder_server", processes.key(holder)],
+            [sys.executable, "-m", "graft.flows.stage.recorder_server", processes.key(holder)],
             cwd=root,
             stdin=subprocess.DEVNULL,
             stdout=file,

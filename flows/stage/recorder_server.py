@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from tasks.common.core.errors import may_pass
+from graft.tasks.common.core.errors import may_pass
 
 from ..runtime import claims, processes
 from .handshake import address_of, admit, listener

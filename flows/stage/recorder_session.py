@@ -8,8 +8,8 @@ from typing import Any
 
 import psutil
 
-from tasks.common.core.record import Record
-from tasks.environment import FLOW_RUN, PARENT
+from graft.tasks.common.core.record import Record
+from graft.tasks.environment import FLOW_RUN, PARENT
 
 from ..registry.registering import register_model
 from ..tracking.run_table import log_pictures

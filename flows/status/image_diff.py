@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tasks.common.data.task import Task, names_in
-from tasks.preprocess.layouts import ONE_CLASS, TABLE, hidden, split_folders
+from graft.tasks.common.data.task import Task, names_in
+from graft.tasks.preprocess.layouts import ONE_CLASS, TABLE, hidden, split_folders
 
 from ..versioning.dvc import cached_file, listing_of
 

@@ -11,10 +11,10 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from tasks.common.core.files import md5
-from tasks.common.core.paths import STAGES, Paths
-from tasks.common.core.sections import read_params
-from tasks.common.data.task import Task
+from graft.tasks.common.core.files import md5
+from graft.tasks.common.core.paths import STAGES, Paths
+from graft.tasks.common.core.sections import read_params
+from graft.tasks.common.data.task import Task
 
 from ..versioning.dvc import cached_file, files_now, listing_of, names_of, raw_hash, stages_of
 from ..versioning.hashes import hash_of_listing, tree_hash

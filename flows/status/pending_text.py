@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from tasks.common.core.paths import STAGES
+from graft.tasks.common.core.paths import STAGES
 
 from .pending import Changes
 from .reasons import Reason

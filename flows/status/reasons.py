@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tasks.common.core.paths import STAGES
+from graft.tasks.common.core.paths import STAGES
 
 from .image_diff import ImageChanges
 

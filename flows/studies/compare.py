@@ -19,27 +19,27 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tasks.audit.subsets import growing, lacks_a_class, strata
-from tasks.common.core.errors import GraftError, ParamsError
-from tasks.common.core.files import json_digest, whole_file, write_json
-from tasks.common.core.paths import Paths
-from tasks.common.core.progress import say
-from tasks.common.core.record import DatasetRecord, Record
-from tasks.common.data.eyes import backbones
-from tasks.common.data.feature_set import FeatureSet, Rows, read_feature_set
-from tasks.common.data.task import metric_named
-from tasks.common.data.units import units_of
-from tasks.common.heads.base import Head
-from tasks.common.heads.linear import LinearHead
-from tasks.common.scoring.main_metric import metric_of
-from tasks.finetune.lessons import weighed
-from tasks.finetune.params import FREE, FinetuneParams
-from tasks.head.combine import choose_combined, retrain
-from tasks.head.params import HeadParams
-from tasks.head.selection import class_weights
-from tasks.studies.comparing import TITLES, Cell, Point, advice, as_good_as_the_best, crossings, points
-from tasks.studies.comparing_picture import comparing_picture
-from tasks.studies.held import Held
+from graft.tasks.audit.subsets import growing, lacks_a_class, strata
+from graft.tasks.common.core.errors import GraftError, ParamsError
+from graft.tasks.common.core.files import json_digest, whole_file, write_json
+from graft.tasks.common.core.paths import Paths
+from graft.tasks.common.core.progress import say
+from graft.tasks.common.core.record import DatasetRecord, Record
+from graft.tasks.common.data.eyes import backbones
+from graft.tasks.common.data.feature_set import FeatureSet, Rows, read_feature_set
+from graft.tasks.common.data.task import metric_named
+from graft.tasks.common.data.units import units_of
+from graft.tasks.common.heads.base import Head
+from graft.tasks.common.heads.linear import LinearHead
+from graft.tasks.common.scoring.main_metric import metric_of
+from graft.tasks.finetune.lessons import weighed
+from graft.tasks.finetune.params import FREE, FinetuneParams
+from graft.tasks.head.combine import choose_combined, retrain
+from graft.tasks.head.params import HeadParams
+from graft.tasks.head.selection import class_weights
+from graft.tasks.studies.comparing import TITLES, Cell, Point, advice, as_good_as_the_best, crossings, points
+from graft.tasks.studies.comparing_picture import comparing_picture
+from graft.tasks.studies.held import Held
 
 from ..runtime.params import Params, load_params
 from ..tracking.tracker import Tracker
@@ -52,7 +52,7 @@ INNER = 0.2
 """The share of a part's images by which its training chooses the head's strength and the epoch at which to stop."""
 
 RULES = 2
-"""To be raised whenever a change in `tasks.finetune` changes the training with the same parameters."""
+"""To be raised whenever a change in `graft.tasks.finetune` changes the training with the same parameters."""
 
 
 @dataclass(frozen=True)
@@ -228,7 +228,7 @@ def _cell(
             allowed="head.kind: auto | logistic | ridge",
             todo="set `head.kind: auto`, or use `--methods head`",
         )
-    from tasks.finetune.session import Job
+    from graft.tasks.finetune.session import Job
 
     known = weighed(mine, class_weights(mine, settings.head))
     job = Job(_params(settings.finetune, method, part.seed), known, selected, paths, part.learned, part.inner, judged)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from tasks.common.data.task import Metric, metric_named
-from tasks.studies.comparing import TITLES
+from graft.tasks.common.data.task import Metric, metric_named
+from graft.tasks.studies.comparing import TITLES
 
 from .study import aligned, end_lines
 

@@ -14,22 +14,22 @@ import numpy.typing as npt
 import pandas as pd
 from mlflow.entities.model_registry import ModelVersion
 
-from tasks.common.core.errors import DataError, GraftError
-from tasks.common.core.files import md5, read_json, whole_folder, write_json
-from tasks.common.core.paths import Paths
-from tasks.common.core.record import DatasetRecord, Record
-from tasks.common.data.feature_set import Rows
-from tasks.common.data.manifest import read_manifest
-from tasks.common.data.units import units
-from tasks.common.engines.openvino import Features
-from tasks.common.feature_cache.segments import FeatureCache, Ids, ids_of
-from tasks.preprocess.check import judge, look
-from tasks.preprocess.params import PreprocessParams
-from tasks.preprocess.scan import hidden, list_files
-from tasks.register.packaged_eyes import channels_in
-from tasks.register.reference_set import Reference, package_features
-from tasks.studies.drift import Comparison, compare
-from tasks.studies.drift_picture import drift_picture
+from graft.tasks.common.core.errors import DataError, GraftError
+from graft.tasks.common.core.files import md5, read_json, whole_folder, write_json
+from graft.tasks.common.core.paths import Paths
+from graft.tasks.common.core.record import DatasetRecord, Record
+from graft.tasks.common.data.feature_set import Rows
+from graft.tasks.common.data.manifest import read_manifest
+from graft.tasks.common.data.units import units
+from graft.tasks.common.engines.openvino import Features
+from graft.tasks.common.feature_cache.segments import FeatureCache, Ids, ids_of
+from graft.tasks.preprocess.check import judge, look
+from graft.tasks.preprocess.params import PreprocessParams
+from graft.tasks.preprocess.scan import hidden, list_files
+from graft.tasks.register.packaged_eyes import channels_in
+from graft.tasks.register.reference_set import Reference, package_features
+from graft.tasks.studies.drift import Comparison, compare
+from graft.tasks.studies.drift_picture import drift_picture
 
 from ..registry.models import CHAMPION, fetched_package, find_version
 from ..runtime.params import DriftParams, Params, load_params

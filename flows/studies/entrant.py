@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from tasks.common.backbones.spec import Spec
-from tasks.features.params import FeaturesParams
+from graft.tasks.common.backbones.spec import Spec
+from graft.tasks.features.params import FeaturesParams
 
 from .shared_decode import Job
 

@@ -10,25 +10,25 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tasks.common.backbones.catalogue import short_names, timm_name
-from tasks.common.backbones.spec import Spec
-from tasks.common.backbones.weights import at_hand
-from tasks.common.core.errors import DataError, GraftError, ParamsError
-from tasks.common.core.files import write_shared_json
-from tasks.common.core.paths import Paths
-from tasks.common.core.progress import say
-from tasks.common.data.feature_set import INDEX, FeatureSet
-from tasks.common.data.manifest import read_channels, read_manifest
-from tasks.common.data.matrix import spread
-from tasks.common.data.units import units_of
-from tasks.common.feature_cache.segments import FeatureCache, Ids, ids_of
-from tasks.common.images.decode import Pixels
-from tasks.common.images.transform import load
-from tasks.features.extractor import SAMPLE, choose_extractor
-from tasks.features.params import FeaturesParams
-from tasks.head.selection import choose, hold_out
-from tasks.studies.held import Held
-from tasks.studies.ranking import Probed, rank
+from graft.tasks.common.backbones.catalogue import short_names, timm_name
+from graft.tasks.common.backbones.spec import Spec
+from graft.tasks.common.backbones.weights import at_hand
+from graft.tasks.common.core.errors import DataError, GraftError, ParamsError
+from graft.tasks.common.core.files import write_shared_json
+from graft.tasks.common.core.paths import Paths
+from graft.tasks.common.core.progress import say
+from graft.tasks.common.data.feature_set import INDEX, FeatureSet
+from graft.tasks.common.data.manifest import read_channels, read_manifest
+from graft.tasks.common.data.matrix import spread
+from graft.tasks.common.data.units import units_of
+from graft.tasks.common.feature_cache.segments import FeatureCache, Ids, ids_of
+from graft.tasks.common.images.decode import Pixels
+from graft.tasks.common.images.transform import load
+from graft.tasks.features.extractor import SAMPLE, choose_extractor
+from graft.tasks.features.params import FeaturesParams
+from graft.tasks.head.selection import choose, hold_out
+from graft.tasks.studies.held import Held
+from graft.tasks.studies.ranking import Probed, rank
 
 from ..maintenance.feature_cache import not_collected
 from ..runtime.params import Params, load_params

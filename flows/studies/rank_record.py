@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tasks.common.core.files import whole_folder, write_json
-from tasks.common.core.paths import Paths
-from tasks.common.core.record import DatasetRecord, Record
-from tasks.common.data.task import LOSS
-from tasks.features.params import FeaturesParams
-from tasks.head.params import HeadParams
-from tasks.studies.combining import Combination, combine
-from tasks.studies.held import Held
-from tasks.studies.ranking import Standing, fastest_as_good
-from tasks.studies.ranking_picture import ranking_picture
+from graft.tasks.common.core.files import whole_folder, write_json
+from graft.tasks.common.core.paths import Paths
+from graft.tasks.common.core.record import DatasetRecord, Record
+from graft.tasks.common.data.task import LOSS
+from graft.tasks.features.params import FeaturesParams
+from graft.tasks.head.params import HeadParams
+from graft.tasks.studies.combining import Combination, combine
+from graft.tasks.studies.held import Held
+from graft.tasks.studies.ranking import Standing, fastest_as_good
+from graft.tasks.studies.ranking_picture import ranking_picture
 
 from ..runtime import processes
 from ..runtime.params import Params

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from tasks.common.data.task import LOSS, Metric, metric_named
+from graft.tasks.common.data.task import LOSS, Metric, metric_named
 
 from .study import aligned, end_lines
 

@@ -19,14 +19,14 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from tasks.common.core.cores import cores
-from tasks.common.core.progress import Progress, progress
-from tasks.common.engines.one_decode import Places, block_size, geometry_of
-from tasks.common.engines.openvino import BATCH, Features
-from tasks.common.feature_cache.segments import FeatureCache, Ids
-from tasks.common.images.decode import Pixels, decode_bands, still_readable
-from tasks.common.images.transform import EvalTransform
-from tasks.features.extractor import AnyEngine, Extractor
+from graft.tasks.common.core.cores import cores
+from graft.tasks.common.core.progress import Progress, progress
+from graft.tasks.common.engines.one_decode import Places, block_size, geometry_of
+from graft.tasks.common.engines.openvino import BATCH, Features
+from graft.tasks.common.feature_cache.segments import FeatureCache, Ids
+from graft.tasks.common.images.decode import Pixels, decode_bands, still_readable
+from graft.tasks.common.images.transform import EvalTransform
+from graft.tasks.features.extractor import AnyEngine, Extractor
 
 Mask = npt.NDArray[np.bool_]
 T = TypeVar("T")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from tasks.common.core.paths import Paths
-from tasks.head.selection import deciding_metric
+from graft.tasks.common.core.paths import Paths
+from graft.tasks.head.selection import deciding_metric
 
 from ..runtime.params import Params, check_metric
 from ..versioning import dvc, git

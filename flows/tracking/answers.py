@@ -10,8 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from tasks.common.core.files import read_json, write_shared_json
-from tasks.common.core.paths import Paths
+from graft.tasks.common.core.files import read_json, write_shared_json
+from graft.tasks.common.core.paths import Paths
 
 from .store import own_store
 

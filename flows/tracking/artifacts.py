@@ -9,8 +9,8 @@ from tempfile import TemporaryDirectory
 
 from mlflow.exceptions import MlflowException
 
-from tasks.addresses import redacted
-from tasks.common.core.errors import GraftError
+from graft.tasks.addresses import redacted
+from graft.tasks.common.core.errors import GraftError
 
 from .tracker import Tracker
 

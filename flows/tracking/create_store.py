@@ -1,4 +1,4 @@
-"""Creates the project's MLflow store beside other work: `python -m flows.tracking.create_store`."""
+"""Creates the project's MLflow store beside other work: `python -m graft.flows.tracking.create_store`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def store_made_meanwhile(root: Path) -> Iterator[None]:
         yield
         return
     process = subprocess.Popen(
-        [sys.executable, "-m", "flows.tracking.create_store"],
+        [sys.executable, "-m", "graft.flows.tracking.create_store"],
         cwd=root,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,

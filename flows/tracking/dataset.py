@@ -8,7 +8,7 @@ from typing import Any
 from mlflow.data.dataset_source import DatasetSource
 from mlflow.entities import Dataset
 
-from tasks.common.core.record import DatasetRecord
+from graft.tasks.common.core.record import DatasetRecord
 
 from ..versioning.git import GitState
 

@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tasks.common.core.files import read_json
-from tasks.common.core.paths import STAGES, Paths
+from graft.tasks.common.core.files import read_json
+from graft.tasks.common.core.paths import STAGES, Paths
 
 from ..versioning.dvc import names_of, stages_of
 from ..versioning.hashes import tree_hash

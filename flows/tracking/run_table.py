@@ -12,9 +12,9 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run
 from PIL import Image
 
-from tasks.common.core.files import read_json
-from tasks.common.core.paths import Paths
-from tasks.common.data.eyes import each, size_of
+from graft.tasks.common.core.files import read_json
+from graft.tasks.common.core.paths import Paths
+from graft.tasks.common.data.eyes import each, size_of
 
 PARAMS: dict[str, tuple[str, ...]] = {
     "preprocess": ("preprocess.seed",),

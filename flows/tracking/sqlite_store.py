@@ -8,9 +8,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from tasks.common.core.errors import GraftError, TransientError
-from tasks.common.core.files import whole_file
-from tasks.common.core.paths import Paths
+from graft.tasks.common.core.errors import GraftError, TransientError
+from graft.tasks.common.core.files import whole_file
+from graft.tasks.common.core.paths import Paths
 
 from .store import has_content, sqlite_file
 

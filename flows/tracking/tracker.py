@@ -22,13 +22,13 @@ from mlflow import MlflowClient
 from mlflow.entities import DatasetInput, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException, RestException
 
-from tasks.addresses import redacted
-from tasks.common.core.errors import GraftError, TransientError
-from tasks.common.core.files import read_json, sha256
-from tasks.common.core.paths import STAGES, Paths
-from tasks.common.core.record import Record
-from tasks.common.data.task import MAIN
-from tasks.environment import FLOW_RUN, FLOW_RUN_URL, command_words
+from graft.tasks.addresses import redacted
+from graft.tasks.common.core.errors import GraftError, TransientError
+from graft.tasks.common.core.files import read_json, sha256
+from graft.tasks.common.core.paths import STAGES, Paths
+from graft.tasks.common.core.record import Record
+from graft.tasks.common.data.task import MAIN
+from graft.tasks.environment import FLOW_RUN, FLOW_RUN_URL, command_words
 
 from ..runtime import processes
 from ..versioning.git import GitState, git_state

@@ -12,12 +12,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from tasks.addresses import redacted
-from tasks.common.core.errors import DataError, GraftError, TransientError
-from tasks.common.core.progress import say
-from tasks.common.core.yaml_files import read_mapping
-from tasks.dvc_process import dvc_error, wait_for_dvc
-from tasks.environment import own_python_first
+from graft.tasks.addresses import redacted
+from graft.tasks.common.core.errors import DataError, GraftError, TransientError
+from graft.tasks.common.core.progress import say
+from graft.tasks.common.core.yaml_files import read_mapping
+from graft.tasks.dvc_process import dvc_error, wait_for_dvc
+from graft.tasks.environment import own_python_first
 
 from .git import try_git
 from .hashes import tree_hash
@@ -124,7 +124,7 @@ def raw_hashes(root: Path) -> dict[str, str]:
     from dvc.fs import LocalFileSystem
     from dvc.repo import Repo
 
-    from tasks.preprocess.scan import list_files
+    from graft.tasks.preprocess.scan import list_files
 
     raw = root / "data" / "raw"
     files = {str(raw / name): name for name in list_files(raw)}

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from tasks.addresses import redacted, without_secrets
-from tasks.common.core.errors import GraftError, TransientError
+from graft.tasks.addresses import redacted, without_secrets
+from graft.tasks.common.core.errors import GraftError, TransientError
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from tasks.common.core.files import md5
+from graft.tasks.common.core.files import md5
 
 from .git import git
 

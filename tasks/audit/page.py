@@ -45,7 +45,7 @@ def audit_page(
 
     Args:
         plots: file name -> data URI.
-        origin: what the data and features are, see `tasks.common.reporting.origin`.
+        origin: what the data and features are, see `graft.tasks.common.reporting.origin`.
     """
     return render(
         TEMPLATE,

@@ -50,7 +50,7 @@ def thumbnails(pack: FeatureSet, paths: Paths) -> npt.NDArray[np.float16]:
 
 
 def thumbnail_of(file: Path, channels: int) -> npt.NDArray[np.float32]:
-    """The thumbnail of a file, see `tasks.common.feature_cache.thumbnails`.
+    """The thumbnail of a file, see `graft.tasks.common.feature_cache.thumbnails`.
 
     Raises:
         DataError: the file was removed or damaged after it was checked.

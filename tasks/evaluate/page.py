@@ -60,7 +60,7 @@ def report_page(
         classes: as in report/classes.csv.
         confidence: of the intervals.
         plots: file name -> data URI.
-        origin: what the data and features are, see `tasks.common.reporting.origin`.
+        origin: what the data and features are, see `graft.tasks.common.reporting.origin`.
     """
     task: Task = metrics["task"]
     return render(

@@ -217,7 +217,7 @@ class Job:
         """
         say(f"finetune: {processes} processes share each step's images")
         launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-        command = [*launch, "-m", "tasks.finetune.worker", str(self._paths.root), self._params.model_dump_json()]
+        command = [*launch, "-m", "graft.tasks.finetune.worker", str(self._paths.root), self._params.model_dump_json()]
         command += ["--lesson", self._name]
         command += [] if deadline_seconds is None else ["--seconds", str(deadline_seconds)]
         command += [] if self.plan.stop is None else ["--stop", str(self.plan.stop)]

@@ -1,6 +1,6 @@
 """One of several processes that share a training; started by the stage itself, or on several machines by hand:
 
-    torchrun --nnodes 2 --nproc-per-node 4 ... -m tasks.finetune.worker PROJECT
+    torchrun --nnodes 2 --nproc-per-node 4 ... -m graft.tasks.finetune.worker PROJECT
 
 The project must be the same for all, on a disk that they share. The result is the checkpoint of a finished
 training, from which the stage `finetune` continues.

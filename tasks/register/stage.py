@@ -186,7 +186,7 @@ def predict_in_fresh_process(
     program = (
         "import json, sys, pathlib\n"
         "import numpy as np\n"
-        "sys.modules |= {'tasks': None, 'flows': None}\n"  # an editable install would have them found
+        "sys.modules['graft'] = None\n"  # an editable install would have them found
         f"from {code}.register.serving import ImageClassifier\n"
         "model, asked = ImageClassifier(pathlib.Path(sys.argv[1])), json.load(sys.stdin)\n"
         "found = model.features([pathlib.Path(name) for name in asked['images']])\n"

@@ -13,11 +13,11 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FOLDERS = "flows|tasks|tests|bench|docs"
 PATH = re.compile(rf"(?<![\w./-])(?:{FOLDERS})/[\w<>./-]*")
-MODULE = re.compile(r"(?<![\w./-])(?:flows|tasks|bench)(?:\.\w+)+")
+MODULE = re.compile(r"(?<![\w./-])(?:graft\.flows|graft\.tasks|bench)(?:\.\w+)+")
 FILE = re.compile(r"`([a-z]\w+\.py)`")
 OTHERS = {"ask.py", "model.py", "train.py"}
 """Files that are not in the project: the example of the tutorial, a part of the package, and the script of timm."""
-IMPORT = re.compile(r"^from ((?:flows|tasks)[\w.]*) import (.+)$", re.MULTILINE)
+IMPORT = re.compile(r"^from (graft(?:\.\w+)*) import (.+)$", re.MULTILINE)
 
 
 @cache
@@ -32,7 +32,7 @@ def is_path(name: str) -> bool:
 
 
 def is_module(name: str) -> bool:
-    path = ROOT / name.replace(".", "/")
+    path = ROOT / name.removeprefix("graft.").replace(".", "/")
     return path.is_dir() or path.with_suffix(".py").is_file()
 
 
@@ -58,8 +58,8 @@ def test_what_a_page_imports_can_be_imported(page: Path) -> None:
 
 def test_names_that_are_wrong_are_found() -> None:
     text = (
-        "`flows/recorder.py` `tasks/head/` `tasks/<stage>/params.py` `tasks/<stage>/gone.py` `python -m flows.stage x` "
-        "`python -m flows.serve` `stage.py` `choice.py` https://example.org/docs/x `tasks.head.stage`."
+        "`flows/recorder.py` `tasks/head/` `tasks/<stage>/params.py` `tasks/<stage>/gone.py` "
+        "`python -m graft.flows.stage x` `python -m graft.flows.serve` `stage.py` `choice.py` https://example.org/docs/x `graft.tasks.head.stage`."
     )
 
-    assert unknown(text) == {"flows/recorder.py", "tasks/<stage>/gone.py", "flows.serve", "choice.py"}
+    assert unknown(text) == {"flows/recorder.py", "tasks/<stage>/gone.py", "graft.flows.serve", "choice.py"}

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tasks.common.backbones.graph import backbone_graph
-from tasks.common.backbones.weights import find_weights
-from tasks.common.core.paths import STAGES, Paths
+from graft.tasks.common.backbones.graph import backbone_graph
+from graft.tasks.common.backbones.weights import find_weights
+from graft.tasks.common.core.paths import STAGES, Paths
 
 BACKBONE = "test_efficientnet"
 COLOURS = {"blue": (40, 60, 200), "green": (40, 180, 60), "red": (200, 50, 40)}
@@ -72,10 +72,10 @@ def run_stage():
     for preprocess, which is told it beside its parameters."""
 
     def run(stage: str, paths: Paths, **changes):
-        module = importlib.import_module(f"tasks.{stage}.params")
+        module = importlib.import_module(f"graft.tasks.{stage}.params")
         extra = [{}, changes.pop("task", "classification")] if stage == "preprocess" else []
         params = getattr(module, f"{stage.capitalize()}Params")(**{**SECTIONS[stage], **changes})
-        return importlib.import_module(f"tasks.{stage}.stage").run(params, paths, *extra)
+        return importlib.import_module(f"graft.tasks.{stage}.stage").run(params, paths, *extra)
 
     return run
 
@@ -94,7 +94,7 @@ def tiny_graph(tmp_path_factory, random_weights):
 @pytest.fixture(scope="session")
 def tiny_network(random_weights):
     """The same network in torch."""
-    from tasks.common.backbones import network
+    from graft.tasks.common.backbones import network
 
     return network.create(BACKBONE, random_weights)
 
@@ -160,5 +160,5 @@ def text_file(tmp_path):
 
 @pytest.fixture(scope="session")
 def repository():
-    """Where the package `tasks` lies, for processes that the tests start."""
-    return Path(importlib.import_module("tasks").__file__).parent.parent
+    """Where the package `graft` lies, for processes that the tests start."""
+    return Path(importlib.import_module("graft").__file__).parent.parent

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tasks.addresses import host_of, redacted, without_secrets
+from graft.tasks.addresses import host_of, redacted, without_secrets
 
 
 @pytest.mark.parametrize(

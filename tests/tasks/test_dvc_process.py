@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from projects import hold, release
 
-from tasks.common.core.errors import GraftError
-from tasks.dvc_process import dvc_error, wait_for_dvc
+from graft.tasks.common.core.errors import GraftError
+from graft.tasks.dvc_process import dvc_error, wait_for_dvc
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from unittest import mock
 
 import pytest
 
-from tasks.environment import no_proxy_for_this_machine
+from graft.tasks.environment import no_proxy_for_this_machine
 
 
 @pytest.mark.parametrize(

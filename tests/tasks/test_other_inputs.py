@@ -9,16 +9,16 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from tasks.common.backbones.spec import Form
-from tasks.common.candidates import read_candidates
-from tasks.common.core.files import read_json
-from tasks.common.core.paths import STAGES, Paths
-from tasks.common.core.record import Record
-from tasks.common.data.feature_set import read_feature_set
-from tasks.common.data.manifest import read_channels, read_manifest
-from tasks.common.engines.openvino import Engine
-from tasks.common.images.transform import EvalTransform, load
-from tasks.register.serving import ImageClassifier
+from graft.tasks.common.backbones.spec import Form
+from graft.tasks.common.candidates import read_candidates
+from graft.tasks.common.core.files import read_json
+from graft.tasks.common.core.paths import STAGES, Paths
+from graft.tasks.common.core.record import Record
+from graft.tasks.common.data.feature_set import read_feature_set
+from graft.tasks.common.data.manifest import read_channels, read_manifest
+from graft.tasks.common.engines.openvino import Engine
+from graft.tasks.common.images.transform import EvalTransform, load
+from graft.tasks.register.serving import ImageClassifier
 
 LEVELS = {"dark": 60, "middle": 120, "bright": 190}
 

@@ -7,17 +7,17 @@ import pandas as pd
 import pytest
 from projects import draw_shapes, draw_turned
 
-from tasks.common.candidates import read_candidates
-from tasks.common.core.errors import GraftError
-from tasks.common.core.files import read_json
-from tasks.common.core.paths import STAGES, Paths
-from tasks.common.core.record import Record
-from tasks.common.data.feature_set import read_feature_set
-from tasks.common.data.task import LOSS, MAIN
-from tasks.common.heads.linear import LinearHead
-from tasks.common.heads.load import load_head, load_linear_head
-from tasks.common.scoring.main_metric import main_metric
-from tasks.register.serving import ImageClassifier
+from graft.tasks.common.candidates import read_candidates
+from graft.tasks.common.core.errors import GraftError
+from graft.tasks.common.core.files import read_json
+from graft.tasks.common.core.paths import STAGES, Paths
+from graft.tasks.common.core.record import Record
+from graft.tasks.common.data.feature_set import read_feature_set
+from graft.tasks.common.data.task import LOSS, MAIN
+from graft.tasks.common.heads.linear import LinearHead
+from graft.tasks.common.heads.load import load_head, load_linear_head
+from graft.tasks.common.scoring.main_metric import main_metric
+from graft.tasks.register.serving import ImageClassifier
 
 DRAW = {"multilabel": draw_shapes, "regression": draw_turned}
 

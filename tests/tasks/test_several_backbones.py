@@ -9,17 +9,17 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from tasks.common.core.errors import ParamsError
-from tasks.common.core.files import read_json
-from tasks.common.core.paths import STAGES, Paths
-from tasks.common.data.feature_set import read_feature_set
-from tasks.common.heads.load import load_head
-from tasks.common.images.transform import EvalTransform
-from tasks.common.reporting.origin import origin
-from tasks.evaluate.saliency import on_the_whole
-from tasks.register import packaged_eyes, serving
-from tasks.register.reference_set import Reference, package_features
-from tasks.register.serving import ImageClassifier
+from graft.tasks.common.core.errors import ParamsError
+from graft.tasks.common.core.files import read_json
+from graft.tasks.common.core.paths import STAGES, Paths
+from graft.tasks.common.data.feature_set import read_feature_set
+from graft.tasks.common.heads.load import load_head
+from graft.tasks.common.images.transform import EvalTransform
+from graft.tasks.common.reporting.origin import origin
+from graft.tasks.evaluate.saliency import on_the_whole
+from graft.tasks.register import packaged_eyes, serving
+from graft.tasks.register.reference_set import Reference, package_features
+from graft.tasks.register.serving import ImageClassifier
 
 CHANGES = {
     "features": {"backbone": ["test_efficientnet", "test_resnet"], "image_size": 64},
@@ -124,7 +124,7 @@ def test_other_heads_are_packaged_too(several, tmp_path, run_stage, head):
 
 
 def test_a_champion_of_one_of_the_backbones_finds_its_features(ran):
-    from flows.gate.comparison import _features_of
+    from graft.flows.gate.comparison import _features_of
 
     pack = read_feature_set(ran.features)
     for eye in pack.eyes:
@@ -136,8 +136,8 @@ def test_a_champion_of_one_of_the_backbones_finds_its_features(ran):
 
 
 def test_drift_finds_the_features_of_all_backbones_in_the_cache(ran, monkeypatch):
-    from flows.studies import drift
-    from tasks.common.feature_cache.segments import ids_of
+    from graft.flows.studies import drift
+    from graft.tasks.common.feature_cache.segments import ids_of
 
     pack, reference = read_feature_set(ran.features), Reference.load(ran.package)
     files = [ran.raw / path for path in pack.index["path"]]
@@ -148,8 +148,8 @@ def test_drift_finds_the_features_of_all_backbones_in_the_cache(ran, monkeypatch
 
 
 def test_drift_computes_what_one_of_the_caches_lacks(ran, tmp_path):
-    from flows.studies import drift
-    from tasks.common.feature_cache.segments import ids_of
+    from graft.flows.studies import drift
+    from graft.tasks.common.feature_cache.segments import ids_of
 
     pack, reference = read_feature_set(ran.features), Reference.load(ran.package)
     paths = Paths(tmp_path)
@@ -163,7 +163,7 @@ def test_drift_computes_what_one_of_the_caches_lacks(ran, tmp_path):
 
 
 def test_the_cache_of_each_backbone_is_in_use(ran):
-    from flows.maintenance.feature_cache import CURRENT, collect, list_cache
+    from graft.flows.maintenance.feature_cache import CURRENT, collect, list_cache
 
     digests = [eye.fingerprint["digest"] for eye in read_feature_set(ran.features).eyes]
     assert {entry.digest: entry.used_by for entry in list_cache(ran.root, {})} == dict.fromkeys(digests, (CURRENT,))
@@ -175,7 +175,7 @@ def test_the_cache_of_each_backbone_is_in_use(ran):
 def test_the_features_of_a_registered_model_are_those_of_all_its_backbones():
     from unittest import mock
 
-    from flows.registry.models import EYES, FINGERPRINT, feature_fingerprints
+    from graft.flows.registry.models import EYES, FINGERPRINT, feature_fingerprints
 
     tags = {"1": {FINGERPRINT: "ab"}, "2": {FINGERPRINT: "cd", EYES: "ef,gh"}, "3": {}}
     tracker = mock.Mock()
@@ -185,7 +185,7 @@ def test_the_features_of_a_registered_model_are_those_of_all_its_backbones():
 
 
 def test_only_one_backbone_can_be_fine_tuned_for_a_comparison(ran):
-    from flows.studies.compare import _refuse_several
+    from graft.flows.studies.compare import _refuse_several
 
     pack = read_feature_set(ran.features)
     with pytest.raises(ParamsError, match="only fine-tune one backbone"):
@@ -195,7 +195,7 @@ def test_only_one_backbone_can_be_fine_tuned_for_a_comparison(ran):
 
 
 def test_a_comparison_names_the_sizes_of_all():
-    from flows.studies.compare_text import _what
+    from graft.flows.studies.compare_text import _what
 
     found = {"backbone": "a + b", "train_images": 10, "judged": 5}
     assert _what({**found, "image_size": [64, 96]}).startswith("a + b at 96 x 64 pixels; 10 training")
@@ -205,7 +205,7 @@ def test_a_comparison_names_the_sizes_of_all():
 def test_the_run_table_has_the_sizes_of_all(ran):
     from unittest import mock
 
-    from flows.tracking.run_table import _params
+    from graft.flows.tracking.run_table import _params
 
     run = mock.Mock()
     run.data.params, run.data.metrics, run.data.tags = {}, {"l2_0": 0.1, "l2_1": 0.01, "l2_norm": 3}, {"kind": "ridge"}
@@ -235,7 +235,7 @@ def test_the_maps_of_all_are_averaged_where_their_crops_lie():
 
 
 def test_the_part_of_a_head_for_columns(several):
-    from tasks.evaluate.grad_cam import NoMaps, part_of
+    from graft.tasks.evaluate.grad_cam import NoMaps, part_of
 
     head = load_head(several[0].head)
     _, second = head.columns()
@@ -249,7 +249,7 @@ def test_the_part_of_a_head_for_columns(several):
 
 
 def mlp():
-    from tasks.common.heads.mlp import MlpHead
+    from graft.tasks.common.heads.mlp import MlpHead
 
     rng = np.random.default_rng(0)
     shapes = ((7, 5), (7,), (3, 7), (3,))

@@ -15,13 +15,13 @@ import torch
 from projects import Project, draw
 from timm.data import ImageNetInfo
 
-from flows.backbones.classify import Classifier, classifier_for, files_of
-from flows.runtime.locations import Place
-from tasks.common.backbones import network
-from tasks.common.backbones.spec import Form
-from tasks.common.backbones.weights import find_weights
-from tasks.common.core.errors import DataError, ParamsError, WeightsError, WeightsUnreachable
-from tasks.common.images.decode import decode
+from graft.flows.backbones.classify import Classifier, classifier_for, files_of
+from graft.flows.runtime.locations import Place
+from graft.tasks.common.backbones import network
+from graft.tasks.common.backbones.spec import Form
+from graft.tasks.common.backbones.weights import find_weights
+from graft.tasks.common.core.errors import DataError, ParamsError, WeightsError, WeightsUnreachable
+from graft.tasks.common.images.decode import decode
 
 TINY = "test_efficientnet"
 
@@ -99,7 +99,7 @@ def test_an_array_of_other_bands_is_called_that_and_not_damaged(classifier: Clas
 def test_keras_weights_without_the_classifier_are_not_taken(
     nowhere: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tasks.common.backbones import fetch
+    from graft.tasks.common.backbones import fetch
 
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     monkeypatch.setattr(fetch, "KERAS_FILES", "http://127.0.0.1:9/")
@@ -202,8 +202,8 @@ def test_the_command_names_bad_files_and_ends_with_2(empty_project: Project, pic
 PROGRAM = """
 import sys
 from pathlib import Path
-from flows.backbones.classify import classifier_for
-from flows.runtime.locations import place_of
+from graft.flows.backbones.classify import classifier_for
+from graft.flows.runtime.locations import place_of
 seen = list(classifier_for("test_efficientnet", "random", place_of(Path())).look([Path(sys.argv[1])], 1))
 print(seen[0].guesses[0][0], "torch" in sys.modules, "timm" in sys.modules)
 """

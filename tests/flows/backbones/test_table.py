@@ -9,13 +9,13 @@ from typing import get_args
 import pytest
 from projects import Project
 
-from flows.backbones import table, table_text, throughput
-from flows.backbones.table_text import FOUND, TABLE
-from flows.runtime.locations import Place, place_of
-from tasks.common.backbones.catalogue import CATALOGUE
-from tasks.common.backbones.modern import MODERN
-from tasks.common.core.errors import GraftError, ParamsError, WeightsError
-from tasks.finetune.params import FinetuneParams
+from graft.flows.backbones import table, table_text, throughput
+from graft.flows.backbones.table_text import FOUND, TABLE
+from graft.flows.runtime.locations import Place, place_of
+from graft.tasks.common.backbones.catalogue import CATALOGUE
+from graft.tasks.common.backbones.modern import MODERN
+from graft.tasks.common.core.errors import GraftError, ParamsError, WeightsError
+from graft.tasks.finetune.params import FinetuneParams
 
 TINY = "test_efficientnet"
 
@@ -151,7 +151,7 @@ def test_frozen_and_tuned_weights_are_told_apart(rows: list[table.Row]) -> None:
 
 def test_what_timm_says_is_remembered(remembered: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    monkeypatch.setattr("flows.backbones.anatomy.facts_of", lambda name: asked.append(name) or {})
+    monkeypatch.setattr("graft.flows.backbones.anatomy.facts_of", lambda name: asked.append(name) or {})
 
     assert table.rows_of(["ResNet50"], remembered)[0]["features"] == 2048
     assert asked == []
@@ -315,7 +315,7 @@ def test_another_measurement_leaves_the_first_one(place: Place) -> None:
 
 def test_the_median_is_over_rounds_that_are_long_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, rounds = [0.0], list[int]()
-    monkeypatch.setattr("flows.backbones.throughput.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("graft.flows.backbones.throughput.time.perf_counter", lambda: clock[0])
 
     def run(count: int) -> int:
         rounds.append(count)

@@ -9,8 +9,8 @@ from importlib.metadata import version
 import pytest
 from projects import Project
 
-from flows.cli.main import app
-from flows.cli.options import PANELS
+from graft.flows.cli.main import app
+from graft.flows.cli.options import PANELS
 
 GROUPS = {
     "Data": ["sample", "import"],
@@ -24,7 +24,7 @@ COMMANDS = [command for group in GROUPS.values() for command in group if command
 
 def graft(*words: str, columns: int = 100) -> str:
     done = subprocess.run(
-        [sys.executable, "-m", "flows.cli", *words], capture_output=True, text=True, env={"COLUMNS": str(columns)}
+        [sys.executable, "-m", "graft.flows.cli", *words], capture_output=True, text=True, env={"COLUMNS": str(columns)}
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -83,7 +83,7 @@ def test_a_command_that_does_not_exist_is_refused(empty_project: Project) -> Non
 
 def test_help_loads_nothing_large() -> None:
     code = (
-        "import sys; import flows.cli.main;"
+        "import sys; import graft.flows.cli.main;"
         "print(sorted({'mlflow', 'prefect', 'dvc', 'torch', 'pandas', 'numpy', 'pydantic', 'yaml', 'rich.table'}"
         " & {*sys.modules}))"
     )

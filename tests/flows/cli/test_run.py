@@ -14,7 +14,7 @@ import pytest
 import requests
 from projects import Project, copy_prefect_database, free_port, wait_for
 
-from flows.runtime.servers import answers
+from graft.flows.runtime.servers import answers
 
 
 def test_params_shows_values_and_meanings(finished: Project) -> None:
@@ -95,7 +95,7 @@ def test_ui_serves_both_pages_and_ends_cleanly(project: Project, prefect_api: di
     mlflow_port, prefect_port = free_port(), free_port()
     words = ["ui", "--mlflow-port", str(mlflow_port), "--prefect-port", str(prefect_port)]
     process = subprocess.Popen(
-        [sys.executable, "-m", "flows.cli.main", *words],
+        [sys.executable, "-m", "graft.flows.cli.main", *words],
         cwd=project.root,
         env=project.environment(),
         stdout=subprocess.PIPE,

@@ -10,19 +10,19 @@ import pandas as pd
 import pytest
 from projects import Project, Rerun
 
-from flows.gate.champion import Champion
-from flows.gate.comparison import contest, gate_metric, why_incomparable
-from flows.gate.contest import Contest
-from flows.gate.data_checks import data_checks
-from flows.registry.models import fetched_package, find_version
-from flows.runtime.params import Params, load_params
-from flows.tracking.tracker import Tracker
-from tasks.common.core.files import read_json, write_json
-from tasks.common.core.paths import Paths
-from tasks.common.data.feature_set import read_feature_set
-from tasks.common.data.manifest import SPLITS
-from tasks.common.feature_cache.segments import ids_of
-from tasks.register.reference_set import Reference
+from graft.flows.gate.champion import Champion
+from graft.flows.gate.comparison import contest, gate_metric, why_incomparable
+from graft.flows.gate.contest import Contest
+from graft.flows.gate.data_checks import data_checks
+from graft.flows.registry.models import fetched_package, find_version
+from graft.flows.runtime.params import Params, load_params
+from graft.flows.tracking.tracker import Tracker
+from graft.tasks.common.core.files import read_json, write_json
+from graft.tasks.common.core.paths import Paths
+from graft.tasks.common.data.feature_set import read_feature_set
+from graft.tasks.common.data.manifest import SPLITS
+from graft.tasks.common.feature_cache.segments import ids_of
+from graft.tasks.register.reference_set import Reference
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def test_a_sample_that_the_weights_do_not_know_is_no_training(project: Project, 
 
 
 def test_a_class_that_came_later_is_one_of_which_the_champion_knows_nothing(project: Project, champion: Path) -> None:
-    from flows.gate.comparison import _in_columns
+    from graft.flows.gate.comparison import _in_columns
 
     found = _in_columns(np.array([[0.2, 0.8]]), ["ant", "bee"], ["bee", "wasp", "ant"])
     assert found.tolist() == [[0.8, 0.0, 0.2]]

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from flows.gate.contest import Check, Contest
-from flows.gate.verdict import incomparable, judge, unopposed
-from flows.runtime.params import GateParams
+from graft.flows.gate.contest import Check, Contest
+from graft.flows.gate.verdict import incomparable, judge, unopposed
+from graft.flows.runtime.params import GateParams
 
 CLASSES = ["bee", "ant"]
 PARAMS = GateParams()

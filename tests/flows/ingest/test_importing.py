@@ -15,12 +15,12 @@ import pytest
 from filelock import FileLock
 from projects import Project, draw, draw_classes
 
-from flows.ingest import importing
-from flows.ingest.importing import import_images, import_sample
-from flows.versioning import dvc
-from flows.versioning.dvc import raw_hash
-from tasks.common.core.errors import DataError, GraftError
-from tasks.preprocess.scan import scan
+from graft.flows.ingest import importing
+from graft.flows.ingest.importing import import_images, import_sample
+from graft.flows.versioning import dvc
+from graft.flows.versioning.dvc import raw_hash
+from graft.tasks.common.core.errors import DataError, GraftError
+from graft.tasks.preprocess.scan import scan
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -390,7 +390,7 @@ def test_what_a_killed_import_had_set_aside_is_cleared_away(empty_project: Proje
 def test_of_two_imports_one_waits_for_the_other_and_says_so(empty_project: Project, classes: Path) -> None:
     (empty_project.root / ".graft").mkdir(exist_ok=True)
     with FileLock(empty_project.root / ".graft" / "import.lock"):
-        program = "import sys; from flows.cli.main import main; sys.argv = ['graft', *sys.argv[1:]]; main()"
+        program = "import sys; from graft.flows.cli.main import main; sys.argv = ['graft', *sys.argv[1:]]; main()"
         waiting = subprocess.Popen(
             [sys.executable, "-c", program, "import", str(classes)],
             cwd=empty_project.root,

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from projects import Project, draw, draw_classes, make_project
 
-from flows.ingest import inbox as inbox_module
-from flows.ingest.inbox import take_over
-from flows.versioning.dvc import raw_listing
-from tasks.common.core.errors import DataError, GraftError
-from tasks.common.core.files import read_json
-from tasks.preprocess.scan import list_files
+from graft.flows.ingest import inbox as inbox_module
+from graft.flows.ingest.inbox import take_over
+from graft.flows.versioning.dvc import raw_listing
+from graft.tasks.common.core.errors import DataError, GraftError
+from graft.tasks.common.core.files import read_json
+from graft.tasks.preprocess.scan import list_files
 
 
 @pytest.fixture

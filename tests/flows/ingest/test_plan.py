@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.ingest.plan import plan_import
-from tasks.common.core.errors import DataError
+from graft.flows.ingest.plan import plan_import
+from graft.tasks.common.core.errors import DataError
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from flows.lineage.composition import _backbone
+from graft.flows.lineage.composition import _backbone
 
 
 def run(**tags: str) -> Any:

@@ -17,14 +17,14 @@ import pytest
 from packaging.utils import canonicalize_name
 from safetensors.numpy import load_file, save_file
 
-from flows.lineage import environment, package_diff, rebuild
-from flows.lineage.executions import Records
-from flows.lineage.provenance import recipe_of
-from flows.runtime import claims
-from flows.tracking.tracker import PACKAGES, Tracker
-from flows.versioning import dvc, hashes
-from tasks.common.core.errors import GraftError
-from tasks.common.core.files import read_json, write_json
+from graft.flows.lineage import environment, package_diff, rebuild
+from graft.flows.lineage.executions import Records
+from graft.flows.lineage.provenance import recipe_of
+from graft.flows.runtime import claims
+from graft.flows.tracking.tracker import PACKAGES, Tracker
+from graft.flows.versioning import dvc, hashes
+from graft.tasks.common.core.errors import GraftError
+from graft.tasks.common.core.files import read_json, write_json
 
 if TYPE_CHECKING:
     from projects import Project, Rerun

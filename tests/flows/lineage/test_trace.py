@@ -14,15 +14,15 @@ import pandas as pd
 import pytest
 from projects import draw, made_once, wait_for
 
-from flows.lineage.sections import sections
-from flows.lineage.trace import trace
-from flows.lineage.trace_page import lineage_page
-from flows.lineage.trace_text import lines
-from flows.registry import ledger
-from tasks.common.core.errors import GraftError
-from tasks.common.core.files import md5, read_json
-from tasks.common.core.paths import STAGES
-from tasks.common.data.manifest import counts
+from graft.flows.lineage.sections import sections
+from graft.flows.lineage.trace import trace
+from graft.flows.lineage.trace_page import lineage_page
+from graft.flows.lineage.trace_text import lines
+from graft.flows.registry import ledger
+from graft.tasks.common.core.errors import GraftError
+from graft.tasks.common.core.files import md5, read_json
+from graft.tasks.common.core.paths import STAGES
+from graft.tasks.common.data.manifest import counts
 
 if TYPE_CHECKING:
     from projects import Project, Rerun

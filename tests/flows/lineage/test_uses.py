@@ -2,7 +2,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from flows.lineage.uses import fitted_splits
+from graft.flows.lineage.uses import fitted_splits
 
 
 def execution(**tags):

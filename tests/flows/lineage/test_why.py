@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from projects import Project, Rerun, draw, wait_for
 
-from flows.lineage.why import Explanation, StageExplanation, explain
-from flows.status.image_diff import ImageChanges
-from flows.versioning.dvc import raw_hash
-from tasks.common.core.errors import GraftError
-from tasks.common.core.paths import STAGES
+from graft.flows.lineage.why import Explanation, StageExplanation, explain
+from graft.flows.status.image_diff import ImageChanges
+from graft.flows.versioning.dvc import raw_hash
+from graft.tasks.common.core.errors import GraftError
+from graft.tasks.common.core.paths import STAGES
 
 
 def of(found: Explanation, stage: str) -> StageExplanation:

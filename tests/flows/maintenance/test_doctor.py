@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.maintenance.doctor import Finding, _weights
+from graft.flows.maintenance.doctor import Finding, _weights
 
 KERAS = "https://storage.googleapis.com/tensorflow/keras-applications"
 RESNET = "resnet50_weights_tf_dim_ordering_tf_kernels.h5"

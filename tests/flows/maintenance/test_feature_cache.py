@@ -13,10 +13,10 @@ import pytest
 from projects import Project
 from safetensors.numpy import load, save
 
-from flows.runtime.params import load_params
-from tasks.common.core.files import digest
-from tasks.common.core.paths import Paths
-from tasks.features import stage
+from graft.flows.runtime.params import load_params
+from graft.tasks.common.core.files import digest
+from graft.tasks.common.core.paths import Paths
+from graft.tasks.features import stage
 
 CACHE = Path(".graft") / "cache"
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.registry import integrity
-from flows.versioning.git import git
+from graft.flows.registry import integrity
+from graft.flows.versioning.git import git
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from hashlib import md5
 
-from flows.registry.ledger import Entry
-from flows.registry.looks import SAMPLE, earlier_looks, sampled
+from graft.flows.registry.ledger import Entry
+from graft.flows.registry.looks import SAMPLE, earlier_looks, sampled
 
 
 def keys(first: int, last: int) -> list[str]:

@@ -16,16 +16,16 @@ from pathlib import Path
 import pytest
 from projects import ROOT, Project, Rerun
 
-from flows.gate.verdict import Verdict, unopposed
-from flows.registry import integrity, ledger, promotion
-from flows.registry.looks import sampled
-from flows.registry.models import aliases_of, fetched_model, fetched_package, find_version, key_of
-from flows.retrain.apply_verdict import decide
-from flows.retrain.working_copy import WorkingCopy
-from flows.retrain.worktree import Workspace
-from flows.tracking.tracker import Tracker
-from flows.versioning import dvc
-from tasks.common.core.errors import GraftError, TransientError
+from graft.flows.gate.verdict import Verdict, unopposed
+from graft.flows.registry import integrity, ledger, promotion
+from graft.flows.registry.looks import sampled
+from graft.flows.registry.models import aliases_of, fetched_model, fetched_package, find_version, key_of
+from graft.flows.retrain.apply_verdict import decide
+from graft.flows.retrain.working_copy import WorkingCopy
+from graft.flows.retrain.worktree import Workspace
+from graft.flows.tracking.tracker import Tracker
+from graft.flows.versioning import dvc
+from graft.tasks.common.core.errors import GraftError, TransientError
 
 
 @pytest.fixture
@@ -286,8 +286,8 @@ def test_a_clock_that_is_behind_changes_no_order(
 TURNS = """
 import sys
 from pathlib import Path
-from flows.registry.decisions import promote_version
-from tasks.common.core.errors import GraftError
+from graft.flows.registry.decisions import promote_version
+from graft.tasks.common.core.errors import GraftError
 
 done = 0
 for turn in range(4):

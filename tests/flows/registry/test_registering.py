@@ -13,11 +13,11 @@ import pytest
 from projects import wait_for
 from served import check_served
 
-from flows.lineage.trace import trace
-from flows.registry import integrity, ledger
-from flows.registry.models import fetched_model, key_of
-from flows.registry.registering import register_model
-from flows.tracking.tracker import Tracker
+from graft.flows.lineage.trace import trace
+from graft.flows.registry import integrity, ledger
+from graft.flows.registry.models import fetched_model, key_of
+from graft.flows.registry.registering import register_model
+from graft.flows.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -208,8 +208,8 @@ def test_the_digest_survives_a_kill_before_or_after_mlflow_has_made_the_version(
 REGISTER = """
 import sys
 from pathlib import Path
-from flows.registry.registering import register_model
-from flows.tracking.tracker import Tracker
+from graft.flows.registry.registering import register_model
+from graft.flows.tracking.tracker import Tracker
 tracker = Tracker(Path.cwd())
 print("ready", flush=True)
 input()

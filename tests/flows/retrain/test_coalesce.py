@@ -20,7 +20,7 @@ def served(project: Project, prefect_api: dict[str, str]) -> Iterator[Any]:
     """The deployment, while `graft schedule` is up."""
     words = ["schedule", "--cron", "0 2 1 1 *", "--name", "outage"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "flows.cli.main", *words],
+        [sys.executable, "-m", "graft.flows.cli.main", *words],
         cwd=project.root,
         env=project.environment(**prefect_api, PREFECT_RUNNER_POLL_FREQUENCY="1"),
         stdout=subprocess.DEVNULL,

@@ -9,9 +9,9 @@ import pytest
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 from projects import ask
 
-from flows.retrain.deployment import refuse_another_project
-from tasks.common.core.errors import GraftError
-from tasks.environment import PROJECT
+from graft.flows.retrain.deployment import refuse_another_project
+from graft.tasks.common.core.errors import GraftError
+from graft.tasks.environment import PROJECT
 
 DEPLOYMENT = "PREFECT__RUNTIME__DEPLOYMENT__ID"
 """By which Prefect lets tests say which deployment the run is of."""

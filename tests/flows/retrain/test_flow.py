@@ -12,8 +12,8 @@ import psutil
 import pytest
 from projects import Project, ask, hold, release, wait_for
 
-from tasks.common.core.paths import STAGES
-from tasks.pipeline import Output, StageFailed, may_be_tried_again
+from graft.tasks.common.core.paths import STAGES
+from graft.tasks.pipeline import Output, StageFailed, may_be_tried_again
 
 
 def flow_run_of(project: Project, prefect_api: dict[str, str]) -> Any:
@@ -28,7 +28,7 @@ def stage_processes(project: Project) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter(["cmdline", "cwd"]):
         words = process.info["cmdline"] or []
-        if process.info["cwd"] == str(project.root) and ("flows.stage" in words or "dvc" in words):
+        if process.info["cwd"] == str(project.root) and ("graft.flows.stage" in words or "dvc" in words):
             found.append(process)
     return found
 
@@ -39,7 +39,7 @@ def newest_parent(project: Project) -> Any:
 
 def start_run(project: Project, prefect_api: dict[str, str]) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "flows.cli.main", "run"],
+        [sys.executable, "-m", "graft.flows.cli.main", "run"],
         cwd=project.root,
         env=project.environment(**prefect_api),
         stdout=subprocess.PIPE,
@@ -125,7 +125,7 @@ def test_the_time_limit_kills_all_processes_of_the_stage(project: Project, prefe
 
 def test_the_time_limit_ends_a_source_that_does_not_answer(project: Project, prefect_api: dict[str, str]) -> None:
     os.mkfifo(project.root / "silent")
-    silent = "from pathlib import Path\nfrom flows.cli import main\nfrom flows.retrain import steps\n"
+    silent = "from pathlib import Path\nfrom graft.flows.cli import main\nfrom graft.flows.retrain import steps\n"
     silent += "steps.bring_new = lambda *_: Path('silent').read_text()\n"  # as a disk of a server that is away
     silent += "main.main()\n"
     project.set("retrain", time_limit_minutes=0.2)
@@ -144,7 +144,7 @@ def test_no_stage_outlives_a_flow_that_is_ended(
 ) -> None:
     project.set("preprocess", seed=1)
     flow = start_run(project, prefect_api)
-    wait_for(lambda: any("flows.stage" in process.info["cmdline"] for process in stage_processes(project)))
+    wait_for(lambda: any("graft.flows.stage" in process.info["cmdline"] for process in stage_processes(project)))
 
     at_work = [process.pid for process in stage_processes(project)]
     os.kill(flow.pid, sign)
@@ -215,7 +215,7 @@ def spoil(project: Project, stage: str, line: str) -> None:
 OWN_FLOW = """
 import sys
 from prefect import flow
-from tasks.pipeline import features, head, preprocess
+from graft.tasks.pipeline import features, head, preprocess
 
 @flow
 def mine(project: str) -> list:
@@ -252,7 +252,7 @@ def test_the_tasks_of_someones_own_flow_share_one_parent(project: Project, prefe
 def test_no_stage_outlives_someones_own_flow(project: Project, prefect_api: dict[str, str]) -> None:
     spoil(project, "preprocess", "import threading; threading.Event().wait()")
     flow = start_own_flow(project, prefect_api)
-    wait_for(lambda: any("flows.stage" in process.info["cmdline"] for process in stage_processes(project)))
+    wait_for(lambda: any("graft.flows.stage" in process.info["cmdline"] for process in stage_processes(project)))
 
     flow.kill()
     flow.communicate(timeout=60)

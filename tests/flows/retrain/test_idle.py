@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from projects import Project, Rerun
 
-from flows.registry.promotion import GATE
-from flows.registry.registering import ensure_registered
-from flows.retrain.idle import idle_message
-from flows.tracking.tracker import Tracker
+from graft.flows.registry.promotion import GATE
+from graft.flows.registry.registering import ensure_registered
+from graft.flows.retrain.idle import idle_message
+from graft.flows.tracking.tracker import Tracker
 
 
 @pytest.fixture

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 from projects import ROOT, wait_for
 
-from flows.retrain import lock
-from flows.retrain.lock import Busy, Holder, Lost, alone, holder_of
-from flows.runtime import processes
-from flows.versioning.git import git
-from tasks.common.core.errors import TransientError
+from graft.flows.retrain import lock
+from graft.flows.retrain.lock import Busy, Holder, Lost, alone, holder_of
+from graft.flows.runtime import processes
+from graft.flows.versioning.git import git
+from graft.tasks.common.core.errors import TransientError
 
 
 def make_repo(folder: Path) -> Path:
@@ -66,7 +66,7 @@ def test_a_failure_gives_the_lock_back(tmp_path: Path) -> None:
 HOLD = """
 import sys, time
 from pathlib import Path
-from flows.retrain.lock import alone
+from graft.flows.retrain.lock import alone
 with alone(Path(sys.argv[1]), "origin"):
     print("mine", flush=True)
     time.sleep(600)

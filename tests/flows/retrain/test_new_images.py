@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from projects import Project, draw, draw_classes, made_repository, make_project
 
-from flows.retrain.new_images import bring_new
-from flows.retrain.worktree import Workspace, prepare
-from flows.runtime.params import RetrainParams
-from flows.versioning.dvc import listing_of, raw_hash
-from tasks.common.core.errors import DataError, GraftError
+from graft.flows.retrain.new_images import bring_new
+from graft.flows.retrain.worktree import Workspace, prepare
+from graft.flows.runtime.params import RetrainParams
+from graft.flows.versioning.dvc import listing_of, raw_hash
+from graft.tasks.common.core.errors import DataError, GraftError
 
 
 def workspace_of(project: Project) -> Workspace:

@@ -6,8 +6,8 @@ import logging
 
 import pytest
 
-from flows.retrain.run_log import LOGGERS, make_brief
-from tasks.common.core.errors import GraftError
+from graft.flows.retrain.run_log import LOGGERS, make_brief
+from graft.tasks.common.core.errors import GraftError
 
 
 @pytest.mark.parametrize("name", LOGGERS)

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from projects import Project, ask, draw, made_repository, wait_for
 
-from flows.retrain.schedule import next_run
-from tasks.common.core.errors import GraftError
-from tasks.common.core.paths import STAGES
+from graft.flows.retrain.schedule import next_run
+from graft.tasks.common.core.errors import GraftError
+from graft.tasks.common.core.paths import STAGES
 
 
 def test_a_deployment_is_served_with_its_schedule_and_runs_all_stages_for_new_images(
@@ -29,7 +29,7 @@ def test_a_deployment_is_served_with_its_schedule_and_runs_all_stages_for_new_im
     before = project.git("status", "--porcelain"), project.git("rev-parse", "HEAD"), project.lock()
     words = ["schedule", "--cron", "0 2 * * *", "--timezone", "Europe/Berlin", "--name", "nightly"]
     served = subprocess.Popen(
-        [sys.executable, "-m", "flows.cli.main", *words],
+        [sys.executable, "-m", "graft.flows.cli.main", *words],
         cwd=project.root,
         env=project.environment(**prefect_api),
         stdout=subprocess.PIPE,
@@ -43,7 +43,7 @@ def test_a_deployment_is_served_with_its_schedule_and_runs_all_stages_for_new_im
         assert deployment.parameters == {"project": str(project.root), "unattended": True}
         assert deployment.global_concurrency_limit.limit == 1
         assert deployment.concurrency_options.collision_strategy.value == "CANCEL_NEW"
-        assert deployment.entrypoint == "flows.retrain.flow.retrain"
+        assert deployment.entrypoint == "graft.flows.retrain.flow.retrain"
 
         run = ask(prefect_api, lambda client: client.create_flow_run_from_deployment(deployment.id))
         ended = wait_for(lambda: final(prefect_api, run.id), seconds=300)
@@ -66,7 +66,7 @@ def test_a_run_that_names_another_project_is_refused(
 ) -> None:
     trap = planted(tmp_path / "trap", tmp_path / "sprung")
     served = subprocess.Popen(
-        [sys.executable, "-m", "flows.cli.main", "schedule", "--cron", "0 2 1 1 *", "--name", "trapped"],
+        [sys.executable, "-m", "graft.flows.cli.main", "schedule", "--cron", "0 2 1 1 *", "--name", "trapped"],
         cwd=empty_project.root,
         env=empty_project.environment(**prefect_api, PREFECT_RUNNER_POLL_FREQUENCY="1"),
         stdout=subprocess.DEVNULL,

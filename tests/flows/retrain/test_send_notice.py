@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 from hook import Hook, listening
 
-from flows.retrain import send_notice as module
-from flows.retrain.send_notice import WAITS, Notice, notify
+from graft.flows.retrain import send_notice as module
+from graft.flows.retrain.send_notice import WAITS, Notice, notify
 
 NOTICE = Notice("refusal", "version 3 was refused", "because it is worse", {"the run": "http://run"}, {"version": "3"})
 

@@ -14,9 +14,9 @@ import pytest
 from projects import Project, draw_shapes, draw_turned, make_project
 from served import check_served
 
-from tasks.common.core.paths import STAGES
-from tasks.common.data.manifest import read_manifest
-from tasks.register.serving import ImageClassifier
+from graft.tasks.common.core.paths import STAGES
+from graft.tasks.common.data.manifest import read_manifest
+from graft.tasks.register.serving import ImageClassifier
 
 
 def reproduced(root: Path, task: str, draw: Callable[[Path, int], Path], images: int) -> Project:

@@ -12,12 +12,12 @@ import mlflow
 import pytest
 from projects import Project, Rerun
 
-from flows.registry import integrity
-from flows.registry.registering import ensure_registered
-from flows.retrain import steps
-from flows.retrain.working_copy import WorkingCopy
-from flows.tracking.tracker import Tracker
-from tasks.register.reference_set import Reference
+from graft.flows.registry import integrity
+from graft.flows.registry.registering import ensure_registered
+from graft.flows.retrain import steps
+from graft.flows.retrain.working_copy import WorkingCopy
+from graft.flows.tracking.tracker import Tracker
+from graft.tasks.register.reference_set import Reference
 
 
 def registered(project: Project) -> WorkingCopy:

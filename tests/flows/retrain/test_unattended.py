@@ -14,9 +14,9 @@ import pytest
 from hook import listening
 from projects import Project, ask, draw, made_repository, wait_for
 
-from flows.retrain.lock import alone
-from flows.versioning.git import git
-from tasks.common.core.paths import STAGES
+from graft.flows.retrain.lock import alone
+from graft.flows.versioning.git import git
+from graft.tasks.common.core.paths import STAGES
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def home(finished: Project, tmp_path_factory: pytest.TempPathFactory, prefect_ap
 
 ONCE = """
 import json, sys
-from flows.retrain.flow import retrain
+from graft.flows.retrain.flow import retrain
 state = retrain(sys.argv[1], True, return_state=True)
 result = state.result() if state.is_completed() else None
 print(json.dumps(result if isinstance(result, dict) else {"state": state.name, "message": state.message}))

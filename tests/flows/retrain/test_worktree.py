@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from projects import Project, made_repository, make_project
 
-from flows.retrain.lock import REF, Lost, alone
-from flows.retrain.publish import publish
-from flows.retrain.worktree import OWN_BRANCH, committed_params, prepare, repository
-from flows.runtime.params import RetrainParams
-from flows.versioning.dvc import cache_folder, dvc_remote_addresses
-from flows.versioning.git import git, git_state
-from tasks.common.core.errors import GraftError, TransientError
+from graft.flows.retrain.lock import REF, Lost, alone
+from graft.flows.retrain.publish import publish
+from graft.flows.retrain.worktree import OWN_BRANCH, committed_params, prepare, repository
+from graft.flows.runtime.params import RetrainParams
+from graft.flows.versioning.dvc import cache_folder, dvc_remote_addresses
+from graft.flows.versioning.git import git, git_state
+from graft.tasks.common.core.errors import GraftError, TransientError
 
 PARAMS = RetrainParams()
 

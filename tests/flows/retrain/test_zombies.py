@@ -26,7 +26,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Crashed, Pending
 from projects import Project, ask, copy_prefect_database, free_port, wait_for
 
-from flows.retrain.zombies import (
+from graft.flows.retrain.zombies import (
     BEAT,
     CRASHED,
     HEARTBEAT,
@@ -38,9 +38,9 @@ from flows.retrain.zombies import (
     mark_crashed_runs,
     mark_crashed_runs_of,
 )
-from flows.runtime import processes
-from flows.runtime.login import server_login
-from flows.runtime.servers import prefect_server
+from graft.flows.runtime import processes
+from graft.flows.runtime.login import server_login
+from graft.flows.runtime.servers import prefect_server
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -49,7 +49,7 @@ import sys, time
 from pathlib import Path
 from prefect import flow, runtime
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
-from flows.retrain.zombies import sign
+from graft.flows.retrain.zombies import sign
 
 @flow(name="retrain")
 def retrain(released: str) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows.runtime import claims
+from graft.flows.runtime import claims
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ from unittest import mock
 
 import pytest
 
-from flows.runtime.login import CLIENT, SERVER, login_file, login_hint, server_login, use_login
-from flows.runtime.servers import prepare_prefect
-from tasks.common.core.errors import GraftError
+from graft.flows.runtime.login import CLIENT, SERVER, login_file, login_hint, server_login, use_login
+from graft.flows.runtime.servers import prepare_prefect
+from graft.tasks.common.core.errors import GraftError
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -29,7 +29,7 @@ def nothing_set() -> Iterator[None]:
 
 
 def test_all_processes_of_a_project_make_one_login_that_its_owner_alone_can_read(tmp_path: Path) -> None:
-    program = "import sys; from pathlib import Path; from flows.runtime.login import server_login; "
+    program = "import sys; from pathlib import Path; from graft.flows.runtime.login import server_login; "
     program += "print(server_login(Path(sys.argv[1])))"
 
     def ask(_: int) -> str:

@@ -10,9 +10,9 @@ import jsonschema
 import pytest
 from ruamel.yaml import YAML
 
-from flows.runtime.params import SECTIONS, GateMetric, json_schema, load_params
-from tasks.common.core.errors import ParamsError
-from tasks.common.data.task import METRICS
+from graft.flows.runtime.params import SECTIONS, GateMetric, json_schema, load_params
+from graft.tasks.common.core.errors import ParamsError
+from graft.tasks.common.data.task import METRICS
 
 ROOT = Path(__file__).resolve().parents[3]
 

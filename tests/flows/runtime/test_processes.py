@@ -9,9 +9,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows.runtime import processes
-from tasks.common.core.errors import GraftError
-from tasks.environment import command_words
+from graft.flows.runtime import processes
+from graft.tasks.common.core.errors import GraftError
+from graft.tasks.environment import command_words
 
 
 def test_a_process_is_found_by_number_and_age_only() -> None:

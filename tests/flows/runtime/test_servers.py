@@ -16,9 +16,9 @@ import pytest
 import requests
 from projects import Project, copy_prefect_database, free_port, wait_for
 
-from flows.runtime import processes
-from flows.runtime.login import server_login
-from flows.runtime.servers import own_address, prefect_server, server, use_own_prefect
+from graft.flows.runtime import processes
+from graft.flows.runtime.login import server_login
+from graft.flows.runtime.servers import own_address, prefect_server, server, use_own_prefect
 
 
 class Healthy(BaseHTTPRequestHandler):
@@ -157,7 +157,7 @@ def test_no_server_outlives_a_killed_command(project: Project, prefect_api: dict
     copy_prefect_database(prefect_api, project)
     words = [] if command == "run" else ["--mlflow-port", str(free_port()), "--prefect-port", str(free_port())]
     process = subprocess.Popen(
-        [sys.executable, "-m", "flows.cli.main", command, *words],
+        [sys.executable, "-m", "graft.flows.cli.main", command, *words],
         cwd=project.root,
         env=project.environment(),
         stdout=subprocess.DEVNULL,

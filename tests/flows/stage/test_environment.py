@@ -13,7 +13,10 @@ def test_a_python_without_the_packages_says_what_to_do(tmp_path: Path) -> None:
     venv.create(tmp_path / "bare", symlinks=True)
 
     done = subprocess.run(
-        [tmp_path / "bare" / "bin" / "python", "-m", "flows.stage", "head"], cwd=ROOT, capture_output=True, text=True
+        [tmp_path / "bare" / "bin" / "python", "-m", "graft.flows.stage", "head"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     )
 
     assert done.returncode == 1

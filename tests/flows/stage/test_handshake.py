@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.stage.handshake import address_of, admit, call, listener
+from graft.flows.stage.handshake import address_of, admit, call, listener
 
 KEY = b"k" * 32
 

@@ -16,8 +16,8 @@ import psutil
 import pytest
 from projects import Project, Rerun, wait_for
 
-from flows.runtime import claims, processes
-from flows.stage.recorder import Recorder
+from graft.flows.runtime import claims, processes
+from graft.flows.stage.recorder import Recorder
 
 
 @pytest.fixture
@@ -44,7 +44,8 @@ def recorders(project: Project) -> list[psutil.Process]:
     return [
         process
         for process in psutil.process_iter(["cmdline", "cwd"])
-        if "flows.stage.recorder_server" in (process.info["cmdline"] or []) and process.info["cwd"] == str(project.root)
+        if "graft.flows.stage.recorder_server" in (process.info["cmdline"] or [])
+        and process.info["cwd"] == str(project.root)
     ]
 
 
@@ -150,8 +151,8 @@ def test_the_folder_of_temporary_files_may_have_a_long_path(
 CALL = """
 from pathlib import Path
 import psutil
-from flows.runtime import processes
-from flows.stage.recorder import Recorder
+from graft.flows.runtime import processes
+from graft.flows.stage.recorder import Recorder
 with Recorder(Path.cwd()) as line:
     line("start", "head", {}, processes.key(psutil.Process()), 0.0, {})
 print("recorded")

@@ -13,7 +13,7 @@ import psutil
 import pytest
 from projects import draw, make_project
 
-from tasks.common.core.paths import STAGES
+from graft.tasks.common.core.paths import STAGES
 
 if TYPE_CHECKING:
     from projects import Project, Rerun
@@ -140,13 +140,13 @@ def kill_during(project: Project, stage: str) -> None:
 def running(process: psutil.Process, stage: str) -> bool:
     """Whether it is the stage's Python, far enough to have loaded its libraries."""
     try:
-        return process.cmdline()[-2:] == ["flows.stage", stage] and process.num_threads() > 1
+        return process.cmdline()[-2:] == ["graft.flows.stage", stage] and process.num_threads() > 1
     except psutil.NoSuchProcess:
         return False
 
 
 def outs_there(project: Project) -> dict[str, str]:
-    from flows.versioning.hashes import tree_hash
+    from graft.flows.versioning.hashes import tree_hash
 
     return {out: tree_hash(project.root / out) for out in SETTLED if (project.root / out).exists()}
 

@@ -15,12 +15,12 @@ from unittest import mock
 import pytest
 from projects import Project, draw, draw_classes
 
-from flows.status.image_diff import ImageChanges, images_between
-from flows.status.pending import Changes, pending, pending_here
-from flows.versioning.dvc import raw_hash
-from tasks.common.core.errors import GraftError
-from tasks.common.core.paths import STAGES
-from tasks.common.data.task import Task
+from graft.flows.status.image_diff import ImageChanges, images_between
+from graft.flows.status.pending import Changes, pending, pending_here
+from graft.flows.versioning.dvc import raw_hash
+from graft.tasks.common.core.errors import GraftError
+from graft.tasks.common.core.paths import STAGES
+from graft.tasks.common.data.task import Task
 
 
 def draw_new_images(project: Project) -> None:
@@ -55,7 +55,9 @@ def change_code_of_two(project: Project) -> None:
 def change_command(project: Project) -> None:
     file = project.root / "dvc.yaml"
     text = file.read_text(encoding="utf-8")
-    file.write_text(text.replace("python -m flows.stage head", "python -B -m flows.stage head"), encoding="utf-8")
+    file.write_text(
+        text.replace("python -m graft.flows.stage head", "python -B -m graft.flows.stage head"), encoding="utf-8"
+    )
 
 
 def change_weights(project: Project) -> None:
@@ -301,7 +303,7 @@ def test_new_images_are_counted_without_being_read(project: Project) -> None:
     project.dvc("status")
     draw(project.root / "data" / "raw" / "red" / "new.png", 0, 801)
 
-    with mock.patch("flows.status.pending.md5", side_effect=AssertionError("it was read")):
+    with mock.patch("graft.flows.status.pending.md5", side_effect=AssertionError("it was read")):
         changes = pending_here(project.root)
 
     assert changes.images == ImageChanges(1, 0, 0, {"red": 1})
@@ -429,7 +431,7 @@ def test_a_lock_with_conflicts_is_named(project: Project) -> None:
 
 def test_nothing_large_is_loaded(finished: Project) -> None:
     code = (
-        "import sys, pathlib; from flows.status.pending import pending; pending(pathlib.Path.cwd());"
+        "import sys, pathlib; from graft.flows.status.pending import pending; pending(pathlib.Path.cwd());"
         "print(sorted({'pandas', 'numpy', 'mlflow', 'torch', 'prefect', 'dvc.repo'} & {*sys.modules}))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=finished.root, capture_output=True, text=True, check=True)

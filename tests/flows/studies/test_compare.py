@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from flows.studies import compare
-from flows.studies.compare import compare_methods
-from tasks.common.core.errors import GraftError, ParamsError
+from graft.flows.studies import compare
+from graft.flows.studies.compare import compare_methods
+from graft.tasks.common.core.errors import GraftError, ParamsError
 
 if TYPE_CHECKING:
     from projects import Project
@@ -114,7 +114,7 @@ def test_an_interrupted_comparison_goes_on_where_it_was(here: Project, monkeypat
 
 
 def test_what_would_pass_the_budget_is_left_out_and_told(here: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tasks.finetune.session import Job
+    from graft.tasks.finetune.session import Job
 
     monkeypatch.setattr(Job, "seconds", lambda job: 3600.0)
     found = compare_methods(here.root, ["head", "all"], [1.0], 1, 30.0)
@@ -155,7 +155,7 @@ def test_options_that_mean_nothing_are_one_clear_error(finished: Project, words:
 
 
 def test_larger_parts_hold_the_smaller_and_choose_by_images_they_do_not_learn_from(compared: Any) -> None:
-    from tasks.common.data.feature_set import read_feature_set
+    from graft.tasks.common.data.feature_set import read_feature_set
 
     pack = read_feature_set(compared[0].root / "data" / "features")
     small, large = compare._parts(pack, [0.5, 1.0], 1, {})

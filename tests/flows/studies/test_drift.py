@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 from projects import draw
 
-from flows.runtime.params import Params, load_params
-from flows.studies import drift
-from flows.studies.drift import (
+from graft.flows.runtime.params import Params, load_params
+from graft.flows.studies import drift
+from graft.flows.studies.drift import (
     Today,
     check_drift,
     features_of,
@@ -23,11 +23,11 @@ from flows.studies.drift import (
     list_source,
     read_reference,
 )
-from tasks.common.core.errors import DataError, GraftError
-from tasks.common.core.files import md5, read_json
-from tasks.common.core.paths import Paths
-from tasks.common.feature_cache.segments import ids_of
-from tasks.register.reference_set import Reference
+from graft.tasks.common.core.errors import DataError, GraftError
+from graft.tasks.common.core.files import md5, read_json
+from graft.tasks.common.core.paths import Paths
+from graft.tasks.common.feature_cache.segments import ids_of
+from graft.tasks.register.reference_set import Reference
 
 if TYPE_CHECKING:
     from projects import Project

@@ -13,13 +13,13 @@ import pytest
 from PIL import Image
 from projects import draw, wait_for
 
-from flows.maintenance.feature_cache import collect, list_cache
-from flows.studies import rank, shared_decode
-from flows.studies.rank import list_candidates, rank_backbones
-from flows.studies.rank_record import _to_put
-from flows.studies.rank_text import advice
-from tasks.common.core.errors import GraftError, ParamsError
-from tasks.features.params import FeaturesParams
+from graft.flows.maintenance.feature_cache import collect, list_cache
+from graft.flows.studies import rank, shared_decode
+from graft.flows.studies.rank import list_candidates, rank_backbones
+from graft.flows.studies.rank_record import _to_put
+from graft.flows.studies.rank_text import advice
+from graft.tasks.common.core.errors import GraftError, ParamsError
+from graft.tasks.features.params import FeaturesParams
 
 if TYPE_CHECKING:
     from projects import Project

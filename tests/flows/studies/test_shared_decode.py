@@ -5,15 +5,15 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from flows.studies import shared_decode
-from flows.studies.shared_decode import Cost, Job, extract, measure, read
-from tasks.common.core.errors import DataError, GraftError
-from tasks.common.core.files import md5
-from tasks.common.core.paths import Paths
-from tasks.common.engines import one_decode
-from tasks.common.feature_cache.segments import FeatureCache, ids_of
-from tasks.features.extractor import choose_extractor
-from tasks.features.params import FeaturesParams
+from graft.flows.studies import shared_decode
+from graft.flows.studies.shared_decode import Cost, Job, extract, measure, read
+from graft.tasks.common.core.errors import DataError, GraftError
+from graft.tasks.common.core.files import md5
+from graft.tasks.common.core.paths import Paths
+from graft.tasks.common.engines import one_decode
+from graft.tasks.common.feature_cache.segments import FeatureCache, ids_of
+from graft.tasks.features.extractor import choose_extractor
+from graft.tasks.features.params import FeaturesParams
 
 BACKBONES = ("test_efficientnet", "test_resnet", "test_convnext")
 
@@ -78,7 +78,7 @@ def test_one_pass_gives_the_same_bytes_as_a_pass_for_each(job, files, ids, monke
 
 
 def test_it_gives_what_the_stage_has_computed(ran, tmp_path, files, ids):
-    from tasks.common.data.feature_set import read_feature_set
+    from graft.tasks.common.data.feature_set import read_feature_set
 
     params = FeaturesParams(backbone=BACKBONES[0], weights="random")  # in the precision that the stage has chosen
     extractor = choose_extractor(params, 3, ran, lambda spec: [])

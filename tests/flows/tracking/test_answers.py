@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from projects import Project
 
-from flows.tracking.answers import kept_answer
+from graft.flows.tracking.answers import kept_answer
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_a_server_is_always_asked(root: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_why_and_ledger_ask_mlflow_once_for_each_state_of_the_store(project: Project) -> None:
     code = (
-        "import atexit, sys; from flows.cli import main;"
+        "import atexit, sys; from graft.flows.cli import main;"
         "atexit.register(lambda: print('mlflow' in sys.modules)); main.main()"
     )
 

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from flows.tracking.artifacts import fetched_artifacts
-from flows.tracking.tracker import Tracker
-from tasks.common.core.errors import GraftError
+from graft.flows.tracking.artifacts import fetched_artifacts
+from graft.flows.tracking.tracker import Tracker
+from graft.tasks.common.core.errors import GraftError
 
 if TYPE_CHECKING:
     from projects import Project

@@ -6,7 +6,7 @@ from importlib.metadata import distributions
 
 from packaging.utils import canonicalize_name
 
-from flows.tracking.installed import environment_text, installed_packages
+from graft.flows.tracking.installed import environment_text, installed_packages
 
 
 def test_the_list_has_what_importlib_finds() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 
-from flows.tracking.pages import all_pages
+from graft.flows.tracking.pages import all_pages
 
 
 def test_all_results_come_in_order_and_pages_only_as_they_are_needed(tmp_path: Path) -> None:

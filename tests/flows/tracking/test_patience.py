@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from flows.tracking.patience import RETRIES, TIMEOUT, be_patient, first_request
-from flows.tracking.tracker import Tracker
-from tasks.common.core.errors import TransientError
+from graft.flows.tracking.patience import RETRIES, TIMEOUT, be_patient, first_request
+from graft.flows.tracking.tracker import Tracker
+from graft.tasks.common.core.errors import TransientError
 
 
 @pytest.fixture(autouse=True)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
-from flows.tracking.reuse import asked_for, reused_stages
-from tasks.common.core.files import read_json, write_json
-from tasks.common.core.paths import STAGES, Paths
-from tasks.common.core.sections import read_params
+from graft.flows.tracking.reuse import asked_for, reused_stages
+from graft.tasks.common.core.files import read_json, write_json
+from graft.tasks.common.core.paths import STAGES, Paths
+from graft.tasks.common.core.sections import read_params
 
 if TYPE_CHECKING:
     from projects import Project
@@ -27,7 +27,7 @@ ALL = list(STAGES)
         (["dvc", "repro", "--single-item", "evaluate"], ALL[:6]),
         (["dvc", "repro", "--downstream", "evaluate"], ALL),
         (["dvc", "repro", "--pipeline", "head"], ALL),
-        (["flows.stage", "preprocess"], ALL[:1]),
+        (["graft.flows.stage", "preprocess"], ALL[:1]),
         (["my_flow.py"], ALL),
     ],
 )

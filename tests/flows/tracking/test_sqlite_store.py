@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from flows.tracking import sqlite_store
-from flows.tracking.sqlite_store import check_readable, check_writable, ensure_store
-from flows.tracking.store import has_store
-from tasks.common.core.errors import GraftError, TransientError
+from graft.flows.tracking import sqlite_store
+from graft.flows.tracking.sqlite_store import check_readable, check_writable, ensure_store
+from graft.flows.tracking.store import has_store
+from graft.tasks.common.core.errors import GraftError, TransientError
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -25,7 +25,7 @@ CREATE = """
 import sys
 from pathlib import Path
 import mlflow.store.db.utils
-from flows.tracking.sqlite_store import ensure_store
+from graft.flows.tracking.sqlite_store import ensure_store
 print("ready", flush=True)
 ensure_store(Path(sys.argv[1]))
 """

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from projects import Project, draw_classes
 
-from flows.tracking.store import run_page
+from graft.flows.tracking.store import run_page
 
 
 def test_an_import_leaves_a_store_that_is_ready(empty_project: Project, tmp_path: Path) -> None:

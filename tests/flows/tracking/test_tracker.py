@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from projects import wait_for
 
-from flows.lineage.trace import trace
-from flows.tracking.names import flatten, mlflow_name
-from flows.tracking.tracker import REUSED, Tracker
-from flows.versioning.dvc import raw_hash
-from tasks.common.core.files import sha256
-from tasks.common.core.paths import STAGES
-from tasks.common.core.record import Record
+from graft.flows.lineage.trace import trace
+from graft.flows.tracking.names import flatten, mlflow_name
+from graft.flows.tracking.tracker import REUSED, Tracker
+from graft.flows.versioning.dvc import raw_hash
+from graft.tasks.common.core.files import sha256
+from graft.tasks.common.core.paths import STAGES
+from graft.tasks.common.core.record import Record
 
 if TYPE_CHECKING:
     from projects import Project, Rerun
@@ -145,7 +145,7 @@ def test_the_images_are_a_dataset_named_by_dvcs_hash(finished: Project) -> None:
 def test_the_datasets_source_can_be_read_back_through_mlflow(finished: Project) -> None:
     import mlflow
 
-    from flows.tracking.dataset import DvcDatasetSource
+    from graft.flows.tracking.dataset import DvcDatasetSource
 
     run = finished.mlflow().get_run(stage_runs(finished)["preprocess"].info.run_id)
     source = mlflow.data.get_source(run.inputs.dataset_inputs[0])

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from projects import Project, draw, hold, release
 
-from flows.versioning.dvc import dvc, locked_outs, raw_hash, raw_hashes, raw_listing, stage_files
-from tasks.common.core.errors import DataError, GraftError
-from tasks.common.core.files import md5
+from graft.flows.versioning.dvc import dvc, locked_outs, raw_hash, raw_hashes, raw_listing, stage_files
+from graft.tasks.common.core.errors import DataError, GraftError
+from graft.tasks.common.core.files import md5
 
 
 def test_the_images_hashes_come_from_dvcs_listing(finished: Project) -> None:
@@ -46,7 +46,7 @@ def test_a_file_replaced_behind_dvcs_back_is_noticed_even_with_its_old_size_and_
 def test_graft_repro_waits_for_another_dvc_command(project: Project) -> None:
     other = hold(project.root)
     repro = subprocess.Popen(
-        [sys.executable, "-m", "flows.cli.main", "repro", "head"],
+        [sys.executable, "-m", "graft.flows.cli.main", "repro", "head"],
         cwd=project.root,
         env=project.environment(),
         stdout=subprocess.PIPE,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from projects import Project
 
-from flows.versioning.git import GitState, git, git_state
-from tasks.common.core.errors import GraftError
+from graft.flows.versioning.git import GitState, git, git_state
+from graft.tasks.common.core.errors import GraftError
 
 
 def test_git_is_asked_for_commit_and_changes(project: Project) -> None:

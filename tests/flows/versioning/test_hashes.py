@@ -7,8 +7,8 @@ from pathlib import Path
 import yaml
 from projects import Project
 
-from flows.versioning.hashes import hash_of_listing, tree_hash
-from tasks.common.core.files import md5
+from graft.flows.versioning.hashes import hash_of_listing, tree_hash
+from graft.tasks.common.core.files import md5
 
 
 def test_a_folders_hash_is_dvcs(finished: Project) -> None:

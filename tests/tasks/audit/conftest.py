@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.audit.probe import Probe
-from tasks.common.data.feature_set import FeatureSet
+from graft.tasks.audit.probe import Probe
+from graft.tasks.common.data.feature_set import FeatureSet
 
 DIMENSION = 16
 

@@ -5,12 +5,12 @@ import pandas as pd
 import pytest
 from pages import visible_text
 
-from tasks.audit.curve import Curve
-from tasks.audit.findings import Findings
-from tasks.audit.near_duplicates import COLUMNS as PAIR
-from tasks.audit.near_duplicates import NearDuplicates
-from tasks.audit.page import LISTED, audit_page
-from tasks.audit.verdicts import Verdict
+from graft.tasks.audit.curve import Curve
+from graft.tasks.audit.findings import Findings
+from graft.tasks.audit.near_duplicates import COLUMNS as PAIR
+from graft.tasks.audit.near_duplicates import NearDuplicates
+from graft.tasks.audit.page import LISTED, audit_page
+from graft.tasks.audit.verdicts import Verdict
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from tasks.audit.curve import Curve
-from tasks.audit.plots import curve_plot, label_issues_plot, map_plot, outliers_plot, pairs_plot
+from graft.tasks.audit.curve import Curve
+from graft.tasks.audit.plots import curve_plot, label_issues_plot, map_plot, outliers_plot, pairs_plot
 
 
 def size(path):

@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from tasks.audit.stage import TABLES
-from tasks.common.core.errors import DataError
-from tasks.common.core.files import read_json, write_json
-from tasks.common.data.feature_set import read_feature_set
-from tasks.common.data.manifest import write_table
+from graft.tasks.audit.stage import TABLES
+from graft.tasks.common.core.errors import DataError
+from graft.tasks.common.core.files import read_json, write_json
+from graft.tasks.common.data.feature_set import read_feature_set
+from graft.tasks.common.data.manifest import write_table
 
 
 def table(paths, name):
@@ -186,9 +186,9 @@ def test_the_plots_can_be_drawn_from_tables(finished_paths):
 def test_auditing_imports_no_torch(paths, repository):
     program = (
         "import sys, pathlib\n"
-        "from tasks.common.core.paths import Paths\n"
-        "from tasks.audit.params import AuditParams\n"
-        "from tasks.audit.stage import run\n"
+        "from graft.tasks.common.core.paths import Paths\n"
+        "from graft.tasks.audit.params import AuditParams\n"
+        "from graft.tasks.audit.stage import run\n"
         "run(AuditParams(folds=2, curve_seeds=1), Paths(pathlib.Path(sys.argv[1])))\n"
         "sys.exit('torch' in sys.modules or 'openvino' in sys.modules)\n"
     )

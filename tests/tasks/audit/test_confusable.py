@@ -2,8 +2,8 @@ import tracemalloc
 
 import numpy as np
 
-from tasks.audit import confusable as module
-from tasks.audit.confusable import COLUMNS, confusable
+from graft.tasks.audit import confusable as module
+from graft.tasks.audit.confusable import COLUMNS, confusable
 
 
 def mixed_up(pack, rows, p_NK):

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from tasks.audit import curve as module
-from tasks.audit.curve import SHARES, power_law
-from tasks.common.data.units import units_of
+from graft.tasks.audit import curve as module
+from graft.tasks.audit.curve import SHARES, power_law
+from graft.tasks.common.data.units import units_of
 
 
 def learning_curve(pack, predict, seeds, seed):

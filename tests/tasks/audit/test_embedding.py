@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from tasks.audit.embedding import embed
-from tasks.common.heads.base import unit_length
+from graft.tasks.audit.embedding import embed
+from graft.tasks.common.heads.base import unit_length
 
 
 def heaps(count, heaps=3, seed=0):

@@ -1,9 +1,17 @@
 import numpy as np
 import pytest
 
-from tasks.audit.findings import doubted_twice, whole_units
-from tasks.audit.label_issues import COLUMNS, by_chance, deviations, label_issues, suspected, wrong_classes, wrong_marks
-from tasks.audit.params import AuditParams
+from graft.tasks.audit.findings import doubted_twice, whole_units
+from graft.tasks.audit.label_issues import (
+    COLUMNS,
+    by_chance,
+    deviations,
+    label_issues,
+    suspected,
+    wrong_classes,
+    wrong_marks,
+)
+from graft.tasks.audit.params import AuditParams
 
 
 def alone(pack):

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tasks.audit import near_duplicates as module
-from tasks.audit.near_duplicates import COLUMNS, find_near_duplicates
-from tasks.audit.thumbnails import alike, thumbnail_of
-from tasks.audit.whitening import whitened
-from tasks.common.heads.base import unit_length
+from graft.tasks.audit import near_duplicates as module
+from graft.tasks.audit.near_duplicates import COLUMNS, find_near_duplicates
+from graft.tasks.audit.thumbnails import alike, thumbnail_of
+from graft.tasks.audit.whitening import whitened
+from graft.tasks.common.heads.base import unit_length
 
 
 @pytest.fixture

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from tasks.audit import outliers as module
-from tasks.audit.outliers import COLUMNS, far_off, neighbour, outliers
-from tasks.audit.page import _nearest
+from graft.tasks.audit import outliers as module
+from graft.tasks.audit.outliers import COLUMNS, far_off, neighbour, outliers
+from graft.tasks.audit.page import _nearest
 
 
 def around(direction, count, spread, seed=0):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tasks.audit.subsets import growing, strata
+from graft.tasks.audit.subsets import growing, strata
 
 SHARES = (0.01, 0.1, 0.5, 1.0)
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tasks.audit import thumbnails as module
-from tasks.audit.thumbnails import thumbnail_of, thumbnails
-from tasks.common.core.errors import DataError
-from tasks.common.data.feature_set import read_feature_set
-from tasks.common.feature_cache.thumbnails import SIDE
+from graft.tasks.audit import thumbnails as module
+from graft.tasks.audit.thumbnails import thumbnail_of, thumbnails
+from graft.tasks.common.core.errors import DataError
+from graft.tasks.common.data.feature_set import read_feature_set
+from graft.tasks.common.feature_cache.thumbnails import SIDE
 
 
 def test_every_image_has_a_small_version_in_the_packs_order(finished_paths):

@@ -1,7 +1,7 @@
 import pytest
 
-from tasks.audit.verdicts import Verdict, failure, warnings
-from tasks.common.core.errors import DataError
+from graft.tasks.audit.verdicts import Verdict, failure, warnings
+from graft.tasks.common.core.errors import DataError
 
 
 def verdict(found, limit, action="warn", of=200, name="label_issues"):

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from tasks.audit import whitening as module
-from tasks.audit.whitening import whitened
-from tasks.common.core.blocks import blocks
-from tasks.common.heads.base import unit_length
+from graft.tasks.audit import whitening as module
+from graft.tasks.audit.whitening import whitened
+from graft.tasks.common.core.blocks import blocks
+from graft.tasks.common.heads.base import unit_length
 
 
 def expected(rows_ND):

@@ -6,16 +6,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.common.core.files import read_json, write_json
-from tasks.common.core.paths import Paths
-from tasks.common.data.feature_set import read_feature_set
-from tasks.common.data.manifest import write_table
-from tasks.common.data.task import METRICS
-from tasks.common.engines.openvino import Engine
-from tasks.common.heads.calibration import Calibration
-from tasks.common.heads.linear import LinearHead
-from tasks.common.heads.load import load_linear_head
-from tasks.common.images.transform import EvalTransform, load
+from graft.tasks.common.core.files import read_json, write_json
+from graft.tasks.common.core.paths import Paths
+from graft.tasks.common.data.feature_set import read_feature_set
+from graft.tasks.common.data.manifest import write_table
+from graft.tasks.common.data.task import METRICS
+from graft.tasks.common.engines.openvino import Engine
+from graft.tasks.common.heads.calibration import Calibration
+from graft.tasks.common.heads.linear import LinearHead
+from graft.tasks.common.heads.load import load_linear_head
+from graft.tasks.common.images.transform import EvalTransform, load
 
 
 def predictions(paths):
@@ -135,7 +135,9 @@ def test_the_report_has_a_page_its_pictures_and_the_predictions(finished_paths, 
 
 def test_misclassified_examples_are_shown_most_confident_first(often_wrong, run_stage, monkeypatch):
     shown = {}
-    monkeypatch.setattr("tasks.evaluate.classification.misclassified_plot", lambda table, *_: shown.update(table=table))
+    monkeypatch.setattr(
+        "graft.tasks.evaluate.classification.misclassified_plot", lambda table, *_: shown.update(table=table)
+    )
     run_stage("evaluate", often_wrong, misclassified=3)
     table = predictions(often_wrong)
     wrong = table[table["predicted"] != table["label"]]
@@ -246,9 +248,9 @@ def test_the_choice_does_not_follow_the_test_metrics(tuned, run_stage):
 def test_evaluating_a_frozen_head_without_looks_imports_no_torch(paths, repository):
     program = (
         "import sys, pathlib\n"
-        "from tasks.common.core.paths import Paths\n"
-        "from tasks.evaluate.params import EvaluateParams\n"
-        "from tasks.evaluate.stage import run\n"
+        "from graft.tasks.common.core.paths import Paths\n"
+        "from graft.tasks.evaluate.params import EvaluateParams\n"
+        "from graft.tasks.evaluate.stage import run\n"
         "run(EvaluateParams(saliency=0), Paths(pathlib.Path(sys.argv[1])))\n"
         "sys.exit('torch' in sys.modules)\n"
     )

@@ -6,12 +6,12 @@ import timm
 import torch
 from torch import nn
 
-from tasks.common.backbones import network
-from tasks.common.backbones.spec import Form
-from tasks.common.heads.knn import NeighbourHead
-from tasks.common.heads.linear import LinearHead
-from tasks.common.heads.mlp import MlpHead
-from tasks.evaluate.grad_cam import NoMaps, grad_cam, with_maps
+from graft.tasks.common.backbones import network
+from graft.tasks.common.backbones.spec import Form
+from graft.tasks.common.heads.knn import NeighbourHead
+from graft.tasks.common.heads.linear import LinearHead
+from graft.tasks.common.heads.mlp import MlpHead
+from graft.tasks.evaluate.grad_cam import NoMaps, grad_cam, with_maps
 
 
 class Bright(nn.Module):

@@ -2,8 +2,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.common.data.feature_set import read_feature_set
-from tasks.common.data.manifest import write_table
+from graft.tasks.common.data.feature_set import read_feature_set
+from graft.tasks.common.data.manifest import write_table
 
 
 def leak(paths, *, count=1, split="test"):

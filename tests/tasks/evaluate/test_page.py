@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 from pages import visible_text
 
-from tasks.common.data.task import METRICS
-from tasks.evaluate.page import report_page
-from tasks.evaluate.saliency import Saliency, SaliencyExample
+from graft.tasks.common.data.task import METRICS
+from graft.tasks.evaluate.page import report_page
+from graft.tasks.evaluate.saliency import Saliency, SaliencyExample
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from tasks.evaluate.plots import (
+from graft.tasks.evaluate.plots import (
     confusion_plot,
     misclassified_plot,
     precision_recall_plot,

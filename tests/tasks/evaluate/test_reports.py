@@ -8,17 +8,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.common.data.task import METRICS
-from tasks.common.heads.calibration import Calibration
-from tasks.common.reporting.html import inlined
-from tasks.common.scoring import classification
-from tasks.common.scoring.multilabel import several_log_loss
-from tasks.evaluate import classification as classification_report
-from tasks.evaluate import multilabel, regression
-from tasks.evaluate import predictions as outcome
-from tasks.evaluate.page import report_page
-from tasks.evaluate.params import EvaluateParams
-from tasks.evaluate.predictions import Predictions
+from graft.tasks.common.data.task import METRICS
+from graft.tasks.common.heads.calibration import Calibration
+from graft.tasks.common.reporting.html import inlined
+from graft.tasks.common.scoring import classification
+from graft.tasks.common.scoring.multilabel import several_log_loss
+from graft.tasks.evaluate import classification as classification_report
+from graft.tasks.evaluate import multilabel, regression
+from graft.tasks.evaluate import predictions as outcome
+from graft.tasks.evaluate.page import report_page
+from graft.tasks.evaluate.params import EvaluateParams
+from graft.tasks.evaluate.predictions import Predictions
 
 PARAMS = EvaluateParams(misclassified=3)
 CLASSES = ["cat", "dog", "<owl>"]

@@ -9,18 +9,18 @@ import pandas as pd
 import pytest
 import torch
 
-from tasks.common.candidates import read_candidates
-from tasks.common.core.files import read_json, write_json
-from tasks.common.data.feature_set import read_feature_set
-from tasks.common.engines.openvino import Engine
-from tasks.common.heads.calibration import Calibration
-from tasks.common.heads.knn import NeighbourHead
-from tasks.common.heads.load import load_head
-from tasks.common.heads.mlp import MlpHead
-from tasks.common.images.transform import EvalTransform
-from tasks.evaluate.predictions import Predictions
-from tasks.evaluate.saliency import Saliency, SaliencyExample, chosen, explain, on_the_whole
-from tasks.evaluate.saliency_plot import draw_saliency, overlaid
+from graft.tasks.common.candidates import read_candidates
+from graft.tasks.common.core.files import read_json, write_json
+from graft.tasks.common.data.feature_set import read_feature_set
+from graft.tasks.common.engines.openvino import Engine
+from graft.tasks.common.heads.calibration import Calibration
+from graft.tasks.common.heads.knn import NeighbourHead
+from graft.tasks.common.heads.load import load_head
+from graft.tasks.common.heads.mlp import MlpHead
+from graft.tasks.common.images.transform import EvalTransform
+from graft.tasks.evaluate.predictions import Predictions
+from graft.tasks.evaluate.saliency import Saliency, SaliencyExample, chosen, explain, on_the_whole
+from graft.tasks.evaluate.saliency_plot import draw_saliency, overlaid
 
 CLASSES = ["ant", "bee", "cat"]
 

@@ -3,8 +3,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from tasks.common.heads.calibration import Calibration
-from tasks.evaluate.selective import (
+from graft.tasks.common.heads.calibration import Calibration
+from graft.tasks.evaluate.selective import (
     abstention,
     before_calibration,
     risk_coverage,

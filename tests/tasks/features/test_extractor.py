@@ -5,12 +5,12 @@ from dataclasses import asdict
 
 import pytest
 
-from tasks.common.backbones import fetch, network
-from tasks.common.backbones.spec import Spec
-from tasks.common.core.errors import WeightsError, WeightsUnreachable
-from tasks.common.core.paths import Paths
-from tasks.features.extractor import choose_extractor
-from tasks.features.params import FeaturesParams
+from graft.tasks.common.backbones import fetch, network
+from graft.tasks.common.backbones.spec import Spec
+from graft.tasks.common.core.errors import WeightsError, WeightsUnreachable
+from graft.tasks.common.core.paths import Paths
+from graft.tasks.features.extractor import choose_extractor
+from graft.tasks.features.params import FeaturesParams
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
 import pytest
 
-from tasks.common.core.errors import ParamsError
-from tasks.common.core.sections import parse_section
-from tasks.features.params import FeaturesParams
+from graft.tasks.common.core.errors import ParamsError
+from graft.tasks.common.core.sections import parse_section
+from graft.tasks.features.params import FeaturesParams
 
 
 def parsed(size):

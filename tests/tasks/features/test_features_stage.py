@@ -9,15 +9,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.common.core.errors import DataError, ParamsError, WeightsError
-from tasks.common.core.files import read_json
-from tasks.common.core.paths import Paths
-from tasks.common.data.feature_set import read_feature_set
-from tasks.common.data.manifest import read_manifest, write_table
-from tasks.common.engines.openvino import BATCH, Engine
-from tasks.common.feature_cache.segments import FeatureCache, ids_of
-from tasks.common.images.decode import decode_bands
-from tasks.common.images.transform import load
+from graft.tasks.common.core.errors import DataError, ParamsError, WeightsError
+from graft.tasks.common.core.files import read_json
+from graft.tasks.common.core.paths import Paths
+from graft.tasks.common.data.feature_set import read_feature_set
+from graft.tasks.common.data.manifest import read_manifest, write_table
+from graft.tasks.common.engines.openvino import BATCH, Engine
+from graft.tasks.common.feature_cache.segments import FeatureCache, ids_of
+from graft.tasks.common.images.decode import decode_bands
+from graft.tasks.common.images.transform import load
 
 
 def cache_folders(paths):
@@ -58,7 +58,7 @@ def test_the_fingerprint_tells_all_that_decides_what_the_features_are(finished_p
 
 
 def test_a_licence_that_excludes_commercial_use_is_said_once_and_recorded(paths, run_stage, monkeypatch, capsys):
-    monkeypatch.setattr("tasks.features.stage.licence_of", lambda *_: "cc-by-nc-4.0")
+    monkeypatch.setattr("graft.tasks.features.stage.licence_of", lambda *_: "cc-by-nc-4.0")
     before = read_json(paths.features / "fingerprint.json")
 
     record = run_stage("features", paths)
@@ -70,7 +70,7 @@ def test_a_licence_that_excludes_commercial_use_is_said_once_and_recorded(paths,
 
 
 def test_a_licence_for_every_use_is_recorded_without_a_warning(paths, run_stage, monkeypatch, capsys):
-    monkeypatch.setattr("tasks.features.stage.licence_of", lambda *_: "apache-2.0")
+    monkeypatch.setattr("graft.tasks.features.stage.licence_of", lambda *_: "apache-2.0")
 
     assert run_stage("features", paths).facts["licence"] == "apache-2.0"
     assert "apache-2.0" not in capsys.readouterr().err
@@ -130,7 +130,7 @@ def test_a_damaged_cache_is_named_and_repaired(paths, run_stage, tree_bytes, cap
 
 
 def test_another_decoder_is_another_cache(paths, run_stage, monkeypatch):
-    monkeypatch.setattr("tasks.features.extractor.EXTRACTOR", 99)
+    monkeypatch.setattr("graft.tasks.features.extractor.EXTRACTOR", 99)
     assert run_stage("features", paths).metrics["cache_misses"] == 30
     assert len(cache_folders(paths)) == 2
 
@@ -152,7 +152,7 @@ def test_a_run_that_fails_keeps_what_it_has_computed_and_the_earlier_pack(paths,
 
     original = FeatureCache.add
     monkeypatch.setattr(FeatureCache, "add", add)
-    monkeypatch.setattr("tasks.features.stage.decode_bands", decode_when_others_are_done)
+    monkeypatch.setattr("graft.tasks.features.stage.decode_bands", decode_when_others_are_done)
     with pytest.raises(DataError, match=r"009\.png cannot be read"):
         run_stage("features", paths)
     (folder,) = cache_folders(paths)
@@ -162,9 +162,9 @@ def test_a_run_that_fails_keeps_what_it_has_computed_and_the_earlier_pack(paths,
 
 PROGRAM = """
 import pathlib, sys, time
-import tasks.common.feature_cache.segments as cache, tasks.features.stage as stage
-from tasks.common.core.paths import Paths
-from tasks.features.params import FeaturesParams
+import graft.tasks.common.feature_cache.segments as cache, tasks.features.stage as stage
+from graft.tasks.common.core.paths import Paths
+from graft.tasks.features.params import FeaturesParams
 
 class Counting(cache.FeatureCache):
     def add(self, ids, features):
@@ -257,7 +257,9 @@ def test_half_precision_is_kept_apart_and_close(paths, run_stage):
 def test_a_precision_that_was_compared_once_is_not_compared_again(paths, run_stage, monkeypatch):
     run_stage("features", paths, precision="bf16")
     before = read_feature_set(paths.features).fingerprint["digest"]
-    monkeypatch.setattr("tasks.features.extractor.choose_precision", lambda *_, **__: pytest.fail("compared again"))
+    monkeypatch.setattr(
+        "graft.tasks.features.extractor.choose_precision", lambda *_, **__: pytest.fail("compared again")
+    )
     keep(paths, lambda t: t["label"] != "blue")  # other first images
     run_stage("features", paths, precision="bf16")
     assert read_feature_set(paths.features).fingerprint["digest"] == before
@@ -337,9 +339,9 @@ def test_metrics_tell_statistics_of_the_features(paths, run_stage):
 def test_a_run_for_which_all_is_known_imports_no_torch(paths, repository):
     program = (
         "import sys, pathlib\n"
-        "from tasks.common.core.paths import Paths\n"
-        "from tasks.features.params import FeaturesParams\n"
-        "from tasks.features.stage import run\n"
+        "from graft.tasks.common.core.paths import Paths\n"
+        "from graft.tasks.features.params import FeaturesParams\n"
+        "from graft.tasks.features.stage import run\n"
         "params = FeaturesParams(backbone='test_efficientnet', weights='random', precision='f32')\n"
         "run(params, Paths(pathlib.Path(sys.argv[1])))\n"
         "sys.exit('torch' in sys.modules)\n"

@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.common.core.errors import ParamsError
-from tasks.common.core.files import read_json
-from tasks.common.data.eyes import backbones
-from tasks.common.data.feature_set import read_feature_set
-from tasks.features import stage
+from graft.tasks.common.core.errors import ParamsError
+from graft.tasks.common.core.files import read_json
+from graft.tasks.common.data.eyes import backbones
+from graft.tasks.common.data.feature_set import read_feature_set
+from graft.tasks.features import stage
 
 TWO = {"backbone": ["test_efficientnet", "test_resnet"], "weights": "random"}
 

@@ -3,9 +3,9 @@
 import pandas as pd
 import pytest
 
-from tasks.common.backbones.spec import AS_TRAINED, Spec
-from tasks.common.images.transform import EvalTransform
-from tasks.features.sight import cost, unseen
+from graft.tasks.common.backbones.spec import AS_TRAINED, Spec
+from graft.tasks.common.images.transform import EvalTransform
+from graft.tasks.features.sight import cost, unseen
 
 OWN = EvalTransform(224, 224, 0.875, "center", "bicubic", (0.5,) * 3, (0.5,) * 3)
 

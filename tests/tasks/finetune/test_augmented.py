@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tasks.common.augmentation.augment import Augment, named_recipe
-from tasks.common.images.transform import EvalTransform
-from tasks.finetune.augmented import VIEWS, augmented_sheet
+from graft.tasks.common.augmentation.augment import Augment, named_recipe
+from graft.tasks.common.images.transform import EvalTransform
+from graft.tasks.finetune.augmented import VIEWS, augmented_sheet
 
 
 def of(channels):

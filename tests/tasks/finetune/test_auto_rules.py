@@ -1,7 +1,7 @@
 import pytest
 
-from tasks.finetune.auto_rules import plan
-from tasks.finetune.params import FinetuneParams
+from graft.tasks.finetune.auto_rules import plan
+from graft.tasks.finetune.params import FinetuneParams
 
 
 @pytest.mark.parametrize(

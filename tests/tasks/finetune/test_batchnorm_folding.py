@@ -3,7 +3,7 @@ import timm
 import torch
 from torch import nn
 
-from tasks.finetune.batchnorm_folding import fold, unfold, unfolded
+from graft.tasks.finetune.batchnorm_folding import fold, unfold, unfolded
 
 NAMES = ["test_efficientnet", "test_resnet"]
 

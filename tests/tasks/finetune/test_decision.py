@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from tasks.common.data.task import metric_named
-from tasks.finetune.decision import (
+from graft.tasks.common.data.task import metric_named
+from graft.tasks.finetune.decision import (
     Cost,
     Decision,
     Score,
@@ -12,7 +12,7 @@ from tasks.finetune.decision import (
     whether_it_fits,
     why_not,
 )
-from tasks.finetune.params import FinetuneParams
+from graft.tasks.finetune.params import FinetuneParams
 
 HELD_OUT = {"images": 10, "units": 10, "folds": 0}
 

@@ -10,30 +10,30 @@ import pandas as pd
 import pytest
 import torch
 
-from tasks.common.backbones.graph import read_graph
-from tasks.common.candidates import read_candidates
-from tasks.common.core.errors import GraftError, ParamsError
-from tasks.common.core.files import read_json
-from tasks.common.core.paths import Paths
-from tasks.common.data.feature_set import read_feature_set
-from tasks.common.data.units import units_of
-from tasks.common.engines.openvino import Engine
-from tasks.common.feature_cache.segments import count_images
-from tasks.common.heads.calibration import Calibration
-from tasks.common.heads.linear import LinearHead
-from tasks.common.heads.load import load_linear_head
-from tasks.common.images.transform import load
-from tasks.common.scoring.classification import accuracy, log_loss
-from tasks.common.scoring.temperature import calibrate
-from tasks.finetune.decision import enough_minutes
-from tasks.finetune.lessons import main_lesson
-from tasks.finetune.scaling import cross_scaled
+from graft.tasks.common.backbones.graph import read_graph
+from graft.tasks.common.candidates import read_candidates
+from graft.tasks.common.core.errors import GraftError, ParamsError
+from graft.tasks.common.core.files import read_json
+from graft.tasks.common.core.paths import Paths
+from graft.tasks.common.data.feature_set import read_feature_set
+from graft.tasks.common.data.units import units_of
+from graft.tasks.common.engines.openvino import Engine
+from graft.tasks.common.feature_cache.segments import count_images
+from graft.tasks.common.heads.calibration import Calibration
+from graft.tasks.common.heads.linear import LinearHead
+from graft.tasks.common.heads.load import load_linear_head
+from graft.tasks.common.images.transform import load
+from graft.tasks.common.scoring.classification import accuracy, log_loss
+from graft.tasks.common.scoring.temperature import calibrate
+from graft.tasks.finetune.decision import enough_minutes
+from graft.tasks.finetune.lessons import main_lesson
+from graft.tasks.finetune.scaling import cross_scaled
 
 PROGRAM = """
 import json, pathlib, sys
-from tasks.common.core.paths import Paths
-from tasks.finetune.params import FinetuneParams
-from tasks.finetune.stage import run
+from graft.tasks.common.core.paths import Paths
+from graft.tasks.finetune.params import FinetuneParams
+from graft.tasks.finetune.stage import run
 run(FinetuneParams(**json.loads(sys.argv[2])), Paths(pathlib.Path(sys.argv[1])))
 sys.exit("torch" in sys.modules)
 """
@@ -260,7 +260,7 @@ def test_a_later_decision_against_training_removes_what_was_trained(tuned_paths,
 
 
 def test_norm_changes_only_norm_layers(paths, run_stage, tiny_network):
-    from tasks.finetune.param_groups import is_norm
+    from graft.tasks.finetune.param_groups import is_norm
 
     run_stage("finetune", paths, mode="on", layers="norm", epochs=2, batch_size=8, learning_rate=0.1, precision="f32")
     norms = {
@@ -340,7 +340,7 @@ def test_from_scratch_nothing_is_left_of_what_was_transferred(paths, run_stage, 
 
 
 def test_auto_stays_with_the_head_where_the_network_cannot_be_cut(poor_paths, run_stage, monkeypatch):
-    from tasks.finetune import split_network
+    from graft.tasks.finetune import split_network
 
     monkeypatch.setattr(split_network, "AGREE", -1.0)  # as if the two parts were never the network
     changes = {"layers": "last_stage", "min_images": 1, "budget_minutes": 60, "batch_size": 8}
@@ -386,9 +386,9 @@ def test_what_fails_in_several_processes_fails_here(paths, run_stage):
 
 KILLED = """
 import json, pathlib, sys
-from tasks.common.core.paths import Paths
-from tasks.finetune.params import FinetuneParams
-from tasks.finetune.stage import run
+from graft.tasks.common.core.paths import Paths
+from graft.tasks.finetune.params import FinetuneParams
+from graft.tasks.finetune.stage import run
 run(FinetuneParams(**json.loads(sys.argv[2])), Paths(pathlib.Path(sys.argv[1])))
 """
 
@@ -451,8 +451,8 @@ def test_a_kept_network_is_trained_again_with_the_validation_images(poor_paths, 
 def test_after_a_kill_before_the_refit_nothing_is_trained_twice(
     poor_paths, tmp_path, run_stage, tree_bytes, monkeypatch
 ):
-    from tasks.finetune.lecture import Lecture
-    from tasks.finetune.trainer import Trainer
+    from graft.tasks.finetune.lecture import Lecture
+    from graft.tasks.finetune.trainer import Trainer
 
     settings = {"mode": "on", "epochs": 2, "batch_size": 8, "precision": "f32", "refit": True, "learning_rate": 1e-3}
     undisturbed = Paths(Path(shutil.copytree(poor_paths.root, tmp_path / "undisturbed")))

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from tasks.common.heads.base import softmax
-from tasks.finetune.keep import Held, Rule, p_of_less, simes, whether_to_keep
+from graft.tasks.common.heads.base import softmax
+from graft.tasks.finetune.keep import Held, Rule, p_of_less, simes, whether_to_keep
 
 N, K = 400, 3
 RULE = Rule("accuracy", 0.05, 0.02)

@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.common.data.feature_set import FeatureSet
-from tasks.finetune.lessons import fold_lessons, folds_of, lesson_named, main_lesson, refit_lesson, weighed
-from tasks.finetune.params import FinetuneParams
+from graft.tasks.common.data.feature_set import FeatureSet
+from graft.tasks.finetune.lessons import fold_lessons, folds_of, lesson_named, main_lesson, refit_lesson, weighed
+from graft.tasks.finetune.params import FinetuneParams
 
 N = 200
 

@@ -3,17 +3,17 @@ import pytest
 import torch
 from torch import nn
 
-from tasks.common.heads.base import sigmoid
-from tasks.common.heads.linear import LinearHead
-from tasks.common.images.transform import EvalTransform
-from tasks.common.scoring.main_metric import main_metric
-from tasks.common.scoring.multilabel import several_log_loss
-from tasks.finetune.auto_rules import plan
-from tasks.finetune.batches import Images
-from tasks.finetune.inputs import normalised
-from tasks.finetune.loss import Goal
-from tasks.finetune.params import FinetuneParams
-from tasks.finetune.trainer import Trainer
+from graft.tasks.common.heads.base import sigmoid
+from graft.tasks.common.heads.linear import LinearHead
+from graft.tasks.common.images.transform import EvalTransform
+from graft.tasks.common.scoring.main_metric import main_metric
+from graft.tasks.common.scoring.multilabel import several_log_loss
+from graft.tasks.finetune.auto_rules import plan
+from graft.tasks.finetune.batches import Images
+from graft.tasks.finetune.inputs import normalised
+from graft.tasks.finetune.loss import Goal
+from graft.tasks.finetune.params import FinetuneParams
+from graft.tasks.finetune.trainer import Trainer
 
 LOGITS = torch.tensor([[2.0, -1.0], [0.5, 0.0], [-3.0, 1.0]])
 TRANSFORM = EvalTransform(8, 8, 1.0, "center", "bilinear", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from tasks.finetune.mixing import Mix, draw, mix, partners
+from graft.tasks.finetune.mixing import Mix, draw, mix, partners
 
 RNG = np.random.default_rng
 

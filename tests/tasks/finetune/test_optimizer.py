@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from tasks.finetune.optimizer import WeightAverage, rate_at
+from graft.tasks.finetune.optimizer import WeightAverage, rate_at
 
 
 def test_the_rate_rises_linearly_and_falls_as_a_cosine():

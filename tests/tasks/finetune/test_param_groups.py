@@ -3,7 +3,7 @@ import timm
 import torch
 from torch import nn
 
-from tasks.finetune.param_groups import choose, groups, is_norm, is_transformer, thaw
+from graft.tasks.finetune.param_groups import choose, groups, is_norm, is_transformer, thaw
 
 
 def build(name="test_efficientnet"):

@@ -2,7 +2,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from tasks.finetune.pixel_cache import Decoded
+from graft.tasks.finetune.pixel_cache import Decoded
 
 
 def pictures():

@@ -1,6 +1,6 @@
 import pytest
 
-from tasks.finetune.schedule import Schedule
+from graft.tasks.finetune.schedule import Schedule
 
 
 def test_without_a_change_the_schedule_is_a_share_of_all_epochs():

@@ -3,10 +3,10 @@ import timm
 import torch
 from torch import nn
 
-from tasks.common.backbones.pooling import pooled
-from tasks.common.core.errors import ParamsError
-from tasks.finetune.param_groups import groups
-from tasks.finetune.split_network import Tail, cut, last_stage
+from graft.tasks.common.backbones.pooling import pooled
+from graft.tasks.common.core.errors import ParamsError
+from graft.tasks.finetune.param_groups import groups
+from graft.tasks.finetune.split_network import Tail, cut, last_stage
 
 SHAPE = (3, 160, 160)
 

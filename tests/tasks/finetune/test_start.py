@@ -2,10 +2,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.common.core.paths import Paths
-from tasks.common.data.feature_set import FeatureSet
-from tasks.common.heads.base import softmax
-from tasks.finetune.start import start_head
+from graft.tasks.common.core.paths import Paths
+from graft.tasks.common.data.feature_set import FeatureSet
+from graft.tasks.common.heads.base import softmax
+from graft.tasks.finetune.start import start_head
 
 N, D = 60, 5
 

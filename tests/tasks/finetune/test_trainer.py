@@ -5,20 +5,20 @@ import pytest
 import torch
 from torch import nn
 
-from tasks.common.core.errors import GraftError
-from tasks.common.heads.linear import LinearHead
-from tasks.common.images.transform import EvalTransform
-from tasks.common.scoring.classification import accuracy
-from tasks.finetune.auto_rules import plan
-from tasks.finetune.batches import Images
-from tasks.finetune.checkpoint import Course
-from tasks.finetune.clock import Clock
-from tasks.finetune.inputs import normalised
-from tasks.finetune.loss import Goal
-from tasks.finetune.params import FinetuneParams
-from tasks.finetune.scaling import scaled_loss
-from tasks.finetune.schedule import Schedule
-from tasks.finetune.trainer import Trainer
+from graft.tasks.common.core.errors import GraftError
+from graft.tasks.common.heads.linear import LinearHead
+from graft.tasks.common.images.transform import EvalTransform
+from graft.tasks.common.scoring.classification import accuracy
+from graft.tasks.finetune.auto_rules import plan
+from graft.tasks.finetune.batches import Images
+from graft.tasks.finetune.checkpoint import Course
+from graft.tasks.finetune.clock import Clock
+from graft.tasks.finetune.inputs import normalised
+from graft.tasks.finetune.loss import Goal
+from graft.tasks.finetune.params import FinetuneParams
+from graft.tasks.finetune.scaling import scaled_loss
+from graft.tasks.finetune.schedule import Schedule
+from graft.tasks.finetune.trainer import Trainer
 
 TRANSFORM = EvalTransform(8, 8, 1.0, "center", "bilinear", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 N = 24
@@ -451,7 +451,7 @@ def test_epochs_that_are_too_slow_shorten_the_schedule_and_the_rate_still_falls_
         return value
 
     t._step = noted
-    monkeypatch.setattr("tasks.finetune.trainer.Clock", Second)
+    monkeypatch.setattr("graft.tasks.finetune.trainer.Clock", Second)
     course = t.run(images(), images(), tmp_path / "c.pt", 6.5)
     assert len(course.rows) == 5, "a second is for the choice of the rate"
     assert course.ended == "another epoch would pass the time budget"

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from tasks.common.core.errors import ParamsError
-from tasks.head.class_weights import check_class_weight, weigh, weight_by_class
+from graft.tasks.common.core.errors import ParamsError
+from graft.tasks.head.class_weights import check_class_weight, weigh, weight_by_class
 
 CLASSES = ["ant", "bee", "wasp"]
 Y_N = np.array([0, 0, 0, 0, 1, 1, 2])

@@ -6,13 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.common.core.files import read_json
-from tasks.common.data.feature_set import FeatureSet
-from tasks.common.heads.load import load_head
-from tasks.common.heads.mean import MeanHead
-from tasks.head.combine import choose_combined, retrain, tried_by, way
-from tasks.head.params import HeadParams
-from tasks.head.selection import choose
+from graft.tasks.common.core.files import read_json
+from graft.tasks.common.data.feature_set import FeatureSet
+from graft.tasks.common.heads.load import load_head
+from graft.tasks.common.heads.mean import MeanHead
+from graft.tasks.head.combine import choose_combined, retrain, tried_by, way
+from graft.tasks.head.params import HeadParams
+from graft.tasks.head.selection import choose
 
 QUICK = {"strengths": 5, "l2_max": 1.0, "l2_min": 1e-3, "mlp_epochs": 3, "mlp_hidden": 8, "knn_k": [1, 5]}
 TASKS = ("classification", "multilabel", "regression")

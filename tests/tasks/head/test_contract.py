@@ -5,12 +5,12 @@ import inspect
 import numpy as np
 import pytest
 
-from tasks.common.core.errors import DataError
-from tasks.common.heads.load import load_head
-from tasks.head.knn import NearestNeighbours
-from tasks.head.logistic import LogisticRegression
-from tasks.head.mlp import Mlp
-from tasks.head.ridge import Ridge
+from graft.tasks.common.core.errors import DataError
+from graft.tasks.common.heads.load import load_head
+from graft.tasks.head.knn import NearestNeighbours
+from graft.tasks.head.logistic import LogisticRegression
+from graft.tasks.head.mlp import Mlp
+from graft.tasks.head.ridge import Ridge
 
 D = 6
 QUICK = {Mlp: {"hidden": 8, "epochs": 3}, NearestNeighbours: {"k": 5}}

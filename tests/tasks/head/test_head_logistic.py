@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from tasks.common.solvers import logistic as solver
-from tasks.head import logistic
-from tasks.head.estimator import check
-from tasks.head.logistic import LogisticRegression
+from graft.tasks.common.solvers import logistic as solver
+from graft.tasks.head import logistic
+from graft.tasks.head.estimator import check
+from graft.tasks.head.logistic import LogisticRegression
 
 CLASSES = ["a", "b", "c"]
 STRENGTHS = np.array([1.0, 0.1, 0.01])

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from tasks.common.core.errors import ParamsError
-from tasks.common.core.sections import parse_section
-from tasks.head.params import HeadParams
+from graft.tasks.common.core.errors import ParamsError
+from graft.tasks.common.core.sections import parse_section
+from graft.tasks.head.params import HeadParams
 
 
 def parse(**values):

@@ -6,15 +6,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.common.core.errors import DataError, GraftError, ParamsError
-from tasks.common.core.paths import Paths
-from tasks.common.data.feature_set import read_feature_set
-from tasks.common.data.manifest import write_table
-from tasks.common.data.task import METRICS
-from tasks.common.heads.calibration import Calibration
-from tasks.common.heads.load import load_head, load_linear_head
-from tasks.common.scoring.classification import accuracy, log_loss
-from tasks.common.scoring.temperature import calibrate
+from graft.tasks.common.core.errors import DataError, GraftError, ParamsError
+from graft.tasks.common.core.paths import Paths
+from graft.tasks.common.data.feature_set import read_feature_set
+from graft.tasks.common.data.manifest import write_table
+from graft.tasks.common.data.task import METRICS
+from graft.tasks.common.heads.calibration import Calibration
+from graft.tasks.common.heads.load import load_head, load_linear_head
+from graft.tasks.common.scoring.classification import accuracy, log_loss
+from graft.tasks.common.scoring.temperature import calibrate
 
 
 @pytest.fixture
@@ -362,9 +362,9 @@ def test_no_features_name_the_stage_that_makes_them(tmp_path, run_stage):
 def test_the_head_is_trained_without_torch(paths, repository):
     program = (
         "import sys, pathlib\n"
-        "from tasks.common.core.paths import Paths\n"
-        "from tasks.head.params import HeadParams\n"
-        "from tasks.head.stage import run\n"
+        "from graft.tasks.common.core.paths import Paths\n"
+        "from graft.tasks.head.params import HeadParams\n"
+        "from graft.tasks.head.stage import run\n"
         "run(HeadParams(strengths=2), Paths(pathlib.Path(sys.argv[1])))\n"
         "sys.exit('torch' in sys.modules)\n"
     )

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from tasks.common.scoring.classification import log_loss
-from tasks.head import knn
-from tasks.head.estimator import check
-from tasks.head.knn import NearestNeighbours
+from graft.tasks.common.scoring.classification import log_loss
+from graft.tasks.head import knn
+from graft.tasks.head.estimator import check
+from graft.tasks.head.knn import NearestNeighbours
 
 
 def rows(n=50, d=8, seed=0):

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from tasks.head import mlp
-from tasks.head.estimator import check
-from tasks.head.mlp import Mlp
+from graft.tasks.head import mlp
+from graft.tasks.head.estimator import check
+from graft.tasks.head.mlp import Mlp
 
 RING = np.random.default_rng(0).normal(size=(400, 2)).astype(np.float32)
 """Rows of which no line tells those near the middle from the others."""
@@ -96,8 +96,8 @@ def test_a_head_is_loaded_and_predicts_without_torch(tmp_path, repository):
     program = (
         "import sys, pathlib\n"
         "import numpy as np\n"
-        "import tasks.head.mlp\n"
-        "from tasks.common.heads.load import load_head\n"
+        "import graft.tasks.head.mlp\n"
+        "from graft.tasks.common.heads.load import load_head\n"
         "load_head(pathlib.Path(sys.argv[1])).predict(np.zeros((3, 2)))\n"
         "sys.exit('torch' in sys.modules)\n"
     )

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from tasks.common.heads.base import sigmoid, softmax
-from tasks.common.scoring.classification import log_loss
-from tasks.head.platt import fit_logits
+from graft.tasks.common.heads.base import sigmoid, softmax
+from graft.tasks.common.scoring.classification import log_loss
+from graft.tasks.head.platt import fit_logits
 
 
 def scores(n=4000, k=3, seed=0):

@@ -3,12 +3,12 @@ import pytest
 from sklearn.linear_model import Ridge as ScikitRidge
 from sklearn.linear_model import RidgeClassifier
 
-from tasks.common.heads.base import sigmoid, softmax
-from tasks.common.scoring.classification import log_loss
-from tasks.common.solvers.principal_axes import rotate
-from tasks.head import ridge
-from tasks.head.estimator import check
-from tasks.head.ridge import Ridge
+from graft.tasks.common.heads.base import sigmoid, softmax
+from graft.tasks.common.scoring.classification import log_loss
+from graft.tasks.common.solvers.principal_axes import rotate
+from graft.tasks.head import ridge
+from graft.tasks.head.estimator import check
+from graft.tasks.head.ridge import Ridge
 
 STRENGTHS = np.array([10.0, 1e-1, 1e-3])
 D = 12

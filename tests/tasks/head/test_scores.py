@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import log_loss as scikit_log_loss
 
-from tasks.common.data.task import METRICS
-from tasks.common.scoring.main_metric import loss
-from tasks.head.scores import Score
+from graft.tasks.common.data.task import METRICS
+from graft.tasks.common.scoring.main_metric import loss
+from graft.tasks.head.scores import Score
 
 RNG = np.random.default_rng(0)
 P_MK = RNG.dirichlet(np.ones(3), 20)

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from tasks.common.core.errors import GraftError
-from tasks.common.heads.linear import LinearHead
-from tasks.head.estimator import Trained, check
-from tasks.head.search import Fold, Held, search
+from graft.tasks.common.core.errors import GraftError
+from graft.tasks.common.heads.linear import LinearHead
+from graft.tasks.head.estimator import Trained, check
+from graft.tasks.head.search import Fold, Held, search
 
 HELD_ND, HELD_N = np.array([[1.0], [-1.0]], np.float32), np.array([0, 1])
 EXAMPLES = check(HELD_ND, HELD_N, None, ["a", "b"], "classification")

@@ -2,15 +2,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.common.core.blocks import blocks
-from tasks.common.core.errors import DataError, ParamsError
-from tasks.common.data.feature_set import FeatureSet
-from tasks.common.heads import base
-from tasks.common.scoring.main_metric import loss
-from tasks.common.solvers import principal_axes
-from tasks.head import estimator, selection
-from tasks.head.params import HeadParams
-from tasks.head.selection import choose, class_weights, examples_of, hold_out, select_of, train
+from graft.tasks.common.core.blocks import blocks
+from graft.tasks.common.core.errors import DataError, ParamsError
+from graft.tasks.common.data.feature_set import FeatureSet
+from graft.tasks.common.heads import base
+from graft.tasks.common.scoring.main_metric import loss
+from graft.tasks.common.solvers import principal_axes
+from graft.tasks.head import estimator, selection
+from graft.tasks.head.params import HeadParams
+from graft.tasks.head.selection import choose, class_weights, examples_of, hold_out, select_of, train
 
 D = 6
 QUICK = {"strengths": 5, "l2_max": 1.0, "l2_min": 1e-3, "mlp_epochs": 3, "mlp_hidden": 8, "knn_k": [1, 5]}

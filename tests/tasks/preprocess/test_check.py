@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tasks.preprocess.check import Look, judge, look
+from graft.tasks.preprocess.check import Look, judge, look
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 import pytest
 
-from tasks.preprocess.check import Look, look
-from tasks.preprocess.check_cache import Memory
+from graft.tasks.preprocess.check import Look, look
+from graft.tasks.preprocess.check_cache import Memory
 
 
 class Looking:
@@ -82,7 +82,7 @@ def test_a_damaged_memory_is_named_and_everything_looked_at_again(files, tmp_pat
 
 def test_another_version_of_the_check_remembers_nothing(files, tmp_path, monkeypatch):
     Memory(tmp_path / "memory").looks(files, look)
-    monkeypatch.setattr("tasks.preprocess.check_cache.CHECK", 99)
+    monkeypatch.setattr("graft.tasks.preprocess.check_cache.CHECK", 99)
     looking = Looking()
     Memory(tmp_path / "memory").looks(files, looking)
     assert len(looking.files) == 20

@@ -3,9 +3,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tasks.common.core.errors import DataError
-from tasks.preprocess.labels import read_labels
-from tasks.preprocess.scan import read_table, scan
+from graft.tasks.common.core.errors import DataError
+from graft.tasks.preprocess.labels import read_labels
+from graft.tasks.preprocess.scan import read_table, scan
 
 FILE = Path("labels.csv")
 

@@ -6,14 +6,14 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from tasks.common.core.errors import DataError
-from tasks.common.core.paths import Paths
-from tasks.common.data.manifest import COLUMNS, read_manifest
-from tasks.preprocess import rejections, stage
-from tasks.preprocess.check import look
-from tasks.preprocess.params import PreprocessParams
-from tasks.preprocess.scan import list_files
-from tasks.preprocess.splits import place
+from graft.tasks.common.core.errors import DataError
+from graft.tasks.common.core.paths import Paths
+from graft.tasks.common.data.manifest import COLUMNS, read_manifest
+from graft.tasks.preprocess import rejections, stage
+from graft.tasks.preprocess.check import look
+from graft.tasks.preprocess.params import PreprocessParams
+from graft.tasks.preprocess.scan import list_files
+from graft.tasks.preprocess.splits import place
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
 import pandas as pd
 import pytest
 
-from tasks.common.core.errors import DataError
-from tasks.preprocess.scan import given_splits, hidden, list_files, scan
+from graft.tasks.common.core.errors import DataError
+from graft.tasks.preprocess.scan import given_splits, hidden, list_files, scan
 
 
 @pytest.fixture

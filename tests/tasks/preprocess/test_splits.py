@@ -2,9 +2,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.preprocess import splits as module
-from tasks.preprocess.pins import PIN_COLUMNS
-from tasks.preprocess.splits import adopt, assign, place, torn
+from graft.tasks.preprocess import splits as module
+from graft.tasks.preprocess.pins import PIN_COLUMNS
+from graft.tasks.preprocess.splits import adopt, assign, place, torn
 
 NO_PINS = pd.DataFrame(
     {"seed": pd.Series(dtype="int64"), "key": pd.Series(dtype=object), "split": pd.Series(dtype=object)}

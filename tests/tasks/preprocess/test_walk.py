@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.common.core.errors import DataError
-from tasks.preprocess.walk import BROKEN, OUTSIDE, copy_regular, list_files, open_regular, walk
+from graft.tasks.common.core.errors import DataError
+from graft.tasks.preprocess.walk import BROKEN, OUTSIDE, copy_regular, list_files, open_regular, walk
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-import tasks
-from tasks.common.heads.calibration import Calibration
-from tasks.register.package import MODULES, REQUIREMENTS, copy_code
+import graft.tasks
+from graft.tasks.common.heads.calibration import Calibration
+from graft.tasks.register.package import MODULES, REQUIREMENTS, copy_code
 
 
 def code_of(paths):
@@ -44,7 +44,7 @@ def test_requirements_are_pinned_to_what_is_installed(finished_paths):
 
 
 def test_the_code_is_that_of_this_project_to_the_byte(finished_paths):
-    source = Path(tasks.__file__).parent
+    source = Path(graft.tasks.__file__).parent
     code = code_of(finished_paths)
     copied = {file.relative_to(code).as_posix(): file.read_bytes() for file in code.rglob("*") if file.is_file()}
     assert copied == {module: (source / module).read_bytes() for module in MODULES}
@@ -55,7 +55,7 @@ def test_the_code_brings_every_module_of_its_own_that_it_imports(finished_paths)
         "import importlib, json, os, pathlib, sys\n"
         "code = os.listdir(pathlib.Path(sys.argv[1]) / 'code')[0]\n"
         "importlib.import_module(code + '.register.serving')\n"
-        "print(json.dumps([name for name in sys.modules if name.split('.')[0] in ('tasks', 'flows')]))\n"
+        "print(json.dumps([name for name in sys.modules if name.split('.')[0] in ('graft', 'tasks', 'flows')]))\n"
     )
     assert run_alone(program, finished_paths) == []
 

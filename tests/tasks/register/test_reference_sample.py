@@ -4,11 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.common.data.feature_set import read_feature_set
-from tasks.common.feature_cache.segments import ids_of
-from tasks.register import reference_sample as module
-from tasks.register.reference_sample import sample_rows, write_reference
-from tasks.register.reference_set import Reference
+from graft.tasks.common.data.feature_set import read_feature_set
+from graft.tasks.common.feature_cache.segments import ids_of
+from graft.tasks.register import reference_sample as module
+from graft.tasks.register.reference_sample import sample_rows, write_reference
+from graft.tasks.register.reference_set import Reference
 
 
 @pytest.fixture

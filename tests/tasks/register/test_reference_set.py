@@ -3,10 +3,10 @@ import shutil
 import numpy as np
 import pytest
 
-from tasks.common.core.errors import DataError
-from tasks.common.data.feature_set import read_feature_set
-from tasks.common.feature_cache.segments import ids_of
-from tasks.register.reference_set import Reference, package_features
+from graft.tasks.common.core.errors import DataError
+from graft.tasks.common.data.feature_set import read_feature_set
+from graft.tasks.common.feature_cache.segments import ids_of
+from graft.tasks.register.reference_set import Reference, package_features
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])

@@ -5,17 +5,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.common.core.errors import GraftError
-from tasks.common.core.files import read_json, write_json
-from tasks.common.core.paths import Paths
-from tasks.common.data.feature_set import read_feature_set
-from tasks.common.data.manifest import write_table
-from tasks.common.heads.calibration import Calibration
-from tasks.common.heads.linear import LinearHead
-from tasks.common.heads.load import load_head, load_linear_head
-from tasks.register import stage as register
-from tasks.register.package import write_package
-from tasks.register.stage import predict_in_fresh_process
+from graft.tasks.common.core.errors import GraftError
+from graft.tasks.common.core.files import read_json, write_json
+from graft.tasks.common.core.paths import Paths
+from graft.tasks.common.data.feature_set import read_feature_set
+from graft.tasks.common.data.manifest import write_table
+from graft.tasks.common.heads.calibration import Calibration
+from graft.tasks.common.heads.linear import LinearHead
+from graft.tasks.common.heads.load import load_head, load_linear_head
+from graft.tasks.register import stage as register
+from graft.tasks.register.package import write_package
+from graft.tasks.register.stage import predict_in_fresh_process
 
 
 def test_a_second_run_gives_the_same_bytes(paths, run_stage, tree_bytes):

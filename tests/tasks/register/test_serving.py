@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from tasks.common.data.feature_set import read_feature_set
-from tasks.common.heads.calibration import Calibration
-from tasks.common.heads.load import load_linear_head
-from tasks.register.serving import ImageClassifier
+from graft.tasks.common.data.feature_set import read_feature_set
+from graft.tasks.common.heads.calibration import Calibration
+from graft.tasks.common.heads.load import load_linear_head
+from graft.tasks.register.serving import ImageClassifier
 
 
 @pytest.fixture(scope="module")

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from tasks.common.scoring.main_metric import loss
-from tasks.studies.combining import combine, forward, image_losses, scaled_losses, unit_p
-from tasks.studies.held import Held
-from tasks.studies.ranking import Probed
+from graft.tasks.common.scoring.main_metric import loss
+from graft.tasks.studies.combining import combine, forward, image_losses, scaled_losses, unit_p
+from graft.tasks.studies.held import Held
+from graft.tasks.studies.ranking import Probed
 
 
 def held(target, unit_M=None, task="classification", metric="accuracy"):

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tasks.common.scoring.classification import accuracy
-from tasks.common.scoring.paired import Outcome
-from tasks.studies.comparing import Cell, advice, as_good_as_the_best, crossings, points
-from tasks.studies.comparing_picture import comparing_picture
-from tasks.studies.held import Held
+from graft.tasks.common.scoring.classification import accuracy
+from graft.tasks.common.scoring.paired import Outcome
+from graft.tasks.studies.comparing import Cell, advice, as_good_as_the_best, crossings, points
+from graft.tasks.studies.comparing_picture import comparing_picture
+from graft.tasks.studies.held import Held
 
 V = 400
 Y_V = np.arange(V) % 2

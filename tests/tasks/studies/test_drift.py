@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tasks.common.core.errors import DataError
-from tasks.studies.drift import (
+from graft.tasks.common.core.errors import DataError
+from graft.tasks.studies.drift import (
     AXES,
     compare,
     coordinates,

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tasks.studies.drift import compare
-from tasks.studies.drift_picture import drift_picture
+from graft.tasks.studies.drift import compare
+from graft.tasks.studies.drift_picture import drift_picture
 
 
 @pytest.fixture(scope="module")

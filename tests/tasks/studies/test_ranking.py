@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tasks.studies.held import Held
-from tasks.studies.ranking import Probed, fastest_as_good, front, rank
-from tasks.studies.ranking_picture import ranking_picture
+from graft.tasks.studies.held import Held
+from graft.tasks.studies.ranking import Probed, fastest_as_good, front, rank
+from graft.tasks.studies.ranking_picture import ranking_picture
 
 
 def held(count=400, margin=0.02, unit_M=None, **more):

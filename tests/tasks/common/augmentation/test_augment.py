@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tasks.common.augmentation.augment import Augment, described, named_recipe, views_recipe
-from tasks.common.core.errors import ParamsError
-from tasks.common.images.transform import EvalTransform, load
+from graft.tasks.common.augmentation.augment import Augment, described, named_recipe, views_recipe
+from graft.tasks.common.core.errors import ParamsError
+from graft.tasks.common.images.transform import EvalTransform, load
 
 TRANSFORM = EvalTransform(48, 48, 0.9, "center", "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 IMAGE_ID = "0123456789abcdef0123456789abcdef"

@@ -6,14 +6,14 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from tasks.common.backbones import network
-from tasks.common.backbones.adapt import over_channels
-from tasks.common.backbones.graph import convert, read_graph
-from tasks.common.backbones.spec import Form
-from tasks.common.backbones.weights import WeightsSource
-from tasks.common.core.errors import ParamsError
-from tasks.common.engines.openvino import Engine
-from tasks.common.engines.torch import TorchEngine
+from graft.tasks.common.backbones import network
+from graft.tasks.common.backbones.adapt import over_channels
+from graft.tasks.common.backbones.graph import convert, read_graph
+from graft.tasks.common.backbones.spec import Form
+from graft.tasks.common.backbones.weights import WeightsSource
+from graft.tasks.common.core.errors import ParamsError
+from graft.tasks.common.engines.openvino import Engine
+from graft.tasks.common.engines.torch import TorchEngine
 
 CONVOLUTIONAL, FIXED = "test_efficientnet", "test_vit"
 RANDOM = WeightsSource("random", "seed 0")

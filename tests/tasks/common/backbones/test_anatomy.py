@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from flows.backbones.anatomy import dissect, facts_of
-from tasks.common.backbones import network
-from tasks.common.backbones.weights import WeightsSource
+from graft.flows.backbones.anatomy import dissect, facts_of
+from graft.tasks.common.backbones import network
+from graft.tasks.common.backbones.weights import WeightsSource
 
 RANDOM = WeightsSource("random", "seed 0")
 

@@ -1,9 +1,9 @@
 import pytest
 import timm
 
-from flows.backbones.anatomy import facts_of
-from tasks.common.backbones.catalogue import CATALOGUE, entry_of, timm_name
-from tasks.common.core.errors import ParamsError
+from graft.flows.backbones.anatomy import facts_of
+from graft.tasks.common.backbones.catalogue import CATALOGUE, entry_of, timm_name
+from graft.tasks.common.core.errors import ParamsError
 
 IN_TIMM = [entry for entry in CATALOGUE if timm.is_model(entry.timm)]
 

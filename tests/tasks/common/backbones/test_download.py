@@ -7,9 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from tasks.common.backbones import download as module
-from tasks.common.backbones.download import Remote, download
-from tasks.common.core.errors import WeightsError, WeightsUnreachable, may_pass
+from graft.tasks.common.backbones import download as module
+from graft.tasks.common.backbones.download import Remote, download
+from graft.tasks.common.core.errors import WeightsError, WeightsUnreachable, may_pass
 
 PATH = "/weights.h5"
 CONTENT = random.Random(0).randbytes(3_400_000)
@@ -63,7 +63,7 @@ def test_what_how_much_from_where_and_to_where_is_said_before(remote, target, ca
 def test_progress_is_shown_in_megabytes_for_a_program_to_read(remote, target, capsys, monkeypatch):
     ticks = iter(range(10_000))
     monkeypatch.setenv("GRAFT_PROGRESS", "json")
-    monkeypatch.setattr("tasks.common.core.progress.time", SimpleNamespace(monotonic=lambda: next(ticks)))
+    monkeypatch.setattr("graft.tasks.common.core.progress.time", SimpleNamespace(monotonic=lambda: next(ticks)))
     download(remote, target)
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("::progress ")]
     shown = [json.loads(line.removeprefix("::progress ")) for line in lines]
@@ -239,7 +239,7 @@ def test_an_interruption_by_the_user_keeps_what_has_come(remote, target, monkeyp
         if next(blocks, None) is None:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("tasks.common.core.progress.Progress.add", interrupt)
+    monkeypatch.setattr("graft.tasks.common.core.progress.Progress.add", interrupt)
     with pytest.raises(KeyboardInterrupt):
         download(remote, target)
     assert 0 < (target.parent / "weights.h5.part").stat().st_size < len(CONTENT)

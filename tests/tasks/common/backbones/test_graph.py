@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from tasks.common.backbones import network
-from tasks.common.backbones.graph import _folder, backbone_graph, convert, is_whole, read_graph
-from tasks.common.backbones.network import eval_transform, state_sha256
-from tasks.common.backbones.spec import AS_TRAINED, Form, Spec
-from tasks.common.backbones.weights import WeightsSource
-from tasks.common.core.errors import ParamsError, WeightsError
-from tasks.common.engines.openvino import Engine
+from graft.tasks.common.backbones import network
+from graft.tasks.common.backbones.graph import _folder, backbone_graph, convert, is_whole, read_graph
+from graft.tasks.common.backbones.network import eval_transform, state_sha256
+from graft.tasks.common.backbones.spec import AS_TRAINED, Form, Spec
+from graft.tasks.common.backbones.weights import WeightsSource
+from graft.tasks.common.core.errors import ParamsError, WeightsError
+from graft.tasks.common.engines.openvino import Engine
 
 HUB = WeightsSource("hub", "test_efficientnet")
 
@@ -137,8 +137,8 @@ def converted(tiny_graph, tmp_path):
 WITHOUT_TORCH = """
 import sys
 from pathlib import Path
-from tasks.common.backbones.graph import backbone_graph
-from tasks.common.backbones.weights import find_weights
+from graft.tasks.common.backbones.graph import backbone_graph
+from graft.tasks.common.backbones.weights import find_weights
 source = find_weights("test_efficientnet", "hub", Path("data/weights"))
 print(backbone_graph("test_efficientnet", source, Path(sys.argv[1])).spec.weights_sha256)
 print(sorted({"torch", "timm", "requests"} & set(sys.modules)))
@@ -160,7 +160,7 @@ def test_a_graph_from_the_hub_is_found_without_network_torch_and_timm(converted,
     "other", [{"output": "pooled"}, {"output": "logits"}, {"channels": 1}, {"image_size": (64, 64)}]
 )
 def test_a_graph_of_another_form_is_another_graph(other, random_weights, tmp_path):
-    from tasks.common.backbones.graph import _folder
+    from graft.tasks.common.backbones.graph import _folder
 
     form = dataclasses.replace(AS_TRAINED, **other)
     assert len({_folder("test_efficientnet", random_weights, tmp_path, one) for one in (AS_TRAINED, form)}) == 2

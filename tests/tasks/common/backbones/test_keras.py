@@ -8,16 +8,16 @@ import torch
 
 from bench.backbones import PLACES, RECORDED, SEED, SMALL, difference, keras_shapes, normalised, outputs
 from bench.peers import keras_recipe
-from tasks.common.backbones import keras, network
-from tasks.common.backbones.adapt import adapt
-from tasks.common.backbones.catalogue import CATALOGUE, entry_of
-from tasks.common.backbones.graph import backbone_graph
-from tasks.common.backbones.keras_layers import keras_network
-from tasks.common.backbones.keras_variants import become_keras
-from tasks.common.backbones.spec import Form
-from tasks.common.backbones.weights import WeightsSource
-from tasks.common.core.errors import WeightsError
-from tasks.common.engines.openvino import Engine
+from graft.tasks.common.backbones import keras, network
+from graft.tasks.common.backbones.adapt import adapt
+from graft.tasks.common.backbones.catalogue import CATALOGUE, entry_of
+from graft.tasks.common.backbones.graph import backbone_graph
+from graft.tasks.common.backbones.keras_layers import keras_network
+from graft.tasks.common.backbones.keras_variants import become_keras
+from graft.tasks.common.backbones.spec import Form
+from graft.tasks.common.backbones.weights import WeightsSource
+from graft.tasks.common.core.errors import WeightsError
+from graft.tasks.common.engines.openvino import Engine
 
 FEW = "MobileNetV2"
 """The network with the fewest weights."""

@@ -3,8 +3,8 @@
 import pytest
 import timm
 
-from tasks.common.backbones import licences
-from tasks.common.backbones.licences import NOT_STATED, is_non_commercial, licence_of, named, stated
+from graft.tasks.common.backbones import licences
+from graft.tasks.common.backbones.licences import NOT_STATED, is_non_commercial, licence_of, named, stated
 
 FREE = {
     "apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0", "apple-ascl", "mobileone-license", "cvnets-license",

@@ -3,10 +3,10 @@
 import pytest
 import timm
 
-from tasks.common.backbones import licences
-from tasks.common.backbones.catalogue import CATALOGUE, entry_of, short_names, timm_name
-from tasks.common.backbones.modern import LITE, MODERN, modern_of
-from tasks.common.backbones.weights import PACKAGES
+from graft.tasks.common.backbones import licences
+from graft.tasks.common.backbones.catalogue import CATALOGUE, entry_of, short_names, timm_name
+from graft.tasks.common.backbones.modern import LITE, MODERN, modern_of
+from graft.tasks.common.backbones.weights import PACKAGES
 
 ALL = (*MODERN, *LITE)
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from tasks.common.backbones import fetch, network
-from tasks.common.backbones.catalogue import entry_of
-from tasks.common.backbones.spec import Form
-from tasks.common.backbones.weights import WeightsSource, find_weights
-from tasks.common.core.errors import ParamsError, WeightsError, WeightsUnreachable, may_pass
+from graft.tasks.common.backbones import fetch, network
+from graft.tasks.common.backbones.catalogue import entry_of
+from graft.tasks.common.backbones.spec import Form
+from graft.tasks.common.backbones.weights import WeightsSource, find_weights
+from graft.tasks.common.core.errors import ParamsError, WeightsError, WeightsUnreachable, may_pass
 
 TINY = "test_efficientnet"
 RANDOM = WeightsSource("random", "seed 0")

@@ -4,13 +4,13 @@ import pytest
 import timm
 import torch
 
-from tasks.common.backbones import network
-from tasks.common.backbones.graph import convert, read_graph
-from tasks.common.backbones.spec import Form
-from tasks.common.backbones.weights import WeightsSource
-from tasks.common.core.errors import ParamsError
-from tasks.common.engines.openvino import Engine
-from tasks.common.engines.torch import TorchEngine
+from graft.tasks.common.backbones import network
+from graft.tasks.common.backbones.graph import convert, read_graph
+from graft.tasks.common.backbones.spec import Form
+from graft.tasks.common.backbones.weights import WeightsSource
+from graft.tasks.common.core.errors import ParamsError
+from graft.tasks.common.engines.openvino import Engine
+from graft.tasks.common.engines.torch import TorchEngine
 
 VIT, REGISTERS, MEANS = "test_vit", "test_vit2", "test_vit3"
 """With a class token; without one, with a register, averaging its patches; with attention pooling and registers."""

@@ -8,10 +8,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tasks.common.backbones import network
-from tasks.common.backbones.caches import torch_cache
-from tasks.common.backbones.catalogue import entry_of
-from tasks.common.backbones.weights import (
+from graft.tasks.common.backbones import network
+from graft.tasks.common.backbones.caches import torch_cache
+from graft.tasks.common.backbones.catalogue import entry_of
+from graft.tasks.common.backbones.weights import (
     PACKAGES,
     WeightsSource,
     at_hand,
@@ -20,7 +20,7 @@ from tasks.common.backbones.weights import (
     read_state,
     same_weights,
 )
-from tasks.common.core.errors import WeightsError
+from graft.tasks.common.core.errors import WeightsError
 
 LITE0 = "tf_efficientnet_lite0"
 LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
@@ -453,7 +453,7 @@ def test_to_say_what_is_at_hand_takes_neither_torch_nor_timm(folder, repository)
     program = f"""if True:
         import sys
         from pathlib import Path
-        from tasks.common.backbones.weights import at_hand
+        from graft.tasks.common.backbones.weights import at_hand
         print([at_hand(name, Path("{folder}")) for name in ("resnet50.tv_in1k", "vgg16", "nasnetamobile")])
         print(sorted({{"torch", "timm"}} & set(sys.modules)))
     """

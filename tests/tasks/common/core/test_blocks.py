@@ -1,6 +1,6 @@
 import numpy as np
 
-from tasks.common.core.blocks import blocks
+from graft.tasks.common.core.blocks import blocks
 
 
 def test_blocks_cover_all_rows_once_and_in_order():

@@ -3,8 +3,8 @@ import os
 
 import pytest
 
-from tasks.common.core import cores as module
-from tasks.common.core.cores import cores, quota
+from graft.tasks.common.core import cores as module
+from graft.tasks.common.core.cores import cores, quota
 
 
 def set_quota(folder, text):

@@ -2,7 +2,15 @@ import errno
 
 import pytest
 
-from tasks.common.core.errors import DataError, GraftError, ParamsError, TransientError, WeightsError, may_pass, nearest
+from graft.tasks.common.core.errors import (
+    DataError,
+    GraftError,
+    ParamsError,
+    TransientError,
+    WeightsError,
+    may_pass,
+    nearest,
+)
 
 
 def test_the_message_says_what_was_wrong_what_was_got_what_is_allowed_and_what_to_do():

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.common.core.files import (
+from graft.tasks.common.core.files import (
     md5,
     read_json,
     sha256,

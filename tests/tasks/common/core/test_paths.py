@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.common.core.errors import GraftError
-from tasks.common.core.paths import STAGES, Paths, find_root
+from graft.tasks.common.core.errors import GraftError
+from graft.tasks.common.core.paths import STAGES, Paths, find_root
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@ import json
 
 import pytest
 
-from tasks.common.core import progress as module
-from tasks.common.core.progress import FAILURE, MARK, PROTOCOL, Progress, progress, say, say_failure
+from graft.tasks.common.core import progress as module
+from graft.tasks.common.core.progress import FAILURE, MARK, PROTOCOL, Progress, progress, say, say_failure
 
 
 class Terminal(io.StringIO):

@@ -3,11 +3,11 @@ from functools import partial
 import pytest
 from pydantic import Field, ValidationError
 
-from tasks.common.core.errors import ParamsError
-from tasks.common.core.sections import Section, parse_section, read_params
-from tasks.finetune.params import FinetuneParams
-from tasks.head.params import HeadParams
-from tasks.preprocess.params import PreprocessParams
+from graft.tasks.common.core.errors import ParamsError
+from graft.tasks.common.core.sections import Section, parse_section, read_params
+from graft.tasks.finetune.params import FinetuneParams
+from graft.tasks.head.params import HeadParams
+from graft.tasks.preprocess.params import PreprocessParams
 
 
 class Nested(Section):

@@ -1,6 +1,6 @@
 import torch
 
-from tasks.common.core.torch_threads import one_torch_thread
+from graft.tasks.common.core.torch_threads import one_torch_thread
 
 
 def test_torch_has_its_threads_again_afterwards():

@@ -3,8 +3,8 @@ import math
 import pytest
 from ruamel.yaml import YAML
 
-from tasks.common.core.errors import GraftError
-from tasks.common.core.yaml_files import parse_yaml, read_mapping, read_yaml
+from graft.tasks.common.core.errors import GraftError
+from graft.tasks.common.core.yaml_files import parse_yaml, read_mapping, read_yaml
 
 SCALARS = [
     *("off", "on", "yes", "no", "y", "true", "True", "FALSE", "null", "~", "Null"),

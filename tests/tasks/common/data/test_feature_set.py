@@ -2,8 +2,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.common.core.errors import DataError
-from tasks.common.data.feature_set import FeatureSet, Learnable, RowFile, read_feature_set
+from graft.tasks.common.core.errors import DataError
+from graft.tasks.common.data.feature_set import FeatureSet, Learnable, RowFile, read_feature_set
 
 
 def test_a_pack_that_is_not_there_names_the_stage_that_makes_it(tmp_path):

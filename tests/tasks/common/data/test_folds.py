@@ -5,8 +5,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.common.data.feature_set import FeatureSet
-from tasks.common.data.folds import assign
+from graft.tasks.common.data.feature_set import FeatureSet
+from graft.tasks.common.data.folds import assign
 
 
 def pack_of(labels, task="classification", groups=None, pixels=None):

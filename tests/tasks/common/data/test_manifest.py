@@ -1,8 +1,8 @@
 import pandas as pd
 import pytest
 
-from tasks.common.core.errors import DataError
-from tasks.common.data.manifest import classes, codes, counts, read_manifest, write_table
+from graft.tasks.common.core.errors import DataError
+from graft.tasks.common.data.manifest import classes, codes, counts, read_manifest, write_table
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 import pytest
 
-from tasks.common.data.task import LOSS, MAIN
+from graft.tasks.common.data.task import LOSS, MAIN
 
 
 def test_every_task_has_a_main_metric_and_a_loss():

@@ -1,7 +1,7 @@
 import numpy as np
 import pandas as pd
 
-from tasks.common.data.units import joined, units
+from graft.tasks.common.data.units import joined, units
 
 
 def table(pixels, groups=None):

@@ -6,9 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tasks.common.engines import one_decode
-from tasks.common.engines.one_decode import Part, geometry_of, stream_all
-from tasks.common.images.transform import EvalTransform
+from graft.tasks.common.engines import one_decode
+from graft.tasks.common.engines.one_decode import Part, geometry_of, stream_all
+from graft.tasks.common.images.transform import EvalTransform
 
 SMALL = EvalTransform(2, 2, 1.0, "center", "bicubic", (0.5,) * 3, (0.5,) * 3)
 LARGE = replace(SMALL, height=4, width=4)

@@ -7,8 +7,8 @@ import openvino as ov
 import pytest
 from openvino import opset13 as ops
 
-from tasks.common.engines import openvino as module
-from tasks.common.engines.openvino import Engine, choose_precision
+from graft.tasks.common.engines import openvino as module
+from graft.tasks.common.engines.openvino import Engine, choose_precision
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,8 @@ import threading
 import numpy as np
 import pytest
 
-from tasks.common.engines.openvino import Engine
-from tasks.common.engines.torch import BATCH, TorchEngine, best_device, has_fast_bf16
+from graft.tasks.common.engines.openvino import Engine
+from graft.tasks.common.engines.torch import BATCH, TorchEngine, best_device, has_fast_bf16
 
 
 @pytest.fixture(scope="module")

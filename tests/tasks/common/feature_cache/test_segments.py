@@ -6,9 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from tasks.common.core.errors import GraftError
-from tasks.common.feature_cache import segments as module
-from tasks.common.feature_cache.segments import FeatureCache, NotFinite, compact, count_images, damage, ids_of
+from graft.tasks.common.core.errors import GraftError
+from graft.tasks.common.feature_cache import segments as module
+from graft.tasks.common.feature_cache.segments import FeatureCache, NotFinite, compact, count_images, damage, ids_of
 
 D = 6
 
@@ -269,7 +269,7 @@ def test_an_exception_in_the_block_still_writes_what_was_added(tmp_path):
 def test_a_writer_killed_while_writing_leaves_no_segment(tmp_path, repository):
     program = (
         "import os, pathlib, sys, numpy as np\n"
-        "from tasks.common.feature_cache.segments import FeatureCache, ids_of\n"
+        "from graft.tasks.common.feature_cache.segments import FeatureCache, ids_of\n"
         "folder = pathlib.Path(sys.argv[1])\n"
         "pathlib.Path.replace = lambda *_: os._exit(9)\n"
         "with FeatureCache(folder, 6) as cache:\n"
@@ -398,7 +398,7 @@ def test_merges_and_writers_at_once_lose_nothing(tmp_path, monkeypatch):
 
 KILLED = """
 import os, pathlib, sys
-from tasks.common.feature_cache import segments
+from graft.tasks.common.feature_cache import segments
 pathlib.Path.unlink = lambda *_, **__: os._exit(9)
 segments.compact(pathlib.Path(sys.argv[1]))
 """

@@ -4,9 +4,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tasks.common.data.task import METRICS
-from tasks.common.heads.base import sigmoid, softmax
-from tasks.common.heads.calibration import Calibration
+from graft.tasks.common.data.task import METRICS
+from graft.tasks.common.heads.base import sigmoid, softmax
+from graft.tasks.common.heads.calibration import Calibration
 
 
 @pytest.fixture

@@ -4,14 +4,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tasks.common.core.blocks import blocks
-from tasks.common.core.errors import DataError
-from tasks.common.heads.base import sigmoid, softmax, unit_length
-from tasks.common.heads.knn import NeighbourHead
-from tasks.common.heads.linear import LinearHead
-from tasks.common.heads.load import load_head, load_linear_head
-from tasks.common.heads.mean import MeanHead
-from tasks.common.heads.mlp import MlpHead
+from graft.tasks.common.core.blocks import blocks
+from graft.tasks.common.core.errors import DataError
+from graft.tasks.common.heads.base import sigmoid, softmax, unit_length
+from graft.tasks.common.heads.knn import NeighbourHead
+from graft.tasks.common.heads.linear import LinearHead
+from graft.tasks.common.heads.load import load_head, load_linear_head
+from graft.tasks.common.heads.mean import MeanHead
+from graft.tasks.common.heads.mlp import MlpHead
 
 D = 5
 TASKS = ("classification", "multilabel", "regression")

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from tasks.common.heads.typicality import NEIGHBOUR, Typicality
+from graft.tasks.common.heads.typicality import NEIGHBOUR, Typicality
 
 RNG = np.random.default_rng(0)
 KNOWN_ND = RNG.normal(size=(60, 8)).astype(np.float32)

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from PIL import EpsImagePlugin, Image, ImageOps
 
-from tasks.common.core.errors import DataError
-from tasks.common.engines.openvino import Engine
-from tasks.common.images.decode import UnreadableImage, WrongForm, decode, decode_bands, pixels_of
-from tasks.common.images.transform import EvalTransform, load
+from graft.tasks.common.core.errors import DataError
+from graft.tasks.common.engines.openvino import Engine
+from graft.tasks.common.images.decode import UnreadableImage, WrongForm, decode, decode_bands, pixels_of
+from graft.tasks.common.images.transform import EvalTransform, load
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 AWKWARD = [(31, 97), (640, 480), (225, 224), (33, 500), (500, 33), (256, 256), (224, 224), (1, 1), (223, 301), (99, 64)]
@@ -72,7 +72,7 @@ def test_the_geometry_is_timms(photo, size, mode, height, width, crop_pct, inter
 def test_the_transform_of_a_network_is_the_one_of_its_own_pretraining(tiny_network, photo):
     import timm.data
 
-    from tasks.common.backbones.network import eval_transform
+    from graft.tasks.common.backbones.network import eval_transform
 
     ours = eval_transform(tiny_network)
     theirs = timm.data.create_transform(**timm.data.resolve_model_data_config(tiny_network), normalize=False)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tasks.common.images.transform import EvalTransform
+from graft.tasks.common.images.transform import EvalTransform
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 OWN = EvalTransform(224, 224, 0.875, "center", "bicubic", MEAN, STD)

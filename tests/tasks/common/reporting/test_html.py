@@ -8,7 +8,7 @@ import jinja2
 import pytest
 from PIL import Image
 
-from tasks.common.reporting.html import inlined, render
+from graft.tasks.common.reporting.html import inlined, render
 
 
 @pytest.fixture

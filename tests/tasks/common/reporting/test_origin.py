@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from tasks.common.data.feature_set import read_feature_set
-from tasks.common.reporting.origin import origin
+from graft.tasks.common.data.feature_set import read_feature_set
+from graft.tasks.common.reporting.origin import origin
 
 POINTER = "outs:\n- md5: 0123456789abcdef0123456789abcdef.dir\n  path: raw\n"
 

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from tasks.common.heads.base import softmax
-from tasks.common.heads.calibration import TINY
-from tasks.common.scoring.class_bias import PRIOR, fit_class_bias
+from graft.tasks.common.heads.base import softmax
+from graft.tasks.common.heads.calibration import TINY
+from graft.tasks.common.scoring.class_bias import PRIOR, fit_class_bias
 
 WEIGHT_K = np.array([1.0, 4.0, 16.0])
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from tasks.common.scoring.class_thresholds import FEW, cross_fitted, f1_thresholds
+from graft.tasks.common.scoring.class_thresholds import FEW, cross_fitted, f1_thresholds
 
 
 def drawn(n, k=3, seed=0, share=0.15):

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from tasks.common.scoring.conformal import least_units, nonconformity_limit
+from graft.tasks.common.scoring.conformal import least_units, nonconformity_limit
 
 
 def test_of_independent_images_it_is_the_quantile_of_split_conformal_prediction():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as reference
 
-from tasks.common.scoring import influence
+from graft.tasks.common.scoring import influence
 
 STEP = 1e-5
 

@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from tasks.common.data.task import METRICS
-from tasks.common.scoring.intervals import (
+from graft.tasks.common.data.task import METRICS
+from graft.tasks.common.scoring.intervals import (
     class_intervals,
     error_intervals,
     interval,
     proportion_interval,
     wilson,
 )
-from tasks.common.scoring.main_metric import metric_of
+from graft.tasks.common.scoring.main_metric import metric_of
 
 SHARES = [(task, metric.key) for task in ("classification", "multilabel") for metric in METRICS[task]]
 

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from tasks.common.scoring import classification
+from graft.tasks.common.scoring import classification
 
 P = np.array([[0.5, 0.25, 0.25], [0.1, 0.8, 0.1], [0.25, 0.5, 0.25], [0.2, 0.2, 0.6]])
 Y = np.array([0, 1, 2, 2])

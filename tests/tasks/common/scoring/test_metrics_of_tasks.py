@@ -7,8 +7,8 @@ import pytest
 from scipy.stats import spearmanr
 from sklearn import metrics as reference
 
-from tasks.common.data.task import MAIN
-from tasks.common.scoring import main_metric, multilabel, ranking, regression
+from graft.tasks.common.data.task import MAIN
+from graft.tasks.common.scoring import main_metric, multilabel, ranking, regression
 
 SEEDS = range(6)
 

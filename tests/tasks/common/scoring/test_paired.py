@@ -5,8 +5,8 @@ import pytest
 from scipy.special import ndtri
 from scipy.stats import ttest_1samp
 
-from tasks.common.data.task import METRICS
-from tasks.common.scoring.paired import compare, design_effect, holm, mid_p, more_images, outcome, tango
+from graft.tasks.common.data.task import METRICS
+from graft.tasks.common.scoring.paired import compare, design_effect, holm, mid_p, more_images, outcome, tango
 
 MARGIN = 0.05
 

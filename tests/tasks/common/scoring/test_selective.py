@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from scipy.stats import beta, binom
 
-from tasks.common.heads.base import softmax
-from tasks.common.scoring.selective import Cuts, promise, thinned, upper_bound
-from tasks.common.scoring.temperature import calibrate
+from graft.tasks.common.heads.base import softmax
+from graft.tasks.common.scoring.selective import Cuts, promise, thinned, upper_bound
+from graft.tasks.common.scoring.temperature import calibrate
 
 
 def one_by_one(score, wrong):

@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
 
-from tasks.common.core.errors import GraftError, ParamsError
-from tasks.common.heads.base import sigmoid, softmax
-from tasks.common.heads.calibration import Calibration
-from tasks.common.scoring import classification
-from tasks.common.scoring.temperature import (
+from graft.tasks.common.core.errors import GraftError, ParamsError
+from graft.tasks.common.heads.base import sigmoid, softmax
+from graft.tasks.common.heads.calibration import Calibration
+from graft.tasks.common.scoring import classification
+from graft.tasks.common.scoring.temperature import (
     calibrate,
     calibrate_like,
     check_promise,

@@ -4,10 +4,10 @@ from scipy.optimize import check_grad
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from tasks.common.heads.base import softmax
-from tasks.common.solvers import logistic, objective, principal_axes
-from tasks.common.solvers.logistic import Parts, fit, path
-from tasks.common.solvers.principal_axes import rotate
+from graft.tasks.common.heads.base import softmax
+from graft.tasks.common.solvers import logistic, objective, principal_axes
+from graft.tasks.common.solvers.logistic import Parts, fit, path
+from graft.tasks.common.solvers.principal_axes import rotate
 
 K, D = 4, 12
 

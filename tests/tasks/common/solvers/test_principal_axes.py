@@ -4,9 +4,9 @@ import os
 import numpy as np
 import pytest
 
-from tasks.common.core.errors import GraftError
-from tasks.common.solvers import principal_axes
-from tasks.common.solvers.principal_axes import rotate
+from graft.tasks.common.core.errors import GraftError
+from graft.tasks.common.solvers import principal_axes
+from graft.tasks.common.solvers.principal_axes import rotate
 
 D = 8
 
