@@ -16,7 +16,7 @@ import yaml
 
 from .processes import ROOT, environment, timed
 
-CODE = (".dvc", ".dvcignore", ".gitignore", "bench", "data", "dvc.yaml", "flows", "params.yaml", "tasks")
+CODE = (".dvc", ".dvcignore", ".gitignore", "bench", "data", "dvc.yaml", "graft.lock", "params.yaml")
 
 
 @dataclass(frozen=True)

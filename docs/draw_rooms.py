@@ -81,7 +81,7 @@ def draw() -> str:
     places = [16 + n * (third + 16) for n in range(3)]
     columns = {
         "flows/: when, and what is recorded": [
-            (f"flows/{room}", purpose(ROOT / "flows" / room), COLOURS["flows"]) for room in layers("flows")
+            (f"flows/{room}", purpose(ROOT / "flows" / room), COLOURS["flows"]) for room in layers("graft.flows")
         ],
         "tasks/: what is done, one folder per stage": stages(),
         "tasks/common/: what stages share": [

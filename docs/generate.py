@@ -23,6 +23,7 @@ sys.path.insert(0, str(DOCS.parent))
 from docs.draw_rooms import PICTURE, draw  # noqa: E402
 from graft.flows.cli.main import app  # noqa: E402
 from graft.flows.runtime.params import SECTIONS, Params, json_schema  # noqa: E402
+from graft.tasks.code import FILE, lock_text, locked_code  # noqa: E402
 
 BEGIN, END = "<!-- generated:begin -->", "<!-- generated:end -->"
 EVERYWHERE = {"project", "as_json"}
@@ -48,6 +49,7 @@ def pages() -> dict[Path, str]:
         DOCS / "reference" / "params.md": between_marks(DOCS / "reference" / "params.md", "\n".join(param_lines())),
         DOCS / "adr" / "index.md": between_marks(DOCS / "adr" / "index.md", "\n".join(decision_lines(DOCS / "adr"))),
         PICTURE: draw(),
+        DOCS.parent / FILE: lock_text(locked_code()),
         DOCS / "params.schema.json": json.dumps(json_schema(), indent=2) + "\n",
     }
 

@@ -28,17 +28,16 @@ from filelock import FileLock
 from PIL import Image, ImageDraw
 
 from graft.flows.runtime import claims
+from graft.tasks.code import record_code
 
 ROOT = Path(__file__).resolve().parent.parent
-CODE = (
+FILES = (
     ".dvc/config",
     ".dvc/.gitignore",
     ".dvcignore",
     ".gitignore",
     "dvc.yaml",
     "params.yaml",
-    "flows",
-    "tasks",
     "data/weights/README.md",
 )
 
@@ -121,8 +120,19 @@ class Project:
             name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "PREFECT_", "GRAFT_"))
         }
         path = os.pathsep.join([str(Path(sys.executable).parent), kept["PATH"]])
+        kept |= {"PYTHONPATH": str(self._own_code.parent)} if self._own_code.is_dir() else {}
         # `git status` would lock a project that another of pytest's processes may be copying.
         return {**kept, "PATH": path, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_OPTIONAL_LOCKS": "0", **more}
+
+    @property
+    def _own_code(self) -> Path:
+        return self.root.with_name(f"{self.root.name}-code") / "graft"
+
+    def own_code(self) -> Path:
+        """The folder of a copy of Graft's code, to be changed; from now on, processes in this project run that copy."""
+        if not self._own_code.is_dir():
+            shutil.copytree(ROOT / "src" / "graft", self._own_code, ignore=shutil.ignore_patterns("__pycache__"))
+        return self._own_code
 
     def call(self, *words: str, check: bool = True, **more: str) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
@@ -133,7 +143,15 @@ class Project:
         return done
 
     def dvc(self, *words: str, check: bool = True, **more: str) -> subprocess.CompletedProcess[str]:
+        if words[0] == "repro":
+            self._record_code()
         return self.call(sys.executable, "-m", "dvc", *words, check=check, **more)
+
+    def _record_code(self) -> None:
+        """What `graft repro` does before it calls DVC, where the code may have changed."""
+        if self._own_code.is_dir():
+            program = "import pathlib; from graft.tasks.code import record_code; record_code(pathlib.Path.cwd())"
+            self.call(sys.executable, "-c", program)
 
     def graft(self, *words: str, check: bool = True, **more: str) -> subprocess.CompletedProcess[str]:
         return self.call(sys.executable, "-m", "graft.flows.cli.main", *words, check=check, **more)
@@ -177,6 +195,7 @@ class Project:
 
     def start_repro(self, *words: str) -> subprocess.Popen[bytes]:
         """`dvc repro` in a process group of its own."""
+        self._record_code()
         return subprocess.Popen(
             [sys.executable, "-m", "dvc", "repro", *words],
             cwd=self.root,
@@ -224,7 +243,7 @@ class Project:
             "atexit.register(lambda: print(*{name for name in sys.modules if '.' not in name})); main.main()"
         )
         found = set(self.call(sys.executable, "-c", program, command).stdout.splitlines()[-1].split())
-        assert "flows" in found, "the last line is not the list of modules"
+        assert "graft" in found, "the last line is not the list of modules"
         return found
 
     def mlflow(self) -> Any:
@@ -300,21 +319,18 @@ def dump(params: dict[str, Any]) -> str:
 
 
 def make_project(root: Path, **sections: dict[str, Any]) -> Project:
-    """The code of this repository with small parameters, under git, without images."""
-    for name in CODE:
-        source, target = ROOT / name, root / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if source.is_dir():
-            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copyfile(source, target)
+    """A project with small parameters, under git, without images."""
+    for name in FILES:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / name, root / name)
     (root / "data" / "pins.csv").write_text("seed,key,split\n", encoding="utf-8")
     params = {name: {**values, **sections.get(name, {})} for name, values in TINY.items()}
     (root / "params.yaml").write_text(dump(params), encoding="utf-8")
     project = Project(root)
+    record_code(root)
     project.git("init", "--quiet", "--initial-branch", "main")
     project.git("add", "--all")
-    project.git("commit", "--quiet", "--message", "code")
+    project.git("commit", "--quiet", "--message", "project")
     return project
 
 

@@ -1,4 +1,4 @@
-"""DVC does not follow imports, so dvc.yaml must name them: a code change re-runs what it must, and nothing else."""
+"""DVC does not follow imports, so graft.lock must name them: a code change re-runs what it must, and nothing else."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import grimp
 import pytest
 import yaml
 
+from graft.tasks.code import code_of as code_of_stage
 from graft.tasks.common.core.paths import STAGES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -107,11 +108,11 @@ def closure(stage: str, imports: grimp.ImportGraph) -> set[str]:
 
 
 def code_of(stage: str) -> set[str]:
-    return {dep for dep in PIPELINE[stage]["deps"] if dep.startswith(("tasks", "flows"))}
+    return {*code_of_stage(stage)}
 
 
 def room_of(file: str) -> str:
-    """What dvc.yaml names for a file: its stage, its room of tasks/common, or itself."""
+    """What graft.lock names for a file: its stage, its room of tasks/common, or itself."""
     parts = file.split("/")
     return "/".join(parts[: 3 if parts[1] == "common" else 2])
 
@@ -136,13 +137,13 @@ def test_a_change_that_a_stage_does_not_need_is_known_to_run_it(stage: str, impo
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_no_stage_depends_on_what_orchestrates_it(stage: str) -> None:
-    assert not [dep for dep in PIPELINE[stage]["deps"] if dep.startswith("flows") or dep == "tasks/pipeline.py"]
+def test_no_stage_depends_on_what_orchestrates_it(stage: str, imports: grimp.ImportGraph) -> None:
+    assert not [file for file in closure(stage, imports) if file.startswith("flows") or file == "tasks/pipeline.py"]
 
 
 def test_what_one_stage_reads_another_writes_or_the_user_brings() -> None:
     outs = {next(iter(out)) if isinstance(out, dict) else out for entry in PIPELINE.values() for out in entry["outs"]}
-    deps = {dep for entry in PIPELINE.values() for dep in entry["deps"] if not dep.startswith("tasks")}
+    deps = {dep for entry in PIPELINE.values() for dep in entry["deps"]}
 
     within = {dep for dep in deps if any(dep.startswith(f"{out}/") for out in outs)}
     assert deps - outs - within == {"data/raw", "data/pins.csv", "data/weights"}

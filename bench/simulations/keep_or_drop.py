@@ -2,7 +2,7 @@
 
     python -m bench.simulations.keep_or_drop --runs 2000      both rules: today's, and the one before
 
-The decision is the stage's own (`tasks/finetune/keep.py` and `scaling.py`); its inputs are logits drawn here. Each image has
+The decision is the stage's own (tasks/finetune/keep.py, scaling.py); its inputs are logits drawn here. Each image has
 a difficulty that both models share and a noise of each model's own; a network of `epochs` epochs has one noise for all
 of them and one for each, so that a choice among epochs can go wrong. With groups, a part of everything is common to a
 group. The network has the head's quality, or so much more that its accuracy is `gain` higher, and is over- or

@@ -60,10 +60,19 @@ def repro(context: typer.Context, project: Project = HERE) -> None:
     root = find_root(project)
     load_params(root / "params.yaml")  # DVC would remove a stage's outputs before the stage refuses a parameter
     _require_images(root)
+    _record_code(root)
     code = dvc.repro(root, context.args)
     if code == 0:
         _register_package(root)
     raise SystemExit(code)
+
+
+def _record_code(root: Path) -> None:
+    from graft.tasks.code import record_code
+
+    change = record_code(root)
+    if change is not None:
+        typer.echo(str(change), err=True)
 
 
 def _require_images(root: Path) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from mlflow.entities.model_registry import ModelVersion
 
+from graft.tasks.code import tree_hash
 from graft.tasks.common.core.errors import GraftError
 from graft.tasks.common.core.files import write_shared
 from graft.tasks.register.reference_set import Reference
@@ -19,7 +20,6 @@ from ..registry.models import fetched_package
 from ..tracking.artifacts import fetched_artifacts
 from ..tracking.tracker import Tracker
 from ..versioning import dvc
-from ..versioning.hashes import tree_hash
 from .executions import Execution
 
 COLUMNS = ["image_id", "path", "label", "split", "task", "reason"]

@@ -9,7 +9,9 @@ from typing import Any
 
 from mlflow.entities.model_registry import ModelVersion
 
+from graft.tasks.code import code_of
 from graft.tasks.common.core.errors import GraftError
+from graft.tasks.common.core.paths import STAGES
 
 from ..tracking.artifacts import fetched_artifacts
 from ..versioning import dvc, git, hashes
@@ -53,23 +55,44 @@ class Recipe:
             )
         return raw
 
+    def code(self) -> dict[str, str]:
+        """Folder, or file, of Graft's code that ran -> its hash."""
+        of_stages = (dvc.locked_code(stage, entry) for stage, entry in self.lock.items())
+        return {path: digest for code in of_stages for path, digest in code.items()}
+
     def changed_code(self, root: Path) -> list[str]:
-        """The code that differed from the commit: changes that were never committed."""
-        code = {path: digest for path, digest in self.hashes("deps").items() if path.startswith("tasks")}
+        """The code that differed from the commit: changes that were never committed. None where the commit holds no
+        code of Graft: it was installed."""
+        code = self.code()
         committed = hashes.tree_hashes(root, self.commit, code)
+        if not any(committed.values()):
+            return []
         return [path for path, digest in sorted(code.items()) if committed[path] != digest]
 
-    def refuse_other_code(self, root: Path) -> None:
-        """Raises:
-        GraftError: the code that ran is not the code of the commit.
+    def installed_code_differs(self) -> list[str]:
+        """The code that differed from what is installed here."""
+        now = {path: digest for stage in self.lock if stage in STAGES for path, digest in code_of(stage).items()}
+        return [path for path, digest in sorted(self.code().items()) if now.get(path) != digest]
+
+    def code_folder(self, root: Path, worktree: Path) -> Path | None:
+        """Where the code that ran can be imported from in a worktree at the commit; None if it is what is installed.
+
+        Raises:
+            GraftError: the code that ran is neither installed here nor in the commit.
         """
+        other = self.installed_code_differs()
+        if not other:
+            return None
         changed = self.changed_code(root)
-        if changed:
-            raise GraftError(
-                f"the code that made {self.name} was never committed",
-                got=f"differs from commit {self.commit[:12]}: {', '.join(changed)}",
-                todo="it cannot be restored; commit the code, run the pipeline, and rebuild the new version",
-            )
+        if not changed and (worktree / "src" / "graft").is_dir():
+            return worktree / "src"
+        ran = self.execution.parent.data.tags.get("package.graft", "")
+        raise GraftError(
+            f"the code that made {self.name} is not installed here" + (", and was never committed" if changed else ""),
+            got=f"differs in {', '.join(changed or other)}",
+            allowed=f"the code of Graft {ran}" if ran else "",
+            todo=f'pip install "graft=={ran}", if that is its code; else run the pipeline and rebuild the new version',
+        )
 
 
 def recipe_of(records: Records, version: ModelVersion) -> Recipe:

@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from graft.tasks.code import tree_hash
 from graft.tasks.common.core.errors import GraftError, ParamsError
 from graft.tasks.common.core.files import read_json, whole_file
 from graft.tasks.common.core.paths import STAGES, Paths
@@ -28,7 +29,7 @@ from ..registry.models import fetched_package, find_version
 from ..runtime import claims
 from ..stage.recorder import recorder_runs
 from ..tracking.names import flatten
-from ..versioning import dvc, git, hashes
+from ..versioning import dvc, git
 from . import environment as environments
 from . import package_diff
 from .executions import Records
@@ -66,14 +67,14 @@ def rebuild(root: Path, wanted: str, *, keep: bool = False, environment: str = "
     recipe = recipe_of(records, version)
     raw = recipe.raw()
     say(f"rebuild: {recipe.name}, commit {recipe.commit[:12]}, images {raw}")
-    recipe.refuse_other_code(root)
     dvc.bring_back(root, raw, "its images")
     differing = environments.differences(environments.recorded(records.tracker, recipe.execution.parent))
     started = time.monotonic()
     with _worktree(root, f"{version.name}-{version.version}", recipe.commit, keep) as place:
+        code = recipe.code_folder(root, place)
         notes = [*_restore(root, place, recipe, raw)]
         notes += environments.notes(differing) if environment == "recorded" else []
-        _run(place, _python(place, environment, differing), keep)
+        _run(place, _python(place, environment, differing), code, keep)
         with fetched_package(records.tracker, version) as package:
             files = package_diff.compare(package, Paths(place).package)
         document = {
@@ -123,7 +124,7 @@ def _remove_abandoned(folder: Path) -> None:
 
 
 def _hash(path: Path) -> str:
-    return hashes.tree_hash(path) if path.exists() else ""
+    return tree_hash(path) if path.exists() else ""
 
 
 def _restore(root: Path, place: Path, recipe: Recipe, raw: str) -> Iterator[str]:
@@ -195,13 +196,17 @@ def _python(place: Path, environment: str, differing: Mapping[str, tuple[str, st
     return environments.make(place / ".graft" / "environment", packages) if packages else Path(sys.executable)
 
 
-def _run(place: Path, python: Path, keep: bool) -> None:
+def _run(place: Path, python: Path, code: Path | None, keep: bool) -> None:
     """Runs all stages from scratch; they record in a store inside the worktree.
+
+    Args:
+        code: the folder to import Graft from; None for the installed one.
 
     Raises:
         GraftError: one failed.
     """
     mine = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "GRAFT_", "PREFECT_"))}
+    mine |= {"PYTHONPATH": str(code)} if code is not None else {}
     path = os.pathsep.join([str(python.parent), mine.get("PATH", "")])
     command = [str(python), "-m", "dvc", "repro", "--no-run-cache", "--no-commit"]
     done = subprocess.run(command, cwd=place, env={**mine, "PATH": path}, stdout=sys.stderr.fileno())

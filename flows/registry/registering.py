@@ -9,12 +9,12 @@ from tempfile import TemporaryDirectory
 import mlflow
 from mlflow.entities.model_registry import ModelVersion
 
+from graft.tasks.code import tree_hash
 from graft.tasks.common.core.errors import GraftError
 from graft.tasks.common.core.files import read_json
 from graft.tasks.common.core.paths import Paths
 
 from ..tracking.tracker import Tracker
-from ..versioning.hashes import tree_hash
 from . import integrity, ledger
 from .logged_model import describe, example_of, log_model, log_test_metrics, tags_of
 from .models import CHALLENGER, CHAMPION, copy_of, if_there, in_store, key_of, try_out, version_at

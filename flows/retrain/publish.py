@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from graft.tasks.addresses import redacted
+from graft.tasks.code import FILE as CODE
 from graft.tasks.common.core.errors import GraftError
 
 from ..registry.ledger import FILE
@@ -38,7 +39,7 @@ def publish(workspace: Workspace, message: str, still_ours: Callable[[], None]) 
 
 def _commit(tree: Path, root: Path, message: str) -> str:
     git(tree, "add", "--update", doing="committing")
-    names = [name for name in (FILE, "dvc.lock", "data/raw.dvc", "metrics") if (root / name).exists()]
+    names = [name for name in (FILE, CODE, "dvc.lock", "data/raw.dvc", "metrics") if (root / name).exists()]
     git(root, "add", "--", *names, doing="committing")
     if try_git(tree, "diff", "--cached", "--quiet").returncode:
         git(

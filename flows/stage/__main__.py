@@ -9,10 +9,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from graft.tasks.code import record_code
 from graft.tasks.common.core.errors import GraftError, may_pass, nearest
 from graft.tasks.common.core.files import write_json
 from graft.tasks.common.core.paths import STAGES, Paths
-from graft.tasks.common.core.progress import say_failure
+from graft.tasks.common.core.progress import say, say_failure
 from graft.tasks.environment import of_flow
 
 from ..runtime import processes
@@ -56,6 +57,9 @@ def run_stage(stage: str, paths: Paths) -> None:
     from ..versioning import dvc
 
     every = config.load_params(paths.params)
+    change = record_code(paths.root)  # DVC hashes what a stage depends on once it has run
+    if change is not None:
+        say(str(change))
     params = every.sections()[stage]
     inputs = dvc.dep_hashes(paths.root, stage)
     body = importlib.import_module(f"graft.tasks.{stage}.stage")
@@ -95,15 +99,16 @@ def _record(
 def _as_left(inputs: dict[str, str], paths: Paths) -> dict[str, str]:
     """The hashes of what the stage read, with that of data/pins.csv as `preprocess` has left it: DVC, too, hashes its
     dependencies once a stage has run."""
-    from ..versioning.hashes import tree_hash
+    from graft.tasks.code import tree_hash
 
     pins = paths.relative(paths.pins)
     return {**inputs, pins: tree_hash(paths.pins)} if pins in inputs else inputs
 
 
 def _hash_outputs(stage: str, paths: Paths) -> dict[str, str]:
+    from graft.tasks.code import tree_hash
+
     from ..versioning.dvc import stage_files
-    from ..versioning.hashes import tree_hash
 
     own = paths.relative(paths.run(stage))
     return {out: tree_hash(paths.root / out) for out in stage_files(paths.root, stage).outs if out != own}

@@ -11,13 +11,13 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, Protocol
 
+from graft.tasks.code import FILE, code_of, hash_of_listing, tree_hash
 from graft.tasks.common.core.files import md5
 from graft.tasks.common.core.paths import STAGES, Paths
 from graft.tasks.common.core.sections import read_params
 from graft.tasks.common.data.task import Task
 
-from ..versioning.dvc import cached_file, files_now, listing_of, names_of, raw_hash, stages_of
-from ..versioning.hashes import hash_of_listing, tree_hash
+from ..versioning.dvc import cached_file, files_now, listing_of, locked_code, names_of, raw_hash, stages_of
 from .image_diff import UNKNOWN, ImageChanges, between, images_between
 from .reasons import Reason, changed_keys, reasons_of, sentence_of
 
@@ -121,6 +121,15 @@ class Pipeline:
     def before(self, stage: str, what: str) -> dict[str, str]:
         """Path -> hash when the stage last ran; `what` is `deps` or `outs`."""
         return {entry["path"]: entry.get("md5", "") for entry in self.locked.get(stage, {}).get(what, [])}
+
+    def code_before(self, stage: str) -> dict[str, str]:
+        return locked_code(stage, self.locked.get(stage, {}))
+
+    def code_now(self, stage: str) -> dict[str, str]:
+        """Of the installed code, whatever graft.lock says: the next run records it there. Empty if dvc.yaml does not
+        name that file."""
+        names_it = any(isinstance(entry, dict) and FILE in entry for entry in self.entries[stage].get("params", []))
+        return code_of(stage) if names_it else {}
 
     def params_before(self, stage: str) -> dict[str, Any]:
         return dict(self.locked.get(stage, {}).get("params", {}).get("params.yaml", {}))
@@ -285,6 +294,7 @@ def _reasons(
     before = {path: locked.get(path, "") for path in deps}
     now = {path: look.dep(path, before[path]) for path in deps}
     before["dvc.yaml"], now["dvc.yaml"] = pipeline.locked[stage].get("cmd", ""), pipeline.entries[stage].get("cmd", "")
+    before, now = {**before, **pipeline.code_before(stage)}, {**now, **pipeline.code_now(stage)}
     keys = changed_keys(pipeline.params_before(stage), pipeline.params_now(stage))
     return (*reasons_of(before, now, images, keys), *look.outs(stage))
 

@@ -6,11 +6,11 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from graft.tasks.code import tree_hash
 from graft.tasks.common.core.files import read_json
 from graft.tasks.common.core.paths import STAGES, Paths
 
-from ..versioning.dvc import names_of, stages_of
-from ..versioning.hashes import tree_hash
+from ..versioning.dvc import locked_code, names_of, stages_of
 
 Entry = dict[str, Any]
 """A stage's part of dvc.lock."""
@@ -60,7 +60,7 @@ def _described(root: Path, stage: str, entry: Entry) -> str:
     if not entry or not file.is_file():
         return ""
     run, own = read_json(file), f"runs/{stage}.json"
-    inputs = {dep["path"]: dep.get("md5") for dep in entry.get("deps", [])}
+    inputs = {**{dep["path"]: dep.get("md5") for dep in entry.get("deps", [])}, **locked_code(stage, entry)}
     outputs = {out["path"]: out.get("md5") for out in entry.get("outs", []) if out["path"] != own}
     return str(run["run_id"]) if (run.get("inputs"), run.get("outputs")) == (inputs, outputs) else ""
 

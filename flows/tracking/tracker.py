@@ -65,7 +65,7 @@ GUESSED = ("", "no_inferred_type", "genai_development_inferred", "custom_model_d
 """Values of that tag that MLflow's pages guess while an experiment has no runs."""
 
 
-PACKAGES = ("albumentations", "dvc", "mlflow", "numpy", "openvino", "pillow", "prefect", "timm", "torch")
+PACKAGES = ("albumentations", "dvc", "graft", "mlflow", "numpy", "openvino", "pillow", "prefect", "timm", "torch")
 
 
 _OUTCOMES = {"FINISHED": "ran", "FAILED": "failed", "KILLED": "killed", "RUNNING": "running", "SCHEDULED": "running"}

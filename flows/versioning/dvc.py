@@ -6,13 +6,14 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from graft.tasks.addresses import redacted
+from graft.tasks.code import FILE, code_of, tree_hash
 from graft.tasks.common.core.errors import DataError, GraftError, TransientError
 from graft.tasks.common.core.progress import say
 from graft.tasks.common.core.yaml_files import read_mapping
@@ -20,7 +21,6 @@ from graft.tasks.dvc_process import dvc_error, wait_for_dvc
 from graft.tasks.environment import own_python_first
 
 from .git import try_git
-from .hashes import tree_hash
 
 DVC_FAILED = 255
 """DVC's exit code for every error, another command at work in the project among them."""
@@ -229,11 +229,16 @@ def names_of(entries: Iterable[Any]) -> list[str]:
 
 
 def dep_hashes(root: Path, stage: str) -> dict[str, str]:
-    """Dependency -> hash. Outputs of other stages come from dvc.lock, which is up to date for them by now."""
+    """Dependency, or code that the stage runs -> hash. Outputs of other stages come from dvc.lock, which is up to date
+    for them by now."""
     known = {"data/raw": raw_hash(root), **locked_outs(root)}
-    return {
-        dep: known.get(dep) or tree_hash(root / dep) for dep in stage_files(root, stage).deps if (root / dep).exists()
-    }
+    deps = (dep for dep in stage_files(root, stage).deps if (root / dep).exists())
+    return {**{dep: known.get(dep) or tree_hash(root / dep) for dep in deps}, **code_of(stage)}
+
+
+def locked_code(stage: str, entry: Mapping[str, Any]) -> dict[str, str]:
+    """Folder, or file, of code -> its hash when the stage last ran, by its entry in dvc.lock."""
+    return dict(entry.get("params", {}).get(FILE, {}).get(stage) or {})
 
 
 def locked_outs(root: Path) -> dict[str, str]:

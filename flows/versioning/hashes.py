@@ -3,23 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from graft.tasks.common.core.files import md5
+from graft.tasks.code import hash_of_listing
 
 from .git import git
-
-
-def tree_hash(path: Path) -> str:
-    """The hash that DVC gives a file or a folder, without the code that Python has compiled."""
-    if path.is_file():
-        return md5(path)
-    files = (file for file in path.rglob("*") if file.is_file())
-    kept = (file for file in files if "__pycache__" not in file.parts and file.suffix != ".pyc")
-    return hash_of_listing({file.relative_to(path).as_posix(): md5(file) for file in kept})
 
 
 def tree_hashes(root: Path, commit: str, paths: Iterable[str]) -> dict[str, str]:
@@ -53,10 +43,3 @@ def _md5s_at(root: Path, objects: Sequence[str]) -> Iterator[str]:
         size = int(head.split()[-1])
         yield hashlib.md5(rest[:size], usedforsecurity=False).hexdigest()
         rest = rest[size + 1 :]
-
-
-def hash_of_listing(listing: Mapping[str, str]) -> str:
-    """The hash that DVC gives a folder (`<md5>.dir`) with these files: path below it -> md5."""
-    entries = [{"md5": listing[path], "relpath": path} for path in sorted(listing)]
-    text = json.dumps(entries, sort_keys=True)
-    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest() + ".dir"

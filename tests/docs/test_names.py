@@ -59,7 +59,8 @@ def test_what_a_page_imports_can_be_imported(page: Path) -> None:
 def test_names_that_are_wrong_are_found() -> None:
     text = (
         "`flows/recorder.py` `tasks/head/` `tasks/<stage>/params.py` `tasks/<stage>/gone.py` "
-        "`python -m graft.flows.stage x` `python -m graft.flows.serve` `stage.py` `choice.py` https://example.org/docs/x `graft.tasks.head.stage`."
+        "`python -m graft.flows.stage x` `python -m graft.flows.serve` "
+        "`stage.py` `choice.py` https://example.org/docs/x `graft.tasks.head.stage`."
     )
 
     assert unknown(text) == {"flows/recorder.py", "tasks/<stage>/gone.py", "graft.flows.serve", "choice.py"}

@@ -43,7 +43,9 @@ def test_doctor_says_what_is_missing_and_what_to_do(empty_project: Project) -> N
 
 
 def test_a_check_that_breaks_down_does_not_hide_the_next(empty_project: Project) -> None:
-    (empty_project.root / "flows" / "registry" / "models.py").write_text("import no_such_package\n", encoding="utf-8")
+    (empty_project.own_code() / "flows" / "registry" / "models.py").write_text(
+        "import no_such_package\n", encoding="utf-8"
+    )
     shutil.rmtree(empty_project.root / ".dvc")
     (empty_project.root / ".dvc").write_text("a file", encoding="utf-8")
     (empty_project.root / "models" / "package").mkdir(parents=True)

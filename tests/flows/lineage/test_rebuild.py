@@ -15,14 +15,16 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 from packaging.utils import canonicalize_name
+from projects import ROOT
 from safetensors.numpy import load_file, save_file
 
-from graft.flows.lineage import environment, package_diff, rebuild
+from graft.flows.lineage import environment, package_diff, provenance, rebuild
 from graft.flows.lineage.executions import Records
 from graft.flows.lineage.provenance import recipe_of
 from graft.flows.runtime import claims
 from graft.flows.tracking.tracker import PACKAGES, Tracker
 from graft.flows.versioning import dvc, hashes
+from graft.tasks.code import code_of, tree_hash
 from graft.tasks.common.core.errors import GraftError
 from graft.tasks.common.core.files import read_json, write_json
 
@@ -34,8 +36,33 @@ def cached(project: Project, digest: str) -> Path:
     return project.root / ".dvc" / "cache" / "files" / "md5" / digest[:2] / digest[2:]
 
 
-def tag(project: Project, commit: str) -> None:
-    project.mlflow().set_model_version_tag("graft", "1", "git.result", commit)
+def tag(project: Project, commit: str, number: str = "1") -> None:
+    project.mlflow().set_model_version_tag("graft", number, "git.result", commit)
+
+
+@pytest.fixture
+def other_code_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after an upgrade that changed the stage `head`."""
+    changed = {"tasks/head": f"{0:032}.dir"}
+    monkeypatch.setattr(provenance, "code_of", lambda stage: code_of(stage) | (changed if stage == "head" else {}))
+
+
+def commit_own_code(project: Project, head: str = "") -> None:
+    """The project becomes one like this repository, which holds its own code.
+
+    Args:
+        head: a line to put into the code of the stage.
+    """
+    for name in ("flows", "tasks", "src"):
+        ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
+        shutil.copytree(ROOT / name, project.root / name, symlinks=True, ignore=ignored)
+    with (project.root / "tasks" / "head" / "__init__.py").open("a", encoding="utf-8") as file:
+        file.write(head)
+    with (project.root / "src" / "graft" / "__init__.py").open("a", encoding="utf-8") as file:
+        file.write('\nopen("imported", "w").close()\n')
+    project.git("add", "--all")
+    project.git("commit", "--quiet", "--message", "own code")
+    tag(project, project.git("rev-parse", "HEAD"))
 
 
 def test_a_version_is_rebuilt_with_equal_metrics_and_leaves_no_trace(project: Project, tmp_path: Path) -> None:
@@ -71,8 +98,13 @@ def test_the_worktree_of_a_rebuild_that_was_killed_is_removed_and_others_are_not
     assert sorted(path.name for path in tmp_path.iterdir()) == ["at work", f"at work{rebuild.OWNER}", "kept"]
 
 
-def test_parameters_come_from_the_run_and_other_metrics_are_reported(rerun: Rerun, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("other_code_installed")
+def test_parameters_come_from_the_run_code_from_the_commit_and_other_metrics_are_reported(
+    rerun: Rerun, tmp_path: Path
+) -> None:
     project = rerun.copy(tmp_path / "project")
+    commit_own_code(project)
+    tag(project, project.git("rev-parse", "HEAD"), "2")
     project.mlflow().log_metric(project.json("runs/evaluate.json")["run_id"], "log_loss", 9.0)
 
     done = project.graft_here("rebuild", "2", "--keep", "--json", check=False)
@@ -85,12 +117,22 @@ def test_parameters_come_from_the_run_and_other_metrics_are_reported(rerun: Reru
     assert "head.l2_max" in told["notes"][0]
     assert told["files"]["head.safetensors"]["identical"]
     assert (Path(told["worktree"]) / "models" / "package").is_dir()
+    assert (Path(told["worktree"]) / "imported").is_file(), "the code is not that of the commit"
 
 
+@pytest.mark.usefixtures("other_code_installed")
+def test_code_that_is_not_installed_is_refused_by_name(project: Project) -> None:
+    done = project.graft_here("rebuild", "1", check=False)
+
+    assert done.returncode == 2
+    assert "is not installed here" in done.stderr
+    assert "tasks/head" in done.stderr
+    assert f'pip install "graft=={version("graft")}"' in done.stderr
+
+
+@pytest.mark.usefixtures("other_code_installed")
 def test_code_that_nobody_committed_is_refused_by_name(project: Project) -> None:
-    (project.root / "tasks" / "head" / "__init__.py").write_text('"""Other code."""\n', encoding="utf-8")
-    project.git("commit", "--all", "--quiet", "--message", "other code")
-    tag(project, project.git("rev-parse", "HEAD"))
+    commit_own_code(project, head="# never ran\n")
 
     done = project.graft_here("rebuild", "1", check=False)
 
@@ -164,15 +206,13 @@ def test_another_environment_than_the_two_is_refused(finished: Project) -> None:
 
 
 def test_git_and_the_disk_give_the_same_hashes(finished: Project) -> None:
-    paths = ["tasks/head", "tasks/common/core/files.py", "tasks/none.py"]
+    paths = ["metrics", "data/pins.csv", "none.py"]
 
     found = hashes.tree_hashes(finished.root, "HEAD", paths)
 
-    assert found["tasks/head"] == hashes.tree_hash(finished.root / "tasks" / "head")
-    assert found["tasks/common/core/files.py"] == hashes.tree_hash(
-        finished.root / "tasks" / "common" / "core" / "files.py"
-    )
-    assert found["tasks/none.py"] == ""
+    assert found["metrics"] == tree_hash(finished.root / "metrics")
+    assert found["data/pins.csv"] == tree_hash(finished.root / "data" / "pins.csv")
+    assert found["none.py"] == ""
 
 
 # Environments

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pytest
-from projects import draw, made_once, wait_for
+from projects import ROOT, draw, made_once, wait_for
 
 from graft.flows.lineage.sections import sections
 from graft.flows.lineage.trace import trace
@@ -119,9 +119,10 @@ def test_of_stages_that_were_reused_the_earlier_runs_are_told(rerun: Rerun) -> N
 
 
 def test_code_that_nobody_committed_is_named(project: Project) -> None:
-    module = project.root / "tasks" / "head" / "__init__.py"
-    module.write_text('"""Other code."""\n', encoding="utf-8")
-    project.git("commit", "--all", "--quiet", "--message", "other code")
+    shutil.copytree(ROOT / "tasks", project.root / "tasks", ignore=shutil.ignore_patterns("__pycache__"))
+    (project.root / "tasks" / "head" / "__init__.py").write_text('"""Other code."""\n', encoding="utf-8")
+    project.git("add", "--all")
+    project.git("commit", "--quiet", "--message", "other code")
     project.mlflow().set_model_version_tag("graft", "1", "git.result", project.git("rev-parse", "HEAD"))
 
     told = trace(project.root, "1")

@@ -101,7 +101,7 @@ def grown(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Projec
     for number in range(3):
         draw(project.root / "data" / "raw" / "red" / f"new{number}.png", 0, 800 + number)
     draw(project.root / "data" / "raw" / "blue" / "new.png", 2, 900)
-    with (project.root / "tasks" / "common" / "core" / "errors.py").open("a", encoding="utf-8") as file:
+    with (project.own_code() / "tasks" / "common" / "core" / "errors.py").open("a", encoding="utf-8") as file:
         file.write("\n# another line\n")
     project.set("preprocess", seed=1)
     project.repro("preprocess")

@@ -113,7 +113,7 @@ def test_a_package_that_is_a_version_already_is_no_second_one(project: Project) 
 
 
 def test_a_run_killed_after_registering_is_not_finished_and_the_next_adds_no_version(project: Project) -> None:
-    record = project.root / "flows" / "stage" / "recorder_session.py"
+    record = project.own_code() / "flows" / "stage" / "recorder_session.py"
     code = record.read_text(encoding="utf-8")
     call = "registration = register_model(self._tracker, self._run, name)"
     killed_after = f"{call}\n        import os\n\n        os.kill(os.getpid(), 9)"
@@ -166,7 +166,7 @@ def test_a_clone_with_another_store_registers_the_package_that_it_pulled(project
 
 
 def test_a_model_that_cannot_be_used_gets_no_alias(project: Project) -> None:
-    serving = project.root / "tasks" / "register" / "package.py"
+    serving = project.own_code() / "tasks" / "register" / "package.py"
     broken = serving.read_text(encoding="utf-8").replace("def load_context(self, context):", RAISES)
     serving.write_text(broken, encoding="utf-8")
 

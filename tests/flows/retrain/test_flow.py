@@ -207,7 +207,7 @@ def test_trouble_with_the_record_hides_no_stages_error(
 
 def spoil(project: Project, stage: str, line: str) -> None:
     """Puts a body of one line in the place of the stage's own."""
-    file = project.root / "tasks" / stage / "stage.py"
+    file = project.own_code() / "tasks" / stage / "stage.py"
     body = f"def run(*_: object) -> Record:\n    {line}\n\n\ndef _run"
     file.write_text(file.read_text(encoding="utf-8").replace("def run", body, 1), encoding="utf-8")
 

@@ -59,7 +59,7 @@ def test_what_a_killed_recorder_left_is_cleared_away(rerun: Rerun) -> None:
 
 
 def test_a_killed_stage_is_marked_as_killed(project: Project) -> None:
-    stage = project.root / "tasks" / "preprocess" / "stage.py"
+    stage = project.own_code() / "tasks" / "preprocess" / "stage.py"
     endless = "def run(*_: object) -> Record:\n    import threading\n    threading.Event().wait()\n\n\ndef _run"
     stage.write_text(stage.read_text(encoding="utf-8").replace("def run", endless, 1), encoding="utf-8")
     process = project.start_repro()

@@ -72,7 +72,7 @@ def test_a_failing_audit_stops_the_run_and_leaves_its_page_and_its_record(projec
 
 
 def test_a_comment_in_the_heads_code_runs_the_head(project: Project) -> None:
-    append_comment(project.root / "tasks" / "head" / "stage.py")
+    append_comment(project.own_code() / "tasks" / "head" / "stage.py")
 
     assert project.repro() == ["head"], "its output is the same, so nothing that follows has to run"
 
@@ -89,7 +89,7 @@ def test_one_more_image_is_noticed_and_alone_goes_through_the_backbone(project: 
     "file", ["flows/retrain/flow.py", "flows/stage/__main__.py", "flows/tracking/tracker.py", "tasks/pipeline.py"]
 )
 def test_a_change_of_the_orchestration_runs_nothing(project: Project, file: str) -> None:
-    append_comment(project.root / file)
+    append_comment(project.own_code() / file)
     project.set("retrain", retries=5)
 
     assert would_run(project) == set()
@@ -146,7 +146,7 @@ def running(process: psutil.Process, stage: str) -> bool:
 
 
 def outs_there(project: Project) -> dict[str, str]:
-    from graft.flows.versioning.hashes import tree_hash
+    from graft.tasks.code import tree_hash
 
     return {out: tree_hash(project.root / out) for out in SETTLED if (project.root / out).exists()}
 

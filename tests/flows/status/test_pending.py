@@ -13,7 +13,8 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
-from projects import Project, draw, draw_classes
+import yaml
+from projects import Project, draw, draw_classes, dump
 
 from graft.flows.status.image_diff import ImageChanges, images_between
 from graft.flows.status.pending import Changes, pending, pending_here
@@ -44,12 +45,11 @@ def change_task(project: Project) -> None:
 
 
 def change_code_of_all(project: Project) -> None:
-    add_line(project, "tasks/common/core/errors.py")
+    run_with_other_code(project, "tasks/common/core")
 
 
 def change_code_of_two(project: Project) -> None:
-    add_line(project, "tasks/common/solvers/logistic.py")
-    add_line(project, "tasks/head/stage.py")
+    run_with_other_code(project, "tasks/common/solvers", "tasks/head")
 
 
 def change_command(project: Project) -> None:
@@ -103,9 +103,14 @@ def forget_a_stage(project: Project) -> None:
     file.write_text(re.sub(r"(?ms)^  register:$.*?(?=^  \w|\Z)", "", text), encoding="utf-8")
 
 
-def add_line(project: Project, name: str) -> None:
-    with (project.root / name).open("a", encoding="utf-8") as file:
-        file.write("\n# another line\n")
+def run_with_other_code(project: Project, *folders: str) -> None:
+    """As if the stages had run before an upgrade that changed these folders of the code."""
+    file = project.root / "dvc.lock"
+    lock = yaml.safe_load(file.read_text(encoding="utf-8"))
+    for stage, entry in lock["stages"].items():
+        code = entry["params"]["graft.lock"][stage]
+        code |= {folder: f"{0:032}.dir" for folder in folders if folder in code}
+    file.write_text(dump(lock), encoding="utf-8")
 
 
 def status_of(project: Project) -> set[str]:

@@ -115,13 +115,14 @@ def test_hashes_of_what_a_stage_read_are_dvcs(finished: Project) -> None:
 
     stages = yaml.safe_load((finished.root / "dvc.lock").read_text(encoding="utf-8"))["stages"]
     for stage, run in stage_runs(finished).items():
+        code = stages[stage]["params"]["graft.lock"][stage]
         locked = {dep["path"]: dep["md5"] for dep in stages[stage]["deps"]}
         tagged = {
             key.removeprefix("dvc.dep."): value for key, value in run.data.tags.items() if key.startswith("dvc.dep.")
         }
-        assert tagged == {path: digest for path, digest in locked.items() if not path.startswith("tasks")}
+        assert tagged == locked
         recorded = finished.mlflow().download_artifacts(run.info.run_id, "dvc.json")
-        assert json.loads(Path(recorded).read_text(encoding="utf-8"))["deps"] == locked
+        assert json.loads(Path(recorded).read_text(encoding="utf-8"))["deps"] == {**locked, **code}
 
 
 def test_runs_name_commit_versions_and_machine(finished: Project) -> None:
@@ -201,7 +202,7 @@ def test_a_failed_stage_is_recorded_as_failed_with_its_reason(project: Project) 
 
 def test_a_run_that_fails_before_the_test_has_no_test_accuracy(project: Project) -> None:
     project.set("features", dtype="float16")
-    stage = project.root / "tasks" / "head" / "stage.py"
+    stage = project.own_code() / "tasks" / "head" / "stage.py"
     stage.write_text(stage.read_text(encoding="utf-8") + "\nraise OSError(5, 'Input/output error')\n", encoding="utf-8")
 
     assert project.dvc("repro", check=False).returncode != 0
@@ -212,7 +213,7 @@ def test_a_run_that_fails_before_the_test_has_no_test_accuracy(project: Project)
 
 
 def test_a_failed_repro_is_credited_with_nothing_that_it_did_not_reach(project: Project) -> None:
-    stage = project.root / "tasks" / "head" / "stage.py"
+    stage = project.own_code() / "tasks" / "head" / "stage.py"
     head = "def run(params: HeadParams, paths: Paths) -> Record:\n"
     code = stage.read_text(encoding="utf-8").replace(head, f"{head}    raise ValueError('no head')\n\n", 1)
     stage.write_text(code, encoding="utf-8")
@@ -230,7 +231,7 @@ def test_a_failed_repro_is_credited_with_nothing_that_it_did_not_reach(project: 
 
 
 def test_what_nobody_asked_for_is_not_credited_to_a_repro_of_one_stage(project: Project) -> None:
-    (project.root / "tasks" / "head" / "more.py").write_text("", encoding="utf-8")
+    (project.own_code() / "tasks" / "head" / "more.py").write_text("", encoding="utf-8")
 
     assert project.repro("head") == ["head"]
 
@@ -268,7 +269,7 @@ def test_a_run_id_leaked_into_the_environment_is_not_continued(rerun: Rerun) -> 
 
 
 def test_an_unreachable_mlflow_is_one_clear_error_and_interrupts_the_work(project: Project) -> None:
-    stage = project.root / "tasks" / "head" / "stage.py"
+    stage = project.own_code() / "tasks" / "head" / "stage.py"
     slow = "def run(params: HeadParams, paths: Paths) -> Record:\n"
     slow += '    import threading\n    threading.Event().wait(100)\n    open("worked", "x")\n\n\ndef _run'
     stage.write_text(stage.read_text(encoding="utf-8").replace("def run", slow, 1), encoding="utf-8")

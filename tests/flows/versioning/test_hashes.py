@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 from projects import Project
 
-from graft.flows.versioning.hashes import hash_of_listing, tree_hash
+from graft.tasks.code import hash_of_listing, tree_hash
 from graft.tasks.common.core.files import md5
 
 
