@@ -96,7 +96,7 @@ def closure(stage: str, imports: grimp.ImportGraph) -> set[str]:
     package = f"graft.tasks.{stage}"
     modules = imports.find_descendants(package) | {package}
     reached = set().union(*(imports.find_upstream_modules(module) for module in modules)) | modules
-    parents = {module.rsplit(".", n)[0] for module in reached for n in range(1, module.count(".") + 1)}
+    parents = {module.rsplit(".", n)[0] for module in reached for n in range(1, module.count("."))}
     files = {file_of(module) for module in reached | parents}
     files |= {
         data
