@@ -165,31 +165,41 @@ def cache_folder(root: Path) -> Path:
 @lru_cache(maxsize=64)
 def _cache_folder(root: Path, _changed: tuple[int, ...]) -> Path:
     """Read once for each state of the project's configuration: DVC takes 10 ms, and callers ask for every file."""
-    from dvc.config import Config
-
-    configured = Config(str(root / ".dvc"))["cache"].get("dir")
+    configured = _configuration(root)["cache"].get("dir")
     return Path(configured) if configured else root / ".dvc" / "cache"
+
+
+def _configuration(root: Path) -> Any:
+    """DVC's configuration of the project.
+
+    Raises:
+        GraftError: a file of it cannot be read.
+    """
+    from dvc.config import Config, ConfigError
+
+    try:
+        return Config(str(root / ".dvc"))
+    except ConfigError as error:
+        raise GraftError(
+            f"{root / '.dvc' / 'config'} (or config.local) is not a configuration of DVC's",
+            got=" ".join(str(error).split()),
+            todo="correct it, or restore it: `git checkout HEAD -- .dvc/config`",
+        ) from error
 
 
 def dvc_remote(root: Path) -> str:
     """The name of DVC's default remote; empty if there is none."""
-    from dvc.config import Config
-
-    return str(Config(str(root / ".dvc"))["core"].get("remote") or "")
+    return str(_configuration(root)["core"].get("remote") or "")
 
 
 def dvc_remote_addresses(root: Path) -> dict[str, str]:
     """Name -> address of DVC's remotes; for a folder its absolute path."""
-    from dvc.config import Config
-
-    return {name: str(settings["url"]) for name, settings in Config(str(root / ".dvc"))["remote"].items()}
+    return {name: str(settings["url"]) for name, settings in _configuration(root)["remote"].items()}
 
 
 def cache_types(root: Path) -> list[str]:
     """How DVC links files from its cache: reflink, hardlink, symlink or copy, as configured."""
-    from dvc.config import Config
-
-    return list(Config(str(root / ".dvc"))["cache"].get("type") or ["reflink", "copy"])
+    return list(_configuration(root)["cache"].get("type") or ["reflink", "copy"])
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from projects import Project, draw, hold, release
 
-from graft.flows.versioning.dvc import dvc, locked_outs, raw_hash, raw_hashes, raw_listing, stage_files
+from graft.flows.versioning.dvc import dvc, dvc_remote, locked_outs, raw_hash, raw_hashes, raw_listing, stage_files
 from graft.tasks.common.core.errors import DataError, GraftError
 from graft.tasks.common.core.files import md5
 
@@ -132,3 +132,12 @@ def test_a_damaged_file_of_the_images_is_named(tmp_path: Path) -> None:
 
 def test_without_a_lock_nothing_is_locked(tmp_path: Path) -> None:
     assert locked_outs(tmp_path) == {}
+
+
+def test_a_damaged_configuration_is_named_with_its_repair(tmp_path: Path) -> None:
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".dvc" / "config").write_text("[my]\nown = true\n", encoding="utf-8")
+
+    with pytest.raises(GraftError, match="not a configuration of DVC's") as damaged:
+        dvc_remote(tmp_path)
+    assert "git checkout HEAD -- .dvc/config" in damaged.value.todo
