@@ -22,6 +22,7 @@ sys.path.insert(0, str(DOCS.parent))
 
 from docs.draw_rooms import PICTURE, draw  # noqa: E402
 from graft.flows.cli.main import app  # noqa: E402
+from graft.flows.project.template import COPIED, FOLDER, JOINED  # noqa: E402
 from graft.flows.runtime.params import SECTIONS, Params, json_schema  # noqa: E402
 from graft.tasks.code import FILE, lock_text, locked_code  # noqa: E402
 
@@ -39,6 +40,10 @@ TYPES = {
 KINDS = {int: "NUMBER", float: "NUMBER", Path: "PATH", str: "TEXT"}
 """What an option takes, for usage lines."""
 
+SCHEMA_LINE = "# yaml-language-server: $schema=docs/params.schema.json\n"
+DEVELOPMENT = "# what the development of Graft leaves\n"
+"""The line of .gitignore after which nothing concerns other projects."""
+
 Schema = dict[str, Any]
 
 
@@ -51,7 +56,17 @@ def pages() -> dict[Path, str]:
         PICTURE: draw(),
         DOCS.parent / FILE: lock_text(locked_code()),
         DOCS / "params.schema.json": json.dumps(json_schema(), indent=2) + "\n",
+        **templates(),
     }
+
+
+def templates() -> dict[Path, str]:
+    """The files of a new project: this repository's own, without what concerns only its development."""
+    names = {name: file for name, file in {**COPIED, **JOINED}.items() if not name.startswith(".github/")}
+    texts = {name: (DOCS.parent / name).read_text(encoding="utf-8") for name in names}
+    texts["params.yaml"] = texts["params.yaml"].removeprefix(SCHEMA_LINE)
+    texts[".gitignore"] = texts[".gitignore"].partition(DEVELOPMENT)[0]
+    return {FOLDER / names[name]: text for name, text in texts.items()}
 
 
 def between_marks(page: Path, generated: str) -> str:

@@ -222,7 +222,7 @@ def test_every_option_of_every_command_exists() -> None:
 def test_the_images_are_pinned_and_made_of_what_is_in_the_repository() -> None:
     text = (DEPLOY / "Dockerfile").read_text(encoding="utf-8")
     sources = {name for line in re.findall(r"^COPY (.+) \S+$", text, re.MULTILINE) for name in line.split()}
-    assert sources == {"constraints.txt", "pyproject.toml", "README.md", "LICENSE", "flows", "tasks", "src"}
+    assert sources == {"constraints.txt", "pyproject.toml", "README.md", "LICENSE", "flows", "tasks", "src", "sample"}
     assert all((ROOT / name).exists() for name in sources)
     sent = (DEPLOY / "Dockerfile.dockerignore").read_text(encoding="utf-8").splitlines()
     assert {line.removeprefix("!") for line in sent if line.startswith("!")} == sources

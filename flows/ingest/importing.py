@@ -7,6 +7,7 @@ import shutil
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.resources import files
 from pathlib import Path
 from typing import Literal
 
@@ -28,6 +29,8 @@ from .plan import Plan, joined, plan_import
 
 How = Literal["new", "replace", "add"]
 """What to do with images that are already in the project: refuse, replace them, or add to them."""
+
+SAMPLE = files("graft") / "sample" / "fashion-mnist-2000.zip"
 
 PATIENCE = 600.0
 """Seconds for which an import waits for another one of the same project."""
@@ -105,14 +108,11 @@ def _refuse_links_that_dvc_would_lock(root: Path, source: Path) -> None:
 
 
 def import_sample(root: Path, how: How = "new", *, force: bool = False) -> dict[str, object]:
-    """Imports the 2,000 images of sample/fashion-mnist-2000.zip."""
+    """Imports the 2,000 images of sample/fashion-mnist-2000.zip, which is installed with the code."""
     paths = Paths(root)
-    archive = root / "sample" / "fashion-mnist-2000.zip"
-    if not archive.is_file():
-        raise DataError(f"{archive} does not exist", todo="run this in a clone of Graft, or import your own images")
     folder = paths.tmp / "sample"
     shutil.rmtree(folder, ignore_errors=True)
-    with zipfile.ZipFile(archive) as file:
+    with SAMPLE.open("rb") as archive, zipfile.ZipFile(archive) as file:
         file.extractall(folder)
     try:
         with _one_at_a_time(paths), store_made_meanwhile(root):

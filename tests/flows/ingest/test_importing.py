@@ -210,8 +210,6 @@ def test_the_projects_own_images_are_not_imported_into_themselves(empty_project:
 
 
 def test_the_sample_is_two_thousand_images_of_ten_classes(empty_project: Project) -> None:
-    (empty_project.root / "sample").symlink_to(ROOT / "sample")
-
     summary = import_sample(empty_project.root)
 
     assert (summary["files"], set(summary["classes"].values())) == (2000, {200})

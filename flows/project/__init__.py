@@ -1,0 +1,1 @@
+"""A new project: git, DVC and the files that a user edits."""
