@@ -8,5 +8,5 @@ import graft.tasks  # noqa: F401  first of all: it switches telemetry off before
 if importlib.util.find_spec("mlflow") is None:  # dvc.yaml says `python`, and the first one in the PATH may be another
     sys.exit(
         f"\nerror: this Python does not have Graft's packages\n  got:     {sys.executable}\n"
-        "  do:      source .venv/bin/activate, or use `graft repro`; `make install` makes the environment\n"
+        "  do:      activate the environment that has Graft (source .venv/bin/activate), or use `graft repro`\n"
     )

@@ -17,8 +17,10 @@ from graft.tasks.features.params import FeaturesParams
 
 from ..runtime.params import load_params
 from ..versioning import dvc, git
+from ..versioning.destination import destination
 
 NEEDED_GIGABYTES = 2.0
+INSTALL = "install Graft again with pip (in its own repository: make install)"
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Finding:
 def examine(root: Path) -> list[Finding]:
     """Runs every check on its own: one that breaks does not hide the next."""
     checks: list[Callable[[Path], Finding]] = [
-        _python, _packages, _git, _dvc, _images, _params, _weights, _processor, _disk, _mlflow, _model,
+        _python, _packages, _git, _remote, _dvc, _images, _params, _weights, _processor, _disk, _mlflow, _model,
     ]  # fmt: skip
     return [_safely(check, root) for check in checks]
 
@@ -46,7 +48,7 @@ def _safely(check: Callable[[Path], Finding], root: Path) -> Finding:
     except Exception as error:  # noqa: BLE001  (any error says something about this machine)
         what = error.what if isinstance(error, GraftError) else f"{type(error).__name__}: {error}"
         todo = error.todo if isinstance(error, GraftError) else ""
-        return Finding(check.__name__.strip("_"), "fail", what, todo or "make install, if a package is missing")
+        return Finding(check.__name__.strip("_"), "fail", what, todo or f"if a package is missing: {INSTALL}")
 
 
 def _python(_root: Path) -> Finding:
@@ -72,7 +74,7 @@ def _packages(_root: Path) -> Finding:
         except PackageNotFoundError:
             missing.append(name)
     if missing:
-        return Finding("packages", "fail", f"missing: {', '.join(missing)}", "make install")
+        return Finding("packages", "fail", f"missing: {', '.join(missing)}", INSTALL)
     return Finding("packages", "ok", ", ".join(found))
 
 
@@ -83,9 +85,18 @@ def _git(root: Path) -> Finding:
     return Finding("git", "ok", f"{state.branch} at {state.commit[:12]}{', with changes' if state.dirty else ''}")
 
 
+def _remote(root: Path) -> Finding:
+    try:
+        params = load_params(root / "params.yaml").retrain
+        goes = destination(root, params.remote, params.branch)
+    except GraftError as error:
+        return Finding("remote", "warn", error.what, error.todo)
+    return Finding("remote", "ok" if goes.remote else "warn", f"scheduled runs: {goes}", goes.todo)
+
+
 def _dvc(root: Path) -> Finding:
     if not (root / ".dvc").is_dir():
-        return Finding("dvc", "fail", "not initialised", "dvc init")
+        return Finding("dvc", "fail", "not initialised", "graft init")
     remotes = dvc.dvc(root, ["remote", "list"], "listing remotes").split("\n")[0]
     if not remotes.strip():
         return Finding(

@@ -41,7 +41,7 @@ from .outcome import Outcome, parent_text
 from .pages import flow_run_page, flow_tags, write_artifacts
 from .run_log import make_brief
 from .working_copy import WorkingCopy
-from .worktree import committed_params, remote_of, repository
+from .worktree import committed_params, destination_of, repository
 from .zombies import ensure_watch, last_crash, mark_crashed_runs, sign
 
 
@@ -80,8 +80,11 @@ def _unattended(root: Path) -> Any:
     repo, params = repository(root), committed_params(root)
     with failures_notified(params):
         _handle_crashed_runs(params)
+        goes = destination_of(root, params)
+        if not goes.remote:
+            get_run_logger().warning("%s", goes)
         try:
-            with alone(repo, remote_of(root, params), flow_run_page()) as still_ours:
+            with alone(repo, goes.remote, flow_run_page()) as still_ours:
                 if runtime.deployment.id:
                     coalesce()
                 return _work(root, True, still_ours)

@@ -10,9 +10,10 @@ from graft.tasks.code import FILE as CODE
 from graft.tasks.common.core.errors import GraftError
 
 from ..registry.ledger import FILE
+from ..versioning.destination import OWN_BRANCH
 from ..versioning.dvc import dvc, dvc_remote
 from ..versioning.git import git, try_git
-from .worktree import OWN_BRANCH, Workspace
+from .worktree import Workspace
 
 SKIP_CI = "[skip ci]"
 

@@ -13,7 +13,7 @@ from graft.tasks.environment import PROJECT
 
 from ..runtime.login import login_hint
 from ..runtime.servers import PREFECT_PORT, prefect_server, prepare_prefect
-from .worktree import committed_params, repository
+from .worktree import committed_params, destination_of, repository
 
 FIELDS = "minute hour day month weekday"
 
@@ -55,6 +55,7 @@ def run_on_schedule(root: Path, cron: str, timezone: str, name: str, port: int =
     prepare_prefect(root)
     next_run(cron, timezone)  # refuse a wrong schedule before a server is started
     repository(root)
+    print(place_of_results(root), flush=True)
     os.environ[PROJECT] = str(root)  # for the processes of the runs, which refuse any other project
     if os.environ.get("PREFECT_API_URL"):
         _serve_deployment(root, cron, timezone, name)
@@ -66,6 +67,12 @@ def run_on_schedule(root: Path, cron: str, timezone: str, name: str, port: int =
 
         with temporary_settings({PREFECT_API_URL: f"{address}/api"}):  # this process has read its settings already
             _serve_deployment(root, cron, timezone, name)
+
+
+def place_of_results(root: Path) -> str:
+    """Where the results will go, and what to do if they stay on this machine."""
+    goes = destination_of(root, committed_params(root))
+    return f"{goes}\n  do: {goes.todo}" if goes.todo else str(goes)
 
 
 def _serve_deployment(root: Path, cron: str, timezone: str, name: str) -> None:

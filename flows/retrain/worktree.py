@@ -14,11 +14,9 @@ from graft.tasks.common.core.errors import GraftError
 from graft.tasks.common.core.paths import Paths
 
 from ..runtime.params import RetrainParams, load_params
+from ..versioning.destination import OWN_BRANCH, Destination, destination, is_grafts
 from ..versioning.dvc import share_cache
 from ..versioning.git import git, try_git
-
-OWN_BRANCH = "graft/retrain"
-"""The branch for results if there is no remote to push them to."""
 
 
 @dataclass(frozen=True)
@@ -72,10 +70,9 @@ def committed_params(project: Path) -> RetrainParams:
         return load_params(file).retrain
 
 
-def remote_of(project: Path, params: RetrainParams) -> str:
-    """`retrain.remote` if the repository has a remote of that name; else empty."""
-    known = git(project, "remote", doing="looking for a remote").splitlines()
-    return params.remote if params.remote in known else ""
+def destination_of(project: Path, params: RetrainParams) -> Destination:
+    """Where the results go: to `retrain.remote` if that is a remote of the user's."""
+    return destination(project, params.remote, params.branch)
 
 
 def prepare(project: Path, params: RetrainParams) -> Workspace:
@@ -86,7 +83,7 @@ def prepare(project: Path, params: RetrainParams) -> Workspace:
         TransientError: the remote does not answer.
         GraftError: the branch does not exist, or cannot be merged where there is no remote.
     """
-    repo, remote = repository(project), remote_of(project, params)
+    repo, remote = repository(project), destination_of(project, params).remote
     tree = Paths(project).state / "worktrees" / "retrain"
     root = tree / project.resolve().relative_to(repo.resolve())
     _clear_locks(tree, root)
@@ -105,6 +102,7 @@ def _newest(repo: Path, remote: str, branch: str) -> str:
     if remote:
         spec = f"+refs/heads/{branch}:refs/remotes/{remote}/{branch}"
         git(repo, "fetch", "--quiet", "--no-tags", remote, spec, doing=f"fetching {branch} from {remote}")
+        _refuse_grafts(repo, remote, branch)
         return f"refs/remotes/{remote}/{branch}"
     if try_git(repo, "rev-parse", "--verify", "--quiet", f"refs/heads/{branch}").returncode:
         heads = git(repo, "for-each-ref", "--format=%(refname:short)", "refs/heads", doing="listing branches")
@@ -115,6 +113,17 @@ def _newest(repo: Path, remote: str, branch: str) -> str:
             todo="set it to the branch that should be retrained",
         )
     return f"refs/heads/{branch}"
+
+
+def _refuse_grafts(repo: Path, remote: str, branch: str) -> None:
+    """Only what has been fetched shows what a remote is."""
+    if is_grafts(repo, f"refs/remotes/{remote}/{branch}") and not is_grafts(repo, "HEAD"):
+        raise GraftError(
+            "params.yaml: retrain.remote is Graft's own repository",
+            got=remote,
+            allowed="a git remote of your own",
+            todo=f"git remote set-url {remote} ADDRESS",
+        )
 
 
 def _check_out(tree: Path, remote: str, target: str) -> None:

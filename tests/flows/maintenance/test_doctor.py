@@ -1,4 +1,4 @@
-"""What `graft doctor` says of the weights."""
+"""What `graft doctor` says of the weights, and of where scheduled runs push."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import hashlib
 from pathlib import Path
 
 import pytest
+from projects import Project
 
-from graft.flows.maintenance.doctor import Finding, _weights
+from graft.flows.maintenance.doctor import Finding, _remote, _weights
 
 KERAS = "https://storage.googleapis.com/tensorflow/keras-applications"
 RESNET = "resnet50_weights_tf_dim_ordering_tf_kernels.h5"
@@ -97,3 +98,20 @@ def test_of_several_backbones_the_worst_finding_counts_and_all_are_named(project
     assert "test_efficientnet: hub" in both.found
     assert "data/weights/" in both.todo
     assert found(project, "[tf_efficientnet_lite0, test_efficientnet]", "[auto, random]").state == "ok"
+
+
+def test_without_a_git_remote_scheduled_runs_keep_their_results(empty_project: Project) -> None:
+    finding = _remote(empty_project.root)
+    assert finding.state == "warn"
+    assert "stay on the local branch graft/retrain" in finding.found
+    assert finding.todo.startswith("git remote add origin")
+
+
+def test_a_git_remote_of_the_users_gets_the_results(empty_project: Project) -> None:
+    empty_project.git("remote", "add", "origin", "git@git.example.org:team/project.git")
+    assert _remote(empty_project.root).state == "ok"
+
+
+def test_a_project_without_a_repository_is_told_so(project: Path) -> None:
+    (project / "params.yaml").write_text("{}", encoding="utf-8")
+    assert _remote(project).found == "git failed while looking for a remote"

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from projects import Project, ask, draw, made_repository, wait_for
 
-from graft.flows.retrain.schedule import next_run
+from graft.flows.retrain.schedule import next_run, place_of_results
 from graft.tasks.common.core.errors import GraftError
 from graft.tasks.common.core.paths import STAGES
 
@@ -52,6 +52,7 @@ def test_a_deployment_is_served_with_its_schedule_and_runs_all_stages_for_new_im
         served.send_signal(signal.SIGINT)
         told, _ = served.communicate(timeout=60)
     assert "retrain/nightly is scheduled: 0 2 * * * (Europe/Berlin)" in told
+    assert "results are pushed to the git remote origin" in told
     assert re.search(r"^next run: \d{4}-\d\d-\d\d 02:00 CES?T$", told, re.MULTILINE)
     assert (project.git("status", "--porcelain"), project.git("rev-parse", "HEAD"), project.lock()) == before
     result = clone(tmp_path)
@@ -59,6 +60,13 @@ def test_a_deployment_is_served_with_its_schedule_and_runs_all_stages_for_new_im
     assert result.repro("--pull") == [], "what was pushed is whole and up to date"
     for stage in STAGES:
         assert result.json(f"runs/{stage}.json")["run_id"] != finished.json(f"runs/{stage}.json")["run_id"], "it ran"
+
+
+def test_the_schedule_says_that_results_stay_here_where_no_remote_is_the_users(empty_project: Project) -> None:
+    told = place_of_results(empty_project.root)
+
+    assert "results stay on the local branch graft/retrain: there is no git remote `origin`" in told
+    assert "do: git remote add origin ADDRESS" in told
 
 
 def test_a_run_that_names_another_project_is_refused(

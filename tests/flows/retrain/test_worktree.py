@@ -9,8 +9,9 @@ from projects import Project, made_repository, make_project
 
 from graft.flows.retrain.lock import REF, Lost, alone
 from graft.flows.retrain.publish import publish
-from graft.flows.retrain.worktree import OWN_BRANCH, committed_params, prepare, repository
+from graft.flows.retrain.worktree import committed_params, prepare, repository
 from graft.flows.runtime.params import RetrainParams
+from graft.flows.versioning.destination import OWN_BRANCH, OWN_FILES
 from graft.flows.versioning.dvc import cache_folder, dvc_remote_addresses
 from graft.flows.versioning.git import git, git_state
 from graft.tasks.common.core.errors import GraftError, TransientError
@@ -157,7 +158,7 @@ def test_without_a_remote_earlier_results_are_kept_and_joined_with_what_is_new(t
 
     assert (again.root / "result.txt").is_file()
     assert (again.root / "news.txt").is_file()
-    assert project.git("log", "--format=%s", "main").splitlines() == ["news", "code"]
+    assert project.git("log", "--format=%s", "main").splitlines() == ["news", "project"]
 
 
 def test_what_is_no_repository_is_refused(tmp_path: Path) -> None:
@@ -180,3 +181,35 @@ def test_a_remote_that_does_not_answer_may_do_so_later(project: Project, tmp_pat
     (tmp_path / "remote.git").rename(tmp_path / "away.git")
     with pytest.raises(TransientError, match="fetching main"):
         prepare(project.root, PARAMS)
+
+
+def pretend_to_be_graft(folder: Path) -> None:
+    """Commits what only Graft's own repository has."""
+    for name in OWN_FILES:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    git(folder, "add", "--all", doing="a test")
+    git(folder, "commit", "--quiet", "--message", "Graft", doing="a test")
+
+
+def test_a_clone_of_graft_keeps_its_results_and_pushes_nothing_to_origin(project: Project) -> None:
+    pretend_to_be_graft(project.root)
+    before = git(project.root, "ls-remote", "origin", doing="a test")
+
+    workspace = prepare(project.root, PARAMS)
+    with alone(project.root, workspace.remote) as still_ours:
+        (workspace.root / "dvc.lock").write_text("schema: '2.0'\n", encoding="utf-8")
+        commit = publish(workspace, "result", still_ours)
+
+    assert git(project.root, "ls-remote", "origin", doing="a test") == before
+    assert git(project.root, "rev-parse", OWN_BRANCH, doing="a test") == commit
+
+
+def test_a_remote_that_turns_out_to_be_grafts_own_is_refused(project: Project, tmp_path: Path) -> None:
+    git(tmp_path, "clone", "--quiet", str(tmp_path / "remote.git"), "other", doing="a test")
+    pretend_to_be_graft(tmp_path / "other")
+    git(tmp_path / "other", "push", "--quiet", "origin", "main", doing="a test")
+
+    with pytest.raises(GraftError, match=r"retrain\.remote is Graft's own repository"):
+        prepare(project.root, PARAMS)
+    assert prepare(project.root, PARAMS).remote == "", "known now, and left alone"
