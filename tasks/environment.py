@@ -44,6 +44,12 @@ def no_proxy_for_this_machine() -> None:
         os.environ.update({"no_proxy": text, "NO_PROXY": text})
 
 
+def draw_to_files_only() -> None:
+    """Overrides a backend of matplotlib that a notebook or a shell has chosen: with one that this environment lacks,
+    nothing could be drawn."""
+    os.environ["MPLBACKEND"] = "agg"
+
+
 def process_key(process: psutil.Process) -> str:
     """A name for a process that no other one ever has: the operating system reuses numbers."""
     return f"{socket.gethostname()}:{process.pid}:{birth(process)}"

@@ -13,8 +13,8 @@ def refuse(*arguments, **options):
 
 socket.socket.connect = refuse
 socket.create_connection = refuse
-import graft.tasks.common.engines.openvino, tasks.common.backbones.graph, tasks.common.augmentation.augment
-import graft.flows.tracking.tracker, flows.tracking.dataset
+import graft.tasks.common.engines.openvino, graft.tasks.common.backbones.graph, graft.tasks.common.augmentation.augment
+import graft.flows.tracking.tracker, graft.flows.tracking.dataset
 from openvino.tools.ovc import telemetry
 from mlflow.telemetry.utils import is_telemetry_disabled
 

@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from graft.tasks.common.core.errors import GraftError
-from graft.tasks.environment import no_proxy_for_this_machine
+from graft.tasks.environment import draw_to_files_only, no_proxy_for_this_machine
 
 from . import backbones, cache, data, history, project, run, studies
 from .options import OPERATE, SETTINGS, Panels
@@ -47,6 +47,7 @@ def options(
 def main() -> NoReturn:
     """Runs a command. A user error is printed without a traceback, and the exit code is 2."""
     no_proxy_for_this_machine()
+    draw_to_files_only()
     try:
         app()
     except GraftError as error:

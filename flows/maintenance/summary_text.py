@@ -17,24 +17,37 @@ LOOK_NEXT = (
 )
 
 
-def print_summary(found: dict[str, Any]) -> None:
-    table = Table(show_header=False, title="Graft", title_justify="left")
+def rows_of(found: dict[str, Any]) -> list[tuple[str, str]]:
+    """What `summarise` has found, as names and texts."""
     main = MAIN[found["task"]]
     value, low, high = (main.text(found[key]) for key in main.keys)
-    table.add_row(f"test {main.title}", f"{value}  ({low} to {high}, {found['test_images']:,} images)")
     files = "1 file" if found["rejected"] == 1 else f"{found['rejected']:,} files"
-    table.add_row("images", f"{found['images']:,}  ({files} rejected)")
-    if "classes" in found:
-        table.add_row("classes", f"{found['classes']:,}")
-    else:
-        table.add_row("targets", f"{found['target_min']:g} to {found['target_max']:g}")
+    rows = [
+        (f"test {main.title}", f"{value}  ({low} to {high}, {found['test_images']:,} images)"),
+        ("images", f"{found['images']:,}  ({files} rejected)"),
+        _labels(found),
+    ]
     if found["unseen"]:
-        table.add_row("not seen", f"{found['unseen']:.0%} of the area of the images (see `features.crop`)")
-    table.add_row("audit", ", ".join(found["audit"]) or "no findings")
-    table.add_row("chosen", found["candidate"])
-    table.add_row("fine-tuning", escape(found["finetune"]))
-    for stage, seconds in found["seconds"].items():
-        table.add_row(stage, f"{seconds:.1f} s")
-    table.add_row("model", escape("\n".join(part for part in (found["model"], found["model_note"]) if part)))
+        rows.append(("not seen", f"{found['unseen']:.0%} of the area of the images (see `features.crop`)"))
+    rows += [
+        ("audit", ", ".join(found["audit"]) or "no findings"),
+        ("chosen", found["candidate"]),
+        ("fine-tuning", found["finetune"]),
+        *((stage, f"{seconds:.1f} s") for stage, seconds in found["seconds"].items()),
+        ("model", "\n".join(part for part in (found["model"], found["model_note"]) if part)),
+    ]
+    return rows
+
+
+def _labels(found: dict[str, Any]) -> tuple[str, str]:
+    if "classes" in found:
+        return "classes", f"{found['classes']:,}"
+    return "targets", f"{found['target_min']:g} to {found['target_max']:g}"
+
+
+def print_summary(found: dict[str, Any]) -> None:
+    table = Table(show_header=False, title="Graft", title_justify="left")
+    for name, text in rows_of(found):
+        table.add_row(name, escape(text))
     table.add_row("look next", "\n".join([found["report"], *LOOK_NEXT]))
     Console().print(table)

@@ -1,4 +1,4 @@
-"""What processes of one machine say to each other goes through no proxy."""
+"""What processes of one machine say to each other goes through no proxy, and what they draw goes to files."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from unittest import mock
 
 import pytest
 
-from graft.tasks.environment import no_proxy_for_this_machine
+from graft.tasks.environment import draw_to_files_only, no_proxy_for_this_machine
 
 
 @pytest.mark.parametrize(
@@ -30,3 +30,9 @@ def test_no_proxy_at_all_stays_as_it_is() -> None:
     with mock.patch.dict(os.environ, {"no_proxy": "*"}, clear=True):
         no_proxy_for_this_machine()
         assert os.environ == {"no_proxy": "*"}
+
+
+def test_a_plotting_backend_that_only_a_notebook_has_is_overridden() -> None:
+    with mock.patch.dict(os.environ, {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}):
+        draw_to_files_only()
+        assert os.environ["MPLBACKEND"] == "agg"

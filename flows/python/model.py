@@ -1,0 +1,141 @@
+"""A model that predicts, after a check that its files are those that were made."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from graft.tasks.code import tree_hash
+from graft.tasks.common.core.errors import DataError, GraftError
+from graft.tasks.common.core.paths import Paths
+from graft.tasks.register.serving import ImageClassifier
+
+from ..versioning.dvc import locked_outs
+from . import display
+from .images import Given, Images
+
+PACKAGE = "models/package"
+
+SHOWN = 24
+"""How many images with their predictions a notebook shows."""
+
+
+@dataclass(frozen=True, repr=False)
+class Predictions:
+    """What a model says about images. N images, K classes.
+
+    Attributes:
+        table: one row per image: `image` (its path or number); for one class `label` and `score` (its probability), for
+            several `labels`, for numbers `value`; further columns by the parameters: see "Use the model".
+        probabilities: (N, K) float64, one column per class; without columns for numbers.
+    """
+
+    table: pd.DataFrame
+    probabilities: pd.DataFrame
+    images: Images
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """The rows of the table."""
+        return iter(self.table.to_dict("records"))
+
+    def __repr__(self) -> str:
+        return self.table.to_string(max_rows=SHOWN)
+
+    def _repr_html_(self) -> str:
+        shown = islice(zip(self._captions(), self.images), SHOWN)
+        columns = [name for name in self.table.columns if name != "abstain" or self.table[name].any()]
+        rows = [[_text(value) for value in row] for row in self.table[columns].head(SHOWN).itertuples(index=False)]
+        title = f"{len(self):,} predictions" + (f", the first {SHOWN}" if len(self) > SHOWN else "")
+        return display.table(title, columns, rows, display.thumbnails(shown))
+
+    def _captions(self) -> Iterator[str]:
+        answer = next(name for name in ("label", "labels", "value") if name in self.table)
+        return map(_text, self.table[answer])
+
+
+def _text(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else ", ".join(value) if isinstance(value, list) else str(value)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A loaded model.
+
+    Attributes:
+        name: `models/package`, or a version in MLflow's registry.
+        classes: their names, in the order of the probabilities; empty for numbers.
+    """
+
+    name: str
+    classes: list[str]
+    classifier: ImageClassifier
+
+    def predict(self, images: Given | Iterable[Given]) -> Predictions:
+        """Predicts images, each decoded, resized and cropped as in training.
+
+        Args:
+            images: a path, a folder, the bytes of a file, a PIL image, an array of uint8 with shape (H, W) or
+                (H, W, C), or several of these.
+
+        Raises:
+            DataError: there are no images, or one cannot be read.
+        """
+        given = Images(images)
+        try:
+            answers = self.classifier.predict(given)
+        except ValueError as error:
+            raise DataError("the images cannot be predicted", got=str(error), todo="leave that image out") from error
+        columns = [name for name in self.classifier.columns if name != "probabilities"]
+        table = pd.DataFrame(answers, columns=columns)
+        table.insert(0, "image", given.names)
+        rows = [answer.get("probabilities", {}) for answer in answers]
+        return Predictions(table, pd.DataFrame(rows, index=table["image"], columns=self.classes), given)
+
+
+def load_model(root: Path, wanted: str) -> Model:
+    """`package` for models/package, which must be as dvc.lock says; otherwise an alias or a version of the registered
+    model, which must be as it was registered.
+
+    Raises:
+        GraftError: there is no such model, or its files are not those that were made.
+    """
+    if wanted == "package":
+        _check_package(root)
+        return _loaded(PACKAGE, Paths(root).package)
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # it would fill a notebook's cell
+    from ..registry.models import fetched_package, find_version
+    from ..runtime.params import model_name
+    from ..tracking.tracker import Tracker
+
+    tracker = Tracker(root)
+    version = find_version(tracker, model_name(root), wanted)
+    with fetched_package(tracker, version) as folder:
+        return _loaded(f"{version.name} version {version.version}", folder)
+
+
+def _loaded(name: str, folder: Path) -> Model:
+    classifier = ImageClassifier(folder)
+    return Model(name, classifier.classes, classifier)
+
+
+def _check_package(root: Path) -> None:
+    folder, known = Paths(root).package, locked_outs(root).get(PACKAGE, "")
+    if not known or not folder.is_dir():
+        raise GraftError(f"there is no {PACKAGE}", todo="run `graft repro`, which makes it")
+    found = tree_hash(folder)
+    if found != known:
+        raise GraftError(
+            f"the files of {PACKAGE} are not those that dvc.lock names; nothing was loaded",
+            got=found,
+            allowed=known,
+            todo=f"restore them: `dvc checkout {PACKAGE}`, or make them again: `graft repro`",
+        )
