@@ -7,6 +7,7 @@ import signal
 import socket
 import threading
 import time
+from contextlib import suppress
 
 import psutil
 
@@ -85,16 +86,24 @@ def _end_with(parent: int, every: float) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def follow_the_flow(every: float = 1.0) -> None:
-    """If a flow started this process, ends its whole process group when the flow's process ends.
+def follow_the_execution(every: float = 0.25) -> None:
+    """Ends this stage, and what it has started, when the flow or the DVC command that started it ends.
 
-    A flow that is cancelled kills the group itself; this is for a flow that was killed outright.
+    A flow that is cancelled kills its stages itself; this is for one that was killed outright. Without it the stage
+    would work on, and overwrite the outputs of the next run.
     """
-    if LEASH in os.environ:
-        threading.Thread(target=_watch, args=(holder(), every), name="leash", daemon=True).start()
+    leader = holder()
+    if leader.pid != os.getpid():
+        threading.Thread(target=_end_after, args=(leader, every), name="leash", daemon=True).start()
 
 
-def _watch(flow: psutil.Process, every: float) -> None:
-    while runs(flow):
+def _end_after(leader: psutil.Process, every: float) -> None:
+    while runs(leader):
         time.sleep(every)
-    os.killpg(os.getpgrp(), signal.SIGKILL)
+    if LEASH in os.environ:  # the group is the flow's own; DVC's is that of the terminal, or of a user's script
+        os.killpg(os.getpgrp(), signal.SIGKILL)
+    for child in me().children(recursive=True):
+        with suppress(ProcessLookupError):
+            if os.getsid(child.pid) == os.getsid(0):  # the recorder has a session of its own, and marks this stage
+                os.kill(child.pid, signal.SIGKILL)
+    os.kill(os.getpid(), signal.SIGKILL)

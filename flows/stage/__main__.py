@@ -53,7 +53,7 @@ def run_stage(stage: str, paths: Paths) -> None:
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job inherits that it is ignored
     recorder = Recorder(paths.root)  # first of all: MLflow is loaded while this process loads its own
-    processes.follow_the_flow()
+    processes.follow_the_execution()
     from ..runtime import params as config
     from ..versioning import dvc
 

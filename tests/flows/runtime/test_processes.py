@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from projects import wait_for
 
 from graft.flows.runtime import processes
 from graft.tasks.common.core.errors import GraftError
@@ -54,3 +55,39 @@ def test_an_interpreter_in_front_of_a_command_is_left_out() -> None:
     child.communicate()
 
     assert words[:1] in (["http.server"], [])
+
+
+STAGE = """
+import subprocess, sys
+from graft.flows.runtime import processes
+
+endless = [sys.executable, "-c", "import signal; signal.pause()"]
+worker = subprocess.Popen(endless)
+recorder = subprocess.Popen(endless, start_new_session=True)
+processes.follow_the_execution()
+print(worker.pid, recorder.pid, flush=True)
+worker.wait()
+"""
+
+DVC = """
+import subprocess, sys
+
+print(subprocess.Popen([sys.executable, "-c", sys.argv[1]]).pid, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_stage_ends_when_the_dvc_command_that_started_it_is_killed(tmp_path: Path) -> None:
+    (tmp_path / "dvc").write_text(DVC, encoding="utf-8")
+    dvc = subprocess.Popen(
+        [sys.executable, str(tmp_path / "dvc"), STAGE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert dvc.stdout is not None
+    stage, worker, recorder = (psutil.Process(int(pid)) for line in (1, 2) for pid in dvc.stdout.readline().split())
+
+    dvc.kill()
+    dvc.wait()
+
+    wait_for(lambda: not processes.runs(stage) and not processes.runs(worker), seconds=20)
+    assert processes.runs(recorder), "it marks the stage as killed"
+    recorder.kill()
