@@ -21,12 +21,20 @@ FLOW_RUN, FLOW_RUN_URL = "GRAFT_FLOW_RUN_ID", "GRAFT_FLOW_RUN_URL"
 PROJECT = "GRAFT_PROJECT"
 """The variable with the only project that a worker or `graft schedule` runs."""
 
+TRIAL = "DVC_EXP_NAME"
+"""The variable in which `dvc exp run` names the trial to the stages that it runs."""
+
 LOOPBACK = ("127.0.0.1", "localhost")
 
 
 def of_flow() -> dict[str, str]:
     """The variables by which the flow has named itself to this process; empty without a flow."""
     return {name: os.environ[name] for name in (PARENT, FLOW_RUN, FLOW_RUN_URL) if os.environ.get(name)}
+
+
+def trial() -> str:
+    """The name of the trial of `dvc exp run` that this process works for; empty outside of one."""
+    return os.environ.get(TRIAL, "")
 
 
 def own_python_first() -> dict[str, str]:

@@ -117,7 +117,9 @@ def ledger_(project: Project = HERE, as_json: AsJson = False) -> None:
 def promote(
     version: Annotated[str, typer.Argument(help="A version of the registered model, or an alias.")] = "challenger",
     why: Why = "",
-    anyway: Annotated[bool, typer.Option("--anyway", help="Promote the version even if the gate refused it.")] = False,
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="Promote the version even if the gate refused it, or has not judged it.")
+    ] = False,
     unverified: Annotated[
         bool,
         typer.Option("--unverified", help="Promote the version even if no digest shows that its files are unchanged."),

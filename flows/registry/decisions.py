@@ -24,28 +24,43 @@ def promote_version(root: Path, wanted: str, why: str, *, anyway: bool, unverifi
     """Makes a version the champion; returns the entry of the ledger.
 
     Args:
-        anyway: even if the gate has refused it.
+        anyway: even if the gate has refused it, or has not judged it.
         unverified: even if no digest outside MLflow is known for its files.
 
     Raises:
-        GraftError: there is no such version, it is the champion, it cannot be used, or the gate has refused it.
+        GraftError: there is no such version, it is the champion, it cannot be used, or the gate has refused it or has
+            not judged it.
     """
     tracker, name = _registry(root)
     with ledger.locked(tracker, name):
-        promotion.settle(tracker, name)
+        kept = promotion.settle(tracker, name)
         version = find_version(tracker, name, wanted)
-        said = version.tags.get(promotion.GATE, "")
-        if said.startswith("refused") and not anyway:
-            raise GraftError(
-                f"the gate has refused version {version.version} of `{name}`",
-                got=said.removeprefix("refused: "),
-                todo="choose another version, or promote it nevertheless with --anyway and give the reason with --why",
-            )
+        if not anyway:
+            _require_judged(version, kept)
         if unverified and aliases_of(tracker, name).get(CHAMPION) == str(version.version):
             return asdict(_vouched(tracker, version))
         entry = promotion.promote(tracker, version, why or BY_HAND, unverified=unverified)
         ledger.reconcile(tracker, name)
     return asdict(entry)
+
+
+def _require_judged(version: ModelVersion, kept: list[Entry]) -> None:
+    """The gate must have judged a version that has never been champion, and must not have refused it."""
+    said, number = version.tags.get(promotion.GATE, ""), str(version.version)
+    if said.startswith("refused"):
+        raise GraftError(
+            f"the gate has refused version {number} of `{version.name}`",
+            got=said.removeprefix("refused: "),
+            todo="choose another version, or promote it nevertheless with --anyway and give the reason with --why",
+        )
+    champions = {entry.version for entry in kept if entry.what in ledger.CHAMPIONS}
+    if not said and number not in champions:
+        raise GraftError(
+            f"the gate has not judged version {number} of `{version.name}`",
+            got="a version that only `graft repro` or `dvc repro` has made",
+            todo="`graft run` compares the newest version with the champion; or promote it nevertheless with --anyway "
+            "and give the reason with --why",
+        )
 
 
 def _vouched(tracker: Tracker, version: ModelVersion) -> Entry:

@@ -11,21 +11,22 @@ import json
 import os
 import secrets
 import socket
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from filelock import FileLock, Timeout
 from mlflow.entities.model_registry import ModelVersion
 
-from graft.tasks.addresses import redacted
-from graft.tasks.common.core.errors import GraftError, TransientError
+from graft.tasks.common.core.errors import GraftError
 from graft.tasks.common.core.files import digest as short_digest
 from graft.tasks.common.core.files import whole_file
+from graft.tasks.common.core.progress import say
+from graft.tasks.common.data.task import MAIN
 
+from ..runtime.turns import turn
 from ..tracking.pages import all_pages
 from ..tracking.tracker import Tracker
 from ..versioning.dvc import shared_state
@@ -62,9 +63,10 @@ class Entry:
             other than Graft.
         previous: the version of the previous champion; empty if there was none.
         by: a person, or the flow, and the machine.
-        metrics: of the test, of the challenger and (`champion_...`) of the champion on the same images.
+        metrics: of the test, of the challenger and (`champion_...`) of the champion on the same images; of a version
+            that no gate has judged, the main metric that it was registered with.
         git_commit, data_hash, run_id: the commit, images and run that produced the version.
-        flow_run_url: the page of the run that decided; empty if a person decided.
+        flow_run_url: the page of the run that judged the version; empty if none has.
         digest: of the model's files (flows/registry/integrity.py), by which they are checked before they are loaded.
         test_images, test_sample: the test images that the gate judged it on, see flows/registry/looks.py.
     """
@@ -107,8 +109,9 @@ def new_entry(
     flow_run_url: str = "",
     tested: Tested | None = None,
 ) -> Entry:
-    """A new entry about a version, dated now."""
-    now, tested = datetime.now(UTC), tested or Tested()
+    """A new entry about a version, dated now; what it is not given it takes from the last entry of the gate's."""
+    now, tested, known = datetime.now(UTC), tested or Tested(), entries(tracker, version.name)
+    judged = decided([entry for entry in known if entry.flow_run_url], str(version.version))
     return Entry(
         id=f"{now:%Y%m%dT%H%M%S%f}-{secrets.token_hex(3)}",
         at=now.isoformat(timespec="milliseconds"),
@@ -118,16 +121,22 @@ def new_entry(
         previous=previous,
         by=f"{'the flow retrain' if flow_run_url else _user()} on {socket.gethostname()}",
         why=why,
-        metrics=metrics or {},
+        metrics=metrics or (judged.metrics if judged else {}) or _test_metric(version),
         git_commit=version.tags.get("git.commit", ""),
         data_hash=version.tags.get("dvc.raw", ""),
         run_id=version.run_id or "",
-        flow_run_url=flow_run_url,
+        flow_run_url=flow_run_url or (judged.flow_run_url if judged else ""),
         digest=digest_of(tracker.paths.root, (version.name, str(version.version), version.run_id or "")),
-        number=max((entry.number for entry in entries(tracker, version.name)), default=0) + 1,
+        number=max((entry.number for entry in known), default=0) + 1,
         test_images=tested.images,
         test_sample=tested.sample,
     )
+
+
+def _test_metric(version: ModelVersion) -> dict[str, float]:
+    """The main metric of a version, by its tags."""
+    key = MAIN[version.tags["task"]].key if version.tags.get("task") in MAIN else ""
+    return {key: float(version.tags[f"test_{key}"])} if f"test_{key}" in version.tags else {}
 
 
 def _user() -> str:
@@ -137,26 +146,15 @@ def _user() -> str:
         return f"user {os.getuid()}"
 
 
-@contextmanager
-def locked(tracker: Tracker, name: str) -> Iterator[None]:
+def locked(tracker: Tracker, name: str) -> AbstractContextManager[None]:
     """One decision at a time about a model of a store, in all worktrees of this repository: aliases and ledger change
     together. May be entered again in the same thread.
 
     Raises:
         TransientError: another decision takes too long.
     """
-    folder = shared_state(tracker.paths.root).resolve()
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / f"{short_digest(f'{tracker.uri} {name}'.encode())}.lock"
-    try:
-        with FileLock(file, timeout=WAIT, is_singleton=True):
-            yield
-    except Timeout as error:
-        raise TransientError(
-            f"another promotion, rollback or registration of `{name}` is running",
-            got=f"{redacted(tracker.uri)}, for more than {WAIT:.0f} s",
-            todo="wait until it has ended, then try again",
-        ) from error
+    file = shared_state(tracker.paths.root).resolve() / f"{short_digest(f'{tracker.uri} {name}'.encode())}.lock"
+    return turn(file, f"another promotion, rollback or registration of `{name}`", WAIT, say)
 
 
 def enter(tracker: Tracker, entry: Entry) -> None:

@@ -14,7 +14,7 @@ from graft.tasks.common.core.errors import GraftError, may_pass, nearest
 from graft.tasks.common.core.files import write_json
 from graft.tasks.common.core.paths import STAGES, Paths
 from graft.tasks.common.core.progress import say, say_failure
-from graft.tasks.environment import draw_to_files_only, of_flow
+from graft.tasks.environment import draw_to_files_only, of_flow, trial
 
 from ..runtime import processes
 from .recorder import Recorder
@@ -88,13 +88,21 @@ def _record(
 
     metrics: dict[str, Any] = dict(record.metrics)
     # Not in the metrics file, which DVC caches: another MLflow store has its own version numbers.
-    registered = recorder("register", params.model_dump()["name"]) if stage == "register" else {}
+    registered = _register(params.model_dump()["name"], recorder) if stage == "register" else {}
     started = processes.me().create_time()
     metrics |= {"seconds": round(time.time() - started, 3), "startup_seconds": round(begun - started, 3)}
     write_json(paths.metrics(stage), metrics)
     version = {"model": registered["name"], "version": int(registered["version"])} if registered else {}
     recorder("log", record, {**metrics, **version}, raw_hash(paths.root))
     return {"registered": registered} if registered else {}
+
+
+def _register(name: str, recorder: Recorder) -> dict[str, Any]:
+    """The registered version; empty in a trial, of which there may be hundreds, and which no gate will judge."""
+    if trial():
+        say(f"register: `{trial()}` is a trial of `dvc exp run`: packaged, not registered; `graft repro` registers it")
+        return {}
+    return dict(recorder("register", name))
 
 
 def _as_left(inputs: dict[str, str], paths: Paths) -> dict[str, str]:

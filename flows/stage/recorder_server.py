@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from graft.tasks.common.core.errors import may_pass
+from graft.tasks.environment import trial
 
 from ..runtime import claims, processes
 from .handshake import address_of, admit, listener
@@ -135,7 +136,7 @@ def _end_with(root: Path, holder: psutil.Process, desk: Path) -> None:
 def _settle(root: Path, key: str) -> None:
     """Records what is known only when the execution has ended: DVC writes dvc.lock after the last stage.
 
-    Also registers a package that DVC has restored from its cache without running the stage.
+    Also registers a package that DVC has restored from its cache without running the stage; not that of a trial.
     """
     from ..registry.registering import ensure_registered
     from ..tracking.run_table import await_pictures
@@ -143,7 +144,9 @@ def _settle(root: Path, key: str) -> None:
 
     await_pictures()
     tracker = Tracker(root)
-    ensure_registered(tracker, tracker.settle(key))
+    parent = tracker.settle(key)
+    if not trial():
+        ensure_registered(tracker, parent)
 
 
 if __name__ == "__main__":

@@ -155,13 +155,13 @@ def test_what_mlflow_alone_vouches_for_is_refused_unless_told(project: Project, 
     tracker.client.set_model_version_tag("graft", "3", integrity.TAG, integrity.digest(copied))
     ledger.reconcile(tracker, "graft")
 
-    done = project.graft_here("promote", "3", check=False)
+    done = project.graft_here("promote", "3", "--anyway", check=False)
     assert done.returncode == 2
     assert "promote 3 --unverified" in done.stderr
 
-    told = json.loads(project.graft_here("promote", "3", "--unverified", "--json").stdout)
+    told = json.loads(project.graft_here("promote", "3", "--anyway", "--unverified", "--json").stdout)
     assert told["digest"] == integrity.digest(copied)
-    again = json.loads(project.graft_here("promote", "3", "--unverified", "--json").stdout)
+    again = json.loads(project.graft_here("promote", "3", "--anyway", "--unverified", "--json").stdout)
     assert again["id"] == told["id"], "the champion is vouched for"
     (copied / "model.py").write_text("raise SystemExit", encoding="utf-8")
     with pytest.raises(GraftError, match="not those"), fetched_package(tracker, version(tracker, "3")):
@@ -259,7 +259,7 @@ def test_a_line_that_is_no_entry_is_named(project: Project, tracker: Tracker) ->
 
 def test_a_reason_may_hold_any_sign(project: Project, tracker: Tracker) -> None:
     why = "one\u2028two\u0085three\nfour\x0b\x1cfive"
-    project.graft_here("promote", "--why", why, "--json")
+    project.graft_here("promote", "--anyway", "--why", why, "--json")
     assert ledger.read(project.root)[-1].why == why
     assert ledger.entries(tracker, "graft")[-1].why == why
     project.graft_here("rollback")
@@ -387,6 +387,32 @@ def test_a_person_promotes_rolls_back_and_reads_the_ledger(project: Project, tra
     table = project.graft_here("ledger", COLUMNS="200").stdout
     assert [what in table for what in ("first", "promoted", "rolled back", "we know better")] == [True] * 4
     assert len(json.loads(project.graft_here("ledger", "--json").stdout)) == 3
+
+
+def test_what_no_gate_has_judged_is_promoted_only_if_told(project: Project, tracker: Tracker) -> None:
+    refused = project.graft_here("promote", check=False)
+
+    assert refused.returncode == 2
+    assert "the gate has not judged version 2" in refused.stderr
+    assert "`graft run` compares" in refused.stderr
+    assert aliases(tracker)["champion"] == "1"
+    promoted = json.loads(project.graft_here("promote", "--anyway", "--json").stdout)
+    assert promoted["metrics"] == {"accuracy": float(version(tracker).tags["test_accuracy"])}
+    project.graft_here("rollback")
+    project.graft_here("promote", "2")
+    assert [entry.what for entry in ledger.read(project.root)][-1] == "promoted", "it was champion before"
+
+
+def test_a_decision_by_hand_has_the_metrics_and_the_page_of_the_gates(tracker: Tracker) -> None:
+    metrics = {"accuracy": 0.9, "champion_accuracy": 0.8}
+    promotion.leave(tracker, version(tracker), "waits", "1", "better", metrics, "http://run")
+
+    for entry in (
+        promotion.promote(tracker, version(tracker), "we know better"),
+        ledger.new_entry(tracker, version(tracker), "by_hand", "1", "moved"),
+    ):
+        assert (entry.metrics, entry.flow_run_url) == (metrics, "http://run")
+        assert not entry.by.startswith("the flow")
 
 
 def test_a_project_without_a_model_says_so(empty_project: Project) -> None:

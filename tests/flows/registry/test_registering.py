@@ -217,6 +217,20 @@ print(register_model(tracker, "", "another").version)
 """
 
 
+def test_a_trial_registers_nothing_until_graft_repro_does(project: Project) -> None:
+    def names() -> list[str]:
+        return sorted(model.name for model in project.mlflow().search_registered_models())
+
+    done = project.dvc("exp", "run", "-S", "register.name=tried", "--name", "weaker", "register")
+    wait_for(lambda: not list(project.recorders().iterdir()), seconds=20)
+
+    assert "`weaker` is a trial" in done.stderr
+    assert "registered" not in project.json("runs/register.json")
+    assert names() == ["graft"]
+    project.graft_here("repro")
+    assert names() == ["graft", "tried"]
+
+
 def test_two_registrations_of_a_package_at_once_make_one_version(project: Project) -> None:
     both = [
         subprocess.Popen(
