@@ -74,11 +74,12 @@ def birth(process: psutil.Process) -> str:
 
 
 def command_words(process: psutil.Process) -> list[str]:
-    """The command line, without the interpreter that runs it and its `-m`."""
+    """The command line, without the interpreter that runs it and its `-P` and `-m`."""
     try:
         words = list(process.cmdline())
     except (psutil.AccessDenied, psutil.NoSuchProcess):
         return []
     if words and Path(words[0]).name.startswith("python"):
-        words = words[2:] if words[1:2] == ["-m"] else words[1:]
+        words = words[2:] if words[1:2] == ["-P"] else words[1:]
+        words = words[1:] if words[:1] == ["-m"] else words
     return [Path(words[0]).name, *words[1:]] if words else []

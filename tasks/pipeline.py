@@ -45,9 +45,9 @@ GRACE = 10.0
 """Seconds between asking a stage's processes to end and killing them."""
 
 CHATTER = re.compile(
-    r"Running stage|> python -m|Updating lock|Generating lock|Use `dvc push`|To track the changes|To enable auto stag"
-    r"|\tgit add|\tdvc config|Data and pipelines are up to date|(Stage )?'.*' (didn't change, skipping|is cached)"
-    r"|Having any troubles\?"
+    r"Running stage|> python -P -m|Updating lock|Generating lock|Use `dvc push`|To track the changes"
+    r"|To enable auto stag|\tgit add|\tdvc config|Data and pipelines are up to date"
+    r"|(Stage )?'.*' (didn't change, skipping|is cached)|Having any troubles\?"
 )
 """Starts of the lines that DVC prints at every run. A stage's line in the log says whether it ran."""
 
@@ -174,7 +174,7 @@ def _run_once(
     words: list[str], root: Path, time_limit_minutes: float, environment: Mapping[str, str], output: Output
 ) -> tuple[int, bool]:
     """DVC's exit code, and whether it was killed at the time limit."""
-    words = ["-m", "dvc", "--wait-for-lock", *words]
+    words = ["-P", "-m", "dvc", "--wait-for-lock", *words]
     with _process_group(words, root, environment, time_limit_minutes * 60) as (process, late):
         for line in process.stdout or ():
             output.read(line.rstrip())

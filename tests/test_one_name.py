@@ -33,7 +33,7 @@ def test_dvc_yaml_has_the_stages_in_the_order_of_the_data() -> None:
 
     assert tuple(stages) == STAGES
     for name, stage in stages.items():
-        assert stage["cmd"] == f"python -m graft.flows.stage {name}"
+        assert stage["cmd"] == f"python -P -m graft.flows.stage {name}"
         assert stage["params"] == [{"graft.lock": [name]}, name, *(["head.task"] if name == "preprocess" else [])]
         assert f"runs/{name}.json" in stage["outs"]
 

@@ -208,7 +208,7 @@ def _run(place: Path, python: Path, code: Path | None, keep: bool) -> None:
     mine = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "GRAFT_", "PREFECT_"))}
     mine |= {"PYTHONPATH": str(code)} if code is not None else {}
     path = os.pathsep.join([str(python.parent), mine.get("PATH", "")])
-    command = [str(python), "-m", "dvc", "repro", "--no-run-cache", "--no-commit"]
+    command = [str(python), "-P", "-m", "dvc", "repro", "--no-run-cache", "--no-commit"]
     done = subprocess.run(command, cwd=place, env={**mine, "PATH": path}, stdout=sys.stderr.fileno())
     _await_recorder(place)
     if done.returncode:

@@ -11,7 +11,6 @@ import signal
 import sys
 import threading
 import time
-from pathlib import Path
 
 EVERY, GRACE = 0.5, 10.0
 """Seconds between two checks of the parent, and between asking the server to end and killing it."""
@@ -20,7 +19,6 @@ EVERY, GRACE = 0.5, 10.0
 def main() -> None:
     parent, module, *words = sys.argv[1:]
     threading.Thread(target=_end_with, args=(int(parent),), name="parent", daemon=True).start()
-    sys.path.insert(0, str(Path.cwd()))  # as `python -m` does
     sys.argv = [module, *words]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 

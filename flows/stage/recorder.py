@@ -163,7 +163,7 @@ def _start(root: Path, holder: psutil.Process) -> subprocess.Popen[bytes]:
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as file:
         return subprocess.Popen(
-            [sys.executable, "-m", "graft.flows.stage.recorder_server", processes.key(holder)],
+            [sys.executable, "-P", "-m", "graft.flows.stage.recorder_server", processes.key(holder)],
             cwd=root,
             stdin=subprocess.DEVNULL,
             stdout=file,

@@ -21,7 +21,7 @@ def store_made_meanwhile(root: Path) -> Iterator[None]:
         yield
         return
     process = subprocess.Popen(
-        [sys.executable, "-m", "graft.flows.tracking.create_store"],
+        [sys.executable, "-P", "-m", "graft.flows.tracking.create_store"],
         cwd=root,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,

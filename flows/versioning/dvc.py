@@ -33,8 +33,8 @@ def shared_state(root: Path) -> Path:
 
 
 def dvc_command(*words: str) -> list[str]:
-    """A command of the DVC in this environment, whatever PATH says."""
-    return [sys.executable, "-m", "dvc", *words]
+    """A command of the DVC in this environment, whatever PATH says and whatever modules the project has (`-P`)."""
+    return [sys.executable, "-P", "-m", "dvc", *words]
 
 
 def dvc(root: Path, words: Sequence[str], doing: str) -> str:

@@ -216,13 +216,14 @@ class Job:
             GraftError: one of them failed, and has printed why.
         """
         say(f"finetune: {processes} processes share each step's images")
-        launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+        launch = [sys.executable, "-P", "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
         command = [*launch, "-m", "graft.tasks.finetune.worker", str(self._paths.root), self._params.model_dump_json()]
         command += ["--lesson", self._name]
         command += [] if deadline_seconds is None else ["--seconds", str(deadline_seconds)]
         command += [] if self.plan.stop is None else ["--stop", str(self.plan.stop)]
         threads = str(max(1, cores() // processes))
-        ended = subprocess.run(command, env={"OMP_NUM_THREADS": threads, **os.environ}, check=False).returncode
+        environment = {"OMP_NUM_THREADS": threads, **os.environ, "PYTHONSAFEPATH": "1"}  # `-P` for the workers
+        ended = subprocess.run(command, env=environment, check=False).returncode
         if ended:
             raise GraftError(
                 "fine-tuning in several processes failed",

@@ -49,8 +49,9 @@ def test_the_holder_is_the_flow_when_there_is_one(monkeypatch: pytest.MonkeyPatc
     assert processes.holder() == psutil.Process()
 
 
-def test_an_interpreter_in_front_of_a_command_is_left_out() -> None:
-    child = subprocess.Popen([sys.executable, "-m", "http.server", "--help"], stdout=subprocess.PIPE)
+@pytest.mark.parametrize("options", [["-m"], ["-P", "-m"]])
+def test_an_interpreter_in_front_of_a_command_is_left_out(options: list[str]) -> None:
+    child = subprocess.Popen([sys.executable, *options, "http.server", "--help"], stdout=subprocess.PIPE)
     words = command_words(psutil.Process(child.pid))
     child.communicate()
 

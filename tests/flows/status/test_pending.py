@@ -56,7 +56,7 @@ def change_command(project: Project) -> None:
     file = project.root / "dvc.yaml"
     text = file.read_text(encoding="utf-8")
     file.write_text(
-        text.replace("python -m graft.flows.stage head", "python -B -m graft.flows.stage head"), encoding="utf-8"
+        text.replace("python -P -m graft.flows.stage head", "python -B -P -m graft.flows.stage head"), encoding="utf-8"
     )
 
 
