@@ -116,7 +116,7 @@ def record_code(root: Path) -> Change | None:
             f"{FILE} is of a newer Graft than the one installed here",
             got=f"Graft {before}",
             allowed=f"at most {now}",
-            todo=f'pip install "graft>={before}"; to go back to {now} for everybody, remove {file}',
+            todo=f"install Graft {before}, see requirements.txt; to go back to {now} for everybody, remove {file}",
         )
     with whole_file(file) as part:
         part.write_text(lock_text(installed), encoding="utf-8")

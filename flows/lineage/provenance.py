@@ -91,7 +91,7 @@ class Recipe:
             f"the code that made {self.name} is not installed here" + (", and was never committed" if changed else ""),
             got=f"differs in {', '.join(changed or other)}",
             allowed=f"the code of Graft {ran}" if ran else "",
-            todo=f'pip install "graft=={ran}", if that is its code; else run the pipeline and rebuild the new version',
+            todo=f"install Graft {ran}, if that is its code; else run the pipeline and rebuild the new version",
         )
 
 

@@ -80,7 +80,7 @@ def test_a_newer_graft_is_not_replaced(tmp_path: Path, locked: dict[str, Any], n
         record_code(tmp_path)
 
     assert (refused.value.got, refused.value.allowed) == (f"Graft {newer}", f"at most {NOW}")
-    assert f'"graft>={newer}"' in refused.value.todo
+    assert f"install Graft {newer}" in refused.value.todo
     assert (tmp_path / FILE).read_bytes() == before
 
 
