@@ -52,15 +52,17 @@ def text_of(name: str) -> str:
 
 
 def requirements() -> str:
-    """requirements.txt: this Graft, by the address of its repository if it was installed from one. Never by its name alone,
-    which may be that of another package on a public index."""
+    """requirements.txt: this Graft, by the address of its repository if it was installed from one.
+
+    Never by its name alone, which may be that of another package on a public index.
+    """
     installed = distribution("graft")
     origin = json.loads(installed.read_text("direct_url.json") or "{}")
     commit = origin.get("vcs_info", {}).get("commit_id")
     if commit:
         return f"graft @ git+{without_secrets(origin['url'])}@{commit}\n"
     return (
-        f"# Made with Graft {installed.version}. On a public index that name may be another package's: say where yours is.\n"
+        f"# Made with Graft {installed.version}. On a public index that name may be another package's.\n"
         f"# graft @ git+https://git.example.org/team/graft.git@v{installed.version}\n"
         f"# ./graft-{installed.version}-py3-none-any.whl\n"
     )
