@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import textwrap
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -23,28 +24,19 @@ sys.path.insert(0, str(DOCS.parent))
 from docs.draw_rooms import PICTURE, draw  # noqa: E402
 from graft.flows.cli.main import app  # noqa: E402
 from graft.flows.project.template import COPIED, FOLDER, JOINED  # noqa: E402
+from graft.flows.runtime.param_search import parameters  # noqa: E402
 from graft.flows.runtime.params import SECTIONS, Params, json_schema  # noqa: E402
 from graft.tasks.code import FILE, lock_text, locked_code  # noqa: E402
 
 BEGIN, END = "<!-- generated:begin -->", "<!-- generated:end -->"
 EVERYWHERE = {"project", "as_json"}
 """Options of nearly every command, which the page describes once."""
-TYPES = {
-    "integer": "whole number",
-    "number": "number",
-    "string": "text",
-    "boolean": "`true`, `false`",
-    "null": "`null`",
-}
-"""The types of JSON Schema in words."""
 KINDS = {int: "NUMBER", float: "NUMBER", Path: "PATH", str: "TEXT"}
 """What an option takes, for usage lines."""
 
 SCHEMA_LINE = "# yaml-language-server: $schema=docs/params.schema.json\n"
 DEVELOPMENT = "# what the development of Graft leaves\n"
 """The line of .gitignore after which nothing concerns other projects."""
-
-Schema = dict[str, Any]
 
 
 def pages() -> dict[Path, str]:
@@ -86,6 +78,7 @@ def command_lines() -> Iterator[str]:
         yield f"## `{name}`\n"
         yield f"{sentence(command.help)}\n"
         yield f"```\n{usage(name, command)}\n```\n"
+        yield f"```\n{examples(command)}\n```\n"
         yield from table(("argument", "", "meaning"), (argument_row(p) for p in command.params if is_argument(p)))
         options = [option_row(p) for p in command.params if not is_argument(p) and p.name not in EVERYWHERE]
         yield from option_table(options)
@@ -111,6 +104,11 @@ def commands(group: Any, name: str) -> Iterator[tuple[str, Any]]:
             yield from commands(command, full)
         else:
             yield full, command
+
+
+def examples(command: Any) -> str:
+    """The examples at the end of a command's help."""
+    return textwrap.dedent("\n".join(command.epilog.splitlines()[2:]))
 
 
 def is_argument(param: Any) -> bool:
@@ -153,45 +151,13 @@ def value_type(param: Any) -> Any:
 
 def param_lines() -> Iterator[str]:
     definitions = Params.model_json_schema(by_alias=True)["$defs"]
+    every = list(parameters())
     for name, model in SECTIONS.items():
-        schema = definitions[model.__name__]
         yield f"## `{name}`\n"
-        yield f"{sentence(schema['description'])}\n"
-        rows = (param_row(name, key, field) for key, field in schema["properties"].items())
+        yield f"{sentence(definitions[model.__name__]['description'])}\n"
+        own = (one for one in every if one.name.startswith(f"{name}."))
+        rows = ((f"`{one.name}`", f"`{one.default}`", one.allowed, sentence(one.meaning)) for one in own)
         yield from table(("parameter", "default", "allowed", "meaning"), rows)
-
-
-def param_row(section: str, key: str, field: Schema) -> tuple[str, str, str, str]:
-    meaning = field.get("description")
-    return f"`{section}.{key}`", f"`{value_text(field['default'])}`", allowed(field), sentence(meaning)
-
-
-def value_text(value: Any) -> str:
-    """A value as params.yaml has it."""
-    return f"{value:g}" if isinstance(value, float) else value if isinstance(value, str) else json.dumps(value)
-
-
-def allowed(field: Schema) -> str:
-    """What a field takes, in words, from its JSON Schema."""
-    if "anyOf" in field:
-        return " or ".join(allowed(part) for part in field["anyOf"])
-    if "const" in field or "enum" in field:
-        return ", ".join(f"`{value}`" for value in field.get("enum", [field.get("const")]))
-    kind = field["type"]
-    if kind == "array" and "prefixItems" in field:
-        return f"a list of {len(field['prefixItems'])}: {allowed(field['prefixItems'][0])}"
-    if kind == "array":
-        return f"a list of: {allowed(field['items'])}"
-    if kind == "object":
-        values = field.get("additionalProperties")
-        return f"a mapping to: {allowed(values)}" if isinstance(values, dict) else "a mapping"
-    text = ", ".join([TYPES[kind], *bounds(field)])
-    return f"{text}, matching `{field['pattern']}`" if "pattern" in field else text
-
-
-def bounds(field: Schema) -> Iterator[str]:
-    signs = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "maximum": "≤"}
-    yield from (f"{sign} {field[key]:g}" for key, sign in signs.items() if key in field)
 
 
 # ---------------------------------------------------------------- decisions

@@ -10,13 +10,23 @@ import typer
 
 from graft.tasks.common.core.errors import GraftError
 
-from .options import HERE, LOOK, SETTINGS, TRAIN, AsJson, Project
+from .options import HERE, LOOK, SETTINGS, TRAIN, AsJson, Project, examples
 from .output import print_json
 
 app = typer.Typer(**SETTINGS)
 
 
-@app.command(rich_help_panel=TRAIN)
+@app.command(
+    rich_help_panel=TRAIN,
+    epilog=examples(
+        {
+            "graft models": "the list",
+            "graft models ResNet50": "everything about one network",
+            "graft models convnext --all": "search all of timm",
+            "graft models --measure": "the speed of those that are here",
+        }
+    ),
+)
 def models(
     names: Annotated[
         list[str] | None,
@@ -81,7 +91,15 @@ def _one_word(asked: list[str], measure: bool) -> str:
     return asked[0] if asked else ""
 
 
-@app.command(rich_help_panel=LOOK)
+@app.command(
+    rich_help_panel=LOOK,
+    epilog=examples(
+        {
+            "graft classify cat.jpg": "with the project's backbone",
+            "graft classify photos --backbone ResNet50 --top 1": "a folder",
+        }
+    ),
+)
 def classify(
     paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Image files, or folders of them.")],
     backbone: Annotated[

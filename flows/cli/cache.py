@@ -11,7 +11,7 @@ from graft.tasks.common.core.errors import GraftError
 from graft.tasks.common.core.paths import find_root
 from graft.tasks.common.core.progress import say
 
-from .options import HERE, SETTINGS, AsJson, Panels, Project
+from .options import HERE, SETTINGS, AsJson, Panels, Project, examples
 from .output import print_json
 
 app = typer.Typer(cls=Panels, help="List, verify, compact and clean up the feature cache.", **SETTINGS)
@@ -20,7 +20,15 @@ UNKNOWN = "unknown: the run that computed them was interrupted"
 """What is printed of features that nothing describes."""
 
 
-@app.command("ls")
+@app.command(
+    "ls",
+    epilog=examples(
+        {
+            "graft cache ls": "as a list",
+            "graft cache ls --json": "for a script",
+        }
+    ),
+)
 def list_them(project: Project = HERE, as_json: AsJson = False) -> None:
     """List the cached features: backbone, engine, images, size, last use and users."""
     from ..maintenance.feature_cache import list_cache
@@ -45,7 +53,14 @@ def list_them(project: Project = HERE, as_json: AsJson = False) -> None:
         print("the feature cache is empty")
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        {
+            "graft cache verify": "name damaged segments",
+            "graft cache verify --drop": "and delete them",
+        }
+    )
+)
 def verify(
     drop: Annotated[bool, typer.Option("--drop", help="Delete damaged segments now.")] = False,
     project: Project = HERE,
@@ -69,7 +84,13 @@ def verify(
         raise SystemExit(1)
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        {
+            "graft cache compact": "merge small files",
+        }
+    )
+)
 def compact(project: Project = HERE, as_json: AsJson = False) -> None:
     """Merge small segments into large ones.
 
@@ -87,7 +108,15 @@ def compact(project: Project = HERE, as_json: AsJson = False) -> None:
         print("nothing to merge")
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        {
+            "graft cache gc --dry-run": "what would be deleted",
+            "graft cache gc --keep-champion": "what neither the project nor the champion uses",
+            "graft cache gc --max-gb 20": "the oldest, until 20 GB are left",
+        }
+    )
+)
 def gc(
     keep_champion: Annotated[
         bool, typer.Option("--keep-champion", help="Also keep the features of the champion.")

@@ -10,7 +10,7 @@ import typer
 from graft.tasks.common.core.errors import GraftError
 from graft.tasks.common.core.paths import find_root
 
-from .options import DATA, HERE, SETTINGS, AsJson, Project
+from .options import DATA, HERE, SETTINGS, AsJson, Project, examples
 from .output import show
 
 app = typer.Typer(**SETTINGS)
@@ -20,7 +20,15 @@ Add = Annotated[bool, typer.Option("--add", help="Add the images to those that a
 Force = Annotated[bool, typer.Option("--force", help="With --replace: also delete images that DVC does not track.")]
 
 
-@app.command(rich_help_panel=DATA)
+@app.command(
+    rich_help_panel=DATA,
+    epilog=examples(
+        {
+            "graft sample": "into a project without images",
+            "graft sample --replace": "instead of its images",
+        }
+    ),
+)
 def sample(project: Project = HERE, replace: Replace = False, force: Force = False, as_json: AsJson = False) -> None:
     """Unpack 2,000 sample images into data/raw and put them under DVC."""
     from ..ingest.importing import import_sample
@@ -28,7 +36,17 @@ def sample(project: Project = HERE, replace: Replace = False, force: Force = Fal
     show(import_sample(find_root(project), _how(replace, False), force=force), as_json, "data/raw")
 
 
-@app.command("import", rich_help_panel=DATA)
+@app.command(
+    "import",
+    rich_help_panel=DATA,
+    epilog=examples(
+        {
+            "graft import photos": "a folder with one folder for each class",
+            "graft import labels.csv --add": "add the files of a table",
+            "graft import photos --replace --link": "hard links instead of copies",
+        }
+    ),
+)
 def import_(
     source: Annotated[
         Path,

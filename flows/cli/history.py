@@ -9,7 +9,7 @@ import typer
 
 from graft.tasks.common.core.paths import STAGES, Paths, find_root
 
-from .options import DECIDE, HERE, LOOK, SETTINGS, AsJson, Project
+from .options import DECIDE, HERE, LOOK, SETTINGS, AsJson, Project, examples
 from .output import print_json, show
 
 app = typer.Typer(**SETTINGS)
@@ -17,7 +17,15 @@ app = typer.Typer(**SETTINGS)
 Why = Annotated[str, typer.Option("--why", help="The reason, for the ledger.", show_default=False)]
 
 
-@app.command(rich_help_panel=LOOK)
+@app.command(
+    rich_help_panel=LOOK,
+    epilog=examples(
+        {
+            "graft summary": "of this project",
+            "graft summary -C ../flowers --json": "of another one, for a script",
+        }
+    ),
+)
 def summary(project: Project = HERE, as_json: AsJson = False) -> None:
     """Show the results of the last run."""
     from ..maintenance.summary import summarise
@@ -27,7 +35,16 @@ def summary(project: Project = HERE, as_json: AsJson = False) -> None:
     print_json(found) if as_json else print_summary(found)
 
 
-@app.command(rich_help_panel=LOOK)
+@app.command(
+    rich_help_panel=LOOK,
+    epilog=examples(
+        {
+            "graft why": "the last run",
+            "graft why champion": "the run that made the champion",
+            "graft why 1f0c9d2a": "a run, by its first eight digits",
+        }
+    ),
+)
 def why(
     run: Annotated[
         str,
@@ -67,7 +84,16 @@ def _files_of_last_run(root: Path) -> list[Path]:
     return [paths.params, root / "dvc.lock", *(paths.run(stage) for stage in STAGES)]
 
 
-@app.command(rich_help_panel=LOOK)
+@app.command(
+    rich_help_panel=LOOK,
+    epilog=examples(
+        {
+            "graft trace champion": "what the champion was made from",
+            "graft trace graft/3 --page model.html": "the same of version 3, as a page",
+            "graft trace cat/001.jpg": "which models have seen an image",
+        }
+    ),
+)
 def trace(
     what: Annotated[
         str,
@@ -96,7 +122,16 @@ def trace(
     print_json(document) if as_json else print_lineage(document)
 
 
-@app.command("ledger", rich_help_panel=DECIDE)
+@app.command(
+    "ledger",
+    rich_help_panel=DECIDE,
+    epilog=examples(
+        {
+            "graft ledger": "as a list",
+            "graft ledger --json": "for a script",
+        }
+    ),
+)
 def ledger_(project: Project = HERE, as_json: AsJson = False) -> None:
     """Show every promotion, refusal and rollback: who, when and why."""
     from ..registry.ledger_text import print_ledger
@@ -113,7 +148,16 @@ def ledger_(project: Project = HERE, as_json: AsJson = False) -> None:
     print_json(kept) if as_json else print_ledger(kept)
 
 
-@app.command(rich_help_panel=DECIDE)
+@app.command(
+    rich_help_panel=DECIDE,
+    epilog=examples(
+        {
+            "graft promote": "the newest version",
+            'graft promote 3 --why "better on night images"': "version 3, with a reason",
+            'graft promote --anyway --why "agreed on Friday"': "although the gate refused it",
+        }
+    ),
+)
 def promote(
     version: Annotated[str, typer.Argument(help="A version of the registered model, or an alias.")] = "challenger",
     why: Why = "",
@@ -137,7 +181,15 @@ def promote(
     show(entry, as_json, f"{entry['model']} version {entry['version']} is the champion")
 
 
-@app.command(rich_help_panel=DECIDE)
+@app.command(
+    rich_help_panel=DECIDE,
+    epilog=examples(
+        {
+            "graft rollback": "at once",
+            'graft rollback --why "wrong labels in May"': "with a reason",
+        }
+    ),
+)
 def rollback(why: Why = "", project: Project = HERE, as_json: AsJson = False) -> None:
     """Make the previous champion the champion again.
 
@@ -149,7 +201,15 @@ def rollback(why: Why = "", project: Project = HERE, as_json: AsJson = False) ->
     show(entry, as_json, f"{entry['model']} version {entry['version']} is the champion again")
 
 
-@app.command(rich_help_panel=DECIDE)
+@app.command(
+    rich_help_panel=DECIDE,
+    epilog=examples(
+        {
+            "graft rebuild champion": "with the packages of this environment",
+            "graft rebuild 3 --environment recorded": "with those of that time",
+        }
+    ),
+)
 def rebuild(
     version: Annotated[
         str, typer.Argument(metavar="VERSION", help="NAME@alias, NAME/3, an alias or a number.", show_default=False)

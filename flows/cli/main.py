@@ -17,7 +17,6 @@ app = typer.Typer(
     name="graft",
     cls=Panels,
     help="A transfer-learning pipeline for images: frozen backbone, new head, optional fine-tuning.",
-    add_completion=False,
     pretty_exceptions_enable=False,
     **SETTINGS,
 )

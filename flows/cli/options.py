@@ -18,11 +18,23 @@ SETTINGS: dict[str, Any] = {
 }
 """The settings of every group of commands."""
 
+COLUMNS = 78
+"""How wide an example may be: a terminal of eighty, less the margin of help."""
+
 Project = Annotated[
     Path, typer.Option("--project", "-C", help="A folder in the project; the default is the current folder.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 HERE = Path()
+
+
+def examples(lines: dict[str, str]) -> str:
+    """The end of a command's help: what one may type -> what that is for."""
+    width = max(map(len, lines))
+    rows = [f"  {command:<{width}}  {meaning}" for command, meaning in lines.items()]
+    if max(map(len, rows)) > COLUMNS:
+        rows = [row for command, meaning in lines.items() for row in (f"  {command}", f"      {meaning}")]
+    return "\n".join(["\b", "Examples:", *rows])  # \b: lines stay as they are
 
 
 class Panels(TyperGroup):

@@ -12,7 +12,7 @@ import typer
 from graft.tasks.common.core.errors import GraftError
 from graft.tasks.common.core.paths import find_root
 
-from .options import HERE, LOOK, OPERATE, SETTINGS, TRAIN, AsJson, Project
+from .options import HERE, LOOK, OPERATE, SETTINGS, TRAIN, AsJson, Project, examples
 from .output import print_json
 
 app = typer.Typer(**SETTINGS)
@@ -20,35 +20,54 @@ app = typer.Typer(**SETTINGS)
 PORTS = {"min": 0, "max": 65535}
 
 
-@app.command(rich_help_panel=TRAIN)
+@app.command(
+    rich_help_panel=TRAIN,
+    epilog=examples(
+        {
+            "graft params": "every parameter with its value",
+            "graft params learning rate": "those that have to do with these words",
+            "graft params head.l2_max": "one parameter",
+            "graft params --schema > params.schema.json": "for your editor",
+        }
+    ),
+)
 def params(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[WORD]...",
+            help="Only parameters whose names, values or meanings have all of these words, each with its default and "
+            "what it takes. Needs no project.",
+            show_default=False,
+        ),
+    ] = None,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema for editors.")] = False,
     project: Project = HERE,
     as_json: AsJson = False,
 ) -> None:
     """Check params.yaml and show the value and the meaning of each parameter."""
-    from ..runtime.params import json_schema, load_params
+    from ..runtime.params import json_schema
+    from . import params_text
 
     if schema:
         print(json.dumps(json_schema(), indent=2))
-        return
-    sections = load_params(find_root(project) / "params.yaml").sections()
-    if as_json:
-        print(json.dumps({name: section.model_dump() for name, section in sections.items()}, indent=2))
-        return
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Column, Table
-
-    table = Table(Column("parameter", no_wrap=True), Column("value", overflow="fold"), "meaning")
-    for name, section in sections.items():
-        for key, field in type(section).model_fields.items():
-            meaning = " ".join((field.description or "").split())
-            table.add_row(f"{name}.{key}", escape(str(getattr(section, key))), escape(meaning))
-    Console().print(table)
+    elif words:
+        params_text.print_matching(words, project, as_json)
+    else:
+        params_text.print_every(find_root(project), as_json)
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, rich_help_panel=TRAIN)
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    rich_help_panel=TRAIN,
+    epilog=examples(
+        {
+            "graft repro": "every stage whose data, code or parameters have changed",
+            "graft repro head": "the stage head and those before it",
+            "graft repro --force features": "even if nothing has changed",
+        }
+    ),
+)
 def repro(context: typer.Context, project: Project = HERE) -> None:
     """Run `dvc repro` with this environment's DVC and Python.
 
@@ -100,7 +119,15 @@ def _register_package(root: Path) -> None:
     ensure_registered(Tracker(root))
 
 
-@app.command(rich_help_panel=TRAIN)
+@app.command(
+    rich_help_panel=TRAIN,
+    epilog=examples(
+        {
+            "graft run": "the stages that have changed, and the gate",
+            "graft run --unattended": "as every night",
+        }
+    ),
+)
 def run(
     project: Project = HERE,
     unattended: Annotated[
@@ -165,7 +192,15 @@ def _print_run(result: dict[str, Any]) -> None:
     print(result["sentence"])
 
 
-@app.command(rich_help_panel=LOOK)
+@app.command(
+    rich_help_panel=LOOK,
+    epilog=examples(
+        {
+            "graft status": "before a run",
+            "graft status --json": "for a script",
+        }
+    ),
+)
 def status(project: Project = HERE, as_json: AsJson = False) -> None:
     """Show which stages would run and why, without running anything."""
     from ..runtime.params import load_params
@@ -182,7 +217,15 @@ def status(project: Project = HERE, as_json: AsJson = False) -> None:
     print_changes(changes)
 
 
-@app.command(rich_help_panel=LOOK)
+@app.command(
+    rich_help_panel=LOOK,
+    epilog=examples(
+        {
+            "graft ui": "MLflow on port 5000, Prefect on 4200",
+            "graft ui --mlflow-port 8080": "MLflow on another port",
+        }
+    ),
+)
 def ui(
     project: Project = HERE,
     mlflow_port: Annotated[int, typer.Option(**PORTS, help="The port of the MLflow pages.")] = 5000,
@@ -217,7 +260,15 @@ def ui(
             print()
 
 
-@app.command(rich_help_panel=OPERATE)
+@app.command(
+    rich_help_panel=OPERATE,
+    epilog=examples(
+        {
+            'graft schedule --cron "0 2 * * *" --timezone Europe/Berlin': "every night at two",
+            'graft schedule --cron "0 6 * * 1"': "on Mondays at six, UTC",
+        }
+    ),
+)
 def schedule(
     cron: Annotated[
         str, typer.Option(help='When to run: minute hour day month weekday, as in "0 2 * * *".', show_default=False)
@@ -235,7 +286,15 @@ def schedule(
     run_on_schedule(find_root(project), cron, timezone, name, port)
 
 
-@app.command(rich_help_panel=OPERATE)
+@app.command(
+    rich_help_panel=OPERATE,
+    epilog=examples(
+        {
+            "graft doctor": "after installation, or when something fails",
+            "graft doctor --json": "for a monitor",
+        }
+    ),
+)
 def doctor(project: Project = HERE, as_json: AsJson = False) -> None:
     """Check the environment and the project, and report what is missing.
 

@@ -10,13 +10,22 @@ import typer
 from graft.tasks.common.core.errors import ParamsError
 from graft.tasks.common.core.paths import find_root
 
-from .options import HERE, LOOK, SETTINGS, TRAIN, AsJson, Project
+from .options import HERE, LOOK, SETTINGS, TRAIN, AsJson, Project, examples
 from .output import print_json
 
 app = typer.Typer(**SETTINGS)
 
 
-@app.command(rich_help_panel=TRAIN)
+@app.command(
+    rich_help_panel=TRAIN,
+    epilog=examples(
+        {
+            "graft rank": "all whose weights are here",
+            "graft rank ResNet50 MobileNetV2": "these two, with a download if need be",
+            "graft rank --metric balanced_accuracy": "by another metric",
+        }
+    ),
+)
 def rank(
     backbones: Annotated[
         list[str] | None,
@@ -57,7 +66,16 @@ def rank(
     print_json(found) if as_json else print_ranking(found)
 
 
-@app.command(rich_help_panel=TRAIN)
+@app.command(
+    rich_help_panel=TRAIN,
+    epilog=examples(
+        {
+            "graft compare": "all methods",
+            "graft compare --methods head,last_stage --shares 0.1,1": "two of them",
+            "graft compare --budget-minutes 30": "what fits into half an hour",
+        }
+    ),
+)
 def compare(
     methods: Annotated[
         str, typer.Option(help="The methods to compare: any of head, last_stage, all, scratch.")
@@ -96,7 +114,16 @@ def _numbers(option: str, text: str) -> list[float]:
         ) from None
 
 
-@app.command(rich_help_panel=LOOK)
+@app.command(
+    rich_help_panel=LOOK,
+    epilog=examples(
+        {
+            "graft drift": "the newest images of the project",
+            "graft drift inbox": "a folder",
+            "graft drift inbox --model 3": "against version 3",
+        }
+    ),
+)
 def drift(
     source: Annotated[
         Path | None,

@@ -41,22 +41,6 @@ def test_every_command_has_a_section_with_all_its_options(generate: ModuleType) 
         assert [flag for flag in flags if flag not in section] == [], name
 
 
-@pytest.mark.parametrize(
-    ("schema", "words"),
-    [
-        ({"type": "integer", "minimum": 1, "maximum": 9}, "whole number, ≥ 1, ≤ 9"),
-        ({"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}, "number, > 0, < 1"),
-        ({"anyOf": [{"const": "auto"}, {"type": "integer"}]}, "`auto` or whole number"),
-        ({"enum": ["off", "on"]}, "`off`, `on`"),
-        ({"type": "array", "items": {"type": "string"}}, "a list of: text"),
-        ({"type": "object", "additionalProperties": {"type": "number"}}, "a mapping to: number"),
-        ({"anyOf": [{"type": "string", "pattern": "^a$"}, {"type": "null"}]}, "text, matching `^a$` or `null`"),
-    ],
-)
-def test_what_is_allowed_is_in_words(generate: ModuleType, schema: dict[str, object], words: str) -> None:
-    assert generate.allowed(schema) == words
-
-
 def test_what_is_written_by_hand_stays(generate: ModuleType, tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(f"before\n{generate.BEGIN}\nold\n{generate.END}\nafter\n", encoding="utf-8")

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.metadata import version
+from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from projects import Project
 
 from graft.flows.cli.main import app
-from graft.flows.cli.options import PANELS
+from graft.flows.cli.options import COLUMNS, PANELS, examples
 
 GROUPS = {
     "Data": ["init", "sample", "import"],
@@ -51,7 +57,7 @@ def test_help_fits_and_cuts_no_sentence_off(words: list[str], columns: int) -> N
 
 
 def test_each_summary_is_one_line_of_a_hundred_columns() -> None:
-    lines = graft("--help").splitlines()
+    lines = graft("--help").partition("\nData:")[2].splitlines()
 
     assert all(line.endswith((".", ":", "...")) for line in lines if line)
 
@@ -62,6 +68,74 @@ def test_each_command_explains_its_options(empty_project: Project, command: str)
 
     assert "--project" in told or command == "init", "which names its folder by itself"
     assert len(told.splitlines()) > 5
+
+
+def every_command(group: Any, name: str = "graft") -> Iterator[tuple[str, Any]]:
+    for word, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from every_command(command, f"{name} {word}")
+        else:
+            yield f"{name} {word}", command
+
+
+EVERY = dict(every_command(typer.main.get_command(app)))
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_every_command_has_examples_that_it_would_take(name: str) -> None:
+    lines = EVERY[name].epilog.splitlines()
+    shown = [line.strip() for line in lines if line.strip().startswith("graft ")]
+
+    assert shown
+    assert max(map(len, lines)) <= COLUMNS
+    for line in shown:
+        assert line.startswith(name)
+        words = shlex.split(line.partition("  ")[0].partition(" > ")[0].removeprefix(name))
+        EVERY[name].make_context(name, words, resilient_parsing=False)
+
+
+def test_examples_that_would_not_fit_have_their_meanings_below() -> None:
+    text = examples({"graft " + "x" * 70: "long", "graft y": "short"})
+
+    assert text.splitlines()[2:] == [f"  graft {'x' * 70}", "      long", "  graft y", "      short"]
+
+
+def complete(typed: str, **more: str) -> list[str]:
+    words = {"COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" ")), "_GRAFT_COMPLETE": "complete_bash"}
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys; sys.argv[0] = 'graft'; from graft.flows.cli.main import main; main()"],
+        capture_output=True,
+        text=True,
+        env={**words, **more},
+    )
+    return done.stdout.split()
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("graft pro", {"promote"}),
+        ("graft cache ", {"ls", "verify", "compact", "gc"}),
+        ("graft ui --ml", {"--mlflow-port"}),
+    ],
+)
+def test_the_shell_completes_commands_and_options(typed: str, offered: set[str]) -> None:
+    assert {*complete(typed)} == offered
+
+
+def test_installing_completion_writes_its_script_and_one_line_of_the_shells_file(tmp_path: Path) -> None:
+    bashrc = tmp_path / ".bashrc"
+    bashrc.write_text("alias ll='ls -l'\n", encoding="utf-8")
+    variables = {"HOME": str(tmp_path), "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1", "PATH": os.environ["PATH"]}
+    command = [str(Path(sys.executable).parent / "graft"), "--install-completion", "bash"]
+
+    subprocess.run(command, env=variables, cwd=tmp_path, check=True, capture_output=True)
+
+    written = {file.relative_to(tmp_path).as_posix() for file in tmp_path.rglob("*") if file.is_file()}
+    assert written == {".bashrc", ".bash_completions/graft.sh"}
+    assert bashrc.read_text(encoding="utf-8").split("\n")[0] == "alias ll='ls -l'"
+    assert bashrc.read_text(encoding="utf-8").count("graft.sh") == 1
+    assert "_GRAFT_COMPLETE" in (tmp_path / ".bash_completions" / "graft.sh").read_text(encoding="utf-8")
 
 
 def test_without_a_command_the_help_is_printed(empty_project: Project) -> None:

@@ -24,6 +24,32 @@ def test_params_shows_values_and_meanings(finished: Project) -> None:
     assert "preprocess.placeholder_share" in shown, "no name is cut"
 
 
+def test_params_finds_a_parameter_by_words_of_its_name_or_meaning_with_what_it_takes(finished: Project) -> None:
+    shown = finished.graft_here("params", "LEARNING", "rate").stdout
+
+    assert shown.startswith("finetune.learning_rate")
+    for words in ("value", "default    ", "`auto` or number, > 0", "cosine decay"):
+        assert words in shown
+
+
+def test_params_finds_parameters_without_a_project(tmp_path) -> None:
+    outside = Project(tmp_path)
+
+    found, *_ = json.loads(outside.graft_here("params", "strengths", "--json").stdout)
+
+    assert found["name"] == "head.strengths"
+    assert found["default"] == "45"
+    assert "value" not in found
+    assert "value" not in outside.graft_here("params", "strengths").stdout.split("default")[0]
+
+
+def test_params_of_a_misspelt_word_names_the_nearest(finished: Project) -> None:
+    done = finished.graft_here("params", "strenghts", check=False)
+
+    assert done.returncode == 2
+    assert "did you mean `strengths`?" in done.stderr
+
+
 def test_doctor_finds_a_healthy_project_healthy(project: Project) -> None:
     findings = {row["check"]: row for row in json.loads(project.graft("doctor", "--json").stdout)}
 

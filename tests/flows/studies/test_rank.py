@@ -29,9 +29,9 @@ BOTH = ("test_efficientnet", "test_resnet")
 
 @pytest.fixture(scope="module")
 def ranked(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, dict[str, Any]]:
-    """A project in which two networks were ranked, with a third that there is not. For reading only."""
+    """A project in which two networks were ranked. For reading only."""
     project = finished.copy(tmp_path_factory.mktemp("ranked") / "project")
-    told = project.graft_here("rank", *BOTH, "no_such_network", "--weights", "random", "--json").stdout
+    told = project.graft_here("rank", *BOTH, "--weights", "random", "--json").stdout
     return project, json.loads(told)
 
 
@@ -103,11 +103,17 @@ def test_the_projects_own_backbone_has_the_metrics_of_the_stage_head(
     assert own["fingerprint"] == project.json("data/features/fingerprint.json")["digest"]
 
 
-def test_a_candidate_that_fails_is_told_with_its_reason(ranked: tuple[Project, dict[str, Any]]) -> None:
-    _, found = ranked
+def test_a_candidate_that_fails_is_told_with_its_reason(here: Project) -> None:
+    here.set("features", image_size=100)  # no multiple of the patches of test_vit
 
-    assert list(found["failed"]) == ["no_such_network"]
-    assert "not a timm model" in found["failed"]["no_such_network"]
+    found = json.loads(here.graft_here("rank", "test_resnet", "test_vit", "--weights", "random", "--json").stdout)
+
+    assert candidates(found) == ["test_resnet"]
+    assert list(found["failed"]) == ["test_vit"]
+    assert "100" in found["failed"]["test_vit"]
+    (child,) = [run for run in here.runs() if run.info.run_name == "test_vit"]
+    assert child.info.status == "FAILED"
+    assert "100" in child.data.tags["mlflow.note.content"]
 
 
 def test_the_files_are_the_json_that_was_printed_and_a_picture_that_git_ignores(
@@ -135,9 +141,7 @@ def test_mlflow_has_a_run_with_a_child_a_candidate(ranked: tuple[Project, dict[s
     assert parent.data.tags["git.commit"] == project.git("rev-parse", "HEAD")
     assert parent.inputs.dataset_inputs[0].dataset.digest == found["dataset"]
     assert {file.path for file in project.mlflow().list_artifacts(parent.info.run_id)} == {"rank.json", "rank.png"}
-    assert set(children) == {*BOTH, "no_such_network"}
-    assert children["no_such_network"].info.status == "FAILED"
-    assert "not a timm model" in children["no_such_network"].data.tags["mlflow.note.content"]
+    assert set(children) == {*BOTH}
     for row in found["candidates"]:
         child = children[row["backbone"]]
         assert child.info.status == "FINISHED"
@@ -203,14 +207,24 @@ def test_images_that_have_come_since_are_ranked_too(here: Project) -> None:
 
 
 def test_if_no_candidate_can_be_ranked_it_fails_and_says_why(project: Project) -> None:
-    done = project.graft("rank", "no_such_network", check=False)
+    project.set("features", image_size=100)
+
+    done = project.graft("rank", "test_vit", "--weights", "random", check=False)
 
     assert done.returncode == 2
     assert "no candidate could be ranked" in done.stderr
-    assert "not a timm model" in done.stderr
+    assert "100" in done.stderr
     assert "Traceback" not in done.stderr
     (parent,) = [run for run in project.runs() if run.info.run_name == "rank"]
     assert parent.info.status == "FAILED"
+
+
+def test_a_misspelt_name_is_noticed_before_anything_is_done(project: Project) -> None:
+    done = project.graft_here("rank", "test_resnet", "tf_eficientnet_lite0", check=False)
+
+    assert done.returncode == 2
+    assert "did you mean `tf_efficientnet_lite0`?" in done.stderr
+    assert [run for run in project.runs() if run.info.run_name == "rank"] == []
 
 
 def test_a_record_that_cannot_be_kept_is_told_before_the_work(project: Project) -> None:
