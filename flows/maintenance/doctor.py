@@ -46,8 +46,10 @@ def _safely(check: Callable[[Path], Finding], root: Path) -> Finding:
     try:
         return check(root)
     except Exception as error:  # noqa: BLE001  (any error says something about this machine)
-        what = error.what if isinstance(error, GraftError) else f"{type(error).__name__}: {error}"
-        todo = error.todo if isinstance(error, GraftError) else ""
+        if isinstance(error, GraftError):
+            what, todo = error.what if error.got is None else f"{error.what}: {error.got}", error.todo
+        else:
+            what, todo = f"{type(error).__name__}: {error}", ""
         return Finding(check.__name__.strip("_"), "fail", what, todo or f"if a package is missing: {INSTALL}")
 
 

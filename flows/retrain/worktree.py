@@ -16,7 +16,7 @@ from graft.tasks.common.core.paths import Paths
 from ..runtime.params import RetrainParams, load_params
 from ..versioning.destination import OWN_BRANCH, Destination, destination, is_grafts
 from ..versioning.dvc import share_cache
-from ..versioning.git import git, try_git
+from ..versioning.git import check_opened, git, try_git
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,10 @@ def repository(project: Path) -> Path:
     """The top folder of the project's git repository.
 
     Raises:
-        GraftError: the project is in no repository, or nothing has been committed.
+        GraftError: the project is in no repository, git refuses to open it, or nothing has been committed.
     """
     done = try_git(project, "rev-parse", "--show-toplevel")
+    check_opened(project, done)
     if done.returncode or try_git(project, "rev-parse", "--verify", "--quiet", "HEAD").returncode:
         raise GraftError(
             f"{project} cannot be retrained unattended",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -44,20 +45,46 @@ MADE = ("dvc.lock", "metrics", "data/pins.csv", "ledger.jsonl")
 
 
 def git_state(root: Path) -> GitState:
-    """The state of the repository at `root`; files that runs write do not make it dirty."""
+    """The state of the repository at `root`; files that runs write do not make it dirty.
+
+    Raises:
+        GraftError: there is a repository that git refuses to open: lineage would lack the commit.
+    """
 
     def ask(*words: str) -> str:
-        done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True)
+        done = try_git(root, *words)
         return done.stdout.strip() if done.returncode == 0 else ""
 
+    head = try_git(root, "rev-parse", "HEAD")
+    check_opened(root, head)
     return GitState(
-        commit=ask("rev-parse", "HEAD"),
+        commit=head.stdout.strip() if head.returncode == 0 else "",
         branch=ask("rev-parse", "--abbrev-ref", "HEAD"),
         dirty=bool(
             ask("status", "--porcelain", "--untracked-files=no", "--", ".", *(f":(exclude){name}" for name in MADE))
         ),
         origin=without_secrets(ask("config", "--get", "remote.origin.url")),
     )
+
+
+def check_opened(root: Path, done: subprocess.CompletedProcess[str]) -> None:
+    """Raises git's own reason if a command failed although there is a repository, for example of another owner.
+
+    Raises:
+        GraftError: that is so.
+    """
+    if done.returncode == 0 or any(words in done.stderr for words in NOTHING_THERE):
+        return
+    advice = [line.strip() for line in done.stderr.splitlines() if line.strip().startswith("git ")]
+    raise GraftError(
+        f"git does not open the repository of {root}",
+        got=redacted(_reason(done.stderr.strip() or "no message")),
+        todo=f"run `{advice[0]}`, if you trust it" if advice else f"run `git status` in {root} to see more",
+    )
+
+
+NOTHING_THERE = ("not a git repository", "unknown revision")
+"""Parts of git's messages where there is no repository, or no commit in it."""
 
 
 def git(root: Path, *words: str, doing: str, say: str = "") -> str:
@@ -103,18 +130,23 @@ UNREACHED = (
 
 def try_git(root: Path, *words: str, say: str = "") -> subprocess.CompletedProcess[str]:
     """Runs git, whether it fails or not. No hooks run: DVC's would check out data, and hooks of the repository must not
-    run unasked in Graft's own worktrees."""
+    run unasked in Graft's own worktrees.
+
+    Raises:
+        GraftError: git is not installed.
+    """
+    _check_installed()
     who = f"graft@{socket.gethostname()}"
     asked = {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
     names = {f"GIT_{role}_{what}": value for role in ROLES for what, value in (("NAME", "Graft"), ("EMAIL", who))}
     known = {} if _has_identity(str(root)) else names
-    return subprocess.run(
-        ["git", "-C", str(root), "-c", f"core.hooksPath={os.devnull}", *words],
-        input=say,
-        env={**known, **os.environ, **asked},
-        capture_output=True,
-        text=True,
-    )
+    command = ["git", "-C", str(root), "-c", f"core.hooksPath={os.devnull}", *words]
+    return subprocess.run(command, input=say, env={**known, **os.environ, **asked}, capture_output=True, text=True)
+
+
+def _check_installed() -> None:
+    if shutil.which("git") is None:
+        raise GraftError("git is not installed, or not in the PATH", todo="install git; lineage records its commits")
 
 
 ROLES = ("AUTHOR", "COMMITTER")

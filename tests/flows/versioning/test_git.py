@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from projects import Project
 
+from graft.flows.retrain.worktree import repository
 from graft.flows.versioning.git import GitState, git, git_state
 from graft.tasks.common.core.errors import GraftError
 
@@ -16,6 +22,44 @@ def test_git_is_asked_for_commit_and_changes(project: Project) -> None:
     project.set("head", strengths=3)
 
     assert git_state(project.root).dirty
+
+
+def test_a_repository_of_another_owner_is_an_error_with_gits_own_reason_and_remedy(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    for ask in (git_state, repository):
+        with pytest.raises(GraftError, match="git does not open the repository") as caught:
+            ask(project.root)
+        assert "dubious ownership" in str(caught.value.got)
+        assert f"git config --global --add safe.directory {project.root}" in caught.value.todo
+    found = project.graft_here("doctor", check=False, GIT_TEST_ASSUME_DIFFERENT_OWNER="1").stdout
+    assert "dubious ownership" in found
+    assert "safe.directory" in found
+
+
+def test_nothing_is_recorded_without_its_commit_because_git_refused(project: Project) -> None:
+    project.set("head", strengths=5)
+    before = project.lock(), len(project.runs())
+    words = [sys.executable, "-m", "graft.flows.stage", "head"]
+    done = project.call(*words, check=False, GIT_TEST_ASSUME_DIFFERENT_OWNER="1")
+    assert done.returncode == 2
+    assert "dubious ownership" in done.stderr
+    assert (project.lock(), len(project.runs())) == before
+
+
+def test_without_a_repository_or_a_commit_the_state_is_empty(tmp_path: Path) -> None:
+    empty = GitState(commit="", branch="", dirty=False, origin="")
+    assert git_state(tmp_path) == empty
+    subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)
+    assert git_state(tmp_path) == empty
+
+
+def test_without_git_the_error_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(GraftError, match="git is not installed"):
+        git_state(tmp_path)
 
 
 def test_a_password_in_the_origin_is_not_kept(project: Project) -> None:
