@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import os
+import pwd
 import socket
+import stat
 import sys
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
+
+from .common.core.cores import cores_of_quota
 
 LEASH = "GRAFT_LEASH"
 """The variable that names the flow's process, by its key."""
@@ -43,6 +49,14 @@ def own_python_first() -> dict[str, str]:
     return {**os.environ, "PATH": os.pathsep.join([folder, os.environ.get("PATH", "")])}
 
 
+def prepare_process() -> None:
+    """Makes the libraries work on this machine, as this user. Call it before numpy is imported."""
+    no_proxy_for_this_machine()
+    name_for_this_user()
+    heed_the_quota()
+    draw_to_files_only()
+
+
 def no_proxy_for_this_machine() -> None:
     """Excludes this machine from your proxy, which cannot connect its processes with each other."""
     known = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
@@ -56,6 +70,38 @@ def draw_to_files_only() -> None:
     """Overrides a backend of matplotlib that a notebook or a shell has chosen: with one that this environment lacks,
     nothing could be drawn."""
     os.environ["MPLBACKEND"] = "agg"
+
+
+def heed_the_quota() -> None:
+    """Bounds the threads of BLAS and torch by a quota of processors, which they do not see, in this process and its
+    children. Your own settings stay."""
+    if (few := cores_of_quota()) is not None:
+        for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+            os.environ.setdefault(name, str(few))
+
+
+def name_for_this_user() -> None:
+    """Gives a user id that the system does not know, as containers of OpenShift have, a name and a home folder.
+
+    Python's standard library, DVC and MLflow end with an error without them. Your own USER and HOME stay.
+    """
+    user = os.getuid()
+    try:
+        pwd.getpwuid(user)
+    except KeyError:
+        for name in ("USER", "LOGNAME"):
+            os.environ.setdefault(name, f"user{user}")
+        if not os.access(os.environ.get("HOME") or "/nowhere", os.W_OK):
+            os.environ["HOME"] = str(_private_folder(Path(tempfile.gettempdir()) / f"graft-home-{user}"))
+
+
+def _private_folder(folder: Path) -> Path:
+    """The folder if nobody else can have put anything into it, or else a new one."""
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    found = folder.lstat()
+    own = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not stat.S_IMODE(found.st_mode) & 0o022
+    return folder if own else Path(tempfile.mkdtemp(prefix=f"{folder.name}-"))
 
 
 def process_key(process: psutil.Process) -> str:

@@ -59,11 +59,10 @@ class Classifier:
 
     graph: Graph
     labels: Labels
-    compiled: Path
 
     def look(self, files: Sequence[Path], top: int) -> Iterator[Seen]:
         """Classifies each file, in order; one that cannot be read does not stop the others."""
-        engine = Engine(self.graph.xml, "f32", self.compiled)
+        engine = Engine(self.graph.xml, "f32")
         errors: dict[int, str] = {}
         for start, logits_NK in engine.stream(_loader(files, self.graph, errors), len(files)):
             for place, probabilities in enumerate(softmax(logits_NK.astype(np.float64)), start):
@@ -149,7 +148,7 @@ def classifier_for(backbone: str | None, weights: str | None, place: Place) -> C
             allowed=f"{len(labels):,} classes, as in pre-training",
             todo="use the weights of the pre-training; a model that you trained yourself predicts from its package",
         )
-    return Classifier(graph, labels, place.cache / "compiled")
+    return Classifier(graph, labels)
 
 
 def _labels(name: str, cache: Path) -> Labels:

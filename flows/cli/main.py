@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from graft.tasks.common.core.errors import GraftError
-from graft.tasks.environment import draw_to_files_only, no_proxy_for_this_machine
+from graft.tasks.environment import prepare_process
 
 from . import backbones, cache, data, history, project, run, studies
 from .options import OPERATE, SETTINGS, Panels
@@ -45,8 +45,7 @@ def options(
 
 def main() -> NoReturn:
     """Runs a command. A user error is printed without a traceback, and the exit code is 2."""
-    no_proxy_for_this_machine()
-    draw_to_files_only()
+    prepare_process()
     try:
         app()
     except GraftError as error:

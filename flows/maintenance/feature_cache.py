@@ -146,7 +146,7 @@ def merge(root: Path) -> dict[str, int]:
 def collect(
     root: Path, aliases: dict[str, str], *, keep: Collection[str], gigabytes: float | None, dry_run: bool
 ) -> list[Entry]:
-    """Deletes fingerprints, with the graphs and compiled graphs that nothing needs any more.
+    """Deletes fingerprints, with the graphs that nothing needs any more.
 
     The most recently used fingerprint always stays: an active run has no data/features yet.
 
@@ -188,13 +188,12 @@ def collect(
 
 
 def _remove_graphs(root: Path, kept: list[Entry]) -> None:
-    """Deletes graphs of backbones without features, and all compiled graphs: both are rebuilt in seconds."""
+    """Deletes graphs of backbones without features: they are rebuilt in seconds."""
     cache = Paths(root).cache
     needed = [_graph(entry.facts) for entry in kept]
     for spec in cache.glob("graphs/*/spec.json"):
         if _graph(read_json(spec)) not in needed:
             shutil.rmtree(spec.parent)
-    shutil.rmtree(cache / "compiled", ignore_errors=True)
 
 
 def _graph(facts: dict[str, Any]) -> list[Any]:

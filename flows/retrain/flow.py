@@ -21,7 +21,7 @@ from prefect.states import Cancelled, Completed
 from graft.tasks.code import record_code
 from graft.tasks.common.core.files import read_json
 from graft.tasks.common.core.paths import Paths
-from graft.tasks.environment import FLOW_RUN_URL, PARENT
+from graft.tasks.environment import FLOW_RUN_URL, PARENT, prepare_process
 from graft.tasks.pipeline import STAGE_TASKS, StageFailed
 
 from ..gate.verdict import Verdict
@@ -67,6 +67,7 @@ def retrain(project: str, unattended: bool = False) -> Any:
         GraftError: another step failed, or this is the run of a deployment for another project.
     """
     make_brief()
+    prepare_process()
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     root = Path(project).resolve()
     refuse_another_project(root)

@@ -14,7 +14,7 @@ from graft.tasks.common.core.errors import GraftError, may_pass, nearest
 from graft.tasks.common.core.files import write_json
 from graft.tasks.common.core.paths import STAGES, Paths
 from graft.tasks.common.core.progress import say, say_failure
-from graft.tasks.environment import draw_to_files_only, of_flow, trial
+from graft.tasks.environment import of_flow, prepare_process, trial
 
 from ..runtime import processes
 from .recorder import Recorder
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 def main(words: list[str]) -> int:
     """0 when the stage is done, 2 when the user can fix what is wrong."""
-    draw_to_files_only()
+    prepare_process()
     try:
         if len(words) != 1 or words[0] not in STAGES:
             got = " ".join(words) or "nothing"

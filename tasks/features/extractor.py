@@ -118,7 +118,7 @@ def _with_openvino(
     params: FeaturesParams, graph: Graph, paths: Paths, sample: Callable[[Spec], Sequence[Pixels]]
 ) -> Extractor:
     def build(precision: Precision) -> Engine:
-        return Engine(graph.xml, precision, compiled=paths.cache / "compiled")
+        return Engine(graph.xml, precision)
 
     precision, why = _settle(params, graph.spec, "openvino cpu", build, cpu_has_fast_bf16(), paths, sample)
     return Extractor(graph.spec, "openvino", "cpu", precision, why, lambda: build(precision))

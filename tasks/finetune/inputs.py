@@ -281,7 +281,7 @@ class FromMaps:
         if not is_whole(folder):
             say(f"finetune: converting the frozen layers of {self._spec.backbone}; once for this cut")
             convert_into_cache(self._trunk, replace(self._spec, dimension=self._dimension), folder)
-        return Engine(folder / "graph.xml", self._pack.precision, compiled=self._paths.cache / "compiled")
+        return Engine(folder / "graph.xml", self._pack.precision)
 
 
 def normalised(transform: EvalTransform) -> Feed:

@@ -12,8 +12,17 @@ CGROUPS = Path("/sys/fs/cgroup")
 def cores() -> int:
     """Processors to start threads for, at least 1: those that the process may run on, or the CPU quota of its control
     group, rounded up, if that is less."""
-    may_use = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, math.ceil(min(may_use, quota(CGROUPS, _own_group()))))
+    return max(1, math.ceil(min(_affinity(), quota(CGROUPS, _own_group()))))
+
+
+def cores_of_quota() -> int | None:
+    """`cores` if a quota is what limits them; OpenVINO, torch and BLAS see the affinity alone."""
+    allowed = cores()
+    return allowed if allowed < _affinity() else None
+
+
+def _affinity() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def quota(root: Path, group: str) -> float:

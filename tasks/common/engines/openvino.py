@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import openvino as ov
 
-from ..core.cores import cores
+from ..core.cores import cores, cores_of_quota
 from ..images.decode import Pixels
 
 Features = npt.NDArray[np.float32]
@@ -52,16 +52,15 @@ class Engine:
     Args:
         graph: the .xml file of a model from uint8 (B, H, W, C), normalisation included, to float32 (B, D).
         precision: `f32`, or `bf16` for machines that are faster with it.
-        compiled: a folder in which OpenVINO caches compiled models, to start faster the next time.
     """
 
-    def __init__(self, graph: Path, precision: Precision = "f32", compiled: Path | None = None) -> None:
+    def __init__(self, graph: Path, precision: Precision = "f32") -> None:
         self.precision = precision
-        config = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": precision}
-        core = ov.Core()
-        if compiled is not None:
-            core.set_property({"CACHE_DIR": str(compiled)})
-        self._model = core.compile_model(graph, "CPU", config)
+        config: dict[str, Any] = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": precision}
+        if (few := cores_of_quota()) is not None:
+            config["INFERENCE_NUM_THREADS"] = few
+        # Without OpenVINO's cache of compiled models, which it does not verify: one flipped bit gives other features.
+        self._model = ov.Core().compile_model(graph, "CPU", config)
         _, *shape = (dim.get_min_length() for dim in self._model.input(0).partial_shape)
         self.height, self.width, self.channels = shape
         self.dimension: int = self._model.output(0).partial_shape[1].get_length()

@@ -7,6 +7,8 @@ import openvino as ov
 import pytest
 from openvino import opset13 as ops
 
+from graft.tasks.common.core import cores as cores_module
+from graft.tasks.common.core.cores import cores
 from graft.tasks.common.engines import openvino as module
 from graft.tasks.common.engines.openvino import Engine, choose_precision
 
@@ -218,13 +220,15 @@ def test_an_engine_can_be_thrown_away_right_after_its_last_batch(tiny_graph):
         del engine
 
 
-def test_a_compiled_graph_is_kept_and_gives_the_same_features(tiny_graph, tmp_path):
-    pixels = np.random.default_rng(2).integers(0, 256, (3, 160, 160, 3), dtype=np.uint8)
-    first = Engine(tiny_graph.xml, compiled=tmp_path)(pixels)
-    kept = list(tmp_path.iterdir())
-    assert kept
-    assert np.array_equal(Engine(tiny_graph.xml, compiled=tmp_path)(pixels), first)
-    assert list(tmp_path.iterdir()) == kept
+def threads_of(engine):
+    return engine._model.get_property("INFERENCE_NUM_THREADS")
+
+
+def test_a_quota_of_processors_bounds_the_threads_of_openvino(tiny_graph, monkeypatch):
+    assert threads_of(Engine(tiny_graph.xml)) <= cores()
+    monkeypatch.setattr(cores_module, "_affinity", lambda: 8)
+    monkeypatch.setattr(cores_module, "quota", lambda root, group: 0.5)
+    assert threads_of(Engine(tiny_graph.xml)) == 1
 
 
 def test_a_request_that_fails_is_an_error_and_does_not_hang(engine, pixels, monkeypatch):
