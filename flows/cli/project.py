@@ -8,13 +8,21 @@ from typing import Annotated
 
 import typer
 
-from .options import DATA, SETTINGS, AsJson
+from .options import DATA, SETTINGS, AsJson, examples
 from .output import print_json
 
 app = typer.Typer(**SETTINGS)
 
 
-@app.command(rich_help_panel=DATA)
+@app.command(
+    rich_help_panel=DATA,
+    epilog=examples(
+        {
+            "graft init flowers": "a new project in the folder flowers",
+            "graft init --remote s3://bucket/flowers": "this folder, with a DVC remote for images and models",
+        }
+    ),
+)
 def init(
     folder: Annotated[
         Path, typer.Argument(metavar="[FOLDER]", help="The folder; it is created if it does not exist.")
