@@ -52,8 +52,9 @@ def import_(
         Path,
         typer.Argument(
             metavar="PATH",
-            help="A folder with one folder for each class, or with train/, val/ and test/ that each have these; or a "
-            ".csv or .parquet table of paths and labels.",
+            help="A folder with one folder for each class, or with train/, val/ and test/ that each have these; a "
+            ".csv, .tsv, .jsonl or .parquet table of paths and labels; or a .zip, .tar, .tar.gz, .tar.xz or .tar.bz2 "
+            "of these.",
             show_default=False,
         ),
     ],
@@ -65,17 +66,43 @@ def import_(
     allow_outside: Annotated[
         bool, typer.Option("--allow-outside", help="Also take files outside PATH that links or a table's rows name.")
     ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be imported and what left out, and change nothing.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Bring your own images into data/raw and put them under DVC.
 
-    PATH is only read.
+    PATH is only read. Folders around the images are looked through, and archives of such folders are unpacked. Exports
+    of Roboflow and Hugging Face are recognised by their tables.
     """
-    from ..ingest.importing import import_images
+    from ..ingest.importing import import_images, preview_images
 
-    how = _how(replace, add)
-    found = import_images(source, find_root(project), how, link=link, force=force, outside=allow_outside)
-    show(found, as_json, "data/raw")
+    how, root = _how(replace, add), find_root(project)
+    if dry_run:
+        found = preview_images(source, root, how, outside=allow_outside)
+    else:
+        found = import_images(source, root, how, link=link, force=force, outside=allow_outside)
+    show(found if as_json else _in_lines(found), as_json, "would be imported" if dry_run else "data/raw")
+
+
+def _in_lines(found: dict[str, Any]) -> dict[str, Any]:
+    """The summary with one line for each split, reason and remark."""
+    lines = dict(found)
+    if "left_out" in found:
+        lines["left_out"] = {why: _examples(names) for why, names in found["left_out"].items()}
+    if "splits" in found:
+        lines["splits"] = {split: _counts(classes) for split, classes in found["splits"].items()}
+    return lines | {key: "\n".join(found[key]) for key in ("notes", "warnings") if key in found}
+
+
+def _examples(left_out: dict[str, Any]) -> str:
+    more = ", ..." if left_out["files"] > len(left_out["such_as"]) else ""
+    return f"{left_out['files']:,} ({', '.join(left_out['such_as'])}{more})"
+
+
+def _counts(classes: Any) -> Any:
+    return ", ".join(f"{name} {count:,}" for name, count in classes.items()) if isinstance(classes, dict) else classes
 
 
 def _how(replace: bool, add: bool) -> Any:

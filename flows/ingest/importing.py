@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
-import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from importlib.resources import files
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Literal
 
@@ -25,12 +24,18 @@ from graft.tasks.preprocess.walk import copy_regular
 from ..runtime.params import load_params
 from ..tracking.create_store import store_made_meanwhile
 from ..versioning import dvc
-from .plan import Plan, joined, plan_import
+from .archives import is_archive, unpack
+from .joining import holds_images, joined, known_classes
+from .plan import plan_import
+from .planned import SYSTEM, Plan
 
 How = Literal["new", "replace", "add"]
 """What to do with images that are already in the project: refuse, replace them, or add to them."""
 
 SAMPLE = files("graft") / "sample" / "fashion-mnist-2000.zip"
+
+Take = Callable[[Path, Path, Path], None]
+"""Brings a file of a source to a place: file, source, place."""
 
 PATIENCE = 600.0
 """Seconds for which an import waits for another one of the same project."""
@@ -44,6 +49,7 @@ def import_images(
     link: bool = False,
     force: bool = False,
     outside: bool = False,
+    unwrap: bool = True,
 ) -> dict[str, object]:
     """Brings `source` into data/raw and puts it under DVC; `source` itself is only read.
 
@@ -52,6 +58,7 @@ def import_images(
         link: hard links instead of copies, for sources on the same disk.
         force: with `replace`, also delete what DVC does not track.
         outside: also take files that links, or a table's rows, name outside the folder.
+        unwrap: whether everything may lie in folders around the images.
 
     Raises:
         DataError: the source cannot be imported, or data/raw already holds images; data/raw is unchanged.
@@ -59,13 +66,84 @@ def import_images(
     """
     source = source.resolve()
     paths = Paths(root)
-    if source == paths.raw.resolve() or paths.raw.resolve() in source.parents:
-        raise DataError(f"{source} is the project's own data/raw", todo="`dvc add data/raw` after changing it by hand")
+    _refuse_own_images(source, paths)
     if link:
         _refuse_links_that_dvc_would_lock(root, source)
-    with _one_at_a_time(paths), store_made_meanwhile(root):
-        plan = plan_import(source, _task(paths), outside=outside, joining=how == "add" and _holds_images(paths.raw))
-        return _bring(plan, paths, how, link, force)
+    with _one_at_a_time(paths), store_made_meanwhile(root), _planned(source, paths, how, outside, unwrap) as plan:
+        for warning in plan.all_warnings():
+            say(f"import: {warning}")
+        return _bring(plan, paths, how, _way(source, link), force)
+
+
+def preview_images(source: Path, root: Path, how: How = "new", *, outside: bool = False) -> dict[str, object]:
+    """What `import_images` would do; nothing is written. An archive is unpacked into a temporary folder.
+
+    Raises:
+        DataError: the source cannot be imported.
+    """
+    source, paths = source.resolve(), Paths(root)
+    _refuse_own_images(source, paths)
+    alone = _one_at_a_time(paths) if is_archive(source) else nullcontext()
+    with alone, _planned(source, paths, how, outside, unwrap=True) as plan:
+        _refuse_nothing(plan)
+        if how == "add" and holds_images(paths.raw):
+            joined(plan, paths.raw)
+        return plan.summary()
+
+
+def _refuse_own_images(source: Path, paths: Paths) -> None:
+    if source == paths.raw.resolve() or paths.raw.resolve() in source.parents:
+        raise DataError(f"{source} is the project's own data/raw", todo="`dvc add data/raw` after changing it by hand")
+
+
+@contextmanager
+def _planned(source: Path, paths: Paths, how: How, outside: bool, unwrap: bool) -> Iterator[Plan]:
+    """The plan, whose files exist until the block ends."""
+    joining = how == "add" and holds_images(paths.raw)
+    classes = known_classes(paths.raw) if joining else set()
+    task = _task(paths)
+    if not (source.is_file() and is_archive(source)):
+        yield plan_import(source, task, outside=outside, joining=joining, classes=classes, unwrap=unwrap)
+        return
+    with _unpacked(source, paths) as (folder, left):
+        try:
+            plan = plan_import(folder, task, joining=joining, classes=classes)
+        except DataError as error:
+            raise _renamed(error, folder, source) from None
+        plan.left_out.add(SYSTEM, left)
+        yield plan
+
+
+@contextmanager
+def _unpacked(archive: Path, paths: Paths) -> Iterator[tuple[Path, list[str]]]:
+    """A temporary folder of the project with the members, and the names of members that systems leave behind.
+
+    Raises:
+        GraftError: it cannot be unpacked.
+    """
+    folder = paths.tmp / "import"
+    shutil.rmtree(folder, ignore_errors=True)  # of an import that was killed
+    try:
+        folder.mkdir(parents=True)
+        yield folder, unpack(archive, folder)
+    except OSError as error:
+        raise GraftError(
+            f"{archive} could not be unpacked",
+            got=f"{error.strerror or error}: {error.filename or folder}",
+            todo="free some space or set the missing permissions, then import again",
+        ) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _renamed(error: DataError, folder: Path, archive: Path) -> DataError:
+    """The error of an archive, which the user knows by its name."""
+
+    def name(text: object) -> str:
+        return str(text).replace(str(folder), str(archive))
+
+    got = None if error.got is None else name(error.got)
+    return DataError(name(error.what), got=got, allowed=name(error.allowed), todo=name(error.todo))
 
 
 @contextmanager
@@ -109,16 +187,8 @@ def _refuse_links_that_dvc_would_lock(root: Path, source: Path) -> None:
 
 def import_sample(root: Path, how: How = "new", *, force: bool = False) -> dict[str, object]:
     """Imports the 2,000 images of sample/fashion-mnist-2000.zip, which is installed with the code."""
-    paths = Paths(root)
-    folder = paths.tmp / "sample"
-    shutil.rmtree(folder, ignore_errors=True)
-    with SAMPLE.open("rb") as archive, zipfile.ZipFile(archive) as file:
-        file.extractall(folder)
-    try:
-        with _one_at_a_time(paths), store_made_meanwhile(root):
-            return _bring(plan_import(folder, _task(paths)), paths, how, False, force)
-    finally:
-        shutil.rmtree(folder)
+    with as_file(SAMPLE) as archive:
+        return import_images(archive, root, how, force=force)
 
 
 def _task(paths: Paths) -> Task:
@@ -126,12 +196,12 @@ def _task(paths: Paths) -> Task:
     return load_params(paths.params).head.task
 
 
-def _bring(plan: Plan, paths: Paths, how: How, link: bool, force: bool) -> dict[str, object]:
+def _bring(plan: Plan, paths: Paths, how: How, take: Take, force: bool) -> dict[str, object]:
     _refuse_nothing(plan)
     wait_for_dvc(paths.root, say)  # a stage may be reading the images
     _refuse_a_link(paths.raw)
     _put_back(paths.raw)
-    there = _holds_images(paths.raw)
+    there = holds_images(paths.raw)
     if there and how == "new":
         raise DataError(
             f"{paths.raw} already holds images",
@@ -147,7 +217,7 @@ def _bring(plan: Plan, paths: Paths, how: How, link: bool, force: bool) -> dict[
             with whole_folder(paths.raw) as folder:
                 if there and how == "add":
                     _keep(paths.raw, folder)
-                _fill(folder, plan, link)
+                _fill(folder, plan, take)
                 if paths.raw.exists():
                     paths.raw.replace(aside)
             dvc.dvc_add(paths.root, "data/raw")
@@ -160,15 +230,11 @@ def _bring(plan: Plan, paths: Paths, how: How, link: bool, force: bool) -> dict[
     return {**plan.summary(), "dvc": dvc.raw_hash(paths.root)}
 
 
-def _holds_images(raw: Path) -> bool:
-    return raw.is_dir() and any(raw.iterdir())
-
-
 def _refuse_nothing(plan: Plan) -> None:
     if not plan.files:
         raise DataError(
             f"{plan.source} has no images to import",
-            got=f"a {plan.form} without rows" if plan.form == "table" else "no files",
+            got="a table without rows" if plan.form == "table" else "no files",
             todo="add images, or name another folder or table",
         )
 
@@ -194,12 +260,13 @@ def _keep(raw: Path, folder: Path) -> None:
         _same_file(raw / name, place)
 
 
-def _fill(folder: Path, plan: Plan, link: bool) -> None:
+def _fill(folder: Path, plan: Plan, take: Take) -> None:
     with progress("import: copying", len(plan.files), "files") as bar:
         for name, file in plan.files.items():
             place = folder / name
             place.parent.mkdir(parents=True, exist_ok=True)
-            _take(file, plan.source, place, link)
+            place.unlink(missing_ok=True)
+            take(file, plan.source, place)
             bar.add()
     if plan.table is not None:
         with whole_file(folder / TABLE) as part:  # never through a hard link into the old one
@@ -256,17 +323,24 @@ def _same_file(old: Path, new: Path) -> None:
         shutil.copy2(old, new)
 
 
-def _take(file: Path, source: Path, place: Path, link: bool) -> None:
-    place.unlink(missing_ok=True)
-    if link:
-        try:
-            os.link(file, place)
-            return
-        except OSError as error:
-            raise DataError(
-                f"{file} cannot be linked into the project",
-                got=error.strerror,
-                todo="import without `--link`, which copies",
-            ) from error
+def _way(source: Path, link: bool) -> Take:
+    """How files come to their places. What an archive held is the project's own already."""
+    if source.is_file() and is_archive(source):
+        return lambda file, _, place: _same_file(file, place)
+    return _link if link else _copy
+
+
+def _link(file: Path, _: Path, place: Path) -> None:
+    try:
+        os.link(file, place)
+    except OSError as error:
+        raise DataError(
+            f"{file} cannot be linked into the project",
+            got=error.strerror,
+            todo="import without `--link`, which copies",
+        ) from error
+
+
+def _copy(file: Path, source: Path, place: Path) -> None:
     within = Path(os.path.realpath(source))
     copy_regular(file, within if file.is_relative_to(within) else file.parent, place)

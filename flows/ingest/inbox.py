@@ -8,7 +8,7 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -19,12 +19,14 @@ from graft.tasks.common.core.errors import DataError, GraftError
 from graft.tasks.common.core.files import md5, read_json, write_shared_json
 from graft.tasks.common.core.paths import Paths
 from graft.tasks.preprocess.check import look
-from graft.tasks.preprocess.layouts import SPLIT_NAMES, split_folders
+from graft.tasks.preprocess.layouts import SPLIT_NAMES, layout_of, may_be_image
 from graft.tasks.preprocess.scan import TABLE, hidden
+from graft.tasks.preprocess.tables import parse_table, spellings
 from graft.tasks.preprocess.walk import Listing, copy_regular, open_regular, walk
 
 from ..versioning.dvc import dvc, dvc_remote, fetch_object, is_cached, raw_hash, raw_listing
 from .importing import import_images
+from .joining import holds_images
 
 UNDER_WAY = (".part", ".partial", ".tmp", ".temp", ".crdownload", ".download", ".filepart", ".swp")
 """Suffixes of files whose copy or download is not finished."""
@@ -108,34 +110,39 @@ def _in_a_line(error: GraftError) -> str:
 
 def _misplaced(files: list[str], table: pd.DataFrame | None, raw: list[str]) -> Iterator[tuple[str, str]]:
     """Files that do not fit the layout of data/raw, or of the inbox if data/raw is empty."""
-    layout = _layout(raw)
-    if table is not None and layout not in ("", "table"):
+    form = _form(raw)
+    if table is not None and form not in ("", "table"):
         yield from ((name, f"the inbox has {TABLE}, but data/raw has one folder per class") for name in files)
     elif table is not None:
         rows = set(table["path"])
         yield from ((name, f"{TABLE} has no row for it") for name in files if name not in rows)
-    elif layout == "table":
+    elif form == "table":
         yield from ((name, f"data/raw has a table, and the inbox has no {TABLE}") for name in files)
-    elif (layout or _layout(files)) == "splits":
-        for name in files:
-            parts = PurePosixPath(name).parts
-            if len(parts) < 3 or parts[0].lower() not in SPLIT_NAMES:
-                yield name, "it is not in train/, val/ or test/ with one folder per class"
     else:
-        for name in files:
-            top, slash, _ = name.partition("/")
-            if not slash:
-                yield name, "it is not in a folder of a class"
-            elif top.lower() in SPLIT_NAMES:
-                yield name, f"{top}/ is the name of a split, among folders of classes"
+        yield from _not_in_a_class(files, form or _form(files), {name.partition("/")[0].lower() for name in raw})
 
 
-def _layout(names: list[str]) -> str:
+def _not_in_a_class(files: list[str], form: str, tops: set[str]) -> Iterator[tuple[str, str]]:
+    """`tops`: the folders of data/raw, in small letters."""
+    for name in files:
+        parts = name.split("/")
+        split = parts[0].lower() in SPLIT_NAMES
+        if not may_be_image(name):
+            yield name, "it is not an image, by its suffix"
+        elif form == "splits" and (len(parts) < 3 or not split):
+            yield name, "it is not in train/, val/ or test/ with one folder per class"
+        elif len(parts) < 2:
+            yield name, "it is not in a folder of a class"
+        elif form != "splits" and split and parts[0].lower() not in tops:
+            yield name, f"{parts[0]}/ is the name of a split, among folders of classes"
+
+
+def _form(names: list[str]) -> str:
     """`table`, `splits` or `classes`; empty if there are no images."""
     if TABLE in names:
         return "table"
-    tops = {PurePosixPath(name).parts[0] for name in names if "/" in name and not hidden(name)}
-    return "splits" if split_folders(tops) else "classes" if tops else ""
+    layout = layout_of(names, unwrap=False)
+    return "splits" if layout.form == "splits" else "classes" if layout.tops else ""
 
 
 def _unsettled(listing: Listing, settle_seconds: float) -> Iterator[tuple[str, str]]:
@@ -235,7 +242,7 @@ def _import_staged(staged: Path, root: Path, whole: dict[str, str], table: pd.Da
     _rename(staged, root, whole, table)
     raw = Paths(root).raw
     try:
-        import_images(staged, root, "add" if raw.is_dir() and any(raw.iterdir()) else "new")
+        import_images(staged, root, "add" if holds_images(raw) else "new", unwrap=False)
     except DataError as error:
         return _in_a_line(error)
     return ""
@@ -273,22 +280,27 @@ def _fetch_images(root: Path) -> None:
 
 def _rename(staged: Path, root: Path, whole: dict[str, str], table: pd.DataFrame | None) -> None:
     """Gives the files names that are free in data/raw, and writes the table with their rows."""
-    place_of = _free_place(Paths(root).raw, "images/" if table is not None else "")
+    place_of = _free_place(Paths(root).raw, whole, table is not None)
     places = {name: place_of(name, digest) for name, digest in whole.items()}
     for name, place in places.items():
+        (staged / place).parent.mkdir(parents=True, exist_ok=True)
         (staged / name).rename(staged / place)
     if table is not None:
         rows = table[table["path"].isin(set(places))]
         rows.assign(path=rows["path"].map(places)).to_csv(staged / TABLE, index=False)
 
 
-def _free_place(raw: Path, prefix: str) -> Callable[[str, str], str]:
-    """The name itself, or with digits of its hash if data/raw has another file of this name."""
+def _free_place(raw: Path, names: Iterable[str], listed: bool) -> Callable[[str, str], str]:
+    """The name as an import would write it, or with digits of its hash if another file has this name already."""
+    layout, used = layout_of(names, unwrap=False), set[str]()
 
     def place(name: str, digest: str) -> str:
-        path = PurePosixPath(name)
-        taken = raw / prefix / name
-        return path.with_name(f"{path.stem}-{digest[:8]}{path.suffix}").as_posix() if taken.exists() else name
+        path = PurePosixPath(name if listed else layout.place(name) or name)
+        taken = raw / "images" / path if listed else raw / path
+        if taken.exists() or str(path) in used:
+            path = path.with_name(f"{path.stem}-{digest[:8]}{path.suffix}")
+        used.add(str(path))
+        return str(path)
 
     return place
 
@@ -303,10 +315,16 @@ def _rows(inbox: Path, listing: Listing) -> pd.DataFrame | None:
         return None
     try:
         with open_regular(listing.files[TABLE], inbox) as file:
-            table = pd.read_csv(file, dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as error:
-        raise DataError("it cannot be read as a table", got=str(error), allowed="CSV") from error
+            table = parse_table(file.read(), Path(TABLE)).rows
+    except OSError as error:
+        raise DataError("it cannot be read as a table", got=error.strerror) from error
     if "path" not in table:
         got = ", ".join(map(str, table.columns))
         raise DataError("it has no column `path`", got=got, todo="rename or add the column")
-    return table.assign(path=table["path"].map(os.path.normpath))
+    return table.assign(path=[_spelling(path, listing) for path in table["path"]])
+
+
+def _spelling(path: str, listing: Listing) -> str:
+    """The name of the file that a row means; if there is none, the likeliest one."""
+    variants = spellings(path) or [""]
+    return next((name for name in variants if name in listing.files), variants[0])

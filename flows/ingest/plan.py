@@ -2,208 +2,196 @@
 
 from __future__ import annotations
 
-import os
-import stat
-from collections import Counter
-from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from collections.abc import Collection
+from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 
 from graft.tasks.common.core.errors import DataError
-from graft.tasks.common.data.manifest import names_in
 from graft.tasks.common.data.task import Task
+from graft.tasks.preprocess.image_table import read_table
 from graft.tasks.preprocess.labels import refuse_folders
-from graft.tasks.preprocess.scan import SPLIT_NAMES, TABLE, given_splits, hidden, read_table
+from graft.tasks.preprocess.layouts import (
+    KNOWN,
+    SPLIT_NAMES,
+    TABLE,
+    Layout,
+    hidden,
+    layout_of,
+    may_be_image,
+    refuse_mixed,
+)
+from graft.tasks.preprocess.tables import SUFFIXES
 from graft.tasks.preprocess.walk import Listing, refuse_what_was_missed, walk
 
-
-@dataclass(frozen=True)
-class Plan:
-    """What an import will do.
-
-    Attributes:
-        form: `classes`, `splits` or `table`.
-        files: the place below data/raw -> the file to take, by a path without links.
-        source: the folder that holds `files`.
-        table: the rows of labels.csv, for the form `table`.
-        hidden: number of files left out, such as .DS_Store.
-        repeated: number of links left out because their target is taken under another name.
-        task: what the labels are.
-    """
-
-    form: str
-    files: dict[str, Path]
-    source: Path
-    table: pd.DataFrame | None = None
-    hidden: int = 0
-    repeated: int = 0
-    task: Task = "classification"
-
-    def summary(self) -> dict[str, object]:
-        left_out = {"hidden_left_out": self.hidden, "repeated_links_left_out": self.repeated}
-        return {"form": self.form, "files": len(self.files), **self._labels(), **left_out}
-
-    def _labels(self) -> dict[str, object]:
-        if self.task == "regression":
-            numbers = [] if self.table is None else self.table["label"].astype(float)
-            return {"least": min(numbers, default=None), "most": max(numbers, default=None)}
-        if self.table is None:
-            place = 1 if self.form == "splits" else 0
-            names = [PurePosixPath(name).parts[place] for name in self.files]
-        else:
-            labels = self.table["label"]
-            names = list(labels) if self.task == "classification" else labels.map(names_in).explode().dropna()
-        return {"classes": dict(sorted(Counter(names).items()))}
+from .exports import Below, Export, find_export, read_export, refuse_boxes
+from .plan_table import plan_table, refuse_splits
+from .planned import LOOSE, NO_IMAGE, NO_ROW, LeftOut, Plan
 
 
-def plan_import(source: Path, task: Task = "classification", *, outside: bool = False, joining: bool = False) -> Plan:
+def plan_import(
+    source: Path,
+    task: Task = "classification",
+    *,
+    outside: bool = False,
+    joining: bool = False,
+    classes: Collection[str] = (),
+    unwrap: bool = True,
+) -> Plan:
     """Recognises the layout of `source`; `task` says what its labels are.
 
     Args:
         outside: also take files that links, or a table's rows, name outside the folder.
         joining: the images are added to others, so they need no split to train on and none to test on.
+        classes: known classes; a folder named after one is no wrapper.
+        unwrap: whether everything may lie in folders around the images.
 
     Raises:
         DataError: it does not exist, has no known layout, or holds files that cannot be imported.
     """
     if not source.exists():
         raise DataError(
-            f"{source} does not exist", allowed="a folder of images, or a CSV or Parquet table", todo="correct the path"
+            f"{source} does not exist",
+            allowed="a folder of images, an archive of such a folder, or a CSV or Parquet table",
+            todo="correct the path",
         )
     if source.is_file():
-        return _plan_table(source, task, outside, joining)
+        return _plan_table_file(source, task, outside, joining)
     listing = walk(source, outside=outside)
     files = [file for file in listing.files if not hidden(file)]
-    if TABLE in files:
-        return _plan_table(source / TABLE, task, outside, joining)
-    refuse_what_was_missed(source, listing)
-    refuse_folders(source, task)
-    return _plan_folders(source, listing, files, joining)
+    export = find_export(files if unwrap else [file for file in files if file == TABLE])
+    plan = _plan_export(source, export, listing, task, outside, joining) if export else None
+    if plan is None:
+        refuse_what_was_missed(source, listing)
+        refuse_folders(source, task)
+        plan = _plan_folders(source, listing, layout_of(files, classes=classes, unwrap=unwrap), joining)
+    return plan
 
 
-def _plan_folders(source: Path, listing: Listing, files: list[str], joining: bool) -> Plan:
-    tops = {PurePosixPath(file).parts[0] for file in files if "/" in file}
-    if not tops:
+def _plan_table_file(file: Path, task: Task, outside: bool, joining: bool) -> Plan:
+    if file.suffix.lower() not in SUFFIXES:
         raise DataError(
-            f"{source} has no folders of images",
-            got=f"{len(files)} files and no folder" if files else "an empty folder",
-            allowed="one folder per class; train/, val/, test/ with one folder per class; or a table of path and label",
-            todo="sort the images into one folder per class, or write a table",
+            f"{file} is neither a folder, an archive nor a table",
+            got=file.suffix or "no suffix",
+            allowed=f"a folder; .zip, .tar, .tar.gz, .tar.xz, .tar.bz2; {', '.join(SUFFIXES)}",
+            todo="save a spreadsheet as CSV; unpack an archive of another kind",
         )
-    split = _are_splits(source, tops)
-    if split:
-        _refuse_flat_splits(source, files)
-    if split and not joining:
-        _check_split_folders(source, tops)
+    table = read_table(file, task, Below(file.parent))
+    return plan_table(file, file.parent, table, task, outside, joining)
+
+
+def _plan_export(
+    source: Path, export: Export, listing: Listing, task: Task, outside: bool, joining: bool
+) -> Plan | None:
+    """The plan for the tables of a folder; None if they state no labels."""
+    table = read_export(source, export, task)
+    if table is None:
+        return None
+    base = source / export.base
+    plan = plan_table(source / export.tables[0], base, table, task, outside, joining)
+    named = set(plan.files.values())
+    rest = [name for name, file in listing.files.items() if file not in named and name not in export.tables]
+    left_out = LeftOut.of(listing)
+    left_out.add(NO_ROW, [name for name in rest if may_be_image(name) and not hidden(name)])
+    left_out.add(NO_IMAGE, [name for name in rest if not may_be_image(name) and not hidden(name)])
+    found = f"labels: {', '.join(export.tables[:3])}"
+    return replace(plan, left_out=left_out, notes=(found, *plan.notes))
+
+
+def _plan_folders(source: Path, listing: Listing, layout: Layout, joining: bool) -> Plan:
+    files = [file for file in listing.files if not hidden(file)]
+    places = {file: layout.place(file) for file in files if may_be_image(file)}
+    _refuse_no_folders(source, layout, files, len(places))
+    refuse_mixed(source, layout)
+    loose = [file for file, place in places.items() if place is None]
+    taken = {file: place for file, place in places.items() if place is not None}
+    found = {"label": map(layout.label, taken), "split": map(layout.split, taken)}
+    rows = pd.DataFrame({name: list(values) for name, values in found.items()}, dtype=object)
+    if layout.form == "splits":
+        _refuse_flat_splits(source, loose, files, layout)
+        if not joining:
+            _refuse_one_split(source / layout.wrapper, layout, rows)
+            refuse_splits(rows, source, "classification")
+    left_out = LeftOut.of(listing)
+    left_out.add(LOOSE, loose)
+    left_out.add(NO_IMAGE, [file for file in files if not may_be_image(file)])
     return Plan(
-        "splits" if split else "classes",
-        {file: listing.files[file] for file in files if "/" in file},
-        source,
-        hidden=len(listing.files) - len(files),
-        repeated=len(listing.repeated),
+        layout.form,
+        _at_places(source, taken, listing),
+        Path(source),
+        rows,
+        left_out=left_out,
+        notes=_notes(layout),
+        warnings=_warnings(layout, joining),
     )
 
 
-def _are_splits(source: Path, tops: set[str]) -> bool:
-    """Whether the top folders are splits rather than classes."""
-    splits = {top for top in tops if top.lower() in SPLIT_NAMES}
-    if splits and splits != tops:
+def _notes(layout: Layout) -> tuple[str, ...]:
+    around = (f"{layout.wrapper}/ is a folder around all others",) if layout.wrapper else ()
+    below = layout.split_at is not None and layout.split_at > layout.label_at
+    return (*around, *(("the folders of the classes have the splits in them",) if below else ()))
+
+
+def _warnings(layout: Layout, joining: bool) -> tuple[str, ...]:
+    if not layout.alike or joining:
+        return ()
+    return (
+        f"the classes {', '.join(layout.tops[:5])} have the same folders in them ({', '.join(layout.alike[:5])}): if "
+        "those are the classes, import the folders one by one",
+    )
+
+
+def _at_places(source: Path, taken: dict[str, str], listing: Listing) -> dict[str, Path]:
+    """Place below data/raw -> the file.
+
+    Raises:
+        DataError: two files have the same place, because their folders differ only in spaces or in Unicode's form.
+    """
+    found: dict[str, str] = {}
+    twice = [(file, found[place]) for file, place in taken.items() if found.setdefault(place, file) != file]
+    if twice:
         raise DataError(
-            f"{source} mixes split folders with others",
-            got=", ".join(sorted(tops)[:8]),
-            allowed="only train/, val/, test/, or only folders of classes",
-            todo="move the other folders away, or rename the class that has the name of a split",
+            f"{source}: folders with the name of one class have files of the same name",
+            got=f"{len(twice):,}: " + "; ".join(f"`{one}` and `{other}`" for one, other in twice[:5]),
+            allowed="each name once; spaces around the name of a class and Unicode's form do not count",
+            todo="rename the files, or put them into one folder",
         )
-    return bool(splits)
+    return {place: listing.files[file] for place, file in found.items()}
 
 
-def _check_split_folders(source: Path, tops: set[str]) -> None:
-    given_splits(pd.DataFrame({"split": [SPLIT_NAMES[top.lower()] for top in sorted(tops)]}))
-    if len(tops) == 1:
+def _refuse_no_folders(source: Path, layout: Layout, files: list[str], images: int) -> None:
+    refuse_boxes(source, files)
+    if layout.form == "flat":
         raise DataError(
-            f"{source} has only one split folder",
-            got=next(iter(tops)),
+            f"{source} has no folders of images",
+            got=f"files: {images:,} that may be images, none in a folder; {len(files) - images:,} others"
+            if files
+            else "an empty folder",
+            allowed=KNOWN,
+            todo="sort the images into one folder per class, or write a table; if the folder is one class of several, "
+            "import the folder around it",
+        )
+
+
+def _refuse_one_split(folder: Path, layout: Layout, rows: pd.DataFrame) -> None:
+    if rows["split"].nunique() == 1:
+        (name,) = {SPLIT_NAMES[top.lower()] for top in layout.tops}
+        raise DataError(
+            f"{folder} has a split of its own, but only one",
+            got=name,
             allowed="train/ with val/, test/ or both; or folders of classes",
-            todo=f"import {source / next(iter(tops))} itself: Graft then makes the splits",
+            todo=f"import {folder / layout.tops[0]} itself: Graft then makes the splits",
         )
 
 
-def _refuse_flat_splits(source: Path, files: list[str]) -> None:
-    flat = [file for file in files if file.count("/") == 1]
-    if flat:
+def _refuse_flat_splits(source: Path, loose: list[str], files: list[str], layout: Layout) -> None:
+    prefixes = tuple(f"{layout.wrapper}/{top}/".lstrip("/") for top in layout.tops)
+    inside = [file for file in loose if file.startswith(prefixes)]
+    if inside:
         raise DataError(
             f"{source}: images in a split folder without a class",
-            got=flat[0],
+            got=f"{len(inside):,}: {', '.join(inside[:5])}",
             allowed="SPLIT/CLASS/IMAGE",
-            todo="put them into one folder per class",
+            todo="put them into one folder per class, or write a table",
         )
-
-
-def _plan_table(file: Path, task: Task, outside: bool, joining: bool) -> Plan:
-    if file.suffix.lower() not in (".csv", ".parquet"):
-        raise DataError(
-            f"{file} is neither a folder nor a table", got=file.suffix or "no suffix", allowed=".csv or .parquet"
-        )
-    table = read_table(file, task)
-    if not joining:
-        given_splits(table)  # refuses splits that leave nothing to train or to test on
-    places: list[str] = []
-    files: dict[str, Path] = {}
-    for row, name in enumerate(table["path"], 1):
-        image, place = _image_of_row(file, row, name, outside), _inside(name)
-        if files.setdefault(place, image) != image:
-            raise DataError(
-                f"{file}: two rows would be copied to the same place",
-                got=f"{name} as {place}",
-                todo="rename one of the files",
-            )
-        places.append(place)
-    return Plan("table", files, file.parent, table.assign(path=places), task=task)
-
-
-def _image_of_row(table: Path, row: int, name: str, outside: bool) -> Path:
-    """The file, with all links resolved; rows count from 1, without the header."""
-    folder, image = Path(os.path.realpath(table.parent)), Path(os.path.realpath(table.parent / name))
-    if not outside and not image.is_relative_to(folder):
-        raise DataError(
-            f"{table} names a file outside its folder",
-            got=f"row {row}: {name}" + ("" if image == folder / name else f", which is {image}"),
-            allowed=f"files below {folder}",
-            todo="correct the row, or `--allow-outside` if you trust the table",
-        )
-    if not image.exists():
-        raise DataError(
-            f"{table} names a file that does not exist",
-            got=f"row {row}: {name}",
-            todo="correct the row; paths are relative to the table's folder",
-        )
-    if not stat.S_ISREG(image.stat().st_mode):
-        raise DataError(f"{table} names a special file", got=f"row {row}: {name}", todo="correct the row")
-    return image
-
-
-def _inside(name: str) -> str:
-    """The place below data/raw for a path in a table, which may be absolute or contain `..`."""
-    parts = [part for part in PurePosixPath(Path(name).as_posix()).parts if part not in ("/", "..", ".")]
-    return "images/" + "/".join(part.replace(":", "") for part in parts)
-
-
-def joined(plan: Plan, raw: Path) -> Plan:
-    """The plan for images that are added to others of the same layout."""
-    now = plan_import(raw, plan.task, outside=True)  # DVC's own links lead to its cache
-    if now.form != plan.form:
-        raise DataError(
-            "the new images have another layout than those in data/raw",
-            got=plan.form,
-            allowed=now.form,
-            todo="arrange them in the same layout, or use `--replace`",
-        )
-    for name, file in plan.files.items():
-        old = raw / name
-        if old.is_file() and old.read_bytes() != file.read_bytes():
-            raise DataError("data/raw has another image of this name", got=name, todo="rename the new one")
-    if plan.table is None or now.table is None:
-        return plan
-    table = pd.concat([now.table.assign(path=[name.removeprefix("images/") for name in now.table["path"]]), plan.table])
-    return replace(plan, table=table.drop_duplicates("path", keep="last"))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from graft.tasks.common.data.task import Task, names_in
-from graft.tasks.preprocess.layouts import ONE_CLASS, TABLE, hidden, split_folders
+from graft.tasks.preprocess.layouts import ONE_CLASS, TABLE, hidden, layout_of
 
 from ..versioning.dvc import cached_file, listing_of
 
@@ -90,10 +90,8 @@ def _labels(root: Path, listing: Mapping[str, str], task: Task) -> dict[str, str
     """Path -> label: from the table if there is one, otherwise the name of the folder."""
     if TABLE in listing:
         return _labels_of_table(_table(root, listing[TABLE]))
-    places = {name: name.split("/") for name in listing if "/" in name}
-    tops = {parts[0] for name, parts in places.items() if not hidden(name)}
-    depth = 1 if split_folders(tops) else 0
-    return {name: parts[depth] for name, parts in places.items() if len(parts) > depth + 1}
+    layout = layout_of(listing)
+    return {name: label for name in listing if (label := layout.label(name))}
 
 
 def _table(root: Path, digest: str) -> str:

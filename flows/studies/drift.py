@@ -26,6 +26,7 @@ from graft.tasks.common.feature_cache.segments import FeatureCache, Ids, ids_of
 from graft.tasks.preprocess.check import judge, look
 from graft.tasks.preprocess.params import PreprocessParams
 from graft.tasks.preprocess.scan import hidden, list_files
+from graft.tasks.preprocess.tables import SUFFIXES, load_table, spellings
 from graft.tasks.register.packaged_eyes import channels_in
 from graft.tasks.register.reference_set import Reference, package_features
 from graft.tasks.studies.drift import Comparison, compare
@@ -232,7 +233,7 @@ def list_source(source: Path) -> pd.DataFrame:
             allowed="a path in every row; rows are counted from 1, without the header",
             todo="fill in the paths, or remove the rows",
         )
-    files = [source.parent / str(name) for name in table["path"]]
+    files = [source.parent / _spelling(name, source.parent) for name in table["path"]]
     absent = [file for file in files if not file.is_file()]
     if absent:
         raise DataError(
@@ -244,19 +245,19 @@ def list_source(source: Path) -> pd.DataFrame:
     return pd.DataFrame({"name": table["path"].astype(str), "file": files, "group": group})
 
 
+def _spelling(name: object, folder: Path) -> str:
+    variants = spellings(name)
+    return next((variant for variant in variants if (folder / variant).is_file()), variants[0])
+
+
 def _read_table(source: Path) -> pd.DataFrame:
-    if not source.is_file() or source.suffix.lower() not in (".csv", ".parquet"):
+    if not source.is_file() or source.suffix.lower() not in SUFFIXES:
         raise DataError(
             f"{source} is neither a folder nor a table",
-            allowed="a folder of images, or a .csv or .parquet of their paths",
+            allowed=f"a folder of images, or a table of their paths ({', '.join(SUFFIXES)})",
             todo="correct the path",
         )
-    try:
-        if source.suffix.lower() == ".parquet":
-            return pd.read_parquet(source)
-        return pd.read_csv(source, dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{source} cannot be read as a table", got=str(error), allowed="CSV or Parquet") from error
+    return load_table(source).rows
 
 
 def _examined(

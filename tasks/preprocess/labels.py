@@ -12,7 +12,9 @@ import pandas as pd
 from ..common.core.errors import DataError
 from ..common.data.manifest import BETWEEN
 from ..common.data.task import Task
+from .class_names import class_name
 from .layouts import ONE_CLASS, TARGET
+from .tables import refuse_rows
 
 COLUMNS: dict[Task, str] = {
     "classification": "label",
@@ -28,8 +30,28 @@ _YES, _NO = {"1", "1.0", "true"}, {"0", "0.0", "false"}
 
 
 def text(value: Any) -> str | None:
-    """A cell as text; null for an empty one."""
-    return None if pd.isna(value) or str(value) == "" else str(value)
+    """A cell as text without spaces around it; null for an empty one. Parquet may hold bytes, and whole numbers as
+    fractions.
+
+    Raises:
+        DataError: bytes that are not UTF-8.
+    """
+    if is_list(value) or isinstance(value, dict):
+        return str(value)
+    if isinstance(value, bytes):
+        value = _decoded(value)
+    if isinstance(value, float | np.floating) and float(value).is_integer():
+        value = int(value)
+    return None if pd.isna(value) else str(value).strip() or None
+
+
+def _decoded(value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError as error:
+        raise DataError(
+            "a table has a cell of bytes that are not UTF-8", got=value[:40], todo="write the column as text"
+        ) from error
 
 
 def read_labels(table: pd.DataFrame, path: Path, task: Task) -> pd.Series:
@@ -87,16 +109,16 @@ def _remedy(table: pd.DataFrame, task: Task) -> str:
 
 
 def _one_class(cell: Any, path: Path) -> str | None:
-    if _is_list(cell):
+    if is_list(cell):
         raise DataError(
             f"{path}: a label is a list",
             got=", ".join(map(str, cell)),
             todo="if an image has several classes, set `head.task: multilabel` in params.yaml",
         )
-    return text(cell)
+    return class_name(text(cell) or "") or None
 
 
-def _is_list(cell: Any) -> bool:
+def is_list(cell: Any) -> bool:
     """A Parquet file may hold one in a cell."""
     return isinstance(cell, list | tuple | np.ndarray)
 
@@ -113,17 +135,16 @@ def _number_column(table: pd.DataFrame, path: Path) -> str:
 
 
 def _numbers(column: pd.Series, path: Path) -> pd.Series:
-    texts = column.map(lambda cell: str(list(cell)) if _is_list(cell) else text(cell))
+    texts = column.map(lambda cell: str(list(cell)) if is_list(cell) else text(cell))
     numbers = texts.map(_number, na_action="ignore")
     wrong = numbers.notna() & ~numbers.map(math.isfinite, na_action="ignore").eq(True)
-    if wrong.any():
-        row = int(wrong.to_numpy().argmax())
-        raise DataError(
-            f"{path}: row {row + 1} has a {column.name} that is not a number",
-            got=texts.iloc[row],
-            allowed=f"a number such as 12, -0.5 or 1.5e3, at most {LARGEST:g} away from 0",
-            todo="correct it, or remove the row; for classes set `head.task: classification`",
-        )
+    refuse_rows(
+        path,
+        _bad(wrong, texts),
+        f"with a {column.name} that is not a number",
+        allowed=f"a number such as 12, -0.5 or 1.5e3, with a decimal point, at most {LARGEST:g} away from 0",
+        todo="correct or remove the rows; for classes set `head.task: classification`",
+    )
     return numbers.map(repr, na_action="ignore")
 
 
@@ -159,11 +180,9 @@ def _several(table: pd.DataFrame, path: Path) -> pd.Series:
 
 
 def _parts(cell: Any, path: Path) -> list[str]:
-    if not _is_list(cell):
-        if isinstance(cell, float) and cell.is_integer():
-            cell = int(cell)  # whole numbers in a column with an empty cell
+    if not is_list(cell):
         return (text(cell) or "").split(BETWEEN)
-    names = [str(name) for name in cell if not pd.isna(name)]
+    names = [text(name) or "" for name in cell]
     for name in names:
         if BETWEEN in name:
             raise DataError(f"{path}: a class is called {name}", allowed=f"no {BETWEEN} in a name", todo="rename it")
@@ -171,11 +190,11 @@ def _parts(cell: Any, path: Path) -> list[str]:
 
 
 def _joined(names: list[str]) -> str:
-    return BETWEEN.join(sorted({name.strip() for name in names} - {""}))
+    return BETWEEN.join(sorted({class_name(name) for name in names} - {""}))
 
 
 def _class_of(column: str, path: Path) -> str:
-    name = column.removeprefix(ONE_CLASS).strip()
+    name = class_name(column.removeprefix(ONE_CLASS))
     if not name or BETWEEN in name:
         raise DataError(
             f"{path}: a column does not name a class",
@@ -189,12 +208,17 @@ def _class_of(column: str, path: Path) -> str:
 def _zeros_and_ones(column: pd.Series, path: Path) -> pd.Series:
     texts = column.map(lambda cell: (text(cell) or "").strip().lower())
     wrong = ~texts.isin(_YES | _NO)
-    if wrong.any():
-        row = int(wrong.to_numpy().argmax())
-        raise DataError(
-            f"{path}: row {row + 1}, column {column.name}: neither 0 nor 1",
-            got=texts.iloc[row] or "nothing",
-            allowed="0 (the image does not have this class) or 1 (it does)",
-            todo="correct it, or remove the row",
-        )
+    refuse_rows(
+        path,
+        _bad(wrong, texts),
+        f"with neither 0 nor 1 in the column {column.name}",
+        allowed="0 (the image does not have this class) or 1 (it does)",
+        todo="correct or remove the rows",
+    )
     return texts.isin(_YES)
+
+
+def _bad(wrong: pd.Series, texts: pd.Series) -> list[tuple[int, str]]:
+    """The rows, from 1, with their cells."""
+    rows = np.flatnonzero(wrong.to_numpy())
+    return [(int(row) + 1, texts.iloc[row] or "nothing") for row in rows]

@@ -8,9 +8,10 @@ import pandas as pd
 
 from ..common.core.errors import DataError
 from ..common.core.progress import say
-from ..common.data.manifest import BETWEEN, SPLITS, by_class, classes, counts
+from ..common.data.manifest import SPLITS, by_class, classes, counts
 from ..common.data.task import Task
 from ..common.data.units import units
+from .class_names import doubtful_names
 
 LARGE = 0.2
 """The share of a class, or of all images, from which on a group is named."""
@@ -18,7 +19,7 @@ LARGE = 0.2
 
 def stop_if_nothing_to_learn(manifest: pd.DataFrame, raw: Path, task: Task) -> None:
     """Raises:
-    DataError: the labels do not vary, or a split has no image.
+    DataError: the labels do not vary, a split has no image, or a class has no training image.
     """
     _CHECKS[task](manifest, raw)
     named = task != "regression"
@@ -30,6 +31,23 @@ def stop_if_nothing_to_learn(manifest: pd.DataFrame, raw: Path, task: Task) -> N
                 allowed="at least three images (or three groups)" + (" of one class" if named else ""),
                 todo="add images" + ("; if the labels are numbers, set `head.task: regression`" if named else ""),
             )
+    refuse_untrained([name for name, count in counts(manifest).items() if not count["train"]], str(raw))
+
+
+def refuse_untrained(names: list[str], source: str) -> None:
+    """A class that only validation and test images have can neither be learned nor predicted.
+
+    Raises:
+        DataError: there are such classes.
+    """
+    if names:
+        raise DataError(
+            f"{source}: classes without a training image",
+            got=_some(names),
+            allowed="at least one training image of each class",
+            todo="move images of these classes to the split train, or remove the classes; Graft makes the splits "
+            "itself for data that have none",
+        )
 
 
 def _stop_without_two_classes(manifest: pd.DataFrame, raw: Path) -> None:
@@ -77,19 +95,15 @@ _CHECKS = {
 
 def warn_of_doubtful_labels(manifest: pd.DataFrame) -> None:
     """Prints what may be a mistake in the labels, but does not stop the run."""
-    _warn_of_another_task(manifest)
+    _warn_of_names(manifest)
     _warn_of_small_classes(manifest)
     _warn_of_torn_groups(manifest)
     _warn_of_large_units(manifest)
 
 
-def _warn_of_another_task(manifest: pd.DataFrame) -> None:
-    joined = [name for name in classes(manifest) if BETWEEN in name]
-    if joined:
-        say(
-            f"preprocess: each of these is read as one class: {_some(joined)}; if an image has several classes, set "
-            "`head.task: multilabel`"
-        )
+def _warn_of_names(manifest: pd.DataFrame) -> None:
+    for doubt in doubtful_names(classes(manifest)):
+        say(f"preprocess: {doubt}")
 
 
 def _warn_of_small_classes(manifest: pd.DataFrame) -> None:

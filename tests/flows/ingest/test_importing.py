@@ -72,7 +72,7 @@ def test_hidden_files_are_left_out_and_counted(empty_project: Project, classes: 
 
     told = import_images(classes, empty_project.root)
 
-    assert told["hidden_left_out"] == 3
+    assert told["left_out"]["hidden file, or left by a system"]["files"] == 3
     assert set(told["classes"]) == {"blue", "green", "red"}
 
 
@@ -185,7 +185,7 @@ def test_links_share_the_file_and_are_refused_where_dvc_would_lock_it(empty_proj
         (lambda folder: None, "does not exist"),
         (lambda folder: folder.mkdir(), "no folders of images"),
         (lambda folder: draw(folder / "loose.png", 0, 0), "no folders of images"),
-        (lambda folder: draw_classes(folder / "train", 1), "split of their own"),
+        (lambda folder: draw_classes(folder / "train", 1), "split of its own, but only one"),
         (lambda folder: [draw_classes(folder / name, 1) for name in ("val", "test")], "split of their own"),
         (lambda folder: [draw_classes(folder / name, 1) for name in ("train", "cats")], "mixes split folders"),
         (lambda folder: [draw(folder / name / "x.png", 0, 0) for name in ("train", "val")], "without a class"),
@@ -239,7 +239,8 @@ def test_links_within_the_folder_are_taken_once_and_counted(empty_project: Proje
 
     summary = import_images(classes, empty_project.root)
 
-    assert (summary["files"], summary["repeated_links_left_out"]) == (6, 2)
+    told = {"link to a file that is taken anyway": {"files": 2, "such_as": ["green/again.png", "red/round"]}}
+    assert (summary["files"], summary["left_out"]) == (6, told)
 
 
 @pytest.mark.parametrize(

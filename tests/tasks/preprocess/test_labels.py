@@ -62,9 +62,9 @@ def test_an_empty_cell_is_no_number_and_no_class(cell):
 
 @pytest.mark.parametrize("cell", ["warm", "1,5", "nan", "inf", "-inf", "1_000", "0x10", "12 px"])
 def test_what_is_no_number_is_refused_with_row_and_value(cell):
-    with pytest.raises(DataError, match="row 2 has a label that is not a number") as refused:
+    with pytest.raises(DataError, match=r"a label that is not a number[\s\S]*row 2:") as refused:
         labels("regression", label=["1", cell])
-    assert refused.value.got == cell
+    assert refused.value.got == f"row 2: {cell}"
 
 
 @pytest.mark.parametrize(
@@ -80,8 +80,8 @@ def test_what_is_no_number_is_refused_with_row_and_value(cell):
         ("multilabel", {"label:": ["1"]}, "a column does not name a class"),
         ("multilabel", {"label:a|b": ["1"]}, "a column does not name a class"),
         ("multilabel", {"label": [["a|b"]]}, r"a class is called a\|b"),
-        ("multilabel", {"label:a": ["1", "-1"]}, r"row 2, column label:a: neither 0 nor 1[\s\S]*-1"),
-        ("multilabel", {"label:a": [""]}, r"row 1, column label:a: neither 0 nor 1[\s\S]*nothing"),
+        ("multilabel", {"label:a": ["1", "-1"]}, r"neither 0 nor 1 in the column label:a[\s\S]*row 2: -1"),
+        ("multilabel", {"label:a": [""]}, r"neither 0 nor 1 in the column label:a[\s\S]*row 1: nothing"),
     ],
 )
 def test_a_table_of_another_task_is_refused_with_the_way_out(task, columns, told):
@@ -108,7 +108,7 @@ def test_a_file_that_the_table_does_not_name_has_no_label_and_one_without_classe
 
 def test_a_row_without_a_number_is_refused(tmp_path):
     (tmp_path / "labels.csv").write_text("path,label\n1.png,3\n2.png,\n", encoding="utf-8")
-    with pytest.raises(DataError, match="row 2 has no label"):
+    with pytest.raises(DataError, match="row 2: no label"):
         read_table(tmp_path / "labels.csv", "regression")
 
 
@@ -119,15 +119,31 @@ def test_a_row_without_a_number_is_refused(tmp_path):
         ("multilabel", {"label:a": [1, 0], "label:b": [True, False]}, ["a|b", ""]),
         ("regression", {"target": [1, 2]}, ["1.0", "2.0"]),
         ("regression", {"label": [0.25, -1e10]}, ["0.25", "-10000000000.0"]),
+        ("classification", {"label": [0.0, 1.0]}, ["0", "1"]),
+        ("classification", {"label": [0.5, 1.0]}, ["0.5", "1"]),
+        ("classification", {"label": [b"cat", "K\u00e4fer".encode()]}, ["cat", "K\u00e4fer"]),
+        ("classification", {"label": ["  cat", "Ka\u0308fer"]}, ["cat", "K\u00e4fer"]),
     ],
 )
 def test_a_parquet_table_keeps_its_types(tmp_path, task, columns, expected):
     pd.DataFrame({"path": ["1.png", "2.png"], **columns}).to_parquet(tmp_path / "list.parquet")
-    assert list(read_table(tmp_path / "list.parquet", task)["label"]) == expected
+    assert list(read_table(tmp_path / "list.parquet", task).rows["label"]) == expected
+
+
+def test_bytes_that_are_no_text_are_refused(tmp_path):
+    pd.DataFrame({"path": ["1.png"], "label": [b"\xff"]}).to_parquet(tmp_path / "list.parquet")
+    with pytest.raises(DataError, match="bytes that are not UTF-8"):
+        read_table(tmp_path / "list.parquet")
+
+
+def test_images_in_a_parquet_file_are_refused_with_what_to_do(tmp_path):
+    pd.DataFrame({"image": [{"bytes": b"x", "path": "1.png"}], "label": ["a"]}).to_parquet(tmp_path / "list.parquet")
+    with pytest.raises(DataError, match="write the images to files"):
+        read_table(tmp_path / "list.parquet")
 
 
 def test_lists_are_no_numbers():
-    with pytest.raises(DataError, match=r"row 2 has a label that is not a number"):
+    with pytest.raises(DataError, match=r"a label that is not a number[\s\S]*row 2:"):
         labels("regression", label=["1", [1.0, 2.0]])
 
 

@@ -1,0 +1,139 @@
+"""What an import will do, and how it tells so: classes, splits, what is left out and what may be a mistake."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+from graft.tasks.common.data.manifest import SPLITS, names_in
+from graft.tasks.common.data.task import Task
+from graft.tasks.preprocess.class_names import doubtful_names
+from graft.tasks.preprocess.layouts import hidden
+from graft.tasks.preprocess.tables import SUFFIXES as TABLES
+from graft.tasks.preprocess.walk import Listing
+
+LOOSE = "not in a folder of a class"
+NO_IMAGE = "not an image, by the suffix"
+NO_ROW = "no row in the table"
+SYSTEM = "hidden file, or left by a system"
+REPEATED = "link to a file that is taken anyway"
+
+EXAMPLES = 3
+"""How many files of each reason are named."""
+
+FEW = 3
+"""A class with fewer images cannot have one in each split."""
+
+
+@dataclass
+class LeftOut:
+    """Reason -> the files that are not taken."""
+
+    names: dict[str, list[str]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, listing: Listing) -> LeftOut:
+        """What every import leaves out."""
+        left = cls()
+        left.add(SYSTEM, [name for name in (*listing.files, *listing.left_out) if hidden(name)])
+        left.add(REPEATED, listing.repeated)
+        return left
+
+    def add(self, reason: str, names: Iterable[str]) -> None:
+        if added := [*self.names.get(reason, []), *names]:
+            self.names[reason] = added
+
+    def summary(self) -> dict[str, dict[str, object]]:
+        return {reason: {"files": len(names), "such_as": names[:EXAMPLES]} for reason, names in self.names.items()}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an import will do.
+
+    Attributes:
+        form: `classes`, `splits` or `table`.
+        files: the place below data/raw -> the file to take, by a path without links.
+        source: the folder that holds `files`.
+        rows: `label` and `split` of each file, or null; for the form `table` all rows of labels.csv.
+        left_out: the files of the source that are not taken.
+        notes: what was recognised, for the user to check.
+        warnings: what may be a mistake.
+        task: what the labels are.
+    """
+
+    form: str
+    files: dict[str, Path]
+    source: Path
+    rows: pd.DataFrame
+    left_out: LeftOut = field(default_factory=LeftOut)
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    task: Task = "classification"
+
+    @property
+    def table(self) -> pd.DataFrame | None:
+        """The rows of labels.csv, for the form `table`."""
+        return self.rows if self.form == "table" else None
+
+    def summary(self) -> dict[str, object]:
+        told: dict[str, object] = {"form": self.form, "files": len(self.files), **self._labels()}
+        more = {"notes": list(self.notes), "left_out": self.left_out.summary(), "warnings": self.all_warnings()}
+        return told | {key: value for key, value in more.items() if value}
+
+    def _labels(self) -> dict[str, object]:
+        if self.task == "regression":
+            numbers = self.rows["label"].astype(float)
+            return {"least": min(numbers, default=None), "most": max(numbers, default=None), **self._splits()}
+        return {"classes": dict(sorted(self.classes().items())), **self._splits()}
+
+    def classes(self) -> Counter[str]:
+        """Class -> number of images."""
+        return Counter(classes_of(self.rows, self.task))
+
+    def _splits(self) -> dict[str, object]:
+        """Split -> class -> number of images, for splits that the source gives; without classes, only the number."""
+        given = {split: self.rows[self.rows["split"] == split] for split in SPLITS}
+        if self.task == "regression":
+            counts: dict[str, object] = {split: len(rows) for split, rows in given.items() if len(rows)}
+        else:
+            counts = {
+                split: dict(sorted(Counter(classes_of(rows, self.task)).items()))
+                for split, rows in given.items()
+                if len(rows)
+            }
+        return {"splits": counts} if counts else {}
+
+    def all_warnings(self) -> list[str]:
+        loose = self.left_out.names.get(LOOSE, [])
+        told = [f"images that are in no folder of a class: {_some(loose)}"] if loose else []
+        if self.task != "regression":
+            told += self._doubts()
+        return [*self.warnings, *told]
+
+    def _doubts(self) -> list[str]:
+        counts = self.classes()
+        few = sorted(name for name, count in counts.items() if count < FEW)
+        told = [f"classes with fewer than {FEW} images, so not one for each split: {_some(few)}"] if few else []
+        if len(counts) == 1:
+            told.append(f"all images are of one class, {next(iter(counts))}: a classifier needs two{self._tables()}")
+        return [*told, *doubtful_names(counts)]
+
+    def _tables(self) -> str:
+        tables = [name for name in self.left_out.names.get(NO_IMAGE, []) if name.lower().endswith(TABLES)]
+        return f"; if a table has the labels, import the table itself: {_some(tables)}" if tables else ""
+
+
+def classes_of(rows: pd.DataFrame, task: Task) -> list[str]:
+    """The class of each image, or all classes of each."""
+    if task == "classification":
+        return list(rows["label"])
+    return [name for label in rows["label"] for name in names_in(label)]
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5:,} more" if len(names) > 5 else "")

@@ -1,0 +1,75 @@
+"""What a class and a split are, told from the names of the files alone."""
+
+import pytest
+
+from graft.tasks.common.core.errors import DataError
+from graft.tasks.preprocess.layouts import layout_of, may_be_image, refuse_mixed
+
+
+@pytest.mark.parametrize(
+    ("files", "form", "wrapper", "places"),
+    [
+        (["cat/1.png", "dog/2.png"], "classes", "", ["cat/1.png", "dog/2.png"]),
+        (["data/cat/1.png", "data/dog/2.png"], "classes", "data", ["cat/1.png", "dog/2.png"]),
+        (["a/b/cat/1.png", "a/b/dog/x/2.png"], "classes", "a/b", ["cat/1.png", "dog/x/2.png"]),
+        (["d/train/cat/1.png", "d/val/cat/2.png"], "splits", "d", ["train/cat/1.png", "val/cat/2.png"]),
+        (["cat/train/1.png", "cat/test/2.png", "dog/train/3.png"], "splits", "", None),
+        (["images/cat/1.png", "images/dog/1.png", "notes/1.xml"], "classes", "images", None),
+        (["valid/1.png", "invalid/2.png"], "classes", "", ["valid/1.png", "invalid/2.png"]),
+        (["train/1.png", "bus/2.png", "car/3.png"], "classes", "", None),
+        (["data/cat/1.png", "data/dog/2.png", "data/3.png"], "classes", "data", ["cat/1.png", "dog/2.png", None]),
+        (["cat/1.png", "cat/more/2.png"], "classes", "", ["cat/1.png", "cat/more/2.png"]),
+        (["train/cat/1.png", "cats/2.png"], "mixed", "", None),
+        (["cat/train/1.png", "cat/test/2.png", "dog/3.png"], "mixed", "", None),
+        (["1.png", "2.png"], "flat", "", [None, None]),
+        (["cat/notes.txt"], "flat", "", [None]),
+    ],
+)
+def test_the_layout_is_recognised(files, form, wrapper, places):
+    layout = layout_of(files)
+    assert (layout.form, layout.wrapper) == (form, wrapper)
+    if places is not None:
+        assert [layout.place(file) for file in files] == places
+
+
+def test_splits_below_the_classes_come_first_in_the_place():
+    layout = layout_of(["cat/train/1.png", "cat/test/x/2.png", "dog/train/3.png"])
+    assert layout.place("cat/test/x/2.png") == "test/cat/x/2.png"
+    assert (layout.label("cat/test/x/2.png"), layout.split("cat/test/x/2.png")) == ("cat", "test")
+
+
+def test_spaces_and_another_unicode_form_make_no_other_class():
+    layout = layout_of(["Ka\u0308fer/1.png", " K\u00e4fer /2.png"])
+    assert {layout.label("Ka\u0308fer/1.png"), layout.label(" K\u00e4fer /2.png")} == {"K\u00e4fer"}
+
+
+@pytest.mark.parametrize(("classes", "label"), [((), "young"), (("cat",), "cat")])
+def test_a_folder_of_a_known_class_is_no_wrapper(classes, label):
+    files = ["cat/young/1.png", "cat/old/2.png"]
+    assert layout_of(files, classes=classes).label(files[0]) == label
+
+
+def test_a_known_class_with_the_name_of_a_split_is_a_class():
+    assert layout_of(["train/1.png"], classes=["train"]).label("train/1.png") == "train"
+
+
+def test_system_folders_are_no_classes_and_no_reason_against_a_wrapper():
+    layout = layout_of(["data/cat/1.png", "data/dog/1.png", "#recycle/1.png", "__MACOSX/data/cat/._1.png"])
+    assert (layout.wrapper, layout.tops) == ("data", ("cat", "dog"))
+
+
+def test_classes_with_the_same_folders_in_them_are_told():
+    files = [f"{week}/{kind}/1.png" for week in ("monday", "tuesday") for kind in ("good", "bad")]
+    assert layout_of(files).alike == ("bad", "good")
+
+
+def test_a_mixture_is_refused_with_the_folders(tmp_path):
+    with pytest.raises(DataError, match=r"mixes split folders with others[\s\S]*ground_truth, test, train"):
+        refuse_mixed(tmp_path, layout_of(["train/a/1.png", "test/a/2.png", "ground_truth/a/3.png"]))
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("a/1.JPG", True), ("a/1", True), ("a.b/1.TXT", False), ("x.csv", False), ("a/txt", True)]
+)
+def test_suffixes_tell_what_is_never_an_image(name, expected):
+    assert may_be_image(name) is expected
