@@ -40,7 +40,7 @@ class GitState:
         return f"https://{host}/{project}{kind}{self.commit}/{path}"
 
 
-MADE = ("dvc.lock", "metrics", "data/pins.csv", "ledger.jsonl")
+MADE = ("dvc.lock", "graft.lock", "metrics", "data/pins.csv", "ledger.jsonl")
 """Tracked files that runs write; DVC removes metrics before it runs a stage."""
 
 

@@ -62,6 +62,12 @@ def test_without_git_the_error_says_so(tmp_path: Path, monkeypatch: pytest.Monke
         git_state(tmp_path)
 
 
+def test_what_a_run_writes_after_an_upgrade_is_no_change_of_the_users(empty_project: Project) -> None:
+    (empty_project.root / "graft.lock").write_text("graft: 0.2.0\n", encoding="utf-8")
+
+    assert not git_state(empty_project.root).dirty
+
+
 def test_a_password_in_the_origin_is_not_kept(project: Project) -> None:
     project.git("remote", "add", "origin", "https://user:p@ss@example.org/team/shop.git")
     assert git_state(project.root).origin == "https://example.org/team/shop.git"
