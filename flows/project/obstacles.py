@@ -11,6 +11,7 @@ from graft.tasks.common.core.paths import STAGES
 
 from ..runtime.params import load_params
 from ..versioning import dvc
+from ..versioning.destination import OWN_FILES
 from ..versioning.git import try_git
 from .template import FOLDER
 
@@ -41,6 +42,12 @@ def refuse_obstacles(root: Path, remote: str) -> None:
             f"{root} lies in another Graft project",
             got=str(outer),
             todo="name a folder outside it, or use that project: graft -h",
+        )
+    if all((root / name).exists() for name in OWN_FILES):
+        raise GraftError(
+            f"{root} is Graft's own repository",
+            allowed="a folder outside it",
+            todo="graft init FOLDER; here, `make demo` trains with the sample",
         )
     if is_project(root):
         return

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from projects import Project
+from projects import ROOT, Project
 
 from graft.flows.project import init as module
 from graft.flows.project.init import Begun, init
@@ -138,6 +138,12 @@ def test_a_folder_inside_a_project_is_refused(tmp_path: Path) -> None:
     with pytest.raises(GraftError, match="lies in another Graft project"):
         init(tmp_path / "below" / "it")
     assert not (tmp_path / "below").exists()
+
+
+def test_grafts_own_repository_stays_as_it_is() -> None:
+    with pytest.raises(GraftError, match="is Graft's own repository"):
+        init(ROOT)
+    assert not (ROOT / "requirements.txt").exists()
 
 
 def test_a_folder_of_another_repository_becomes_a_project_within_it(tmp_path: Path) -> None:
