@@ -101,25 +101,34 @@ def _users(rwlock: Path) -> list[int]:
     """The processes that use files of the project, by DVC's own record.
 
     DVC takes the entry of a killed command for one at work if its number now belongs to another process, which began
-    after the entry was written, or if its parent has not noticed its end. Such entries are removed.
+    after the entry was written or is another command, or if its parent has not noticed its end. Those are removed.
     """
     try:
         kept, written = json.loads(rwlock.read_text(encoding="utf-8")), rwlock.stat().st_mtime
     except (OSError, ValueError):  # there is none, or DVC is writing it
         return []
-    pids = {entry["pid"] for entry in [*kept.get("write", {}).values(), *chain(*kept.get("read", {}).values())]}
-    stale = {pid for pid in pids if _is_stale(pid, written)}
+    entries = [*kept.get("write", {}).values(), *chain(*kept.get("read", {}).values())]
+    commands = {entry["pid"]: str(entry.get("cmd", "")) for entry in entries}
+    stale = {pid for pid, command in commands.items() if _is_stale(pid, command, written)}
     if stale:
         _remove_entries(rwlock, stale)
-    return sorted(pids - stale)
+    return sorted(commands.keys() - stale)
 
 
-def _is_stale(pid: int, written: float) -> bool:
+def _is_stale(pid: int, command: str, written: float) -> bool:
     """Whether the process of this number cannot be at work for an entry. DVC removes entries without a process."""
-    with suppress(psutil.NoSuchProcess):
+    with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
         process = psutil.Process(pid)
-        return bool(process.create_time() > written + SLACK or process.status() == psutil.STATUS_ZOMBIE)
+        began_later = process.create_time() > written + SLACK
+        return bool(began_later or process.status() == psutil.STATUS_ZOMBIE or _is_other(process, command))
     return False
+
+
+def _is_other(process: psutil.Process, command: str) -> bool:
+    """Whether a process runs another command than this one, as DVC noted its words: by the last of them, because an
+    interpreter may come before the first. The file's time cannot tell, since other commands write to it too."""
+    words, running = command.split(), " ".join(process.cmdline()).split()
+    return len(words) > 1 and bool(running) and running[-1] != words[-1]
 
 
 def _remove_entries(rwlock: Path, pids: set[int]) -> None:

@@ -75,10 +75,12 @@ def repro(context: typer.Context, project: Project = HERE) -> None:
     """
     from ..runtime.params import load_params
     from ..versioning import dvc
+    from ..versioning.losses import require_no_loss
 
     root = find_root(project)
     load_params(root / "params.yaml")  # DVC would remove a stage's outputs before the stage refuses a parameter
     _require_images(root)
+    require_no_loss(root)  # DVC would rewrite data/raw.dvc without them
     _record_code(root)
     code = dvc.repro(root, context.args)
     if code == 0:
@@ -145,10 +147,12 @@ def run(
     root = find_root(project)
     prepare_prefect(root)
     from ..runtime.params import load_params
+    from ..versioning.losses import require_no_loss
 
     if not unattended:
         load_params(root / "params.yaml")  # refuse wrong parameters before a server is started
         _require_images(root)
+        require_no_loss(root)
         from ..retrain.idle import idle_message
 
         idle = idle_message(root)

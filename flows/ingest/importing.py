@@ -5,25 +5,25 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Literal
-
-from filelock import FileLock, Timeout
 
 from graft.tasks.common.core.errors import DataError, GraftError
 from graft.tasks.common.core.files import md5, whole_file, whole_folder
 from graft.tasks.common.core.paths import Paths
 from graft.tasks.common.core.progress import progress, say
 from graft.tasks.common.data.task import Task
-from graft.tasks.dvc_process import wait_for_dvc
 from graft.tasks.preprocess.scan import TABLE, hidden, list_files
 from graft.tasks.preprocess.walk import copy_regular
 
 from ..runtime.params import load_params
+from ..runtime.turns import turn
 from ..tracking.create_store import store_made_meanwhile
 from ..versioning import dvc
+from ..versioning.exclusion import kept_from_dvc
+from ..versioning.losses import require_no_loss
 from .archives import is_archive, unpack
 from .joining import holds_images, joined, known_classes
 from .plan import plan_import
@@ -146,31 +146,13 @@ def _renamed(error: DataError, folder: Path, archive: Path) -> DataError:
     return DataError(name(error.what), got=got, allowed=name(error.allowed), todo=name(error.todo))
 
 
-@contextmanager
-def _one_at_a_time(paths: Paths) -> Iterator[None]:
+def _one_at_a_time(paths: Paths) -> AbstractContextManager[None]:
     """Lets one import at a time work on a project.
 
     Raises:
-        GraftError: another import takes longer than `PATIENCE`.
+        TransientError: another import takes longer than `PATIENCE`.
     """
-    paths.state.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(paths.state / "import.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        say(f"import: another import is at work on this project; waiting for it, at most {PATIENCE:.0f} s")
-        try:
-            lock.acquire(timeout=PATIENCE)
-        except Timeout:
-            raise GraftError(
-                "another import is still at work on this project",
-                got=f"{lock.lock_file} has been held for {PATIENCE:.0f} s",
-                todo="wait until it ends, then import again",
-            ) from None
-    try:
-        yield
-    finally:
-        lock.release()
+    return turn(paths.state / "import.lock", "another import", PATIENCE, say)
 
 
 def _refuse_links_that_dvc_would_lock(root: Path, source: Path) -> None:
@@ -198,7 +180,14 @@ def _task(paths: Paths) -> Task:
 
 def _bring(plan: Plan, paths: Paths, how: How, take: Take, force: bool) -> dict[str, object]:
     _refuse_nothing(plan)
-    wait_for_dvc(paths.root, say)  # a stage may be reading the images
+    with ExitStack() as alone:
+        alone.enter_context(kept_from_dvc(paths.root, "data/raw"))  # a stage may be reading the images
+        plan = _replaced(plan, paths, how, take, force, alone.close)
+    return {**plan.summary(), "dvc": dvc.raw_hash(paths.root)}
+
+
+def _replaced(plan: Plan, paths: Paths, how: How, take: Take, force: bool, let_dvc_in: Callable[[], None]) -> Plan:
+    """Replaces data/raw and puts it under DVC; returns the plan, with the table of what was there before."""
     _refuse_a_link(paths.raw)
     _put_back(paths.raw)
     there = holds_images(paths.raw)
@@ -211,6 +200,7 @@ def _bring(plan: Plan, paths: Paths, how: How, take: Take, force: bool) -> dict[
     if there and how == "replace" and not force:
         _refuse_to_lose(paths)
     if there and how == "add":
+        require_no_loss(paths.root)  # `dvc add` would list only what is left
         plan = joined(plan, paths.raw)
     try:
         with _as_before_on_failure(paths.raw) as aside:
@@ -220,6 +210,7 @@ def _bring(plan: Plan, paths: Paths, how: How, take: Take, force: bool) -> dict[
                 _fill(folder, plan, take)
                 if paths.raw.exists():
                     paths.raw.replace(aside)
+            let_dvc_in()
             dvc.dvc_add(paths.root, "data/raw")
     except OSError as error:
         raise GraftError(
@@ -227,7 +218,7 @@ def _bring(plan: Plan, paths: Paths, how: How, take: Take, force: bool) -> dict[
             got=f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""),
             todo="free some space or set the missing permissions, then import again",
         ) from error
-    return {**plan.summary(), "dvc": dvc.raw_hash(paths.root)}
+    return plan
 
 
 def _refuse_nothing(plan: Plan) -> None:

@@ -78,7 +78,7 @@ def test_a_command_that_holds_the_whole_project_is_waited_for(root: Path) -> Non
 
 
 def test_the_entry_of_a_killed_command_whose_number_another_process_got_is_removed(root: Path) -> None:
-    with running("-c", "input()") as other:
+    with running("-c", "input()", "repro") as other:
         file = record(root, other.pid)
         hour_ago = time.time() - 3600
         os.utime(file, (hour_ago, hour_ago))
@@ -88,8 +88,17 @@ def test_the_entry_of_a_killed_command_whose_number_another_process_got_is_remov
     assert json.loads(file.read_text(encoding="utf-8")) == {"write": {}, "read": {"/code": []}}
 
 
-def test_the_entry_of_a_killed_command_whose_parent_has_not_noticed_is_removed(root: Path) -> None:
+def test_an_entry_that_other_commands_have_kept_is_removed_if_its_number_is_another_commands(root: Path) -> None:
     with running("-c", "input()") as other:
+        file = record(root, other.pid)
+
+        assert not wait_for_dvc(root, lambda _: None)
+
+    assert json.loads(file.read_text(encoding="utf-8"))["write"] == {}
+
+
+def test_the_entry_of_a_killed_command_whose_parent_has_not_noticed_is_removed(root: Path) -> None:
+    with running("-c", "input()", "repro") as other:
         file = record(root, other.pid)
         other.kill()
         os.waitid(os.P_PID, other.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and stays a zombie

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -151,7 +153,9 @@ def test_images_that_dvc_does_not_take_leave_the_earlier_ones(empty_project: Pro
     import_images(classes, empty_project.root)
     raw = empty_project.root / "data" / "raw"
     before = snapshot(raw)
-    (empty_project.root / ".dvc" / "config").write_text("[nonsense", encoding="utf-8")
+    cache = empty_project.root / ".dvc" / "cache"
+    shutil.rmtree(cache)
+    cache.write_text("no folder", encoding="utf-8")
     draw_classes(classes, each=3)
 
     with pytest.raises(GraftError, match="DVC failed"):
@@ -365,15 +369,24 @@ def test_a_full_disk_is_one_error_and_leaves_everything_as_before(
 
 
 def test_a_first_import_that_dvc_does_not_take_leaves_nothing(empty_project: Project, classes: Path) -> None:
-    config = empty_project.root / ".dvc" / "config"
-    content = config.read_text(encoding="utf-8")
-    config.write_text("[nonsense", encoding="utf-8")
+    cache = empty_project.root / ".dvc" / "cache"
+    cache.write_text("no folder", encoding="utf-8")
     with pytest.raises(GraftError, match="DVC failed"):
         import_images(classes, empty_project.root)
     assert not (empty_project.root / "data" / "raw").exists()
 
-    config.write_text(content, encoding="utf-8")
+    cache.unlink()
     assert import_images(classes, empty_project.root)["files"] == 6
+
+
+def test_a_damaged_configuration_of_dvc_is_named_before_anything_is_copied(
+    empty_project: Project, classes: Path
+) -> None:
+    (empty_project.root / ".dvc" / "config").write_text("[nonsense", encoding="utf-8")
+
+    with pytest.raises(GraftError, match=r"DVC cannot work[\s\S]*\.dvc/config"):
+        import_images(classes, empty_project.root)
+    assert not (empty_project.root / "data" / "raw").exists()
 
 
 def test_what_a_killed_import_had_set_aside_is_cleared_away(empty_project: Project, classes: Path) -> None:
@@ -399,10 +412,36 @@ def test_of_two_imports_one_waits_for_the_other_and_says_so(empty_project: Proje
             text=True,
         )
         assert waiting.stderr is not None
-        assert "another import is at work on this project" in waiting.stderr.readline()
+        assert waiting.stderr.readline() == "waiting for another import, at most 10 minutes\n"
         assert not (empty_project.root / "data" / "raw").exists()
     assert waiting.wait(timeout=120) == 0
     assert len(scan(empty_project.root / "data" / "raw")) == 6
+
+
+def test_dvc_does_not_get_the_images_while_an_import_changes_them(
+    empty_project: Project, classes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[str] = []
+    fill, add = importing._fill, importing.dvc.dvc_add
+
+    def in_use() -> None:
+        record = json.loads((empty_project.root / ".dvc" / "tmp" / "rwlock").read_text(encoding="utf-8"))
+        used.append(" ".join(record.get("write", {})))
+
+    def filling(*values: object) -> None:
+        in_use()
+        fill(*values)  # type: ignore[arg-type]
+
+    def adding(root: Path, path: str) -> None:
+        in_use()
+        add(root, path)
+
+    monkeypatch.setattr(importing, "_fill", filling)
+    monkeypatch.setattr(importing.dvc, "dvc_add", adding)
+
+    import_images(classes, empty_project.root)
+
+    assert used == [str(empty_project.root / "data" / "raw"), ""], "`dvc add` must have them"
 
 
 def test_an_import_does_not_wait_for_ever(
