@@ -194,7 +194,7 @@ def _mlflow(root: Path) -> Finding:
     uri = redacted(tracking_uri(root))
     try:
         if has_store(root):
-            Tracker(root)
+            Tracker(root).require_writable()
     except GraftError as error:
         return Finding("mlflow", "fail", str(error.got), error.todo)
     return Finding("mlflow", "ok", uri)

@@ -32,6 +32,7 @@ def promote_version(root: Path, wanted: str, why: str, *, anyway: bool, unverifi
             not judged it.
     """
     tracker, name = _registry(root)
+    tracker.require_writable()
     with ledger.locked(tracker, name):
         kept = promotion.settle(tracker, name)
         version = find_version(tracker, name, wanted)
@@ -79,6 +80,7 @@ def roll_back_champion(root: Path, why: str) -> dict[str, Any]:
         GraftError: there is none, or it cannot be used.
     """
     tracker, name = _registry(root)
+    tracker.require_writable()
     with ledger.locked(tracker, name):
         promotion.settle(tracker, name)
         entry = promotion.roll_back(tracker, name, why or BY_HAND)

@@ -129,7 +129,7 @@ class Tracker:
 
     def parent(self, process: psutil.Process) -> str:
         """The run of the flow run, otherwise of the pipeline execution `process`; created if there is none yet."""
-        self._check_store()
+        self.require_writable()
         key = processes.key(process)
         run_id = self._parent_of(key)
         if run_id:
@@ -148,7 +148,7 @@ class Tracker:
         found = self.client.search_runs([self.experiment_id], query, max_results=1)
         return str(found[0].info.run_id) if found else ""
 
-    def _check_store(self) -> None:
+    def require_writable(self) -> None:
         file = sqlite_file(self.paths.root)
         if file is not None:
             check_writable(file)
@@ -160,7 +160,7 @@ class Tracker:
         return run_id
 
     def _new_run(self, name: str, tags: Mapping[str, str]) -> str:
-        self._check_store()
+        self.require_writable()
         self.mark_crashed_runs()
         git = git_state(self.paths.root)
         run = self.client.create_run(self.experiment_id, tags={**self._common_tags(git), **tags}, run_name=name)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from graft.flows.maintenance.doctor import _mlflow
 from graft.flows.tracking import sqlite_store
 from graft.flows.tracking.sqlite_store import check_readable, check_writable, ensure_store
 from graft.flows.tracking.store import has_store
@@ -127,6 +128,21 @@ def test_a_file_that_may_only_be_read_is_named_when_something_is_to_be_written(t
     check_readable(tmp_path / "mlflow.db")
     with pytest.raises(GraftError, match=r"mlflow\.db cannot be written"):
         check_writable(tmp_path / "mlflow.db")
+
+
+def test_doctor_finds_a_store_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite_store, "WAIT", 0.1)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (tmp_path / "params.yaml").touch()
+    ensure_store(tmp_path)
+    assert _mlflow(tmp_path).state == "ok"
+    with closing(sqlite3.connect(tmp_path / "mlflow.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        finding = _mlflow(tmp_path)
+        other.execute("ROLLBACK")
+
+    assert (finding.state, "locked" in finding.found) == ("fail", True)
+    assert "fuser" in finding.todo
 
 
 def test_a_place_where_no_file_can_be_created_is_named(tmp_path: Path) -> None:
