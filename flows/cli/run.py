@@ -159,6 +159,9 @@ def run(
         if idle:
             _print_idle(root, idle, as_json)
             return
+        from ..tracking.tracker import Tracker
+
+        Tracker(root)  # a store that does not answer is an error now, not after all retries of the flow
     prefect_for_this_process(root)
     from ..retrain.flow import retrain
 

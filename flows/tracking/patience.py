@@ -8,8 +8,8 @@ from contextlib import contextmanager
 
 RETRIES, TIMEOUT = "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT"
 
-FIRST = {RETRIES: "2", TIMEOUT: "8"}
-"""For the first request: a server that is down is noticed in five seconds, one that says nothing in half a minute."""
+FIRST = {RETRIES: "2", TIMEOUT: "7"}
+"""For the first request: a server that is down is noticed in five seconds, one that says nothing in 26."""
 
 LATER = {RETRIES: "3", TIMEOUT: "60"}
 """For all others: a server may take its time for a large file."""

@@ -95,6 +95,16 @@ def test_a_misspelt_parameter_is_refused_before_anything_is_removed(project: Pro
     assert (project.root / "data" / "manifest" / "manifest.parquet").is_file()
 
 
+def test_run_does_not_start_without_mlflow(project: Project) -> None:
+    project.set("head", l2_max=0.5)
+
+    done = project.graft_here("run", check=False, MLFLOW_TRACKING_URI="http://127.0.0.1:9")
+
+    assert done.returncode == 2
+    assert "MLflow cannot be reached" in done.stderr
+    assert not (project.root / ".graft" / "prefect-server.log").exists(), "nothing that would have to be tried again"
+
+
 def test_repro_passes_dvcs_words_and_exit_code_on(project: Project) -> None:
     assert "up to date" in project.graft("repro").stdout
     assert project.graft("repro", "no-such-stage", check=False).returncode != 0
