@@ -74,7 +74,7 @@ def repro(context: typer.Context, project: Project = HERE) -> None:
     It waits for other DVC commands of the project. Further options and arguments are passed to DVC.
     """
     from ..runtime.params import load_params
-    from ..versioning import dvc
+    from ..versioning import dvc, stale
     from ..versioning.losses import require_no_loss
 
     root = find_root(project)
@@ -82,7 +82,10 @@ def repro(context: typer.Context, project: Project = HERE) -> None:
     _require_images(root)
     require_no_loss(root)  # DVC would rewrite data/raw.dvc without them
     _record_code(root)
-    code = dvc.repro(root, context.args)
+    differ, code = ("", 0) if "--dry" in context.args else stale.preprocess_again(root)
+    if differ:
+        typer.echo(f"preprocess had seen other images than data/raw has ({differ}): it was run again", err=True)
+    code = code or dvc.repro(root, context.args)
     if code == 0:
         _register_package(root)
     raise SystemExit(code)

@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import replace
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Literal
@@ -70,8 +71,6 @@ def import_images(
     if link:
         _refuse_links_that_dvc_would_lock(root, source)
     with _one_at_a_time(paths), store_made_meanwhile(root), _planned(source, paths, how, outside, unwrap) as plan:
-        for warning in plan.all_warnings():
-            say(f"import: {warning}")
         return _bring(plan, paths, how, _way(source, link), force)
 
 
@@ -88,6 +87,9 @@ def preview_images(source: Path, root: Path, how: How = "new", *, outside: bool 
         _refuse_nothing(plan)
         if how == "add" and holds_images(paths.raw):
             joined(plan, paths.raw)
+        if how == "new" and holds_images(paths.raw):
+            held = "data/raw already holds images: `--add` adds to them, `--replace` replaces them"
+            plan = replace(plan, warnings=(held, *plan.warnings))
         return plan.summary()
 
 

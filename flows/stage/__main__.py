@@ -6,6 +6,7 @@ import importlib
 import signal
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,7 +56,7 @@ def run_stage(stage: str, paths: Paths) -> None:
     recorder = Recorder(paths.root)  # first of all: MLflow is loaded while this process loads its own
     processes.follow_the_execution()
     from ..runtime import params as config
-    from ..versioning import dvc
+    from ..versioning import dvc, stale
 
     every = config.load_params(paths.params)
     change = record_code(paths.root)  # DVC hashes what a stage depends on once it has run
@@ -69,8 +70,11 @@ def run_stage(stage: str, paths: Paths) -> None:
         who = (processes.key(me), me.create_time())
         recorder.begin(stage, {stage: params.model_dump()}, *who, of_flow())
         begun = time.time()
+        if stage == "features":
+            stale.refuse_other_images(paths.root)
         extra = [dvc.raw_hashes(paths.root), every.head.task] if stage == "preprocess" else []
-        record: Record = body.run(params, paths, *extra)
+        with stale.unchanged(paths.raw) if stage == "preprocess" else nullcontext():
+            record: Record = body.run(params, paths, *extra)
         runs = recorder.runs()
         registered = _record(stage, record, begun, params, paths, recorder)
         if record.failure is not None:

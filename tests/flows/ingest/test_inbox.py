@@ -128,7 +128,8 @@ def test_a_table_brings_its_rows(tmp_path: Path) -> None:
     (inbox / "labels.csv").write_text("path,label\n" + "\n".join(rows[:4]) + "\n", encoding="utf-8")
     age(inbox / "labels.csv")
     assert take_over(inbox, project.root, 60.0).new == 4, "what has no row is not of the data"
-    (inbox / "labels.csv").write_text("path,label\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    as_from_excel = "Filename; Class\r\n" + "\r\n".join(rows).replace(",", "; ")
+    (inbox / "labels.csv").write_bytes(as_from_excel.encode("utf-8-sig"))
     age(inbox / "labels.csv")
     assert take_over(inbox, project.root, 60.0).new == 2
     table = (project.root / "data" / "raw" / "labels.csv").read_text(encoding="utf-8")
@@ -162,6 +163,21 @@ def test_what_fits_no_class_waits_and_the_rest_is_imported(root: Path, inbox: Pa
         "train/red/1.png": "train/ is the name of a split, among folders of classes",
     }
     assert "2 waiting: loose.png (it is not in a folder of a class); train/red/1.png (" in taken.words()
+
+
+def test_names_are_tidied_as_by_an_import_and_what_is_no_image_waits(root: Path, inbox: Path) -> None:
+    (inbox / "red").rename(inbox / "red ")
+    draw(inbox / "red" / "100.png", 0, 102)
+    (inbox / "red" / "notes.txt").write_text("x", encoding="utf-8")
+    for file in (inbox / "red").iterdir():
+        age(file)
+
+    taken = take_over(inbox, root, 60.0)
+
+    assert (taken.new, taken.waiting) == (3, {"red/notes.txt": "it is not an image, by its suffix"})
+    names = [name for name in raw_listing(root) if "/1" in name]
+    assert len(names) == 3
+    assert all(name.startswith("red/") for name in names)
 
 
 def test_only_files_that_fit_nothing_change_nothing(root: Path, tmp_path: Path) -> None:

@@ -51,6 +51,12 @@ def test_a_preview_of_images_to_add_refuses_what_the_import_would(project: Proje
         preview_images(classes, project.root, "add")
 
 
+def test_a_preview_beside_images_says_what_the_import_needs(project: Project, classes: Path) -> None:
+    draw_classes(project.root / "data" / "raw", each=1)
+    told = preview_images(classes, project.root)
+    assert told["warnings"][0] == "data/raw already holds images: `--add` adds to them, `--replace` replaces them"
+
+
 def test_a_preview_refuses_what_cannot_be_imported(project: Project, tmp_path: Path) -> None:
     draw(tmp_path / "flat" / "1.png", 0, 0)
     done = project.graft_here("import", str(tmp_path / "flat"), "--dry-run", check=False)

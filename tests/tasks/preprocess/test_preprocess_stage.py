@@ -338,6 +338,30 @@ def test_copies_in_groups_of_other_splits_are_held_out_and_no_group_moves(tabled
     assert all(reason.startswith("same pixels as an image of ") for reason in reasons(tabled()).values())
 
 
+def test_a_folder_around_the_classes_is_looked_through_and_told(fresh, preprocess, capsys):
+    (fresh.raw / "around").mkdir()
+    for name in ("red", "green", "blue"):
+        (fresh.raw / name).rename(fresh.raw / "around" / name)
+    preprocess(fresh)
+    assert set(manifest(fresh)["label"]) == {"red", "green", "blue"}
+    assert "around is the only folder; the classes are the folders in it" in capsys.readouterr().err
+
+
+def test_names_of_classes_that_may_be_mistakes_are_told(fresh, preprocess, capsys):
+    (fresh.raw / "green").rename(fresh.raw / "Red")
+    preprocess(fresh)
+    assert "these classes may be one: `Red`, `red`" in capsys.readouterr().err
+
+
+def test_a_class_without_a_training_image_is_refused(fresh, preprocess):
+    for split, names in (("train", ("red", "green")), ("test", ("blue",))):
+        (fresh.raw / split).mkdir()
+        for name in names:
+            (fresh.raw / name).rename(fresh.raw / split / name)
+    with pytest.raises(DataError, match=r"classes without a training image[\s\S]*blue"):
+        preprocess(fresh)
+
+
 def test_fewer_than_two_classes_are_refused(fresh, preprocess):
     for name in ("green", "blue"):
         shutil.rmtree(fresh.raw / name)
@@ -500,7 +524,7 @@ def test_folders_of_classes_stop_the_run_where_they_cannot_be_the_labels(fresh, 
 
 def test_classes_that_look_like_several_are_named(tabled, preprocess, capsys):
     preprocess(tabled(label=lambda t: ["a|b" if int(p[-5]) % 2 else "a" for p in t["path"]]))
-    assert "one class: a|b; if an image has several classes, set `head.task: multilabel`" in capsys.readouterr().err
+    assert "one class: `a|b`; if an image has several classes, set `head.task: multilabel`" in capsys.readouterr().err
     preprocess(tabled(label=several), task="multilabel")
     assert "one class" not in capsys.readouterr().err
 

@@ -1,0 +1,83 @@
+"""Whether preprocess has seen the images that are here. A folder that changes under it leaves a manifest that no later
+run would replace, because DVC hashes what a stage depends on only when the stage has ended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from graft.tasks.common.core.errors import DataError
+from graft.tasks.common.core.paths import Paths
+from graft.tasks.preprocess.layouts import TABLE
+from graft.tasks.preprocess.walk import list_files
+
+from .dvc import raw_hash, raw_listing, repro, stages_of
+
+
+@contextmanager
+def unchanged(raw: Path) -> Iterator[None]:
+    """Raises:
+    DataError: files were added, removed or written while the block ran.
+    """
+    before = _stamps(raw)
+    yield
+    after = _stamps(raw)
+    if before != after:
+        names = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+        raise DataError(
+            f"{raw} changed while preprocess read it",
+            got=f"{len(names):,} files: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}",
+            todo="wait until nothing writes there, then run `graft repro` again",
+        )
+
+
+def _stamps(raw: Path) -> dict[str, tuple[int, int, int]]:
+    """File -> its number on the disk, size and time."""
+    found = {name: (raw / name).lstat() for name in list_files(raw)}
+    return {name: (seen.st_ino, seen.st_size, seen.st_mtime_ns) for name, seen in found.items()}
+
+
+def other_images(root: Path) -> str:
+    """The images by which the manifest differs from data/raw, though DVC takes it for up to date; empty if there are
+    none, or if DVC would run preprocess anyway."""
+    paths = Paths(root)
+    files = [paths.manifest / name for name in ("manifest.parquet", "rejected.parquet")]
+    listing = raw_listing(root)
+    if not listing or not all(file.is_file() for file in files) or _raw_when_preprocessed(root) != raw_hash(root):
+        return ""
+    import pandas as pd
+
+    manifest, rejected = (pd.read_parquet(file) for file in files)
+    seen = dict(zip(manifest["path"], manifest["image_id"], strict=True))
+    told = {
+        "missing": [name for name in seen if name not in listing and not (paths.raw / name).exists()],
+        "changed": [name for name, digest in seen.items() if listing.get(name, digest) != digest],
+        "new": sorted({*listing} - {*seen, *rejected["path"], TABLE}),
+    }
+    return "; ".join(f"{len(names):,} {word}, such as {names[0]}" for word, names in told.items() if names)
+
+
+def _raw_when_preprocessed(root: Path) -> str:
+    deps = stages_of(root / "dvc.lock").get("preprocess", {}).get("deps", [])
+    return next((str(dep.get("md5", "")) for dep in deps if dep["path"] == "data/raw"), "")
+
+
+def refuse_other_images(root: Path) -> None:
+    """Raises:
+    DataError: the manifest lists other images than data/raw has.
+    """
+    differ = other_images(root)
+    if differ:
+        raise DataError(
+            "data/manifest does not list the images of data/raw, which must have changed while preprocess read it",
+            got=differ,
+            todo="run `graft repro`, which runs preprocess again; with DVC alone, "
+            "`dvc repro --force --single-item preprocess`",
+        )
+
+
+def preprocess_again(root: Path) -> tuple[str, int]:
+    """Runs preprocess if it has seen other images: by what they differ, and DVC's exit code."""
+    differ = other_images(root)
+    return differ, repro(root, ["--force", "--single-item", "preprocess"]) if differ else 0
