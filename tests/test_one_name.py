@@ -59,5 +59,5 @@ def test_mlflow_has_a_run_for_each_stage(finished: Project) -> None:
 
 
 def test_metrics_and_runs_are_files_of_the_stages(finished: Project) -> None:
-    for folder in ("metrics", "runs"):
-        assert {path.stem for path in (finished.root / folder).iterdir()} == NAMES
+    assert {path.stem for path in (finished.root / "runs").iterdir()} == NAMES
+    assert {path.stem for path in (finished.root / "metrics").iterdir()} == {*NAMES, "headline"}

@@ -105,6 +105,24 @@ def _counts(classes: Any) -> Any:
     return ", ".join(f"{name} {count:,}" for name, count in classes.items()) if isinstance(classes, dict) else classes
 
 
+@app.command(
+    "group-copies",
+    rich_help_panel=DATA,
+    epilog=examples(
+        {"graft group-copies": "after the audit has found leaks", "graft repro": "then train without them"}
+    ),
+)
+def group_copies_(project: Project = HERE, as_json: AsJson = False) -> None:
+    """Move near-copies of a picture into one split.
+
+    The audit names validation and test images that are also in an earlier split. They move to that split, which
+    data/pins.csv remembers; the next run is without these leaks. Splits that your data give are not changed.
+    """
+    from ..ingest.copies import group_copies
+
+    show(group_copies(find_root(project)), as_json, "data/pins.csv")
+
+
 def _how(replace: bool, add: bool) -> Any:
     if replace and add:
         raise GraftError(

@@ -38,7 +38,8 @@ def _leaks(paths: Paths, params: GateParams) -> Check:
     count, of = int((leaked["split"] == "test").sum()), int(read_json(paths.metrics("evaluate"))["images"])
     passes = count <= params.max_leaked * of
     found = f"{count:,} of {of:,} test images are copies of training or validation images"
-    return Check("leaks", "passed" if passes else "failed", found, f"{params.max_leaked:.1%} or less")
+    remedy = "" if passes else "; `graft group-copies` moves them to the split of their originals"
+    return Check("leaks", "passed" if passes else "failed", f"{found}{remedy}", f"{params.max_leaked:.1%} or less")
 
 
 def _suspects(paths: Paths, reference: Reference | None, params: GateParams) -> Check:

@@ -12,13 +12,13 @@ from graft.tasks.common.data.task import MAIN
 
 LOOK_NEXT = (
     "graft ui            runs, models, lineage",
-    "dvc metrics show    all metrics",
+    "dvc metrics show    the metrics of this run in a line",
     "graft import PATH   your own images",
 )
 
 
 def rows_of(found: dict[str, Any]) -> list[tuple[str, str]]:
-    """What `summarise` has found, as names and texts."""
+    """The results that `summarise` has found, as names and texts."""
     main = MAIN[found["task"]]
     value, low, high = (main.text(found[key]) for key in main.keys)
     files = "1 file" if found["rejected"] == 1 else f"{found['rejected']:,} files"
@@ -33,7 +33,6 @@ def rows_of(found: dict[str, Any]) -> list[tuple[str, str]]:
         ("audit", ", ".join(found["audit"]) or "no findings"),
         ("chosen", found["candidate"]),
         ("fine-tuning", found["finetune"]),
-        *((stage, f"{seconds:.1f} s") for stage, seconds in found["seconds"].items()),
         ("model", "\n".join(part for part in (found["model"], found["model_note"]) if part)),
     ]
     return rows
@@ -49,5 +48,7 @@ def print_summary(found: dict[str, Any]) -> None:
     table = Table(show_header=False, title="Graft", title_justify="left")
     for name, text in rows_of(found):
         table.add_row(name, escape(text))
+    for stage, seconds in found["seconds"].items():
+        table.add_row(stage, f"{seconds:.1f} s")
     table.add_row("look next", "\n".join([found["report"], *LOOK_NEXT]))
     Console().print(table)

@@ -8,12 +8,12 @@ from typing import Any
 import pandas as pd
 
 from ..common.candidates import Candidate, read_candidates
-from ..common.core.files import read_json, whole_folder
+from ..common.core.files import read_json, whole_folder, write_json
 from ..common.core.paths import Paths
 from ..common.core.record import DatasetRecord, Record
 from ..common.data.feature_set import FeatureSet, read_feature_set
 from ..common.data.manifest import write_table
-from ..common.data.task import MAIN, Task
+from ..common.data.task import LOSS, MAIN, Task
 from ..common.data.units import units_of
 from ..common.reporting.html import inlined
 from ..common.reporting.origin import origin
@@ -31,6 +31,9 @@ REPORTS: dict[Task, Report] = {
     "multilabel": multilabel,
     "regression": regression,
 }
+
+HEADLINE = "metrics/headline.json"
+"""What `dvc metrics show` shows: all metrics of all stages would be 2,500 columns wide."""
 
 TABLES = {
     "confusion.csv": ["actual", "predicted"],
@@ -84,12 +87,20 @@ def run(params: EvaluateParams, paths: Paths) -> Record:
         **without_leaks(paths.audit, predicted, report, params),
     }
     _write(predicted, table, metrics, candidates[chosen], pack, params, paths)
+    write_json(paths.root / HEADLINE, _headline(metrics))
     return Record(
         metrics=metrics,
         facts={"candidate": chosen},
         files=sorted(paths.report.iterdir()),
         dataset=DatasetRecord("test", {"images": len(test), "split": "test"}),
     )
+
+
+def _headline(metrics: dict[str, Any]) -> dict[str, Any]:
+    """The few metrics by which runs are compared at a glance."""
+    task: Task = metrics["task"]
+    names = (*MAIN[task].keys, LOSS[task], "mae", "calibration_error", "images")
+    return {name: metrics[name] for name in names if name in metrics}
 
 
 def _brief(scores: dict[str, Any], task: Task) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from typing import cast
 
 import yaml
@@ -15,7 +16,8 @@ SHORT = 12
 
 
 def origin(pack: FeatureSet, paths: Paths) -> dict[str, str]:
-    """Name -> text. The same inputs give the same text on every machine, so there is no date, no commit and no path."""
+    """Name -> text. The same inputs and the same version of Graft give the same text on every machine, so there is no
+    date, no commit and no path: MLflow's run and `graft trace` have them."""
     made = [eye.fingerprint for eye in pack.eyes]
     sizes = [f"{one['transform']['width']} x {one['transform']['height']} x {pack.channels}" for one in made]
     licences = dict.fromkeys(one["licence"] for one in made if "licence" in one)
@@ -28,6 +30,7 @@ def origin(pack: FeatureSet, paths: Paths) -> dict[str, str]:
         "input": ", ".join(dict.fromkeys(sizes)),
         "crop": ", ".join(dict.fromkeys(one["transform"]["crop_mode"] for one in made)),
         "features": pack.fingerprint["digest"][:SHORT],
+        "graft": version("graft"),
     }
 
 

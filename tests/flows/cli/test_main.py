@@ -19,7 +19,7 @@ from graft.flows.cli.main import app
 from graft.flows.cli.options import COLUMNS, PANELS, examples
 
 GROUPS = {
-    "Data": ["init", "sample", "import"],
+    "Data": ["init", "sample", "import", "group-copies"],
     "Train": ["params", "repro", "run", "rank", "compare", "models"],
     "Look": ["status", "ui", "summary", "why", "trace", "drift", "classify"],
     "Decide": ["ledger", "promote", "rollback", "rebuild"],
@@ -86,12 +86,12 @@ def test_every_command_has_examples_that_it_would_take(name: str) -> None:
     lines = EVERY[name].epilog.splitlines()
     shown = [line.strip() for line in lines if line.strip().startswith("graft ")]
 
-    assert shown
+    assert shown[0].startswith(name)
     assert max(map(len, lines)) <= COLUMNS
     for line in shown:
-        assert line.startswith(name)
-        words = shlex.split(line.partition("  ")[0].partition(" > ")[0].removeprefix(name))
-        EVERY[name].make_context(name, words, resilient_parsing=False)
+        typed = line.partition("  ")[0].partition(" > ")[0]
+        meant = max((each for each in EVERY if f"{typed} ".startswith(f"{each} ")), key=len)
+        EVERY[meant].make_context(meant, shlex.split(typed.removeprefix(meant)))
 
 
 def test_examples_that_would_not_fit_have_their_meanings_below() -> None:

@@ -1,6 +1,7 @@
 """What a page says it was made from."""
 
 from dataclasses import replace
+from importlib.metadata import version
 
 import pytest
 
@@ -19,6 +20,7 @@ def test_images_backbone_and_features_are_named(finished_paths):
     assert found["crop"] == "center"
     assert pack.fingerprint["weights_sha256"].startswith(found["weights"])
     assert pack.fingerprint["digest"].startswith(found["features"])
+    assert found["graft"] == version("graft")
 
 
 def test_the_licence_of_the_weights_is_named_where_timm_states_one(finished_paths):
