@@ -21,6 +21,7 @@ import typer
 DOCS = Path(__file__).resolve().parent
 sys.path.insert(0, str(DOCS.parent))
 
+from docs import notebook_page, python_page  # noqa: E402
 from docs.draw_rooms import PICTURE, draw  # noqa: E402
 from graft.flows.cli.main import app  # noqa: E402
 from graft.flows.project.template import COPIED, FOLDER, JOINED  # noqa: E402
@@ -45,6 +46,12 @@ def pages() -> dict[Path, str]:
         DOCS / "reference" / "cli.md": between_marks(DOCS / "reference" / "cli.md", "\n".join(command_lines())),
         DOCS / "reference" / "params.md": between_marks(DOCS / "reference" / "params.md", "\n".join(param_lines())),
         DOCS / "adr" / "index.md": between_marks(DOCS / "adr" / "index.md", "\n".join(decision_lines(DOCS / "adr"))),
+        DOCS / "how-to" / "notebook.md": between_marks(
+            DOCS / "how-to" / "notebook.md", "\n".join(notebook_page.page_lines())
+        ),
+        DOCS / "reference" / "python.md": between_marks(
+            DOCS / "reference" / "python.md", "\n".join(python_page.page_lines())
+        ),
         PICTURE: draw(),
         DOCS.parent / FILE: lock_text(locked_code()),
         DOCS / "params.schema.json": json.dumps(json_schema(), indent=2) + "\n",

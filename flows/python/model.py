@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -112,9 +113,11 @@ def load_model(root: Path, wanted: str) -> Model:
         _check_package(root)
         return _loaded(PACKAGE, Paths(root).package)
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # it would fill a notebook's cell
-    from ..registry.models import fetched_package, find_version
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "IProgress not found")  # tqdm misses widgets for the same bar
+        from ..registry.models import fetched_package, find_version
+        from ..tracking.tracker import Tracker
     from ..runtime.params import model_name
-    from ..tracking.tracker import Tracker
 
     tracker = Tracker(root)
     version = find_version(tracker, model_name(root), wanted)

@@ -160,6 +160,4 @@ class Project:
         from . import display
 
         status = self.status()
-        return display.table(
-            f"Graft project {self.root.name}", [], [("folder", str(self.root)), ("status", repr(status))]
-        )
+        return display.table(f"Graft project {self.root.name}", [], [("status", repr(status))])
