@@ -13,8 +13,8 @@ def refuse(*arguments, **options):
 
 socket.socket.connect = refuse
 socket.create_connection = refuse
-import graft.tasks.common.engines.openvino, graft.tasks.common.backbones.graph, graft.tasks.common.augmentation.augment
-import graft.flows.tracking.tracker, graft.flows.tracking.dataset
+import graft.tasks.common.engines.openvino, graft.tasks.common.backbones.graph, graft.flows.tracking.dataset
+import graft.tasks.common.augmentation.augment, graft.flows.tracking.tracker, graft.flows.retrain.flow, dvc.repo
 from openvino.tools.ovc import telemetry
 from mlflow.telemetry.utils import is_telemetry_disabled
 

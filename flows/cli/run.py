@@ -324,3 +324,29 @@ def doctor(project: Project = HERE, as_json: AsJson = False) -> None:
                 print(f"{'':<16} -> {finding.todo}")
     if any(finding.state == "fail" for finding in findings):
         raise SystemExit(1)
+
+
+@app.command(rich_help_panel=OPERATE)
+def licences(
+    everything: Annotated[
+        bool, typer.Option("--all", help="All installed packages, also those that Graft does not need.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List the licences of the packages that Graft needs, those that ask most of you last.
+
+    They are read from the metadata of the installed packages, without a network.
+    """
+    from collections import Counter
+    from dataclasses import asdict
+
+    from ..maintenance.licences import licences
+
+    found = licences(everything=everything)
+    if as_json:
+        print_json([asdict(one) for one in found])
+        return
+    for one in found:
+        note = f"  ({one.reason})" if one.reason else ""
+        print(f"{one.kind:<14} {f'{one.package} {one.version}':<44} {one.licence}{note}")
+    print(f"\n{len(found)} packages: " + ", ".join(f"{n} {kind}" for kind, n in Counter(x.kind for x in found).items()))

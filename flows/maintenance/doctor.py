@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -36,7 +37,8 @@ class Finding:
 def examine(root: Path) -> list[Finding]:
     """Runs every check on its own: one that breaks does not hide the next."""
     checks: list[Callable[[Path], Finding]] = [
-        _python, _packages, _git, _remote, _dvc, _images, _params, _weights, _processor, _disk, _mlflow, _model,
+        _python, _graft, _packages, _git, _remote, _dvc, _images, _params, _weights, _processor, _disk, _mlflow,
+        _model,
     ]  # fmt: skip
     return [_safely(check, root) for check in checks]
 
@@ -64,6 +66,27 @@ def _python(_root: Path) -> Finding:
         todo = f"activate the environment, or run DVC as `graft repro`: source {Path(sys.prefix).name}/bin/activate"
         return Finding("python", "warn", f"{found}, but `python` in the PATH is {first}", todo)
     return Finding("python", "ok", found)
+
+
+def _graft(root: Path) -> Finding:
+    """Which Graft is installed, and whether a folder in PYTHONPATH, or one of the project, comes before it."""
+    installed = _graft_of(root, "-E", "-P")
+    in_stages = _graft_of(root)
+    if in_stages != installed:
+        todo = f"rename {in_stages}, or take the folder above it out of PYTHONPATH"
+        return Finding("graft", "fail", f"stages import {in_stages} instead of {installed}", todo)
+    return Finding("graft", "ok", f"{version('graft')}, in {installed}")
+
+
+def _graft_of(root: Path, *options: str) -> str:
+    """The `graft` that a Python process in the project imports; with `-E` and `-P`, the installed one."""
+    program = "import importlib.util as u, pathlib; print(pathlib.Path(u.find_spec('graft').origin).resolve())"
+    words = [sys.executable, *options, "-c", program]
+    return (
+        subprocess.run(words, cwd=root, capture_output=True, text=True, check=True)
+        .stdout.strip()
+        .removesuffix("/__init__.py")
+    )
 
 
 def _packages(_root: Path) -> Finding:

@@ -1,14 +1,18 @@
-"""What `graft doctor` says of the weights, and of where scheduled runs push."""
+"""What `graft doctor` says of the weights, of another package called `graft`, and of where scheduled runs push."""
 
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 from projects import Project
 
-from graft.flows.maintenance.doctor import Finding, _remote, _weights
+import graft
+from graft.flows.maintenance.doctor import Finding, _graft, _remote, _weights
 
 KERAS = "https://storage.googleapis.com/tensorflow/keras-applications"
 RESNET = "resnet50_weights_tf_dim_ordering_tf_kernels.h5"
@@ -115,3 +119,39 @@ def test_a_git_remote_of_the_users_gets_the_results(empty_project: Project) -> N
 def test_a_project_without_a_repository_is_told_so(project: Path) -> None:
     (project / "params.yaml").write_text("{}", encoding="utf-8")
     assert _remote(project).found == "git failed while looking for a remote"
+
+
+def test_the_graft_that_stages_import_is_the_installed_one(tmp_path: Path) -> None:
+    finding = _graft(tmp_path)
+    assert finding.state == "ok"
+    assert finding.found == f"{version('graft')}, in {Path(graft.__file__).resolve().parent}"
+
+
+@pytest.mark.parametrize("other", ["graft/__init__.py", "graft.py"])
+def test_another_graft_in_the_project_is_a_failure_that_names_it(tmp_path: Path, other: str) -> None:
+    (tmp_path / other).parent.mkdir(exist_ok=True)
+    (tmp_path / other).touch()
+    finding = _graft(tmp_path)
+    assert finding.state == "fail"
+    assert f"stages import {tmp_path}/{other.removesuffix('/__init__.py')} instead of" in finding.found
+
+
+def test_another_graft_in_pythonpath_is_a_failure_that_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "elsewhere" / "graft"
+    other.mkdir(parents=True)
+    (other / "__init__.py").touch()
+    monkeypatch.setenv("PYTHONPATH", str(other.parent))
+    finding = _graft(tmp_path)
+    assert (finding.state, str(other) in finding.found, str(other) in finding.todo) == ("fail", True, True)
+
+
+def test_a_tasks_and_a_flows_of_your_own_are_no_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("tasks", "flows"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise ImportError('not Graft')", encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    program = "import graft.flows.stage.__main__, graft.flows.cli.main"
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True)
+    assert _graft(tmp_path).state == "ok"
