@@ -3,12 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BENCH := .venv-bench
 TRAINERS := .venv-bench-trainers
+TOOLS := .venv-tools
 BIN := $(VENV)/bin
 WORKERS := 2
 export NO_ALBUMENTATIONS_UPDATE := 1
 export DO_NOT_TRACK := 1
 
-.PHONY: help install demo test drill lint format bench bench-features bench-memory bench-views bench-eyes bench-backbones bench-head bench-finetune docs clean
+.PHONY: help install demo test drill lint format bench bench-features bench-memory bench-views bench-eyes bench-backbones bench-head bench-finetune docs lock audit-packages pin-images clean
 
 help:
 	@echo "make demo     install, run the whole pipeline on the sample images, print a summary"
@@ -21,6 +22,9 @@ help:
 	@echo "              the four files of Fashion-MNIST (or one part: make bench-features, bench-memory, bench-head)"
 	@echo "make bench-backbones  compare the eighteen networks of the Keras table with Keras itself, twenty minutes"
 	@echo "make bench-finetune LABELLED=FOLDER  compare fine-tuning with timm, Hugging Face and fastai, half an hour"
+	@echo "make lock     write deploy/locks (versions and hashes for the containers) after a change of constraints.txt"
+	@echo "make audit-packages   look for known vulnerabilities of all pinned packages; needs a network"
+	@echo "make pin-images       add digests to the images in deploy/.env; needs Docker and a network"
 	@echo "make clean    remove the environments"
 
 install: $(VENV)/.done
@@ -101,5 +105,23 @@ $(TRAINERS)/.done: bench/requirements-trainers.txt | install
 	@$(TRAINERS)/bin/python -m pip install --quiet --disable-pip-version-check --requirement bench/requirements-trainers.txt
 	@touch $@
 
+$(TOOLS)/.done: deploy/requirements-tools.txt
+	@test -x $(TOOLS)/bin/python || $(PYTHON) -m venv $(TOOLS)
+	@$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check --requirement deploy/requirements-tools.txt
+	@touch $@
+
+lock: $(TOOLS)/.done
+	@$(TOOLS)/bin/python deploy/lock.py
+
+# Strict: a package that the service does not know is an error, where pip-audit would say "no known vulnerabilities".
+audit-packages: $(TOOLS)/.done
+	@for file in constraints.txt deploy/locks/*.txt; do \
+		echo "$$file"; \
+		$(TOOLS)/bin/pip-audit --strict --disable-pip --no-deps --progress-spinner off --requirement $$file $(ARGS) || exit 1; \
+	done
+
+pin-images:
+	@$(PYTHON) deploy/pin_images.py deploy/.env
+
 clean:
-	@rm -rf $(VENV) $(BENCH) $(TRAINERS)
+	@rm -rf $(VENV) $(BENCH) $(TRAINERS) $(TOOLS)

@@ -23,8 +23,10 @@ from uuid import UUID
 
 import pytest
 import yaml
+from packaging.utils import canonicalize_name
 from projects import ROOT, Project, ask, free_port, wait_for
 
+from graft.flows.maintenance.licences import needed
 from graft.flows.retrain.zombies import heartbeat_settings
 from graft.flows.runtime.servers import answers
 
@@ -33,10 +35,19 @@ TIME_LIMIT = 180.0
 
 SERVICE_KEYS = {
     *("build", "command", "depends_on", "environment", "healthcheck", "image", "init", "logging", "ports", "restart"),
-    *("stop_grace_period", "volumes", "working_dir"),
+    *("stop_grace_period", "volumes", "working_dir", "user"),
+    *("cap_drop", "mem_limit", "pids_limit", "read_only", "security_opt", "tmpfs"),
 }
 """Those of the compose specification that the file uses: a misspelt one is in neither."""
 
+
+PASSWORDS = {
+    "POSTGRES_PASSWORD": "secret",
+    "PREFECT_AUTH_STRING": "graft:secret",
+    "MLFLOW_PASSWORD": "secretsecret",
+    "MLFLOW_SECRET_KEY": "key",
+}
+"""What nobody may forget to fill in."""
 
 VARIABLE = re.compile(r"\$\$|\$\{(\w+)(?::\?[^}]*)?\}")
 """`${NAME}`, `${NAME:?why it is needed}`, or a dollar."""
@@ -120,7 +131,7 @@ def examples() -> dict[str, str]:
     """The variables of .env.example, with something in those that each must fill in."""
     lines = (DEPLOY / ".env.example").read_text(encoding="utf-8").splitlines()
     pairs = (line.split("=", 1) for line in lines if line and not line.startswith("#"))
-    return {**dict(pairs), "POSTGRES_PASSWORD": "secret", "PREFECT_AUTH_STRING": "graft:secret"}  # type: ignore[arg-type]
+    return {**dict(pairs), **PASSWORDS}  # type: ignore[arg-type]
 
 
 def compose(**values: str) -> Any:
@@ -150,7 +161,7 @@ def test_every_variable_of_the_compose_file_is_explained_and_no_other() -> None:
 def test_docker_refuses_to_start_without_passwords_and_no_example_holds_one() -> None:
     text = (DEPLOY / "compose.yaml").read_text(encoding="utf-8")
     lines = (DEPLOY / ".env.example").read_text(encoding="utf-8").splitlines()
-    for name in ("POSTGRES_PASSWORD", "PREFECT_AUTH_STRING"):
+    for name in PASSWORDS:
         assert re.search(rf"\$\{{{name}:\?[^}}]+\}}", text), name
         assert f"{name}=" in lines
 
@@ -171,6 +182,18 @@ def test_services_wait_for_each_other_stay_up_and_are_asked_for_their_health() -
     folders = {name for name in named if name.startswith((".", "/"))}
     assert named - folders == document["volumes"].keys()
     assert (DEPLOY / "databases.sql").is_file()
+
+
+def test_no_container_gets_more_rights_or_takes_all_memory() -> None:
+    services = compose()["services"]
+    for name, service in services.items():
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert service["cap_drop"] == ["ALL"], name
+        assert re.fullmatch(r"\d+g", service["mem_limit"]), name
+        assert service["pids_limit"] > 0, name
+    assert {name for name, service in services.items() if service.get("read_only")} == {"postgres", "prefect", "mlflow"}
+    for name in ("postgres", "prefect", "mlflow"):
+        assert "/tmp" in services[name]["tmpfs"]
 
 
 def test_ports_and_names_are_those_that_the_worker_gets() -> None:
@@ -222,18 +245,75 @@ def test_every_option_of_every_command_exists() -> None:
 def test_the_images_are_pinned_and_made_of_what_is_in_the_repository() -> None:
     text = (DEPLOY / "Dockerfile").read_text(encoding="utf-8")
     sources = {name for line in re.findall(r"^COPY (.+) \S+$", text, re.MULTILINE) for name in line.split()}
-    assert sources == {"constraints.txt", "pyproject.toml", "README.md", "LICENSE", "flows", "tasks", "src", "sample"}
+    assert sources == {
+        *("pyproject.toml", "README.md", "LICENSE", "flows", "tasks", "src", "sample"),
+        *("deploy/locks", "deploy/locks/servers.txt"),
+    }
     assert all((ROOT / name).exists() for name in sources)
     sent = (DEPLOY / "Dockerfile.dockerignore").read_text(encoding="utf-8").splitlines()
-    assert {line.removeprefix("!") for line in sent if line.startswith("!")} == sources
+    assert {line.removeprefix("!") for line in sent if line.startswith("!")} == sources - {"deploy/locks/servers.txt"}
     stages = set(re.findall(r"^FROM \S+ AS (\w+)$", text, re.MULTILINE))
     for service in compose()["services"].values():
         assert re.fullmatch(r"[a-z-]+:\d+(\.\d+)+(-\w+)?", service["image"])
         if "build" in service:
             assert service["build"]["target"] in stages
             assert (DEPLOY / service["build"]["context"] / service["build"]["dockerfile"]).is_file()
-    assert re.search(r"^FROM python:3\.11\.\d+-", text, re.MULTILINE), "the Python whose versions constraints.txt holds"
+            assert service["build"]["args"]["PYTHON_IMAGE"] == examples()["PYTHON_IMAGE"]
+    assert f"ARG PYTHON_IMAGE={examples()['PYTHON_IMAGE']}\nFROM ${{PYTHON_IMAGE}} AS base" in text
+    assert examples()["PYTHON_IMAGE"].startswith("python:3.11."), "the Python whose versions constraints.txt holds"
     assert text.count("\nUSER graft\n") == 2, "neither image runs as root"
+
+
+# deploy/locks
+
+
+def lock(name: str) -> dict[str, str]:
+    """Package -> version, of a lock all whose lines have hashes."""
+    text = (DEPLOY / "locks" / f"{name}.txt").read_text(encoding="utf-8")
+    entry = re.compile(r"([a-z0-9-]+)==(\S+)( ; platform_machine == '\w+')?(?: \\\n    --hash=sha256:[0-9a-f]{64})+\n")
+    assert not entry.sub("", text.partition("\n")[2]), "each package has a version and at least one hash"
+    return {found[1]: found[2] for found in entry.finditer(text)}
+
+
+def constraints() -> dict[str, str]:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pairs = (line.split(";")[0].strip().split("==") for line in lines if line and not line.startswith("#"))
+    return {canonicalize_name(name): version for name, version in pairs}
+
+
+def test_the_containers_get_the_versions_of_the_constraints() -> None:
+    pins = constraints()
+    for file in (DEPLOY / "locks").iterdir():
+        for package, version in lock(file.stem).items():
+            assert pins.get(package, version) == version, f"make lock: {file.name} has {package} {version}"
+
+
+def test_the_image_of_the_worker_has_all_that_graft_needs() -> None:
+    locked = lock("worker").keys() | lock("torch").keys()
+    assert needed("graft").keys() - {"graft"} <= locked
+    assert not lock("worker").keys() & lock("torch").keys()
+
+
+def test_pip_installs_nothing_without_a_hash_but_graft_itself_and_torch_of_another_index() -> None:
+    text = (DEPLOY / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", " ")
+    commands = [" ".join(found.split()) for found in re.findall(r"pip install [^;&\n]+", text)]
+    assert len(commands) == 5
+    assert all("--no-deps" in command for command in commands)
+    without = [command for command in commands if "--require-hashes" not in command]
+    assert [command.split()[-1] for command in without if "TORCH_INDEX" not in command] == ["."]
+    assert text.count("&& pip check") == 2, "a lock that lacks a package is noticed"
+
+
+def test_each_remote_that_the_example_offers_has_a_lock() -> None:
+    text = (DEPLOY / ".env.example").read_text(encoding="utf-8")
+    offered = re.search(r"the package that it needs \(([^;]+);", text)
+    assert offered is not None
+    assert {f"dvc-{name}" for name in offered[1].split(", ")} == {
+        file.stem for file in (DEPLOY / "locks").glob("dvc-*.txt")
+    }
+
+
+# the worker's credentials
 
 
 def test_git_of_the_worker_finds_the_token() -> None:
@@ -295,7 +375,7 @@ def status(url: str, data: bytes | None = None, **headers: str) -> int:
         return error.code
 
 
-def test_the_mlflow_server_answers_by_its_names_alone_and_keeps_artifacts(
+def test_the_mlflow_server_answers_by_its_names_who_has_the_password_and_keeps_artifacts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from mlflow import MlflowClient
@@ -303,19 +383,34 @@ def test_the_mlflow_server_answers_by_its_names_alone_and_keeps_artifacts(
     port = str(free_port())
     services = compose(MLFLOW_PORT=port, PUBLIC_HOST="graft.example.org")["services"]
     swaps = {"5000": port, "0.0.0.0": "127.0.0.1", "/artifacts": str(tmp_path / "artifacts")}
-    database = {"MLFLOW_BACKEND_STORE_URI": f"sqlite:///{tmp_path}/mlflow.db"}
+    logins = (DEPLOY / "mlflow-login.ini").read_text(encoding="utf-8").replace("////login/", f"///{tmp_path}/")
+    (tmp_path / "login.ini").write_text(logins, encoding="utf-8")
+    database = {
+        "MLFLOW_BACKEND_STORE_URI": f"sqlite:///{tmp_path}/mlflow.db",
+        "MLFLOW_AUTH_CONFIG_PATH": str(tmp_path / "login.ini"),
+    }
     with started(services["mlflow"], tmp_path, swaps, database) as health:
         base = health.removesuffix("/health")
         search = f"{base}/api/2.0/mlflow/experiments/search"
         within = urlsplit(services["worker"]["environment"]["MLFLOW_TRACKING_URI"]).netloc
+        login = basic("graft:secretsecret")
         for name in (within, f"localhost:{port}", f"127.0.0.1:{port}", f"graft.example.org:{port}"):
-            assert status(f"{search}?max_results=1", Host=name) == 200, name
+            assert status(f"{search}?max_results=1", Host=name, **login) == 200, name
+            assert status(f"{search}?max_results=1", Host=name) == 401, name
         for name in ("evil.example.org", f"evil.example.org:{port}", "mlflow.evil.example.org:5000"):
-            assert status(f"{search}?max_results=1", Host=name) == 403, name
+            assert status(f"{search}?max_results=1", Host=name, **login) == 403, name
         question = b'{"max_results": 1}'
-        assert status(search, question, Origin=f"http://graft.example.org:{port}") == 200
-        assert status(search, question, Origin="http://evil.example.org") == 403
+        assert status(search, question, Origin=f"http://graft.example.org:{port}", **login) == 200
+        assert status(search, question, Origin="http://evil.example.org", **login) == 403
+        for path in (
+            "/",
+            "/api/2.0/mlflow-artifacts/artifacts",
+            "/ajax-api/2.0/mlflow/experiments/search?max_results=1",
+        ):
+            assert status(base + path) == status(base + path, **basic("graft:guessed")) == 401, path
 
+        for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
+            monkeypatch.setenv(name, services["worker"]["environment"][name])
         client = MlflowClient(base)
         run = client.create_run(client.create_experiment("graft"))
         monkeypatch.setenv("MLFLOW_TRACKING_URI", base)  # of the artifacts' own client
@@ -323,6 +418,10 @@ def test_the_mlflow_server_answers_by_its_names_alone_and_keeps_artifacts(
         assert run.info.artifact_uri.startswith("mlflow-artifacts:/")
         (kept,) = (tmp_path / "artifacts").rglob("note.txt")
         assert kept.read_text(encoding="utf-8") == "kept"
+
+
+def basic(login: str) -> dict[str, str]:
+    return {"Authorization": f"Basic {base64.b64encode(login.encode()).decode()}"}
 
 
 def test_the_prefect_server_tells_its_pages_where_it_is_and_answers_only_who_has_the_password(tmp_path: Path) -> None:
@@ -338,11 +437,11 @@ def test_the_prefect_server_tells_its_pages_where_it_is_and_answers_only_who_has
             told = reply.read().decode()
         assert f"http://graft.example.org:{port}/api" in told
         url = health.replace("/health", "/admin/version")
-        login = base64.b64encode(services["worker"]["environment"]["PREFECT_API_AUTH_STRING"].encode()).decode()
-        assert status(url, Authorization=f"Basic {login}") == 200
+        login = basic(services["worker"]["environment"]["PREFECT_API_AUTH_STRING"])
+        assert status(url, **login) == 200
         assert status(url) == status(url, Host="evil.example.org") == 401
         pages = f"http://graft.example.org:{port}"
         for origin, allowed in ((pages, pages), ("http://evil.example.org", None)):
-            request = urllib.request.Request(url, headers={"Authorization": f"Basic {login}", "Origin": origin})
+            request = urllib.request.Request(url, headers={**login, "Origin": origin})
             with urllib.request.urlopen(request, timeout=30) as reply:
                 assert reply.headers["Access-Control-Allow-Origin"] == allowed
