@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from ..core.blocks import blocks
 from .principal_axes import Basis
 
 Floats = npt.NDArray[np.float64]
@@ -31,6 +32,13 @@ threads, so neither do the sums."""
 
 SUMS = 2**30
 """Bytes that the parts' sums may take together; above it there are fewer parts."""
+
+CACHED, ROWS = 2**20, 256
+"""A part's sums of more bytes than `CACHED` are not in the processor's cache, and take as long as some sixty rows: then
+a part has `ROWS` rows at least, but there are two parts all the same."""
+
+COLUMNS = 64
+"""Classes whose gradients are turned back at a time."""
 
 
 class Objective:
@@ -51,10 +59,10 @@ class Objective:
     ) -> None:
         self.basis = basis
         self._rows_NR, self._target, self._share_N = rows_NR, target, share_N.astype(np.float32)
+        self.rows = len(rows_NR)
         self._k, self._pool = k, pool
         self._residual = _softmax_residual if link == "softmax" else _sigmoid_residual
-        slices = max(1, min(SLICES, SUMS // (8 * k * rows_NR.shape[1])))
-        edges = np.linspace(0, len(rows_NR), slices + 1).astype(int)
+        edges = np.linspace(0, len(rows_NR), _parts(len(rows_NR), rows_NR.shape[1], k) + 1).astype(int)
         self._edges = list(pairwise(edges))
         self._room = [np.empty((BLOCK, k), np.float32) for _ in self._edges]
         self._share_K = _class_shares(target, share_N, k)
@@ -72,24 +80,33 @@ class Objective:
         curvature_K = np.maximum(curvature_K, 1e-9)
         return np.vstack([np.outer(self.basis.variance_R, curvature_K) + l2, curvature_K])
 
-    def steepest(self, gradient_RK: Floats) -> float:
-        """The largest entry of the gradient with respect to the biases and the weights of the standardised features."""
-        by_weight = self.basis.axes_DR @ gradient_RK[:-1].astype(np.float32)
-        return float(max(np.abs(by_weight).max(initial=0.0), np.abs(gradient_RK[-1]).max()))
+    def within(self, gradient_RK: Floats, tolerance: float) -> bool:
+        """Whether no entry of the gradient with respect to the biases and the weights of the standardised features is
+        larger. The axes keep lengths: of a class whose gradient is no longer than the tolerance, no entry is larger."""
+        if np.abs(gradient_RK[-1]).max() > tolerance:
+            return False
+        length_K = np.linalg.norm(gradient_RK[:-1], axis=0)
+        longest = np.argsort(-length_K)[: np.count_nonzero(length_K > tolerance)]
+        parts = (gradient_RK[:-1, longest[some]] for some in blocks(len(longest), COLUMNS))
+        return all(self._steepest(part_RC) <= tolerance for part_RC in parts)
+
+    def _steepest(self, gradient_RC: Floats) -> float:
+        return float(np.abs(self.basis.axes_DR @ gradient_RC.astype(np.float32)).max(initial=0.0))
 
     def evaluate(self, theta_RK: Floats, l2: float) -> tuple[float, Floats, Floats]:
         """(loss, gradient (R + 1, K), mean of p (1 - p) (K,))."""
         single_RK = theta_RK.astype(np.float32)
         parts = list(self._pool.map(lambda place: self._sum(place, single_RK), range(len(self._edges))))
-        loss, gradient_RK, curvature_K = parts[0]
-        for more in parts[1:]:
-            loss += more[0]
-            gradient_RK += more[1]
-            curvature_K += more[2]
+        loss, weight_KR, bias_K, curvature_K = parts[0]
+        for more_loss, *more in parts[1:]:
+            loss += more_loss
+            for total, part in zip((weight_KR, bias_K, curvature_K), more, strict=True):
+                total += part
+        gradient_RK = np.vstack([weight_KR.T, bias_K])
         gradient_RK[:-1] += l2 * theta_RK[:-1]
         return loss + 0.5 * l2 * float(np.vdot(theta_RK[:-1], theta_RK[:-1])), gradient_RK, curvature_K
 
-    def _sum(self, place: int, theta_RK: Singles) -> tuple[float, Floats, Floats]:
+    def _sum(self, place: int, theta_RK: Singles) -> tuple[float, Floats, Floats, Floats]:
         r, k = len(theta_RK) - 1, self._k
         loss, weight_KR, bias_K, curvature_K = 0.0, np.zeros((k, r)), np.zeros(k), np.zeros(k)
         first, last = self._edges[place]
@@ -104,7 +121,14 @@ class Objective:
             r_BK *= share_B[:, None]
             weight_KR += r_BK.T @ z_BR
             bias_K += r_BK.sum(axis=0)
-        return loss, np.vstack([weight_KR.T, bias_K]), curvature_K
+        return loss, weight_KR, bias_K, curvature_K
+
+
+def _parts(n: int, r: int, k: int) -> int:
+    """How many parts the rows are summed in."""
+    sums = 8 * k * r
+    most = SLICES if sums <= CACHED else int(np.clip(n // ROWS, 2, SLICES))
+    return max(1, min(most, SUMS // sums))
 
 
 def _softmax_residual(logits_BK: Singles, y_B: npt.NDArray[np.int64]) -> tuple[Singles, Singles]:

@@ -340,3 +340,61 @@ def test_parts_on_the_disk_are_those_in_memory(data, tmp_path, monkeypatch):
     assert isinstance(mapped.rows(part), np.memmap)
     solved.append(mapped.fit(part, y_N[part], weight_N[part], K, 0.02))
     assert np.array_equal(solved[0].weight_KD, solved[1].weight_KD)
+
+
+@pytest.fixture
+def no_cache(monkeypatch):
+    """As if no sums fitted into the processor's cache, which those of many classes do not."""
+    for module in (objective, logistic):
+        monkeypatch.setattr(module, "CACHED", 0)
+
+
+@pytest.mark.parametrize("l2", [1.0, 1e-4])
+def test_sums_outside_the_cache_change_no_solution(data, no_cache, monkeypatch, l2):
+    outside = solve(*data, l2=l2)
+    monkeypatch.undo()
+    inside = solve(*data, l2=l2)
+
+    assert outside.converged
+    assert outside.train_loss == pytest.approx(inside.train_loss, rel=1e-6)
+    assert np.allclose(softmax(logits(outside, data[0])), softmax(logits(inside, data[0])), atol=1e-4)
+
+
+def test_many_classes_of_two_rows_are_learned_like_scikit_learns(no_cache):
+    y_N = np.repeat(np.arange(30), 2)
+    rng = np.random.default_rng(5)
+    x_ND = (rng.normal(size=(30, 80))[y_N] + rng.normal(size=(60, 80))).astype(np.float32)
+    z_ND, theirs = reference(x_ND, y_N, np.ones(60), 1e-2)
+    expected = loss_of(theirs.decision_function(z_ND), theirs.coef_, y_N, np.ones(60), 1e-2)
+
+    step = solve(x_ND, y_N, np.ones(60), k=30, tolerance=1e-6)
+
+    assert step.train_loss == pytest.approx(expected, rel=1e-4)
+    assert np.allclose(softmax(logits(step, x_ND)), theirs.predict_proba(z_ND), atol=1e-3)
+
+
+@pytest.mark.parametrize("place", ["weights", "biases"])
+def test_a_gradient_is_within_a_tolerance_if_its_largest_entry_is(data, place):
+    with logistic._problem(*data, K, "softmax", None) as problem:
+        gradient_RK = np.random.default_rng(6).normal(size=(D + 1, K))
+        gradient_RK[-1] *= 100 if place == "biases" else 1e-3
+        largest = max(np.abs(problem.basis.axes_DR @ gradient_RK[:-1]).max(), np.abs(gradient_RK[-1]).max())
+
+        assert problem.within(gradient_RK, 1.001 * largest)
+        assert not problem.within(gradient_RK, 0.999 * largest)
+
+
+def test_as_many_steps_are_remembered_as_take_no_longer_than_the_rows():
+    small, large = 10 * 1280 * 8, 1000 * 1280 * 8
+
+    assert logistic._remembered(100, small) == logistic.PAIRS
+    assert logistic._remembered(2_000, large) == 2_000 // logistic.PAIR_ROWS
+    assert logistic._remembered(100_000, large) == logistic.PAIR_BYTES // (2 * large)
+    assert logistic._remembered(100, large) == logistic.FEWEST
+    assert logistic._remembered(100, 10 * large) == logistic.LEAST
+
+
+def test_few_rows_of_many_classes_are_summed_in_few_parts():
+    assert objective._parts(1_000, 1_000, 1_000) == 1_000 // objective.ROWS
+    assert objective._parts(100, 100, 2_000) == 2
+    assert objective._parts(100, 100, 10) == objective.SLICES
