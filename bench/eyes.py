@@ -31,7 +31,7 @@ from graft.tasks.common.data.feature_set import FeatureSet
 from graft.tasks.common.data.matrix import spread
 from graft.tasks.common.engines.one_decode import Part, stream_all
 from graft.tasks.common.engines.openvino import Engine
-from graft.tasks.common.images.decode import decode_bands
+from graft.tasks.common.images.reading import Reading
 from graft.tasks.common.scoring.classification import accuracy, log_loss
 from graft.tasks.head.combine import choose_combined, retrain, served_score
 from graft.tasks.head.params import HeadParams
@@ -99,7 +99,7 @@ def _computed(parts: list[Part], paths: list[str]) -> Features:
     with progress(f"eyes: {len(parts)} at once", len(paths) * len(parts)) as bar:
         for number, _, batch_BD in stream_all(
             parts,
-            lambda i: decode_bands(Path(paths[i]), 3),
+            lambda i: Reading().file(Path(paths[i])),
             lambda picture, _, number: parts[number].transform(*picture),
         ):
             found[number].append(batch_BD)  # which come in order

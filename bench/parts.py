@@ -24,6 +24,7 @@ from graft.tasks.common.core.files import read_json
 from graft.tasks.common.core.paths import Paths
 from graft.tasks.common.data.manifest import read_manifest
 from graft.tasks.common.engines.openvino import Engine
+from graft.tasks.common.images.reading import Reading
 from graft.tasks.common.images.transform import load
 
 KEPT = 64
@@ -37,7 +38,7 @@ def decode_only(files: list[Path], graph: Graph, threads: int) -> float:
     """Seconds to decode, resize and crop all files."""
 
     def one(file: Path) -> None:
-        load(file, graph.spec.transform)
+        load(file, None, graph.spec.transform, Reading())
 
     with ThreadPoolExecutor(threads) as pool:
         return _seconds(lambda: list(pool.map(one, files)))
@@ -45,7 +46,7 @@ def decode_only(files: list[Path], graph: Graph, threads: int) -> float:
 
 def forward_only(files: list[Path], graph: Graph, precision: str, count: int) -> float:
     """Seconds of the engine's stream over `count` images that are decoded already."""
-    pixels = [load(file, graph.spec.transform) for file in files[:KEPT]]
+    pixels = [load(file, None, graph.spec.transform, Reading()) for file in files[:KEPT]]
     engine = Engine(graph.xml, precision)  # type: ignore[arg-type]
 
     def stream(images: int) -> None:

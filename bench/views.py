@@ -28,6 +28,7 @@ from graft.tasks.common.core.progress import progress
 from graft.tasks.common.data.feature_set import FeatureSet, read_feature_set
 from graft.tasks.common.engines.openvino import Engine
 from graft.tasks.common.heads.load import load_linear_head
+from graft.tasks.common.images.reading import Reading
 from graft.tasks.common.images.transform import load
 from graft.tasks.common.scoring.classification import accuracy, log_loss
 from graft.tasks.features.params import FeaturesParams
@@ -96,14 +97,15 @@ def test_metrics(images: pd.DataFrame, split: pd.Series, x_ND: Any, views_VD: An
 def measure_views(images: pd.DataFrame, x_ND: Any, engine: Engine, graph: Graph, folder: Path) -> list[dict[str, Any]]:
     """One row a number of views and seed."""
     rows = []
-    augment = augmentation(FeaturesParams(views=max(VIEWS)), graph.spec.transform)
+    augment = augmentation(FeaturesParams(views=max(VIEWS)), graph.spec.transform, Reading())
     for seed in range(SEEDS):
         split = few_of_each(images, seed)
         train = images[split == "train"].reset_index(drop=True)
 
         def load_view(i: int, train: pd.DataFrame = train) -> Any:
             image = train.iloc[i % len(train)]
-            return augment(Path(image["path"]), image["image_id"], 1 + i // len(train))
+            resized = augment.resized(Path(image["path"]), None)
+            return augment.view(resized, image["image_id"], 1 + i // len(train))
 
         views = features(engine, f"seed {seed}", max(VIEWS) * len(train), load_view)
         for count in VIEWS:
@@ -153,7 +155,9 @@ def main() -> None:
     images = list_images(options.photos)
     graph = backbone_graph(BACKBONE, find_weights(BACKBONE, "package", BUILD / "weights"), BUILD / "cache")
     engine = Engine(graph.xml)
-    x_ND = features(engine, "images", len(images), lambda i: load(Path(images["path"][i]), graph.spec.transform))
+    x_ND = features(
+        engine, "images", len(images), lambda i: load(Path(images["path"][i]), None, graph.spec.transform, Reading())
+    )
     with tempfile.TemporaryDirectory() as folder:
         results = {
             "date": date.today().isoformat(),

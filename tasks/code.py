@@ -27,7 +27,7 @@ FILE = "graft.lock"
 ROOMS: Mapping[str, tuple[str, ...]] = {
     "preprocess": ("core", "data", "images"),
     "features": ("augmentation", "backbones", "core", "data", "engines", "feature_cache", "images"),
-    "head": ("core", "data", "heads", "scoring", "solvers"),
+    "head": ("core", "data", "heads", "images", "scoring", "solvers"),
     "audit": ("core", "data", "feature_cache", "heads", "images", "reporting", "scoring", "solvers"),
     "finetune": (
         "augmentation", "backbones", "core", "data", "engines", "feature_cache", "heads", "images", "scoring",

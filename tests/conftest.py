@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import os
 import signal
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from projects import Project, Rerun, free_port, made_once, make_project, rerun_head, run_all
+
+from graft.tasks.common.images.reading import Reading
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background, and then by all that tests start
 
@@ -25,6 +29,19 @@ def store_of_its_own() -> Iterator[None]:
         import mlflow
 
         mlflow.set_tracking_uri(before)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> Counter[Path]:
+    """How often each file has been decoded in this process."""
+    counter, decode = Counter[Path](), Reading.file
+
+    def file(reading: Reading, path: Path, image_id: str | None = None) -> Any:
+        counter.update([path])
+        return decode(reading, path, image_id)
+
+    monkeypatch.setattr(Reading, "file", file)
+    return counter
 
 
 @pytest.fixture

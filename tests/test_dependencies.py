@@ -32,7 +32,15 @@ UNUSED = {
         "data/units",
         "images/contact_sheet",
     },
-    "head": {"heads/load", "heads/typicality", "scoring/influence", "scoring/intervals", "scoring/paired"},
+    "head": {
+        "images/contact_sheet",
+        "images/transform",
+        "heads/load",
+        "heads/typicality",
+        "scoring/influence",
+        "scoring/intervals",
+        "scoring/paired",
+    },
     "audit": {
         "core/torch_threads",
         "heads/knn",

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from graft.tasks.common.backbones.catalogue import timm_name
 from graft.tasks.common.backbones.graph import Graph, backbone_graph, settled
@@ -20,7 +19,8 @@ from graft.tasks.common.core.files import read_json, write_shared_json
 from graft.tasks.common.core.progress import say
 from graft.tasks.common.engines.openvino import Engine
 from graft.tasks.common.heads.base import softmax
-from graft.tasks.common.images.decode import Pixels, UnreadableImage, WrongForm, decode
+from graft.tasks.common.images.decode import Pixels, Refused, UnreadableImage, WrongForm
+from graft.tasks.common.images.reading import Reading, read_file
 from graft.tasks.features.params import FeaturesParams
 from graft.tasks.preprocess.scan import hidden, list_files
 
@@ -59,12 +59,13 @@ class Classifier:
 
     graph: Graph
     labels: Labels
+    reading: Reading = field(default_factory=Reading)
 
     def look(self, files: Sequence[Path], top: int) -> Iterator[Seen]:
         """Classifies each file, in order; one that cannot be read does not stop the others."""
         engine = Engine(self.graph.xml, "f32")
         errors: dict[int, str] = {}
-        for start, logits_NK in engine.stream(_loader(files, self.graph, errors), len(files)):
+        for start, logits_NK in engine.stream(_loader(files, self.graph, self.reading, errors), len(files)):
             for place, probabilities in enumerate(softmax(logits_NK.astype(np.float64)), start):
                 if place in errors:
                     yield Seen(str(files[place]), error=errors.pop(place))
@@ -76,14 +77,15 @@ class Classifier:
         return tuple((*self.labels[k], round(float(probabilities_K[k]), 6)) for k in order)
 
 
-def _loader(files: Sequence[Path], graph: Graph, errors: dict[int, str]) -> Callable[[int], Pixels]:
+def _loader(files: Sequence[Path], graph: Graph, reading: Reading, errors: dict[int, str]) -> Callable[[int], Pixels]:
     """A function that loads file i as pixels: black ones, and an entry in `errors`, if it cannot be read."""
     transform = graph.spec.transform
 
     def load(number: int) -> Pixels:
         try:
-            return transform(decode(files[number]))
-        except (OSError, UnreadableImage, Image.DecompressionBombError) as error:
+            with reading.image(read_file(files[number], reading.limits)) as picture:
+                return transform(*picture)
+        except (OSError, UnreadableImage) as error:
             errors[number] = _reason(error)
             return np.zeros((transform.height, transform.width, 3), np.uint8)
 
@@ -93,9 +95,7 @@ def _loader(files: Sequence[Path], graph: Graph, errors: dict[int, str]) -> Call
 def _reason(error: Exception) -> str:
     if isinstance(error, OSError):
         return error.strerror or str(error)
-    if isinstance(error, Image.DecompressionBombError):
-        return "more pixels than Pillow accepts"
-    if isinstance(error, WrongForm):
+    if isinstance(error, WrongForm | Refused):
         return str(error)
     return "not an image" if "cannot identify" in str(error) else f"damaged: {error}"
 

@@ -146,7 +146,8 @@ def _champion(package: Path, pack: FeatureSet, rows: Rows, paths: Paths) -> tupl
         features = same.features(rows)
     else:
         files = [paths.raw / name for name in pack.index["path"].iloc[rows]]
-        features = package_features(package, files, "gate: the champion")
+        image_ids = list(pack.index["image_id"].iloc[rows])
+        features = package_features(package, files, image_ids, "gate: the champion")
     output = calibration.apply(head.output(features))
     if pack.task == "regression":
         return output, output

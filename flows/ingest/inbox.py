@@ -18,6 +18,7 @@ import pandas as pd
 from graft.tasks.common.core.errors import DataError, GraftError
 from graft.tasks.common.core.files import md5, read_json, write_shared_json
 from graft.tasks.common.core.paths import Paths
+from graft.tasks.common.images.unreadable import Refused
 from graft.tasks.preprocess.check import look
 from graft.tasks.preprocess.layouts import SPLIT_NAMES, layout_of, may_be_image
 from graft.tasks.preprocess.scan import TABLE, hidden
@@ -248,6 +249,13 @@ def _import_staged(staged: Path, root: Path, whole: dict[str, str], table: pd.Da
     return ""
 
 
+def _fault(place: Path) -> str:
+    try:
+        return look(place).fault
+    except Refused as error:
+        return str(error)
+
+
 def _stage(file: Path, inbox: Path, place: Path, digest: str) -> str:
     """Copies a file and checks the copy, which nothing else changes. Returns why the file has to wait, or nothing.
 
@@ -257,7 +265,7 @@ def _stage(file: Path, inbox: Path, place: Path, digest: str) -> str:
     place.parent.mkdir(parents=True, exist_ok=True)
     try:
         copy_regular(file, inbox, place)
-        fault = look(place).fault
+        fault = _fault(place)
     except DataError as error:
         return f"it cannot be read: {error.got}"
     except OSError as error:

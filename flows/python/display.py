@@ -7,9 +7,9 @@ import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from PIL import Image
-
-from graft.tasks.common.images.decode import UnreadableImage, decode
+from graft.tasks.common.images.limits import Limits
+from graft.tasks.common.images.reading import Reading, read_file
+from graft.tasks.common.images.unreadable import UnreadableImage
 from graft.tasks.common.reporting.html import inlined, render
 
 TEMPLATE = Path(__file__).parent / "templates" / "result.html"
@@ -42,11 +42,12 @@ def thumbnails(images: Iterable[tuple[str, Path | bytes]]) -> list[Picture]:
 
 
 def _thumbnail(image: Path | bytes) -> str:
-    try:
-        picture = decode(image)
-    except (OSError, UnreadableImage, Image.DecompressionBombError):
-        return ""
-    picture.thumbnail((SIDE, SIDE))
     file = io.BytesIO()
-    picture.save(file, "PNG")
+    try:
+        content = image if isinstance(image, bytes) else read_file(image, Limits())
+        with Reading().image(content) as (picture,):
+            picture.thumbnail((SIDE, SIDE))
+            picture.save(file, "PNG")
+    except (OSError, UnreadableImage):
+        return ""
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"

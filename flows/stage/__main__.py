@@ -82,6 +82,16 @@ def run_stage(stage: str, paths: Paths) -> None:
         found, inputs, outputs = inputs, _as_left(inputs, paths), _hash_outputs(stage, paths)
         write_json(paths.run(stage), {"stage": stage, **runs, "inputs": inputs, "outputs": outputs, **registered})
         recorder("finish", inputs, outputs, {path: found[path] for path in found if found[path] != inputs[path]})
+    if stage == STAGES[-1]:
+        _say_what_changed(paths)
+
+
+def _say_what_changed(paths: Paths) -> None:
+    from .raw_changes import note
+
+    changes = note(paths, processes.holder().create_time())
+    if changes:
+        say(changes)
 
 
 def _record(

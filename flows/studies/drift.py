@@ -23,11 +23,13 @@ from graft.tasks.common.data.manifest import read_manifest
 from graft.tasks.common.data.units import units
 from graft.tasks.common.engines.openvino import Features
 from graft.tasks.common.feature_cache.segments import FeatureCache, Ids, ids_of
+from graft.tasks.common.images.reading import Reading
+from graft.tasks.common.images.unreadable import Refused
 from graft.tasks.preprocess.check import judge, look
 from graft.tasks.preprocess.params import PreprocessParams
 from graft.tasks.preprocess.scan import hidden, list_files
 from graft.tasks.preprocess.tables import SUFFIXES, load_table, spellings
-from graft.tasks.register.packaged_eyes import channels_in
+from graft.tasks.register.packaged_eyes import reading_in
 from graft.tasks.register.reference_set import Reference, package_features
 from graft.tasks.studies.drift import Comparison, compare
 from graft.tasks.studies.drift_picture import drift_picture
@@ -104,7 +106,7 @@ def check_drift(root: Path, source: Path | None = None, model: str = CHAMPION) -
         today = (
             from_manifest(paths, reference, settings.drift)
             if source is None
-            else from_source(source, reference, settings, _channels(package))
+            else from_source(source, reference, settings, _reading(package))
         )
         with tracker.recorded("drift") as run_id:
             found = compare_with(reference, today, features_of(today, reference, package, paths), settings.drift)
@@ -114,8 +116,8 @@ def check_drift(root: Path, source: Path | None = None, model: str = CHAMPION) -
     return DriftReport(found.verdict, found.tests, document)
 
 
-def _channels(package: Path) -> int:
-    return channels_in(read_json(package / "package.json"))
+def _reading(package: Path) -> Reading:
+    return reading_in(read_json(package / "package.json"))
 
 
 def read_reference(package: Path, version: ModelVersion) -> Reference:
@@ -179,12 +181,12 @@ def _known(manifest: pd.DataFrame, ids: Ids) -> npt.NDArray[np.bool_]:
     return manifest["pixels"].isin(manifest["pixels"][known]).to_numpy()
 
 
-def from_source(source: Path, reference: Reference, settings: Params, channels: int) -> Today:
+def from_source(source: Path, reference: Reference, settings: Params, reading: Reading) -> Today:
     """A sample of the images below a folder or in a table, without training images of the model, copies, and images
     that the stage preprocess would reject.
 
     Args:
-        channels: the number of channels that images are read with.
+        reading: how the model reads images.
 
     Raises:
         DataError: the source cannot be read, or too few images are left.
@@ -194,7 +196,7 @@ def from_source(source: Path, reference: Reference, settings: Params, channels: 
     known = set(reference.seen_ids.tolist())
     taken: dict[str, tuple[bytes, int]] = {}
     left_out: Counter[str] = Counter()
-    examined = _examined(list(listed["file"]), known, settings.preprocess, channels)
+    examined = _examined(list(listed["file"]), known, settings.preprocess, reading)
     for row, (image_id, pixels, fault) in enumerate(examined):
         if fault or pixels in taken:
             left_out[fault.partition(":")[0] or "a copy of another"] += 1
@@ -261,7 +263,7 @@ def _read_table(source: Path) -> pd.DataFrame:
 
 
 def _examined(
-    files: list[Path], known: set[bytes], checks: PreprocessParams, channels: int
+    files: list[Path], known: set[bytes], checks: PreprocessParams, reading: Reading
 ) -> Iterator[tuple[bytes, str, str]]:
     """For each file in order its md5, its pixels' hash and why it is left out (empty if it is not); at most `AHEAD`
     files ahead."""
@@ -271,8 +273,10 @@ def _examined(
             image_id = bytes.fromhex(md5(file))
             if image_id in known:
                 return image_id, "", "seen in training"
-            seen = look(file, channels)
-            return image_id, seen.pixels, judge(seen, checks.min_side, checks.placeholder_share)
+            seen = look(file, reading.channels, reading.limits, image_id.hex())
+            return image_id, seen.pixels, judge(seen, checks.min_side, checks.placeholder_share, reading.limits)
+        except Refused as error:
+            return image_id, "", str(error)
         except OSError as error:
             return b"", "", f"cannot be read: {error}"
 
@@ -303,7 +307,8 @@ def features_of(today: Today, reference: Reference, package: Path, paths: Paths)
         missing = _read_cached(features_mD, today.ids, reference, read_json(package / "package.json"), paths)
     if missing.any():
         files = [today.files[place] for place in np.flatnonzero(missing)]
-        features_mD[missing] = package_features(package, files, "drift: features")
+        image_ids = [bytes(today.ids[place]).hex() for place in np.flatnonzero(missing)]
+        features_mD[missing] = package_features(package, files, image_ids, "drift: features")
     return features_mD
 
 

@@ -18,11 +18,12 @@ from graft.tasks.common.core.files import write_shared_json
 from graft.tasks.common.core.paths import Paths
 from graft.tasks.common.core.progress import say
 from graft.tasks.common.data.feature_set import INDEX, FeatureSet
-from graft.tasks.common.data.manifest import read_channels, read_manifest
+from graft.tasks.common.data.manifest import read_manifest
 from graft.tasks.common.data.matrix import spread
 from graft.tasks.common.data.units import units_of
 from graft.tasks.common.feature_cache.segments import FeatureCache, Ids, ids_of
 from graft.tasks.common.images.decode import Pixels
+from graft.tasks.common.images.reading import Reading
 from graft.tasks.common.images.transform import load
 from graft.tasks.features.extractor import SAMPLE, choose_extractor
 from graft.tasks.features.params import FeaturesParams
@@ -52,13 +53,13 @@ class Images:
         index: their rows of the manifest.
         ids: (N,) their keys in the feature cache.
         files: their places on disk.
-        channels: C, of each image.
+        reading: how the files are read.
     """
 
     index: pd.DataFrame
     ids: Ids
     files: list[Path]
-    channels: int
+    reading: Reading
 
     def counts(self) -> dict[str, int]:
         return {split: int((self.index["split"] == split).sum()) for split in ("train", "val")}
@@ -158,7 +159,7 @@ def read_images(paths: Paths) -> Images:
         index,
         ids_of(list(index["image_id"])),
         [paths.raw / path for path in index["path"]],
-        read_channels(paths.manifest),
+        Reading.load(paths.manifest),
     )
     if not all(images.counts().values()):
         raise DataError(
@@ -199,10 +200,10 @@ def _open(
 
 def _enter(params: FeaturesParams, images: Images, paths: Paths) -> Entrant:
     def sample(spec: Spec) -> list[Pixels]:
-        return [load(file, spec.transform) for file in images.sample()]
+        return [load(file, None, spec.transform, images.reading) for file in images.sample()]
 
-    extractor = choose_extractor(params, images.channels, paths, sample)
-    fingerprint = extractor.fingerprint(params.dtype)
+    extractor = choose_extractor(params, images.reading.channels, paths, sample)
+    fingerprint = extractor.fingerprint(params.dtype, images.reading.span)
     cache = FeatureCache(paths.cache / "features" / fingerprint["digest"], extractor.spec.dimension, params.dtype)
     return Entrant(params, Job(extractor, cache), fingerprint)
 
@@ -216,9 +217,9 @@ def _fail(name: str, error: Exception, failed: dict[str, str]) -> None:
 def _compute(entrants: dict[str, Entrant], images: Images, threads: int) -> None:
     """One pass for features that are not cached, and one over a sample for candidates whose speed is not yet known."""
     jobs = [entrant.job for entrant in entrants.values()]
-    extract(jobs, images.ids, images.files, threads)
+    extract(jobs, images.ids, images.files, images.reading, threads)
     unmeasured = [job for job in jobs if job.failure is None and job.cost.images < min(SAMPLE, len(images.files))]
-    measure(unmeasured, images.sample(), threads)
+    measure(unmeasured, images.sample(), images.reading, threads)
 
 
 def _probe(
@@ -238,7 +239,7 @@ def _probed(name: str, entrant: Entrant, images: Images, settings: Params, held:
     job, spec = entrant.job, entrant.spec
     if job.failure is not None:
         raise job.failure
-    features_ND = read(job, images.ids, images.files, settings.features.threads)
+    features_ND = read(job, images.ids, images.files, images.reading, settings.features.threads)
     pack = FeatureSet(features_ND, np.empty((0, spec.dimension), features_ND.dtype), images.index, {})
     choice = choose(pack, settings.head)
     chosen = choice.found.chosen

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,8 @@ from graft.tasks.common.core.progress import Progress, progress
 from graft.tasks.common.engines.one_decode import Places, block_size, geometry_of
 from graft.tasks.common.engines.openvino import BATCH, Features
 from graft.tasks.common.feature_cache.segments import FeatureCache, Ids
-from graft.tasks.common.images.decode import Pixels, decode_bands, still_readable
+from graft.tasks.common.images.decode import Picture, Pixels
+from graft.tasks.common.images.reading import Reading
 from graft.tasks.common.images.transform import EvalTransform
 from graft.tasks.features.extractor import AnyEngine, Extractor
 
@@ -69,16 +70,17 @@ class Job:
     failure: Exception | None = None
 
 
-def extract(jobs: Sequence[Job], ids: Ids, files: Sequence[Path], threads: int = 0) -> None:
+def extract(jobs: Sequence[Job], ids: Ids, files: Sequence[Path], reading: Reading, threads: int = 0) -> None:
     """Computes and stores the features that the caches do not have; a job that fails does not stop the others.
 
     Args:
         ids: (N,) the images' keys.
         files: the N files.
+        reading: how they are read.
         threads: for decoding; 0 means one per core.
 
     Raises:
-        DataError: an image was removed or damaged after it was checked.
+        DataError: an image was removed, changed or damaged after it was checked.
     """
     first_N = np.zeros(len(ids), np.bool_)
     first_N[np.unique(ids, return_index=True)[1]] = True
@@ -89,7 +91,7 @@ def extract(jobs: Sequence[Job], ids: Ids, files: Sequence[Path], threads: int =
             if missing_N.any() and job.failure is None:
                 caches.enter_context(job.cache)
                 parts.append(_Part(job, missing_N, partial(_add, job.cache, ids)))
-        _pass(parts, files, threads)
+        _pass(parts, Files(files, [bytes(one).hex() for one in ids], reading), threads)
     for job in jobs:
         job.cache.refresh()
 
@@ -98,16 +100,16 @@ def _add(cache: FeatureCache, ids: Ids, places: Places, batch_BD: Features) -> N
     cache.add(ids[places], batch_BD)
 
 
-def read(job: Job, ids: Ids, files: Sequence[Path], threads: int = 0) -> npt.NDArray[Any]:
+def read(job: Job, ids: Ids, files: Sequence[Path], reading: Reading, threads: int = 0) -> npt.NDArray[Any]:
     """Features (N, D) from the cache; damaged ones are recomputed.
 
     Raises:
-        DataError: an image was removed or damaged after it was checked.
+        DataError: an image was removed, changed or damaged after it was checked.
         GraftError: the cache does not return what was written to it.
     """
 
     def compute(places: Places) -> None:
-        extract([job], ids[places], [files[place] for place in places], threads)
+        extract([job], ids[places], [files[place] for place in places], reading, threads)
         if job.failure is not None:
             raise job.failure
 
@@ -117,11 +119,24 @@ def read(job: Job, ids: Ids, files: Sequence[Path], threads: int = 0) -> npt.NDA
     return features_ND
 
 
-def measure(jobs: Sequence[Job], files: Sequence[Path], threads: int = 0) -> None:
+def measure(jobs: Sequence[Job], files: Sequence[Path], reading: Reading, threads: int = 0) -> None:
     """Sets the jobs' cost by a pass over `files` whose features are not stored."""
     for job in jobs:
         job.cost = Cost(sampled=True)
-    _pass([_Part(job, np.ones(len(files), np.bool_), lambda places, batch: None) for job in jobs], files, threads)
+    parts = [_Part(job, np.ones(len(files), np.bool_), lambda places, batch: None) for job in jobs]
+    _pass(parts, Files(files, [None] * len(files), reading), threads)
+
+
+@dataclass(frozen=True)
+class Files:
+    """N files, their md5s (None for files that are only timed), and how they are read."""
+
+    files: Sequence[Path]
+    image_ids: Sequence[str | None]
+    reading: Reading
+
+    def open(self, place: int) -> AbstractContextManager[Picture]:
+        return self.reading.file(self.files[place], self.image_ids[place])
 
 
 @dataclass
@@ -161,7 +176,7 @@ class _Block:
         return float(self.seconds * (self.decoding[rows].sum() + self.cutting[geometry][rows].sum()) / whole)
 
 
-def _pass(parts: list[_Part], files: Sequence[Path], threads: int) -> None:
+def _pass(parts: list[_Part], files: Files, threads: int) -> None:
     engines = [engine for part in parts if (engine := _attempt(part.job, _start, part.job)) is not None]
     parts = [part for part in parts if part.job.failure is None]
     if not parts:
@@ -200,7 +215,7 @@ def _start(job: Job) -> AnyEngine:
     return engine
 
 
-def _decode(places: Places, parts: list[_Part], files: Sequence[Path], pool: ThreadPoolExecutor) -> _Block:
+def _decode(places: Places, parts: list[_Part], files: Files, pool: ThreadPoolExecutor) -> _Block:
     started = time.perf_counter()
     wanted = _wanted(places, parts)
     channels = next(iter(wanted)).channels
@@ -210,15 +225,13 @@ def _decode(places: Places, parts: list[_Part], files: Sequence[Path], pool: Thr
 
     def load(row: int) -> None:
         begun = time.perf_counter()
-        file = files[places[row]]
-        with still_readable(file):
-            picture = decode_bands(file, channels)
-        decoding[row] = time.perf_counter() - begun
-        for geometry, wanted_B in wanted.items():
-            if wanted_B[row]:
-                begun = time.perf_counter()
-                pixels[geometry][row] = geometry(*picture)
-                cutting[geometry][row] = time.perf_counter() - begun
+        with files.open(places[row]) as picture:
+            decoding[row] = time.perf_counter() - begun
+            for geometry, wanted_B in wanted.items():
+                if wanted_B[row]:
+                    begun = time.perf_counter()
+                    pixels[geometry][row] = geometry(*picture)
+                    cutting[geometry][row] = time.perf_counter() - begun
 
     try:
         for done in [pool.submit(load, row) for row in range(len(places))]:

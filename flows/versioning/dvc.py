@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 from graft.tasks.addresses import redacted
 from graft.tasks.code import FILE, code_of, tree_hash
 from graft.tasks.common.core.errors import DataError, GraftError, TransientError
+from graft.tasks.common.core.files import md5
 from graft.tasks.common.core.progress import say
 from graft.tasks.common.core.yaml_files import read_mapping
 from graft.tasks.dvc_process import dvc_error, wait_for_dvc
@@ -114,7 +116,8 @@ def tracked_file(file: Path) -> dict[str, Any]:
 def raw_hashes(root: Path) -> dict[str, str]:
     """Path below data/raw -> md5 of the file as it is now, for all files that DVC has hashed.
 
-    DVC remembers a file's hash with its inode, time and size; a file that has changed since is left out.
+    DVC remembers a file's hash with its inode, time and size; a file that has changed since is hashed again, to be
+    compared with data/raw.dvc.
 
     Raises:
         DataError: data/raw.dvc describes other files, so no record could say which images were used.
@@ -133,8 +136,19 @@ def raw_hashes(root: Path) -> dict[str, str]:
         known = {files[path]: str(info.value) for path, _, info in found if info is not None and info.name == "md5"}
         ignored = repo.dvcignore.is_ignored_file
         there = [name for path, name in files.items() if not ignored(path)]
-    _refuse_other_files(raw_listing(root), there, known)
+    listed = raw_listing(root)
+    known |= _hashed_now(raw, [name for name in there if name in listed and name not in known])
+    _refuse_other_files(listed, there, known)
     return known
+
+
+def _hashed_now(raw: Path, names: Sequence[str]) -> dict[str, str]:
+    """The md5s of those files that can be read."""
+    found = {}
+    for name in names:
+        with suppress(OSError):
+            found[name] = md5(raw / name)
+    return found
 
 
 def _refuse_other_files(listed: dict[str, str], there: list[str], known: dict[str, str]) -> None:

@@ -14,15 +14,18 @@ from graft.tasks.preprocess.walk import list_files
 
 from .dvc import raw_hash, raw_listing, repro, stages_of
 
+State = dict[str, tuple[int, int, int]]
+"""Path below data/raw -> size, time of the last change in nanoseconds, inode."""
+
 
 @contextmanager
 def unchanged(raw: Path) -> Iterator[None]:
     """Raises:
     DataError: files were added, removed or written while the block ran.
     """
-    before = _stamps(raw)
+    before = state_of(raw)
     yield
-    after = _stamps(raw)
+    after = state_of(raw)
     if before != after:
         names = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
         raise DataError(
@@ -32,10 +35,9 @@ def unchanged(raw: Path) -> Iterator[None]:
         )
 
 
-def _stamps(raw: Path) -> dict[str, tuple[int, int, int]]:
-    """File -> its number on the disk, size and time."""
-    found = {name: (raw / name).lstat() for name in list_files(raw)}
-    return {name: (seen.st_ino, seen.st_size, seen.st_mtime_ns) for name, seen in found.items()}
+def state_of(raw: Path) -> State:
+    found = {name: (raw / name).stat() for name in list_files(raw) if (raw / name).exists()}
+    return {name: (seen.st_size, seen.st_mtime_ns, seen.st_ino) for name, seen in found.items()}
 
 
 def other_images(root: Path) -> str:

@@ -14,6 +14,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from ..common.images.contact_sheet import contact_sheet, save
+from ..common.images.reading import Reading
 from .curve import Curve
 
 GREY, GREEN, RED = "#9aa5b1", "#2a7f62", "#c0392b"
@@ -22,30 +23,30 @@ NAMED = 100
 """Labels with a colour and a name in the map: the most frequent ones."""
 
 
-def label_issues_plot(table: pd.DataFrame, raw: Path, path: Path, channels: int) -> None:
+def label_issues_plot(table: pd.DataFrame, raw: Path, path: Path, reading: Reading) -> None:
     """Each image with its label, and below it the suggestion of the models."""
     captions = [
         f"{row.label or 'none'}\n{row.suggested or 'none'}?"
         + ("" if np.isnan(row.p_suggested) else f" ({row.p_suggested:.0%})")
         for row in table.itertuples()
     ]
-    contact_sheet([raw / name for name in table["path"]], captions, "Suspected labels", path, channels)
+    contact_sheet([raw / name for name in table["path"]], captions, "Suspected labels", path, reading)
 
 
-def pairs_plot(table: pd.DataFrame, title: str, raw: Path, path: Path, channels: int) -> None:
+def pairs_plot(table: pd.DataFrame, title: str, raw: Path, path: Path, reading: Reading) -> None:
     """Both images of each pair, side by side."""
     images, captions = [], []
     for row in table.itertuples():
         images += [raw / row.path, raw / row.other_path]
         nearness = f"pixels {row.cosine_pixels:.2f}, features {row.cosine_features:.2f}"
         captions += [f"{row.split}: {row.label}", f"{row.other_split}: {row.other_label}\n{nearness}"]
-    contact_sheet(images, captions, title, path, channels)
+    contact_sheet(images, captions, title, path, reading)
 
 
-def outliers_plot(table: pd.DataFrame, raw: Path, path: Path, channels: int) -> None:
+def outliers_plot(table: pd.DataFrame, raw: Path, path: Path, reading: Reading) -> None:
     """The farthest first."""
     captions = [f"{row.label}\n{row.split}, {row.score:.1f}" for row in table.itertuples()]
-    contact_sheet([raw / name for name in table["path"]], captions, "Outliers", path, channels)
+    contact_sheet([raw / name for name in table["path"]], captions, "Outliers", path, reading)
 
 
 def map_plot(table: pd.DataFrame, path: Path, numbers: bool) -> None:

@@ -77,15 +77,15 @@ def _write(found: Findings, verdicts: Sequence[Verdict], pack: FeatureSet, param
 
 
 def _draw(found: Findings, pack: FeatureSet, examples: int, raw: Path, folder: Path) -> None:
-    main, channels = MAIN[found.task], pack.channels
+    main, reading = MAIN[found.task], pack.reading
     if len(found.label_issues):
-        label_issues_plot(found.label_issues.head(examples), raw, folder / "label_issues.png", channels)
+        label_issues_plot(found.label_issues.head(examples), raw, folder / "label_issues.png", reading)
     for name, title in (("leaks", "The same picture in two splits"), ("conflicts", "The same picture, two labels")):
         pairs = getattr(found, name)
         if len(pairs):
-            pairs_plot(pairs.head(max(1, examples // 2)), title, raw, folder / f"{name}.png", channels)
+            pairs_plot(pairs.head(max(1, examples // 2)), title, raw, folder / f"{name}.png", reading)
     if len(found.outliers):
-        outliers_plot(found.outliers.head(examples), raw, folder / "outliers.png", channels)
+        outliers_plot(found.outliers.head(examples), raw, folder / "outliers.png", reading)
     map_plot(found.map, folder / "map.png", found.task == "regression")
     if len(found.curve.sizes):
         curve_plot(found.curve, main.title, main.percent, folder / "curve.png")

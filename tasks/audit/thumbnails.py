@@ -17,7 +17,7 @@ from ..common.data.feature_set import FeatureSet, Rows
 from ..common.feature_cache.segments import ids_of
 from ..common.feature_cache.thumbnails import SIDE, thumbnail, thumbnail_cache
 from ..common.heads.base import unit_length
-from ..common.images.decode import decode_bands, still_readable
+from ..common.images.reading import Reading
 from .whitening import BLOCK
 
 ALIKE = 0.7
@@ -29,15 +29,15 @@ def thumbnails(pack: FeatureSet, paths: Paths) -> npt.NDArray[np.float16]:
     left no thumbnail of are decoded.
 
     Raises:
-        DataError: an image was removed or damaged after it was checked.
+        DataError: an image was removed, changed or damaged after it was checked.
     """
-    cache = thumbnail_cache(paths, pack.channels)
+    cache = thumbnail_cache(paths, pack.reading)
     ids = ids_of(list(pack.index["image_id"]))
-    files = [paths.raw / path for path in pack.index["path"]]
+    files, image_ids = [paths.raw / path for path in pack.index["path"]], list(pack.index["image_id"])
 
     def compute(places: npt.NDArray[np.int64]) -> None:
         with cache, ThreadPoolExecutor(cores()) as pool, progress("audit: looking", len(places)) as bar:
-            small = pool.map(lambda place: thumbnail_of(files[place], pack.channels), places)
+            small = pool.map(lambda place: thumbnail_of(files[place], image_ids[place], pack.reading), places)
             for place, pixels in zip(places, small, strict=True):
                 cache.add(ids[place : place + 1], pixels[None])
                 bar.add()
@@ -49,15 +49,14 @@ def thumbnails(pack: FeatureSet, paths: Paths) -> npt.NDArray[np.float16]:
     return rows_NV
 
 
-def thumbnail_of(file: Path, channels: int) -> npt.NDArray[np.float32]:
+def thumbnail_of(file: Path, image_id: str | None, reading: Reading) -> npt.NDArray[np.float32]:
     """The thumbnail of a file, see `graft.tasks.common.feature_cache.thumbnails`.
 
     Raises:
-        DataError: the file was removed or damaged after it was checked.
+        DataError: the file was removed, changed or damaged after it was checked.
     """
-    with still_readable(file):
-        picture = decode_bands(file, channels)
-    return thumbnail(picture)
+    with reading.file(file, image_id) as picture:
+        return thumbnail(picture)
 
 
 def alike(small_NV: npt.NDArray[Any], first: Rows, second: Rows) -> npt.NDArray[np.bool_]:

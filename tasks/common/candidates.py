@@ -68,11 +68,12 @@ class Candidate:
         if self.tuned is None:
             return self.head.output(pack.features(rows))
         files = [paths.raw / path for path in pack.index["path"].iloc[rows]]
+        image_ids = list(pack.index["image_id"].iloc[rows])
         transform = self.tuned.spec.transform
         with progress(f"evaluate: {self.name}", len(files)) as bar:
             parts = []
             for _, batch_BD in Engine(self.tuned.xml, precision).stream(
-                lambda i: load(files[i], transform), len(files)
+                lambda i: load(files[i], image_ids[i], transform, pack.reading), len(files)
             ):
                 parts.append(batch_BD)
                 bar.add(len(batch_BD))

@@ -76,7 +76,7 @@ def draw(
     confusion_plot(_confusion(predicted), predicted.classes, to / "confusion.png")
     reliability_plot(bins, metrics["calibration_error"], to / "reliability.png", before)
     risk_coverage_plot(risk_coverage(table), metrics.get("abstention", {}), to / "risk_coverage.png")
-    misclassified_plot(worst.assign(caption=captions), predicted.raw, to / "misclassified.png", predicted.channels)
+    misclassified_plot(worst.assign(caption=captions), predicted.raw, to / "misclassified.png", predicted.reading)
     if len(predicted.classes) <= NAMED:
         draw_curves(predicted, classes, to)
 

@@ -77,7 +77,7 @@ def draw(
     bins, before = predicted.reliability
     draw_curves(predicted, classes, to)
     reliability_plot(bins, metrics["calibration_error"], to / "reliability.png", before)
-    misclassified_plot(worst(predicted, most), predicted.raw, to / "misclassified.png", predicted.channels)
+    misclassified_plot(worst(predicted, most), predicted.raw, to / "misclassified.png", predicted.reading)
 
 
 def worst(predicted: Predictions, most: int) -> pd.DataFrame:

@@ -12,6 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ..common.images.contact_sheet import contact_sheet, save
+from ..common.images.reading import Reading
 from ..common.scoring.classification import expected_calibration_error
 
 matplotlib.use("agg")
@@ -137,13 +138,13 @@ def residuals_plot(error_N: Floats, path: Path) -> None:
 
 
 def misclassified_plot(
-    examples: pd.DataFrame, raw: Path, path: Path, channels: int = 3, title: str = "Misclassified test images"
+    examples: pd.DataFrame, raw: Path, path: Path, reading: Reading, title: str = "Misclassified test images"
 ) -> None:
     """A contact sheet of images in the order given.
 
     Args:
         examples: `path` and `caption` of each image.
-        channels: as how many channels the images are read.
+        reading: how the images are read.
     """
     title = title if len(examples) else "No misclassified test image"
-    contact_sheet([raw / name for name in examples["path"]], list(examples["caption"]), title, path, channels)
+    contact_sheet([raw / name for name in examples["path"]], list(examples["caption"]), title, path, reading)

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from ..common.heads.calibration import Calibration, two_way
+from ..common.images.reading import Reading
 from ..common.scoring.classification import reliability
 from .params import EvaluateParams
 
@@ -33,7 +34,7 @@ class Predictions:
         calibration: what was applied to `before`.
         bins: number of bins of the reliability diagram.
         raw: the folder of the images.
-        channels: as how many channels the images are read.
+        reading: how the images are read.
         units: the unit of each image, int64 (N,), see `data/units.py`.
     """
 
@@ -45,7 +46,7 @@ class Predictions:
     calibration: Calibration
     bins: int
     raw: Path
-    channels: int
+    reading: Reading
     units: Ints
 
     @cached_property

@@ -69,7 +69,7 @@ def draw(
     residuals_plot(table["error"].to_numpy(), to / "residuals.png")
     title = "Largest errors on the test images"
     misclassified_plot(
-        worst.assign(caption=captions), predicted.raw, to / "misclassified.png", predicted.channels, title
+        worst.assign(caption=captions), predicted.raw, to / "misclassified.png", predicted.reading, title
     )
 
 

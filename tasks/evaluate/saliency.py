@@ -21,7 +21,8 @@ from ..common.core.torch_threads import one_torch_thread
 from ..common.data.feature_set import FeatureSet
 from ..common.data.manifest import BETWEEN
 from ..common.data.task import Task
-from ..common.images.decode import Picture, Pixels, decode_bands, pixels_of, still_readable
+from ..common.images.decode import Picture, Pixels, pixels_of
+from ..common.images.reading import Reading
 from ..common.images.transform import EvalTransform
 from .predictions import Predictions
 
@@ -81,12 +82,16 @@ def explain(predicted: Predictions, candidate: Candidate, pack: FeatureSet, path
         table = chosen(predicted, pack.task, most)
         if table.empty:
             return Saliency(pack.task, (), "no class was predicted in any test image, correctly")
-        pictures = [_decoded(paths.raw / path, pack.channels) for path in table["path"]]
-        maps = [_maps(network, pictures, list(table["output"]), transform) for network, transform in eyes]
-    transforms = [transform for _, transform in eyes]
+        transforms = [transform for _, transform in eyes]
+        views = [_viewed(paths.raw / row.path, row.image_id, pack.reading, transforms) for row in table.itertuples()]
+        crops = zip(*(view.crops for view in views), strict=True)
+        maps = [
+            _maps(network, list(pixels), list(table["output"]), transform)
+            for pixels, (network, transform) in zip(crops, eyes, strict=True)
+        ]
     examples = (
-        SaliencyExample(caption, wrong, *on_the_whole(picture, of_eyes, transforms))
-        for caption, wrong, picture, *of_eyes in zip(table["caption"], table["wrong"], pictures, *maps, strict=True)
+        SaliencyExample(caption, wrong, *on_the_whole(view.whole, view.size, of_eyes, transforms))
+        for caption, wrong, view, *of_eyes in zip(table["caption"], table["wrong"], views, *maps, strict=True)
     )
     return Saliency(pack.task, tuple(examples))
 
@@ -110,26 +115,52 @@ def _eyes(candidate: Candidate, pack: FeatureSet, paths: Paths) -> list[Eye]:
     return found
 
 
-def _decoded(path: Path, channels: int) -> Picture:
-    with still_readable(path):
-        return decode_bands(path, channels)
+@dataclass(frozen=True)
+class _View:
+    """What is kept of a decoded image.
+
+    Attributes:
+        size: its (width, height).
+        whole: all of it, see `shrunk`.
+        crops: what each network sees of it.
+    """
+
+    size: tuple[int, int]
+    whole: Pixels
+    crops: tuple[Pixels, ...]
+
+
+def _viewed(path: Path, image_id: str, reading: Reading, transforms: Sequence[EvalTransform]) -> _View:
+    with reading.file(path, image_id) as picture:
+        crops = tuple(transform(*picture) for transform in transforms)
+        return _View(picture[0].size, shrunk(picture, transforms[0]), crops)
+
+
+def shrunk(picture: Picture, transform: EvalTransform) -> Pixels:
+    """An image that fits into the network's input with its own proportions, uint8 (H, W, C)."""
+    width, height = picture[0].size
+    scale = min(transform.width / width, transform.height / height)
+    size = max(1, round(scale * width)), max(1, round(scale * height))
+    return pixels_of([image.resize(size, Image.Resampling.BICUBIC) for image in picture])
 
 
 def on_the_whole(
-    picture: Picture, maps: Sequence[npt.NDArray[np.float32]], transforms: Sequence[EvalTransform]
+    shown: Pixels,
+    size: tuple[int, int],
+    maps: Sequence[npt.NDArray[np.float32]],
+    transforms: Sequence[EvalTransform],
 ) -> tuple[Pixels, npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-    """The whole image, which fits into the first network's input with its own proportions, uint8 (H, W, C); the mean of
-    the networks' maps, each where its crop lies in the image, float32 (H, W); and what any network sees, bool (H, W).
+    """The whole image; the mean of the networks' maps, each where its crop lies in the image, float32 (H, W); and what
+    any network sees, bool (H, W).
 
     Args:
+        shown: the image, see `shrunk`.
+        size: its (width, height) before.
         maps: of the crops, one of each network.
         transforms: of each network.
     """
-    width, height = picture[0].size
-    scale = min(transforms[0].width / width, transforms[0].height / height)
-    w, h = max(1, round(scale * width)), max(1, round(scale * height))
-    shown = pixels_of([image.resize((w, h), Image.Resampling.BICUBIC) for image in picture])
-    placed = [_placed(map_hw, transform.area(width, height), w, h) for map_hw, transform in zip(maps, transforms)]
+    h, w = shown.shape[:2]
+    placed = [_placed(map_hw, transform.area(*size), w, h) for map_hw, transform in zip(maps, transforms)]
     mean_HW = np.mean([map_HW for map_HW, _ in placed], axis=0)
     if len(placed) > 1:
         mean_HW = mean_HW / max(float(mean_HW.max()), 1e-12)
@@ -149,14 +180,13 @@ def _placed(
 
 
 def _maps(
-    network: MappedNetwork, pictures: Sequence[Picture], outputs: list[int], transform: EvalTransform
+    network: MappedNetwork, pixels: Sequence[Pixels], outputs: list[int], transform: EvalTransform
 ) -> list[npt.NDArray[np.float32]]:
     import torch
 
     from .grad_cam import grad_cam
 
     mean, std = (255 * np.array(values, np.float32) for values in (transform.mean, transform.std))
-    pixels = [transform(*picture) for picture in pictures]
     found: list[npt.NDArray[np.float32]] = []
     for start in range(0, len(pixels), BATCH):
         x_BHWC = (np.stack(pixels[start : start + BATCH]) - mean) / std
@@ -170,18 +200,18 @@ def chosen(predicted: Predictions, task: Task, most: int) -> pd.DataFrame:
     fewer.
 
     The correct ones are the most confident of each class in turn, starting with the classes that the errors were
-    predicted as. Columns: `path`; `output`, the one to map: of the predicted class, or with several classes of the most
-    probable one; `wrong`; `caption`.
+    predicted as. Columns: `path`; `image_id`; `output`, the one to map: of the predicted class, or with several classes
+    of the most probable one; `wrong`; `caption`.
     """
     table = _RANKED[task](predicted)
-    table = table.assign(path=predicted.index["path"].to_numpy()[table.index])
+    table = table.assign(**{name: predicted.index[name].to_numpy()[table.index] for name in ("path", "image_id")})
     wrong = table[table["wrong"]].sort_values(["off", "path"], ascending=[False, True])
     right = table[~table["wrong"]].sort_values(["off", "path"])
     worst = wrong.head(most - min(most // 2, len(right)))
     order = {k: place for place, k in enumerate(dict.fromkeys([*worst["output"], *range(len(predicted.classes) or 1)]))}
     turn = right.assign(turn=right.groupby("output").cumcount(), place=right["output"].map(order))
     successes = turn.sort_values(["turn", "place"]).head(most - len(worst))
-    return pd.concat([worst, successes])[["path", "output", "wrong", "caption"]].reset_index(drop=True)
+    return pd.concat([worst, successes])[["path", "image_id", "output", "wrong", "caption"]].reset_index(drop=True)
 
 
 def _one_class(predicted: Predictions) -> pd.DataFrame:

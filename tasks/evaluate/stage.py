@@ -69,7 +69,7 @@ def run(params: EvaluateParams, paths: Paths) -> Record:
         calibration=candidates[chosen].calibration,
         bins=params.bins,
         raw=paths.raw,
-        channels=pack.channels,
+        reading=pack.reading,
         units=units,
     )
     table = report.prediction_table(predicted)

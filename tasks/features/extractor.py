@@ -18,6 +18,7 @@ from ..common.core.files import json_digest, read_json, write_shared_json
 from ..common.core.paths import Paths
 from ..common.engines.openvino import Engine, Features, Precision, choose_precision, cpu_has_fast_bf16
 from ..common.images.decode import Pixels
+from ..common.images.deep import Range
 from .params import FeaturesParams
 
 EXTRACTOR = 2
@@ -58,8 +59,12 @@ class Extractor:
     why: str
     build: Callable[[], AnyEngine]
 
-    def fingerprint(self, dtype: str) -> dict[str, Any]:
-        """Everything that determines the features of an image, and `digest`, its hash."""
+    def fingerprint(self, dtype: str, span: Range | None = None) -> dict[str, Any]:
+        """Everything that determines the features of an image, and `digest`, its hash.
+
+        Args:
+            span: the range of grey images of more than 8 bits, if the data have some.
+        """
         facts = {
             **asdict(self.spec),
             "engine": self.engine,
@@ -68,6 +73,7 @@ class Extractor:
             "dtype": dtype,
             "decoder": f"pillow {version('pillow')}",
             "extractor": EXTRACTOR,
+            **({"range": span} if span else {}),
         }
         return {**facts, "digest": json_digest(facts)}
 

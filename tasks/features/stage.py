@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,13 @@ from ..common.core.progress import progress, say
 from ..common.core.record import DatasetRecord, Record
 from ..common.data.eyes import backbones, eyes_of, join
 from ..common.data.feature_set import INDEX, RowFile
-from ..common.data.manifest import read_channels, read_manifest, write_table
+from ..common.data.manifest import read_manifest, write_table
 from ..common.data.matrix import spread
 from ..common.engines.one_decode import Part, stream_all
 from ..common.feature_cache.segments import FeatureCache
 from ..common.feature_cache.thumbnails import thumbnail, thumbnail_cache
-from ..common.images.decode import Picture, Pixels, decode_bands, still_readable
+from ..common.images.decode import Picture, Pixels
+from ..common.images.reading import Reading
 from ..common.images.transform import load
 from .extractor import SAMPLE, Extractor, choose_extractor
 from .params import FeaturesParams
@@ -64,6 +65,7 @@ class Source:
 
     Attributes:
         manifest: of the images, in order.
+        reading: how images are read.
         small: the cache of thumbnails for the audit.
     """
 
@@ -71,6 +73,7 @@ class Source:
     items: Items
     params: FeaturesParams
     raw: Path
+    reading: Reading
     small: FeatureCache
 
 
@@ -80,16 +83,16 @@ def run(params: FeaturesParams, paths: Paths) -> Record:
     Raises:
         ParamsError: a backbone is unknown, or does not take images of this size or number of channels.
         WeightsError: the weights are missing, or belong to another network.
-        DataError: an image has been removed or damaged since it was checked.
+        DataError: an image has been removed, changed or damaged since it was checked.
     """
     manifest = read_manifest(paths.manifest, INDEX)
-    channels = read_channels(paths.manifest)
-    eyes = [_open(one, channels, manifest, paths) for one in params.eyes]
+    reading = Reading.load(paths.manifest)
+    eyes = [_open(one, reading, manifest, paths) for one in params.eyes]
     fingerprint = join([eye.fingerprint for eye in eyes])
     _warn_of_licences(eyes)
     hidden = _hidden(eyes, paths)
     items = list_items(manifest, params)
-    source = Source(manifest, items, params, paths.raw, thumbnail_cache(paths, channels))
+    source = Source(manifest, items, params, paths.raw, reading, thumbnail_cache(paths, reading))
 
     effort = Effort()
     absent_EM = np.array([~eye.cache.has(items.ids) for eye in eyes])
@@ -105,13 +108,20 @@ def run(params: FeaturesParams, paths: Paths) -> Record:
                 _fill((features, views), part.columns, eye, source, effort)
         write_table(manifest, folder / "index.parquet")
         write_json(folder / "fingerprint.json", fingerprint)
+        reading.save(folder)
     return _record(eyes, source, effort, features, fingerprint["digest"], hidden, paths)
 
 
-def _open(params: FeaturesParams, channels: int, manifest: pd.DataFrame, paths: Paths) -> Eye:
-    extractor = choose_extractor(params, channels, paths, lambda spec: _sample(manifest, spec, paths.raw))
+def _open(params: FeaturesParams, reading: Reading, manifest: pd.DataFrame, paths: Paths) -> Eye:
+    def sample(spec: Spec) -> Sequence[Pixels]:
+        return _sample(manifest, spec, paths.raw, reading)
+
+    extractor = choose_extractor(params, reading.channels, paths, sample)
     licence = licence_of(extractor.spec.backbone, extractor.spec.weights, paths.cache)
-    fingerprint = {**extractor.fingerprint(params.dtype), **({"licence": named(licence)} if licence else {})}
+    fingerprint = {
+        **extractor.fingerprint(params.dtype, reading.span),
+        **({"licence": named(licence)} if licence else {}),
+    }
     cache = FeatureCache(paths.cache / "features" / fingerprint["digest"], extractor.spec.dimension, params.dtype)
     write_shared_json(cache.folder / "fingerprint.json", fingerprint)  # also says when it was last used
     return Eye(extractor, fingerprint, cache)
@@ -133,9 +143,10 @@ def _warn_of_licences(eyes: Sequence[Eye]) -> None:
             say(f"features: warning: the licence of {backbone} is {licence}; read it before you use the model")
 
 
-def _sample(manifest: pd.DataFrame, spec: Spec, raw: Path) -> Sequence[Pixels]:
+def _sample(manifest: pd.DataFrame, spec: Spec, raw: Path, reading: Reading) -> Sequence[Pixels]:
     """Images spread over the data, on which a faster precision must agree with fp32."""
-    return [load(raw / path, spec.transform) for path in manifest["path"].iloc[spread(len(manifest), SAMPLE)]]
+    shown = manifest.iloc[spread(len(manifest), SAMPLE)]
+    return [load(raw / row.path, row.image_id, spec.transform, reading) for row in shown.itertuples()]
 
 
 def _is_first(items: Items) -> Mask:
@@ -192,19 +203,21 @@ class _Loader:
     def __init__(self, specs: Sequence[Spec], source: Source) -> None:
         self.made: dict[int, npt.NDArray[np.float32]] = {}
         self._specs, self._items = specs, source.items
-        paths, self._image_ids = source.manifest["path"], source.manifest["image_id"]
-        self._files = [source.raw / path for path in paths]
+        self._files = [source.raw / path for path in source.manifest["path"]]
+        self._image_ids = list(source.manifest["image_id"])
         self._lacks_small = ~source.small.has(source.items.ids)
         params = source.params
-        self._augments = [augmentation(params, spec.transform) for spec in specs] if source.items.views else []
+        self._reading = source.reading
+        views = source.items.views
+        self._augments = [augmentation(params, spec.transform, source.reading) for spec in specs] if views else []
 
-    def decode(self, place: int) -> Picture:
-        file = self._files[self._items.rows[place]]
-        with still_readable(file):
-            picture = decode_bands(file, self._specs[0].transform.channels)
-        if self._lacks_small[place] and self._items.numbers[place] == 0:
-            self.made[place] = thumbnail(picture)
-        return picture
+    @contextmanager
+    def decode(self, place: int) -> Iterator[Picture]:
+        row = self._items.rows[place]
+        with self._reading.file(self._files[row], self._image_ids[row]) as picture:
+            if self._lacks_small[place] and self._items.numbers[place] == 0:
+                self.made[place] = thumbnail(picture)
+            yield picture
 
     def crop(self, picture: Picture, place: int, number: int) -> Pixels:
         view = int(self._items.numbers[place])

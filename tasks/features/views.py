@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from ..common.feature_cache.segments import VIEWS, Ids, ids_of, view_key
+from ..common.images.reading import Reading
 from ..common.images.transform import EvalTransform
 from .params import FeaturesParams
 
@@ -60,13 +61,14 @@ def list_items(manifest: pd.DataFrame, params: FeaturesParams) -> Items:
     )
 
 
-def augmentation(params: FeaturesParams, transform: EvalTransform) -> Augment:
+def augmentation(params: FeaturesParams, transform: EvalTransform, reading: Reading) -> Augment:
     from ..common.augmentation.augment import Augment, views_recipe
 
     return Augment(
         transform,
         views_recipe(transform, crop_scale=params.view_crop_scale, flip=params.view_flip, colour=params.view_colour),
         params.view_seed,
+        reading,
     )
 
 

@@ -111,8 +111,10 @@ class FromImages:
 
     def _decode(self, place: int) -> Pixels:
         row, is_view = divmod(place, 2)
-        file = self._raw / self._files[row]
-        return self._augment.resized(file) if is_view else load(file, self._transform)
+        file, image_id = self._raw / self._files[row], self._ids[row]
+        if is_view:
+            return self._augment.resized(file, image_id)
+        return load(file, image_id, self._transform, self._pack.reading)
 
     def _load(self, row: int, epoch: int) -> Pixels:
         if epoch < 0:
@@ -238,12 +240,12 @@ class FromMaps:
     def _compute(self, places: npt.NDArray[np.int64], engine: Engine | TorchEngine) -> None:
         files, ids = self._pack.index["path"], self._pack.index["image_id"]
         transform, augment, raw = self._spec.transform, self._recipe.augment, self._paths.raw
-        resized = Decoded(lambda row: augment.resized(raw / files[row]), self._paths.tmp, KEPT)
+        resized = Decoded(lambda row: augment.resized(raw / files[row], ids[row]), self._paths.tmp, KEPT)
 
         def load_item(i: int) -> Pixels:
             row, number = int(self._rows[places[i]]), int(self._numbers[places[i]])
             if number < 0:
-                return load(raw / files[row], transform)
+                return load(raw / files[row], ids[row], transform, self._pack.reading)
             return augment.view(resized(row), ids[row], number)
 
         try:
@@ -272,6 +274,8 @@ class FromMaps:
             "dtype": "float16",
             "converter": CONVERTER,
         }
+        if self._pack.reading.span is not None:
+            facts["range"] = self._pack.reading.span
         return {**facts, "digest": json_digest(facts)[:32]}
 
     def _engine(self) -> Engine | TorchEngine:

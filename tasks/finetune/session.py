@@ -78,9 +78,8 @@ class Job:
         self._train, self._inner, self._name = train, inner, name
         self._plain = inner if also is None else np.concatenate([inner, also])
         self._spec = Spec.from_dict(pack.fingerprint)
-        self.augment = Augment(
-            self._spec.transform, named_recipe(params.augment, self._spec.transform, flip=params.flip), params.seed
-        )
+        recipe = named_recipe(params.augment, self._spec.transform, flip=params.flip)
+        self.augment = Augment(self._spec.transform, recipe, params.seed, pack.reading)
         self._network = _network(params, self._spec, paths)
         architecture: Architecture = "transformer" if is_transformer(self._network) else "convolution"
         self.plan = replace(plan(params, len(train), architecture), stop=stop)

@@ -189,7 +189,7 @@ def _write(
         found = network.spec_of(backbone, spec.backbone, tuned, spec.form)
         convert(backbone, replace(found, transform=spec.transform), folder / "graph")
         pd.DataFrame(course.rows).to_csv(folder / "curves.csv", index=False)
-        augmented_sheet(_shown(pack, paths), job.augment, spec.transform, job.plan.epochs, folder / SHEET)
+        augmented_sheet(_shown(pack, paths), job.augment, spec.transform, pack.reading, job.plan.epochs, folder / SHEET)
 
 
 def _record(

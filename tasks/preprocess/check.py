@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 
-from ..common.images.decode import Picture, UnreadableImage, WrongForm, decode_bands, is_array, open_image
+from ..common.images.decode import Decoded, Picture, strips
+from ..common.images.deep import INTEGERS, extremes, is_deep
+from ..common.images.limits import Limits
+from ..common.images.reading import decoding, read_checked, read_file
+from ..common.images.unreadable import Refused, UnreadableImage, WrongForm
 
 FEW_COLOURS = 64
 """A drawn placeholder has few colours; a photograph saved with a palette uses most of its 256."""
+
+SPREAD = 0.5
+"""A drawn placeholder leaves more than half of its 8 x 8 parts empty; a page of text has letters nearly everywhere."""
+
+TWO_BYTES = 16384
+"""A grey image with values from here on uses its 16 bits; one of 10, 12 or 14 bits has few values of the high byte."""
 
 WRONG_FORM = "wrong form"
 """Beginning of the reason for images with other bands than `preprocess.channels`."""
@@ -30,6 +41,8 @@ class Look:
         blank: whether every pixel has the same colour.
         colours: number of colours of a palette image; 0 for others.
         largest_share: share of the pixels with the palette's most frequent colour.
+        spread: share of the 8 x 8 parts of a palette image that have another colour too.
+        low, high: the least and the largest value of a grey image of more than 8 bits; None for others.
     """
 
     fault: str = ""
@@ -40,49 +53,71 @@ class Look:
     blank: bool = False
     colours: int = 0
     largest_share: float = 0.0
+    spread: float = 0.0
+    low: float | None = None
+    high: float | None = None
 
 
-def look(path: Path, channels: int = 3) -> Look:
+def look(path: Path, channels: int = 3, limits: Limits | None = None, image_id: str | None = None) -> Look:
     """Decodes a whole file as an image with `channels` channels.
+
+    Args:
+        image_id: the md5 that the file is listed with, if it is known.
 
     Raises:
         OSError: it cannot be read.
+        Refused: it exceeds a limit, or needs a library that is not installed.
+        DataError: it has another md5.
     """
-    if path.stat().st_size == 0:
+    limits = limits or Limits()
+    content = read_file(path, limits) if image_id is None else read_checked(path, limits, image_id)
+    if not content:
         return Look("empty file")
     try:
-        upright = decode_bands(path, channels)
+        with decoding(content, channels, limits) as decoded:
+            return _look(decoded, channels)
     except WrongForm as error:
         return Look(f"{WRONG_FORM}: {error}")
+    except Refused:
+        raise
     except UnreadableImage as error:
         return Look("not an image" if isinstance(error.__cause__, UnidentifiedImageError) else f"damaged: {error}")
-    except Image.DecompressionBombError as error:
-        return Look(f"too large: {error}")
-    mode, shares = _mode_and_shares(path)
-    width, height = upright[0].size
+
+
+def _look(decoded: Decoded, channels: int) -> Look:
+    width, height = decoded.picture[0].size
+    palette, low, high, blank = decoded.palette, None, None, _is_blank(decoded.picture)
+    if decoded.deep is not None:
+        low, high = extremes(decoded.deep)
+        blank = low == high
+        if math.isnan(low):
+            return Look("damaged: no value is a finite number")
     return Look(
-        "", width, height, mode, _pixel_hash(upright), _is_blank(upright), len(shares), max(shares, default=0.0)
+        width=width,
+        height=height,
+        mode=decoded.mode,
+        pixels=_pixel_hash(decoded, channels, high),
+        blank=blank,
+        colours=palette.colours if palette else 0,
+        largest_share=palette.largest_share if palette else 0.0,
+        spread=palette.spread if palette else 0.0,
+        low=low,
+        high=high,
     )
 
 
-def judge(seen: Look, min_side: int, placeholder_share: float) -> str:
+def judge(seen: Look, min_side: int, placeholder_share: float, limits: Limits | None = None) -> str:
     """Why an image is not usable; empty if it is."""
-    if seen.fault:
-        return seen.fault
+    reason = seen.fault or (limits or Limits()).refusal(seen.width, seen.height)
+    if reason:
+        return reason
     if min(seen.width, seen.height) < min_side:
         return f"too small: {seen.width} x {seen.height} px, the shorter side needs {min_side}"
     if seen.blank:
         return "blank: every pixel has the same colour"
-    if 0 < seen.colours <= FEW_COLOURS and seen.largest_share >= placeholder_share:
+    if 0 < seen.colours <= FEW_COLOURS and seen.largest_share >= placeholder_share and seen.spread < SPREAD:
         return f"placeholder: one of its {seen.colours} colours covers {seen.largest_share:.0%} of the picture"
     return ""
-
-
-def _mode_and_shares(path: Path) -> tuple[str, list[float]]:
-    if is_array(path):
-        return "array", []
-    with open_image(path) as image:
-        return image.mode, _palette_shares(image)
 
 
 def _is_blank(picture: Picture) -> bool:
@@ -91,17 +126,16 @@ def _is_blank(picture: Picture) -> bool:
     return all(low == high for low, high in pairs)  # type: ignore[misc]
 
 
-def _palette_shares(image: Image.Image) -> list[float]:
-    """The shares of a palette image's colours; empty for other images."""
-    if image.mode != "P":
-        return []
-    counts = np.bincount(np.asarray(image).ravel(), minlength=1)
-    return (counts[counts > 0] / counts.sum()).tolist()
-
-
-def _pixel_hash(picture: Picture) -> str:
-    width, height = picture[0].size
+def _pixel_hash(decoded: Decoded, channels: int, high: float | None) -> str:
+    """Of the image in 8 bits, which a copy in another format has too; of the values themselves if 8 bits without a
+    range would lose most of them."""
+    values = decoded.picture
+    if decoded.deep is not None and high is not None:
+        lossy = decoded.mode == "F" or 255 < high < TWO_BYTES
+        values = values if lossy else decoded.eight_bits(channels, (0, 255) if high <= 255 else INTEGERS)
+    width, height = values[0].size
     digest = hashlib.blake2b(f"{width}x{height}".encode(), digest_size=16)
-    for image in picture:
-        digest.update(image.tobytes())
+    for image in values:
+        for _, part in strips(image):
+            digest.update(np.asarray(part).astype("<f8").tobytes() if is_deep(image) else part.tobytes())
     return digest.hexdigest()

@@ -15,9 +15,13 @@ import pyarrow.parquet as pq
 from ..common.core.cores import cores
 from ..common.core.files import digest, write_shared
 from ..common.core.progress import progress, say
+from ..common.images.unreadable import Refused
 from .check import Look
 
-CHECK = 3
+NoLook = OSError | Refused
+"""Why there is no look of a file; not remembered, since it does not depend on the bytes alone."""
+
+CHECK = 4
 """Increased whenever a change in `check` or in decoding changes the look of a file."""
 
 KEPT_TOGETHER = 5000
@@ -38,18 +42,18 @@ class Memory:
         for file in sorted(self._folder.glob("*.parquet")):
             self._read(file)
 
-    def looks(self, files: Mapping[str, Path], look: Callable[[Path], Look]) -> dict[str, Look | OSError]:
+    def looks(self, files: Mapping[str, Path], look: Callable[[str, Path], Look]) -> dict[str, Look | NoLook]:
         """md5 -> the look of the file; `look` is called for new files only, in one thread per core.
 
-        For a file that cannot be read the value is the error, which is not remembered.
+        For a file that cannot be read, or is refused, the value is the error, which is not remembered.
         """
-        found: dict[str, Look | OSError] = {md5: self._known[md5] for md5 in files if md5 in self._known}
+        found: dict[str, Look | NoLook] = {md5: self._known[md5] for md5 in files if md5 in self._known}
         new = [md5 for md5 in files if md5 not in self._known]
         with ThreadPoolExecutor(cores()) as pool, progress("preprocess: checking", len(new), "files") as bar:
             for start in range(0, len(new), KEPT_TOGETHER):
                 part, fresh = new[start : start + KEPT_TOGETHER], dict[str, Look]()
                 try:
-                    for md5, seen in zip(part, pool.map(_or_error(look), (files[md5] for md5 in part))):
+                    for md5, seen in zip(part, pool.map(_or_error(look), part, (files[md5] for md5 in part))):
                         found[md5] = seen
                         if isinstance(seen, Look):
                             fresh[md5] = seen
@@ -78,11 +82,11 @@ class Memory:
             file.unlink(missing_ok=True)
 
 
-def _or_error(look: Callable[[Path], Look]) -> Callable[[Path], Look | OSError]:
-    def try_it(path: Path) -> Look | OSError:
+def _or_error(look: Callable[[str, Path], Look]) -> Callable[[str, Path], Look | NoLook]:
+    def try_it(md5: str, path: Path) -> Look | NoLook:
         try:
-            return look(path)
-        except OSError as error:
+            return look(md5, path)
+        except (OSError, Refused) as error:
             return error
 
     return try_it

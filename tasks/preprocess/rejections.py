@@ -12,7 +12,7 @@ from ..common.core.files import whole_file
 from ..common.core.paths import Paths
 from ..common.data.manifest import SPLITS
 from .check import WRONG_FORM, Look, judge, look
-from .check_cache import Memory
+from .check_cache import Memory, NoLook
 from .params import PreprocessParams
 from .scan import hidden
 from .splits import torn
@@ -20,7 +20,7 @@ from .splits import torn
 HIDDEN = "hidden file"
 """The reason that does not count against `preprocess.max_rejected`: operating systems leave such files behind."""
 
-FACTS = ["reason", "width", "height", "mode", "pixels"]
+FACTS = ["reason", "width", "height", "mode", "pixels", "low", "high"]
 
 
 def check_files(files: pd.DataFrame, params: PreprocessParams, paths: Paths) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -30,7 +30,8 @@ def check_files(files: pd.DataFrame, params: PreprocessParams, paths: Paths) -> 
     reasons[files["path"].map(hidden)] = HIDDEN
     open_files = files[reasons == ""]
     looks = Memory(paths.cache / "checks", params.channels).looks(
-        dict(zip(open_files["image_id"], paths.raw / open_files["path"])), lambda path: look(path, params.channels)
+        dict(zip(open_files["image_id"], paths.raw / open_files["path"])),
+        lambda md5, path: look(path, params.channels, params.limits, md5),
     )
     facts = pd.DataFrame(
         [_facts(looks[md5], params) for md5 in open_files["image_id"]], index=open_files.index, columns=FACTS
@@ -44,11 +45,12 @@ def check_files(files: pd.DataFrame, params: PreprocessParams, paths: Paths) -> 
     return table[sound].reset_index(drop=True), table[~sound]
 
 
-def _facts(seen: Look | OSError, params: PreprocessParams) -> tuple[str, int, int, str, str]:
-    if isinstance(seen, OSError):
-        return f"cannot be read: {seen.strerror}", 0, 0, "", ""
-    reason = judge(seen, params.min_side, params.placeholder_share)
-    return reason, seen.width, seen.height, seen.mode, seen.pixels
+def _facts(seen: Look | NoLook, params: PreprocessParams) -> tuple[str, int, int, str, str, float | None, float | None]:
+    if not isinstance(seen, Look):
+        reason = f"cannot be read: {seen.strerror}" if isinstance(seen, OSError) else str(seen)
+        return reason, 0, 0, "", "", None, None
+    reason = judge(seen, params.min_side, params.placeholder_share, params.limits)
+    return reason, seen.width, seen.height, seen.mode, seen.pixels, seen.low, seen.high
 
 
 def hold_out(images: pd.DataFrame, rejected: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -14,6 +14,7 @@ from ..common.core.progress import progress
 from ..common.core.record import Record
 from ..common.data.manifest import COLUMNS, write_table
 from ..common.data.task import Task
+from ..common.images.reading import Reading
 from .learnable import stop_if_nothing_to_learn, warn_of_doubtful_labels
 from .params import PreprocessParams
 from .pins import GROUP, lists_classes, read_pins
@@ -21,6 +22,7 @@ from .rejections import check_files, hold_out, stop_if_too_many
 from .scan import TABLE, scan
 from .splits import adopt, assign
 from .summary import balance, record
+from .value_range import reading_of
 
 
 def run(
@@ -42,11 +44,12 @@ def run(
     images, pins = _split(images, params, paths, task)
     images, rejected = hold_out(images, rejected)
     stop_if_too_many(rejected, len(files), params.max_rejected, paths.state / "rejected.csv")
+    reading = reading_of(images, params)
     images = images.assign(channels=params.channels, task=task)
     manifest = images[list(COLUMNS)].astype(COLUMNS).sort_values("path", ignore_index=True)
     stop_if_nothing_to_learn(manifest, paths.raw, task)
     warn_of_doubtful_labels(manifest)
-    _write(manifest, rejected, pins, paths)
+    _write(manifest, rejected, pins, reading, paths)
     return record(manifest, rejected, paths)
 
 
@@ -90,12 +93,13 @@ def _hashes(files: pd.Series, raw: Path, known: Mapping[str, str]) -> list[str]:
     return [known.get(file) or fresh[file] for file in files]
 
 
-def _write(manifest: pd.DataFrame, rejected: pd.DataFrame, pins: pd.DataFrame, paths: Paths) -> None:
+def _write(manifest: pd.DataFrame, rejected: pd.DataFrame, pins: pd.DataFrame, reading: Reading, paths: Paths) -> None:
     with whole_file(paths.pins) as part:
         pins.to_csv(part, index=False)
     with whole_folder(paths.manifest) as folder:
         write_table(manifest, folder / "manifest.parquet")
         listed = rejected[["path", "reason", "label"]].astype("string").sort_values("path", ignore_index=True)
         write_table(listed, folder / "rejected.parquet")
+        reading.save(folder)
     with whole_folder(paths.plots("preprocess")) as folder:
         balance(manifest).to_csv(folder / "classes.csv", index=False)

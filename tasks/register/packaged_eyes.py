@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from ..common.core.files import read_json
 from ..common.engines.one_decode import Part, stream_all
 from ..common.engines.openvino import Engine, Features
 from ..common.images.decode import Picture, Pixels
+from ..common.images.reading import Reading
 from ..common.images.transform import EvalTransform
 
 
@@ -24,9 +26,11 @@ def eyes_in(facts: dict[str, Any]) -> list[dict[str, Any]]:
     return [{"graph": "graph", "precision": facts["precision"], "transform": facts["transform"]}]
 
 
-def channels_in(facts: dict[str, Any]) -> int:
-    """As how many channels the images of a package are read."""
-    return len(eyes_in(facts)[0]["transform"]["mean"])
+def reading_in(facts: dict[str, Any]) -> Reading:
+    """How the images of a package are read."""
+    if "reading" in facts:
+        return Reading.from_dict(facts["reading"])
+    return Reading(len(eyes_in(facts)[0]["transform"]["mean"]))  # by an earlier version of Graft
 
 
 class PackagedEyes:
@@ -37,7 +41,7 @@ class PackagedEyes:
     def __init__(self, folder: Path) -> None:
         facts = read_json(folder / "package.json")
         eyes = eyes_in(facts)
-        self.channels = channels_in(facts)
+        self.reading = reading_in(facts)
         self._transforms = [EvalTransform.from_dict(eye["transform"]) for eye in eyes]
         self._engines = [Engine(folder / f"{eye['graph']}.xml", eye["precision"]) for eye in eyes]
         stops = np.cumsum([engine.dimension for engine in self._engines]).tolist()
@@ -52,12 +56,15 @@ class PackagedEyes:
         return self._columns[-1].stop
 
     def features(
-        self, decode: Callable[[int], Picture], count: int, done: Callable[[int], Any] = lambda images: None
+        self,
+        decode: Callable[[int], AbstractContextManager[Picture]],
+        count: int,
+        done: Callable[[int], Any] = lambda images: None,
     ) -> Features:
         """(N, D), for N images.
 
         Args:
-            decode: gives image i; called from several threads, once for each image.
+            decode: gives image i as long as the block lasts; called from several threads, once for each image.
             done: is told after each batch how many images one of the backbones has processed.
 
         Raises:

@@ -29,12 +29,14 @@ def write_reference(package: Path, pack: FeatureSet, raw: Path, *, tuned: bool, 
     learned, others = (("train", "val"), ("test",)) if refitted else (("train",), ("val", "test"))
     rows = sample_rows(pack, *others) if tuned else sample_rows(pack, "train")
     same = not tuned and all(eye.fingerprint["engine"] == "openvino" for eye in pack.eyes)
-    files = [raw / path for path in pack.index["path"].iloc[rows]]
-    ids = ids_of(list(pack.index["image_id"]))
+    files, image_ids = [raw / path for path in pack.index["path"].iloc[rows]], list(pack.index["image_id"])
+    ids = ids_of(image_ids)
     trained = ids[pack.rows(*learned)]
     seen = np.union1d(trained, ids[rows])
     Reference(
-        features_nD=pack.stored_ND[rows] if same else package_features(package, files, "register: reference"),
+        features_nD=pack.stored_ND[rows]
+        if same
+        else package_features(package, files, [image_ids[row] for row in rows], "register: reference"),
         groups_n=units_of(pack, np.arange(len(ids)))[0][rows],
         seen_ids=seen,
         held_out_ids=np.setdiff1d(ids, seen),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from ..common.core.files import read_json, write_json
 from ..common.core.progress import progress
 from ..common.engines.openvino import Features
 from ..common.feature_cache.segments import Ids
-from ..common.images.decode import Picture, decode_bands, still_readable
+from ..common.images.decode import Picture
 from .packaged_eyes import PackagedEyes
 
 NAME = "reference"
@@ -84,20 +85,20 @@ def _as_bytes(ids: Ids) -> npt.NDArray[np.uint8]:
     return ids.view(np.uint8).reshape(-1, 16)
 
 
-def package_features(package: Path, files: Sequence[Path], what: str) -> Features:
+def package_features(package: Path, files: Sequence[Path], image_ids: Sequence[str], what: str) -> Features:
     """Features, float32 (N, D), by the graphs and the transforms of a package.
 
     Args:
+        image_ids: the md5 of each file.
         what: the name of the progress bar.
 
     Raises:
-        DataError: an image was removed or damaged after it was checked.
+        DataError: an image was removed, changed or damaged after it was checked.
     """
     eyes = PackagedEyes(package)
 
-    def decode(i: int) -> Picture:
-        with still_readable(files[i]):
-            return decode_bands(files[i], eyes.channels)
+    def decode(i: int) -> AbstractContextManager[Picture]:
+        return eyes.reading.file(files[i], image_ids[i])
 
     with progress(what, len(files) * len(eyes)) as bar:
         return eyes.features(decode, len(files), bar.add)

@@ -11,18 +11,19 @@ tested with. It needs OpenVINO, Pillow, NumPy and safetensors, but neither torch
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from ..common.heads.calibration import Calibration
 from ..common.heads.load import load_head
 from ..common.heads.typicality import Typicality
-from ..common.images.decode import Picture, decode_bands
+from ..common.images.decode import Picture
+from ..common.images.reading import read_file
 from .packaged_eyes import PackagedEyes
 
 _PREDICTS = {
@@ -84,7 +85,7 @@ class ImageClassifier:
 
         Args:
             images: each the bytes of a file, the same as base64 (also as a data URL), or a `Path`; with the channels
-                that the model was trained on (see `decode_bands`).
+                that the model was trained on (see `Reading`).
 
         Raises:
             ValueError: an entry is not an image; names its index.
@@ -135,11 +136,17 @@ class ImageClassifier:
         """The names of the classes that each image has, in the order of the image."""
         return [[self.classes[k] for k in order_K if has_K[k]] for has_K, order_K in zip(has_NK, order_NK, strict=True)]
 
-    def _picture(self, image: Any, place: int) -> Picture:
-        try:
-            return decode_bands(_source(image), self._eyes.channels)
-        except (OSError, ValueError, TypeError, Image.DecompressionBombError) as error:
-            raise ValueError(f"input {place} is not an image that can be read: {error}") from error
+    @contextmanager
+    def _picture(self, image: Any, place: int) -> Iterator[Picture]:
+        reading = self._eyes.reading
+        with ExitStack() as held:
+            try:
+                source = _source(image)
+                content = read_file(source, reading.limits) if isinstance(source, Path) else source
+                picture = held.enter_context(reading.image(content))
+            except (OSError, ValueError, TypeError) as error:
+                raise ValueError(f"input {place} is not an image that can be read: {error}") from error
+            yield picture
 
 
 def _source(image: Any) -> Path | bytes:

@@ -68,6 +68,7 @@ def run(params: RegisterParams, paths: Paths) -> Record:
         "weights": ", ".join(dict.fromkeys(graph.spec.weights for graph in graphs)),
         "weights_sha256": ", ".join(dict.fromkeys(graph.spec.weights_sha256 for graph in graphs)),
         "fingerprint": pack.fingerprint["digest"],
+        "reading": pack.reading.as_dict(),
         **_inputs(graphs, pack),
         **calibration.promise(),
     }

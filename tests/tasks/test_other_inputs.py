@@ -15,8 +15,9 @@ from graft.tasks.common.core.files import read_json
 from graft.tasks.common.core.paths import STAGES, Paths
 from graft.tasks.common.core.record import Record
 from graft.tasks.common.data.feature_set import read_feature_set
-from graft.tasks.common.data.manifest import read_channels, read_manifest
+from graft.tasks.common.data.manifest import read_manifest
 from graft.tasks.common.engines.openvino import Engine
+from graft.tasks.common.images.reading import Reading
 from graft.tasks.common.images.transform import EvalTransform, load
 from graft.tasks.register.serving import ImageClassifier
 
@@ -89,7 +90,7 @@ def project(request, tmp_path_factory, run_stage):
 def test_the_manifest_says_as_how_many_channels_the_images_are_read(project):
     manifest = read_manifest(project.paths.manifest)
     assert list(manifest["channels"]) == [project.channels] * 3 * 8
-    assert read_channels(project.paths.manifest) == project.channels
+    assert Reading.load(project.paths.manifest).channels == project.channels
 
 
 def test_the_fingerprint_is_of_images_of_this_size_and_number_of_channels(project):

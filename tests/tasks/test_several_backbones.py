@@ -14,10 +14,11 @@ from graft.tasks.common.core.files import read_json
 from graft.tasks.common.core.paths import STAGES, Paths
 from graft.tasks.common.data.feature_set import read_feature_set
 from graft.tasks.common.heads.load import load_head
+from graft.tasks.common.images.reading import Reading
 from graft.tasks.common.images.transform import EvalTransform
 from graft.tasks.common.reporting.origin import origin
 from graft.tasks.evaluate.saliency import on_the_whole
-from graft.tasks.register import packaged_eyes, serving
+from graft.tasks.register import packaged_eyes
 from graft.tasks.register.reference_set import Reference, package_features
 from graft.tasks.register.serving import ImageClassifier
 
@@ -61,17 +62,19 @@ def test_the_package_has_a_graph_and_a_transform_for_each(ran, names_in):
 
 
 def test_the_package_decodes_an_image_once(ran, monkeypatch):
-    decoded, decode = Counter(), serving.decode_bands
-    monkeypatch.setattr(serving, "decode_bands", lambda source, c: (decoded.update([source]), decode(source, c))[1])
+    decoded, decode = Counter(), Reading.image
+    monkeypatch.setattr(Reading, "image", lambda own, content: (decoded.update([content]), decode(own, content))[1])
     files = sorted(ran.raw.rglob("*.png"))[:5]
     assert len(ImageClassifier(ran.package).predict(files)) == 5
-    assert decoded == Counter(files)
+    assert decoded == Counter(file.read_bytes() for file in files)
 
 
 def test_the_packages_features_are_those_of_the_feature_set(ran):
     pack = read_feature_set(ran.features)
     files = [ran.raw / path for path in pack.index["path"]]
-    assert np.allclose(package_features(ran.package, files, "test"), pack.stored_ND, atol=1e-5)
+    assert np.allclose(
+        package_features(ran.package, files, list(pack.index["image_id"]), "test"), pack.stored_ND, atol=1e-5
+    )
 
 
 def test_the_reference_has_the_features_of_all_backbones(ran):
@@ -224,8 +227,8 @@ def test_the_maps_of_all_are_averaged_where_their_crops_lie():
     square = EvalTransform(4, 4, 1.0, "center", "bicubic", (0.5,) * 3, (0.5,) * 3)
     first, second = np.zeros((4, 4), np.float32), np.zeros((8, 8), np.float32)
     first[0, 0], second[6:, 6:] = 1, 1
-    picture = (Image.new("RGB", (4, 4)),)
-    shown, mean_HW, seen_HW = on_the_whole(picture, [first, second], [square, replace(square, height=8, width=8)])
+    whole = np.zeros((4, 4, 3), np.uint8)
+    shown, mean_HW, seen_HW = on_the_whole(whole, (4, 4), [first, second], [square, replace(square, height=8, width=8)])
     assert shown.shape == (4, 4, 3)
     assert seen_HW.all()
     assert mean_HW.max() == 1

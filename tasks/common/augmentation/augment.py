@@ -14,7 +14,8 @@ import albumentations as A
 import numpy as np
 
 from ..core.errors import ParamsError
-from ..images.decode import Picture, Pixels, decode_bands, still_readable
+from ..images.decode import Picture, Pixels
+from ..images.reading import Reading
 from ..images.transform import EvalTransform
 from .recipe import CLASS, Recipe
 
@@ -33,29 +34,22 @@ class Augment:
         transform: the geometry of evaluation.
         recipe: what is random; see `views_recipe` and `named_recipe`.
         seed: another seed gives other views.
+        reading: how files are read.
     """
 
-    def __init__(self, transform: EvalTransform, recipe: A.Compose, seed: int) -> None:
+    def __init__(self, transform: EvalTransform, recipe: A.Compose, seed: int, reading: Reading) -> None:
         self.recipe = recipe
-        self._transform, self._seed = transform, seed
+        self._transform, self._seed, self._reading = transform, seed, reading
         self._thread = threading.local()
 
-    def __call__(self, path: Path, image_id: str, number: int) -> Pixels:
-        """View `number` of an image (in training, its epoch): uint8 of shape (H, W, C).
-
-        Raises:
-            DataError: the file is missing or damaged.
-        """
-        return self.view(self.resized(path), image_id, number)
-
-    def resized(self, path: Path) -> Pixels:
+    def resized(self, path: Path, image_id: str | None) -> Pixels:
         """The whole image in the size that evaluation crops from, uint8; with `border`, with the bars.
 
         Raises:
-            DataError: the file is missing or damaged.
+            DataError: the file is missing, damaged, or has another md5 than `image_id`.
         """
-        with still_readable(path):
-            return self.resize(decode_bands(path, self._transform.channels))
+        with self._reading.file(path, image_id) as picture:
+            return self.resize(picture)
 
     def resize(self, picture: Picture) -> Pixels:
         """`resized`, of a decoded image."""

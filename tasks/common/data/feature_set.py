@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +15,7 @@ import pandas as pd
 
 from ..core.errors import DataError
 from ..core.files import read_json
+from ..images.reading import Reading
 from .eyes import Eye, Fingerprint, eyes_of
 from .manifest import classes, codes, names_in, task_of
 from .task import Task
@@ -70,12 +71,14 @@ class FeatureSet:
         views_VD: augmented views: the first of every training image in order, then the second, and so on.
         index: the columns `INDEX`, one row per image.
         fingerprint: what computed the features; of several backbones or sizes, see `eyes.join`.
+        reading: how the images are read.
     """
 
     stored_ND: npt.NDArray[Any]
     views_VD: npt.NDArray[Any]
     index: pd.DataFrame
     fingerprint: dict[str, Any]
+    reading: Reading = field(default_factory=Reading)
 
     @property
     def eyes(self) -> tuple[Eye, ...]:
@@ -166,11 +169,13 @@ def read_feature_set(folder: Path) -> FeatureSet:
     """
     if not (folder / "fingerprint.json").is_file():
         raise DataError(f"{folder} holds no features", todo="run `graft repro`, which makes them in the stage features")
+    fingerprint = read_json(folder / "fingerprint.json")
     return FeatureSet(
         stored_ND=np.load(folder / "features.npy", mmap_mode="r"),
         views_VD=_load_views(folder / "views.npy"),
         index=pd.read_parquet(folder / "index.parquet"),
-        fingerprint=read_json(folder / "fingerprint.json"),
+        fingerprint=fingerprint,
+        reading=Reading.load(folder),
     )
 
 

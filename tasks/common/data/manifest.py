@@ -55,11 +55,6 @@ def read_manifest(folder: Path, columns: list[str] | None = None) -> pd.DataFram
     return pd.read_parquet(path, engine="pyarrow", columns=columns)
 
 
-def read_channels(folder: Path) -> int:
-    """As how many channels the images of the manifest in `folder` are read."""
-    return int(read_manifest(folder, ["channels"])["channels"].iloc[0])
-
-
 def task_of(manifest: pd.DataFrame) -> Task:
     """The task of all its images."""
     return cast(Task, str(manifest["task"].iloc[0]))

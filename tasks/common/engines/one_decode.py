@@ -7,6 +7,7 @@ their pixels in memory. With one engine, there is one block of all images.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -62,14 +63,15 @@ class Part:
 
 def stream_all(
     parts: Sequence[Part],
-    decode: Callable[[int], Any],
+    decode: Callable[[int], AbstractContextManager[Any]],
     crop: Callable[[Any, int, int], Pixels],
     threads: int | None = None,
 ) -> Iterator[tuple[int, Places, Features]]:
     """Features by all parts.
 
     Args:
-        decode: gives image i; called from several threads, once for each image that any part wants.
+        decode: gives image i as long as the block lasts; called from several threads, once for each image that any part
+            wants.
         crop: (what `decode` gave, i, the number of a part) -> the part's pixels, uint8 (H, W, C).
         threads: for decoding; by default one per core.
 
@@ -95,7 +97,7 @@ class _Block:
     parts: Sequence[Part]
     geometries: Sequence[EvalTransform]
     places: Places
-    decode: Callable[[int], Any]
+    decode: Callable[[int], AbstractContextManager[Any]]
     crop: Callable[[Any, int, int], Pixels]
     kept: dict[tuple[int, int], Pixels] = field(default_factory=dict)
 
@@ -111,12 +113,12 @@ class _Block:
         kept = self.kept.pop((number, image), None)
         if kept is not None:
             return kept
-        decoded = self.decode(image)
         made: dict[EvalTransform, Pixels] = {}
-        for later in range(number, len(self.parts)):
-            if self.parts[later].wanted_N[image]:
-                geometry = self.geometries[later]
-                if geometry not in made:
-                    made[geometry] = self.crop(decoded, image, later)
-                self.kept[later, image] = made[geometry]
+        with self.decode(image) as decoded:
+            for later in range(number, len(self.parts)):
+                if self.parts[later].wanted_N[image]:
+                    geometry = self.geometries[later]
+                    if geometry not in made:
+                        made[geometry] = self.crop(decoded, image, later)
+                    self.kept[later, image] = made[geometry]
         return self.kept.pop((number, image))

@@ -14,6 +14,7 @@ from PIL import Image
 
 from ..core.paths import Paths
 from ..images.decode import Picture, pixels_of
+from ..images.reading import Reading
 from .segments import FeatureCache
 
 SIDE = 16
@@ -23,10 +24,12 @@ FORM = 1
 """Raised whenever a change makes another small version of the same image."""
 
 
-def thumbnail_cache(paths: Paths, channels: int) -> FeatureCache:
+def thumbnail_cache(paths: Paths, reading: Reading) -> FeatureCache:
     """Where small versions are kept: (N, SIDE * SIDE * C) in half precision."""
-    name = f"{FORM}-channels-{channels}-pillow-{version('pillow')}"
-    return FeatureCache(paths.cache / "thumbnails" / name, SIDE * SIDE * channels, "float16")
+    name = f"{FORM}-channels-{reading.channels}-pillow-{version('pillow')}"
+    if reading.span is not None:
+        name += "-range-{:g}-{:g}".format(*reading.span)
+    return FeatureCache(paths.cache / "thumbnails" / name, SIDE * SIDE * reading.channels, "float16")
 
 
 def thumbnail(picture: Picture) -> npt.NDArray[np.float32]:

@@ -10,7 +10,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from .decode import Picture, Pixels, decode_bands
+from .decode import Picture, Pixels
+from .reading import Reading
 
 matplotlib.use("agg")
 
@@ -26,12 +27,12 @@ CAPTION, LINE = 9, 17
 
 
 def contact_sheet(
-    images: Sequence[Path], captions: Sequence[str], title: str, path: Path, channels: int = 3, columns: int = COLUMNS
+    images: Sequence[Path], captions: Sequence[str], title: str, path: Path, reading: Reading, columns: int = COLUMNS
 ) -> None:
     """Draws `images` with `captions` above them, row by row. One pair of axes per image would take seconds.
 
     Args:
-        channels: as how many channels the images are read.
+        reading: how the images are read.
     """
     columns = min(columns, max(1, len(images)))
     rows = max(1, -(-len(images) // columns))
@@ -43,7 +44,8 @@ def contact_sheet(
     for number, (image, caption) in enumerate(zip(images, captions, strict=True)):
         row, column = divmod(number, columns)
         left, top = CELL * column + (CELL - BOX) // 2, TOP + (BOX + above + (CELL - BOX)) * row + above
-        small = _filling(_visible(decode_bands(image, channels)))
+        with reading.file(image) as picture:
+            small = _filling(_visible(picture))
         sheet.paste(small, (left + (BOX - small.width) // 2, top))
         figure.text(
             (left + BOX / 2) / width,

@@ -1,4 +1,4 @@
-"""From a file to the pixels that a network sees: decoding, and timm's evaluation geometry, with PIL alone.
+"""From bytes to the pixels that a network sees: decoding with PIL alone.
 
 timm itself decodes and resizes with PIL, so the pixels are the same. Neither torch nor timm is imported, so a packaged
 model needs neither.
@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from functools import cache
-from pathlib import Path
-from typing import IO
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from ..core.errors import DataError
+from .deep import Range, is_deep, to_grey
+from .formats import fit, open_image
+from .limits import Limits
+from .palette import Palette
+from .unreadable import Refused as Refused
+from .unreadable import UnreadableImage as UnreadableImage
+from .unreadable import WrongForm as WrongForm
+from .unreadable import understood
 
 Pixels = npt.NDArray[np.uint8]
 """uint8, shape (H, W, C); RGB where C is 3."""
@@ -35,6 +39,10 @@ REACH = {Image.Resampling.BICUBIC: 2, Image.Resampling.LANCZOS: 3}
 """Half the width of a filter, in pixels of the smaller image."""
 
 
+STRIP = 1 << 22
+"""Pixels that are converted at once: a large image needs no second and third copy."""
+
+
 _RAW_MODES = ("LA", "RGBA", "RGBX", "CMYK")
 """PIL's modes whose bands are used unchanged: none is an index into a palette or multiplied by another."""
 
@@ -42,78 +50,87 @@ _RAW_MODES = ("LA", "RGBA", "RGBX", "CMYK")
 _ARRAY = b"\x93NUMPY"
 """How a .npy file begins."""
 
-FORMATS = (
-    "JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "AVIF", "JPEG2000", "PPM", "MPO", "TGA", "DIB", "DDS", "ICO", "PCX",
-    "PSD", "QOI", "SGI",
-)  # fmt: skip
-"""Image formats that are decoded. PIL knows more: for EPS it starts Ghostscript, which executes the file."""
+
+@dataclass(frozen=True)
+class Decoded:
+    """An image in the requested number of channels, but for the range of its values.
+
+    Attributes:
+        mode: PIL's mode of the file; `array` for a .npy file.
+        picture: in 8 bits, unless it is `deep`.
+        palette: of a palette image.
+    """
+
+    mode: str
+    picture: Picture
+    palette: Palette | None = None
+
+    @property
+    def deep(self) -> Image.Image | None:
+        """A grey image of more than 8 bits or of floats, as it is in the file."""
+        return self.picture[0] if is_deep(self.picture[0]) else None
+
+    def eight_bits(self, channels: int, span: Range | None) -> Picture:
+        """With the range of the data set applied, see `deep.to_grey`.
+
+        Raises:
+            WrongForm: it has floats, and there is no range.
+        """
+        if self.deep is None:
+            return self.picture
+        grey = to_grey(self.deep, span)
+        return (grey,) if channels == 1 else (grey.convert("RGB"),)
 
 
-class UnreadableImage(ValueError):
-    """Bytes that are not an image, or are truncated; the cause is the error of PIL or its plugin."""
+def decode_image(image: Image.Image, channels: int, limits: Limits) -> Decoded:
+    """The first frame of an opened image, upright, with `channels` channels.
 
-
-class WrongForm(UnreadableImage):
-    """A valid image with other bands than requested, or an array that is not an image."""
-
-
-def decode(source: Path | bytes) -> Image.Image:
-    """A file's or a byte string's first frame as an upright RGB image of 8 bits.
-
-    EXIF orientation is applied, transparency is composited on `BACKGROUND`, 16-bit grey keeps its high byte (unless no
-    value is above 255), and palette, grey and CMYK become RGB as PIL converts them.
+    EXIF orientation is applied. For one channel everything becomes grey and for three RGB, as PIL converts them, with
+    transparency composited on `BACKGROUND`. For any other number the bands are used unchanged, without mixing or
+    compositing, from PIL's modes of two and four bands.
 
     Raises:
-        OSError: the file cannot be read.
-        UnreadableImage: it is not an image of one of the `FORMATS`, or is damaged.
-        PIL.Image.DecompressionBombError: it has more pixels than PIL accepts.
+        Refused: it is larger than its header says, and exceeds a limit.
+        WrongForm: it has other bands.
+        Exception: PIL's plugins raise almost anything for damaged bytes, see `unreadable.understood`.
     """
-    return decode_bands(source, 3)[0]
+    mode = image.mode
+    image.load()
+    reason = limits.refusal(*image.size)
+    if reason:
+        raise Refused(reason)
+    palette = Palette.of(image) if mode == "P" else None
+    ImageOps.exif_transpose(image, in_place=True)
+    return Decoded(mode, _bands(image, channels), palette)
 
 
-def decode_bands(source: Path | bytes, channels: int) -> Picture:
-    """A file or a byte string as an image with `channels` channels.
-
-    For one channel everything becomes grey, for three RGB, as in `decode`. For any other number the bands are used
-    unchanged, without mixing or compositing, from PIL's modes of two and four bands or from an array. An array is a
-    .npy file of uint8, shape (H, W, C) or (H, W), and must have exactly this number of channels.
+def decode_array(content: bytes, channels: int) -> Decoded | None:
+    """A .npy file of uint8, shape (H, W, C) or (H, W), with exactly this number of channels; None for other bytes.
 
     Raises:
-        OSError: the file cannot be read.
-        UnreadableImage: it is not an image, or is damaged; its subclass `WrongForm`: it has other bands.
-        PIL.Image.DecompressionBombError: it has more pixels than PIL accepts.
+        WrongForm: it is an array of another type or shape.
+        UnreadableImage: it is damaged.
     """
-    content = source if isinstance(source, bytes) else source.read_bytes()
-    if content.startswith(_ARRAY):
-        return _array_bands(content, channels)
-    try:
-        with open_image(io.BytesIO(content)) as image:
-            image.load()
-            ImageOps.exif_transpose(image, in_place=True)
-            return _bands(image, channels)
-    except (WrongForm, Image.DecompressionBombError, MemoryError):
-        raise
-    except Exception as error:  # PIL's plugins raise almost anything for damaged bytes
-        raise UnreadableImage(str(error) or type(error).__name__) from error
+    if not content.startswith(_ARRAY):
+        return None
+    return Decoded("array", _array_bands(content, channels))
 
 
-def open_image(source: Path | IO[bytes]) -> Image.Image:
-    """Opens an image of one of the `FORMATS`.
+def decode_here(content: bytes, channels: int, limits: Limits) -> Decoded:
+    """An image of one of the `FORMATS`, in this process whatever it costs; see `decode_image`.
 
     Raises:
-        PIL.UnidentifiedImageError: it is not one.
+        Refused: it exceeds a limit.
+        UnreadableImage: it is not an image, or is damaged.
     """
-    return Image.open(source, formats=_formats())
-
-
-@cache
-def _formats() -> tuple[str, ...]:
-    """Those that this build of PIL can read."""
-    Image.init()
-    return tuple(name for name in FORMATS if name in Image.OPEN)
+    with understood(), open_image(content) as image:
+        fit(image, limits)
+        return decode_image(image, channels, limits)
 
 
 def _bands(image: Image.Image, channels: int) -> Picture:
+    if channels in (1, 3) and is_deep(image):
+        return (image if image.mode in ("I;16", "I", "F") else image.convert("I"),)
     if channels == 3:
         return (_to_rgb(image),)
     if channels == 1:
@@ -121,12 +138,6 @@ def _bands(image: Image.Image, channels: int) -> Picture:
     if image.mode in _RAW_MODES and len(image.getbands()) == channels:
         return image.split()
     raise WrongForm(f"{len(image.getbands())} bands ({image.mode}), needed {channels}")
-
-
-def is_array(path: Path) -> bool:
-    """Whether a file is a .npy array, whatever its name."""
-    with path.open("rb") as file:
-        return file.read(len(_ARRAY)) == _ARRAY
 
 
 def _array_bands(content: bytes, channels: int) -> Picture:
@@ -157,33 +168,22 @@ def _to_grey(image: Image.Image) -> Image.Image:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I") or image.mode == "F":
-        return _deep_grey_to_rgb(image)
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        layered = image.convert("RGBA")
-        canvas = Image.new("RGBA", layered.size, (*BACKGROUND, 255))
-        return Image.alpha_composite(canvas, layered).convert("RGB")
+        return _on_background(image)
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _deep_grey_to_rgb(image: Image.Image) -> Image.Image:
-    """16-bit grey by its high byte; PIL itself would clip everything above 255 to white."""
-    values = np.asarray(image, dtype=np.float64)
-    if values.max(initial=0) > 255:
-        values = values // 256
-    return Image.fromarray(values.clip(0, 255).astype(np.uint8), "L").convert("RGB")
+def _on_background(image: Image.Image) -> Image.Image:
+    whole = Image.new("RGB", image.size)
+    for top, part in strips(image):
+        layered = part.convert("RGBA")
+        canvas = Image.new("RGBA", layered.size, (*BACKGROUND, 255))
+        whole.paste(Image.alpha_composite(canvas, layered).convert("RGB"), (0, top))
+    return whole
 
 
-@contextmanager
-def still_readable(path: Path) -> Iterator[None]:
-    """Raises:
-    DataError: the block could not read `path`.
-    """
-    try:
-        yield
-    except (OSError, UnreadableImage) as error:
-        raise DataError(
-            f"{path} cannot be read, though it could when it was checked",
-            got=str(error),
-            todo="restore the file (`dvc checkout data/raw`) or take it out, then run `graft repro` again",
-        ) from error
+def strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """(the first row, a part of about `STRIP` pixels), from the top down."""
+    rows = max(1, STRIP // image.width)
+    for top in range(0, image.height, rows):
+        yield top, image.crop((0, top, image.width, min(top + rows, image.height)))

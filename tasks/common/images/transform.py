@@ -11,7 +11,8 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from .decode import REACH, Pixels, decode_bands, pixels_of, still_readable
+from .decode import REACH, Pixels, pixels_of
+from .reading import Reading
 
 _INTERPOLATIONS = {
     "bilinear": Image.Resampling.BILINEAR,
@@ -19,6 +20,10 @@ _INTERPOLATIONS = {
     "lanczos": Image.Resampling.LANCZOS,
     "nearest": Image.Resampling.NEAREST,
 }
+
+HUGE = 1 << 25
+"""Pixels of a resized image from which on every filter computes the crop alone: an image of 16 x 2,000,000 would be
+resized to 224 x 28,000,000. Below, `bilinear` and `nearest` resize the whole image, as timm does."""
 
 Crop = Literal["auto", "center", "squash", "border"]
 """What a network is shown of an image; `auto` as its weights are tested."""
@@ -99,7 +104,8 @@ class EvalTransform:
 
     def _crop(self, image: Image.Image, fill: tuple[int, ...]) -> Image.Image:
         size = self.resized(*image.size)
-        if self.crop_mode == "center" and self.resampling in REACH and size[0] >= self.width and size[1] >= self.height:
+        in_reach = self.resampling in REACH or size[0] * size[1] > HUGE
+        if self.crop_mode == "center" and in_reach and size[0] >= self.width and size[1] >= self.height:
             return _resized_crop(image, size, self.width, self.height, self.resampling)
         return _center_crop(image.resize(size, self.resampling), self.width, self.height, fill)
 
@@ -136,8 +142,8 @@ def _resized_crop(
     A resize is two passes with rounding between them, so they are run in PIL's own order. What remains is that PIL
     keeps a box's edges in float32: on 600 sizes the values differed in 0.01 %, by two grey levels at most.
     """
-    across = _Span.of((size[0] - width) / 2.0, width, image.width, size[0], REACH[resampling])
-    down = _Span.of((size[1] - height) / 2.0, height, image.height, size[1], REACH[resampling])
+    across = _Span.of((size[0] - width) / 2.0, width, image.width, size[0], REACH.get(resampling, 1))
+    down = _Span.of((size[1] - height) / 2.0, height, image.height, size[1], REACH.get(resampling, 1))
     part = image.crop((across.first, down.first, across.last, down.last))
 
     def horizontal(part: Image.Image) -> Image.Image:
@@ -204,11 +210,14 @@ def _padded(image: Image.Image, width: int, height: int, fill: tuple[int, ...]) 
     return padded
 
 
-def load(path: Path, transform: EvalTransform) -> Pixels:
+def load(path: Path, image_id: str | None, transform: EvalTransform, reading: Reading) -> Pixels:
     """A file as the network sees it: uint8, shape (height, width, C).
 
+    Args:
+        image_id: the md5 that the file has in the manifest; None if it is in none.
+
     Raises:
-        DataError: the file has been removed or damaged since the preprocess stage checked it.
+        DataError: the file has been removed, changed or damaged since the preprocess stage checked it.
     """
-    with still_readable(path):
-        return transform(*decode_bands(path, transform.channels))
+    with reading.file(path, image_id) as picture:
+        return transform(*picture)

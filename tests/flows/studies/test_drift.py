@@ -27,6 +27,7 @@ from graft.tasks.common.core.errors import DataError, GraftError
 from graft.tasks.common.core.files import md5, read_json
 from graft.tasks.common.core.paths import Paths
 from graft.tasks.common.feature_cache.segments import ids_of
+from graft.tasks.common.images.reading import Reading
 from graft.tasks.register.reference_set import Reference
 
 if TYPE_CHECKING:
@@ -209,7 +210,7 @@ def test_what_is_not_compared_is_counted(
     trained_on = of_split(finished, "train")["path"].iloc[0]
     (folder / "known.png").write_bytes((finished.root / "data" / "raw" / trained_on).read_bytes())
 
-    today = from_source(folder, reference, settings, 3)
+    today = from_source(folder, reference, settings, Reading())
 
     assert len(today.names) == 36
     assert today.left_out == {
@@ -226,12 +227,14 @@ def test_a_sample_is_the_same_every_time(tmp_path: Path, reference: Reference, s
     few = settings.model_copy(update={"drift": settings.drift.model_copy(update={"sample": 20})})
     other = few.model_copy(update={"drift": few.drift.model_copy(update={"seed": 1})})
 
-    one, two, another = (from_source(folder, reference, how, 3).names for how in (few, few, other))
+    one, two, another = (from_source(folder, reference, how, Reading()).names for how in (few, few, other))
 
     assert one == two
     assert len(one) == len(another) == 20
     assert set(one) != set(another)
-    assert [bytes.fromhex(md5(folder / name)) for name in one] == from_source(folder, reference, few, 3).ids.tolist()
+    assert [bytes.fromhex(md5(folder / name)) for name in one] == from_source(
+        folder, reference, few, Reading()
+    ).ids.tolist()
 
 
 def test_a_table_names_images_and_their_groups(tmp_path: Path, reference: Reference, settings: Params) -> None:
@@ -240,7 +243,7 @@ def test_a_table_names_images_and_their_groups(tmp_path: Path, reference: Refere
     table = pd.DataFrame({"path": names, "group": [*["scene"] * 10, *[""] * (len(names) - 10)]})
     table.to_csv(tmp_path / "today.csv", index=False)
 
-    today = from_source(tmp_path / "today.csv", reference, settings, 3)
+    today = from_source(tmp_path / "today.csv", reference, settings, Reading())
 
     assert sorted(today.names) == names
     assert sorted(np.bincount(today.units_m)) == [*[1] * (len(names) - 10), 10]
@@ -252,7 +255,7 @@ def test_of_lossless_copies_one_is_taken(tmp_path: Path, reference: Reference, s
     for file in sorted(folder.rglob("*.png"))[:5]:
         Image.open(file).save(file.with_suffix(".bmp"))
 
-    today = from_source(folder, reference, settings, 3)
+    today = from_source(folder, reference, settings, Reading())
 
     assert sorted(Path(name).stem for name in today.names) == sorted(names)
     assert today.left_out == {"a copy of another": 5}

@@ -45,20 +45,6 @@ def here(project: Project, ranked: tuple[Project, dict[str, Any]], monkeypatch: 
     return project
 
 
-@pytest.fixture
-def decoded(monkeypatch: pytest.MonkeyPatch) -> Counter[Path]:
-    """How often each file has been decoded."""
-    counter: Counter[Path] = Counter()
-    decode = shared_decode.decode_bands
-
-    def count(file: Path, channels: int) -> Any:
-        counter.update([file])
-        return decode(file, channels)
-
-    monkeypatch.setattr(shared_decode, "decode_bands", count)
-    return counter
-
-
 def files(project: Project, *splits: str) -> set[Path]:
     manifest = pd.read_parquet(project.root / "data" / "manifest" / "manifest.parquet")
     return {project.root / "data" / "raw" / path for path in manifest["path"][manifest["split"].isin(splits)]}

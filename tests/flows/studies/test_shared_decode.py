@@ -12,6 +12,7 @@ from graft.tasks.common.core.files import md5
 from graft.tasks.common.core.paths import Paths
 from graft.tasks.common.engines import one_decode
 from graft.tasks.common.feature_cache.segments import FeatureCache, ids_of
+from graft.tasks.common.images.reading import Reading
 from graft.tasks.features.extractor import choose_extractor
 from graft.tasks.features.params import FeaturesParams
 
@@ -54,27 +55,19 @@ def ids(files):
     return ids_of([md5(file) for file in files])
 
 
-@pytest.fixture
-def decoded(monkeypatch):
-    """How often each file has been decoded."""
-    counter, decode = Counter(), shared_decode.decode_bands
-    monkeypatch.setattr(shared_decode, "decode_bands", lambda file, c: (counter.update([file]), decode(file, c))[1])
-    return counter
-
-
 def test_each_file_is_decoded_once_for_all_backbones(job, files, ids, decoded):
-    extract([job(backbone) for backbone in BACKBONES], ids, files, 2)
+    extract([job(backbone) for backbone in BACKBONES], ids, files, Reading(), 2)
     assert decoded == Counter(files)
 
 
 def test_one_pass_gives_the_same_bytes_as_a_pass_for_each(job, files, ids, monkeypatch):
     monkeypatch.setattr(shared_decode, "block_size", lambda geometries: 16)  # several blocks, as with many images
     at_once = [job(backbone, "at once") for backbone in BACKBONES]
-    extract(at_once, ids, files, 2)
+    extract(at_once, ids, files, Reading(), 2)
     for one in at_once:
         alone = job(one.extractor.spec.backbone, "alone")
-        extract([alone], ids, files, 2)
-        assert read(one, ids, files).tobytes() == read(alone, ids, files).tobytes()
+        extract([alone], ids, files, Reading(), 2)
+        assert read(one, ids, files, Reading()).tobytes() == read(alone, ids, files, Reading()).tobytes()
 
 
 def test_it_gives_what_the_stage_has_computed(ran, tmp_path, files, ids):
@@ -83,9 +76,9 @@ def test_it_gives_what_the_stage_has_computed(ran, tmp_path, files, ids):
     params = FeaturesParams(backbone=BACKBONES[0], weights="random")  # in the precision that the stage has chosen
     extractor = choose_extractor(params, 3, ran, lambda spec: [])
     pack, mine = read_feature_set(ran.features), Job(extractor, FeatureCache(tmp_path, extractor.spec.dimension))
-    extract([mine], ids, files)
+    extract([mine], ids, files, Reading())
     places = [files.index(ran.raw / path) for path in pack.index["path"]]
-    assert np.allclose(read(mine, ids, files)[places], pack.stored_ND, rtol=1e-4, atol=1e-6)
+    assert np.allclose(read(mine, ids, files, Reading())[places], pack.stored_ND, rtol=1e-4, atol=1e-6)
 
 
 def test_engines_of_both_kinds_take_part_in_one_pass(job, ran, tmp_path, files, ids, decoded):
@@ -93,25 +86,25 @@ def test_engines_of_both_kinds_take_part_in_one_pass(job, ran, tmp_path, files, 
     extractor = choose_extractor(params, 3, ran, lambda spec: [])
     with_torch = Job(extractor, FeatureCache(tmp_path / "torch", extractor.spec.dimension))
     with_openvino = job()
-    extract([with_torch, with_openvino], ids, files)
+    extract([with_torch, with_openvino], ids, files, Reading())
     assert decoded == Counter(files)
-    a_ND, b_ND = (read(one, ids, files) for one in (with_torch, with_openvino))
+    a_ND, b_ND = (read(one, ids, files, Reading()) for one in (with_torch, with_openvino))
     assert np.allclose(a_ND, b_ND, rtol=1e-3, atol=1e-4 * np.abs(a_ND).max())
 
 
 def test_what_a_cache_holds_is_not_computed_again(job, files, ids, decoded):
-    extract([job()], ids[:20], files[:20])
+    extract([job()], ids[:20], files[:20], Reading())
     decoded.clear()
     again, other = job(), job(BACKBONES[1])
-    extract([again, other], ids, files)
+    extract([again, other], ids, files, Reading())
     assert (again.cost.images, other.cost.images) == (22, 42)
     assert decoded == Counter(files)
 
 
 def test_nothing_is_decoded_when_every_cache_is_full(job, files, ids, decoded):
-    extract([job()], ids, files)
+    extract([job()], ids, files, Reading())
     decoded.clear()
-    extract([job()], ids, files)
+    extract([job()], ids, files, Reading())
     assert not decoded
 
 
@@ -124,7 +117,7 @@ def test_a_file_that_occurs_twice_is_computed_once(job, files, ids):
 def test_a_backbone_that_fails_does_not_stop_the_others(job, files, ids, monkeypatch):
     bad, good = job(), job(BACKBONES[1])
     monkeypatch.setattr(bad.cache, "add", lambda ids, batch: (_ for _ in ()).throw(GraftError("no numbers")))
-    extract([bad, good], ids, files)
+    extract([bad, good], ids, files, Reading())
     assert str(bad.failure) == "no numbers"
     assert good.failure is None
     assert good.cost.images == len(files)
@@ -132,13 +125,13 @@ def test_a_backbone_that_fails_does_not_stop_the_others(job, files, ids, monkeyp
 
 def test_a_damaged_segment_is_computed_again(job, files, ids):
     mine = job()
-    extract([mine], ids, files)
-    before = read(mine, ids, files)
+    extract([mine], ids, files, Reading())
+    before = read(mine, ids, files, Reading())
     (segment,) = mine.cache.folder.glob("*.safetensors")
     content = bytearray(segment.read_bytes())
     content[-1] ^= 1
     segment.write_bytes(content)
-    assert np.array_equal(read(mine, ids, files), before)
+    assert np.array_equal(read(mine, ids, files, Reading()), before)
 
 
 def test_an_image_that_has_gone_is_named(job, files, ids, tmp_path):
@@ -148,7 +141,7 @@ def test_an_image_that_has_gone_is_named(job, files, ids, tmp_path):
 
 def test_a_measurement_keeps_nothing(job, files, ids):
     mine = job()
-    measure([mine], files)
+    measure([mine], files, Reading())
     assert (mine.cost.images, mine.cost.sampled) == (len(files), True)
     assert not mine.cache.has(ids).any()
 

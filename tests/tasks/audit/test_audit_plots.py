@@ -5,6 +5,8 @@ from PIL import Image
 
 from graft.tasks.audit.curve import Curve
 from graft.tasks.audit.plots import curve_plot, label_issues_plot, map_plot, outliers_plot, pairs_plot
+from graft.tasks.common.images.limits import Limits
+from graft.tasks.common.images.reading import Reading
 
 
 def size(path):
@@ -58,7 +60,7 @@ def test_numbers_are_shades(tmp_path):
 def test_a_class_may_have_any_name(tmp_path, images, name):
     map_plot(points(2).assign(label=name), tmp_path / "a.png", numbers=False)
     row = {"path": "0.png", "label": name, "suggested": name, "p_suggested": 0.5}
-    label_issues_plot(pd.DataFrame([row]), images, tmp_path / "b.png", 3)
+    label_issues_plot(pd.DataFrame([row]), images, tmp_path / "b.png", Reading())
     assert (tmp_path / "a.png").is_file()
     assert (tmp_path / "b.png").is_file()
 
@@ -68,7 +70,7 @@ def test_both_images_of_a_pair_are_shown(tmp_path, images):
         Image.new("RGB", (50, 50), colour).save(images / f"{name}.png")
     pair = {"path": "0.png", "split": "train", "label": "a", "other_path": "1.png", "other_split": "test"}
     table = pd.DataFrame([{**pair, "other_label": "a", "cosine_pixels": 1.0, "cosine_features": 1.0}])
-    pairs_plot(table, "Leaks", images, tmp_path / "a.png", 3)
+    pairs_plot(table, "Leaks", images, tmp_path / "a.png", Reading())
     with Image.open(tmp_path / "a.png") as picture:
         pixels = np.asarray(picture.convert("RGB"))
     assert (pixels == (255, 0, 255)).all(axis=2).sum() > 1000
@@ -77,7 +79,7 @@ def test_both_images_of_a_pair_are_shown(tmp_path, images):
 
 def test_outliers_are_shown(tmp_path, images):
     table = pd.DataFrame({"path": ["0.png", "1.png"], "label": "a", "split": "test", "score": [9.0, 4.0]})
-    outliers_plot(table, images, tmp_path / "a.png", 3)
+    outliers_plot(table, images, tmp_path / "a.png", Reading())
     assert size(tmp_path / "a.png")[0] > size(tmp_path / "a.png")[1]
 
 
@@ -99,7 +101,7 @@ def test_an_image_that_is_a_line_and_one_of_four_pixels_are_shown(tmp_path, imag
     Image.new("RGB", (900, 1), (255, 0, 255)).save(images / "0.png")
     Image.new("RGB", (2, 2), (0, 255, 255)).save(images / "1.png")
     rows = [{"path": f"{k}.png", "label": "a", "split": "test", "score": 9.0} for k in range(2)]
-    outliers_plot(pd.DataFrame(rows), images, tmp_path / "a.png", 3)
+    outliers_plot(pd.DataFrame(rows), images, tmp_path / "a.png", Reading(limits=Limits(max_aspect_ratio=1000)))
     with Image.open(tmp_path / "a.png") as picture:
         pixels = np.asarray(picture.convert("RGB"))
     assert (pixels == (255, 0, 255)).all(axis=2).sum() == 220

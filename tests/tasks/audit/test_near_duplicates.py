@@ -11,6 +11,7 @@ from graft.tasks.audit.near_duplicates import COLUMNS, find_near_duplicates
 from graft.tasks.audit.thumbnails import alike, thumbnail_of
 from graft.tasks.audit.whitening import whitened
 from graft.tasks.common.heads.base import unit_length
+from graft.tasks.common.images.reading import Reading
 
 
 @pytest.fixture
@@ -68,7 +69,7 @@ def test_likeness_of_the_features_alone_needs_small_versions_that_are_not_unlike
     for i in range(100):
         scene(i).save(tmp_path / f"{i:04}.png")
     scene(0).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(tmp_path / "0001.png")
-    small = np.stack([thumbnail_of(tmp_path / f"{i:04}.png", 3) for i in range(100)])
+    small = np.stack([thumbnail_of(tmp_path / f"{i:04}.png", None, Reading()) for i in range(100)])
     tight = far_apart(20)[np.repeat(np.arange(20), 5)]
     pack = pack_of(np.zeros((100, 2)), ["a"] * 100)
     found = find(pack, whitened(small), unit_length(tight + 0.01 * far_apart(100, 1)), partial(alike, small))
@@ -190,7 +191,7 @@ def test_pictures_saved_again_are_found_and_no_others(tmp_path, pack_of, far_apa
         scene(i).save(tmp_path / f"{i:04}.png")
     for i in range(20):
         (tmp_path / f"{40 + i:04}.png").write_bytes(saved_again(scene(i), quality, scale))
-    small = np.stack([thumbnail_of(tmp_path / f"{i:04}.png", 3) for i in range(60)])
+    small = np.stack([thumbnail_of(tmp_path / f"{i:04}.png", None, Reading()) for i in range(60)])
     pack = pack_of(np.zeros((60, 2)), ["a"] * 60, split=["train"] * 40 + ["test"] * 20)
     found = find(pack, whitened(small), far_apart(60))
     assert sorted(pairs_of(found.leaks(pack))) == [(i, 40 + i) for i in range(20)]

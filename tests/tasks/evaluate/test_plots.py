@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from graft.tasks.common.images.reading import Reading
 from graft.tasks.evaluate.plots import (
     confusion_plot,
     misclassified_plot,
@@ -61,7 +62,7 @@ def test_many_classes_are_drawn_without_names(tmp_path):
 @pytest.mark.parametrize("name", ["$5_$", "a$^$b", "100 % & more", "a_b^c\\d", "<x>"])
 def test_a_class_may_have_any_name(tmp_path, examples, name):
     confusion_plot(MATRIX, [name, "dog"], tmp_path / "a.png")
-    misclassified_plot(examples.assign(caption=name), tmp_path, tmp_path / "b.png")
+    misclassified_plot(examples.assign(caption=name), tmp_path, tmp_path / "b.png", Reading())
     assert (tmp_path / "a.png").is_file()
     assert (tmp_path / "b.png").is_file()
 
@@ -79,18 +80,18 @@ def test_reliability_before_calibration_is_drawn_beside_that_after(tmp_path):
 
 def test_misclassified_examples_show_their_images(tmp_path, examples):
     Image.new("RGB", (50, 50), (255, 0, 255)).save(tmp_path / "0.png")
-    misclassified_plot(examples, tmp_path, tmp_path / "a.png")
+    misclassified_plot(examples, tmp_path, tmp_path / "a.png", Reading())
     assert (pixels(tmp_path / "a.png") == (255, 0, 255)).all(axis=2).sum() > 1000
 
 
 def test_a_single_example_has_a_plot(tmp_path, examples):
-    misclassified_plot(examples.head(1), tmp_path, tmp_path / "a.png")
+    misclassified_plot(examples.head(1), tmp_path, tmp_path / "a.png", Reading())
     assert (tmp_path / "a.png").is_file()
 
 
 def test_without_examples_the_plot_says_so(tmp_path, examples):
-    misclassified_plot(examples.head(0), tmp_path, tmp_path / "none.png")
-    misclassified_plot(examples.head(1), tmp_path, tmp_path / "one.png")
+    misclassified_plot(examples.head(0), tmp_path, tmp_path / "none.png", Reading())
+    misclassified_plot(examples.head(1), tmp_path, tmp_path / "one.png", Reading())
     assert not np.array_equal(pixels(tmp_path / "none.png"), pixels(tmp_path / "one.png"))
 
 
@@ -99,7 +100,7 @@ def test_the_same_data_give_the_same_bytes(tmp_path, examples, kind):
     draw = {
         "confusion": lambda path: confusion_plot(MATRIX, ["cat", "dog"], path),
         "reliability": lambda path: reliability_plot(BINS, 0.05, path),
-        "misclassified": lambda path: misclassified_plot(examples, tmp_path, path),
+        "misclassified": lambda path: misclassified_plot(examples, tmp_path, path, Reading()),
     }[kind]
     draw(tmp_path / "one.png")
     draw(tmp_path / "two.png")
@@ -108,7 +109,7 @@ def test_the_same_data_give_the_same_bytes(tmp_path, examples, kind):
 
 def magenta(path, examples, channels):
     """How many pixels of the sheet are pure magenta."""
-    misclassified_plot(examples, path, path / "a.png", channels)
+    misclassified_plot(examples, path, path / "a.png", Reading(channels))
     return (pixels(path / "a.png") == (255, 0, 255)).all(axis=2).sum()
 
 
@@ -122,7 +123,7 @@ def test_of_many_bands_the_first_three_are_shown_as_red_green_and_blue(tmp_path,
 @pytest.mark.parametrize("bands", [(77,), (77, 200)], ids=str)
 def test_of_one_or_two_bands_the_first_is_shown_as_grey(tmp_path, examples, bands):
     np.save(tmp_path / "bands.npy", np.full((50, 50, len(bands)), bands, np.uint8))
-    misclassified_plot(examples.head(1).assign(path="bands.npy"), tmp_path, tmp_path / "a.png", len(bands))
+    misclassified_plot(examples.head(1).assign(path="bands.npy"), tmp_path, tmp_path / "a.png", Reading(len(bands)))
     assert (pixels(tmp_path / "a.png") == 77).all(axis=2).sum() > 1000
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from graft.tasks.common.data.task import METRICS
 from graft.tasks.common.heads.calibration import Calibration
+from graft.tasks.common.images.reading import Reading
 from graft.tasks.common.reporting.html import inlined
 from graft.tasks.common.scoring import classification
 from graft.tasks.common.scoring.multilabel import several_log_loss
@@ -51,7 +52,7 @@ def several(tmp_path):
         Calibration(each=True),
         PARAMS.bins,
         tmp_path,
-        3,
+        Reading(),
         np.arange(4),
     )
 
@@ -69,7 +70,7 @@ def numbers(tmp_path):
         Calibration(),
         PARAMS.bins,
         tmp_path,
-        3,
+        Reading(),
         np.arange(6),
     )
 
@@ -184,7 +185,7 @@ def test_the_weights_of_the_classes_decide_and_leave_the_probabilities(tmp_path)
         weighed,
         PARAMS.bins,
         tmp_path,
-        3,
+        Reading(),
         np.arange(3),
     )
     table, classes, metrics = metrics_of(classification_report, predicted, "classification")

@@ -17,9 +17,10 @@ from graft.tasks.common.heads.calibration import Calibration
 from graft.tasks.common.heads.knn import NeighbourHead
 from graft.tasks.common.heads.load import load_head
 from graft.tasks.common.heads.mlp import MlpHead
+from graft.tasks.common.images.reading import Reading
 from graft.tasks.common.images.transform import EvalTransform
 from graft.tasks.evaluate.predictions import Predictions
-from graft.tasks.evaluate.saliency import Saliency, SaliencyExample, chosen, explain, on_the_whole
+from graft.tasks.evaluate.saliency import Saliency, SaliencyExample, chosen, explain, on_the_whole, shrunk
 from graft.tasks.evaluate.saliency_plot import draw_saliency, overlaid
 
 CLASSES = ["ant", "bee", "cat"]
@@ -30,7 +31,7 @@ def outcome_of(output, target, labels, classes=CLASSES):
     names = [f"{n}.png" for n in range(len(output))]
     index = pd.DataFrame({"image_id": names, "path": names, "label": labels})
     units = np.arange(len(output))
-    return Predictions(index, classes, np.array(target), output, output, Calibration(), 15, Path(), 3, units)
+    return Predictions(index, classes, np.array(target), output, output, Calibration(), 15, Path(), Reading(), units)
 
 
 def sure(k, p):
@@ -152,7 +153,9 @@ def looked(paths, name, most=4):
     output = candidates[name].output(pack, test, paths, "f32")
     index = pack.index.iloc[test][["image_id", "path", "label"]].reset_index(drop=True)
     units = np.arange(len(test))
-    outcome = Predictions(index, pack.classes, pack.targets(test), output, output, Calibration(), 15, Path(), 3, units)
+    outcome = Predictions(
+        index, pack.classes, pack.targets(test), output, output, Calibration(), 15, Path(), Reading(), units
+    )
     return explain(outcome, candidates[name], pack, paths, most)
 
 
@@ -238,7 +241,7 @@ def marked_map(photo, transform):
 def test_the_map_lies_on_what_the_network_was_shown(photo, crop):
     transform = OWN.showing(crop)
     image, map_HW = marked_map(photo, transform)
-    pixels, placed_HW, seen_HW = on_the_whole((image,), [map_HW], [transform])
+    pixels, placed_HW, seen_HW = on_the_whole(shrunk((image,), transform), image.size, [map_HW], [transform])
     assert pixels.shape[:2] == placed_HW.shape == seen_HW.shape == (168, 224)
     rows, columns = np.nonzero(placed_HW > 0.5)
     scale, (left, right, top, bottom) = 224 / 640, MARK
@@ -249,6 +252,7 @@ def test_the_map_lies_on_what_the_network_was_shown(photo, crop):
 @pytest.mark.parametrize(("crop", "share"), [("center", 0.574), ("squash", 1.0), ("border", 1.0)])
 def test_what_the_network_does_not_see_is_told_from_what_supports_nothing(photo, crop, share):
     transform = OWN.showing(crop)
-    _, placed_HW, seen_HW = on_the_whole((photo(640, 480),), [np.ones((224, 224), np.float32)], [transform])
+    shown = shrunk((photo(640, 480),), transform)
+    _, placed_HW, seen_HW = on_the_whole(shown, (640, 480), [np.ones((224, 224), np.float32)], [transform])
     assert seen_HW.mean() == pytest.approx(share, abs=0.02)
     assert np.array_equal(placed_HW > 0, seen_HW)

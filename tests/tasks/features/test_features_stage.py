@@ -16,7 +16,7 @@ from graft.tasks.common.data.feature_set import read_feature_set
 from graft.tasks.common.data.manifest import read_manifest, write_table
 from graft.tasks.common.engines.openvino import BATCH, Engine
 from graft.tasks.common.feature_cache.segments import FeatureCache, ids_of
-from graft.tasks.common.images.decode import decode_bands
+from graft.tasks.common.images.reading import Reading
 from graft.tasks.common.images.transform import load
 
 
@@ -144,15 +144,15 @@ def test_a_run_that_fails_keeps_what_it_has_computed_and_the_earlier_pack(paths,
         original(cache, ids, features)
         computed.set()
 
-    def decode_when_others_are_done(path, channels):
+    def decode_when_others_are_done(reading, path, image_id):
         if path.name == "009.png" and path.parent.name == "red":  # the last of all
             assert computed.wait(timeout=60)
             path.unlink()
-        return decode_bands(path, channels)
+        return decode(reading, path, image_id)
 
-    original = FeatureCache.add
+    original, decode = FeatureCache.add, Reading.file
     monkeypatch.setattr(FeatureCache, "add", add)
-    monkeypatch.setattr("graft.tasks.features.stage.decode_bands", decode_when_others_are_done)
+    monkeypatch.setattr(Reading, "file", decode_when_others_are_done)
     with pytest.raises(DataError, match=r"009\.png cannot be read"):
         run_stage("features", paths)
     (folder,) = cache_folders(paths)
@@ -164,6 +164,7 @@ PROGRAM = """
 import pathlib, sys, time
 import graft.tasks.common.feature_cache.segments as cache, tasks.features.stage as stage
 from graft.tasks.common.core.paths import Paths
+from graft.tasks.common.images.reading import Reading
 from graft.tasks.features.params import FeaturesParams
 
 class Counting(cache.FeatureCache):
@@ -172,8 +173,8 @@ class Counting(cache.FeatureCache):
             log.write("x" * len(ids))
         super().add(ids, features)
 
-root, cache.SEGMENT, stage.FeatureCache, original = pathlib.Path(sys.argv[1]), 5, Counting, stage.decode_bands
-stage.decode_bands = lambda *words: (time.sleep(0.02), original(*words))[1]
+root, cache.SEGMENT, stage.FeatureCache, original = pathlib.Path(sys.argv[1]), 5, Counting, Reading.file
+Reading.file = lambda *words: (time.sleep(0.02), original(*words))[1]
 print("begun", flush=True)
 while not (root.parent / "go").exists():
     time.sleep(0.001)

@@ -1,7 +1,5 @@
 """The features of several backbones or sizes, side by side."""
 
-from collections import Counter
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,17 +8,8 @@ from graft.tasks.common.core.errors import ParamsError
 from graft.tasks.common.core.files import read_json
 from graft.tasks.common.data.eyes import backbones
 from graft.tasks.common.data.feature_set import read_feature_set
-from graft.tasks.features import stage
 
 TWO = {"backbone": ["test_efficientnet", "test_resnet"], "weights": "random"}
-
-
-@pytest.fixture
-def decoded(monkeypatch):
-    """How often each file has been decoded."""
-    counter, decode = Counter(), stage.decode_bands
-    monkeypatch.setattr(stage, "decode_bands", lambda file, c: (counter.update([file]), decode(file, c))[1])
-    return counter
 
 
 def parts(paths):

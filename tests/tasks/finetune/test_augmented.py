@@ -3,6 +3,8 @@ import pytest
 from PIL import Image
 
 from graft.tasks.common.augmentation.augment import Augment, named_recipe
+from graft.tasks.common.core.files import md5
+from graft.tasks.common.images.reading import Reading
 from graft.tasks.common.images.transform import EvalTransform
 from graft.tasks.finetune.augmented import VIEWS, augmented_sheet
 
@@ -16,12 +18,12 @@ def draw(photo, tmp_path):
     files = []
     for n in range(2):
         photo(90 + n, 70).save(tmp_path / f"{n}.png")
-        files.append((tmp_path / f"{n}.png", f"{n}" * 32, f"class $_{n}"))
+        files.append((tmp_path / f"{n}.png", md5(tmp_path / f"{n}.png"), f"class $_{n}"))
 
     def sheet(name="sheet.png", channels=3, epochs=9, recipe="strong", images=files):
-        transform = of(channels)
-        augment = Augment(transform, named_recipe(recipe, transform, flip=True), 0)
-        augmented_sheet(images, augment, transform, epochs, tmp_path / name)
+        transform, reading = of(channels), Reading(channels)
+        augment = Augment(transform, named_recipe(recipe, transform, flip=True), 0, reading)
+        augmented_sheet(images, augment, transform, reading, epochs, tmp_path / name)
         return tmp_path / name
 
     return sheet
@@ -36,7 +38,7 @@ def test_the_sheet_is_a_picture_and_always_the_same(draw, channels):
 
 def test_images_of_many_bands_are_shown_too(draw, noise, tmp_path):
     np.save(tmp_path / "a.npy", np.dstack([np.asarray(noise(60, 60, seed=c))[..., 0] for c in range(5)]))
-    assert Image.open(draw(channels=5, images=[(tmp_path / "a.npy", "0" * 32, "five")])).width > 300
+    assert Image.open(draw(channels=5, images=[(tmp_path / "a.npy", md5(tmp_path / "a.npy"), "five")])).width > 300
 
 
 def test_no_more_epochs_are_shown_than_there_are(draw):

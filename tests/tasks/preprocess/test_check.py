@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from graft.tasks.common.images.unreadable import Refused
 from graft.tasks.preprocess.check import Look, judge, look
 
 
@@ -17,7 +18,10 @@ def check(tmp_path):
             path.write_bytes(content)
         else:
             content.save(path)
-        seen = look(path)
+        try:
+            seen = look(path)
+        except Refused as error:
+            return Verdict(str(error), Look())
         return Verdict(judge(seen, min_side, placeholder_share), seen)
 
     return run

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from graft.tasks.common.core.errors import DataError
+from graft.tasks.common.core.files import md5
 from graft.tasks.common.core.paths import Paths
 from graft.tasks.common.data.manifest import COLUMNS, read_manifest
 from graft.tasks.preprocess import rejections, stage
@@ -206,23 +207,27 @@ def test_as_many_rejected_files_as_allowed_do_not_stop_the_run(fresh, preprocess
 
 
 def test_hashes_that_are_known_are_used_and_not_computed_again(fresh, monkeypatch):
-    known = {
-        f"{name}/{n:03}.png": f"{k:016}{n:016}" for k, name in enumerate(("blue", "green", "red")) for n in range(10)
-    }
-    del known["red/003.png"]
+    known = {file.relative_to(fresh.raw).as_posix(): md5(file) for file in fresh.raw.rglob("*.png")}
+    own = known.pop("red/003.png")
     computed = []
-    monkeypatch.setattr(stage, "md5", lambda path: computed.append(path.name) or "f" * 32)
+    monkeypatch.setattr(stage, "md5", lambda path: computed.append(path.name) or own)
     stage.run(PreprocessParams(), fresh, known)
-    table = manifest(fresh)
     assert computed == ["003.png"]
-    assert table.loc["red/003.png", "image_id"] == "f" * 32
-    assert table.loc["green/007.png", "image_id"] == known["green/007.png"]
+    assert manifest(fresh).loc["green/007.png", "image_id"] == known["green/007.png"]
+
+
+def test_a_file_that_was_overwritten_after_dvc_hashed_it_is_named(fresh, noise):
+    known = {file.relative_to(fresh.raw).as_posix(): md5(file) for file in fresh.raw.rglob("*.png")}
+    noise(seed=5).save(fresh.raw / "red/003.png")
+    with pytest.raises(DataError, match=r"red/003\.png has changed since it was listed"):
+        stage.run(PreprocessParams(), fresh, known)
+    assert not fresh.manifest.exists()
 
 
 def test_a_second_run_decodes_only_what_is_new(fresh, preprocess, noise, monkeypatch):
     preprocess(fresh)
     decoded = []
-    monkeypatch.setattr(rejections, "look", lambda path, _: decoded.append(path.name) or look(path))
+    monkeypatch.setattr(rejections, "look", lambda path, *rest: decoded.append(path.name) or look(path, *rest))
     noise(seed=77).save(fresh.raw / "red/new.png")
     preprocess(fresh)
     assert decoded == ["new.png"]
@@ -231,7 +236,7 @@ def test_a_second_run_decodes_only_what_is_new(fresh, preprocess, noise, monkeyp
 
 def test_another_limit_needs_no_second_look(fresh, preprocess, monkeypatch):
     preprocess(fresh)
-    monkeypatch.setattr(rejections, "look", lambda _: pytest.fail("decoded again"))
+    monkeypatch.setattr(rejections, "look", lambda *_: pytest.fail("decoded again"))
     preprocess(fresh, min_side=32)
     assert len(manifest(fresh)) == 30
     with pytest.raises(DataError, match="30 too small"):

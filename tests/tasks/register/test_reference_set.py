@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from graft.tasks.common.core.errors import DataError
+from graft.tasks.common.core.files import md5
 from graft.tasks.common.data.feature_set import read_feature_set
 from graft.tasks.common.feature_cache.segments import ids_of
 from graft.tasks.register.reference_set import Reference, package_features
@@ -37,17 +38,19 @@ def test_a_package_gives_the_features_of_the_stage(finished_paths):
     pack = read_feature_set(finished_paths.features)
     files = [finished_paths.raw / path for path in pack.index["path"]]
 
-    assert np.allclose(package_features(finished_paths.package, files, "test"), pack.stored_ND, atol=1e-5)
+    assert np.allclose(
+        package_features(finished_paths.package, files, list(pack.index["image_id"]), "test"), pack.stored_ND, atol=1e-5
+    )
 
 
 def test_a_file_that_is_no_image_is_named(finished_paths, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no image")
 
     with pytest.raises(DataError, match=r"broken\.png cannot be read"):
-        package_features(finished_paths.package, [tmp_path / "broken.png"], "test")
+        package_features(finished_paths.package, [tmp_path / "broken.png"], [md5(tmp_path / "broken.png")], "test")
 
 
 def test_of_no_files_there_are_no_features(finished_paths, tmp_path):
     package = shutil.copytree(finished_paths.package, tmp_path / "package")
 
-    assert len(package_features(package, [], "test")) == 0
+    assert len(package_features(package, [], [], "test")) == 0

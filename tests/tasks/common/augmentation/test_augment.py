@@ -6,6 +6,7 @@ from PIL import Image
 
 from graft.tasks.common.augmentation.augment import Augment, described, named_recipe, views_recipe
 from graft.tasks.common.core.errors import ParamsError
+from graft.tasks.common.images.reading import Reading
 from graft.tasks.common.images.transform import EvalTransform, load
 
 TRANSFORM = EvalTransform(48, 48, 0.9, "center", "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -22,11 +23,15 @@ RECIPE = {"crop_scale": 0.6, "flip": True, "colour": 0.2}
 
 
 def augmentation(transform=TRANSFORM, seed=0, **changes):
-    return Augment(transform, views_recipe(transform, **{**RECIPE, **changes}), seed)
+    return Augment(transform, views_recipe(transform, **{**RECIPE, **changes}), seed, Reading(transform.channels))
 
 
 def view(file, image_id=IMAGE_ID, epoch=0, transform=TRANSFORM, **changes):
-    return augmentation(transform, **changes)(file, image_id, epoch)
+    return view_by(augmentation(transform, **changes), file, image_id, epoch)
+
+
+def view_by(augment, file, image_id, epoch):
+    return augment.view(augment.resized(file, None), image_id, epoch)
 
 
 def test_the_same_image_epoch_and_seed_give_the_same_pixels(file):
@@ -35,9 +40,9 @@ def test_the_same_image_epoch_and_seed_give_the_same_pixels(file):
 
 def test_one_object_gives_the_same_pixels_again_whatever_it_was_asked_between(file):
     augment = augmentation(TRANSFORM)
-    first = augment(file, IMAGE_ID, 0)
-    augment(file, IMAGE_ID, 1)
-    assert np.array_equal(augment(file, IMAGE_ID, 0), first)
+    first = view_by(augment, file, IMAGE_ID, 0)
+    view_by(augment, file, IMAGE_ID, 1)
+    assert np.array_equal(view_by(augment, file, IMAGE_ID, 0), first)
 
 
 def test_another_epoch_gives_other_pixels(file):
@@ -55,7 +60,7 @@ def test_another_image_is_seen_another_way(file):
 def test_threads_change_nothing(file):
     augment = augmentation(TRANSFORM)
     with ThreadPoolExecutor(4) as pool:
-        together = list(pool.map(lambda epoch: augment(file, IMAGE_ID, epoch), range(24)))
+        together = list(pool.map(lambda epoch: view_by(augment, file, IMAGE_ID, epoch), range(24)))
     assert all(np.array_equal(pixels, view(file, epoch=epoch)) for epoch, pixels in enumerate(together))
 
 
@@ -140,7 +145,7 @@ NAMES = ["none", "light", "standard", "strong"]
 
 
 def named(recipe, transform=TRANSFORM, flip=True):
-    return Augment(transform, named_recipe(recipe, transform, flip=flip), 0)
+    return Augment(transform, named_recipe(recipe, transform, flip=flip), 0, Reading(transform.channels))
 
 
 @pytest.mark.parametrize("recipe", NAMES)
@@ -150,25 +155,33 @@ def test_every_recipe_gives_images_of_the_networks_size_and_channels(noise, tmp_
     np.save(tmp_path / "a.npy", values)
     augment = named(recipe, of_bands(count))
     for epoch in range(12):
-        pixels = augment(tmp_path / "a.npy", IMAGE_ID, epoch)
+        pixels = view_by(augment, tmp_path / "a.npy", IMAGE_ID, epoch)
         assert (pixels.shape, pixels.dtype) == ((48, 64, count), np.uint8)
 
 
 def test_nothing_random_is_the_image_as_evaluated(file):
-    assert np.abs(named("none")(file, IMAGE_ID, 3).astype(int) - load(file, TRANSFORM)).mean() < 3
-    assert np.array_equal(named("none")(file, IMAGE_ID, 3), named("none")(file, IMAGE_ID, 4))
+    assert (
+        np.abs(view_by(named("none"), file, IMAGE_ID, 3).astype(int) - load(file, None, TRANSFORM, Reading())).mean()
+        < 3
+    )
+    assert np.array_equal(view_by(named("none"), file, IMAGE_ID, 3), view_by(named("none"), file, IMAGE_ID, 4))
 
 
 def test_the_standard_is_the_recipe_of_views_with_its_defaults(file):
-    assert np.array_equal(named("standard")(file, IMAGE_ID, 1), view(file, epoch=1))
+    assert np.array_equal(view_by(named("standard"), file, IMAGE_ID, 1), view(file, epoch=1))
 
 
 def test_stronger_recipes_change_more(tmp_path):
     shade = np.linspace(60, 200, 120 * 90 * 3).reshape(90, 120, 3).astype(np.uint8)
     Image.fromarray(shade).save(tmp_path / "shade.png")
-    plain = named("none")(tmp_path / "shade.png", IMAGE_ID, 0).astype(int)
+    plain = view_by(named("none"), tmp_path / "shade.png", IMAGE_ID, 0).astype(int)
     changes = [
-        np.mean([np.abs(named(name)(tmp_path / "shade.png", IMAGE_ID, epoch) - plain).mean() for epoch in range(40)])
+        np.mean(
+            [
+                np.abs(view_by(named(name), tmp_path / "shade.png", IMAGE_ID, epoch) - plain).mean()
+                for epoch in range(40)
+            ]
+        )
         for name in NAMES
     ]
     assert changes[0] == 0
@@ -186,11 +199,11 @@ def test_a_recipe_can_be_written_as_a_list_and_is_then_the_same(file, recipe):
     again = named(steps)
     # the centre crop that follows a list draws no random number, but every step has a generator of its own
     assert described(again.recipe)[:-1] == steps
-    assert again(file, IMAGE_ID, 2).shape == (48, 48, 3)
+    assert view_by(again, file, IMAGE_ID, 2).shape == (48, 48, 3)
 
 
 def test_a_list_needs_no_crop_of_its_own(file):
-    assert named([{"__class_fullname__": "HorizontalFlip", "p": 1.0}])(file, IMAGE_ID, 0).shape == (48, 48, 3)
+    assert view_by(named([{"__class_fullname__": "HorizontalFlip", "p": 1.0}]), file, IMAGE_ID, 0).shape == (48, 48, 3)
 
 
 @pytest.mark.parametrize(
@@ -213,7 +226,7 @@ def test_a_list_that_is_no_recipe_is_one_clear_error(steps, words):
 def test_whether_one_step_happens_says_nothing_of_another(file):
     steps = [{"__class_fullname__": name, "p": 0.5} for name in ("HorizontalFlip", "VerticalFlip", "InvertImg")]
     augment = named(steps)
-    seen = {augment(file, IMAGE_ID, epoch).tobytes() for epoch in range(80)}
+    seen = {view_by(augment, file, IMAGE_ID, epoch).tobytes() for epoch in range(80)}
     assert len(seen) == 8
 
 
@@ -224,7 +237,7 @@ def test_views_of_elongated_images_differ_as_others_do(tmp_path, recipe, size):
     pixels = np.random.default_rng(0).integers(0, 255, (size[1], size[0], 3))
     Image.fromarray(pixels.astype(np.uint8)).save(path)
     augment = named(recipe, flip=False)
-    assert len({augment(path, IMAGE_ID, epoch).tobytes() for epoch in range(60)}) >= 58
+    assert len({view_by(augment, path, IMAGE_ID, epoch).tobytes() for epoch in range(60)}) >= 58
 
 
 def test_other_views_of_the_same_number_would_be_noticed(file):
@@ -240,8 +253,10 @@ def test_other_views_of_the_same_number_would_be_noticed(file):
 def test_without_augmentation_training_shows_what_evaluation_does(photo, tmp_path, crop, size):
     photo(*size).save(tmp_path / "w.png")
     transform = TRANSFORM.showing(crop)
-    augment = Augment(transform, named_recipe("none", transform, flip=True), 0)
-    assert np.array_equal(augment(tmp_path / "w.png", IMAGE_ID, 1), load(tmp_path / "w.png", transform))
+    augment = Augment(transform, named_recipe("none", transform, flip=True), 0, Reading(transform.channels))
+    assert np.array_equal(
+        view_by(augment, tmp_path / "w.png", IMAGE_ID, 1), load(tmp_path / "w.png", None, transform, Reading())
+    )
 
 
 @pytest.mark.parametrize(("crop", "found"), [("center", False), ("squash", True), ("border", True)])
@@ -263,6 +278,6 @@ def marks(pixels, colour):
 def test_the_bars_of_a_view_are_the_bars_of_evaluation_and_no_mirror_images(photo, tmp_path):
     photo(200, 50).save(tmp_path / "w.png")
     transform = TRANSFORM.showing("border")
-    whole = augmentation(transform).resized(tmp_path / "w.png")
-    assert np.array_equal(whole, load(tmp_path / "w.png", transform))
+    whole = augmentation(transform).resized(tmp_path / "w.png", None)
+    assert np.array_equal(whole, load(tmp_path / "w.png", None, transform, Reading()))
     assert (whole[:10] == 128).all()

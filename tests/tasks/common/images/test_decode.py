@@ -7,7 +7,8 @@ from PIL import EpsImagePlugin, Image, ImageOps
 
 from graft.tasks.common.core.errors import DataError
 from graft.tasks.common.engines.openvino import Engine
-from graft.tasks.common.images.decode import UnreadableImage, WrongForm, decode, decode_bands, pixels_of
+from graft.tasks.common.images.decode import UnreadableImage, WrongForm, pixels_of
+from graft.tasks.common.images.reading import Reading
 from graft.tasks.common.images.transform import EvalTransform, load
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -52,6 +53,15 @@ def assert_parity(ours, theirs):
     difference = np.abs(ours.astype(int) - theirs.astype(int))
     assert difference.max() <= 2
     assert (difference > 0).mean() < 0.005
+
+
+def decode_bands(content, channels):
+    with Reading(channels).image(content) as picture:
+        return picture
+
+
+def decode(content):
+    return decode_bands(content, 3)[0]
 
 
 def encoded(image, form, **options):
@@ -195,11 +205,6 @@ def test_the_first_frame_of_an_animation_is_taken():
     assert (pixels == (255, 0, 0)).all()
 
 
-def test_bytes_and_a_path_give_the_same_image(photo, tmp_path):
-    photo(40, 30).save(tmp_path / "a.jpg")
-    assert np.array_equal(decode(tmp_path / "a.jpg"), decode((tmp_path / "a.jpg").read_bytes()))
-
-
 def test_bytes_that_are_no_image_are_an_error():
     with pytest.raises(UnreadableImage, match="cannot identify"):
         decode(b"not an image")
@@ -213,13 +218,13 @@ def test_a_truncated_image_is_an_error(photo):
 
 def test_a_file_that_is_gone_is_an_error_for_the_user(tmp_path):
     with pytest.raises(DataError, match="cannot be read, though it could"):
-        load(tmp_path / "gone.png", transform_of("center", 32, 32, 1.0))
+        load(tmp_path / "gone.png", None, transform_of("center", 32, 32, 1.0), Reading())
 
 
 def test_a_damaged_file_is_an_error_for_the_user(tmp_path):
     (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n damaged")
     with pytest.raises(DataError, match=r"a\.png"):
-        load(tmp_path / "a.png", transform_of("center", 32, 32, 1.0))
+        load(tmp_path / "a.png", None, transform_of("center", 32, 32, 1.0), Reading())
 
 
 def test_a_transform_survives_json():
@@ -318,7 +323,7 @@ def test_an_array_of_two_axes_is_grey(photo):
 def test_an_array_is_known_by_its_first_bytes_and_not_by_its_name(photo, tmp_path):
     values = bands_of(photo, 31, 40, 5)
     (tmp_path / "a.bin").write_bytes(array_file(values))
-    assert np.array_equal(pixels_of(decode_bands(tmp_path / "a.bin", 5)), values)
+    assert np.array_equal(pixels_of(decode_bands((tmp_path / "a.bin").read_bytes(), 5)), values)
 
 
 @pytest.mark.parametrize(
@@ -429,28 +434,27 @@ def test_alpha_does_not_darken_what_it_covers():
 
 def test_a_file_is_loaded_with_the_channels_of_the_transform(photo, tmp_path):
     photo(40, 40).save(tmp_path / "a.png")
-    shapes = [load(tmp_path / "a.png", of_bands("center", 32, 32, 1.0, count)).shape for count in (1, 3)]
+    shapes = [
+        load(tmp_path / "a.png", None, of_bands("center", 32, 32, 1.0, count), Reading(count)).shape for count in (1, 3)
+    ]
     assert shapes == [(32, 32, 1), (32, 32, 3)]
 
 
 def test_a_file_whose_bands_have_changed_is_an_error_for_the_user(photo, tmp_path):
     photo(40, 40).save(tmp_path / "a.png")
     with pytest.raises(DataError, match=r"a\.png") as caught:
-        load(tmp_path / "a.png", of_bands("center", 32, 32, 1.0, 5))
+        load(tmp_path / "a.png", None, of_bands("center", 32, 32, 1.0, 5), Reading(5))
     assert caught.value.got == "3 bands (RGB), needed 5"
 
 
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n10 10 scale\nshowpage\n%%EOF\n"
 
 
-def test_a_format_that_another_program_would_decode_is_never_opened(tmp_path, monkeypatch):
+def test_a_format_that_another_program_would_decode_is_never_opened(monkeypatch):
     """For EPS, PIL starts Ghostscript, which executes the file."""
     monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_: pytest.fail("Ghostscript was started"))
-    (tmp_path / "drawing.png").write_bytes(EPS)
     with pytest.raises(UnreadableImage):
         decode(EPS)
-    with pytest.raises(UnreadableImage):
-        decode(tmp_path / "drawing.png")
 
 
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "PPM", "JPEG2000", "TGA", "ICO"])

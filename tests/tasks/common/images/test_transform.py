@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from graft.tasks.common.images.transform import EvalTransform
 
@@ -69,3 +70,12 @@ def test_bars_have_the_mean_colour(photo):
 def test_what_random_crops_are_taken_from_is_what_evaluation_shows(photo, crop):
     shown = OWN.showing(crop)
     assert np.array_equal(shown.whole(photo(640, 480)), shown(photo(640, 480)))
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "nearest", "bicubic", "lanczos"])
+def test_an_elongated_image_is_cropped_before_it_is_resized(interpolation):
+    """Resized as a whole to 224 x 2,800,000, it would take two gigabytes."""
+    transform = EvalTransform(224, 224, 0.9, "center", interpolation, (0.5,) * 3, (0.5,) * 3)
+    pixels = transform(Image.new("RGB", (16, 200_000), (9, 8, 7)))
+    assert pixels.shape == (224, 224, 3)
+    assert (pixels == (9, 8, 7)).all()

@@ -1,0 +1,154 @@
+"""How the images of a data set are read: the same in every stage, in the studies and in the packaged model."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..core.errors import DataError
+from ..core.files import read_json, write_json
+from .decode import Decoded, Picture, decode_array, decode_image
+from .deep import Range
+from .formats import OPAQUE, cost_of, fit, is_opaque, open_image
+from .limits import DECODING, MB, Limits
+from .sandbox import decode_apart
+from .unreadable import Refused, UnreadableImage, understood
+
+NAME = "reading.json"
+"""The file in data/manifest and data/features that tells the later stages."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Attributes:
+    channels: 1 is grey, 3 RGB; any other number the bands of the files.
+    span: the values that become black and white in grey images of more than 8 bits and in floats; None for a data set
+        without such images.
+    limits: what one image may take.
+    """
+
+    channels: int = 3
+    span: Range | None = None
+    limits: Limits = field(default_factory=Limits)
+
+    @contextmanager
+    def image(self, content: bytes) -> Iterator[Picture]:
+        """The first frame of a file as an upright image of 8 bits. Its share of the memory is
+        held until the block ends, so crop within it.
+
+        Raises:
+            UnreadableImage: it is not an image, or is damaged; its subclass `WrongForm`: it has other bands, `Refused`:
+                it exceeds a limit.
+        """
+        with decoding(content, self.channels, self.limits) as decoded:
+            yield decoded.eight_bits(self.channels, self.span)
+
+    @contextmanager
+    def file(self, path: Path, image_id: str | None = None) -> Iterator[Picture]:
+        """The same, of a file that the preprocess stage has checked: the bytes that are hashed are those that are
+        decoded.
+
+        Args:
+            image_id: the md5 that the file has in the manifest; None if it is in none.
+
+        Raises:
+            DataError: the file has been removed, changed or damaged since.
+        """
+        with ExitStack() as held:
+            with _still_readable(path):
+                content = read_checked(path, self.limits, image_id)
+                picture = held.enter_context(self.image(content))
+            del content
+            yield picture
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"channels": self.channels, "range": self.span, **asdict(self.limits)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Reading:
+        limits = {key: value for key, value in values.items() if key not in ("channels", "range")}
+        span = values["range"]
+        return cls(values["channels"], (float(span[0]), float(span[1])) if span else None, Limits(**limits))
+
+    def save(self, folder: Path) -> None:
+        write_json(folder / NAME, self.as_dict())
+
+    @classmethod
+    def load(cls, folder: Path, channels: int = 3) -> Reading:
+        """Args:
+        channels: of a folder that an earlier version of Graft wrote, without this file.
+        """
+        return cls.from_dict(read_json(folder / NAME)) if (folder / NAME).is_file() else cls(channels)
+
+
+RESTORE = "restore the file (`dvc checkout data/raw`) or take it out, then run `graft repro` again"
+
+
+def read_checked(path: Path, limits: Limits, image_id: str | None) -> bytes:
+    """`read_file`, compared with the md5 that the file is listed with; None compares nothing.
+
+    Raises:
+        DataError: the file has another md5.
+    """
+    content = read_file(path, limits)
+    found = image_id and hashlib.md5(content, usedforsecurity=False).hexdigest()
+    if found != image_id:
+        raise DataError(
+            f"{path} has changed since it was listed",
+            got=f"md5 {found}",
+            allowed=f"md5 {image_id}",
+            todo="run `graft repro` again, which takes the new content, or restore the file (`dvc checkout data/raw`)",
+        )
+    return content
+
+
+@contextmanager
+def _still_readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, UnreadableImage) as error:
+        raise DataError(
+            f"{path} cannot be read, though it could when it was checked", got=str(error), todo=RESTORE
+        ) from error
+
+
+def read_file(path: Path, limits: Limits) -> bytes:
+    """The content of a file.
+
+    Raises:
+        OSError: it cannot be read.
+        Refused: it is larger than the memory that one image may take.
+    """
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > limits.max_memory_mb * MB:
+            raise Refused(f"too large: {size / MB:,.0f} MB, `preprocess.max_memory_mb` allows {limits.max_memory_mb:,}")
+        return file.read()
+
+
+@contextmanager
+def decoding(content: bytes, channels: int, limits: Limits) -> Iterator[Decoded]:
+    """An image that holds its share of the memory until the block ends; see `Reading.image`."""
+    with ExitStack() as held:
+        array = decode_array(content, channels)
+        if array is not None:
+            held.enter_context(DECODING.claim(2 * len(content)))
+            yield array
+            return
+        with understood():
+            opened = None if is_opaque(content) else held.enter_context(open_image(content))
+            if opened is not None:
+                fit(opened, limits)
+            cost = OPAQUE if opened is None else cost_of(opened, content)
+        held.enter_context(DECODING.claim(cost.bytes))
+        if opened is None or not cost.quick:
+            yield decode_apart(content, channels, limits)
+            return
+        with understood():
+            decoded = decode_image(opened, channels, limits)
+        yield decoded
