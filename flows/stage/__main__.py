@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graft.tasks.code import record_code
-from graft.tasks.common.core.errors import GraftError, may_pass, nearest
+from graft.tasks.common.core.errors import GraftError, ParamsError, may_pass, nearest
 from graft.tasks.common.core.files import write_json
 from graft.tasks.common.core.paths import STAGES, Paths
 from graft.tasks.common.core.progress import say, say_failure
@@ -23,6 +23,8 @@ from .recorder import Recorder
 if TYPE_CHECKING:
     from graft.tasks.common.core.record import Record
     from graft.tasks.common.core.sections import Section
+
+    from ..runtime.params import Params
 
 
 def main(words: list[str]) -> int:
@@ -55,10 +57,9 @@ def run_stage(stage: str, paths: Paths) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job inherits that it is ignored
     recorder = Recorder(paths.root)  # first of all: MLflow is loaded while this process loads its own
     processes.follow_the_execution()
-    from ..runtime import params as config
     from ..versioning import dvc, stale
 
-    every = config.load_params(paths.params)
+    every = _params(stage, paths)
     change = record_code(paths.root)  # DVC hashes what a stage depends on once it has run
     if change is not None:
         say(str(change))
@@ -72,7 +73,7 @@ def run_stage(stage: str, paths: Paths) -> None:
         begun = time.time()
         if stage == "features":
             stale.refuse_other_images(paths.root)
-        extra = [dvc.raw_hashes(paths.root), every.head.task] if stage == "preprocess" else []
+        extra = _about_images(paths.root, every) if stage == "preprocess" else []
         with stale.unchanged(paths.raw) if stage == "preprocess" else nullcontext():
             record: Record = body.run(params, paths, *extra)
         runs = recorder.runs()
@@ -92,6 +93,31 @@ def _say_what_changed(paths: Paths) -> None:
     changes = note(paths, processes.holder().create_time())
     if changes:
         say(changes)
+
+
+def _params(stage: str, paths: Paths) -> Params:
+    """All parameters, checked. DVC has removed the stage's outputs by now: if they are refused, these are restored."""
+    from ..runtime.params import load_params
+
+    try:
+        return load_params(paths.params)
+    except ParamsError:
+        from ..versioning.removed_outs import restore_outs
+
+        restored, missing = restore_outs(paths.root, stage)
+        if restored:
+            say(f"{stage}: DVC had removed {', '.join(restored)}; restored")
+        if missing:
+            say(f"{stage}: DVC has removed {', '.join(missing)}; the next run writes them")
+        raise
+
+
+def _about_images(root: Path, every: Params) -> list[Any]:
+    """What preprocess gets besides its parameters."""
+    from ..versioning import dvc, losses
+
+    losses.require_no_loss(root)
+    return [dvc.raw_hashes(root), every.head.task]
 
 
 def _record(

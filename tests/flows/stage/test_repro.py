@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import signal
@@ -11,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
-from projects import draw, make_project
+from projects import draw, draw_classes, make_project
 
+from graft.flows.versioning.losses import require_no_loss
 from graft.tasks.common.core.paths import STAGES
 
 if TYPE_CHECKING:
@@ -153,7 +155,8 @@ def outs_there(project: Project) -> dict[str, str]:
 
 def test_a_wrong_parameter_stops_before_anything_is_lost(project: Project) -> None:
     before = project.lock()
-    project.set("head", strenghts=3)
+    right = (project.root / "params.yaml").read_text(encoding="utf-8")
+    project.set("head", l2_max=0.5, strenghts=3)
 
     done = project.dvc("repro", check=False)
 
@@ -161,7 +164,31 @@ def test_a_wrong_parameter_stops_before_anything_is_lost(project: Project) -> No
     assert "unknown key `head.strenghts`" in done.stderr
     assert "did you mean `strengths`?" in done.stderr
     assert project.lock() == before
-    assert (project.root / "data" / "features" / "features.npy").is_file()
+    assert "DVC had removed metrics/head.json, models/head, plots/head, runs/head.json; restored" in done.stderr
+    (project.root / "params.yaml").write_text(right, encoding="utf-8")
+    assert project.git("status", "--porcelain") == ""
+    assert project.repro() == [], "everything is as it was"
+
+
+def test_an_image_that_is_neither_here_nor_in_dvcs_cache_is_asked_about(project: Project, tmp_path: Path) -> None:
+    draw_classes(tmp_path / "more", 1)
+    image = next((project.root / "data" / "raw" / "red").iterdir())
+    digest = hashlib.md5(image.read_bytes()).hexdigest()
+    name = image.relative_to(project.root / "data" / "raw").as_posix()
+    image.unlink()
+    require_no_loss(project.root)
+    (project.root / ".dvc" / "cache" / "files" / "md5" / digest[:2] / digest[2:]).unlink()
+
+    for done in (
+        project.graft_here("repro", check=False),
+        project.graft_here("import", "--add", str(tmp_path / "more"), check=False),
+        project.dvc("repro", "preprocess", check=False),
+    ):
+        assert done.returncode != 0
+        assert "1 image is neither in data/raw nor in DVC's cache" in done.stderr
+        assert name in done.stderr
+    project.git("commit", "--quiet", "--message", "it is to go", "data/raw.dvc")
+    require_no_loss(project.root)
 
 
 def test_dvcs_own_commands_say_something_useful(rerun: Rerun, tmp_path: Path) -> None:

@@ -162,7 +162,7 @@ def test_a_run_that_fails_keeps_what_it_has_computed_and_the_earlier_pack(paths,
 
 PROGRAM = """
 import pathlib, sys, time
-import graft.tasks.common.feature_cache.segments as cache, tasks.features.stage as stage
+import graft.tasks.common.feature_cache.segments as cache, graft.tasks.features.stage as stage
 from graft.tasks.common.core.paths import Paths
 from graft.tasks.common.images.reading import Reading
 from graft.tasks.features.params import FeaturesParams
