@@ -223,15 +223,20 @@ class _Reader:
                 yield found
 
     def _is_of_same_project(self, other: Run, run: Run) -> bool:
-        """A store may hold several projects' runs: of another git repository, or of entirely different images."""
+        """A store may hold several projects' runs: of another git repository, or of entirely different images.
+
+        A project may get its `origin`, or its first commit, between two runs.
+        """
         theirs, ours = (one.data.tags.get("mlflow.source.git.repoURL", "") for one in (other, run))
         commits = [one.data.tags.get("git.commit", "none") for one in (other, run)]
-        if theirs != ours or (not ours and commits[0] != commits[1] and not self._knows(commits[0])):
+        if theirs and theirs != ours:
             return False
-        listings = [listing_of(self._root, _deps(one).get("data/raw", "")) for one in (other, run)]
-        return (
-            listings[0] is None or listings[1] is None or not {*listings[0].values()}.isdisjoint(listings[1].values())
-        )
+        before, now = (listing_of(self._root, _deps(one).get("data/raw", "")) for one in (other, run))
+        known = before is not None and now is not None
+        shared = known and not {*(before or {}).values()}.isdisjoint((now or {}).values())
+        if known and not shared:
+            return False
+        return bool(theirs) or commits[0] == commits[1] or self._knows(commits[0]) or (commits[0] == "none" and shared)
 
     def _knows(self, commit: str) -> bool:
         words = ["git", "-C", str(self._root), "cat-file", "-e", commit]

@@ -172,6 +172,24 @@ def test_another_projects_runs_in_the_same_store_are_not_compared_with(
     assert explain(project.root) == second
 
 
+def test_a_project_that_has_got_an_origin_since_is_still_the_same(rerun: Rerun, tmp_path: Any) -> None:
+    project = rerun.copy(tmp_path / "project")
+    second = explain(project.root)
+    for stage in second.stages:
+        project.mlflow().set_tag(stage.run_id, "mlflow.source.git.repoURL", "https://example.org/ours.git")
+
+    assert of(explain(project.root), "head") == of(second, "head")
+    assert of(second, "head").before
+
+
+def test_the_first_commit_makes_no_other_project(grown: Project, tmp_path: Any) -> None:
+    project = grown.copy(tmp_path / "project")
+    first, second = (run.info.run_id for run in preprocess_runs(project)[:2])
+    project.mlflow().set_tag(first, "git.commit", "none")
+
+    assert of(explain(project.root, second), "preprocess").before == first, "their images are the same but for four"
+
+
 def test_runs_on_wholly_other_images_are_not_compared_with(grown: Project, tmp_path: Any) -> None:
     project = grown.copy(tmp_path / "project")
     run = preprocess_runs(project)[1]
