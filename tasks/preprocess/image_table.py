@@ -69,8 +69,8 @@ def complete_table(rows: pd.DataFrame, path: Path, task: Task, files: Files = AN
     weights = table["weight"].map(text).fillna("1")
     numbers = pd.to_numeric(weights, errors="coerce")
     _refuse_bad_rows(table, path, weights.where(~((numbers > 0) & np.isfinite(numbers))), files)
-    table["split"] = table["split"].map(lambda value: value and SPLIT_NAMES[value.lower()]).astype(object)
-    return table.assign(weight=numbers.astype(float))
+    splits = [None if pd.isna(value) else SPLIT_NAMES[value.lower()] for value in table["split"]]
+    return table.assign(split=pd.Series(splits, table.index, dtype=object), weight=numbers.astype(float))
 
 
 def _path(cell: Any, table: Path, files: Files) -> str | None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pyarrow import ArrowException, parquet
 
 from ..common.core.errors import DataError
 from .layouts import SPLIT_NAMES, TARGET
@@ -67,12 +68,12 @@ def parse_table(content: bytes, path: Path) -> Table:
     suffix = path.suffix.lower()
     try:
         if suffix == ".parquet":
-            rows, notes = pd.read_parquet(io.BytesIO(content)), list[str]()
+            rows, notes = parquet.read_table(io.BytesIO(content)).to_pandas(ignore_metadata=True), list[str]()
         else:
             text, encoding = _decoded(content)
             notes = [encoding] if encoding else []
             rows = _json_rows(text, path) if suffix == ".jsonl" else _csv_rows(text, path, notes)
-    except (OSError, ValueError, csv.Error) as error:
+    except (OSError, ValueError, csv.Error, ArrowException) as error:
         raise DataError(
             f"{path} cannot be read as a table", got=str(error), allowed="CSV, JSON lines or Parquet"
         ) from error
@@ -205,6 +206,8 @@ def spellings(cell: Any) -> list[str]:
     """The paths that a cell may mean, the likeliest first: without spaces around it, `./` or backslashes, and in the
     normal form of another system."""
     written = str(cell).strip()
+    if "\\" not in written and written.isascii():
+        return [posixpath.normpath(written)] if written else []
     variants = [written, written.replace("\\", "/")]
     variants += [unicodedata.normalize(form, variants[1]) for form in ("NFC", "NFD")]
     return list(dict.fromkeys(posixpath.normpath(variant) for variant in variants if variant))

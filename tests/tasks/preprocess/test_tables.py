@@ -1,5 +1,6 @@
 """Tables as people have them."""
 
+import pandas as pd
 import pytest
 
 from graft.tasks.common.core.errors import DataError
@@ -74,6 +75,19 @@ def test_different_faults_of_a_table_are_told_at_once(tmp_path):
         "row 2: no path; row 3: a for the second time, after row 1; row 4: unknown split night; "
         "row 5: weight -1, which is not a positive number"
     )
+
+
+def test_splits_and_groups_may_be_given_for_some_images_only(tmp_path):
+    table = tmp_path / "list.csv"
+    table.write_text("path,label,split,group\na,x,train,\nb,x,,\nc,y,Valid,g\nd,y\n", encoding="utf-8")
+    rows = read_table(table).rows
+    assert [None if pd.isna(value) else value for value in rows["split"]] == ["train", None, "val", None]
+    assert [None if pd.isna(value) else value for value in rows["group"]] == [None, None, "g", None]
+
+
+def test_an_index_of_a_parquet_file_is_a_column(tmp_path):
+    pd.DataFrame({"path": ["a", "b"], "label": ["x", "y"]}).set_index("path").to_parquet(tmp_path / "list.parquet")
+    assert list(read_table(tmp_path / "list.parquet").rows["path"]) == ["a", "b"]
 
 
 def test_a_path_is_taken_in_the_spelling_that_exists(tmp_path):
