@@ -119,7 +119,7 @@ def _plan_folders(source: Path, listing: Listing, layout: Layout, joining: bool)
     return Plan(
         layout.form,
         _at_places(source, taken, listing),
-        Path(source),
+        source,
         rows,
         left_out=left_out,
         notes=_notes(layout),

@@ -267,7 +267,7 @@ def test_of_lossless_copies_one_is_taken(tmp_path: Path, reference: Reference, s
         ("nothing", None, "neither a folder nor a table"),
         ("notes.txt", b"path\n", "neither a folder nor a table"),
         ("today.parquet", b"no table", "cannot be read as a table"),
-        ("today.csv", b"file,label\na.png,red\n", "has no column `path`"),
+        ("today.csv", b"photo,label\na.png,red\n", "has no column `path`"),
         ("today.csv", b"path\na.png\n", "names files that do not exist"),
     ],
     ids=["absent", "another file", "damaged", "another column", "absent image"],
