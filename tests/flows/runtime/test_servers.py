@@ -43,7 +43,8 @@ def test_prefects_pages_ask_the_server_that_they_came_from(prefect_api: dict[str
     raise AssertionError("no page says where the server is")
 
 
-def test_anothers_server_on_the_port_is_not_used(tmp_path: Path) -> None:
+def test_anothers_server_on_the_port_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))  # a project's own folder is in no server's path
     other = HTTPServer(("127.0.0.1", 0), Healthy)
     Thread(target=other.serve_forever, daemon=True).start()
     program = "import sys; from http.server import HTTPServer; from healthy import Healthy; "
