@@ -59,10 +59,15 @@ def rank(
 
     Nothing is changed except the list of images in data/manifest.
     """
+    from ..backbones.table import timm_name_of
+
+    root = find_root(project)
+    for name in backbones or []:
+        timm_name_of(name)  # a misspelt one is refused before anything else is loaded
     from ..studies.rank import rank_backbones
     from ..studies.rank_text import print_ranking
 
-    found = rank_backbones(find_root(project), backbones or [], weights, metric, margin)
+    found = rank_backbones(root, backbones or [], weights, metric, margin)
     print_json(found) if as_json else print_ranking(found)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -63,6 +64,12 @@ class Predictions:
         return map(_text, self.table[answer])
 
 
+def _with_name(message: str, names: list[str]) -> str:
+    """The classifier knows an image by its number alone."""
+    found = re.match(r"input (\d+) ", message)
+    return f"{names[int(found[1])]}: {message}" if found else message
+
+
 def _text(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else ", ".join(value) if isinstance(value, list) else str(value)
 
@@ -94,7 +101,9 @@ class Model:
         try:
             answers = self.classifier.predict(given)
         except ValueError as error:
-            raise DataError("the images cannot be predicted", got=str(error), todo="leave that image out") from error
+            raise DataError(
+                "the images cannot be predicted", got=_with_name(str(error), given.names), todo="leave that image out"
+            ) from error
         columns = [name for name in self.classifier.columns if name != "probabilities"]
         table = pd.DataFrame(answers, columns=columns)
         table.insert(0, "image", given.names)

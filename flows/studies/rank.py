@@ -31,7 +31,6 @@ from graft.tasks.head.selection import choose, hold_out
 from graft.tasks.studies.held import Held
 from graft.tasks.studies.ranking import Probed, rank
 
-from ..backbones.table import timm_name_of
 from ..maintenance.feature_cache import not_collected
 from ..runtime.params import Params, load_params
 from ..tracking.tracker import Tracker
@@ -82,7 +81,7 @@ def rank_backbones(
         What `rank.json` holds.
 
     Raises:
-        ParamsError: metric, margin or weights are not valid, or there is no such network.
+        ParamsError: metric, margin or weights are not valid.
         GraftError: no candidate could be ranked, or something that all of them need is missing.
     """
     paths = Paths(root)
@@ -91,8 +90,6 @@ def rank_backbones(
     if margin is not None and not margin >= 0:
         raise ParamsError("--margin", got=margin, allowed="0 or more, in units of the metric", todo="correct it")
     candidates = list_candidates(names, weights, settings.features, paths.weights)
-    for name in names:
-        timm_name_of(name)  # a misspelt one must be noticed before the work
     tracker = Tracker(root)  # first: a server that does not answer must be noticed at once
     dvc.repro_preprocess(root)
     images = read_images(paths)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -81,9 +82,11 @@ def test_a_grey_array_is_a_grey_picture(model: graft.Model) -> None:
     assert len(model.predict(np.full((40, 40), 100, np.uint8))) == 1
 
 
-def test_an_image_that_cannot_be_read_is_named(finished: Project, model: graft.Model) -> None:
-    with pytest.raises(DataError, match="input 1 "):
-        model.predict([red(finished), b"no image"])
+def test_an_image_that_cannot_be_read_is_named(finished: Project, model: graft.Model, tmp_path: Path) -> None:
+    (tmp_path / "b.png").write_bytes(b"no image")
+
+    with pytest.raises(DataError, match=r"b\.png: input 1 is not an image"):
+        model.predict([red(finished), tmp_path / "b.png"])
 
 
 @pytest.mark.parametrize("images", [[], [3], None])
