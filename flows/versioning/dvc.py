@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,6 +24,9 @@ from graft.tasks.dvc_process import dvc_error, wait_for_dvc
 from graft.tasks.environment import own_python_first
 
 from .git import try_git
+
+HASH = re.compile(r"[0-9a-f]{32}(\.dir)?")
+"""A hash of DVC's. One from MLflow may be no hash, but a path that leads out of the cache."""
 
 DVC_FAILED = 255
 """DVC's exit code for every error, another command at work in the project among them."""
@@ -318,6 +322,8 @@ def fetch_object(root: Path, digest: str, what: str) -> None:
     from dvc.repo import Repo
     from dvc_data.hashfile.hash_info import HashInfo
 
+    if not HASH.fullmatch(digest):
+        raise _not_there(digest, what, "not a hash of DVC's")
     try:
         with Repo(str(root)) as repo:
             failed = repo.cloud.pull([HashInfo("md5", digest)]).failed
@@ -358,7 +364,7 @@ def is_cached(root: Path, digest: str) -> bool:
 def cached_file(root: Path, digest: str) -> Path | None:
     """The file in DVC's cache with the content of this hash, or a folder's listing; None if the cache lacks it."""
     file = cache_folder(root) / "files" / "md5" / digest[:2] / digest[2:]
-    return file if digest and file.is_file() else None
+    return file if HASH.fullmatch(digest) and file.is_file() else None
 
 
 def listing_of(root: Path, digest: str) -> dict[str, str] | None:
@@ -366,7 +372,8 @@ def listing_of(root: Path, digest: str) -> dict[str, str] | None:
     file = cached_file(root, digest)
     if file is None or not digest.endswith(".dir"):
         return None
-    return {entry["relpath"]: entry["md5"] for entry in json.loads(file.read_bytes())}
+    listing = {entry["relpath"]: entry["md5"] for entry in json.loads(file.read_bytes())}
+    return listing if all(map(HASH.fullmatch, listing.values())) else None
 
 
 def files_now(root: Path, places: Iterable[str]) -> dict[str, dict[str, str]]:

@@ -159,6 +159,18 @@ def test_images_that_are_neither_in_cache_nor_remote_are_refused(project: Projec
     assert len(project.git("worktree", "list").splitlines()) == 1
 
 
+def test_no_hook_runs_in_the_worktree_of_a_rebuild(project: Project, tmp_path: Path) -> None:
+    hook = project.root / ".git" / "hooks" / "post-checkout"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n", encoding="utf-8")
+    hook.chmod(0o755)
+    with rebuild._worktree(project.root, "graft-1", project.git("rev-parse", "HEAD"), False) as place:
+        assert (place / "dvc.yaml").is_file()
+    assert not (tmp_path / "ran").exists()
+    project.git("checkout", "--quiet", "--detach")
+    assert (tmp_path / "ran").exists(), "your own git runs it"
+
+
 def test_pins_are_looked_for_in_all_commits(project: Project) -> None:
     pins = project.root / "data" / "pins.csv"
     wanted = hashlib.md5(pins.read_bytes(), usedforsecurity=False).hexdigest()

@@ -10,7 +10,17 @@ from pathlib import Path
 import pytest
 from projects import Project, draw, hold, release
 
-from graft.flows.versioning.dvc import dvc, dvc_remote, locked_outs, raw_hash, raw_hashes, raw_listing, stage_files
+from graft.flows.versioning.dvc import (
+    bring_back,
+    cached_file,
+    dvc,
+    dvc_remote,
+    locked_outs,
+    raw_hash,
+    raw_hashes,
+    raw_listing,
+    stage_files,
+)
 from graft.tasks.common.core.errors import DataError, GraftError
 from graft.tasks.common.core.files import md5
 
@@ -28,6 +38,24 @@ def test_the_listing_is_found_in_a_shared_cache(project: Project) -> None:
     project.dvc("cache", "dir", str(project.root.parent / "shared"))
 
     assert len(raw_listing(project.root)) == 42
+
+
+@pytest.mark.parametrize("digest", ["../../../../secret.dir", "..", "", "-x", "0" * 31, "G" * 32])
+def test_what_is_no_hash_leads_to_no_file(project: Project, digest: str) -> None:
+    (project.root / "secret.dir").write_text('[{"relpath": "a", "md5": "b"}]', encoding="utf-8")
+    assert cached_file(project.root, digest) is None
+    with pytest.raises(GraftError, match="not a hash"):
+        bring_back(project.root, digest, "the images")
+
+
+def test_a_listing_that_names_paths_instead_of_hashes_is_refused(project: Project) -> None:
+    digest = raw_hash(project.root)
+    listing = cached_file(project.root, digest)
+    assert listing is not None
+    listing.chmod(0o644)
+    listing.write_text('[{"relpath": "a", "md5": "../../../../params.yaml"}]', encoding="utf-8")
+    with pytest.raises(GraftError, match="neither in DVC's cache"):
+        bring_back(project.root, digest, "the images")
 
 
 def test_a_file_replaced_behind_dvcs_back_is_noticed_even_with_its_old_size_and_time(project: Project) -> None:
