@@ -326,7 +326,15 @@ def doctor(project: Project = HERE, as_json: AsJson = False) -> None:
         raise SystemExit(1)
 
 
-@app.command(rich_help_panel=OPERATE)
+@app.command(
+    rich_help_panel=OPERATE,
+    epilog=examples(
+        {
+            "graft licences": "of the packages that Graft needs",
+            "graft licences --all --json": "of everything that is installed, for a program",
+        }
+    ),
+)
 def licences(
     everything: Annotated[
         bool, typer.Option("--all", help="All installed packages, also those that Graft does not need.")

@@ -23,6 +23,7 @@ from ..runtime.params import load_params
 from ..runtime.turns import turn
 from ..tracking.create_store import store_made_meanwhile
 from ..versioning import dvc
+from ..versioning.dvc_config import cache_types
 from ..versioning.exclusion import kept_from_dvc
 from ..versioning.losses import require_no_loss
 from .archives import is_archive, unpack
@@ -159,7 +160,7 @@ def _one_at_a_time(paths: Paths) -> AbstractContextManager[None]:
 
 def _refuse_links_that_dvc_would_lock(root: Path, source: Path) -> None:
     """If its cache uses links, DVC makes every file that it tracks read-only: here, the user's own files."""
-    kinds = dvc.cache_types(root)
+    kinds = cache_types(root)
     if {"hardlink", "symlink"} & set(kinds):
         raise DataError(
             f"`--link` would make the files of {source} read-only",

@@ -25,7 +25,8 @@ from graft.tasks.preprocess.scan import TABLE, hidden
 from graft.tasks.preprocess.tables import parse_table, spellings
 from graft.tasks.preprocess.walk import Listing, copy_regular, open_regular, walk
 
-from ..versioning.dvc import dvc, dvc_remote, fetch_object, is_cached, raw_hash, raw_listing
+from ..versioning.dvc import dvc, fetch_object, is_cached, raw_hash, raw_listing
+from ..versioning.dvc_config import dvc_remote
 from .importing import import_images
 from .joining import holds_images
 

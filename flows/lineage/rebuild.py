@@ -30,6 +30,7 @@ from ..runtime import claims
 from ..stage.recorder import recorder_runs
 from ..tracking.names import flatten
 from ..versioning import dvc, git
+from ..versioning.dvc_config import share_cache
 from . import environment as environments
 from . import package_diff
 from .executions import Records
@@ -131,7 +132,7 @@ def _restore(root: Path, place: Path, recipe: Recipe, raw: str) -> Iterator[str]
     """Restores parameters, pins, images and weights; yields what differed from the commit."""
     yield from _restore_params(Paths(place).params, recipe)
     _restore_pins(root, Paths(place).pins, recipe)
-    dvc.share_cache(root, place, LINKS)
+    share_cache(root, place, LINKS)
     with whole_file(place / "data" / "raw.dvc") as part:
         part.write_text(yaml.safe_dump({"outs": [{"md5": raw, "hash": "md5", "path": "raw"}]}), encoding="utf-8")
     dvc.dvc(place, ["checkout", "data/raw.dvc"], "bringing the images back")

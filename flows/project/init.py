@@ -14,7 +14,7 @@ from graft.tasks.code import record_code
 from graft.tasks.common.core.errors import GraftError
 from graft.tasks.common.core.files import whole_file
 
-from ..versioning import dvc
+from ..versioning import dvc, dvc_config
 from ..versioning.git import git, try_git
 from .obstacles import refuse_ignored, refuse_obstacles
 from .template import COPIED, JOINED, KEPT, add_lines, text_of
@@ -117,14 +117,14 @@ def _dvc_remote(root: Path, address: str) -> str:
     Raises:
         GraftError: it has another one.
     """
-    name, wanted = dvc.dvc_remote(root), address
+    name, wanted = dvc_config.dvc_remote(root), address
     if address and "://" not in address:
         wanted = str(Path(address).resolve())  # as DVC gives it
     if not name and address:
         given = os.path.relpath(wanted, root) if "://" not in wanted and not Path(address).is_absolute() else wanted
         dvc.dvc(root, ["remote", "add", "--default", REMOTE, given], "adding the remote")
         name = REMOTE
-    found = dvc.dvc_remote_addresses(root).get(name, "")
+    found = dvc_config.dvc_remote_addresses(root).get(name, "")
     if address and found != wanted:
         raise GraftError(
             "this project has a DVC remote already",

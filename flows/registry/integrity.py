@@ -22,6 +22,7 @@ from graft.tasks.common.core.paths import Paths
 from graft.tasks.common.core.yaml_files import parse_yaml
 
 from ..versioning import dvc, git
+from ..versioning.dvc_config import dvc_remote
 
 TAG = "graft.digest"
 """The tag of a version with its digest, for people only: anyone who can change the model can change the tag."""
@@ -82,7 +83,7 @@ def _committed(root: Path) -> Iterator[dict[str, Any]]:
             missing.append(wanted)
         elif md5(file) == wanted:
             yield _registered(file)
-    for wanted in missing if dvc.dvc_remote(root) else []:
+    for wanted in missing if dvc_remote(root) else []:
         try:
             dvc.fetch_object(root, wanted, "the record of a registered model")
         except GraftError:

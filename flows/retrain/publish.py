@@ -11,7 +11,8 @@ from graft.tasks.common.core.errors import GraftError
 
 from ..registry.ledger import FILE
 from ..versioning.destination import OWN_BRANCH
-from ..versioning.dvc import dvc, dvc_remote
+from ..versioning.dvc import dvc
+from ..versioning.dvc_config import dvc_remote
 from ..versioning.git import git, try_git
 from .worktree import Workspace
 

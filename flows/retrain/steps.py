@@ -23,7 +23,8 @@ from ..registry.models import CHAMPION, aliases_of, fetched_package, find_versio
 from ..runtime.params import load_params, model_name
 from ..status.pending import Changes, pending, pending_here
 from ..tracking.tracker import Tracker, server_may_recover
-from ..versioning.dvc import dvc, dvc_remote, fetch_object, is_cached, raw_hash
+from ..versioning.dvc import dvc, fetch_object, is_cached, raw_hash
+from ..versioning.dvc_config import dvc_remote
 from . import send_notice as recipients
 from .apply_verdict import decide
 from .new_images import bring_new

@@ -15,7 +15,7 @@ from graft.tasks.common.core.paths import Paths
 
 from ..runtime.params import RetrainParams, load_params
 from ..versioning.destination import OWN_BRANCH, Destination, destination, is_grafts
-from ..versioning.dvc import share_cache
+from ..versioning.dvc_config import share_cache
 from ..versioning.git import check_opened, git, try_git
 
 

@@ -1,4 +1,4 @@
-"""DVC: a project's hashes, its cache, its remotes, and DVC's own commands."""
+"""DVC: a project's hashes, its cache, and DVC's own commands."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from graft.tasks.common.core.yaml_files import read_mapping
 from graft.tasks.dvc_process import dvc_error, wait_for_dvc
 from graft.tasks.environment import own_python_first
 
+from .dvc_config import cache_folder
 from .git import try_git
 
 HASH = re.compile(r"[0-9a-f]{32}(\.dir)?")
@@ -174,52 +174,6 @@ def raw_listing(root: Path) -> dict[str, str]:
     return listing_of(root, raw_hash(root)) or {}
 
 
-def cache_folder(root: Path) -> Path:
-    """The folder of DVC's cache, as configured."""
-    files = (root / ".dvc" / name for name in ("config", "config.local"))
-    return _cache_folder(root, tuple(file.stat().st_mtime_ns if file.is_file() else 0 for file in files))
-
-
-@lru_cache(maxsize=64)
-def _cache_folder(root: Path, _changed: tuple[int, ...]) -> Path:
-    """Read once for each state of the project's configuration: DVC takes 10 ms, and callers ask for every file."""
-    configured = _configuration(root)["cache"].get("dir")
-    return Path(configured) if configured else root / ".dvc" / "cache"
-
-
-def _configuration(root: Path) -> Any:
-    """DVC's configuration of the project.
-
-    Raises:
-        GraftError: a file of it cannot be read.
-    """
-    from dvc.config import Config, ConfigError
-
-    try:
-        return Config(str(root / ".dvc"))
-    except ConfigError as error:
-        raise GraftError(
-            f"{root / '.dvc' / 'config'} (or config.local) is not a configuration of DVC's",
-            got=" ".join(str(error).split()),
-            todo="correct it, or restore it: `git checkout HEAD -- .dvc/config`",
-        ) from error
-
-
-def dvc_remote(root: Path) -> str:
-    """The name of DVC's default remote; empty if there is none."""
-    return str(_configuration(root)["core"].get("remote") or "")
-
-
-def dvc_remote_addresses(root: Path) -> dict[str, str]:
-    """Name -> address of DVC's remotes; for a folder its absolute path."""
-    return {name: str(settings["url"]) for name, settings in _configuration(root)["remote"].items()}
-
-
-def cache_types(root: Path) -> list[str]:
-    """How DVC links files from its cache: reflink, hardlink, symlink or copy, as configured."""
-    return list(_configuration(root)["cache"].get("type") or ["reflink", "copy"])
-
-
 @dataclass(frozen=True)
 class StageFiles:
     """One stage's dependencies and outputs, as dvc.yaml names them."""
@@ -340,20 +294,6 @@ def _not_there(digest: str, what: str, reason: str, kind: type[GraftError] = Gra
         got=f"{digest}: {reason}",
         todo="make the remote reachable (`dvc remote list`), or `dvc push` from where they are",
     )
-
-
-def share_cache(root: Path, place: Path, types: Sequence[str] = ()) -> None:
-    """Makes DVC in another worktree use this project's cache and its remotes.
-
-    Args:
-        types: of links into the cache; by default as configured there.
-    """
-    from dvc.config import Config
-
-    with Config(str(place / ".dvc")).edit("local") as settings:
-        settings["cache"] = {"dir": str(cache_folder(root).resolve()), **({"type": list(types)} if types else {})}
-        for name, address in dvc_remote_addresses(root).items():  # a relative one would lead elsewhere from there
-            settings.setdefault("remote", {}).setdefault(name, {})["url"] = address
 
 
 def is_cached(root: Path, digest: str) -> bool:

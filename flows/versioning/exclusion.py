@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from graft.tasks.common.core.errors import GraftError, TransientError
+from graft.tasks.common.core.errors import TransientError
 from graft.tasks.common.core.progress import say
 from graft.tasks.dvc_process import wait_for_dvc
+
+from .dvc_config import configuration
 
 TRIES = 10
 """Attempts if other DVC commands always get ahead."""
@@ -33,19 +35,13 @@ def kept_from_dvc(root: Path, path: str) -> Iterator[None]:
 
 
 def _hold(root: Path, path: str, held: ExitStack) -> None:
-    from dvc.config import Config, ConfigError
     from dvc.fs import localfs
     from dvc.lock import LockError
     from dvc.rwlock import rwlock
 
     folder = root / ".dvc" / "tmp"
     folder.mkdir(exist_ok=True)
-    try:
-        hardlinks = bool(Config(str(root / ".dvc"))["core"].get("hardlink_lock", False))
-    except ConfigError as error:
-        raise GraftError(
-            "DVC cannot work in this project", got=str(error), todo="repair .dvc/config and .dvc/config.local"
-        ) from error
+    hardlinks = bool(configuration(root)["core"].get("hardlink_lock", False))
     for _ in range(TRIES):
         wait_for_dvc(root, say)
         try:

@@ -12,7 +12,7 @@ from graft.flows.retrain.publish import publish
 from graft.flows.retrain.worktree import committed_params, prepare, repository
 from graft.flows.runtime.params import RetrainParams
 from graft.flows.versioning.destination import OWN_BRANCH, OWN_FILES
-from graft.flows.versioning.dvc import cache_folder, dvc_remote_addresses
+from graft.flows.versioning.dvc_config import cache_folder, dvc_remote_addresses
 from graft.flows.versioning.git import git, git_state
 from graft.tasks.common.core.errors import GraftError, TransientError
 

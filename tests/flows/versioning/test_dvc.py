@@ -14,13 +14,13 @@ from graft.flows.versioning.dvc import (
     bring_back,
     cached_file,
     dvc,
-    dvc_remote,
     locked_outs,
     raw_hash,
     raw_hashes,
     raw_listing,
     stage_files,
 )
+from graft.flows.versioning.dvc_config import dvc_remote
 from graft.tasks.common.core.errors import DataError, GraftError
 from graft.tasks.common.core.files import md5
 

@@ -187,11 +187,10 @@ def test_a_promise_travels_with_the_package_and_its_facts_tell_it(paths, run_sta
     assert "at most 10.00% get a wrong label, with 90% confidence" in facts["promise"]
 
 
-@pytest.mark.parametrize("package", ["tasks", "flows"])
-def test_the_fresh_process_cannot_import_the_project(tmp_path, package):
+def test_the_fresh_process_cannot_import_the_project(tmp_path):
     module = tmp_path / "code" / "model" / "register" / "serving.py"
     module.parent.mkdir(parents=True)
-    module.write_text(f"import {package}\n", encoding="utf-8")
+    module.write_text("import graft.tasks\n", encoding="utf-8")
 
-    with pytest.raises(GraftError, match=f"import of {package} halted"):
+    with pytest.raises(GraftError, match="import of graft halted"):
         predict_in_fresh_process(tmp_path, [])
