@@ -57,8 +57,8 @@ def init(folder: Path, remote: str = "") -> Begun:
     if shutil.which("git") is None:
         raise GraftError("git is not installed", got="no `git` in the PATH", todo="install git, then try again")
     begun = Begun(folder.resolve())
-    refuse_obstacles(begun.root, remote)
     try:
+        refuse_obstacles(begun.root, remote)
         begun.root.mkdir(parents=True, exist_ok=True)
         top = _repository(begun)
         refuse_ignored(begun.root)

@@ -76,7 +76,7 @@ def _refuse_params(file: Path) -> None:
 
 
 def _refuse_outputs(root: Path) -> None:
-    """DVC removes a stage's outputs before it runs the stage, whoever has made them."""
+    """DVC removes the outputs of a stage before it runs the stage, even if they are files of the user."""
     stages = dvc.stages_of(FOLDER / "pipeline.yaml").values()
     outs = [out for stage in stages for out in dvc.names_of(stage["outs"])]
     there = next((root / out for out in outs if (root / out).exists()), None)

@@ -38,9 +38,6 @@ COPIED: Mapping[str, str] = {
 JOINED: Mapping[str, str] = {".gitignore": "gitignore", ".dvcignore": "dvcignore", ".gitattributes": "gitattributes"}
 """Files of lines, which a folder may have already: the missing lines are appended."""
 
-OPTIONAL = ("prefect.yaml", ".github/workflows/graft.yml", "requirements.txt", "data/weights/README.md")
-"""Files without which everything works."""
-
 
 def text_of(name: str) -> str:
     """The text of a file of a new project."""
