@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import venv
@@ -17,7 +18,7 @@ def test_a_python_without_the_packages_says_what_to_do(tmp_path: Path) -> None:
 
     done = subprocess.run(
         [tmp_path / "bare" / "bin" / "python", "-m", "graft.flows.stage", "head"],
-        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
         capture_output=True,
         text=True,
     )
