@@ -52,6 +52,9 @@ def test_a_prediction_is_the_heads_calibrated(finished_paths):
 
 def test_the_metrics_are_those_of_the_predictions(often_wrong, run_stage):
     metrics = run_stage("evaluate", often_wrong).metrics
+    headline = read_json(often_wrong.root / "metrics" / "headline.json")
+    assert headline == {key: metrics[key] for key in headline}
+    assert {"accuracy", "accuracy_low", "accuracy_high", "log_loss", "images"} <= {*headline}
     table = predictions(often_wrong)
     right = (table["predicted"] == table["label"]).mean()
     chosen = [row[f"p_{row['label']}"] for _, row in table.iterrows()]
