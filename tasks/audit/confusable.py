@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -30,16 +30,16 @@ def mixed_up(pack: FeatureSet, rows: Rows, p_NK: Floats, unit_N: Rows) -> pd.Dat
     other, `taken_for_other` of the first class; `low` and `high` bound their share, over the units of the images.
     """
     known = ~np.isnan(p_NK).any(axis=1)
-    target, p_NK = pack.targets(rows[known]), p_NK[known]
-    count, between = (_several, _several_between) if pack.task == "multilabel" else (_single, _single_between)
+    target, p_NK, unit_N = pack.targets(rows[known]), p_NK[known], unit_N[known]
+    count, between_of = (_several, _several_between) if pack.task == "multilabel" else (_single, _single_between)
     taken_KK, either_KK = count(target, p_NK)
     first, second = np.nonzero(np.triu(taken_KK + taken_KK.T, 1))
     images, forth = either_KK[first, second], taken_KK[first, second]
     taken = forth + taken_KK[second, first]
     confidence = 1 - (1 - CONFIDENCE) / max(1, math.comb(len(pack.classes), 2))
-    predicted: Any = p_NK >= 0.5 if pack.task == "multilabel" else p_NK.argmax(axis=1)
-    pairs = (between(target, predicted, i, j) for i, j in zip(first.tolist(), second.tolist(), strict=True))
-    bounds = [proportion_interval(taken_M, unit_N[known][of_M], confidence) for of_M, taken_M in pairs]
+    between = between_of(target, p_NK)
+    pairs = (between(i, j) for i, j in zip(first.tolist(), second.tolist(), strict=True))
+    bounds = [proportion_interval(taken_M, unit_N[of_M], confidence) for of_M, taken_M in pairs]
     names = np.array(pack.classes, dtype=object)
     table = pd.DataFrame(
         {
@@ -78,13 +78,28 @@ def _several(has_NK: Floats, p_NK: Floats) -> tuple[Counts, Counts]:
     return taken_KK.astype(np.int64), (only_KK + only_KK.T).astype(np.int64)
 
 
-def _single_between(y_N: Counts, predicted_N: Counts, i: int, j: int) -> tuple[Rows, Bools]:
-    """(the images of one of two classes, which of them were predicted as the other)."""
-    of_M = np.flatnonzero((y_N == i) | (y_N == j))
-    return of_M, predicted_N[of_M] == i + j - y_N[of_M]
+Between = Callable[[int, int], tuple[Rows, Bools]]
+"""Of two classes: (the images of exactly one of them, which of these were predicted as the other)."""
 
 
-def _several_between(has_NK: Floats, predicted_NK: Bools, i: int, j: int) -> tuple[Rows, Bools]:
-    """The same for images of exactly one of the two."""
-    of_M = np.flatnonzero(has_NK[:, i] != has_NK[:, j])
-    return of_M, (predicted_NK[of_M][:, [i, j]] != (has_NK[of_M][:, [i, j]] > 0)).all(axis=1)
+def _single_between(y_N: Counts, p_NK: Floats) -> Between:
+    """Looks at the images of the two classes alone: a thousand classes may have as many pairs as there are images."""
+    predicted_N = p_NK.argmax(axis=1)
+    count_K = np.bincount(y_N, minlength=p_NK.shape[1])
+    images_K = np.split(np.argsort(y_N, kind="stable"), np.cumsum(count_K)[:-1])
+
+    def between(i: int, j: int) -> tuple[Rows, Bools]:
+        of_M = np.sort(np.concatenate([images_K[i], images_K[j]]))
+        return of_M, predicted_N[of_M] == i + j - y_N[of_M]
+
+    return between
+
+
+def _several_between(has_NK: Floats, p_NK: Floats) -> Between:
+    predicted_NK = p_NK >= 0.5
+
+    def between(i: int, j: int) -> tuple[Rows, Bools]:
+        of_M = np.flatnonzero(has_NK[:, i] != has_NK[:, j])
+        return of_M, (predicted_NK[of_M][:, [i, j]] != (has_NK[of_M][:, [i, j]] > 0)).all(axis=1)
+
+    return between

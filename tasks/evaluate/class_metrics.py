@@ -5,7 +5,7 @@ N images, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +43,8 @@ def with_class_intervals(
     average = class_intervals(*of_all, "mean_average_precision", confidence)
     auroc = class_intervals(*of_all, "auroc", confidence)
     rows = []
-    for k, (name, found) in enumerate(per_class.items()):
-        recall = _recall_interval(predicted, k, confidence)
+    recalls = _recall_intervals(predicted, confidence)
+    for k, ((name, found), recall) in enumerate(zip(per_class.items(), recalls, strict=True)):
         rows.append(
             {
                 "class": name,
@@ -60,14 +60,14 @@ def with_class_intervals(
     return pd.DataFrame(rows)
 
 
-def _recall_interval(predicted: Predictions, k: int, confidence: float) -> tuple[float, float]:
-    """Of class k; nan if no image has it."""
-    has_N = _has(predicted, k)
-    if not has_N.any():
-        return float("nan"), float("nan")
-    several = predicted.target.ndim > 1
-    found_N = predicted.decided[:, k] >= 0.5 if several else predicted.decided.argmax(axis=1) == k
-    return proportion_interval(found_N[has_N], predicted.units[has_N], confidence)
+def _recall_intervals(predicted: Predictions, confidence: float) -> Iterator[tuple[float, float]]:
+    """Of each class; nan if no image has it."""
+    label_N = None if predicted.target.ndim > 1 else predicted.decided.argmax(axis=1)
+    for k in range(len(predicted.classes)):
+        has_N = _has(predicted, k)
+        found_N = predicted.decided[:, k] >= 0.5 if label_N is None else label_N == k
+        known = has_N.any()
+        yield proportion_interval(found_N[has_N], predicted.units[has_N], confidence) if known else (np.nan, np.nan)
 
 
 def _has(predicted: Predictions, k: int) -> npt.NDArray[np.bool_]:

@@ -34,7 +34,8 @@ def prediction_table(predicted: Predictions) -> pd.DataFrame:
     table = predicted.index.assign(predicted=names[label_N], score=predicted.calibration.score(p_NK))
     if predicted.calibration.threshold is not None:
         table = table.assign(abstain=~predicted.calibration.answers(p_NK))
-    return table.assign(**{f"p_{name}": p_NK[:, k] for k, name in enumerate(predicted.classes)})
+    by_class = pd.DataFrame(p_NK, table.index, [f"p_{name}" for name in predicted.classes])
+    return pd.concat([table, by_class], axis=1)
 
 
 def further(predicted: Predictions, table: pd.DataFrame, params: EvaluateParams) -> dict[str, Any]:

@@ -39,7 +39,8 @@ def prediction_table(predicted: Predictions) -> pd.DataFrame:
     found_NK = decide(predicted.decided, "multilabel") > 0
     names = np.array(predicted.classes, dtype=object)
     table = predicted.index.assign(predicted=[BETWEEN.join(names[found_K]) for found_K in found_NK])
-    return table.assign(**{f"p_{name}": predicted.output[:, k] for k, name in enumerate(predicted.classes)})
+    by_class = pd.DataFrame(predicted.output, table.index, [f"p_{name}" for name in predicted.classes])
+    return pd.concat([table, by_class], axis=1)
 
 
 def further(predicted: Predictions, table: pd.DataFrame, params: EvaluateParams) -> dict[str, Any]:

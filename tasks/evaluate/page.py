@@ -19,6 +19,9 @@ Table = tuple[list[str], list[list[str]]]
 
 TEMPLATES = Path(__file__).parent / "templates"
 
+LISTED = 30
+"""Classes on the page at most; report/classes.csv has all."""
+
 LOSSES = {
     "classification": {"log_loss": "log loss"},
     "multilabel": {"f1_micro": "micro F1", "log_loss": "log loss"},
@@ -75,7 +78,8 @@ def report_page(
         saliency=saliency,
         measured=_measured(metrics, task),
         candidates=_candidates(metrics["candidates"], task),
-        classes=_classes(classes),
+        classes=_classes(_worst(classes)),
+        classes_left_out=max(0, len(classes) - LISTED),
     )
 
 
@@ -100,6 +104,11 @@ def _candidates(candidates: Mapping[str, Metrics], task: Task) -> Table:
         )
     titles = [metric.title for metric in others]
     return ["candidate", main.title, "interval", *titles, *LOSSES[task].values()], rows
+
+
+def _worst(classes: pd.DataFrame) -> pd.DataFrame:
+    """Those with the lowest F1 if they are more than `LISTED`; classes without a test image have none."""
+    return classes if len(classes) <= LISTED else classes.sort_values("f1", kind="stable").head(LISTED)
 
 
 def _classes(classes: pd.DataFrame) -> Table:

@@ -25,7 +25,7 @@ Curves = dict[str, tuple[Floats, Floats]]
 
 
 LABELLED = 40
-"""A confusion matrix of more classes has no room for names and numbers."""
+"""A confusion matrix of more classes has no room for names and numbers: it shows those with the most errors."""
 
 
 NAMED = 10
@@ -37,19 +37,33 @@ GREY: dict[str, Any] = {"color": "0.75", "linewidth": 0.8}
 
 def confusion_plot(matrix_KK: npt.NDArray[np.int64], names: list[str], path: Path) -> None:
     """Rows are true classes, columns predicted ones; the shade is the share of the true class, numbers are images."""
+    shown = _most_confused(matrix_KK)
+    share = matrix_KK / np.maximum(matrix_KK.sum(axis=1, keepdims=True), 1)
+    title = "Confusion on the test images"
+    if len(shown) < len(names):
+        title += f"; the {len(shown)} classes of {len(names):,} with the most errors"
+    grid = np.ix_(shown, shown)
+    _draw_confusion(matrix_KK[grid], share[grid], [names[k] for k in shown], title, path)
+
+
+def _most_confused(matrix_KK: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The `LABELLED` classes that are most often taken for others, or others for them, in order."""
+    wrong_K = matrix_KK.sum(axis=0) + matrix_KK.sum(axis=1) - 2 * matrix_KK.diagonal()
+    return np.sort(np.argsort(-wrong_K, kind="stable")[:LABELLED])
+
+
+def _draw_confusion(matrix_KK: npt.NDArray[np.int64], share: Floats, names: list[str], title: str, path: Path) -> None:
     k = len(names)
     figure = Figure(figsize=(max(5.0, min(14.0, 1.6 + 0.55 * k)),) * 2, layout="constrained")
     axes = figure.subplots()
-    share = matrix_KK / np.maximum(matrix_KK.sum(axis=1, keepdims=True), 1)
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    axes.set(xlabel="predicted", ylabel="true", title="Confusion on the test images")
-    if k <= LABELLED:
-        axes.set_xticks(range(k), names, rotation=45, ha="right", parse_math=False)
-        axes.set_yticks(range(k), names, parse_math=False)
-        for (row, column), count in np.ndenumerate(matrix_KK):
-            if count:
-                colour = "white" if share[row, column] > 0.5 else "black"
-                axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=9)
+    axes.set(xlabel="predicted", ylabel="true", title=title)
+    axes.set_xticks(range(k), names, rotation=45, ha="right", parse_math=False)
+    axes.set_yticks(range(k), names, parse_math=False)
+    for (row, column), count in np.ndenumerate(matrix_KK):
+        if count:
+            colour = "white" if share[row, column] > 0.5 else "black"
+            axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=9)
     save(figure, path)
 
 

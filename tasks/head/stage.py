@@ -128,8 +128,9 @@ def _held_out(choice: Choice, pack: FeatureSet) -> pd.DataFrame:
     """image_id, label, the fold in which the image was held out, and p_0 ... p_K-1, or `predicted` for a number."""
     names = [f"p_{k}" for k in range(len(pack.classes))] or ["predicted"]
     table = pack.index.iloc[choice.held][["image_id", "label"]].reset_index(drop=True)
-    columns = dict(zip(names, choice.found.output.T, strict=True))
-    return table.assign(fold=choice.fold_M, **columns).iloc[np.argsort(choice.held)].reset_index(drop=True)
+    outputs = pd.DataFrame(choice.found.output, columns=names)
+    table = pd.concat([table.assign(fold=choice.fold_M), outputs], axis=1)
+    return table.iloc[np.argsort(choice.held)].reset_index(drop=True)
 
 
 def _row(number: int, tried: Tried, task: Task, select: str) -> dict[str, float]:

@@ -88,6 +88,17 @@ def test_each_class_has_a_row_of_metrics(metrics, classes):
     assert "<td>dog</td>" in page
 
 
+def test_of_many_classes_the_worst_are_listed(metrics, classes):
+    many = pd.concat([classes.iloc[:1]] * 1000).assign(
+        **{"class": [f"class {k}" for k in range(1000)], "f1": np.linspace(1, 0, 1000)}
+    )
+    page = page_of(metrics, many)
+
+    assert re.findall(r"<td>class (\d+)</td>", page) == [str(k) for k in range(999, 969, -1)]
+    assert "The 30 classes with the lowest F1; report/classes.csv has the 970 others too." in visible_text(page)
+    assert "lowest F1" not in page_of(metrics, many.head(30))
+
+
 def test_each_candidate_has_a_row(metrics):
     metrics["candidates"]["finetune"] = metrics["candidates"]["head"]
     page = page_of(metrics)

@@ -54,9 +54,16 @@ def test_a_class_without_test_images_has_no_warning(tmp_path):
     assert (tmp_path / "a.png").is_file()
 
 
-def test_many_classes_are_drawn_without_names(tmp_path):
-    confusion_plot(np.eye(60, dtype=int), [f"class {k}" for k in range(60)], tmp_path / "a.png")
+def test_of_many_classes_those_with_the_most_errors_are_drawn(tmp_path):
+    matrix = 5 * np.eye(1000, dtype=int)
+    matrix[7, 900] = 3
+    wrong = matrix.copy()
+    wrong[7, 900] = 4
+    for name, counts in (("a", matrix), ("b", wrong)):
+        confusion_plot(counts, [f"class {k}" for k in range(1000)], tmp_path / f"{name}.png")
+
     assert max(pixels(tmp_path / "a.png").shape[:2]) < 2000
+    assert not np.array_equal(pixels(tmp_path / "a.png"), pixels(tmp_path / "b.png"))
 
 
 @pytest.mark.parametrize("name", ["$5_$", "a$^$b", "100 % & more", "a_b^c\\d", "<x>"])
