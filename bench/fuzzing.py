@@ -167,7 +167,7 @@ def many_scans(jpeg: bytes, scans: int) -> bytes:
 
 
 def shared_strips(width: int, height: int) -> bytes:
-    """A TIFF of one row a strip, all of which name the same megabyte of LZW that decodes to little."""
+    """A TIFF of one row a strip; all strips name the same megabyte of LZW that decodes to little."""
     data = (b"\x80\x0b\x60\x50" + bytes(1_000_000))[:1_000_000]
     offset = 8 + len(data)
     tables = struct.pack("<I", 8) * height + struct.pack("<I", len(data)) * height

@@ -31,7 +31,7 @@ class Features:
     Attributes:
         values: (N, D), float32, or float16 with `features.dtype: float16`; row n belongs to row n of `table`. Of all
             images a read-only memory map, which takes no memory until you read it; of a split an array in memory.
-        labels: for one class per image int64 codes (N,), of which `classes` has the names; for several float64 zeros
+        labels: for one class per image int64 codes (N,), whose names are in `classes`; for several float64 zeros
             and ones (N, K); for numbers float64 (N,).
         table: one row per image, with `path` (below data/raw), `label`, `split`, `group`, `weight` and `image_id` (the
             MD5 of the file).

@@ -138,7 +138,7 @@ def _record(
 
 
 def _register(name: str, recorder: Recorder) -> dict[str, Any]:
-    """The registered version; empty in a trial, of which there may be hundreds, and which no gate will judge."""
+    """The registered version; empty in a trial: there may be hundreds, and no gate will judge them."""
     if trial():
         say(f"register: `{trial()}` is a trial of `dvc exp run`: packaged, not registered; `graft repro` registers it")
         return {}

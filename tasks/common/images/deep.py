@@ -18,7 +18,7 @@ Range = tuple[float, float]
 """The values that become 0 and 255; values outside are clipped."""
 
 INTEGERS: Range = (0, 65535)
-"""The range of 16-bit images of which nothing else is known: of each value the high byte is kept, as for RGB."""
+"""The range of 16-bit images when nothing else is known: of each value the high byte is kept, as for RGB."""
 
 NOMINAL: tuple[Range, ...] = ((0, 1), (-1, 1), (0, 255), (0, 1023), (0, 4095), (0, 16383), (0, 65535))
 """Ranges that cameras, scanners and programs use. A data set has the first that holds all its values, so that a new

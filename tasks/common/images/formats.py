@@ -107,7 +107,7 @@ def _is_in_python(image: Image.Image, pixels: int) -> bool:
 
 
 def _has_own_strips(image: Image.Image, content: bytes) -> bool:
-    """Whether the strips do not overlap: thousands of them may name the same bytes, each of which is decoded again."""
+    """Whether the strips do not overlap: thousands of them may name the same bytes, which are decoded once for each."""
     tags: Any = getattr(image, "tag_v2", {})
     return sum(int(count) for tag in _STRIPS for count in tags.get(tag, ())) <= len(content)
 
