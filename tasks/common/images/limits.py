@@ -1,4 +1,4 @@
-"""Bounds for every image that is decoded, wherever it comes from: pixels, proportions, seconds, and memory of all threads."""
+"""Bounds for every image that is decoded: pixels, proportions, seconds, and memory of all threads."""
 
 from __future__ import annotations
 
