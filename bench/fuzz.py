@@ -101,7 +101,7 @@ def watched(command: list[str]) -> dict[str, Any]:
 
 
 def memory_of(pid: int) -> int:
-    """Bytes of a process and its children, without what they share."""
+    """Bytes of a process and its children."""
     total = 0
     try:
         family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
@@ -109,8 +109,8 @@ def memory_of(pid: int) -> int:
         return 0
     for one in family:
         try:
-            memory = one.memory_info()
-            total += memory.rss - (memory.shared if one.pid != pid else 0)
+            if one.pid == pid or one.cmdline() != family[0].cmdline():  # a child that has only begun shares all memory
+                total += one.memory_info().rss
         except psutil.NoSuchProcess:
             continue
     return total

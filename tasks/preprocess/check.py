@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 from PIL import UnidentifiedImageError
 
-from ..common.images.decode import Decoded, Picture, strips
+from ..common.images.decode import Decoded, Picture
 from ..common.images.deep import INTEGERS, extremes, is_deep
 from ..common.images.limits import Limits
 from ..common.images.reading import decoding, read_checked, read_file
+from ..common.images.strips import strips
 from ..common.images.unreadable import Refused, UnreadableImage, WrongForm
 
 FEW_COLOURS = 64

@@ -47,7 +47,7 @@ class PreprocessParams(Section):
     max_aspect_ratio: float = Field(100.0, ge=1, le=1000)
     """Images are rejected whose longer side is more than so many times the shorter one."""
 
-    max_seconds: float = Field(10.0, gt=0)
+    max_seconds: float = Field(8.0, gt=0)
     """Seconds of one processor that decoding an image may take; images that need more are rejected."""
 
     max_memory_mb: int = Field(1024, ge=64)

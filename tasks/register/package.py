@@ -43,6 +43,7 @@ MODULES = (
     "common/images/reading.py",
     "common/images/sandbox.py",
     "common/images/sandbox_worker.py",
+    "common/images/strips.py",
     "common/images/transform.py",
     "common/images/unreadable.py",
     "register/__init__.py",

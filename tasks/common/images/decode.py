@@ -7,7 +7,7 @@ model needs neither.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,7 @@ from .deep import Range, is_deep, to_grey
 from .formats import fit, open_image
 from .limits import Limits
 from .palette import Palette
+from .strips import strips
 from .unreadable import Refused as Refused
 from .unreadable import UnreadableImage as UnreadableImage
 from .unreadable import WrongForm as WrongForm
@@ -37,10 +38,6 @@ BACKGROUND = (255, 255, 255)
 
 REACH = {Image.Resampling.BICUBIC: 2, Image.Resampling.LANCZOS: 3}
 """Half the width of a filter, in pixels of the smaller image."""
-
-
-STRIP = 1 << 22
-"""Pixels that are converted at once: a large image needs no second and third copy."""
 
 
 _RAW_MODES = ("LA", "RGBA", "RGBX", "CMYK")
@@ -180,10 +177,3 @@ def _on_background(image: Image.Image) -> Image.Image:
         canvas = Image.new("RGBA", layered.size, (*BACKGROUND, 255))
         whole.paste(Image.alpha_composite(canvas, layered).convert("RGB"), (0, top))
     return whole
-
-
-def strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
-    """(the first row, a part of about `STRIP` pixels), from the top down."""
-    rows = max(1, STRIP // image.width)
-    for top in range(0, image.height, rows):
-        yield top, image.crop((0, top, image.width, min(top + rows, image.height)))

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from .strips import strips
 from .unreadable import WrongForm
 
 Range = tuple[float, float]
@@ -24,9 +25,6 @@ NOMINAL: tuple[Range, ...] = ((0, 1), (-1, 1), (0, 255), (0, 1023), (0, 4095), (
 """Ranges that cameras, scanners and programs use. A data set has the first that holds all its values, so that a new
 image seldom changes it."""
 
-_STRIP = 1 << 22
-"""Values that are mapped at once."""
-
 
 def is_deep(image: Image.Image) -> bool:
     return image.mode.startswith("I") or image.mode == "F"
@@ -34,12 +32,12 @@ def is_deep(image: Image.Image) -> bool:
 
 def extremes(image: Image.Image) -> Range:
     """The least and the largest value that is a finite number; (nan, nan) if there is none."""
-    values = np.asarray(image)
-    if values.dtype.kind != "f":
-        return float(values.min()), float(values.max())
-    found = [
-        (float(part[ok].min()), float(part[ok].max())) for part in _strips(values) if (ok := np.isfinite(part)).any()
-    ]
+    found = []
+    for _, part in strips(image):
+        values = np.asarray(part)
+        finite = values[np.isfinite(values)]
+        if finite.size:
+            found.append((float(finite.min()), float(finite.max())))
     return (min(low for low, _ in found), max(high for _, high in found)) if found else (math.nan, math.nan)
 
 
@@ -58,14 +56,13 @@ def to_grey(image: Image.Image, span: Range | None) -> Image.Image:
     Raises:
         WrongForm: without a range, floats could mean anything.
     """
-    values = np.asarray(image)
-    if span is None and values.dtype.kind == "f":
+    if span is None and image.mode == "F":
         raise WrongForm("an image of floats, and `preprocess.range` does not say which values are black and white")
     low, high = span or INTEGERS
-    grey = np.empty(values.shape, np.uint8)
-    for part, into in zip(_strips(values), _strips(grey), strict=True):
-        into[:] = _mapped(part, low, high)
-    return Image.fromarray(grey)
+    grey = Image.new("L", image.size)
+    for top, part in strips(image):
+        grey.paste(Image.fromarray(_mapped(np.asarray(part), low, high)), (0, top))
+    return grey
 
 
 def _mapped(values: npt.NDArray[Any], low: float, high: float) -> npt.NDArray[np.uint8]:
@@ -76,9 +73,3 @@ def _mapped(values: npt.NDArray[Any], low: float, high: float) -> npt.NDArray[np
         within = np.clip(np.nan_to_num(values.astype(np.float64), nan=low), low, high)
         steps = np.rint((within - low) / max(high - low, 1e-300) * 255)
     return np.clip(steps, 0, 255).astype(np.uint8)
-
-
-def _strips(values: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
-    """Views of rows."""
-    rows = max(1, _STRIP // max(1, values.shape[1]))
-    return [values[start : start + rows] for start in range(0, len(values), rows)]

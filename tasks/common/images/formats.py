@@ -95,10 +95,18 @@ def cost_of(image: Image.Image, content: bytes) -> Cost:
     """What decoding an opened image takes."""
     pixels, name = image.width * image.height, str(image.format)
     size = pixels * _BYTES.get(name, 12) + len(content)
+    if image.info.get("progressive"):  # holds all coefficients, of the full size
+        size += 6 * pixels * _scaled_by(image) ** 2
     quick = name in QUICK and size <= QUICK_BYTES and not _is_in_python(image, pixels)
     if name in ("JPEG", "MPO"):  # a marker is never part of the coded pixels
         quick = quick and content.count(b"\xff\xda") * pixels <= QUICK_SCANS
-    return Cost(size, quick and (name != "TIFF" or _has_own_strips(image, content)))
+    quick = quick and (name != "TIFF" or _has_own_strips(image, content))
+    return Cost(size if quick else 2 * size, quick)  # two processes hold the pixels
+
+
+def _scaled_by(image: Image.Image) -> int:
+    """By how much `fit` has scaled a JPEG down."""
+    return int((getattr(image, "decoderconfig", None) and image.decoderconfig[0]) or 1)  # type: ignore[attr-defined]
 
 
 def _is_in_python(image: Image.Image, pixels: int) -> bool:

@@ -20,7 +20,7 @@ class Limits:
 
     max_pixels: int = 100_000_000
     max_aspect_ratio: float = 100.0
-    max_seconds: float = 10.0
+    max_seconds: float = 8.0
     max_memory_mb: int = 1024
 
     def refusal(self, width: int, height: int) -> str:

@@ -15,9 +15,10 @@ from pathlib import Path
 from PIL import Image
 
 from . import sandbox_worker
-from .decode import Decoded, strips
+from .decode import Decoded
 from .limits import Limits
 from .palette import Palette
+from .strips import strips
 from .unreadable import Refused, UnreadableImage, WrongForm
 
 LARGE = 64_000_000

@@ -14,8 +14,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import BinaryIO
 
-from .decode import Decoded, decode_here, strips
+from .decode import Decoded, decode_here
 from .limits import MB, Limits
+from .strips import strips
 from .unreadable import Refused, UnreadableImage, WrongForm
 
 TOO_MUCH = "too large: decoding takes more than {:,} MB, see `preprocess.max_memory_mb`"
