@@ -9,12 +9,13 @@ WORKERS := 2
 export NO_ALBUMENTATIONS_UPDATE := 1
 export DO_NOT_TRACK := 1
 
-.PHONY: help install demo test drill lint format bench bench-features bench-memory bench-views bench-eyes bench-backbones bench-head bench-finetune docs lock audit-packages pin-images clean
+.PHONY: help install demo test drill kills lint format bench bench-features bench-memory bench-views bench-eyes bench-backbones bench-head bench-finetune docs lock audit-packages pin-images clean
 
 help:
 	@echo "make demo     install, run the whole pipeline on the sample images, print a summary"
 	@echo "make test     install, run the linters and all tests"
 	@echo "make drill    five nights of unattended retraining with real servers and remotes, an outage and a kill"
+	@echo "make kills    kill -9 at a hundred moments of every command, and sixty pairs of promotions, about half an hour"
 	@echo "make lint     ruff, mypy and the import contracts"
 	@echo "make docs     generate the reference, build the documentation as a site in build/docs"
 	@echo "make install  create the environment in $(VENV)"
@@ -63,6 +64,9 @@ docs: install
 # FOLDER=... keeps the files of the nights.
 drill: install
 	@PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH=. $(BIN)/python tests/drill.py $(if $(FOLDER),--folder "$(FOLDER)") $(ARGS)
+
+kills: install
+	@PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH=. $(BIN)/python tests/kill_drill.py $(if $(FOLDER),--folder "$(FOLDER)") $(ARGS)
 
 format: install
 	@$(BIN)/ruff check --fix .
