@@ -8,7 +8,7 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -299,14 +299,14 @@ def _rename(staged: Path, root: Path, whole: dict[str, str], table: pd.DataFrame
         rows.assign(path=rows["path"].map(places)).to_csv(staged / TABLE, index=False)
 
 
-def _free_place(raw: Path, names: Iterable[str], listed: bool) -> Callable[[str, str], str]:
+def _free_place(raw: Path, names: Collection[str], listed: bool) -> Callable[[str, str], str]:
     """The name as an import would write it, or with digits of its hash if another file has this name already."""
-    layout, used = layout_of(names, unwrap=False), set[str]()
+    layout, used = layout_of(names, unwrap=False), {*names}  # a name that is tidied must not be that of another file
 
     def place(name: str, digest: str) -> str:
         path = PurePosixPath(name if listed else layout.place(name) or name)
         taken = raw / "images" / path if listed else raw / path
-        if taken.exists() or str(path) in used:
+        if taken.exists() or (str(path) != name and str(path) in used):
             path = path.with_name(f"{path.stem}-{digest[:8]}{path.suffix}")
         used.add(str(path))
         return str(path)
