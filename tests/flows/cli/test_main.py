@@ -23,7 +23,7 @@ GROUPS = {
     "Train": ["params", "repro", "run", "rank", "compare", "models"],
     "Look": ["status", "ui", "summary", "why", "trace", "drift", "classify"],
     "Decide": ["ledger", "promote", "rollback", "rebuild"],
-    "Operate": ["schedule", "doctor", "cache"],
+    "Operate": ["schedule", "doctor", "licences", "cache"],
 }
 COMMANDS = [command for group in GROUPS.values() for command in group if command != "cache"]
 
