@@ -14,6 +14,7 @@ from mlflow.entities.model_registry import ModelVersion
 from graft.tasks.code import tree_hash
 from graft.tasks.common.core.errors import GraftError
 from graft.tasks.common.core.files import write_shared
+from graft.tasks.common.images.reading import NAME as READING
 from graft.tasks.register.reference_set import Reference
 
 from ..registry.models import fetched_package
@@ -121,10 +122,11 @@ class ImageLists:
     def _logged(self, run_id: str, digest: str) -> tuple[pd.DataFrame, pd.DataFrame] | None:
         """The copies among the artifacts of the stage's run, if they have the hash."""
         try:
-            with fetched_artifacts(self._tracker, run_id, *FILES) as folder:
-                if folder is None or tree_hash(folder) != digest:
-                    return None
-                return self._read([folder / name for name in FILES])
+            for names in ((*FILES, READING), FILES):  # earlier versions of Graft wrote no `READING`
+                with fetched_artifacts(self._tracker, run_id, *names) as folder:
+                    if folder is not None and tree_hash(folder) == digest:
+                        return self._read([folder / name for name in FILES])
+            return None
         except GraftError:
             return None
 

@@ -11,6 +11,7 @@ import pandas as pd
 from ..common.core.paths import Paths
 from ..common.core.record import DatasetRecord, Record
 from ..common.data.manifest import SPLITS, by_class, counts, task_of
+from ..common.images.reading import NAME as READING
 
 INTERVALS = 20
 """How many intervals of equal width the plot sorts numbers into."""
@@ -47,6 +48,7 @@ def record(manifest: pd.DataFrame, rejected: pd.DataFrame, paths: Paths) -> Reco
         files=[
             paths.manifest / "manifest.parquet",
             paths.manifest / "rejected.parquet",
+            paths.manifest / READING,
             paths.plots("preprocess") / "classes.csv",
         ],
         dataset=DatasetRecord("raw", {"images": len(manifest), **labels}),

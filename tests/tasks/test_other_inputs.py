@@ -105,7 +105,8 @@ def test_a_row_is_what_the_engine_gives_for_its_image(project):
     pack, graph = read_feature_set(project.paths.features), frozen_graph(project)
     engine = Engine(graph.xml)
     assert (engine.height, engine.width, engine.channels) == (*project.size, project.channels)
-    pixels = load(project.paths.raw / pack.index["path"].iloc[5], graph.spec.transform)
+    file, image_id = project.paths.raw / pack.index["path"].iloc[5], pack.index["image_id"].iloc[5]
+    pixels = load(file, image_id, graph.spec.transform, pack.reading)
     expected = engine(pixels[None])[0]
     assert np.allclose(pack.stored_ND[5], expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
 

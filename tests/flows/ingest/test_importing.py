@@ -384,7 +384,7 @@ def test_a_damaged_configuration_of_dvc_is_named_before_anything_is_copied(
 ) -> None:
     (empty_project.root / ".dvc" / "config").write_text("[nonsense", encoding="utf-8")
 
-    with pytest.raises(GraftError, match=r"DVC cannot work[\s\S]*\.dvc/config"):
+    with pytest.raises(GraftError, match=r"\.dvc/config .*is not a configuration of DVC's"):
         import_images(classes, empty_project.root)
     assert not (empty_project.root / "data" / "raw").exists()
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from graft.tasks.audit.stage import TABLES
 from graft.tasks.common.core.errors import DataError
-from graft.tasks.common.core.files import read_json, write_json
+from graft.tasks.common.core.files import md5, read_json, write_json
 from graft.tasks.common.data.feature_set import read_feature_set
 from graft.tasks.common.data.manifest import write_table
 
@@ -46,6 +46,8 @@ def leaking(paths, run_stage):
     shutil.rmtree(paths.cache / "thumbnails")
     with Image.open(paths.raw / train) as image:
         image.save(paths.raw / test, "PNG", compress_level=1)
+    index = pack.index.assign(image_id=pack.index["image_id"].where(pack.index["path"] != test, md5(paths.raw / test)))
+    index.to_parquet(paths.features / "index.parquet", index=False)
     return paths, train, test
 
 

@@ -43,7 +43,8 @@ def test_a_row_is_what_the_engine_gives_for_its_image(finished_paths, tiny_graph
     pack = read_feature_set(finished_paths.features)
     engine, transform = Engine(tiny_graph.xml), tiny_graph.spec.transform
     for row in (0, 13, len(pack.index) - 1):
-        pixels = load(finished_paths.raw / pack.index["path"].iloc[row], transform)
+        file, image_id = finished_paths.raw / pack.index["path"].iloc[row], pack.index["image_id"].iloc[row]
+        pixels = load(file, image_id, transform, pack.reading)
         expected = engine(pixels[None])[0]
         assert np.allclose(pack.stored_ND[row], expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
 

@@ -225,7 +225,7 @@ def test_graph_and_head_have_the_validation_score_of_the_decision(tuned_paths):
     val = pack.rows("val")
     graph = read_graph(tuned_paths.finetune / "graph")
     files = [tuned_paths.raw / path for path in pack.index["path"].iloc[val]]
-    features_ND = Engine(graph.xml)(np.stack([load(file, graph.spec.transform) for file in files]))
+    features_ND = Engine(graph.xml)(np.stack([load(file, None, graph.spec.transform, pack.reading) for file in files]))
     p_NK = load_linear_head(tuned_paths.finetune).predict_proba(features_ND)
     score = read_json(tuned_paths.finetune / "decision.json")["validation"]["finetune"]
     assert accuracy(p_NK, pack.labels(val)) == score["accuracy"]
@@ -308,7 +308,7 @@ def test_graph_and_head_of_the_last_stage_have_the_validation_score_of_the_decis
     graph = read_graph(staged_paths.finetune / "graph")
     files = [staged_paths.raw / path for path in pack.index["path"].iloc[val]]
     p_NK = load_linear_head(staged_paths.finetune).predict_proba(
-        Engine(graph.xml)(np.stack([load(file, graph.spec.transform) for file in files]))
+        Engine(graph.xml)(np.stack([load(file, None, graph.spec.transform, pack.reading) for file in files]))
     )
     score = read_json(staged_paths.finetune / "decision.json")["validation"]["finetune"]
     assert accuracy(p_NK, pack.labels(val)) == score["accuracy"]
