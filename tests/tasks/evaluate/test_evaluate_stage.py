@@ -232,9 +232,10 @@ def test_every_candidate_is_scored_and_the_report_is_about_the_chosen_one(tuned,
 
 def test_the_fine_tuned_candidate_is_its_own_graph_and_head(tuned, run_stage):
     run_stage("evaluate", tuned)
-    transform = read_feature_set(tuned.features).fingerprint["transform"]
+    pack = read_feature_set(tuned.features)
+    transform = EvalTransform.from_dict(pack.fingerprint["transform"])
     table = predictions(tuned)
-    pixels = np.stack([load(tuned.raw / path, EvalTransform.from_dict(transform)) for path in table["path"]])
+    pixels = np.stack([load(tuned.raw / path, None, transform, pack.reading) for path in table["path"]])
     features_ND = Engine(tuned.finetune / "graph" / "graph.xml")(pixels)
     expected = Calibration.load(tuned.finetune).apply(load_linear_head(tuned.finetune).predict_proba(features_ND))
     assert np.allclose(table[["p_blue", "p_green", "p_red"]].to_numpy(), expected, atol=1e-4)
