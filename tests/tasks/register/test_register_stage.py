@@ -192,5 +192,5 @@ def test_the_fresh_process_cannot_import_the_project(tmp_path):
     module.parent.mkdir(parents=True)
     module.write_text("import graft.tasks\n", encoding="utf-8")
 
-    with pytest.raises(GraftError, match="No module named .graft"):
+    with pytest.raises(GraftError, match="No module named 'graft"):
         predict_in_fresh_process(tmp_path, [])
