@@ -110,7 +110,7 @@ def test_nothing_is_decoded_when_every_cache_is_full(job, files, ids, decoded):
 
 def test_a_file_that_occurs_twice_is_computed_once(job, files, ids):
     twice = job()
-    extract([twice], np.concatenate([ids, ids]), [*files, *files])
+    extract([twice], np.concatenate([ids, ids]), [*files, *files], Reading())
     assert twice.cost.images == len(files)
 
 
@@ -136,7 +136,7 @@ def test_a_damaged_segment_is_computed_again(job, files, ids):
 
 def test_an_image_that_has_gone_is_named(job, files, ids, tmp_path):
     with pytest.raises(DataError, match=r"gone\.png cannot be read"):
-        extract([job()], ids[:3], [*files[:2], tmp_path / "gone.png"])
+        extract([job()], ids[:3], [*files[:2], tmp_path / "gone.png"], Reading())
 
 
 def test_a_measurement_keeps_nothing(job, files, ids):
