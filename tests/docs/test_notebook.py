@@ -61,7 +61,6 @@ def test_the_notebook_names_no_machine(page: ModuleType) -> None:
 
     assert "/home/" not in text
     assert "/tmp/" not in text
-    assert "/work/" not in text
 
 
 def test_html_that_a_cell_has_shown_is_one_line_of_the_page(page: ModuleType) -> None:
