@@ -64,7 +64,7 @@ def test_a_damaged_configuration_is_named(empty_project: Project) -> None:
     (empty_project.root / ".dvc" / "config").write_text("[nonsense", encoding="utf-8")
 
     with (
-        pytest.raises(GraftError, match="DVC cannot work in this project"),
+        pytest.raises(GraftError, match="is not a configuration of DVC's"),
         kept_from_dvc(empty_project.root, "data/raw"),
     ):
         raise AssertionError("it was taken")

@@ -1,6 +1,7 @@
 """Several engines over the same images; the engines here only count the pixels' values."""
 
 from collections import Counter
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -32,7 +33,7 @@ def run(parts):
 
     def decode(i):
         decoded[i] += 1
-        return i
+        return nullcontext(i)
 
     def crop(picture, i, number):
         assert picture == i
