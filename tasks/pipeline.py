@@ -34,6 +34,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import TaskRunContext
 
+from .code import record_code
 from .common.core.errors import GraftError
 from .common.core.files import read_json
 from .common.core.paths import STAGES, Paths
@@ -122,6 +123,9 @@ STAGE_TASKS: tuple[Task[..., dict[str, Any]], ...] = (preprocess, features, head
 
 def reproduce(stage: str, root: Path, time_limit_minutes: float, environment: Mapping[str, str]) -> dict[str, Any]:
     """`dvc repro -s STAGE`, with its output in the log and its progress on the run's page."""
+    change = record_code(root)
+    if change is not None:
+        get_run_logger().info("%s", change)
     before = _run(root, stage)
     started = time.monotonic()
     run_dvc(["repro", "--single-item", *_targets(stage, root)], root, time_limit_minutes, environment, stage)

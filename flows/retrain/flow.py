@@ -18,7 +18,6 @@ from prefect import flow, get_run_logger, runtime
 from prefect.exceptions import CancelledRun
 from prefect.states import Cancelled, Completed
 
-from graft.tasks.code import record_code
 from graft.tasks.common.core.files import read_json
 from graft.tasks.common.core.paths import Paths
 from graft.tasks.environment import FLOW_RUN_URL, PARENT, prepare_process
@@ -143,9 +142,6 @@ def _bring_up_to_date(
     try:
         if copy.workspace is not None:
             steps.fetch.with_options(**patient)(copy)
-        change = record_code(copy.root)
-        if change is not None:
-            get_run_logger().info("%s", change)
         environment = {PARENT: parent, FLOW_RUN_URL: flow_run_page()}
         for stage in STAGE_TASKS:
             results.append(stage.with_options(**patient)(str(copy.root), params.time_limit_minutes, environment))

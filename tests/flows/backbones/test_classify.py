@@ -21,7 +21,8 @@ from graft.tasks.common.backbones import network
 from graft.tasks.common.backbones.spec import Form
 from graft.tasks.common.backbones.weights import find_weights
 from graft.tasks.common.core.errors import DataError, ParamsError, WeightsError, WeightsUnreachable
-from graft.tasks.common.images.decode import decode
+from graft.tasks.common.images.reading import Reading
+from graft.tasks.common.images.transform import load
 
 TINY = "test_efficientnet"
 
@@ -50,7 +51,10 @@ def test_probabilities_are_those_of_the_network_with_its_classifier(
 ) -> None:
     model = network.create(TINY, find_weights(TINY, "random", nowhere.weights), Form(output="logits"))
     transform = classifier.graph.spec.transform
-    pixels = torch.from_numpy(np.stack([transform(decode(file)) for file in pictures])).permute(0, 3, 1, 2) / 255
+    pixels = (
+        torch.from_numpy(np.stack([load(file, None, transform, Reading()) for file in pictures])).permute(0, 3, 1, 2)
+        / 255
+    )
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (transform.mean, transform.std))
     with torch.inference_mode():
         expected = model((pixels - mean) / std).softmax(1).numpy()

@@ -60,7 +60,7 @@ def commit_own_code(project: Project, head: str = "") -> None:
         file.write(head)
     with (project.root / "src" / "graft" / "__init__.py").open("a", encoding="utf-8") as file:
         file.write('\nopen("imported", "w").close()\n')
-    project.git("add", "--all")
+    project.git("add", "flows", "tasks", "src")
     project.git("commit", "--quiet", "--message", "own code")
     tag(project, project.git("rev-parse", "HEAD"))
 
