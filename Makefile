@@ -5,7 +5,7 @@ BENCH := .venv-bench
 TRAINERS := .venv-bench-trainers
 TOOLS := .venv-tools
 BIN := $(VENV)/bin
-WORKERS := 2
+WORKERS := 3
 export NO_ALBUMENTATIONS_UPDATE := 1
 export DO_NOT_TRACK := 1
 
@@ -51,7 +51,7 @@ lint: install
 	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/pre-commit validate-config
 
-# Tests mostly wait for processes to start, so two workers take little more than half the time.
+# Tests mostly wait for processes to start, so there is one worker more than the two cores that the suite is planned for.
 test: lint
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
