@@ -158,7 +158,7 @@ def classify(paths: Paths) -> dict[str, Any]:
 
     graph = backbone_graph(BACKBONE, find_weights(BACKBONE, "random", paths.weights), paths.cache)
     labels = [(str(k), str(k)) for k in range(graph.spec.dimension)]
-    seen = list(Classifier(graph, labels, paths.cache / "compiled").look(files_of([paths.raw]), 1))
+    seen = list(Classifier(graph, labels).look(files_of([paths.raw]), 1))
     return {"images": sum(not one.error for one in seen), "refused": sum(bool(one.error) for one in seen)}
 
 
