@@ -38,7 +38,7 @@ class PreprocessParams(Section):
     """The values that become black and white in grey images of more than 8 bits and of floats, the same for all of
     them: [low, high]. `auto` takes from the data the usual range that holds all values (0 to 4,095 for 12 bits, 0 to 1
     for floats) and says which; declare it where images may come that are darker or brighter. Images of 8 bits, and
-    colour images of 16 bits (of which the high byte is read), are not affected."""
+    colour images of 16 bits (read by their high byte), are not affected."""
 
     max_pixels: int = Field(100_000_000, ge=1, le=178_956_970)
     """Images with more pixels are rejected. JPEGs with more than 100 million are decoded at a half, a quarter or an
