@@ -9,7 +9,7 @@ from contextlib import contextmanager
 RETRIES, TIMEOUT = "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT"
 
 FIRST = {RETRIES: "2", TIMEOUT: "7"}
-"""For the first request: a server that is down is noticed in seconds, and one that says nothing before half a minute is over."""
+"""For the first request: a server that is down or says nothing is noticed within half a minute."""
 
 LATER = {RETRIES: "3", TIMEOUT: "60"}
 """For all others: a server may take its time for a large file."""
