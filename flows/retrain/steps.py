@@ -22,7 +22,8 @@ from ..registry import ledger, looks
 from ..registry.models import CHAMPION, aliases_of, fetched_package, find_version
 from ..runtime.params import load_params, model_name
 from ..status.pending import Changes, pending, pending_here
-from ..tracking.tracker import Tracker, server_may_recover
+from ..tracking.patience import server_may_recover
+from ..tracking.tracker import Tracker
 from ..versioning.dvc import dvc, fetch_object, is_cached, raw_hash
 from ..versioning.dvc_config import dvc_remote
 from . import send_notice as recipients

@@ -101,7 +101,7 @@ def _answer(line: Connection, record: StageRecord) -> None:
 
 def _reply(record: StageRecord, method: str, values: tuple[Any, ...]) -> tuple[str, Any]:
     """`done` and the result, or the kind of an error (`transient`, `failed`) and its message."""
-    from ..tracking.tracker import server_may_recover
+    from ..tracking.patience import server_may_recover
 
     with _busy:
         try:

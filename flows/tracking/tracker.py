@@ -17,10 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import requests
 from mlflow import MlflowClient
 from mlflow.entities import DatasetInput, Metric, Param, Run, RunTag
-from mlflow.exceptions import MlflowException, RestException
+from mlflow.exceptions import MlflowException
 
 from graft.tasks.addresses import redacted
 from graft.tasks.common.core.errors import GraftError, TransientError
@@ -36,7 +35,7 @@ from . import run_table
 from .dataset import dataset_entity
 from .installed import ENVIRONMENT, environment_text
 from .names import flatten, mlflow_name
-from .patience import be_patient, first_request
+from .patience import be_patient, first_request, reason_of, server_may_recover
 from .reuse import asked_for, reused_stages
 from .sqlite_store import check_writable, ensure_store
 from .store import run_page, sqlite_file, tracking_uri
@@ -109,7 +108,7 @@ class Tracker:
             kind = TransientError if server_may_recover(error) else GraftError
             raise kind(
                 "MLflow cannot be reached",
-                got=redacted(f"{self.uri}: {str(error).splitlines()[0][:300]}"),
+                got=redacted(f"{self.uri}: {reason_of(error)}"),
                 todo="start the server, correct MLFLOW_TRACKING_URI, or unset it to record inside the project",
             ) from error
         be_patient()
@@ -385,15 +384,3 @@ class Tracker:
             url = self._flow.get(FLOW_RUN_URL, "")
             tags |= {"prefect.flow_run_id": self._flow[FLOW_RUN], "prefect.flow_run_url": url}
         return {key: value for key, value in tags.items() if value}
-
-
-def server_may_recover(error: BaseException) -> bool:
-    """Whether MLflow failed because its server could not be reached or had an error of its own (5xx)."""
-    if isinstance(error, requests.ConnectionError | requests.Timeout | requests.exceptions.RetryError):
-        return True
-    if isinstance(error, RestException) and error.get_http_status_code() >= 500:
-        return True
-    if isinstance(error, MlflowException) and "failed with error code 5" in str(error):
-        return True
-    origin = error.__cause__ or error.__context__
-    return origin is not None and server_may_recover(origin)

@@ -56,7 +56,7 @@ def test_a_server_that_is_down_is_reported_within_half_a_minute(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     started = time.monotonic()
 
-    with pytest.raises(TransientError, match="MLflow cannot be reached"):
+    with pytest.raises(TransientError, match=r"MLflow cannot be reached(.|\n)*nothing listens there"):
         Tracker(tmp_path)
 
     assert time.monotonic() - started < 30
@@ -67,5 +67,5 @@ def test_a_server_that_says_nothing_is_reported_too(tmp_path: Path, monkeypatch:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{silent.getsockname()[1]}")
 
-        with pytest.raises(TransientError, match="MLflow cannot be reached"):
+        with pytest.raises(TransientError, match=r"MLflow cannot be reached(.|\n)*says nothing: Read timed out"):
             Tracker(tmp_path)
