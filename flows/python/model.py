@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -13,16 +11,12 @@ from typing import Any
 
 import pandas as pd
 
-from graft.tasks.code import tree_hash
-from graft.tasks.common.core.errors import DataError, GraftError
-from graft.tasks.common.core.paths import Paths
+from graft.tasks.common.core.errors import DataError
 from graft.tasks.register.serving import ImageClassifier
 
-from ..versioning.dvc import locked_outs
+from ..serving.loading import open_model
 from . import display
 from .images import Given, Images
-
-PACKAGE = "models/package"
 
 SHOWN = 24
 """How many images with their predictions a notebook shows."""
@@ -118,36 +112,6 @@ def load_model(root: Path, wanted: str) -> Model:
     Raises:
         GraftError: there is no such model, or its files are not those that were made.
     """
-    if wanted == "package":
-        _check_package(root)
-        return _loaded(PACKAGE, Paths(root).package)
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # it would fill a notebook's cell
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "IProgress not found")  # tqdm misses widgets for the same bar
-        from ..registry.models import fetched_package, find_version
-        from ..tracking.tracker import Tracker
-    from ..runtime.params import model_name
-
-    tracker = Tracker(root)
-    version = find_version(tracker, model_name(root), wanted)
-    with fetched_package(tracker, version) as folder:
-        return _loaded(f"{version.name} version {version.version}", folder)
-
-
-def _loaded(name: str, folder: Path) -> Model:
-    classifier = ImageClassifier(folder)
-    return Model(name, classifier.classes, classifier)
-
-
-def _check_package(root: Path) -> None:
-    folder, known = Paths(root).package, locked_outs(root).get(PACKAGE, "")
-    if not known or not folder.is_dir():
-        raise GraftError(f"there is no {PACKAGE}", todo="run `graft repro`, which makes it")
-    found = tree_hash(folder)
-    if found != known:
-        raise GraftError(
-            f"the files of {PACKAGE} are not those that dvc.lock names; nothing was loaded",
-            got=found,
-            allowed=known,
-            todo=f"restore them: `dvc checkout {PACKAGE}`, or make them again: `graft repro`",
-        )
+    with open_model(wanted, root) as found:
+        found.classifier.eyes.load()
+        return Model(found.where, found.classifier.classes, found.classifier)

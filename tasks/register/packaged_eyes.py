@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..common.core.files import read_json
-from ..common.engines.one_decode import Part, stream_all
+from ..common.engines.one_decode import Part, Places, block_size, geometry_of, stream_all
 from ..common.engines.openvino import Engine, Features
 from ..common.images.decode import Picture, Pixels
 from ..common.images.reading import Reading
@@ -34,26 +35,39 @@ def reading_in(facts: dict[str, Any]) -> Reading:
 
 
 class PackagedEyes:
-    """Args:
-    folder: of the package.
+    """The graphs are compiled when they are first needed.
+
+    Args:
+        folder: of the package.
     """
 
     def __init__(self, folder: Path) -> None:
         facts = read_json(folder / "package.json")
-        eyes = eyes_in(facts)
+        self._folder, self._eyes = folder, eyes_in(facts)
         self.reading = reading_in(facts)
-        self._transforms = [EvalTransform.from_dict(eye["transform"]) for eye in eyes]
-        self._engines = [Engine(folder / f"{eye['graph']}.xml", eye["precision"]) for eye in eyes]
+        self._transforms = [EvalTransform.from_dict(eye["transform"]) for eye in self._eyes]
+
+    @cached_property
+    def _engines(self) -> list[Engine]:
+        return [Engine(self._folder / f"{eye['graph']}.xml", eye["precision"]) for eye in self._eyes]
+
+    @cached_property
+    def columns(self) -> list[slice]:
+        """Of the features of each backbone at its size."""
         stops = np.cumsum([engine.dimension for engine in self._engines]).tolist()
-        self._columns = [slice(stop - one.dimension, stop) for one, stop in zip(self._engines, stops, strict=True)]
+        return [slice(stop - one.dimension, stop) for one, stop in zip(self._engines, stops, strict=True)]
+
+    def load(self) -> None:
+        """Compiles the graphs now, while the folder is there."""
+        assert self._engines
 
     def __len__(self) -> int:
-        return len(self._engines)
+        return len(self._eyes)
 
     @property
     def dimension(self) -> int:
         """D, of the features side by side."""
-        return self._columns[-1].stop
+        return self.columns[-1].stop
 
     def features(
         self,
@@ -71,12 +85,46 @@ class PackagedEyes:
             Any error of `decode`.
         """
         features_ND = np.empty((count, self.dimension), np.float32)
-        every_N = np.ones(count, np.bool_)
-        parts = [Part(one, transform, every_N) for one, transform in zip(self._engines, self._transforms, strict=True)]
-        for number, places, batch_BD in stream_all(parts, decode, self._crop):
-            features_ND[places, self._columns[number]] = batch_BD
+        for number, places, batch_BD in self._stream(decode, count):
+            features_ND[places, self.columns[number]] = batch_BD
             done(len(batch_BD))
         return features_ND
+
+    def stream(
+        self, decode: Callable[[int], AbstractContextManager[Picture]], count: int
+    ) -> Iterator[tuple[Places, Features]]:
+        """The same in memory that does not grow with the number of images.
+
+        Yields:
+            (the images' places (B,), their features (B, D)); all images, in order.
+        """
+        last = len(self) - 1
+        size = block_size(list(dict.fromkeys(map(geometry_of, self._transforms)))) if last else 0
+        block_SD = np.empty((size, self.dimension), np.float32)
+        for number, places, batch_BD in self._stream(decode, count):
+            if last:
+                block_SD[places % size, self.columns[number]] = batch_BD
+            if number == last:
+                yield places, block_SD[places % size] if last else batch_BD
+
+    def _stream(
+        self, decode: Callable[[int], AbstractContextManager[Picture]], count: int
+    ) -> Iterator[tuple[int, Places, Features]]:
+        every_N = np.ones(count, np.bool_)
+        parts = [Part(one, transform, every_N) for one, transform in zip(self._engines, self._transforms, strict=True)]
+        return stream_all(parts, decode, self._crop)
+
+    def pixels(self, picture: Picture) -> list[Pixels]:
+        """What each backbone sees of an image, uint8 (H, W, C)."""
+        return [transform(*picture) for transform in self._transforms]
+
+    def look(self, pixels_E: Sequence[Pixels]) -> Features:
+        """Features (B, D) of one batch.
+
+        Args:
+            pixels_E: for each backbone uint8 (B, H, W, C), see `pixels`.
+        """
+        return np.hstack([engine(pixels) for engine, pixels in zip(self._engines, pixels_E, strict=True)])
 
     def _crop(self, picture: Picture, _place: int, number: int) -> Pixels:
         return self._transforms[number](*picture)

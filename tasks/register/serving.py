@@ -56,10 +56,19 @@ class ImageClassifier:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._eyes = PackagedEyes(folder)
+        self.eyes = PackagedEyes(folder)
         self._head = load_head(folder)
         self._calibration = Calibration.load(folder)
         self._known = Typicality.load(folder)
+
+    @property
+    def task(self) -> str:
+        return self._head.task
+
+    @property
+    def dimension(self) -> int:
+        """D, the number of features."""
+        return self._head.dimension
 
     @property
     def classes(self) -> list[str]:
@@ -94,7 +103,7 @@ class ImageClassifier:
 
     def features(self, images: Sequence[Any]) -> npt.NDArray[np.float32]:
         """(N, D), for images as `predict` takes them; each is decoded once for all backbones."""
-        return self._eyes.features(lambda i: self._picture(images[i], i), len(images))
+        return self.eyes.features(lambda i: self._picture(images[i], i), len(images))
 
     def answers(self, features_ND: npt.NDArray[np.float32]) -> list[dict[str, Any]]:
         """What `predict` returns for images with these features."""
@@ -138,7 +147,7 @@ class ImageClassifier:
 
     @contextmanager
     def _picture(self, image: Any, place: int) -> Iterator[Picture]:
-        reading = self._eyes.reading
+        reading = self.eyes.reading
         with ExitStack() as held:
             try:
                 source = _source(image)

@@ -1,0 +1,1 @@
+"""The champion at work: predictions of files, the model server, exported models."""
