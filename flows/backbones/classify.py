@@ -19,8 +19,9 @@ from graft.tasks.common.core.files import read_json, write_shared_json
 from graft.tasks.common.core.progress import say
 from graft.tasks.common.engines.openvino import Engine
 from graft.tasks.common.heads.base import softmax
-from graft.tasks.common.images.decode import Pixels, Refused, UnreadableImage, WrongForm
+from graft.tasks.common.images.decode import Pixels
 from graft.tasks.common.images.reading import Reading, read_file
+from graft.tasks.common.images.unreadable import UnreadableImage, in_words
 from graft.tasks.features.params import FeaturesParams
 from graft.tasks.preprocess.scan import hidden, list_files
 
@@ -86,18 +87,10 @@ def _loader(files: Sequence[Path], graph: Graph, reading: Reading, errors: dict[
             with reading.image(read_file(files[number], reading.limits)) as picture:
                 return transform(*picture)
         except (OSError, UnreadableImage) as error:
-            errors[number] = _reason(error)
+            errors[number] = in_words(error)
             return np.zeros((transform.height, transform.width, 3), np.uint8)
 
     return load
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, OSError):
-        return error.strerror or str(error)
-    if isinstance(error, WrongForm | Refused):
-        return str(error)
-    return "not an image" if "cannot identify" in str(error) else f"damaged: {error}"
 
 
 def files_of(paths: Sequence[Path]) -> list[Path]:

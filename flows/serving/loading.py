@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from graft.tasks.code import tree_hash
 from graft.tasks.common.core.errors import GraftError
 from graft.tasks.common.core.files import read_json
@@ -116,7 +118,7 @@ def _opened(folder: Path, where: str, *, root: Path | None, name: str = "", vers
         return Predictor(
             name or str(facts.get("name", "")), version, where, folder, ImageClassifier(folder), facts, root
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise GraftError(
             f"the package in {where} cannot be read",
             got=f"{type(error).__name__}: {error}",

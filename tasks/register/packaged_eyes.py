@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..common.core.errors import GraftError
 from ..common.core.files import read_json
 from ..common.engines.one_decode import Part, Places, block_size, geometry_of, stream_all
 from ..common.engines.openvino import Engine, Features
@@ -49,7 +50,14 @@ class PackagedEyes:
 
     @cached_property
     def _engines(self) -> list[Engine]:
-        return [Engine(self._folder / f"{eye['graph']}.xml", eye["precision"]) for eye in self._eyes]
+        try:
+            return [Engine(self._folder / f"{eye['graph']}.xml", eye["precision"]) for eye in self._eyes]
+        except RuntimeError as error:
+            raise GraftError(
+                f"a graph in the package {self._folder} cannot be loaded",
+                got=str(error).strip().splitlines()[-1],
+                todo="copy the package again, or make it again with `graft repro`",
+            ) from error
 
     @cached_property
     def columns(self) -> list[slice]:

@@ -34,3 +34,12 @@ def understood() -> Iterator[None]:
         raise Refused(f"too large: {error}, whatever `preprocess.max_pixels` says") from error
     except Exception as error:
         raise UnreadableImage(str(error) or type(error).__name__) from error
+
+
+def in_words(error: Exception) -> str:
+    """Why a file is not an image that can be read, for people: of an `UnreadableImage` or an `OSError`."""
+    if isinstance(error, WrongForm | Refused):
+        return str(error)
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return "not an image" if "cannot identify" in str(error) else f"damaged: {error}"

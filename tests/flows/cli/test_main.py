@@ -21,7 +21,7 @@ from graft.flows.cli.options import COLUMNS, PANELS, examples
 GROUPS = {
     "Data": ["init", "sample", "import", "group-copies"],
     "Train": ["params", "repro", "run", "rank", "compare", "models"],
-    "Look": ["status", "ui", "summary", "why", "trace", "drift", "classify"],
+    "Look": ["status", "ui", "summary", "why", "trace", "drift", "classify", "predict"],
     "Decide": ["ledger", "promote", "rollback", "rebuild"],
     "Operate": ["schedule", "doctor", "licences", "cache"],
 }

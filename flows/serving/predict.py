@@ -1,0 +1,136 @@
+"""`graft predict`: what a model says about files, at the speed at which features are computed. B images in a block."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from graft.tasks.common.core.cores import cores
+from graft.tasks.common.feature_cache.segments import ids_of
+from graft.tasks.common.images.decode import Picture
+from graft.tasks.common.images.reading import Reading, read_file
+from graft.tasks.common.images.unreadable import UnreadableImage, in_words
+from graft.tasks.register.serving import ImageClassifier
+
+from .known import KnownFeatures
+from .sources import Named
+
+BLOCK = 4096
+"""Images that are looked up in the cache together."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model says about a file.
+
+    Attributes:
+        found: see `ImageClassifier.predict`; empty if the file could not be read.
+        error: why it could not.
+    """
+
+    source: Named
+    found: dict[str, Any]
+    error: str = ""
+
+
+def predict(
+    classifier: ImageClassifier,
+    files: Sequence[Named],
+    known: KnownFeatures | None = None,
+    done: Callable[[int], Any] = lambda images: None,
+) -> Iterator[Answer]:
+    """One answer per file, in order and as soon as it is there; a file that cannot be read does not stop the others.
+
+    Args:
+        known: features that need not be computed; those that are computed are added.
+        done: is told how many more files have been answered.
+    """
+    for start in range(0, len(files), BLOCK):
+        for answers in _Block(classifier, files[start : start + BLOCK], known).answers():
+            done(len(answers))
+            yield from answers
+
+
+class _Block:
+    def __init__(self, classifier: ImageClassifier, files: Sequence[Named], known: KnownFeatures | None) -> None:
+        self._classifier, self._files, self._known = classifier, files, known
+        self._reading: Reading = classifier.eyes.reading
+        self._features_BD = np.zeros((len(files), classifier.dimension), np.float32)
+        self._ready_B = np.zeros(len(files), np.bool_)
+        self._errors: dict[int, str] = {}
+        self._md5: dict[int, str] = {}
+
+    def answers(self) -> Iterator[list[Answer]]:
+        """In order, some at a time."""
+        if self._known is not None and len(self._known):
+            self._look_up(self._known)
+        sent = 0
+        missing = np.flatnonzero(~self._ready_B)
+        if not len(missing):
+            yield self._answered(0, len(self._files))
+            return
+        for places, features in self._classifier.eyes.stream(lambda i: self._picture(int(missing[i])), len(missing)):
+            self._take(missing[places], features)
+            ready = sent + int(np.argmin(np.append(self._ready_B[sent:], False)))
+            if ready > sent:
+                yield self._answered(sent, ready)
+                sent = ready
+
+    def _look_up(self, known: KnownFeatures) -> None:
+        with ThreadPoolExecutor(cores()) as pool:
+            hashed = [place for place, found in enumerate(pool.map(self._hash, range(len(self._files)))) if found]
+        self._ready_B[list(self._errors)] = True
+        features = np.empty((len(hashed), self._features_BD.shape[1]), np.float32)
+        found = known.fill(features, ids_of([self._md5[place] for place in hashed]))
+        places = np.array(hashed, np.int64)[found]
+        self._features_BD[places], self._ready_B[places] = features[found], True
+
+    def _hash(self, place: int) -> bool:
+        return self._content(place) is not None
+
+    def _content(self, place: int) -> bytes | None:
+        """The bytes of a file; None, and an entry in the errors, if it cannot be read."""
+        try:
+            content = read_file(self._files[place].file, self._reading.limits)
+        except (OSError, UnreadableImage, ValueError) as error:  # ValueError: a null character in a path
+            self._errors[place] = in_words(error)
+            return None
+        self._md5[place] = hashlib.md5(content, usedforsecurity=False).hexdigest()
+        return content
+
+    @contextmanager
+    def _picture(self, place: int) -> Iterator[Picture]:
+        """A file as an image; a black one, and an entry in the errors, if it cannot be read."""
+        with ExitStack() as held:
+            content = self._content(place)
+            try:
+                picture = self._black() if content is None else held.enter_context(self._reading.image(content))
+            except UnreadableImage as error:
+                self._errors[place] = in_words(error)
+                picture = self._black()
+            yield picture
+
+    def _black(self) -> Picture:
+        if self._reading.channels == 3:
+            return (Image.new("RGB", (8, 8)),)
+        return tuple(Image.new("L", (8, 8)) for _ in range(self._reading.channels))
+
+    def _take(self, places: Any, features_BD: Any) -> None:
+        self._features_BD[places], self._ready_B[places] = features_BD, True
+        read = [row for row, place in enumerate(places) if place not in self._errors]
+        if self._known is not None and read:
+            self._known.add(ids_of([self._md5[int(places[row])] for row in read]), features_BD[read])
+
+    def _answered(self, start: int, stop: int) -> list[Answer]:
+        found = self._classifier.answers(self._features_BD[start:stop])
+        return [
+            Answer(self._files[place], {} if place in self._errors else answer, self._errors.get(place, ""))
+            for place, answer in enumerate(found, start)
+        ]

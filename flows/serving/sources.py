@@ -1,0 +1,85 @@
+"""What `graft predict` is given: files, folders, tables, patterns, or a list on standard input."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from graft.tasks.common.core.errors import DataError
+from graft.tasks.preprocess.scan import hidden, list_files
+from graft.tasks.preprocess.tables import SUFFIXES, load_table, spellings
+
+LIST = "-"
+"""Stands for a list of files on standard input."""
+
+
+@dataclass(frozen=True)
+class Named:
+    """A file and the name under which it was given."""
+
+    name: str
+    file: Path
+
+
+def files_in(paths: Sequence[str], lines: TextIO) -> list[Named]:
+    """The files to predict, in the order given; a folder gives all its files that are not hidden.
+
+    A file that does not exist is among them, and reported when it is read, so that it does not stop the others.
+
+    Args:
+        paths: files; folders; tables with a column `path`, relative to the table; patterns such as `day/*.jpg`; `-`.
+        lines: standard input, with a path per line.
+
+    Raises:
+        DataError: there are no files, or a table cannot be read.
+    """
+    found = [named for path in paths for named in _expanded(path, lines)]
+    if not found:
+        raise DataError(
+            "there are no images to predict",
+            got=", ".join(paths),
+            allowed="image files, folders of them, tables with a column `path`, patterns, or - for a list",
+            todo="name an image, or a folder with files that are not hidden",
+        )
+    return found
+
+
+def _expanded(path: str, lines: TextIO) -> Iterable[Named]:
+    given = Path(path)
+    if path == LIST:
+        return _listed(lines)
+    if given.is_dir():
+        return (Named(str(given / name), given / name) for name in list_files(given) if not hidden(name))
+    if given.suffix.lower() in SUFFIXES and given.is_file():
+        return _in_table(given)
+    if not given.exists() and glob.has_magic(path):
+        matches = sorted(glob.glob(path, recursive=True))  # noqa: PTH207  (Path.glob takes no absolute pattern)
+        return (Named(name, Path(name)) for name in matches if Path(name).is_file())
+    return [Named(path, given)]
+
+
+def _listed(lines: TextIO) -> Iterator[Named]:
+    for line in lines:
+        name = line.rstrip("\r\n")
+        if name:
+            yield Named(name, Path(name))
+
+
+def _in_table(table: Path) -> list[Named]:
+    rows = load_table(table).rows
+    if "path" not in rows:
+        raise DataError(
+            f"{table} has no column `path`",
+            got=", ".join(map(str, rows.columns)),
+            allowed="a column path, file, filename or image",
+            todo="name the column with the files `path`; they are relative to the table's folder",
+        )
+    return [Named(str(cell), table.parent / _spelling(cell, table.parent)) for cell in rows["path"].dropna()]
+
+
+def _spelling(cell: object, folder: Path) -> str:
+    variants = spellings(cell)
+    return next((variant for variant in variants if (folder / variant).is_file()), variants[0])
