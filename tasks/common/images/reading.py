@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
@@ -122,13 +123,16 @@ def read_file(path: Path, limits: Limits) -> bytes:
 
     Raises:
         OSError: it cannot be read.
-        Refused: it is larger than the memory that one image may take.
+        Refused: it is larger than the memory that one image may take, or a device or pipe, which may never end.
     """
+    kind = path.stat().st_mode
+    if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+        raise Refused("not a file, but a device, a pipe or a socket")
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         if size > limits.max_memory_mb * MB:
             raise Refused(f"too large: {size / MB:,.0f} MB, `preprocess.max_memory_mb` allows {limits.max_memory_mb:,}")
-        return file.read()
+        return file.read(size + 1)  # no more, should it grow meanwhile
 
 
 @contextmanager

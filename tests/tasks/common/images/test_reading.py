@@ -1,6 +1,8 @@
 import hashlib
 import io
+import os
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from PIL import Image
 from graft.tasks.common.core.errors import DataError
 from graft.tasks.common.images import reading as module
 from graft.tasks.common.images.limits import SCALED_FROM, Limits
-from graft.tasks.common.images.reading import Reading
+from graft.tasks.common.images.reading import Reading, read_file
 from graft.tasks.common.images.unreadable import Refused, UnreadableImage
 
 HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(64)
@@ -113,3 +115,10 @@ def test_what_is_no_image_is_told_from_what_is_refused():
     with pytest.raises(UnreadableImage) as caught:
         read(b"text")
     assert not isinstance(caught.value, Refused)
+
+
+def test_what_may_never_end_is_not_opened(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    for path in (tmp_path / "pipe.png", Path("/dev/zero")):
+        with pytest.raises(Refused, match="not a file"):
+            read_file(path, Limits())
