@@ -276,6 +276,7 @@ def ui(
         {
             'graft schedule --cron "0 2 * * *" --timezone Europe/Berlin': "every night at two",
             'graft schedule --cron "0 6 * * 1"': "on Mondays at six, UTC",
+            'graft schedule --cron "0 * * * *" --drift answers': "watch new images every hour",
         }
     ),
 )
@@ -288,12 +289,21 @@ def schedule(
     port: Annotated[
         int, typer.Option(**PORTS, help="The port of the Prefect server that is started if PREFECT_API_URL is not set.")
     ] = 4200,
+    drift: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Instead of retraining, compare the images in this folder with those that the champion was trained "
+            "on, and notify of drift.",
+            show_default=False,
+        ),
+    ] = None,
     project: Project = HERE,
 ) -> None:
-    """Run the flow `retrain` on a schedule, until you stop this process."""
+    """Run the flow `retrain` on a schedule, until you stop this process; with --drift the flow `drift`."""
     from ..retrain.schedule import run_on_schedule
 
-    run_on_schedule(find_root(project), cron, timezone, name, port)
+    run_on_schedule(find_root(project), cron, timezone, name, port, drift)
 
 
 @app.command(

@@ -34,6 +34,25 @@ def refuse_another_project(root: Path) -> None:
         )
 
 
-def _parameter(deployment_id: str) -> str:
+def refuse_another_source(source: str) -> None:
+    """Allows a deployment to read only the folder that its own parameter names: anyone who can start a run could have
+    Graft list any other.
+
+    Raises:
+        GraftError: the run names another folder.
+    """
+    if not runtime.deployment.id:
+        return
+    own = _parameter(str(runtime.deployment.id), "source")
+    if own != source:
+        raise GraftError(
+            "this deployment reads another folder",
+            got=source,
+            allowed=own,
+            todo="start the run without the parameter `source`, or create a deployment for that folder",
+        )
+
+
+def _parameter(deployment_id: str, name: str = "project") -> str:
     with get_client(sync_client=True) as client:
-        return str(client.read_deployment(UUID(deployment_id)).parameters.get("project") or "")
+        return str(client.read_deployment(UUID(deployment_id)).parameters.get(name) or "")

@@ -32,7 +32,7 @@ def failures_notified(params: RetrainParams) -> Iterator[None]:
 
 def notify_of_crash(params: RetrainParams, crash: str) -> None:
     """Notifies that the deployment's last run crashed, which could not do so itself."""
-    _send(params, Notice("failure", "the last run crashed", crash, {"this run": flow_run_page()}))
+    send(params, Notice("failure", "the last run crashed", crash, {"this run": flow_run_page()}))
 
 
 def notify_of_outcome(copy: WorkingCopy, params: RetrainParams, outcome: Outcome, parent: str) -> None:
@@ -41,10 +41,10 @@ def notify_of_outcome(copy: WorkingCopy, params: RetrainParams, outcome: Outcome
     if about:
         links = {"the run": flow_run_page(), "MLflow": run_link(Tracker(copy.root), parent, copy.project)}
         title = f"{runtime.flow_run.name}: {outcome.sentence()}"
-        _send(params, Notice(about, title, checks_table(outcome.verdict), links, outcome.facts()))
+        send(params, Notice(about, title, checks_table(outcome.verdict), links, outcome.facts()))
 
 
-def _send(params: RetrainParams, notice: Notice) -> None:
+def send(params: RetrainParams, notice: Notice) -> None:
     """Only if `retrain.notify_on` asks for this kind."""
     if params.notify and notice.about in params.notify_on:
         notify_step(list(params.notify), notice)

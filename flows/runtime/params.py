@@ -57,9 +57,14 @@ class RetrainParams(Section):
     """Where notifications go: webhook URLs, `env:NAME` of a variable that holds one, or Prefect notification blocks as
     `type/name`."""
 
-    notify_on: tuple[Literal["failure", "refusal", "promotion"], ...] = ("failure", "refusal", "promotion")
+    notify_on: tuple[Literal["failure", "refusal", "promotion", "drift"], ...] = (
+        "failure",
+        "refusal",
+        "promotion",
+        "drift",
+    )
     """Which events are notified; a challenger that waits for `graft promote` counts as a promotion, one that is
-    undecided as a refusal."""
+    undecided as a refusal; drift is what `graft schedule --drift` finds."""
 
     @model_validator(mode="after")
     def _has_an_inbox(self) -> Self:

@@ -51,6 +51,10 @@ AHEAD = 64
 """Files that are examined at a time, on all cores."""
 
 
+class TooFew(DataError):
+    """There are too few new images to compare; more may come."""
+
+
 @dataclass(frozen=True)
 class Today:
     """The m new images to compare.
@@ -287,11 +291,11 @@ def _examined(
 
 def _check_enough(count: int, left_out: Mapping[str, int], where: str) -> None:
     """Raises:
-    DataError: there are too few images to compare.
+    TooFew: there are too few images to compare.
     """
     if count < LEAST:
         others = ", ".join(f"{number:,} {reason}" for reason, number in left_out.items())
-        raise DataError(
+        raise TooFew(
             f"{where} has too few new images to compare",
             got=f"{count}" + (f"; left out: {others}" if others else ""),
             allowed=f"{LEAST} or more that the model was not trained on",
