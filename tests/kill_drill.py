@@ -35,7 +35,7 @@ from graft.tasks.common.core.paths import STAGES
 TIMES = ("seconds", "startup_seconds", "images_per_second", "cache_hits", "cache_misses")
 """Metrics that differ between two equal runs."""
 
-SHARES = {"repro": 0.4, "store": 0.2, "import": 0.2, "promote": 0.2}
+SHARES = {"init": 0.15, "store": 0.15, "import": 0.15, "promote": 0.15, "repro": 0.4}
 """Share of the kills of each command."""
 
 PROMOTER = """
@@ -163,6 +163,31 @@ def doubled(project: Project) -> Iterator[str]:
     parts = [str(file) for top in ("data", "models", "report") for file in (project.root / top).glob(".*.part")]
     if parts:
         yield f"left behind: {parts}"
+
+
+# init
+
+
+def kill_init(folder: Path, kills: int, chance: random.Random) -> Tally:
+    """`graft init` in an empty folder."""
+    tally, words, whole = Tally("init killed"), ("graft.flows.cli", "init"), Project(folder / "whole")
+    whole.root.mkdir(parents=True)
+    longest = duration(start(whole, *words).wait)
+    while tally.done < kills:
+        one = Project(folder / str(tally.done + tally.early))
+        one.root.mkdir()
+        moment = chance.uniform(0.3 * longest, longest)  # before, it only imports
+        count(tally, kill_at(start(one, *words), moment, chance))
+        done = one.graft("init", check=False)
+        tally.require(done.returncode == 0, f"the next init fails: {done.stderr[-500:]}")
+        tally.require(beside_git(one) == beside_git(whole), "the next init gives other files")
+        tally.require(one.call("git", "status", check=False).returncode == 0, "it is no repository")
+    return tally
+
+
+def beside_git(project: Project) -> dict[str, bytes]:
+    """The files that are not git's own."""
+    return {name: content for name, content in files_of(project.root).items() if not name.startswith(".git/")}
 
 
 # MLflow's store
@@ -342,6 +367,10 @@ def drill(base: Path, kills: int, pairs: int, chance: random.Random, only: str |
     return wrong
 
 
+def init_part(base: Path, kills: int, _pairs: int, chance: random.Random) -> Iterator[Tally]:
+    yield kill_init(base / "inits", kills, chance)
+
+
 def store_part(base: Path, kills: int, _pairs: int, chance: random.Random) -> Iterator[Tally]:
     yield kill_store(base / "stores", kills, chance)
 
@@ -362,7 +391,7 @@ def repro_part(base: Path, kills: int, _pairs: int, chance: random.Random) -> It
     yield kill_repro(finished_project(base / "project", draw_classes(base / "images")), kills, chance)
 
 
-PARTS = {"store": store_part, "import": import_part, "promote": promote_part, "repro": repro_part}
+PARTS = {"init": init_part, "store": store_part, "import": import_part, "promote": promote_part, "repro": repro_part}
 
 
 if __name__ == "__main__":
