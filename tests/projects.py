@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import shutil
 import socket
@@ -12,7 +13,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -109,6 +110,22 @@ def draw_turned(folder: Path, images: int) -> Path:
     return folder
 
 
+@contextlib.contextmanager
+def dvcs_messages() -> Iterator[None]:
+    """DVC's messages go to the standard streams of this moment; afterwards DVC is as silent as it was."""
+    from dvc.ui import ui
+
+    handlers = {one for name in ("dvc", "dvc_objects", "dvc_data") for one in logging.getLogger(name).handlers}
+    own = [one for one in handlers if isinstance(one, logging.StreamHandler)]
+    before = [one.setStream(sys.stderr if one.level >= logging.WARNING else sys.stdout) for one in own]
+    try:
+        with mock.patch.object(ui, "_enabled", ui._enabled):
+            yield
+    finally:
+        for one, stream in zip(own, before, strict=True):
+            one.setStream(stream or one.stream)
+
+
 @dataclass(frozen=True)
 class Project:
     """A project's folder, and the commands that a user would type in it."""
@@ -143,9 +160,14 @@ class Project:
         return done
 
     def dvc(self, *words: str, check: bool = True, **more: str) -> subprocess.CompletedProcess[str]:
+        """DVC; in a process of its own if it starts stages, which end with it, otherwise in this one."""
         if words[0] == "repro":
             self._record_code()
-        return self.call(sys.executable, "-m", "dvc", *words, check=check, **more)
+        if words[0] in ("repro", "exp"):
+            return self.call(sys.executable, "-m", "dvc", *words, check=check, **more)
+        from dvc.cli import main
+
+        return self._here(main, "dvc", *words, check=check, **more)
 
     def _record_code(self) -> None:
         """What `graft repro` does before it calls DVC, where the code may have changed."""
@@ -163,25 +185,31 @@ class Project:
         """
         from graft.flows.cli import main
 
-        code = 0
+        return self._here(lambda words: main.main(), "graft", *words, check=check, **more)
+
+    def _here(
+        self, program: Callable[[list[str]], int | None], *words: str, check: bool, **more: str
+    ) -> subprocess.CompletedProcess[str]:
+        """What a command with its words says and does in this process."""
         with (
             TemporaryFile("w+", encoding="utf-8") as said,  # files: processes that it starts may write to them too
             TemporaryFile("w+", encoding="utf-8") as warned,
             contextlib.chdir(self.root),
             mock.patch.dict(os.environ, self.environment(**more), clear=True),
-            mock.patch.object(sys, "argv", ["graft", *words]),
+            mock.patch.object(sys, "argv", [*words]),
             contextlib.redirect_stdout(said),
             contextlib.redirect_stderr(warned),
+            dvcs_messages(),
         ):
             try:
-                main.main()
+                code = program([*words[1:]]) or 0
             except SystemExit as end:
                 code = int(end.code or 0)
             for file in (said, warned):
                 file.seek(0)
             done = subprocess.CompletedProcess(words, code, said.read(), warned.read())
         if check and code:
-            raise AssertionError(f"graft {' '.join(words)} gave {code}\n{done.stdout}\n{done.stderr}")
+            raise AssertionError(f"{' '.join(words)} gave {code}\n{done.stdout}\n{done.stderr}")
         return done
 
     def git(self, *words: str) -> str:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -19,7 +17,6 @@ from projects import Project, draw, draw_classes
 
 from graft.flows.ingest import importing
 from graft.flows.ingest.importing import import_images, import_sample
-from graft.flows.versioning import dvc
 from graft.flows.versioning.dvc import raw_hash
 from graft.tasks.common.core.errors import DataError, GraftError
 from graft.tasks.preprocess.scan import scan
@@ -31,27 +28,6 @@ def snapshot(folder: Path) -> dict[str, tuple[bytes, int, int]]:
     """Content, mode and time of change of every file."""
     files = [file for file in folder.rglob("*") if file.is_file()]
     return {str(file): (file.read_bytes(), file.stat().st_mode, file.stat().st_mtime_ns) for file in files}
-
-
-@pytest.fixture(autouse=True)
-def no_store_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """MLflow's database, which takes seconds to make, is not what these tests are about."""
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-
-
-@pytest.fixture(autouse=True)
-def dvc_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    """DVC in this process, which saves its start for each import; if it fails, a real DVC process gives the reason."""
-    from dvc.cli import main
-
-    in_a_process = dvc.dvc
-
-    def called_here(root: Path, words: Sequence[str], doing: str) -> str:
-        with contextlib.chdir(root):
-            failed = main(list(words))
-        return in_a_process(root, words, doing) if failed else ""
-
-    monkeypatch.setattr(dvc, "dvc", called_here)
 
 
 def test_folders_of_classes_are_copied_and_put_under_dvc(empty_project: Project, classes: Path) -> None:

@@ -16,8 +16,7 @@ from graft.tasks.preprocess.scan import scan
 
 
 @pytest.fixture
-def project(empty_project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # no store of its own, which takes seconds to make
+def project(empty_project: Project) -> Project:
     return empty_project
 
 
