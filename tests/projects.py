@@ -167,7 +167,7 @@ class Project:
             return self.call(sys.executable, "-m", "dvc", *words, check=check, **more)
         from dvc.cli import main
 
-        return self._here(main, "dvc", *words, check=check, **more)
+        return self._here(main, "dvc", *words, check=check, DVC_TEST="1", **more)  # else it puts back sys.stdout
 
     def _record_code(self) -> None:
         """What `graft repro` does before it calls DVC, where the code may have changed."""
@@ -191,6 +191,8 @@ class Project:
         self, program: Callable[[list[str]], int | None], *words: str, check: bool, **more: str
     ) -> subprocess.CompletedProcess[str]:
         """What a command with its words says and does in this process."""
+        import dvc.ui  # noqa: F401  (the first import keeps the streams of its moment)
+
         with (
             TemporaryFile("w+", encoding="utf-8") as said,  # files: processes that it starts may write to them too
             TemporaryFile("w+", encoding="utf-8") as warned,

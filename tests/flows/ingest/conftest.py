@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from projects import draw, draw_classes
+from projects import draw, draw_classes, dvcs_messages
 
 from graft.flows.ingest import inbox
 from graft.flows.versioning import dvc
@@ -28,7 +28,7 @@ def dvc_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     in_a_process = dvc.dvc
 
     def called_here(root: Path, words: Sequence[str], doing: str) -> str:
-        with contextlib.chdir(root):
+        with contextlib.chdir(root), dvcs_messages():
             failed = main(list(words))
         return in_a_process(root, words, doing) if failed else ""
 
