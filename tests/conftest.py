@@ -9,6 +9,7 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,28 @@ from projects import Project, Rerun, free_port, made_once, make_project, rerun_h
 from graft.tasks.common.images.reading import Reading
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background, and then by all that tests start
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Files go to the processes one by one, but those that use Prefect's server all go to one: each further server
+    takes seconds to start, and processor time while it waits."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class OneServer(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return "prefect" if uses_server(config.rootpath / file) else file
+
+    return OneServer(config, log)
+
+
+@cache
+def uses_server(file: Path) -> bool:
+    """Whether a file of tests asks for `prefect_api`."""
+    return "prefect_api" in file.read_text(encoding="utf-8")
 
 
 @pytest.fixture(autouse=True)

@@ -31,7 +31,7 @@ def test_a_deployment_is_served_with_its_schedule_and_runs_all_stages_for_new_im
     served = subprocess.Popen(
         [sys.executable, "-m", "graft.flows.cli.main", *words],
         cwd=project.root,
-        env=project.environment(**prefect_api),
+        env=project.environment(**prefect_api, PREFECT_RUNNER_POLL_FREQUENCY="1"),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -48,7 +48,7 @@ def check_pages(project: Project, title: str, plots: list[str]) -> None:
     """The report, the summary, and DVC's plots tell of this task, and of no other."""
     page = (project.root / "report" / "index.html").read_text(encoding="utf-8")
     assert f"Test {title}" in page
-    assert title in project.graft("summary").stdout
+    assert title in project.graft_here("summary").stdout
     shown = project.dvc("plots", "show", "--out", "shown")
     assert "failed" not in shown.stdout + shown.stderr
     text = (project.root / "shown" / "index.html").read_text(encoding="utf-8")
