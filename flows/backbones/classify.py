@@ -20,7 +20,7 @@ from graft.tasks.common.core.progress import say
 from graft.tasks.common.engines.openvino import Engine
 from graft.tasks.common.heads.base import softmax
 from graft.tasks.common.images.decode import Pixels
-from graft.tasks.common.images.reading import Reading, read_file
+from graft.tasks.common.images.reading import Reading, content_of
 from graft.tasks.common.images.unreadable import UnreadableImage, in_words
 from graft.tasks.features.params import FeaturesParams
 from graft.tasks.preprocess.scan import hidden, list_files
@@ -84,7 +84,7 @@ def _loader(files: Sequence[Path], graph: Graph, reading: Reading, errors: dict[
 
     def load(number: int) -> Pixels:
         try:
-            with reading.image(read_file(files[number], reading.limits)) as picture:
+            with content_of(files[number], reading.limits) as content, reading.image(content) as picture:
                 return transform(*picture)
         except (OSError, UnreadableImage) as error:
             errors[number] = in_words(error)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from graft.tasks.common.images.limits import Limits
-from graft.tasks.common.images.reading import Reading, read_file
+from graft.tasks.common.images.reading import Reading, content_of
 from graft.tasks.common.images.unreadable import UnreadableImage
 from graft.tasks.common.reporting.html import inlined, render
 
@@ -44,10 +45,13 @@ def thumbnails(images: Iterable[tuple[str, Path | bytes]]) -> list[Picture]:
 def _thumbnail(image: Path | bytes) -> str:
     file = io.BytesIO()
     try:
-        content = image if isinstance(image, bytes) else read_file(image, Limits())
-        with Reading().image(content) as (picture,):
+        with _content(image) as content, Reading().image(content) as (picture,):
             picture.thumbnail((SIDE, SIDE))
             picture.save(file, "PNG")
     except (OSError, UnreadableImage):
         return ""
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
+
+
+def _content(image: Path | bytes) -> AbstractContextManager[bytes]:
+    return nullcontext(image) if isinstance(image, bytes) else content_of(image, Limits())

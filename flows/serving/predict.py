@@ -15,7 +15,7 @@ from PIL import Image
 from graft.tasks.common.core.cores import cores
 from graft.tasks.common.feature_cache.segments import ids_of
 from graft.tasks.common.images.decode import Picture
-from graft.tasks.common.images.reading import Reading, read_file
+from graft.tasks.common.images.reading import Reading, content_of
 from graft.tasks.common.images.unreadable import UnreadableImage, in_words
 from graft.tasks.register.serving import ImageClassifier
 
@@ -93,12 +93,14 @@ class _Block:
         self._features_BD[places], self._ready_B[places] = features[found], True
 
     def _hash(self, place: int) -> bool:
-        return self._content(place) is not None
+        """Whether the file can be read."""
+        with ExitStack() as held:
+            return self._content(place, held) is not None
 
-    def _content(self, place: int) -> bytes | None:
+    def _content(self, place: int, held: ExitStack) -> bytes | None:
         """The bytes of a file; None, and an entry in the errors, if it cannot be read."""
         try:
-            content = read_file(self._files[place].file, self._reading.limits)
+            content = held.enter_context(content_of(self._files[place].file, self._reading.limits))
         except (OSError, UnreadableImage, ValueError) as error:  # ValueError: a null character in a path
             self._errors[place] = in_words(error)
             return None
@@ -109,7 +111,7 @@ class _Block:
     def _picture(self, place: int) -> Iterator[Picture]:
         """A file as an image; a black one, and an entry in the errors, if it cannot be read."""
         with ExitStack() as held:
-            content = self._content(place)
+            content = self._content(place, held)
             try:
                 picture = self._black() if content is None else held.enter_context(self._reading.image(content))
             except UnreadableImage as error:

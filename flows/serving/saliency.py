@@ -16,7 +16,7 @@ from PIL import Image
 
 from graft.tasks.common.core.errors import DataError
 from graft.tasks.common.images.decode import Pixels
-from graft.tasks.common.images.reading import read_file
+from graft.tasks.common.images.reading import content_of
 from graft.tasks.common.images.unreadable import UnreadableImage, in_words
 from graft.tasks.evaluate.saliency_plot import overlaid
 from graft.tasks.register.serving import ImageClassifier
@@ -55,7 +55,8 @@ class Explainer:
         parts = [part for part in Path(answer.source.name).parts if part not in ("..", "/")]
         target = self._folder.joinpath(*parts).with_suffix(".png")
         try:
-            map_ = saliency(self._classifier, read_file(answer.source.file, self._classifier.eyes.reading.limits))
+            with content_of(answer.source.file, self._classifier.eyes.reading.limits) as content:
+                map_ = saliency(self._classifier, content)
             target.parent.mkdir(parents=True, exist_ok=True)
             map_.save(target)
         except (OSError, UnreadableImage) as error:

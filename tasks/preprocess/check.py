@@ -13,7 +13,7 @@ from PIL import UnidentifiedImageError
 from ..common.images.decode import Decoded, Picture
 from ..common.images.deep import INTEGERS, extremes, is_deep
 from ..common.images.limits import Limits
-from ..common.images.reading import decoding, read_checked, read_file
+from ..common.images.reading import content_of, decoding
 from ..common.images.strips import strips
 from ..common.images.unreadable import Refused, UnreadableImage, WrongForm
 
@@ -71,9 +71,11 @@ def look(path: Path, channels: int = 3, limits: Limits | None = None, image_id: 
         DataError: it has another md5.
     """
     limits = limits or Limits()
-    content = read_file(path, limits) if image_id is None else read_checked(path, limits, image_id)
-    if not content:
-        return Look("empty file")
+    with content_of(path, limits, image_id) as content:
+        return _seen(content, channels, limits) if content else Look("empty file")
+
+
+def _seen(content: bytes, channels: int, limits: Limits) -> Look:
     try:
         with decoding(content, channels, limits) as decoded:
             return _look(decoded, channels)

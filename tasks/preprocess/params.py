@@ -47,12 +47,12 @@ class PreprocessParams(Section):
     max_aspect_ratio: float = Field(100.0, ge=1, le=1000)
     """Images are rejected whose longer side is more than so many times the shorter one."""
 
-    max_seconds: float = Field(8.0, gt=0)
+    max_seconds: float = Field(6.0, gt=0)
     """Seconds of one processor that decoding an image may take; images that need more are rejected."""
 
-    max_memory_mb: int = Field(1024, ge=64)
-    """MB (of 2**20 bytes) that decoding one image may take, and that its file may have; images that need more are
-    rejected."""
+    max_memory_mb: int = Field(768, ge=64)
+    """MB (of 2**20 bytes) that one image may take: its file, and what decoding it needs besides. Images that need more
+    are rejected. All images that are decoded at the same moment share 768 MB; a larger one is decoded alone."""
 
     max_rejected: float = Field(0.05, ge=0)
     """If more files than this are rejected, the run stops: a share of all files if below 1, otherwise a number of

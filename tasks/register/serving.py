@@ -23,7 +23,7 @@ from ..common.heads.calibration import Calibration
 from ..common.heads.load import load_head
 from ..common.heads.typicality import Typicality
 from ..common.images.decode import Picture
-from ..common.images.reading import read_file
+from ..common.images.reading import content_of
 from .packaged_eyes import PackagedEyes
 
 _PREDICTS = {
@@ -151,8 +151,9 @@ class ImageClassifier:
         with ExitStack() as held:
             try:
                 source = _source(image)
-                content = read_file(source, reading.limits) if isinstance(source, Path) else source
-                picture = held.enter_context(reading.image(content))
+                if isinstance(source, Path):
+                    source = held.enter_context(content_of(source, reading.limits))
+                picture = held.enter_context(reading.image(source))
             except (OSError, ValueError, TypeError) as error:
                 raise ValueError(f"input {place} is not an image that can be read: {error}") from error
             yield picture

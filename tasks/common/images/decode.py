@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 
 from .deep import Range, is_deep, to_grey
 from .formats import fit, open_image
-from .limits import Limits
+from .limits import MB, Limits
 from .palette import Palette
 from .strips import strips
 from .unreadable import Refused as Refused
@@ -101,15 +101,31 @@ def decode_image(image: Image.Image, channels: int, limits: Limits) -> Decoded:
     return Decoded(mode, _bands(image, channels), palette)
 
 
-def decode_array(content: bytes, channels: int) -> Decoded | None:
-    """A .npy file of uint8, shape (H, W, C) or (H, W), with exactly this number of channels; None for other bytes.
+def is_array(content: bytes) -> bool:
+    return content.startswith(_ARRAY)
+
+
+def array_cost(content: bytes, limits: Limits) -> int:
+    """Bytes that decoding a .npy file takes: itself, its array, and images of up to four bytes per three values.
+
+    Raises:
+        Refused: that is more than one image may take.
+    """
+    cost = 4 * len(content)
+    if cost > limits.max_memory_mb * MB:
+        raise Refused(
+            f"too large: {len(content) / MB:,.0f} MB, of which four times count, see `preprocess.max_memory_mb`"
+        )
+    return cost
+
+
+def decode_array(content: bytes, channels: int) -> Decoded:
+    """A .npy file of uint8, shape (H, W, C) or (H, W), with exactly this number of channels.
 
     Raises:
         WrongForm: it is an array of another type or shape.
         UnreadableImage: it is damaged.
     """
-    if not content.startswith(_ARRAY):
-        return None
     return Decoded("array", _array_bands(content, channels))
 
 

@@ -26,6 +26,10 @@ NOMINAL: tuple[Range, ...] = ((0, 1), (-1, 1), (0, 255), (0, 1023), (0, 4095), (
 image seldom changes it."""
 
 
+TABLE = 2**17
+"""Integers of which a table is made."""
+
+
 def is_deep(image: Image.Image) -> bool:
     return image.mode.startswith("I") or image.mode == "F"
 
@@ -66,6 +70,16 @@ def to_grey(image: Image.Image, span: Range | None) -> Image.Image:
 
 
 def _mapped(values: npt.NDArray[Any], low: float, high: float) -> npt.NDArray[np.uint8]:
+    """As `_steps` says; integers of a usual range are looked up, which takes a fraction of the time."""
+    first, last = math.floor(low), math.ceil(high) + 1  # what lies outside becomes black or white
+    if values.dtype.kind == "f" or last - first > TABLE or max(-first, last) > 2**31:
+        return _steps(values, low, high)
+    table = _steps(np.arange(first, last + 1), low, high)
+    places: npt.NDArray[np.int64] = np.clip(values.astype(np.int64), first, last) - first
+    return table[places]
+
+
+def _steps(values: npt.NDArray[Any], low: float, high: float) -> npt.NDArray[np.uint8]:
     """Integers in 256 equal steps, so that 0 to 65535 keeps the high byte and 0 to 255 every value; floats rounded."""
     if values.dtype.kind != "f":
         steps = (values.astype(np.float64) - low) * 256 // (high - low + 1)

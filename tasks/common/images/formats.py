@@ -52,7 +52,7 @@ class Cost:
 
 
 OPAQUE = Cost(256 * MB, quick=False)
-"""Of an image whose header this process does not read."""
+"""Of an image whose header this process does not read, and the least that a process of its own is given."""
 
 
 def open_image(content: bytes) -> Image.Image:
@@ -101,7 +101,7 @@ def cost_of(image: Image.Image, content: bytes) -> Cost:
     if name in ("JPEG", "MPO"):  # a marker is never part of the coded pixels
         quick = quick and content.count(b"\xff\xda") * pixels <= QUICK_SCANS
     quick = quick and (name != "TIFF" or _has_own_strips(image, content))
-    return Cost(size if quick else 2 * size, quick)  # two processes hold the pixels
+    return Cost(size if quick else max(size, OPAQUE.bytes), quick)
 
 
 def _scaled_by(image: Image.Image) -> int:

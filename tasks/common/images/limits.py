@@ -1,11 +1,14 @@
-"""Bounds for every image that is decoded: pixels, proportions, seconds, and memory of all threads."""
+"""Bounds for every image that is decoded: pixels, proportions, seconds, and memory of all threads and processes."""
 
 from __future__ import annotations
 
+import ctypes
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 
 MB = 2**20
 
@@ -20,8 +23,8 @@ class Limits:
 
     max_pixels: int = 100_000_000
     max_aspect_ratio: float = 100.0
-    max_seconds: float = 8.0
-    max_memory_mb: int = 1024
+    max_seconds: float = 6.0
+    max_memory_mb: int = 768
 
     def refusal(self, width: int, height: int) -> str:
         """Why an image of this size is refused; empty if it is not."""
@@ -63,5 +66,25 @@ class Budget:
                 self._freed.notify_all()
 
 
-DECODING = Budget(1024 * MB)
-"""Of all images that this process is decoding or cropping."""
+DECODING = Budget(768 * MB)
+"""Of all images that this process and those of `sandbox` are decoding or cropping."""
+
+LARGE = 64 * MB
+"""Bytes from which files are read one at a time, freed memory is given back before an image is decoded, and a process
+of `sandbox` ends after its image."""
+
+LARGE_FILE = threading.Lock()
+"""Held by the thread whose large file is in memory. It comes before a claim of `DECODING`, never within one."""
+
+
+def give_back() -> None:
+    """Gives freed memory back to the system: the C library would keep a large image's for each thread."""
+    trim = _trim()
+    if trim is not None:
+        trim(0)
+
+
+@cache
+def _trim() -> Callable[[int], int] | None:
+    """glibc's `malloc_trim`; other C libraries have none."""
+    return getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None

@@ -13,12 +13,12 @@ from typing import Any
 
 from ..core.errors import DataError
 from ..core.files import read_json, write_json
-from .decode import Decoded, Picture, decode_array, decode_image
+from .decode import Decoded, Picture, array_cost, decode_array, decode_image, is_array
 from .deep import Range
-from .formats import OPAQUE, cost_of, fit, is_opaque, open_image
-from .limits import DECODING, MB, Limits
-from .sandbox import decode_apart
-from .unreadable import Refused, UnreadableImage, understood
+from .formats import OPAQUE, Cost, cost_of, fit, is_opaque, open_image
+from .limits import DECODING, LARGE, LARGE_FILE, MB, Limits, give_back
+from .sandbox import Share, decode_apart
+from .unreadable import Refused, TooLittle, UnreadableImage, understood
 
 NAME = "reading.json"
 """The file in data/manifest and data/features that tells the later stages."""
@@ -47,7 +47,11 @@ class Reading:
                 it exceeds a limit.
         """
         with decoding(content, self.channels, self.limits) as decoded:
-            yield decoded.eight_bits(self.channels, self.span)
+            picture = decoded.eight_bits(self.channels, self.span)
+            try:
+                yield picture
+            finally:
+                _free(picture)
 
     @contextmanager
     def file(self, path: Path, image_id: str | None = None) -> Iterator[Picture]:
@@ -62,9 +66,8 @@ class Reading:
         """
         with ExitStack() as held:
             with _still_readable(path):
-                content = read_checked(path, self.limits, image_id)
+                content = held.enter_context(content_of(path, self.limits, image_id))
                 picture = held.enter_context(self.image(content))
-            del content
             yield picture
 
     def as_dict(self) -> dict[str, Any]:
@@ -90,13 +93,35 @@ class Reading:
 RESTORE = "restore the file (`dvc checkout data/raw`) or take it out, then run `graft repro` again"
 
 
-def read_checked(path: Path, limits: Limits, image_id: str | None) -> bytes:
-    """`read_file`, compared with the md5 that the file is listed with; None compares nothing.
+@contextmanager
+def content_of(path: Path, limits: Limits, image_id: str | None = None) -> Iterator[bytes]:
+    """The bytes of a file. Those of a large file are held until the block ends, one file at a time.
+
+    Args:
+        image_id: the md5 that the file is listed with; None compares nothing.
 
     Raises:
-        DataError: the file has another md5.
+        OSError: it cannot be read.
+        Refused: it is larger than the memory that one image may take, or a device or pipe, which may never end.
+        DataError: it has another md5.
     """
-    content = read_file(path, limits)
+    kind = path.stat().st_mode
+    if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+        raise Refused("not a file, but a device, a pipe or a socket")
+    with path.open("rb") as file, ExitStack() as held:
+        size = os.fstat(file.fileno()).st_size
+        _check_size(size, limits)
+        if size > LARGE:
+            held.enter_context(LARGE_FILE)
+        yield _checked(file.read(size + 1), path, image_id)  # no more, should it grow meanwhile
+
+
+def _check_size(size: int, limits: Limits) -> None:
+    if size > limits.max_memory_mb * MB:
+        raise Refused(f"too large: {size / MB:,.0f} MB, `preprocess.max_memory_mb` allows {limits.max_memory_mb:,}")
+
+
+def _checked(content: bytes, path: Path, image_id: str | None) -> bytes:
     found = image_id and hashlib.md5(content, usedforsecurity=False).hexdigest()
     if found != image_id:
         raise DataError(
@@ -118,41 +143,60 @@ def _still_readable(path: Path) -> Iterator[None]:
         ) from error
 
 
-def read_file(path: Path, limits: Limits) -> bytes:
-    """The content of a file.
-
-    Raises:
-        OSError: it cannot be read.
-        Refused: it is larger than the memory that one image may take, or a device or pipe, which may never end.
-    """
-    kind = path.stat().st_mode
-    if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
-        raise Refused("not a file, but a device, a pipe or a socket")
-    with path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        if size > limits.max_memory_mb * MB:
-            raise Refused(f"too large: {size / MB:,.0f} MB, `preprocess.max_memory_mb` allows {limits.max_memory_mb:,}")
-        return file.read(size + 1)  # no more, should it grow meanwhile
-
-
 @contextmanager
 def decoding(content: bytes, channels: int, limits: Limits) -> Iterator[Decoded]:
     """An image that holds its share of the memory until the block ends; see `Reading.image`."""
+    _check_size(len(content), limits)
     with ExitStack() as held:
-        array = decode_array(content, channels)
-        if array is not None:
-            held.enter_context(DECODING.claim(2 * len(content)))
-            yield array
-            return
-        with understood():
-            opened = None if is_opaque(content) else held.enter_context(open_image(content))
-            if opened is not None:
-                fit(opened, limits)
-            cost = OPAQUE if opened is None else cost_of(opened, content)
-        held.enter_context(DECODING.claim(cost.bytes))
-        if opened is None or not cost.quick:
-            yield decode_apart(content, channels, limits)
-            return
-        with understood():
-            decoded = decode_image(opened, channels, limits)
+        decoded = _decoded(content, channels, limits, held)
+        held.callback(_free, decoded.picture)
         yield decoded
+
+
+def _decoded(content: bytes, channels: int, limits: Limits, held: ExitStack) -> Decoded:
+    if is_array(content):
+        held.enter_context(_claimed(array_cost(content, limits)))
+        return decode_array(content, channels)
+    with understood():
+        opened = None if is_opaque(content) else held.enter_context(open_image(content))
+        if opened is not None:
+            fit(opened, limits)
+        cost = OPAQUE if opened is None else cost_of(opened, content)
+    if opened is None or not cost.quick or cost.bytes > limits.max_memory_mb * MB:
+        return held.enter_context(_apart(content, channels, limits, cost))
+    held.enter_context(_claimed(cost.bytes))
+    with understood():
+        return decode_image(opened, channels, limits)
+
+
+def _free(picture: Picture) -> None:
+    """Frees large images now, and not when the last function that names them ends: the next image may be waiting."""
+    for image in picture:
+        if 4 * image.width * image.height > LARGE:
+            image.close()
+
+
+@contextmanager
+def _apart(content: bytes, channels: int, limits: Limits, cost: Cost) -> Iterator[Decoded]:
+    """In a process that is given what is claimed, which the system enforces; if that is too little, once more with all
+    that one image may take."""
+    whole, spent = Share.whole(limits), 0.0
+    if cost.bytes < whole.bytes:
+        with _claimed(cost.bytes):
+            try:
+                decoded = decode_apart(content, channels, limits, Share(cost.bytes, whole.seconds))
+            except TooLittle as error:
+                spent = error.seconds
+            else:
+                yield decoded
+                return
+    with _claimed(whole.bytes):
+        yield decode_apart(content, channels, limits, Share(whole.bytes, max(0.01, whole.seconds - spent)))
+
+
+@contextmanager
+def _claimed(size: int) -> Iterator[None]:
+    with DECODING.claim(size):
+        if size > LARGE:
+            give_back()
+        yield

@@ -9,25 +9,26 @@ import signal
 import subprocess
 import sys
 import threading
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from PIL import Image
 
 from . import sandbox_worker
 from .decode import Decoded
-from .limits import Limits
+from .limits import LARGE, MB, Limits
 from .palette import Palette
 from .strips import strips
-from .unreadable import Refused, UnreadableImage, WrongForm
+from .unreadable import Refused, TooLittle, UnreadableImage, WrongForm
 
-LARGE = 64_000_000
-"""Bytes of a file or its pixels after which a process ends, so that its memory is free again."""
+MAPPED = str(MB)
+"""Bytes from which the C library of a process gives memory back as soon as it is freed, see mallopt(3)."""
 
 WAITS = 3
 """A process may take so many times `max_seconds` by the clock: on a busy machine it has less than one processor."""
 
 _ERRORS: dict[str, type[UnreadableImage]] = {
+    "TooLittle": TooLittle,
     "Refused": Refused,
     "WrongForm": WrongForm,
     "UnreadableImage": UnreadableImage,
@@ -40,10 +41,26 @@ _idle: list[_Worker] = []
 _lock = threading.Lock()
 
 
-def decode_apart(content: bytes, channels: int, limits: Limits) -> Decoded:
+@dataclass(frozen=True)
+class Share:
+    """What one attempt may take: bytes, of the file here and of what the process needs more; seconds of a processor."""
+
+    bytes: int
+    seconds: float
+
+    @classmethod
+    def whole(cls, limits: Limits) -> Share:
+        return cls(limits.max_memory_mb * MB, limits.max_seconds)
+
+
+def decode_apart(content: bytes, channels: int, limits: Limits, share: Share | None = None) -> Decoded:
     """`decode.decode_here` in another process, which is started when none is idle.
 
+    Args:
+        share: less than the limits allow.
+
     Raises:
+        TooLittle: the share of the memory is too small.
         UnreadableImage: like `decode_here`; a `Refused` names the limit that was exceeded.
     """
     with _lock:
@@ -51,9 +68,9 @@ def decode_apart(content: bytes, channels: int, limits: Limits) -> Decoded:
     worker = worker or _Worker()
     fresh = False
     try:
-        found = worker.ask(content, channels, limits)
+        found = worker.ask(content, channels, limits, share or Share.whole(limits))
         size = len(content) + sum(4 * image.width * image.height for image in found.picture)
-        fresh = size < LARGE
+        fresh = size < LARGE  # otherwise it ends, so that its memory is free again
         return found
     except UnreadableImage:
         fresh = worker.alive and len(content) < LARGE
@@ -78,31 +95,37 @@ class _Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+            env={
+                **os.environ,
+                "OPENBLAS_NUM_THREADS": "1",
+                "OMP_NUM_THREADS": "1",
+                "MALLOC_MMAP_THRESHOLD_": MAPPED,
+            },
         )
         self._line()  # it is ready: starting does not count as decoding
         self.alive = True
 
-    def ask(self, content: bytes, channels: int, limits: Limits) -> Decoded:
-        timer = threading.Timer(WAITS * limits.max_seconds, self._process.kill)
+    def ask(self, content: bytes, channels: int, limits: Limits, share: Share) -> Decoded:
+        timer = threading.Timer(WAITS * share.seconds, self._process.kill)
         timer.start()
         try:
-            return self._asked(content, channels, limits)
+            return self._asked(content, channels, limits, share)
         except (OSError, EOFError) as error:
             self.alive = False
             raise self._why(limits) from error
         finally:
             timer.cancel()
 
-    def _asked(self, content: bytes, channels: int, limits: Limits) -> Decoded:
+    def _asked(self, content: bytes, channels: int, limits: Limits, share: Share) -> Decoded:
         assert self._process.stdin is not None
-        asked = {"channels": channels, "limits": asdict(limits), "bytes": len(content)}
+        given = {"memory": max(0, share.bytes - len(content)), "seconds": share.seconds}
+        asked = {"channels": channels, "limits": asdict(limits), "bytes": len(content), **given}
         self._process.stdin.write(json.dumps(asked).encode() + b"\n")
         self._process.stdin.write(content)
         self._process.stdin.flush()
         told = json.loads(self._line())
         if "error" in told:
-            raise _ERRORS[told["error"]](told["text"])
+            raise _ERRORS[told.pop("error")](*told.values())
         picture = tuple(self._image(one["mode"], tuple(one["size"])) for one in told["picture"])
         return Decoded(told["mode"], picture, Palette(**told["palette"]) if told["palette"] else None)
 
@@ -130,7 +153,7 @@ class _Worker:
     def _why(self, limits: Limits) -> UnreadableImage:
         """Why the process has ended."""
         code = self._process.wait()
-        if code in (-signal.SIGXCPU, -signal.SIGKILL):
+        if code in (-signal.SIGPROF, -signal.SIGKILL):
             return Refused(f"too slow: not decoded in {limits.max_seconds:g} seconds, see `preprocess.max_seconds`")
         return UnreadableImage(f"it crashes the library that decodes it (exit code {code})")
 

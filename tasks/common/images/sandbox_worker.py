@@ -6,18 +6,20 @@ A request is a line of JSON and the bytes; an answer is a line of JSON and the r
 from __future__ import annotations
 
 import json
-import math
 import os
+import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from .decode import Decoded, decode_here
 from .limits import MB, Limits
 from .strips import strips
-from .unreadable import Refused, UnreadableImage, WrongForm
+from .unreadable import Refused, TooLittle, UnreadableImage, WrongForm
 
 TOO_MUCH = "too large: decoding takes more than {:,} MB, see `preprocess.max_memory_mb`"
 
@@ -31,28 +33,46 @@ def main() -> None:
     while line := requests.readline():
         asked = json.loads(line)
         content = requests.read(asked["bytes"])
-        limits = Limits(**asked["limits"])
-        _confine(limits)
-        try:
+        _bound_seconds(asked["seconds"])
+        _answer(answers, content, asked)
+        _bound_seconds(0.0)
+
+
+def _answer(answers: BinaryIO, content: bytes, asked: dict[str, Any]) -> None:
+    began, limits = time.process_time(), Limits(**asked["limits"])
+    try:
+        with _bounded_memory(asked["memory"]):
             decoded = decode_here(content, asked["channels"], limits)
-            _send(answers, _described(decoded))
-            _send_pixels(answers, decoded)
-        except MemoryError:
-            _fail(answers, Refused(TOO_MUCH.format(limits.max_memory_mb)))
-        except UnreadableImage as error:
-            _fail(answers, error)
+        _send(answers, _described(decoded))
+        _send_pixels(answers, decoded)
+    except MemoryError:
+        error = TooLittle(TOO_MUCH.format(limits.max_memory_mb), time.process_time() - began)
+        _fail(answers, error, seconds=error.seconds)
+    except UnreadableImage as error:
+        _fail(answers, error)
 
 
-def _confine(limits: Limits) -> None:
-    """Another image's worth of memory and processor time, from now on."""
+def _bound_seconds(seconds: float) -> None:
+    """After so many seconds of a processor SIGPROF ends the process; 0 is no limit."""
+    if hasattr(signal, "setitimer"):  # not on Windows, where the clock of the process that asks remains
+        signal.setitimer(signal.ITIMER_PROF, seconds)
+
+
+@contextmanager
+def _bounded_memory(size: int) -> Iterator[None]:
+    """At most so many bytes more than now, within the block; what is sent after it needs little."""
     try:
         import resource
-    except ImportError:  # Windows has no such limits; the clock of the process that asks remains
+    except ImportError:  # Windows has no such limit
+        yield
         return
-    seconds = math.ceil(time.process_time() + limits.max_seconds)
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, resource.getrlimit(resource.RLIMIT_CPU)[1]))
-    memory = _used() + limits.max_memory_mb * MB
-    resource.setrlimit(resource.RLIMIT_AS, (memory, resource.getrlimit(resource.RLIMIT_AS)[1]))
+    before, most = resource.getrlimit(resource.RLIMIT_AS)
+    allowed = _used() + size
+    resource.setrlimit(resource.RLIMIT_AS, (allowed if most < 0 else min(allowed, most), most))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (before, most))
 
 
 def _used() -> int:
@@ -77,9 +97,9 @@ def _send_pixels(answers: BinaryIO, decoded: Decoded) -> None:
     answers.flush()
 
 
-def _fail(answers: BinaryIO, error: UnreadableImage) -> None:
-    kind = next(one for one in (Refused, WrongForm, UnreadableImage) if isinstance(error, one))
-    _send(answers, {"error": kind.__name__, "text": str(error)})
+def _fail(answers: BinaryIO, error: UnreadableImage, **more: float) -> None:
+    kind = next(one for one in (TooLittle, Refused, WrongForm, UnreadableImage) if isinstance(error, one))
+    _send(answers, {"error": kind.__name__, "text": str(error), **more})
 
 
 def _send(answers: BinaryIO, told: dict[str, object]) -> None:

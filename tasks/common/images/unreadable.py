@@ -21,6 +21,18 @@ class Refused(UnreadableImage):
     on its bytes alone, so it must not be remembered."""
 
 
+class TooLittle(Refused):
+    """More memory is needed than was given.
+
+    Attributes:
+        seconds: of a processor, which it took to find out.
+    """
+
+    def __init__(self, text: str, seconds: float) -> None:
+        super().__init__(text)
+        self.seconds = seconds
+
+
 @contextmanager
 def understood() -> Iterator[None]:
     """Raises:

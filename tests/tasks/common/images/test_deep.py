@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from graft.tasks.common.images import deep
 from graft.tasks.common.images.deep import extremes, nominal, to_grey
 from graft.tasks.common.images.unreadable import WrongForm
 
@@ -61,3 +62,11 @@ def test_extremes_leave_out_what_is_no_number():
 )
 def test_the_usual_range_that_holds_all_values_is_taken(low, high, integers, expected):
     assert nominal(low, high, integers) == expected
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.int32])
+@pytest.mark.parametrize("span", [(0, 65535), (0, 4095), (100, 300), (-50, 70.5), (0, 0.5), (3e9, 4e9), (0, 1e300)])
+def test_a_table_gives_what_computing_gives(kind, span):
+    values = np.concatenate([np.arange(65536), [] if kind is np.uint16 else [-(2**31), -60, -1, 70_000, 2**31 - 1]])
+    values = values.astype(kind)
+    assert np.array_equal(deep._mapped(values, *span), deep._steps(values, *span))

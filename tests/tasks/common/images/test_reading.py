@@ -10,8 +10,9 @@ from PIL import Image
 
 from graft.tasks.common.core.errors import DataError
 from graft.tasks.common.images import reading as module
-from graft.tasks.common.images.limits import SCALED_FROM, Limits
-from graft.tasks.common.images.reading import Reading, read_file
+from graft.tasks.common.images.formats import Cost
+from graft.tasks.common.images.limits import MB, SCALED_FROM, Limits
+from graft.tasks.common.images.reading import Reading, content_of
 from graft.tasks.common.images.unreadable import Refused, UnreadableImage
 
 HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(64)
@@ -57,6 +58,74 @@ def test_the_memory_of_an_image_is_held_until_it_is_cropped(photo, monkeypatch):
         assert not other.wait(0.05)
     assert other.wait(10)
     thread.join()
+
+
+def test_a_process_is_given_what_is_claimed_and_then_all_that_is_allowed(photo, monkeypatch):
+    monkeypatch.setattr(module, "OPAQUE", Cost(MB, quick=False))  # too little
+    budget, tried = module.DECODING, []
+    honest = module.decode_apart
+
+    def noted(content, channels, limits, share):
+        tried.append((share.bytes, budget._used))
+        return honest(content, channels, limits, share)
+
+    monkeypatch.setattr(module, "decode_apart", noted)
+    assert read(encoded(photo(900, 800), "JPEG2000"))[0].size == (900, 800)
+    assert tried == [(MB, MB), (Limits().max_memory_mb * MB, Limits().max_memory_mb * MB)]
+
+
+def test_what_needs_more_than_an_image_may_take_is_confined_whatever_its_format():
+    content = encoded(Image.new("RGB", (6_000, 6_000)), "PNG")
+    with pytest.raises(Refused, match="max_memory_mb"):
+        read(content, Reading(limits=Limits(max_memory_mb=64)))
+
+
+def test_bytes_larger_than_an_image_may_be_are_refused(photo):
+    with pytest.raises(Refused, match="max_memory_mb"):
+        read(encoded(photo(20, 20), "PNG") + bytes(70 * MB), Reading(limits=Limits(max_memory_mb=64)))
+
+
+def test_an_array_counts_before_it_is_decoded():
+    stream = io.BytesIO()
+    np.save(stream, np.zeros((3_000, 3_000, 3), np.uint8))
+    with pytest.raises(Refused, match="max_memory_mb"):
+        read(stream.getvalue(), Reading(limits=Limits(max_memory_mb=64)))
+
+
+def test_large_files_are_in_memory_one_at_a_time(tmp_path, photo, monkeypatch):
+    monkeypatch.setattr(module, "LARGE", 100)
+    photo(20, 20).save(tmp_path / "a.png")
+    other = threading.Event()
+
+    def second():
+        with content_of(tmp_path / "a.png", Limits()):
+            other.set()
+
+    with content_of(tmp_path / "a.png", Limits()):
+        thread = threading.Thread(target=second)
+        thread.start()
+        assert not other.wait(0.05)
+    assert other.wait(10)
+    thread.join()
+
+
+@pytest.mark.parametrize("pixels", [np.zeros((40, 40, 3), np.uint8), np.zeros((40, 40), np.uint16)])
+def test_a_large_image_is_freed_before_its_share_of_the_memory_is(pixels, monkeypatch):
+    content = encoded(Image.fromarray(pixels), "PNG")
+    monkeypatch.setattr(module, "LARGE", 4 * 40 * 40 - 1)
+    with pytest.raises(ValueError, match="closed image"):
+        read(content)[0].getpixel((0, 0))
+    monkeypatch.setattr(module, "LARGE", 4 * 40 * 40)
+    assert not np.asarray(read(content)[0]).any()
+
+
+@pytest.mark.parametrize(("large", "given_back"), [(100, 1), (10**9, 0)])
+def test_freed_memory_is_given_back_before_a_large_image(photo, monkeypatch, large, given_back):
+    calls = []
+    monkeypatch.setattr(module, "LARGE", large)
+    monkeypatch.setattr(module, "give_back", lambda: calls.append(1))
+    read(encoded(photo(20, 20), "PNG"))
+    assert len(calls) == given_back
 
 
 @pytest.mark.parametrize(
@@ -120,5 +189,5 @@ def test_what_is_no_image_is_told_from_what_is_refused():
 def test_what_may_never_end_is_not_opened(tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
     for path in (tmp_path / "pipe.png", Path("/dev/zero")):
-        with pytest.raises(Refused, match="not a file"):
-            read_file(path, Limits())
+        with pytest.raises(Refused, match="not a file"), content_of(path, Limits()):
+            pass

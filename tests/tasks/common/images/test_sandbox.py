@@ -1,5 +1,6 @@
 import io
 import os
+import resource
 import signal
 
 import numpy as np
@@ -8,9 +9,9 @@ from PIL import Image
 
 from graft.tasks.common.images import sandbox
 from graft.tasks.common.images.decode import decode_here
-from graft.tasks.common.images.limits import Limits
-from graft.tasks.common.images.sandbox import decode_apart
-from graft.tasks.common.images.unreadable import Refused, UnreadableImage, WrongForm
+from graft.tasks.common.images.limits import MB, Limits
+from graft.tasks.common.images.sandbox import Share, decode_apart
+from graft.tasks.common.images.unreadable import Refused, TooLittle, UnreadableImage, WrongForm
 
 
 def encoded(image, form, **options):
@@ -50,6 +51,50 @@ def test_memory_beyond_the_limit_is_refused_by_name():
     content = encoded(Image.new("RGB", (6_000, 6_000)), "PNG")
     with pytest.raises(Refused, match="max_memory_mb"):
         decode_apart(content, 3, Limits(max_memory_mb=64))
+
+
+def test_a_share_that_is_too_small_is_told_from_a_limit(photo):
+    content = encoded(Image.new("RGB", (3_000, 3_000)), "PNG")
+    with pytest.raises(TooLittle) as caught:
+        decode_apart(content, 3, Limits(), Share(8 * MB, 5.0))
+    assert 0 <= caught.value.seconds < 5
+    assert decode_apart(content, 3, Limits(), Share(256 * MB, 5.0)).picture[0].size == (3_000, 3_000)
+
+
+def test_the_file_counts_as_memory(monkeypatch):
+    monkeypatch.setattr(sandbox, "_idle", [])
+    content = encoded(Image.new("RGB", (3_000, 3_000)), "PNG")
+    assert decode_apart(content, 3, Limits(), Share(80 * MB, 5.0)).mode == "RGB"
+    with pytest.raises(TooLittle):
+        decode_apart(content + bytes(60 * MB), 3, Limits(), Share(80 * MB, 5.0))
+
+
+def test_memory_is_bounded_for_decoding_and_not_for_sending(monkeypatch):
+    monkeypatch.setattr(sandbox, "_idle", [])
+    content = encoded(Image.new("RGB", (4_000, 4_000)), "PNG")
+    for megabytes in range(56, 80, 4):  # near what it needs; an answer that stops half-way would never end
+        try:
+            assert decode_apart(content, 3, Limits(), Share(megabytes * MB, 5.0)).picture[0].size == (4_000, 4_000)
+        except TooLittle:
+            assert sandbox._idle
+
+
+def test_a_fraction_of_a_second_is_not_rounded_up(photo, monkeypatch):
+    monkeypatch.setattr(sandbox, "_idle", [])
+    content = encoded(photo(3_000, 2_000), "QOI")
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    with pytest.raises(Refused, match="max_seconds"):
+        decode_apart(content, 3, Limits(max_seconds=0.05))
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.8  # starting takes the most of it
+
+
+def test_the_time_of_one_image_does_not_count_for_the_next(photo, monkeypatch):
+    monkeypatch.setattr(sandbox, "_idle", [])
+    content = encoded(photo(300, 200), "QOI")
+    for _ in range(8):
+        assert decode_apart(content, 3, Limits(max_seconds=0.5)).mode == "RGB"
+    assert len(sandbox._idle) == 1
 
 
 def test_an_image_that_takes_too_long_is_refused_by_name(photo):
