@@ -16,6 +16,7 @@ from graft.tasks.common.backbones.spec import Form
 from graft.tasks.common.backbones.weights import find_weights
 from graft.tasks.common.core.errors import DataError, ParamsError, WeightsError
 from graft.tasks.common.core.files import read_json, write_shared_json
+from graft.tasks.common.core.paths import Paths
 from graft.tasks.common.core.progress import say
 from graft.tasks.common.engines.openvino import Engine
 from graft.tasks.common.heads.base import softmax
@@ -115,13 +116,13 @@ def files_of(paths: Sequence[Path]) -> list[Path]:
 
 def classifier_for(backbone: str | None, weights: str | None, place: Place) -> Classifier:
     """The requested network. Defaults come from the project's params.yaml, the first of several backbones, or are
-    Graft's own.
+    Graft's own; so do the limits of images and the range of grey ones (`auto`: what preprocess has found).
 
     Raises:
         ParamsError: there is no such network, or its labels are not known.
         WeightsError: there are no weights, or they belong to another network, or have no or another classifier.
     """
-    chosen = load_params(place.root / "params.yaml").features.eyes[0] if place.root else FeaturesParams()
+    chosen, reading = _chosen(place)
     own = chosen.eye
     pinned = own.weights_sha256 if backbone is None and weights is None else None
     wanted = weights or ("auto" if backbone else own.weights)
@@ -141,7 +142,17 @@ def classifier_for(backbone: str | None, weights: str | None, place: Place) -> C
             allowed=f"{len(labels):,} classes, as in pre-training",
             todo="use the weights of the pre-training; a model that you trained yourself predicts from its package",
         )
-    return Classifier(graph, labels)
+    return Classifier(graph, labels, reading)
+
+
+def _chosen(place: Place) -> tuple[FeaturesParams, Reading]:
+    """What params.yaml says about the network and about reading images; the defaults outside a project."""
+    if place.root is None:
+        return FeaturesParams(), Reading()
+    params = load_params(place.root / "params.yaml")
+    declared = params.preprocess.range
+    span = Reading.load(Paths(place.root).manifest).span if declared == "auto" else declared
+    return params.features.eyes[0], Reading(span=span, limits=params.preprocess.limits)
 
 
 def _labels(name: str, cache: Path) -> Labels:

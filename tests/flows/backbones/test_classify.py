@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from PIL import Image
 from projects import Project, draw
 from timm.data import ImageNetInfo
 
@@ -21,6 +22,8 @@ from graft.tasks.common.backbones import network
 from graft.tasks.common.backbones.spec import Form
 from graft.tasks.common.backbones.weights import find_weights
 from graft.tasks.common.core.errors import DataError, ParamsError, WeightsError, WeightsUnreachable
+from graft.tasks.common.core.paths import Paths
+from graft.tasks.common.images.limits import Limits
 from graft.tasks.common.images.reading import Reading
 from graft.tasks.common.images.transform import load
 
@@ -190,6 +193,33 @@ def test_the_network_is_shown_what_the_project_shows_its_own(nowhere: Place, tmp
     found = classifier_for(TINY, "random", Place(tmp_path, nowhere.cache, nowhere.weights))
 
     assert found.graph.spec.transform.crop_mode == "squash"
+
+
+def test_images_are_read_as_the_project_reads_them(nowhere: Place, tmp_path: Path) -> None:
+    limits = {"max_pixels": 5_000, "max_aspect_ratio": 7, "max_seconds": 3.5, "max_memory_mb": 100}
+    text = json.dumps({"features": {"backbone": TINY}, "preprocess": {**limits, "range": [0, 4095]}})
+    (tmp_path / "params.yaml").write_text(text, encoding="utf-8")
+    Image.new("RGB", (80, 80)).save(tmp_path / "large.png")
+
+    found = classifier_for(TINY, "random", Place(tmp_path, nowhere.cache, nowhere.weights))
+
+    assert found.reading == Reading(3, (0.0, 4095.0), Limits(**limits))
+    (seen,) = found.look([tmp_path / "large.png"], 1)
+    assert "`preprocess.max_pixels` allows 0.005 million" in seen.error
+
+
+def test_an_automatic_range_is_the_one_that_preprocess_has_found(nowhere: Place, tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("features: {backbone: test_efficientnet}", encoding="utf-8")
+    place = Place(tmp_path, nowhere.cache, nowhere.weights)
+    assert classifier_for(TINY, "random", place).reading == Reading()
+
+    Reading(1, (0, 1023)).save(Paths(tmp_path).manifest)
+
+    assert classifier_for(TINY, "random", place).reading == Reading(3, (0, 1023))
+
+
+def test_outside_a_project_the_defaults_hold(classifier: Classifier) -> None:
+    assert classifier.reading == Reading()
 
 
 def test_the_command_names_bad_files_and_ends_with_2(empty_project: Project, pictures: list[Path]) -> None:
