@@ -10,7 +10,7 @@ import typer
 
 from graft.tasks.common.core.errors import GraftError
 
-from .options import HERE, LOOK, SETTINGS, TRAIN, AsJson, Project, examples
+from .options import HERE, SETTINGS, TRAIN, USE, AsJson, Project, examples
 from .output import print_json
 
 app = typer.Typer(**SETTINGS)
@@ -92,7 +92,7 @@ def _one_word(asked: list[str], measure: bool) -> str:
 
 
 @app.command(
-    rich_help_panel=LOOK,
+    rich_help_panel=USE,
     epilog=examples(
         {
             "graft classify cat.jpg": "with the project's backbone",

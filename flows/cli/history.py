@@ -9,7 +9,7 @@ import typer
 
 from graft.tasks.common.core.paths import STAGES, Paths, find_root
 
-from .options import DECIDE, HERE, LOOK, SETTINGS, AsJson, Project, examples
+from .options import HERE, LOOK, OPERATE, SETTINGS, AsJson, Project, examples
 from .output import print_json, show
 
 app = typer.Typer(**SETTINGS)
@@ -124,7 +124,7 @@ def trace(
 
 @app.command(
     "ledger",
-    rich_help_panel=DECIDE,
+    rich_help_panel=LOOK,
     epilog=examples(
         {
             "graft ledger": "as a list",
@@ -149,7 +149,7 @@ def ledger_(project: Project = HERE, as_json: AsJson = False) -> None:
 
 
 @app.command(
-    rich_help_panel=DECIDE,
+    rich_help_panel=OPERATE,
     epilog=examples(
         {
             "graft promote": "the newest version",
@@ -182,7 +182,7 @@ def promote(
 
 
 @app.command(
-    rich_help_panel=DECIDE,
+    rich_help_panel=OPERATE,
     epilog=examples(
         {
             "graft rollback": "at once",
@@ -202,7 +202,7 @@ def rollback(why: Why = "", project: Project = HERE, as_json: AsJson = False) ->
 
 
 @app.command(
-    rich_help_panel=DECIDE,
+    rich_help_panel=OPERATE,
     epilog=examples(
         {
             "graft rebuild champion": "with the packages of this environment",

@@ -21,7 +21,7 @@ app = typer.Typer(
     **SETTINGS,
 )
 
-for group in (project, data, run, history, studies, backbones, predict):
+for group in (project, data, run, history, studies, predict, backbones):
     app.add_typer(group.app)
 app.add_typer(cache.app, name="cache", rich_help_panel=OPERATE)
 

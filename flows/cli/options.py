@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-DATA, TRAIN, LOOK, DECIDE, OPERATE = PANELS = ("Data", "Train", "Look", "Decide", "Operate")
+DATA, TRAIN, USE, OPERATE, LOOK = PANELS = ("Data", "Train", "Use", "Operate", "Look")
 """The headings of `graft --help`, by what you want to do."""
 
 SETTINGS: dict[str, Any] = {

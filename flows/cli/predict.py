@@ -11,7 +11,7 @@ import typer
 
 from graft.tasks.common.core.errors import GraftError
 
-from .options import HERE, LOOK, SETTINGS, Project, examples
+from .options import HERE, SETTINGS, USE, Project, examples
 
 if TYPE_CHECKING:
     from graft.tasks.register.serving import ImageClassifier
@@ -22,7 +22,7 @@ app = typer.Typer(**SETTINGS)
 
 
 @app.command(
-    rich_help_panel=LOOK,
+    rich_help_panel=USE,
     epilog=examples(
         {
             "graft predict cat.jpg": "by the champion",

@@ -21,9 +21,9 @@ from graft.flows.cli.options import COLUMNS, PANELS, examples
 GROUPS = {
     "Data": ["init", "sample", "import", "group-copies"],
     "Train": ["params", "repro", "run", "rank", "compare", "models"],
-    "Look": ["status", "ui", "summary", "why", "trace", "drift", "classify", "predict"],
-    "Decide": ["ledger", "promote", "rollback", "rebuild"],
-    "Operate": ["schedule", "doctor", "licences", "cache"],
+    "Use": ["predict", "classify"],
+    "Operate": ["schedule", "doctor", "licences", "promote", "rollback", "rebuild", "cache"],
+    "Look": ["status", "ui", "summary", "why", "trace", "ledger", "drift"],
 }
 COMMANDS = [command for group in GROUPS.values() for command in group if command != "cache"]
 
