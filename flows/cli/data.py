@@ -9,6 +9,7 @@ import typer
 
 from graft.tasks.common.core.errors import GraftError
 from graft.tasks.common.core.paths import find_root
+from graft.tasks.common.core.words import NAMED, listed
 
 from .options import DATA, HERE, SETTINGS, AsJson, Project, examples
 from .output import show
@@ -89,6 +90,8 @@ def import_(
 def _in_lines(found: dict[str, Any]) -> dict[str, Any]:
     """The summary with one line for each split, reason and remark."""
     lines = dict(found)
+    if len(found.get("classes", ())) > NAMED:
+        lines["classes"] = _counts(found["classes"])
     if "left_out" in found:
         lines["left_out"] = {why: _examples(names) for why, names in found["left_out"].items()}
     if "splits" in found:
@@ -102,7 +105,7 @@ def _examples(left_out: dict[str, Any]) -> str:
 
 
 def _counts(classes: Any) -> Any:
-    return ", ".join(f"{name} {count:,}" for name, count in classes.items()) if isinstance(classes, dict) else classes
+    return listed(f"{name} {count:,}" for name, count in classes.items()) if isinstance(classes, dict) else classes
 
 
 @app.command(

@@ -13,6 +13,7 @@ import pandas as pd
 
 from graft.tasks.common.core.files import read_json
 from graft.tasks.common.core.paths import Paths
+from graft.tasks.common.core.words import listed
 from graft.tasks.common.data.feature_set import FeatureSet, read_feature_set
 from graft.tasks.common.data.units import units_of
 from graft.tasks.common.feature_cache.segments import Ids, ids_of
@@ -40,7 +41,7 @@ def why_incomparable(champion: Champion, pack: FeatureSet) -> str:
         return f"the champion is for {facts['task']}, the images are labelled for {pack.task}"
     theirs = load_head(champion.package).classes
     if pack.task != "regression" and set(theirs).isdisjoint(pack.classes):
-        return f"the champion knows none of the current classes ({_some(pack.classes)}), only {_some(theirs)}"
+        return f"the champion knows none of the current classes ({listed(pack.classes)}), only {listed(theirs)}"
     if champion.reference is None:
         return "the champion does not record which images it was trained on: it is from an older version of Graft"
     if _seen(pack, champion).all():
@@ -50,10 +51,6 @@ def why_incomparable(champion: Champion, pack: FeatureSet) -> str:
             "the champion does not record whether it learned from its validation images, and no test image came later"
         )
     return ""
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
 def _seen(pack: FeatureSet, champion: Champion) -> npt.NDArray[np.bool_]:

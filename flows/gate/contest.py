@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -29,12 +29,14 @@ class Check:
             or `cannot be compared`.
         found: the finding, with its numbers.
         allowed: what would have passed.
+        names: all classes that `found` tells of, by what it says about them; it has only the first ones.
     """
 
     name: str
     outcome: Outcome
     found: str
     allowed: str = ""
+    names: dict[str, list[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,12 @@ with at most this probability, whatever the number of checks and classes. N imag
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from graft.tasks.common.core.words import listed
 from graft.tasks.common.scoring.paired import Paired, compare, more_images
 from graft.tasks.common.scoring.ranking import average_precisions, mean_average_precisions, rankings_of
 from graft.tasks.common.scoring.resampling import Counts, restored_tail, statistics
@@ -35,6 +36,7 @@ class Loss:
     Attributes:
         p: one-sided, of the test that nothing was lost; 1 for no loss that matters.
         unsure: why the images are too few to tell, if the loss is not significant and the check has not passed either.
+        names: see `Check`.
     """
 
     name: str
@@ -42,11 +44,12 @@ class Loss:
     found: str
     allowed: str
     unsure: str = ""
+    names: dict[str, list[str]] = field(default_factory=dict)
 
     def check(self, significant: bool) -> Check:
         if significant or not self.unsure:
-            return Check(self.name, "failed" if significant else "passed", self.found, self.allowed)
-        return Check(self.name, "too few images", f"{self.found}; {self.unsure}", self.allowed)
+            return Check(self.name, "failed" if significant else "passed", self.found, self.allowed, self.names)
+        return Check(self.name, "too few images", f"{self.found}; {self.unsure}", self.allowed, self.names)
 
 
 def losses(contest: Contest, params: GateParams) -> list[Loss]:
@@ -111,13 +114,14 @@ def classes(contest: Contest, params: GateParams) -> Loss:
     fallen = np.flatnonzero(theirs - own > params.max_class_drop)
     fallen = np.intersect1d(checked, fallen)
     p_C = _class_p(contest, fallen, checked)
-    found = [
-        f"{contest.classes[k]} {theirs[k]:.3f} to {own[k]:.3f} (p = {p:.2g})"
+    found = {
+        contest.classes[k]: f"{contest.classes[k]} {theirs[k]:.3f} to {own[k]:.3f} (p = {p:.2g})"
         for k, p in zip(fallen, p_C, strict=True)
         if p <= params.significance
-    ]
+    }
     allowed = f"no class loses more than {params.max_class_drop:g} of {class_metric(contest)} beyond chance"
-    return Loss("classes", float(p_C.min(initial=1.0)), ", ".join(found) or "none is worse", allowed)
+    text, names = listed(found.values()) or "none is worse", {"worse": [*found]} if found else {}
+    return Loss("classes", float(p_C.min(initial=1.0)), text, allowed, names=names)
 
 
 def class_metric(contest: Contest) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
+from graft.tasks.common.core.words import listed
 from graft.tasks.common.scoring.intervals import interval
 from graft.tasks.common.scoring.paired import holm
 
@@ -52,6 +53,11 @@ class Verdict:
             {"check": each.name, "outcome": each.outcome, "found": each.found, "allowed": each.allowed}
             for each in self.checks
         ]
+
+    def facts(self) -> list[dict[str, Any]]:
+        """`rows` for JSON, which has all the names that a text only has the first of."""
+        named = [{"names": each.names} if each.names else {} for each in self.checks]
+        return [{**row, **names} for row, names in zip(self.rows(), named, strict=True)]
 
 
 def judge(contest: Contest, data: tuple[Check, ...], params: GateParams) -> Verdict:
@@ -143,32 +149,38 @@ def _looks(contest: Contest) -> Check:
 
 def _class_list(contest: Contest, params: GateParams) -> Check:
     """Test images of a lost class are no longer there, so no other check can notice the loss."""
-    lost = [name for name in contest.champion_classes if name not in contest.classes]
-    new = [name for name in contest.classes if name not in contest.champion_classes]
-    named = {"lost": lost, "new": new}
-    found = "; ".join(f"{word}: {', '.join(names)}" for word, names in named.items() if names)
+    lost = _without(contest.champion_classes, contest.classes)
+    both = {"lost": lost, "new": _without(contest.classes, contest.champion_classes)}
+    named = {word: names for word, names in both.items() if names}
+    found = "; ".join(f"{word}: {listed(names)}" for word, names in named.items())
     allowed = "all classes of the champion"
     if params.lost_classes == "note":
         allowed = "any classes: `gate.lost_classes` is note"
     outcome: Outcome = "failed" if lost and params.lost_classes == "refuse" else "noted" if found else "passed"
-    return Check("class list", outcome, found or "the same classes", allowed)
+    return Check("class list", outcome, found or "the same classes", allowed, named)
+
+
+def _without(names: list[str], others: list[str]) -> list[str]:
+    known = set(others)
+    return [name for name in names if name not in known]
 
 
 def _min_recall(contest: Contest, params: GateParams) -> Check:
     """Every class with enough images reaches its minimum."""
     own, count_K = by_class(contest, contest.decided()[0]), image_counts(contest)
-    low = [
-        f"{name} {own[k]:.3f}"
+    low = {
+        name: f"{name} {own[k]:.3f}"
         for k, name in enumerate(contest.classes)
         if count_K[k] >= params.min_class_images and own[k] < params.min_recall_of(name)
-    ]
+    }
     allowed = (
         f"{class_metric(contest)} of `gate.min_class_recall` in classes with {params.min_class_images} test images or "
         "more"
     )
     if not params.min_class_recall:
         return Check("minimum recall", "not checked", "`gate.min_class_recall` is 0", allowed)
-    return Check("minimum recall", "failed" if low else "passed", ", ".join(low) or "none below", allowed)
+    found = listed(low.values()) or "none below"
+    return Check("minimum recall", "failed" if low else "passed", found, allowed, {"below": [*low]} if low else {})
 
 
 def _latency(contest: Contest, params: GateParams) -> Check:

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 import pandas as pd
 
 from graft.tasks.common.core.errors import DataError
+from graft.tasks.common.core.words import listed
 from graft.tasks.common.data.task import Task
 from graft.tasks.preprocess.image_table import Files, complete_table
 from graft.tasks.preprocess.layouts import KNOWN, ONE_CLASS, SPLIT_NAMES, TABLE, may_be_image
@@ -131,7 +132,7 @@ def _one_column(rows: pd.DataFrame, path: Path, task: Task) -> pd.DataFrame:
     if task == "regression" or not classes:
         raise DataError(
             f"{path} states classes, and `head.task` is {task}",
-            got=", ".join(map(str, classes)) or "no column of a class",
+            got=listed(classes) or "no column of a class",
             todo="set `head.task: classification` or `multilabel` in params.yaml",
         )
     if task == "multilabel":

@@ -18,6 +18,7 @@ import pandas as pd
 from graft.tasks.common.core.errors import DataError, GraftError
 from graft.tasks.common.core.files import md5, read_json, write_shared_json
 from graft.tasks.common.core.paths import Paths
+from graft.tasks.common.core.words import listed
 from graft.tasks.common.images.unreadable import Refused
 from graft.tasks.preprocess.check import look
 from graft.tasks.preprocess.layouts import SPLIT_NAMES, layout_of, may_be_image
@@ -328,7 +329,7 @@ def _rows(inbox: Path, listing: Listing) -> pd.DataFrame | None:
     except OSError as error:
         raise DataError("it cannot be read as a table", got=error.strerror) from error
     if "path" not in table:
-        got = ", ".join(map(str, table.columns))
+        got = listed(table.columns)
         raise DataError("it has no column `path`", got=got, todo="rename or add the column")
     return table.assign(path=[_spelling(path, listing) for path in table["path"]])
 

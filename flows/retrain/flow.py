@@ -164,7 +164,7 @@ def _bring_up_to_date(
         "evaluate": read_json(copy.paths.metrics("evaluate")),
         "outcome": outcome.facts(),
         "sentence": outcome.sentence(),
-        "checks": outcome.verdict.rows(),
+        "checks": outcome.verdict.facts(),
         "commit": commit,
     }
 

@@ -18,6 +18,7 @@ from graft.tasks.common.core.errors import DataError, GraftError
 from graft.tasks.common.core.files import md5, read_json, whole_folder, write_json
 from graft.tasks.common.core.paths import Paths
 from graft.tasks.common.core.record import DatasetRecord, Record
+from graft.tasks.common.core.words import listed
 from graft.tasks.common.data.feature_set import Rows
 from graft.tasks.common.data.manifest import read_manifest
 from graft.tasks.common.data.units import units
@@ -227,7 +228,7 @@ def list_source(source: Path) -> pd.DataFrame:
     if "path" not in table:
         raise DataError(
             f"{source} has no column `path`",
-            got=", ".join(map(str, table.columns)),
+            got=listed(table.columns),
             allowed="the column path; optionally group, for images that belong together",
         )
     empty = np.flatnonzero(table["path"].isna() | (table["path"].astype(str).str.strip() == "")) + 1

@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 
 from ..common.core.errors import ParamsError, nearest
+from ..common.core.words import listed
 from ..common.data.manifest import Task
 from .estimator import Array, Double
 
@@ -33,12 +34,12 @@ def check_class_weight(class_weight: ClassWeight, classes: list[str], task: Task
     unknown = [name for name in class_weight if name not in classes]
     missing = [name for name in classes if name not in class_weight]
     if unknown or missing:
-        told = [f"no class is called {', '.join(unknown)}"] if unknown else []
-        told += [f"none for {', '.join(missing)}"] if missing else []
+        told = [f"no class is called {listed(unknown)}"] if unknown else []
+        told += [f"none for {listed(missing)}"] if missing else []
         raise ParamsError(
             "`head.class_weight` must have a weight for each class",
             got="; ".join(told),
-            allowed=", ".join(classes),
+            allowed=listed(classes),
             todo=next(filter(None, (nearest(name, missing) for name in unknown)), "") or "name each class once",
         )
 

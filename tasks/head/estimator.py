@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from ..common.core.blocks import blocks
 from ..common.core.errors import DataError
+from ..common.core.words import listed
 from ..common.data.manifest import Task
 from ..common.data.matrix import Matrix
 from ..common.heads.base import Head
@@ -181,7 +182,7 @@ def _checked_target(target: Array, classes: list[str], task: Task) -> Array:
 
 def _stop_if_a_class_is_empty(has_K: npt.NDArray[np.bool_], classes: list[str]) -> None:
     if not has_K.all():
-        named = ", ".join(name for name, has in zip(classes, has_K) if not has)
+        named = listed(name for name, has in zip(classes, has_K) if not has)
         raise DataError(
             "a class has no image to learn from",
             got=named,

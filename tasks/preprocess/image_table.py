@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ..common.core.errors import DataError
+from ..common.core.words import listed
 from ..common.data.task import Task
 from .labels import COLUMNS as LABEL_COLUMNS
 from .labels import is_list, read_labels, text
@@ -56,7 +57,7 @@ def complete_table(rows: pd.DataFrame, path: Path, task: Task, files: Files = AN
     if "path" not in rows.columns:
         raise DataError(
             f"{path} lacks the column path",
-            got=", ".join(map(str, rows.columns)),
+            got=listed(rows.columns),
             allowed=f"path (or filename, file_name, image, ...), {LABEL_COLUMNS[task]}, and optionally split, group, "
             "weight",
             todo="rename or add the column",

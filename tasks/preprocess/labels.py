@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ..common.core.errors import DataError
+from ..common.core.words import listed
 from ..common.data.manifest import BETWEEN
 from ..common.data.task import Task
 from .class_names import class_name
@@ -92,7 +93,7 @@ def _need(table: pd.DataFrame, name: str, path: Path, task: Task) -> None:
     if name not in table.columns:
         raise DataError(
             f"{path} lacks the column {name}",
-            got=", ".join(map(str, table.columns)),
+            got=listed(table.columns),
             allowed=f"path, {COLUMNS[task]}, and optionally split, group, weight",
             todo=_remedy(table, task),
         )

@@ -8,6 +8,7 @@ import pandas as pd
 
 from ..common.core.errors import DataError
 from ..common.core.progress import say
+from ..common.core.words import listed
 from ..common.data.manifest import SPLITS, by_class, classes, counts
 from ..common.data.task import Task
 from ..common.data.units import units
@@ -69,7 +70,7 @@ def _stop_without_a_class(manifest: pd.DataFrame, raw: Path) -> None:
         everywhere = [name for name, count in found.items() if count["train"]]
         raise DataError(
             f"{raw}: no class tells the training images apart",
-            got=f"{train} images; all of them have: {', '.join(everywhere) or 'no class'}",
+            got=f"{train} images; all of them have: {listed(everywhere) or 'no class'}",
             allowed="at least one class that some images have and others do not",
             todo="check the labels in labels.csv",
         )

@@ -271,6 +271,30 @@ def test_a_lost_class_refuses_unless_it_is_allowed_and_new_ones_are_noted(theirs
     assert (verdict.result == "refuse") == (expected == "failed")
 
 
+def test_a_long_list_of_classes_is_whole_in_json_only() -> None:
+    many = [f"class {number:03}" for number in range(900)]
+    verdict = judge(contest(right(90), right(90), champion_classes=[*CLASSES, *many]), (), GateParams())
+
+    row = next(each for each in verdict.rows() if each["check"] == "class list")
+    fact = next(each for each in verdict.facts() if each["check"] == "class list")
+
+    assert row["found"] == f"lost: {', '.join(many[:10])} and 890 more"
+    assert row["found"] in verdict.sentence
+    assert "class 010" not in verdict.sentence
+    assert fact == {**row, "names": {"lost": many}}
+
+
+def test_the_classes_below_their_minimum_are_named_whole_in_json_only() -> None:
+    classes = [f"class {number:02}" for number in range(20)]
+    target = np.repeat(np.arange(20), 20)
+    p_NK = np.eye(20)[(target + 1) % 20] * 0.9 + 0.005
+    given = plain(target=target, challenger=p_NK, champion=p_NK, classes=classes, champion_classes=classes)
+    verdict = judge(given, (), GateParams(min_class_recall=0.5))
+
+    assert found(verdict, "minimum recall").endswith("class 09 0.000 and 10 more")
+    assert next(each["names"] for each in verdict.facts() if each["check"] == "minimum recall") == {"below": classes}
+
+
 def test_numbers_are_compared_by_what_they_leave_unexplained() -> None:
     rng = np.random.default_rng(0)
     target = rng.normal(size=80)
