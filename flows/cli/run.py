@@ -300,7 +300,8 @@ def schedule(
     ] = None,
     project: Project = HERE,
 ) -> None:
-    """Run the flow `retrain` on a schedule, until you stop this process; with --drift the flow `drift`."""
+    """Run the flow `retrain`, or with --drift the flow `drift`, on a schedule."""
+
     from ..retrain.schedule import run_on_schedule
 
     run_on_schedule(find_root(project), cron, timezone, name, port, drift)
