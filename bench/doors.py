@@ -97,7 +97,7 @@ def by_multipart(port: int, files: list[Path], classes: list[str]) -> Rows:
             for number, file in enumerate(files[start : start + BATCH])
         ]
         found = post(port, "/predict", b"".join(parts) + b"--x--\r\n", "multipart/form-data; boundary=x")
-        answers += found.get("predictions", [found])
+        answers += found if isinstance(found, list) else [found]
     return rows_of(answers, classes)
 
 
