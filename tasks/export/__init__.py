@@ -1,0 +1,1 @@
+"""A packaged model as one ONNX or OpenVINO file; no stage."""

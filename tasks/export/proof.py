@@ -1,0 +1,167 @@
+"""The proof of an export: in a fresh process, the file answers as the package does.
+
+N images, K classes.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any
+
+import numpy as np
+
+from ..common.core.errors import DataError, GraftError
+from ..common.core.files import read_json
+from ..common.core.progress import progress
+from ..register.packaged_eyes import reading_in
+from ..register.serving import TYPICALITY, ImageClassifier
+
+SAME, CLOSE = 0.998, 1e-3
+"""The least share of images with the same label, and the largest difference of a probability, or of a number in
+standard deviations of the numbers: the resize rounds a few values otherwise."""
+
+AT_ONCE = 256
+"""Images that the package predicts at a time."""
+
+Answers = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Proof:
+    """How a file compares with its package.
+
+    Attributes:
+        images: N.
+        same: the share of images with the same label, or the same labels; None for numbers.
+        difference: the largest one of a probability, or of a number in standard deviations.
+        farthest: the image with it.
+        milliseconds: the median for one image, without decoding.
+        typicality: the largest difference of the p-value, which jumps from one reference image to the next; it is only
+            reported. None without one.
+    """
+
+    images: int
+    same: float | None
+    difference: float
+    farthest: str
+    milliseconds: float
+    typicality: float | None = None
+
+    @property
+    def holds(self) -> bool:
+        return (self.same is None or self.same >= SAME) and self.difference <= CLOSE
+
+    def text(self) -> str:
+        what = "number" if self.same is None else "probability"
+        unit = " standard deviations" if self.same is None else ""
+        labels = "" if self.same is None else f"the same label for {self.same:.2%} of {self.images:,} images, "
+        further = "" if self.typicality is None else f", of the typicality {self.typicality:.1e}"
+        return f"{labels}largest difference of a {what} {self.difference:.1e}{unit} ({self.farthest}){further}"
+
+
+def prove(file: Path, package: Path, images: Sequence[Path], prepare: dict[str, str]) -> Proof:
+    """Compares the file with the package.
+
+    Args:
+        prepare: see `answer.py`; empty for ONNX.
+
+    Raises:
+        GraftError: they differ too much, or the file does not run.
+    """
+    expected, found = predicted(package, images), list(answered(file, package, images, prepare))
+    proof = _compared(expected, found, images)
+    if not proof.holds:
+        raise GraftError(
+            "the exported file does not predict the same as the package; nothing was written",
+            got=proof.text(),
+            allowed=f"the same label for {SAME:.1%}, and a difference of at most {CLOSE:g}",
+            todo="export with --to openvino, whose pictures Pillow resizes, or another backbone",
+        )
+    return proof
+
+
+def predicted(package: Path, images: Sequence[Path]) -> Answers:
+    """What the package predicts, by the code of this process: the package's own is not run.
+
+    Raises:
+        DataError: an image cannot be read.
+    """
+    model, answers = ImageClassifier(package), []
+    with progress("export: the package", len(images)) as bar:
+        for start in range(0, len(images), AT_ONCE):
+            part = images[start : start + AT_ONCE]
+            try:
+                answers += model.predict(list(part))
+            except ValueError as error:
+                raise DataError("an image of the proof cannot be read", got=str(error), todo="leave it out") from error
+            bar.add(len(part))
+    return answers
+
+
+def answered(file: Path, package: Path, images: Sequence[Path], prepare: dict[str, str]) -> Iterator[dict[str, Any]]:
+    """What the file answers, image by image, in a fresh process; with `milliseconds`.
+
+    Raises:
+        GraftError: it does not run.
+    """
+    reading = reading_in(read_json(package / "package.json")).as_dict()
+    asked = {"images": [str(image.resolve()) for image in images], "reading": reading, "prepare": prepare}
+    command = [sys.executable, "-P", "-m", "graft.tasks.export.answer", str(file.resolve())]
+    bar_of = progress("export: the file", len(images))
+    with TemporaryFile("w+") as question, TemporaryFile("w+") as errors, bar_of as bar:
+        json.dump(asked, question)
+        question.seek(0)
+        with subprocess.Popen(command, stdin=question, stdout=subprocess.PIPE, stderr=errors, text=True) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                yield json.loads(line)
+                bar.add()
+        if process.returncode:
+            errors.seek(0)
+            raise _failed(errors.read())
+
+
+def _failed(said: str) -> GraftError:
+    return GraftError(
+        "the exported file does not run in a fresh process; nothing was written",
+        got=(said.strip() or "no message").splitlines()[-1][:300],
+        todo="try again; if it fails again, report it with this message",
+    )
+
+
+def _compared(expected: Answers, found: Answers, images: Sequence[Path]) -> Proof:
+    off_N = np.array([_difference(one, other) for one, other in zip(expected, found, strict=True)])
+    same = None
+    if "value" in expected[0]:
+        off_N = off_N / (float(np.std([one["value"] for one in expected])) or 1.0)
+    else:
+        same = float(np.mean([_same_label(one, other) for one, other in zip(expected, found, strict=True)]))
+    worst = int(np.argmax(np.where(np.isnan(off_N), np.inf, off_N)))
+    milliseconds = statistics.median(one["milliseconds"] for one in found)
+    return Proof(len(found), same, float(off_N[worst]), images[worst].name, milliseconds, _typicality(expected, found))
+
+
+def _typicality(expected: Answers, found: Answers) -> float | None:
+    pairs = zip(expected, found, strict=True)
+    return max((abs(one[TYPICALITY] - other[TYPICALITY]) for one, other in pairs if TYPICALITY in one), default=None)
+
+
+def _difference(one: dict[str, Any], other: dict[str, Any]) -> float:
+    """The largest one of a probability; or that of a number."""
+    if "value" in one:
+        return abs(float(one["value"]) - float(other["value"]))
+    return float(np.abs(np.array(list(one["probabilities"].values())) - other["probabilities"]).max())
+
+
+def _same_label(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    classes = list(one["probabilities"])
+    if "label" in one:
+        return bool(one["label"] == classes[other["label"]])
+    return one["labels"] == [name for name, has in zip(classes, other["labels"], strict=True) if has]
