@@ -26,6 +26,7 @@ class Builder:
         self._nodes: list[Any] = []
         self._constants: list[TensorProto] = []
         self._bytes = 0
+        self._names: dict[str, str] = {}
 
     def constant(self, value: Array) -> str:
         name = f"c{len(self._constants)}"
@@ -55,13 +56,15 @@ class Builder:
         self._nodes.append(helper.make_node(operation, sources, names, **attributes))
         return names
 
-    def named(self, value: str, name: str) -> str:
-        """The same value under a name that it keeps in the file."""
-        self._nodes.append(helper.make_node("Identity", [value], [name]))
-        return name
+    def name(self, value: str, name: str) -> None:
+        """Gives the value of a node the name that it has in the file. A node `Identity` would do the same, but OpenVINO
+        removes it and then knows the value by both names."""
+        self._names[value] = name
 
     def model(self, inputs: list[ValueInfoProto], outputs: list[ValueInfoProto], facts: dict[str, str]) -> ModelProto:
         """The checked model, with `facts` as its metadata."""
+        for field in (names for node in self._nodes for names in (node.input, node.output)):
+            field[:] = [self._names.get(each, each) for each in field]
         used = {name for node in self._nodes for name in node.input}
         constants = [each for each in self._constants if each.name in used]
         graph = helper.make_graph(self._nodes, "graft", inputs, outputs, constants)

@@ -73,7 +73,7 @@ def onnx_model(parts: Parts, facts: dict[str, str]) -> ModelProto:
 
 
 def _without_batch(build: Builder, answer: Answer) -> Any:
-    build.named(build.node("Squeeze", answer.value, build.integers(0)), answer.name)
+    build.name(build.node("Squeeze", answer.value, build.integers(0)), answer.name)
     return helper.make_tensor_value_info(answer.name, answer.kind, [answer.length] if answer.length else [])
 
 
@@ -82,7 +82,7 @@ def head_model(parts: Parts, dimension: int) -> ModelProto:
     build = Builder()
     outputs = []
     for answer in answers_of(build, parts.head, parts.calibration, parts.known, "features"):
-        build.named(answer.value, answer.name)
+        build.name(answer.value, answer.name)
         shape: list[Any] = ["images", answer.length] if answer.length else ["images"]
         outputs.append(helper.make_tensor_value_info(answer.name, answer.kind, shape))
     features = helper.make_tensor_value_info("features", TensorProto.FLOAT, ["images", dimension])

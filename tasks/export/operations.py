@@ -34,7 +34,6 @@ _PLAIN = {
     "Minimum": "Min",
     "Multiply": "Mul",
     "Negative": "Neg",
-    "PRelu": "PRelu",
     "Power": "Pow",
     "Relu": "Relu",
     "Sigmoid": "Sigmoid",
@@ -130,6 +129,13 @@ def _swish(build: Builder, operation: Operation, inputs: list[str]) -> str:
 
 def _hard_sigmoid(build: Builder, operation: Operation, inputs: list[str]) -> str:
     return build.node("HardSigmoid", inputs[0], alpha=1 / 6, beta=0.5)
+
+
+def _prelu(build: Builder, operation: Operation, inputs: list[str]) -> str:
+    """OpenVINO's slopes of one axis are those of the channels."""
+    slopes, axes = input_shape(operation, 1), len(input_shape(operation))
+    shape = [slopes[0], *[1] * (axes - 2)] if len(slopes) == 1 and slopes[0] > 1 else slopes
+    return build.node("PRelu", inputs[0], build.node("Reshape", inputs[1], build.integers(*shape)))
 
 
 def _mish(build: Builder, operation: Operation, inputs: list[str]) -> str:
@@ -290,6 +296,7 @@ TRANSLATIONS: dict[str, Translation] = {
     "MatMul": _matmul,
     "MaxPool": _pool,
     "Mish": _mish,
+    "PRelu": _prelu,
     "Pad": _pad,
     "Roll": _roll,
     "ScaledDotProductAttention": _attention,
