@@ -36,13 +36,13 @@ def export(
         typer.Option(help="The file to write: .onnx, or .xml, which has its weights in a .bin beside it."),
     ],
     model: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="champion or another alias, a version, `package` for models/package, or the path of a package's "
-            "folder; the default is the champion, or models/package if there is none.",
+            help="The folder of a package; `package` for models/package; an alias or a version of the registered "
+            "model. The default is the champion, or models/package if there is none.",
             show_default=False,
         ),
-    ] = "",
+    ] = None,
     images: Annotated[
         list[Path] | None,
         typer.Option(

@@ -9,7 +9,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,11 @@ from graft.tasks.common.core.paths import Paths, find_root
 from graft.tasks.register.serving import ImageClassifier
 
 from ..tracking.store import has_store
-from ..versioning.dvc import locked_outs
+from ..versioning.dvc import locked_outs, raw_hash
+from ..versioning.git import git_state
 
-PACKAGE = "models/package"
+PACKAGE, KEYWORD = "models/package", "package"
+"""The folder, and the word that means it in a project."""
 
 CHAMPION = "champion"
 
@@ -43,6 +45,8 @@ class Predictor:
         folder: of the package, for as long as the model is open.
         facts: of its package.json.
         root: of the project; None outside one.
+        data: the hash of data/raw from which it was made, as far as it is known.
+        commit: of the code and the parameters, likewise.
     """
 
     name: str
@@ -52,6 +56,8 @@ class Predictor:
     classifier: ImageClassifier
     facts: dict[str, Any]
     root: Path | None = None
+    data: str = ""
+    commit: str = ""
 
 
 @contextmanager
@@ -64,10 +70,11 @@ def open_model(wanted: str | None, project: Path) -> Iterator[Predictor]:
     Raises:
         GraftError: there is no such model, or its files are not those that were made.
     """
-    if wanted and (os.sep in wanted or Path(wanted).is_dir()) and (folder := _package_in(Path(wanted))):
-        yield _opened(folder, str(wanted), root=_root(project))
-        return
     root = _root(project)
+    keyword = root is not None and wanted == KEYWORD
+    if wanted and not keyword and (Path(wanted).is_dir() or wanted.startswith((".", os.sep))):
+        yield _opened(_package_in(Path(wanted)), wanted, root=root)
+        return
     if root is None:
         raise GraftError(
             "there is no such model outside a project",
@@ -75,9 +82,10 @@ def open_model(wanted: str | None, project: Path) -> Iterator[Predictor]:
             allowed="the folder of a package, with package.json",
             todo="name one with --model FOLDER, or a project with --project",
         )
-    if wanted == "package" or (wanted is None and not _has_champion(root)):
+    if keyword or (wanted is None and not _has_champion(root)):
         check_package(root)
-        yield _opened(Paths(root).package, PACKAGE, root=root)
+        commit = git_state(root).commit
+        yield replace(_opened(Paths(root).package, PACKAGE, root=root), data=raw_hash(root), commit=commit)
         return
     yield from _registered(root, wanted or CHAMPION)
 
@@ -91,21 +99,19 @@ def _root(project: Path) -> Path | None:
         return None
 
 
-def _package_in(folder: Path) -> Path | None:
+def _package_in(folder: Path) -> Path:
     """The package in a folder: itself, or that of a model downloaded from MLflow.
 
     Raises:
-        GraftError: there is a folder without a package, or with a part of one.
+        GraftError: there is no package, or a part of one.
     """
-    if not folder.is_dir():
-        return None
     inner = folder / "artifacts" / "package"
     package = inner if inner.is_dir() else folder
     missing = [name for name in FILES if not (package / name).is_file()]
     if missing:
         raise GraftError(
             f"{folder} is not the package of a model",
-            got=f"no {', '.join(missing)}",
+            got=f"no {', '.join(missing)} in it" if folder.is_dir() else "no such folder",
             allowed="a folder like models/package, or a model downloaded from MLflow",
             todo="`graft repro` makes models/package; it may be copied as it is",
         )
@@ -149,7 +155,8 @@ def _registered(root: Path, wanted: str) -> Iterator[Predictor]:
     version = find_version(tracker, name, which)
     with fetched_package(tracker, version) as folder:
         where = f"{version.name} version {version.version}"
-        yield _opened(folder, where, root=root, name=str(version.name), version=str(version.version))
+        opened = _opened(folder, where, root=root, name=str(version.name), version=str(version.version))
+        yield replace(opened, data=version.tags.get("dvc.raw", ""), commit=version.tags.get("git.commit", ""))
 
 
 def named(wanted: str, root: Path) -> tuple[str, str]:

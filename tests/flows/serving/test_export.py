@@ -61,7 +61,7 @@ def test_a_folder_is_exported_without_a_project(
     assert "--images FOLDER" in refused(elsewhere, *WORDS, "m.onnx", "--model", "package")
     found = exported(elsewhere, *WORDS, "m.onnx", "--model", "package", "--images", "photos")
 
-    assert (found["model"], found["images"]) == ("the folder package", 6)
+    assert (found["model"], found["images"]) == ("package", 6)
 
 
 @pytest.mark.parametrize(

@@ -52,9 +52,14 @@ def test_outside_a_project_a_package_must_be_named(tmp_path: Path, monkeypatch: 
 
 def test_a_folder_that_is_no_package_is_refused(tmp_path: Path) -> None:
     with (
-        pytest.raises(GraftError, match=r"no package\.json, head\.json, calibration\.json"),
+        pytest.raises(GraftError, match=r"no package\.json, head\.json, calibration\.json in it"),
         open_model(str(tmp_path), Path()),
     ):
+        pass
+
+
+def test_a_folder_that_does_not_exist_is_not_taken_for_a_version(finished: Project) -> None:
+    with pytest.raises(GraftError, match="no such folder"), open_model("./nothing", finished.root):
         pass
 
 
