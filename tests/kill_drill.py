@@ -38,6 +38,8 @@ TIMES = ("seconds", "startup_seconds", "images_per_second", "cache_hits", "cache
 SHARES = {"init": 0.15, "store": 0.15, "import": 0.15, "promote": 0.15, "repro": 0.4}
 """Share of the kills of each command."""
 
+QUIET = {"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
+
 PROMOTER = """
 import sys
 from pathlib import Path
@@ -238,7 +240,7 @@ def promoter(project: Project) -> Iterator[subprocess.Popen[str]]:
     """A process that promotes the versions that it reads, one a line."""
     process = subprocess.Popen(
         [sys.executable, "-c", PROMOTER, str(project.root)],
-        env=project.environment(),
+        env=project.environment(**QUIET),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -351,6 +353,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", choices=SHARES)
     asked = parser.parse_args()
+    os.environ |= QUIET
     with contextlib.ExitStack() as kept:
         base = asked.folder or Path(kept.enter_context(tempfile.TemporaryDirectory()))
         wrong = drill(base, asked.kills, asked.pairs, random.Random(asked.seed), asked.only)
