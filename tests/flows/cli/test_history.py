@@ -8,7 +8,7 @@ from projects import Project
 
 
 def test_summary_before_the_first_run_says_what_to_do(empty_project: Project) -> None:
-    done = empty_project.graft("summary", check=False)
+    done = empty_project.graft_here("summary", check=False)
 
     assert done.returncode == 2
     assert "run `graft repro`" in done.stderr

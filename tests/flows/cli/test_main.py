@@ -171,7 +171,7 @@ def test_every_group_of_commands_is_merged_flat() -> None:
 
 
 def test_outside_a_project_there_is_one_clear_error(empty_project: Project, tmp_path) -> None:
-    done = empty_project.graft("summary", "--project", str(tmp_path), check=False)
+    done = empty_project.graft_here("summary", "--project", str(tmp_path), check=False)
 
     assert done.returncode == 2
     assert "is not in a Graft project" in done.stderr

@@ -51,7 +51,7 @@ def test_params_of_a_misspelt_word_names_the_nearest(finished: Project) -> None:
 
 
 def test_doctor_finds_a_healthy_project_healthy(project: Project) -> None:
-    findings = {row["check"]: row for row in json.loads(project.graft("doctor", "--json").stdout)}
+    findings = {row["check"]: row for row in json.loads(project.graft_here("doctor", "--json").stdout)}
 
     assert findings["images"]["state"] == findings["packages"]["state"] == findings["mlflow"]["state"] == "ok"
     assert findings["dvc"]["state"] == "warn", "there is no remote"
@@ -111,7 +111,7 @@ def test_repro_passes_dvcs_words_and_exit_code_on(project: Project) -> None:
 
 
 def test_repro_without_images_says_how_to_bring_some(empty_project: Project) -> None:
-    done = empty_project.graft("repro", check=False)
+    done = empty_project.graft_here("repro", check=False)
 
     assert done.returncode == 2
     assert "graft import" in done.stderr

@@ -69,14 +69,14 @@ def test_ls_of_a_project_without_a_cache_says_so(empty_project: Project) -> None
 
 
 def test_verify_finds_every_segment_sound(project: Project) -> None:
-    assert "every segment is intact" in project.graft("cache", "verify").stdout
+    assert "every segment is intact" in project.graft_here("cache", "verify").stdout
 
 
 def test_verify_names_a_segment_with_a_flipped_byte_and_the_next_run_computes_it_again(project: Project) -> None:
     segment = flip(project)
     before = project.lock()["data/features"]
 
-    done = project.graft("cache", "verify", check=False)
+    done = project.graft_here("cache", "verify", check=False)
 
     assert done.returncode == 1
     assert segment.relative_to(project.root).as_posix() in done.stdout
@@ -89,9 +89,9 @@ def test_verify_names_a_segment_with_a_flipped_byte_and_the_next_run_computes_it
 def test_verify_can_remove_what_is_damaged(project: Project) -> None:
     segment = flip(project)
 
-    assert project.graft("cache", "verify", "--drop", check=False).returncode == 1
+    assert project.graft_here("cache", "verify", "--drop", check=False).returncode == 1
     assert not segment.exists()
-    assert project.graft("cache", "verify").returncode == 0
+    assert project.graft_here("cache", "verify").returncode == 0
 
 
 def test_compact_merges_small_segments_and_the_next_run_misses_nothing(project: Project) -> None:

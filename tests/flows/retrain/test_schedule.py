@@ -123,7 +123,7 @@ def final(prefect_api: dict[str, str], run_id):  # type: ignore[no-untyped-def]
 
 def test_a_project_that_is_not_under_git_is_refused(project: Project) -> None:
     (project.root / ".git").rename(project.root / ".away")
-    done = project.graft("schedule", "--cron", "0 2 * * *", check=False)
+    done = project.graft_here("schedule", "--cron", "0 2 * * *", check=False)
     assert done.returncode == 2
     assert "no git repository" in done.stderr
 
@@ -154,7 +154,7 @@ def test_a_time_zone_that_does_not_exist_is_refused(timezone: str, got: str) -> 
 
 
 def test_the_command_refuses_it_before_it_starts_a_server(project: Project) -> None:
-    done = project.graft("schedule", "--cron", "0 2 31 2 *", check=False)
+    done = project.graft_here("schedule", "--cron", "0 2 31 2 *", check=False)
 
     assert done.returncode == 2
     assert "there is no such date" in done.stderr

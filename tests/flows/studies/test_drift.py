@@ -60,7 +60,7 @@ def champion(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Pro
 def drifted(champion: Project, tmp_path_factory: pytest.TempPathFactory) -> tuple[int, dict[str, Any]]:
     """The exit code, and what was printed as JSON."""
     folder = draw_brighter(tmp_path_factory.mktemp("bright"))
-    done = champion.graft("drift", str(folder), "--json", check=False)
+    done = champion.graft_here("drift", str(folder), "--json", check=False)
     return done.returncode, json.loads(done.stdout)
 
 
@@ -100,7 +100,7 @@ def test_images_in_another_light_are_drift_with_an_exit_code_of_its_own(drifted:
 
 
 def test_images_that_are_alike_are_none_with_exit_code_0(champion: Project, tmp_path: Path) -> None:
-    done = champion.graft("drift", str(draw_alike(tmp_path / "alike")))
+    done = champion.graft_here("drift", str(draw_alike(tmp_path / "alike")))
 
     assert done.returncode == 0
     assert "no drift: as far as 36 images can tell" in done.stdout
@@ -144,7 +144,7 @@ def test_a_version_that_there_is_not_is_told_with_those_that_there_are(here: Pro
 
 
 def test_without_a_champion_there_is_one_clear_error(empty_project: Project) -> None:
-    done = empty_project.graft("drift", check=False)
+    done = empty_project.graft_here("drift", check=False)
 
     assert done.returncode == 2
     assert "no model is registered" in done.stderr
@@ -301,7 +301,7 @@ def test_what_was_compared_of_groups_is_said_on_the_screen_and_in_the_report(her
     table = pd.DataFrame({"path": names, "group": np.arange(len(names)) // 2})
     table.to_csv(tmp_path / "today.csv", index=False)
 
-    done = here.graft("drift", str(tmp_path / "today.csv"))
+    done = here.graft_here("drift", str(tmp_path / "today.csv"))
     found = read_json(here.root / ".graft" / "drift" / "drift.json")
 
     assert found["compared"] == {"reference_images": 24, "reference_groups": 24, "images": 18, "groups": 18}
@@ -315,7 +315,7 @@ def test_images_of_one_group_alone_are_refused(champion: Project, tmp_path: Path
     names = sorted(file.relative_to(tmp_path).as_posix() for file in folder.rglob("*.png"))
     pd.DataFrame({"path": names, "group": "film"}).to_csv(tmp_path / "today.csv", index=False)
 
-    done = champion.graft("drift", str(tmp_path / "today.csv"), check=False)
+    done = champion.graft_here("drift", str(tmp_path / "today.csv"), check=False)
 
     assert done.returncode == 2
     assert "too few groups" in done.stderr

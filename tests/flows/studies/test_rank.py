@@ -195,7 +195,7 @@ def test_images_that_have_come_since_are_ranked_too(here: Project) -> None:
 def test_if_no_candidate_can_be_ranked_it_fails_and_says_why(project: Project) -> None:
     project.set("features", image_size=100)
 
-    done = project.graft("rank", "test_vit", "--weights", "random", check=False)
+    done = project.graft_here("rank", "test_vit", "--weights", "random", check=False)
 
     assert done.returncode == 2
     assert "no candidate could be ranked" in done.stderr
