@@ -397,7 +397,7 @@ def test_a_stage_killed_at_any_moment_goes_on_from_its_checkpoint(paths, tmp_pat
     changes = {
         "mode": "on",
         "layers": "all",
-        "epochs": 9,
+        "epochs": 4,
         "batch_size": 8,
         "precision": "f32",
         "checkpoint_every": 1e-9,
@@ -408,7 +408,7 @@ def test_a_stage_killed_at_any_moment_goes_on_from_its_checkpoint(paths, tmp_pat
     command = [sys.executable, "-c", KILLED, str(paths.root), json.dumps(changes)]
     with subprocess.Popen(command, cwd=repository, stderr=subprocess.PIPE, text=True) as process:
         for line in process.stderr:
-            if "epoch 3 of 9" in line:
+            if "epoch 2 of 4" in line:
                 process.kill()
                 break
         process.stderr.read()
