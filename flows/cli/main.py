@@ -10,7 +10,7 @@ import typer
 from graft.tasks.common.core.errors import GraftError
 from graft.tasks.environment import prepare_process
 
-from . import backbones, cache, data, export, history, predict, project, run, studies
+from . import backbones, cache, data, export, history, predict, project, run, serve, studies
 from .options import OPERATE, SETTINGS, Panels
 
 app = typer.Typer(
@@ -21,7 +21,7 @@ app = typer.Typer(
     **SETTINGS,
 )
 
-for group in (project, data, run, history, studies, predict, export, backbones):
+for group in (project, data, run, history, studies, predict, serve, export, backbones):
     app.add_typer(group.app)
 app.add_typer(cache.app, name="cache", rich_help_panel=OPERATE)
 

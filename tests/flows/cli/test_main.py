@@ -21,7 +21,7 @@ from graft.flows.cli.options import COLUMNS, PANELS, examples
 GROUPS = {
     "Data": ["init", "sample", "import", "group-copies"],
     "Train": ["params", "repro", "run", "rank", "compare", "models"],
-    "Use": ["predict", "export", "classify"],
+    "Use": ["predict", "serve", "export", "classify"],
     "Operate": ["schedule", "doctor", "licences", "promote", "rollback", "rebuild", "cache"],
     "Look": ["status", "ui", "summary", "why", "trace", "ledger", "drift"],
 }
