@@ -37,6 +37,7 @@ from graft.tasks.studies.drift_picture import drift_picture
 
 from ..registry.models import CHAMPION, fetched_package, find_version
 from ..runtime.params import DriftParams, Params, load_params
+from ..serving.server.kept import kept_at_random
 from ..tracking.store import has_store
 from ..tracking.tracker import Tracker
 from ..versioning import dvc
@@ -216,11 +217,14 @@ def from_source(source: Path, reference: Reference, settings: Params, reading: R
 
 
 def list_source(source: Path) -> pd.DataFrame:
-    """Columns `name`, `file` and `group` (or null): every file below a folder except hidden ones, or a table's rows.
+    """Columns `name`, `file` and `group` (or null): every file below a folder except hidden ones, a table's rows, or
+    the pictures that `graft serve` kept at random.
 
     Raises:
-        DataError: it is neither, or the table has no column `path`, or a row has no path or that of a missing file.
+        DataError: it is none of these, or the table has no column `path`, or a row has no path or that of a missing
+            file.
     """
+    source = kept_at_random(source)
     if source.is_dir():
         names = [name for name in list_files(source) if not hidden(name)]
         return pd.DataFrame({"name": names, "file": [source / name for name in names], "group": None})

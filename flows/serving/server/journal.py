@@ -28,12 +28,11 @@ import pyarrow.parquet as pq
 from graft.tasks.common.core.errors import GraftError
 from graft.tasks.common.core.files import write_shared, write_shared_json
 
+from .kept import ANSWERS, IMAGES, MARK, RANDOM, UNSURE
 from .metrics import ATYPICAL, Metrics
 from .settings import MB, Settings
 
 LOG = logging.getLogger("graft.serve")
-
-MARK, ANSWERS, IMAGES, UNSURE, RANDOM = "graft-log.json", "answers", "images", "unsure", "random"
 
 ROWS, SECONDS = 10_000, 3600.0
 """Of one file of answers."""

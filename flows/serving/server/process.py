@@ -121,6 +121,11 @@ class Server(uvicorn.Server):
                 signal.signal(one, handler)
 
 
+def say_where(host: str, port: int) -> None:
+    shown = f"[{host}]" if ":" in host and not host.startswith("[") else host
+    print(f"http://{shown}:{port}  Ctrl-C stops", flush=True)
+
+
 def allow_files() -> None:
     """Raises the limit of open files as far as this user may: each connection is one."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -34,7 +34,7 @@ def start(settings: Settings, key_file: Path | None, hosts: list[str], keep: lis
         keep_random=share,
     )
     check(settings, no_key=no_key)
-    from .process import bind, serve
+    from .process import bind, say_where, serve
 
     if settings.workers > 1:
         from .workers import supervise
@@ -42,7 +42,7 @@ def start(settings: Settings, key_file: Path | None, hosts: list[str], keep: lis
         supervise(settings)
         return
     bound = bind(settings.host, settings.port)
-    print(f"http://{_shown(settings.host)}:{bound.getsockname()[1]}  Ctrl-C stops", flush=True)
+    say_where(settings.host, bound.getsockname()[1])
     serve(settings, bound)
 
 
@@ -126,7 +126,3 @@ def _unknown(word: str) -> GraftError:
     return ParamsError(
         "--keep is not understood", got=word, allowed="unsure, none, or random:SHARE with 0 < SHARE <= 1"
     )
-
-
-def _shown(host: str) -> str:
-    return f"[{host}]" if ":" in host and not host.startswith("[") else host

@@ -17,7 +17,7 @@ from prometheus_client.multiprocess import mark_process_dead
 from graft.tasks.common.core.errors import GraftError
 
 from .metrics import SHARED
-from .process import bind, log_to_stderr
+from .process import bind, log_to_stderr, say_where
 from .settings import Settings
 
 LOG = logging.getLogger("graft.serve")
@@ -83,6 +83,7 @@ def supervise(settings: Settings) -> None:
     reserved = bind(settings.host, settings.port, shared=True)
     settings = replace(settings, port=reserved.getsockname()[1], load_first=True)
     log_to_stderr(settings)
+    say_where(settings.host, settings.port)
     ended = threading.Event()
     for one in (signal.SIGTERM, signal.SIGINT):
         signal.signal(one, lambda *_: ended.set())
