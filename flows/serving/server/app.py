@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from . import mlflow_form, open_inference
 from .docs import ANY_IMAGE, INFERENCE, INVOCATION, add_pages
+from .explain import Explainer
 from .images import document_of, images_of, several
 from .refusal import Refusal
 from .replies import all_answered, model_of, refused, reply, reply_to_many, reply_to_one
@@ -87,6 +88,19 @@ def _add_predict(app: FastAPI, service: Service) -> None:
             images, one = await aside(len(body), images_of, body, kind, settings.max_bytes, settings.max_images)
             runner, outcomes = await service.ask(images)
         return reply_to_one(outcomes[0], runner) if one else reply_to_many(outcomes, runner)
+
+    explainer = Explainer(settings.timeout)
+
+    @app.post("/saliency", tags=["predict"], summary="A PNG of what decided the answer", openapi_extra=ANY_IMAGE)
+    async def saliency(request: Request) -> Response:
+        async with service.body(request) as body:
+            kind = request.headers.get("content-type", "")
+            images, _ = await aside(len(body), images_of, body, kind, settings.max_bytes, 1)
+            (image,) = images or [Refusal(400, "is not there", "malformed")]
+            if isinstance(image, Refusal):
+                return refused(image.of("this"))
+            overlay = await explainer.overlay(await service.loaded(), image)
+        return Response(overlay, headers={"cache-control": "no-store"}, media_type="image/png")
 
 
 def _add_v2(app: FastAPI, service: Service) -> None:

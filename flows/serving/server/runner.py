@@ -19,7 +19,7 @@ from PIL import Image
 from graft.tasks.common.core.errors import GraftError
 from graft.tasks.common.engines.openvino import BATCH
 from graft.tasks.common.images.decode import Picture, Pixels
-from graft.tasks.common.images.unreadable import Refused, UnreadableImage
+from graft.tasks.common.images.unreadable import Refused, UnreadableImage, in_words
 
 from ..loading import Predictor
 from .metrics import CLASSES, Metrics
@@ -143,15 +143,15 @@ def refusal_of(error: Exception) -> Exception:
     if isinstance(error, MemoryError):
         return busy("there is not enough memory for this image now; try again", "memory")
     if isinstance(error, Refused):
-        return Refusal(413, f"is not decoded: {_line(error)}", "image_limits")
+        return Refusal(413, f"is not decoded: {_line(str(error))}", "image_limits")
     if isinstance(error, UnreadableImage | OSError | ValueError):
-        return Refusal(422, f"is not an image that can be read: {_line(error)}", "unreadable")
+        return Refusal(422, f"is not an image that can be read: {_line(in_words(error))}", "unreadable")
     return error
 
 
-def _line(error: Exception) -> str:
+def _line(text: str) -> str:
     """Without the addresses of objects, which PIL names."""
-    return re.sub(r" <[^>]* object at 0x[0-9a-f]+>", "", str(error) or type(error).__name__).split("\n")[0][:300]
+    return re.sub(r" <[^>]* object at 0x[0-9a-f]+>", "", text).split("\n")[0][:300]
 
 
 def _fail(jobs: list[Job], error: Exception) -> None:

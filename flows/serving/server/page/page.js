@@ -4,7 +4,6 @@ const MOST_BARS = 10;
 const STRANGE = 0.05;
 const find = (id) => document.getElementById(id);
 let key = sessionStorage.getItem("graft-key") || "";
-let explains = false;
 let waiting = [];
 
 const headers = () => (key ? { Authorization: `Bearer ${key}` } : {});
@@ -26,8 +25,7 @@ async function learn() {
   const answer = await fetch("/version", { headers: headers() });
   if (answer.status === 401) return needKey(key ? "This is not the key of this server." : "");
   find("key-form").hidden = true;
-  const { model, saliency } = await answer.json();
-  explains = Boolean(saliency);
+  const { model } = await answer.json();
   find("model").textContent = model ? `Model ${model.name} ${model.version}`.trim() : "The model is being loaded.";
   const before = waiting;
   waiting = [];
@@ -114,7 +112,7 @@ function fill(card, file, told) {
   }
   addBars(card, told);
   const explain = card.querySelector(".explain");
-  explain.hidden = !explains;
+  explain.hidden = false;
   explain.onclick = () => saliency(card, file, explain);
   say(`${file.name || "Picture"}: ${card.querySelector(".label").textContent}`);
 }

@@ -63,7 +63,7 @@ def test_each_file_of_a_form_is_answered_or_refused(served: Served, picture: byt
     first, second, third = answer.document
     assert same(first, expected)
     assert same(third, expected)
-    assert second == {"error": "this is not an image that can be read: cannot identify image file"}
+    assert second == {"error": "this is not an image that can be read: not an image"}
 
 
 @pytest.mark.parametrize("before", ["", "data:image/png;base64,"])
