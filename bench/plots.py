@@ -49,6 +49,29 @@ def _bars(panel: Any, backbone: str, found: dict[str, Any]) -> None:
     panel.spines[["top", "right"]].set_visible(False)
 
 
+def plot_serving(found: dict[str, Any], target: Path) -> None:
+    """Left the requests per second by the number of clients, with the roofline; right the p99."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6))
+    names = list(found["servers"])
+    counts = [key.rpartition("_")[2] for key in found["servers"][names[0]] if key.startswith("per_second")]
+    width = 0.8 / len(names)
+    for number, name in enumerate(names):
+        places = np.arange(len(counts)) + number * width
+        colour = GREEN if name.startswith("graft") else ("#9aa5b1", "#5d6d7e", "#c9d1d9")[number % 3]
+        for panel, key in ((left, "per_second_at"), (right, "p99_ms_at")):
+            values = [found["servers"][name][f"{key}_{count}"] for count in counts]
+            panel.bar_label(panel.bar(places, values, width, color=colour, label=name), fmt="{:,.0f}", fontsize=7)
+    for panel, title in ((left, "requests per second"), (right, "p99, milliseconds")):
+        panel.set_xticks(np.arange(len(counts)) + 0.4 - width / 2, counts)
+        panel.set_xlabel("clients")
+        panel.set_title(title, loc="left")
+        panel.spines[["top", "right"]].set_visible(False)
+    right.set_yscale("log")
+    left.axhline(found["roofline"], color=RED, linestyle="--", linewidth=1, label="roofline")
+    left.legend(frameon=False, fontsize="small")
+    _save(figure, target)
+
+
 def plot_memory(results: dict[str, Any], target: Path) -> None:
     """Left the peak memory, right the cost of an image, by the number of images."""
     sizes = results["medians"]
