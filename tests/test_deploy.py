@@ -35,11 +35,14 @@ TIME_LIMIT = 180.0
 
 SERVICE_KEYS = {
     *("build", "command", "depends_on", "environment", "healthcheck", "image", "init", "logging", "ports", "restart"),
-    *("stop_grace_period", "volumes", "working_dir", "user"),
+    *("profiles", "stop_grace_period", "volumes", "working_dir", "user"),
     *("cap_drop", "mem_limit", "pids_limit", "read_only", "security_opt", "tmpfs"),
 }
 """Those of the compose specification that the file uses: a misspelt one is in neither."""
 
+
+SERVERS = ("postgres", "prefect", "mlflow", "model")
+"""They write only into their volumes."""
 
 PASSWORDS = {
     "POSTGRES_PASSWORD": "secret",
@@ -191,8 +194,8 @@ def test_no_container_gets_more_rights_or_takes_all_memory() -> None:
         assert service["cap_drop"] == ["ALL"], name
         assert re.fullmatch(r"\d+g", service["mem_limit"]), name
         assert service["pids_limit"] > 0, name
-    assert {name for name, service in services.items() if service.get("read_only")} == {"postgres", "prefect", "mlflow"}
-    for name in ("postgres", "prefect", "mlflow"):
+    assert {name for name, service in services.items() if service.get("read_only")} == {*SERVERS}
+    for name in SERVERS:
         assert "/tmp" in services[name]["tmpfs"]
 
 
@@ -227,6 +230,7 @@ def test_every_option_of_every_command_exists() -> None:
         "mlflow": ["mlflow", "server"],
         "worker": ["prefect", "worker", "start"],
         "deploy": ["prefect", "deploy"],
+        "model": ["graft.flows.cli", "serve"],
     }
     services = compose()["services"]
     assert helps.keys() == {name for name, service in services.items() if "command" in service}

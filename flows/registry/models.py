@@ -94,12 +94,20 @@ def fetched_model(tracker: Tracker, version: ModelVersion, *, unverified: bool =
     Raises:
         GraftError: it cannot be fetched, its files are not those that were registered, or no digest is known.
     """
-    tracker.paths.tmp.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=tracker.paths.tmp) as folder:
+    with TemporaryDirectory(dir=_room(tracker.paths.tmp)) as folder:
         model = _download(tracker, version, Path(folder))
         integrity.remove_by_products(model)
         _check(tracker, version, integrity.digest(model), unverified=unverified)
         yield model
+
+
+def _room(folder: Path) -> Path | None:
+    """Where the copy lies: in the project, or in the system's temporary folder if the project is read-only."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    return folder if os.access(folder, os.W_OK) else None
 
 
 @contextmanager
