@@ -125,6 +125,7 @@ async function saliency(card, file, button) {
   }).catch(() => null);
   if (answer && answer.ok) {
     const image = card.querySelector("img");
+    image.onload = null;
     image.src = URL.createObjectURL(await answer.blob());
     image.alt = "Your picture; the coloured parts decided the answer";
     button.hidden = true;
