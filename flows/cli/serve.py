@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .options import HERE, OPERATE, SETTINGS, Project, examples
+from .options import HERE, SETTINGS, USE, Project, examples
 
 app = typer.Typer(**SETTINGS)
 
@@ -15,7 +15,7 @@ MB = 2**20
 
 
 @app.command(
-    rich_help_panel=OPERATE,
+    rich_help_panel=USE,
     epilog=examples(
         {
             "graft serve": "the champion on port 8000, for this machine",
