@@ -7,8 +7,8 @@ actual value.) From strong to weak, each strength starts from the parabola in lo
 it, and keeps the steps that L-BFGS remembers of them: what they say about the rows' part of the Hessian holds for any
 l2. A strength then costs about four passes over the rows.
 
-Products are float32; parameters, sums over blocks and L-BFGS's own arithmetic are float64. The loss is defined in
-`objective.py`.
+Products are float32; parameters and sums over blocks are float64. The loss is defined in `objective.py`, and what
+L-BFGS does with its steps in `lbfgs.py`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,23 +27,9 @@ import numpy.typing as npt
 from ..core.cores import cores
 from ..data.matrix import Matrix
 from .blas import one_thread_a_product
-from .objective import CACHED, Floats, Link, Objective, Singles
+from .lbfgs import Steps, of_weights, remember
+from .objective import Floats, Link, Objective, Singles
 from .principal_axes import Basis, rotate, take
-
-_Memory = deque[tuple[Floats, Floats]]
-"""Steps, and by how much they changed the gradient of the rows' part of the loss."""
-
-PAIRS, PAIR_BYTES = 32, 512 * 2**20
-"""Steps that L-BFGS remembers, or as many as take so much memory."""
-
-PAIR_ROWS = 128
-"""Outside the processor's cache, what L-BFGS does with a step that it remembers takes as long as so many rows: it
-remembers as many as take no longer than the rows, but `FEWEST` at least. A path of a thousand classes of one row each
-had 97 iterations with 32 steps and 84 with 8, which took 0.6 of the processor's time; one of 200 classes of six rows
-had 99 with 32, 104 with 8 and 125 with 4."""
-
-FEWEST, LEAST = 8, 4
-"""Steps at least: that are worth their time, and whatever memory they take."""
 
 FIRST_STEP = 0.4
 """Of the very first step, which nothing has corrected yet."""
@@ -195,19 +181,13 @@ def _walk(
     start_RK: Floats,
 ) -> Iterator[_Point]:
     known: deque[_Point] = deque(maxlen=3)
-    memory: _Memory = deque(maxlen=_remembered(problem.rows, start_RK.nbytes))
+    steps = remember(problem.rows, start_RK.shape, problem.each)
     for l2 in map(float, strengths):
         at_RK = _extrapolate(known, l2) if known else start_RK
         with one_thread_a_product():
-            point = _minimise(problem, l2, at_RK, memory, tolerance * min(1.0, l2 / WEAK), limit)
+            point = _minimise(problem, l2, at_RK, steps, tolerance * min(1.0, l2 / WEAK), limit)
         known.append(point)
         yield point
-
-
-def _remembered(rows: int, size: int) -> int:
-    """How many steps L-BFGS remembers, of parameters of `size` bytes."""
-    worth = PAIRS if size <= CACHED else max(FEWEST, rows // PAIR_ROWS)
-    return int(np.clip(min(worth, PAIR_BYTES // (2 * size)), LEAST, PAIRS))
 
 
 def _extrapolate(known: Sequence[_Point], l2: float) -> Floats:
@@ -222,23 +202,22 @@ def _extrapolate(known: Sequence[_Point], l2: float) -> Floats:
     return np.einsum("m,mrk->rk", factors, [point.theta_RK for point in known])
 
 
-def _minimise(problem: Objective, l2: float, theta_RK: Floats, memory: _Memory, tolerance: float, limit: int) -> _Point:
+def _minimise(problem: Objective, l2: float, theta_RK: Floats, steps: Steps, tolerance: float, limit: int) -> _Point:
     """L-BFGS with a diagonal first Hessian. Steps are 1; a step is halved if it raises the loss by more than rounding.
 
     Ends short of the tolerance after `limit` steps, or where no step lowers the loss any more.
 
     Args:
-        memory: steps are added to it.
+        steps: of the strengths before; more are added.
     """
     loss, gradient_RK, curvature_K = problem.evaluate(theta_RK, l2)
-    diagonal_RK = problem.diagonal(curvature_K, l2)
-    pairs = deque((_Pair.at(l2, moved_RK, bent_RK) for moved_RK, bent_RK in memory), maxlen=memory.maxlen)
+    steps.at(l2, problem.diagonal(curvature_K, l2))
     for iteration in range(limit):
         if problem.within(gradient_RK, tolerance):
             return _Point(l2, theta_RK, loss, iteration, True)
-        direction_RK = -_times_inverse_hessian(gradient_RK, pairs, diagonal_RK)
+        direction_RK = -steps.times_inverse_hessian(gradient_RK)
         slope = float(np.vdot(gradient_RK, direction_RK))
-        length = 1.0 if memory else FIRST_STEP
+        length = 1.0 if len(steps) else FIRST_STEP
         while True:
             next_RK = theta_RK + length * direction_RK
             next_loss, next_gradient_RK, _ = problem.evaluate(next_RK, l2)
@@ -248,47 +227,9 @@ def _minimise(problem: Objective, l2: float, theta_RK: Floats, memory: _Memory, 
             if length < 1e-6:
                 return _Point(l2, theta_RK, loss, iteration, False)
         moved_RK = next_RK - theta_RK
-        bent_RK = next_gradient_RK - gradient_RK - l2 * _of_weights(moved_RK)
-        if np.vdot(moved_RK, bent_RK) > 0:
-            memory.append((moved_RK, bent_RK))
-            pairs.append(_Pair.at(l2, moved_RK, bent_RK))
+        steps.add(moved_RK, next_gradient_RK - gradient_RK - l2 * of_weights(moved_RK))
         theta_RK, loss, gradient_RK = next_RK, next_loss, next_gradient_RK
     return _Point(l2, theta_RK, loss, limit, problem.within(gradient_RK, tolerance))
-
-
-class _Pair(NamedTuple):
-    """A step, by how much it changed the gradient at a strength, and their product."""
-
-    moved_RK: Floats
-    bent_RK: Floats
-    curved: float
-
-    @classmethod
-    def at(cls, l2: float, moved_RK: Floats, bent_RK: Floats) -> _Pair:
-        """`bent_RK`: of the rows' part of the loss."""
-        bent_RK = bent_RK + l2 * _of_weights(moved_RK)
-        return cls(moved_RK, bent_RK, float(np.vdot(moved_RK, bent_RK)))
-
-
-def _of_weights(theta_RK: Floats) -> Floats:
-    """Without the bias, which has no penalty."""
-    return np.vstack([theta_RK[:-1], np.zeros_like(theta_RK[-1:])])
-
-
-def _times_inverse_hessian(gradient_RK: Floats, pairs: Sequence[_Pair], diagonal_RK: Floats) -> Floats:
-    """Two loops over the steps (Nocedal 1980), around the diagonal scaled to the last of them."""
-    result_RK, room_RK, shares = gradient_RK.copy(), np.empty_like(gradient_RK), []
-    for moved_RK, bent_RK, curved in reversed(pairs):
-        shares.append(float(np.vdot(moved_RK, result_RK)) / curved)
-        result_RK -= np.multiply(bent_RK, shares[-1], out=room_RK)
-    result_RK /= diagonal_RK
-    if pairs:
-        _, bent_RK, curved = pairs[-1]
-        result_RK *= curved / float(np.vdot(np.divide(bent_RK, diagonal_RK, out=room_RK), bent_RK))
-    for (moved_RK, bent_RK, curved), share in zip(pairs, reversed(shares), strict=True):
-        left = share - float(np.vdot(bent_RK, result_RK)) / curved
-        result_RK += np.multiply(moved_RK, left, out=room_RK)
-    return result_RK
 
 
 def _threads() -> ThreadPoolExecutor:

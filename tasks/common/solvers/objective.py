@@ -9,6 +9,7 @@ log losses.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any, Literal
@@ -67,6 +68,10 @@ class Objective:
         self._room = [np.empty((BLOCK, k), np.float32) for _ in self._edges]
         self._share_K = _class_shares(target, share_N, k)
         self._link = link
+
+    def each(self, of: Callable[..., Any], *parts: Iterable[Any]) -> Iterable[Any]:
+        """`map`, by the threads that share the rows."""
+        return self._pool.map(of, *parts)
 
     def guess(self) -> Floats:
         """The solution with all weights zero: the bias gives each class its share of the rows."""

@@ -5,7 +5,7 @@ from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from graft.tasks.common.heads.base import softmax
-from graft.tasks.common.solvers import logistic, objective, principal_axes
+from graft.tasks.common.solvers import lbfgs, logistic, objective, principal_axes
 from graft.tasks.common.solvers.logistic import Parts, fit, path
 from graft.tasks.common.solvers.principal_axes import rotate
 
@@ -345,7 +345,7 @@ def test_parts_on_the_disk_are_those_in_memory(data, tmp_path, monkeypatch):
 @pytest.fixture
 def no_cache(monkeypatch):
     """As if no sums fitted into the processor's cache, which those of many classes do not."""
-    for module in (objective, logistic):
+    for module in (objective, lbfgs):
         monkeypatch.setattr(module, "CACHED", 0)
 
 
@@ -373,6 +373,26 @@ def test_many_classes_of_two_rows_are_learned_like_scikit_learns(no_cache):
     assert np.allclose(softmax(logits(step, x_ND)), theirs.predict_proba(z_ND), atol=1e-3)
 
 
+def test_steps_outside_the_cache_reach_the_optimum_of_those_inside(data, no_cache, monkeypatch):
+    """The loss to a millionth, along a path down to the weakest strengths."""
+    x_ND, y_N, weight_N = data
+    strengths = np.geomspace(1e2, 1e-5, 15)
+    outside = list(path(x_ND, y_N, weight_N, K, strengths, tolerance=1e-7))
+    monkeypatch.undo()
+    inside = list(path(x_ND, y_N, weight_N, K, strengths, tolerance=1e-7))
+
+    for one, other in zip(outside, inside, strict=True):
+        assert one.train_loss == pytest.approx(other.train_loss, rel=1e-6)
+
+
+def test_the_number_of_cores_changes_nothing_outside_the_cache(data, no_cache, monkeypatch):
+    monkeypatch.setattr(lbfgs, "PIECE", 7)
+    many = solve(*data)
+    monkeypatch.setattr(logistic, "cores", lambda: 1)
+
+    assert solve(*data).weight_KD.tobytes() == many.weight_KD.tobytes()
+
+
 @pytest.mark.parametrize("place", ["weights", "biases"])
 def test_a_gradient_is_within_a_tolerance_if_its_largest_entry_is(data, place):
     with logistic._problem(*data, K, "softmax", None) as problem:
@@ -382,16 +402,6 @@ def test_a_gradient_is_within_a_tolerance_if_its_largest_entry_is(data, place):
 
         assert problem.within(gradient_RK, 1.001 * largest)
         assert not problem.within(gradient_RK, 0.999 * largest)
-
-
-def test_as_many_steps_are_remembered_as_take_no_longer_than_the_rows():
-    small, large = 10 * 1280 * 8, 1000 * 1280 * 8
-
-    assert logistic._remembered(100, small) == logistic.PAIRS
-    assert logistic._remembered(2_000, large) == 2_000 // logistic.PAIR_ROWS
-    assert logistic._remembered(100_000, large) == logistic.PAIR_BYTES // (2 * large)
-    assert logistic._remembered(100, large) == logistic.FEWEST
-    assert logistic._remembered(100, 10 * large) == logistic.LEAST
 
 
 def test_few_rows_of_many_classes_are_summed_in_few_parts():
