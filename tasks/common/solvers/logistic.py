@@ -28,7 +28,7 @@ from ..core.cores import cores
 from ..data.matrix import Matrix
 from .blas import one_thread_a_product
 from .lbfgs import Steps, of_weights, remember
-from .objective import Floats, Link, Objective, Singles
+from .objective import CACHED, Floats, Link, Objective, Singles
 from .principal_axes import Basis, rotate, take
 
 FIRST_STEP = 0.4
@@ -185,9 +185,17 @@ def _walk(
     for l2 in map(float, strengths):
         at_RK = _extrapolate(known, l2) if known else start_RK
         with one_thread_a_product():
+            if known and start_RK.nbytes > CACHED:
+                at_RK = _nearer(problem, l2, at_RK, known[-1].theta_RK)
             point = _minimise(problem, l2, at_RK, steps, tolerance * min(1.0, l2 / WEAK), limit)
         known.append(point)
         yield point
+
+
+def _nearer(problem: Objective, l2: float, one_RK: Floats, other_RK: Floats) -> Floats:
+    """Which of two starts has the lower loss. Through loose solutions of weak strengths, an extrapolation may miss by
+    far: of 330 classes of two rows, the 14 strengths before 1e-6 took 71 iterations, and 18 with this choice."""
+    return min(one_RK, other_RK, key=lambda theta_RK: problem.evaluate(theta_RK, l2)[0])
 
 
 def _extrapolate(known: Sequence[_Point], l2: float) -> Floats:

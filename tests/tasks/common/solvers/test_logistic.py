@@ -345,7 +345,7 @@ def test_parts_on_the_disk_are_those_in_memory(data, tmp_path, monkeypatch):
 @pytest.fixture
 def no_cache(monkeypatch):
     """As if no sums fitted into the processor's cache, which those of many classes do not."""
-    for module in (objective, lbfgs):
+    for module in (objective, lbfgs, logistic):
         monkeypatch.setattr(module, "CACHED", 0)
 
 
@@ -383,6 +383,26 @@ def test_steps_outside_the_cache_reach_the_optimum_of_those_inside(data, no_cach
 
     for one, other in zip(outside, inside, strict=True):
         assert one.train_loss == pytest.approx(other.train_loss, rel=1e-6)
+
+
+def test_a_strength_starts_from_the_last_solution_where_an_extrapolation_is_worse(data, no_cache):
+    with logistic._problem(*data, K, "softmax", None) as problem:
+        (last,) = logistic._walk(problem, [1e-3], 1e-5, 1000, problem.guess())
+        astray_RK = 10 * last.theta_RK
+
+        assert logistic._nearer(problem, 1e-3, astray_RK, last.theta_RK) is last.theta_RK
+        assert logistic._nearer(problem, 1e-3, last.theta_RK, astray_RK) is last.theta_RK
+
+
+def test_a_warm_start_reaches_the_optimum_of_a_start_from_nothing(data):
+    """The loss to a millionth."""
+    with logistic._problem(*data, K, "softmax", None) as problem:
+        (near,) = logistic._walk(problem, [1e-1], 1e-3, 1000, problem.guess())
+        warm, cold = (
+            next(logistic._walk(problem, [1e-3], 1e-7, 1000, start_RK)) for start_RK in (near.theta_RK, problem.guess())
+        )
+
+    assert warm.loss == pytest.approx(cold.loss, rel=1e-6)
 
 
 def test_the_number_of_cores_changes_nothing_outside_the_cache(data, no_cache, monkeypatch):
