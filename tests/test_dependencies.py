@@ -28,6 +28,7 @@ UNUSED = {
         "backbones/layers",
         "core/blocks",
         "core/torch_threads",
+        "core/words",
         "data/folds",
         "data/units",
         "images/contact_sheet",
@@ -43,6 +44,7 @@ UNUSED = {
     },
     "audit": {
         "core/torch_threads",
+        "core/words",
         "heads/knn",
         "heads/load",
         "heads/mean",
@@ -54,6 +56,7 @@ UNUSED = {
     "finetune": {
         "backbones/licences",
         "core/torch_threads",
+        "core/words",
         "engines/one_decode",
         "feature_cache/thumbnails",
         "heads/typicality",
@@ -61,6 +64,7 @@ UNUSED = {
     "evaluate": {
         "backbones/layers",
         "backbones/licences",
+        "core/words",
         "data/folds",
         "engines/one_decode",
         "engines/torch",
@@ -75,6 +79,7 @@ UNUSED = {
         "backbones/layers",
         "backbones/licences",
         "core/torch_threads",
+        "core/words",
         "data/folds",
         "engines/torch",
         "feature_cache/thumbnails",

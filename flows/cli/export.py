@@ -54,7 +54,7 @@ def export(
     project: Project = HERE,
     as_json: AsJson = False,
 ) -> None:
-    """Write a model as one ONNX or OpenVINO file that takes pictures and answers with probabilities.
+    """Write a model as one ONNX or OpenVINO file, from picture to probabilities.
 
     The file is written only if it predicts the same as the model for every picture of the comparison, in a process of
     its own. A README beside it has code for Python, JavaScript and C++. Needs the extra: pip install 'graft[onnx]'.

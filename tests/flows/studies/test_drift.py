@@ -20,9 +20,9 @@ from graft.flows.studies.drift import (
     features_of,
     from_manifest,
     from_source,
-    list_source,
     read_reference,
 )
+from graft.flows.studies.drift_source import list_source
 from graft.tasks.common.core.errors import DataError, GraftError
 from graft.tasks.common.core.files import md5, read_json
 from graft.tasks.common.core.paths import Paths
