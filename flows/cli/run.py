@@ -198,7 +198,7 @@ def _print_run(result: dict[str, Any]) -> None:
     for stage in result["stages"]:
         print(f"{stage['stage']:<11} {'ran' if stage['ran'] else 'reused':<7} {stage['seconds']:>7.1f} s")
     for row in result["checks"]:
-        print(f"{row['check']:<22} {row['outcome']:<10} {row['found']}")
+        print(f"{row['check']:<22} {row['outcome']:<18} {row['found']}")
     print(result["sentence"])
 
 
