@@ -87,6 +87,7 @@ def _or_error(look: Callable[[str, Path], Look]) -> Callable[[str, Path], Look |
         try:
             return look(md5, path)
         except (OSError, Refused) as error:
-            return error
+            error.__cause__ = error.__context__ = None  # tracebacks would keep files and pixels until the end
+            return error.with_traceback(None)
 
     return try_it

@@ -110,11 +110,11 @@ class _Worker:
         timer.start()
         try:
             return self._asked(content, channels, limits, share)
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError):
             self.alive = False
-            raise self._why(limits) from error
         finally:
             timer.cancel()
+        raise self._why(limits)  # not in `except`: its traceback would keep the pixels that have come so far
 
     def _asked(self, content: bytes, channels: int, limits: Limits, share: Share) -> Decoded:
         assert self._process.stdin is not None

@@ -1,5 +1,6 @@
 import pytest
 
+from graft.tasks.common.images.unreadable import Refused
 from graft.tasks.preprocess.check import Look, look
 from graft.tasks.preprocess.check_cache import Memory
 
@@ -96,3 +97,15 @@ def test_what_a_file_is_as_grey_is_not_what_it_is_in_colour(tmp_path, files):
     colour = Memory(tmp_path / "memory", 3).looks(files, seen)
     grey = Memory(tmp_path / "memory", 1).looks(files, lambda md5, path: look(path, 1))
     assert all(grey[md5].pixels != colour[md5].pixels for md5 in files)
+
+
+def test_a_refusal_keeps_nothing_of_the_image_in_memory(files, tmp_path):
+    def refused(md5, path):
+        try:
+            raise EOFError
+        except EOFError as error:
+            raise Refused("too slow") from error
+
+    (kept, *_) = Memory(tmp_path / "memory").looks(files, refused).values()
+
+    assert (str(kept), kept.__traceback__, kept.__cause__, kept.__context__) == ("too slow", None, None, None)

@@ -110,3 +110,16 @@ def test_a_process_that_crashes_takes_only_its_image_with_it(photo, monkeypatch)
     with pytest.raises(UnreadableImage, match="crashes the library"):
         decode_apart(encoded(photo(8, 8), "PNG"), 3, Limits())
     assert decode_apart(encoded(photo(8, 8), "PNG"), 3, Limits()).picture[0].size == (8, 8)
+
+
+def test_a_process_that_ends_while_it_sends_leaves_no_pixels_in_the_error(photo, monkeypatch):
+    monkeypatch.setattr(sandbox, "_idle", [])
+
+    def cut(worker, mode, size):
+        raise EOFError
+
+    monkeypatch.setattr(sandbox._Worker, "_image", cut)
+    monkeypatch.setattr(sandbox._Worker, "_why", lambda worker, limits: Refused("it has ended"))
+    with pytest.raises(Refused, match="it has ended") as caught:
+        decode_apart(encoded(photo(8, 8), "PNG"), 3, Limits())
+    assert caught.value.__context__ is None
