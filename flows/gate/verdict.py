@@ -77,9 +77,9 @@ def unopposed(data: tuple[Check, ...], why: str) -> Verdict:
 
 def incomparable(data: tuple[Check, ...], why: str) -> Verdict:
     """The verdict where the champion cannot be scored on the current images: only a person can decide."""
-    allowed = "a champion of the same task and classes; or promote by hand: graft promote"
-    check = Check("comparable", "cannot be compared", why, allowed)
-    return Verdict("refuse", f"cannot be compared: {why}", (*data, check))
+    remedy = "`graft promote --anyway --why ...` makes it the champion nevertheless"
+    check = Check("comparable", "cannot be compared", why, f"a champion of the same task and classes; {remedy}")
+    return Verdict("refuse", f"it cannot be compared with the champion: {why}; {remedy}", (*data, check))
 
 
 def _verdict(
@@ -153,7 +153,7 @@ def _class_list(contest: Contest, params: GateParams) -> Check:
     both = {"lost": lost, "new": _without(contest.classes, contest.champion_classes)}
     named = {word: names for word, names in both.items() if names}
     found = "; ".join(f"{word}: {listed(names)}" for word, names in named.items())
-    allowed = "all classes of the champion"
+    allowed = "all classes of the champion, unless `gate.lost_classes` is note"
     if params.lost_classes == "note":
         allowed = "any classes: `gate.lost_classes` is note"
     outcome: Outcome = "failed" if lost and params.lost_classes == "refuse" else "noted" if found else "passed"

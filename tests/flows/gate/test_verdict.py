@@ -249,9 +249,11 @@ def test_what_the_data_failed_fails_the_gate_too() -> None:
 def test_a_champion_of_another_kind_is_a_persons_decision() -> None:
     verdict = incomparable((), "the champion is for regression")
     assert not verdict.passed
-    assert verdict.sentence == "cannot be compared: the champion is for regression"
+    assert verdict.sentence.startswith(
+        "it cannot be compared with the champion: the champion is for regression; `graft"
+    )
     assert verdict.rows()[-1]["outcome"] == "cannot be compared"
-    assert "graft promote" in verdict.rows()[-1]["allowed"]
+    assert all("`graft promote --anyway" in text for text in (verdict.sentence, verdict.rows()[-1]["allowed"]))
 
 
 @pytest.mark.parametrize(
