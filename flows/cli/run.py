@@ -75,12 +75,10 @@ def repro(context: typer.Context, project: Project = HERE) -> None:
     """
     from ..runtime.params import load_params
     from ..versioning import dvc, stale
-    from ..versioning.losses import require_no_loss
 
     root = find_root(project)
     load_params(root / "params.yaml")  # DVC would remove a stage's outputs before the stage refuses a parameter
     _require_images(root)
-    require_no_loss(root)  # DVC would rewrite data/raw.dvc without them
     _record_code(root)
     differ, code = ("", 0) if "--dry" in context.args else stale.preprocess_again(root)
     if differ:
@@ -100,12 +98,18 @@ def _record_code(root: Path) -> None:
 
 
 def _require_images(root: Path) -> None:
-    """Refuses a project that never had images: DVC would only say that a folder is missing."""
+    """Refuses a project that never had images, of which DVC would only say that a folder is missing; one that has lost
+    some, without which DVC would rewrite data/raw.dvc; and one with entries that DVC cannot hash."""
     from graft.tasks.common.core.paths import Paths
+
+    from ..versioning.entries import refuse_what_dvc_cannot_hash
+    from ..versioning.losses import require_no_loss
 
     raw = Paths(root).raw
     if not raw.exists() and not raw.with_suffix(".dvc").exists():
         raise GraftError("there are no images: data/raw does not exist", todo="graft import PATH, or graft sample")
+    require_no_loss(root)
+    refuse_what_dvc_cannot_hash(raw)
 
 
 def _register_package(root: Path) -> None:
@@ -150,12 +154,10 @@ def run(
     root = find_root(project)
     prepare_prefect(root)
     from ..runtime.params import load_params
-    from ..versioning.losses import require_no_loss
 
     if not unattended:
         load_params(root / "params.yaml")  # refuse wrong parameters before a server is started
         _require_images(root)
-        require_no_loss(root)
         from ..retrain.idle import idle_message
 
         idle = idle_message(root)

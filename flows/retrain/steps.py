@@ -26,6 +26,8 @@ from ..tracking.patience import server_may_recover
 from ..tracking.tracker import Tracker
 from ..versioning.dvc import dvc, fetch_object, is_cached, raw_hash
 from ..versioning.dvc_config import dvc_remote
+from ..versioning.entries import refuse_what_dvc_cannot_hash
+from ..versioning.losses import require_no_loss
 from . import send_notice as recipients
 from .apply_verdict import decide
 from .new_images import bring_new
@@ -55,6 +57,8 @@ def sync(project: str, unattended: bool, time_limit_minutes: float) -> WorkingCo
     root = Path(project)
     if not unattended:
         if (root / "data" / "raw.dvc").is_file():
+            require_no_loss(root)
+            refuse_what_dvc_cannot_hash(root / "data" / "raw")
             run_dvc(["repro", "data/raw.dvc"], root, time_limit_minutes, {}, "sync")
         return WorkingCopy(root, root)
     workspace = prepare(root, committed_params(root))

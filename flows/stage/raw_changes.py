@@ -52,10 +52,8 @@ def note(paths: Paths, since: float) -> str:
 
 def _was_hashed_later(paths: Paths) -> bool:
     """Whether dvc.lock names another data/raw than the stage preprocess began with."""
-    run, raw = paths.run("preprocess"), paths.relative(paths.raw)
-    deps = dvc.stages_of(paths.root / "dvc.lock").get("preprocess", {}).get("deps", [])
-    locked = {dep["path"]: dep.get("md5", "") for dep in deps}.get(raw, "")
-    begun = str(read_json(run).get("inputs", {}).get(raw, "")) if run.is_file() else ""
+    run, locked = paths.run("preprocess"), dvc.locked_raw(dvc.stages_of(paths.root / "dvc.lock"))
+    begun = str(read_json(run).get("inputs", {}).get("data/raw", "")) if run.is_file() else ""
     return bool(locked and begun) and locked != begun
 
 

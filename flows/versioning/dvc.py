@@ -7,8 +7,8 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from graft.tasks.dvc_process import dvc_error, wait_for_dvc
 from graft.tasks.environment import own_python_first
 
 from .dvc_config import cache_folder
+from .entries import refuse_what_dvc_cannot_hash
 from .git import try_git
 
 HASH = re.compile(r"[0-9a-f]{32}(\.dir)?")
@@ -229,6 +230,12 @@ def locked_outs(root: Path) -> dict[str, str]:
     return {out["path"]: out["md5"] for out in outs if "md5" in out}
 
 
+def locked_raw(stages: Mapping[str, Mapping[str, Any]]) -> str:
+    """The hash of data/raw with which preprocess last ran, by the stages of a dvc.lock; empty if it has not."""
+    deps = stages.get("preprocess", {}).get("deps", [])
+    return next((str(dep.get("md5", "")) for dep in deps if dep["path"] == "data/raw"), "")
+
+
 def cached_files(root: Path, digest: str) -> dict[str, Path]:
     """Path -> file in DVC's cache, of a folder with this hash (`<md5>.dir`).
 
@@ -321,6 +328,9 @@ def files_now(root: Path, places: Iterable[str]) -> dict[str, dict[str, str]]:
     DVC remembers the hash of a file by inode, time and size.
 
     A file's own path below itself is empty. Places that do not exist and files that DVC ignores are left out.
+
+    Raises:
+        DataError: a name is not UTF-8, so DVC cannot look it up.
     """
     from dvc.fs import LocalFileSystem
     from dvc.repo import Repo
@@ -337,11 +347,23 @@ def files_now(root: Path, places: Iterable[str]) -> dict[str, dict[str, str]]:
         seen = {file: _seen(file) for files in found.values() for file in files}
         every = {file: info for file, info in seen.items() if info}
         kept = repo.state.get_many(list(every), fs, every)
-        known = {file: str(info.value) for file, _, info in kept if info and info.name == "md5"}
+        with _names_told(root, found):
+            known = {file: str(info.value) for file, _, info in kept if info and info.name == "md5"}
     return {
         place: {below: known.get(file, "") for file, below in files.items() if file in every}
         for place, files in found.items()
     }
+
+
+@contextmanager
+def _names_told(root: Path, places: Iterable[str]) -> Iterator[None]:
+    """DVC's database takes names in UTF-8 only."""
+    try:
+        yield
+    except UnicodeEncodeError:
+        for place in places:
+            refuse_what_dvc_cannot_hash(root / place)
+        raise
 
 
 def _seen(file: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from graft.tasks.common.core.errors import DataError
 from graft.tasks.common.core.paths import Paths
@@ -13,13 +14,15 @@ from . import dvc
 from .git import try_git
 
 TRACKED = "data/raw.dvc"
+LOCK = "dvc.lock"
 
 NAMED = 5
 """Lost images that the error names."""
 
 
 def require_no_loss(root: Path) -> None:
-    """Refuses to go on without images that data/raw.dvc lists, as it is or as it was last committed.
+    """Refuses to go on without images that data/raw.dvc lists, as it is or as it was last committed, or that a run has
+    used whose result nobody has committed.
 
     `dvc repro` would rewrite data/raw.dvc without a word. An image that was removed and is still in DVC's cache can be
     restored, so it is not a loss. To commit data/raw.dvc without the images is to agree that they are gone.
@@ -30,8 +33,9 @@ def require_no_loss(root: Path) -> None:
     raw = Paths(root).raw
     if not raw.is_dir():
         return
+    now = dvc.raw_listing(root)
     gone, here = {}, set()
-    for listing in _listings(root):
+    for listing in (now, *_earlier(root)):
         for name, digest in listing.items():
             if (raw / name).exists():
                 here.add(digest)
@@ -39,19 +43,37 @@ def require_no_loss(root: Path) -> None:
                 gone[name] = digest
     lost = [name for name, digest in gone.items() if digest not in here and not dvc.is_cached(root, digest)]
     if lost:
-        more = f" and {len(lost) - NAMED:,} more" if len(lost) > NAMED else ""
-        raise DataError(
-            f"{len(lost):,} image{'s are' if len(lost) > 1 else ' is'} neither in data/raw nor in DVC's cache",
-            got=", ".join(lost[:NAMED]) + more,
-            todo=f"restore them: `dvc pull {TRACKED}`, or a backup; if they are to go: `dvc add data/raw`, "
-            f"then `git commit {TRACKED}`",
-        )
+        raise _loss(lost, listed=now.keys() >= {*lost})
 
 
-def _listings(root: Path) -> Iterator[dict[str, str]]:
-    """Path -> md5 of the images: by data/raw.dvc as it was last committed, and as it is."""
-    yield dvc.raw_listing(root)
-    committed = try_git(root, "show", f"HEAD:./{TRACKED}")
-    if committed.returncode == 0:
-        outs = (parse_yaml(committed.stdout.encode(), root / TRACKED) or {}).get("outs") or [{}]
-        yield dvc.listing_of(root, str(outs[0].get("md5", ""))) or {}
+def _loss(lost: list[str], listed: bool) -> DataError:
+    """Args:
+    listed: whether data/raw.dvc still lists them, so that DVC would fetch them.
+    """
+    more = f" and {len(lost) - NAMED:,} more" if len(lost) > NAMED else ""
+    first = "" if listed else f"`git checkout HEAD -- {TRACKED}` if that lists them, then "
+    return DataError(
+        f"{len(lost):,} image{'s are' if len(lost) > 1 else ' is'} neither in data/raw nor in DVC's cache",
+        got=", ".join(lost[:NAMED]) + more,
+        todo=f"restore them: {first}`dvc pull {TRACKED}`, or a backup; if they are to go: `dvc add data/raw`, "
+        f"then `git commit {TRACKED}`",
+    )
+
+
+def _earlier(root: Path) -> Iterator[dict[str, str]]:
+    """Path -> md5 of the images as data/raw.dvc was last committed, and as an uncommitted run has seen them; nothing if
+    data/raw.dvc is committed as it is."""
+    outs = _committed(root, TRACKED).get("outs") or [{}]
+    committed = str(outs[0].get("md5", ""))
+    if committed == dvc.raw_hash(root) or try_git(root, "rev-parse", "--git-dir").returncode:
+        return
+    yield dvc.listing_of(root, committed) or {}
+    seen = dvc.locked_raw(dvc.stages_of(root / LOCK))
+    if seen != dvc.locked_raw(_committed(root, LOCK).get("stages") or {}):
+        yield dvc.listing_of(root, seen) or {}
+
+
+def _committed(root: Path, name: str) -> dict[str, Any]:
+    """A YAML file as it was last committed; empty if it was not."""
+    done = try_git(root, "show", f"HEAD:./{name}")
+    return parse_yaml(done.stdout.encode(), root / name) or {} if done.returncode == 0 else {}

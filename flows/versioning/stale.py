@@ -12,7 +12,7 @@ from graft.tasks.common.core.paths import Paths
 from graft.tasks.preprocess.layouts import TABLE
 from graft.tasks.preprocess.walk import list_files
 
-from .dvc import raw_hash, raw_listing, repro, stages_of
+from .dvc import locked_raw, raw_hash, raw_listing, repro, stages_of
 
 State = dict[str, tuple[int, int, int]]
 """Path below data/raw -> size, time of the last change in nanoseconds, inode."""
@@ -46,7 +46,11 @@ def other_images(root: Path) -> str:
     paths = Paths(root)
     files = [paths.manifest / name for name in ("manifest.parquet", "rejected.parquet")]
     listing = raw_listing(root)
-    if not listing or not all(file.is_file() for file in files) or _raw_when_preprocessed(root) != raw_hash(root):
+    if (
+        not listing
+        or not all(file.is_file() for file in files)
+        or locked_raw(stages_of(root / "dvc.lock")) != raw_hash(root)
+    ):
         return ""
     import pandas as pd
 
@@ -58,11 +62,6 @@ def other_images(root: Path) -> str:
         "new": sorted({*listing} - {*seen, *rejected["path"], TABLE}),
     }
     return "; ".join(f"{len(names):,} {word}, such as {names[0]}" for word, names in told.items() if names)
-
-
-def _raw_when_preprocessed(root: Path) -> str:
-    deps = stages_of(root / "dvc.lock").get("preprocess", {}).get("deps", [])
-    return next((str(dep.get("md5", "")) for dep in deps if dep["path"] == "data/raw"), "")
 
 
 def refuse_other_images(root: Path) -> None:
