@@ -90,7 +90,10 @@ def _stage_task(stage: str) -> Task[..., dict[str, Any]]:
         persist_result=False,
     )
     def bring_up_to_date(
-        project: str, time_limit_minutes: float = 120.0, environment: Mapping[str, str] | None = None
+        project: str,
+        time_limit_minutes: float = 120.0,
+        environment: Mapping[str, str] | None = None,
+        force: bool = False,
     ) -> dict[str, Any]:
         """Runs the stage if DVC finds that something it depends on has changed.
 
@@ -98,6 +101,7 @@ def _stage_task(stage: str) -> Task[..., dict[str, Any]]:
             project: the folder of dvc.yaml.
             time_limit_minutes: after which the stage's processes are killed.
             environment: variables for the stage's processes.
+            force: run it even if nothing has changed.
 
         Returns:
             `stage`, `ran` (false when DVC had nothing to do), `seconds`, and the `run_id` that holds the result.
@@ -105,7 +109,7 @@ def _stage_task(stage: str) -> Task[..., dict[str, Any]]:
         Raises:
             StageFailed: it failed.
         """
-        return reproduce(stage, Path(project), time_limit_minutes, environment or {})
+        return reproduce(stage, Path(project), time_limit_minutes, environment or {}, force)
 
     return bring_up_to_date
 
@@ -121,14 +125,17 @@ register = _stage_task("register")
 STAGE_TASKS: tuple[Task[..., dict[str, Any]], ...] = (preprocess, features, head, audit, finetune, evaluate, register)
 
 
-def reproduce(stage: str, root: Path, time_limit_minutes: float, environment: Mapping[str, str]) -> dict[str, Any]:
+def reproduce(
+    stage: str, root: Path, time_limit_minutes: float, environment: Mapping[str, str], force: bool = False
+) -> dict[str, Any]:
     """`dvc repro -s STAGE`, with its output in the log and its progress on the run's page."""
     change = record_code(root)
     if change is not None:
         get_run_logger().info("%s", change)
     before = _run(root, stage)
     started = time.monotonic()
-    run_dvc(["repro", "--single-item", *_targets(stage, root)], root, time_limit_minutes, environment, stage)
+    words = ["--force", stage] if force else _targets(stage, root)
+    run_dvc(["repro", "--single-item", *words], root, time_limit_minutes, environment, stage)
     now = _run(root, stage)
     ran, seconds = now != before, round(time.monotonic() - started, 1)
     get_run_logger().info("%s", f"ran in {seconds} s" if ran else "unchanged: the earlier result is reused")

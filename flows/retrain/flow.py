@@ -30,6 +30,7 @@ from ..runtime.params import RetrainParams, load_params
 from ..status.pending import Changes
 from ..tracking.store import tracking_uri
 from ..tracking.tracker import Tracker
+from ..versioning import stale
 from . import steps
 from .coalesce import coalesce
 from .deployment import refuse_another_project
@@ -144,7 +145,7 @@ def _bring_up_to_date(
             steps.fetch.with_options(**patient)(copy)
         environment = {PARENT: parent, FLOW_RUN_URL: flow_run_page()}
         for stage in STAGE_TASKS:
-            results.append(stage.with_options(**patient)(str(copy.root), params.time_limit_minutes, environment))
+            results.append(_run_stage(stage.with_options(**patient), copy, params.time_limit_minutes, environment))
         ensure_registered(tracker, parent)
         verdict = _judge(copy, patient)
         outcome = steps.promote.with_options(**patient)(copy, verdict, parent, still_ours)
@@ -167,6 +168,17 @@ def _bring_up_to_date(
         "checks": outcome.verdict.facts(),
         "commit": commit,
     }
+
+
+def _run_stage(stage: Any, copy: WorkingCopy, minutes: float, environment: dict[str, str]) -> dict[str, Any]:
+    """Brings one stage up to date. If preprocess has seen other images than data/raw has, DVC cannot know; see
+    `stale`."""
+    done = stage(str(copy.root), minutes, environment)
+    differ = stale.other_images(copy.root) if done["stage"] == "preprocess" else ""
+    if not differ:
+        return cast(dict[str, Any], done)
+    get_run_logger().warning("preprocess had seen other images than data/raw has (%s): it is run again", differ)
+    return cast(dict[str, Any], stage(str(copy.root), minutes, environment, force=True))
 
 
 def _judge(copy: WorkingCopy, patient: dict[str, Any]) -> Verdict:

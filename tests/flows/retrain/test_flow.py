@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 from typing import Any
 
+import pandas as pd
 import psutil
 import pytest
 from projects import Project, ask, hold, release, wait_for
@@ -110,6 +112,22 @@ def test_a_run_waits_for_another_dvc_command(project: Project, prefect_api: dict
 
     assert f"(process {other.pid}), at most 60 minutes" in line
     assert run.returncode == 0
+
+
+def test_a_manifest_of_other_images_is_made_again(project: Project, prefect_api: dict[str, str]) -> None:
+    file = project.root / "data" / "manifest" / "manifest.parquet"
+    right = file.read_bytes()
+    manifest = pd.read_parquet(file)
+    manifest["path"] = manifest["path"].replace({"blue/000.png": "blue/gone.png"})
+    manifest.to_parquet(file)
+    project.dvc("commit", "--force", "preprocess")  # as DVC does when the folder is as before once the stage has ended
+
+    done = project.graft("run", "--json", **prefect_api)
+
+    assert "preprocess had seen other images than data/raw has (1 missing, such as blue/gone.png" in done.stderr
+    assert file.read_bytes() == right
+    stages = json.loads(done.stdout[done.stdout.index("{") :])["stages"]
+    assert [stage["stage"] for stage in stages if stage["ran"]] == ["preprocess"]
 
 
 def test_the_time_limit_kills_all_processes_of_the_stage(project: Project, prefect_api: dict[str, str]) -> None:
