@@ -81,7 +81,7 @@ def import_(
 
     how, root = _how(replace, add), find_root(project)
     if dry_run:
-        found = preview_images(source, root, how, outside=allow_outside)
+        found = preview_images(source, root, how, force=force, outside=allow_outside)
     else:
         found = import_images(source, root, how, link=link, force=force, outside=allow_outside)
     show(found if as_json else _in_lines(found), as_json, "would be imported" if dry_run else "data/raw")

@@ -75,20 +75,25 @@ def import_images(
         return _bring(plan, paths, how, _way(source, link), force)
 
 
-def preview_images(source: Path, root: Path, how: How = "new", *, outside: bool = False) -> dict[str, object]:
+def preview_images(
+    source: Path, root: Path, how: How = "new", *, force: bool = False, outside: bool = False
+) -> dict[str, object]:
     """What `import_images` would do; nothing is written. An archive is unpacked into a temporary folder.
 
     Raises:
-        DataError: the source cannot be imported.
+        DataError: the source cannot be imported, or not without losing images.
     """
     source, paths = source.resolve(), Paths(root)
     _refuse_own_images(source, paths)
     alone = _one_at_a_time(paths) if is_archive(source) else nullcontext()
     with alone, _planned(source, paths, how, outside, unwrap=True) as plan:
         _refuse_nothing(plan)
-        if how == "add" and holds_images(paths.raw):
+        _refuse_a_link(paths.raw)
+        there = holds_images(paths.raw)
+        _refuse_to_lose(paths, how, force, there)
+        if there and how == "add":
             joined(plan, paths.raw)
-        if how == "new" and holds_images(paths.raw):
+        if there and how == "new":
             held = "data/raw already holds images: `--add` adds to them, `--replace` replaces them"
             plan = replace(plan, warnings=(held, *plan.warnings))
         return plan.summary()
@@ -200,10 +205,8 @@ def _replaced(plan: Plan, paths: Paths, how: How, take: Take, force: bool, let_d
             got=f"{sum(not hidden(file) for file in list_files(paths.raw)):,} files",
             todo="`--add` adds to them, `--replace` replaces them",
         )
-    if there and how == "replace" and not force:
-        _refuse_to_lose(paths)
+    _refuse_to_lose(paths, how, force, there)
     if there and how == "add":
-        require_no_loss(paths.root)  # `dvc add` would list only what is left
         plan = joined(plan, paths.raw)
     try:
         with _as_before_on_failure(paths.raw) as aside:
@@ -267,7 +270,14 @@ def _fill(folder: Path, plan: Plan, take: Take) -> None:
             plan.table.to_csv(part, index=False)
 
 
-def _refuse_to_lose(paths: Paths) -> None:
+def _refuse_to_lose(paths: Paths, how: How, force: bool, there: bool) -> None:
+    if there and how == "replace" and not force:
+        _refuse_to_delete(paths)
+    if there and how == "add":
+        require_no_loss(paths.root)  # `dvc add` would list only what is left
+
+
+def _refuse_to_delete(paths: Paths) -> None:
     """Every file that would be deleted must be one that DVC can restore."""
     kept = dvc.raw_listing(paths.root)
     files = [file for file in list_files(paths.raw) if not hidden(file)]

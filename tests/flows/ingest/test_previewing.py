@@ -56,6 +56,19 @@ def test_a_preview_beside_images_says_what_the_import_needs(project: Project, cl
     assert told["warnings"][0] == "data/raw already holds images: `--add` adds to them, `--replace` replaces them"
 
 
+def test_a_preview_of_a_replacement_names_the_images_that_it_would_lose(project: Project, classes: Path) -> None:
+    import_images(classes, project.root)
+    draw(project.root / "data" / "raw" / "red" / "untracked.png", 0, 7)
+    before = everything(project.root / "data")
+
+    done = project.graft_here("import", str(classes), "--replace", "--dry-run", check=False)
+
+    assert done.returncode == 2
+    assert "1 files: red/untracked.png" in done.stderr
+    assert "would be imported" in project.graft_here("import", str(classes), "--replace", "--force", "--dry-run").stdout
+    assert everything(project.root / "data") == before
+
+
 def test_a_preview_refuses_what_cannot_be_imported(project: Project, tmp_path: Path) -> None:
     draw(tmp_path / "flat" / "1.png", 0, 0)
     done = project.graft_here("import", str(tmp_path / "flat"), "--dry-run", check=False)
