@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
+from graft.tasks.common.core.cores import cores
 from graft.tasks.common.core.errors import DataError, GraftError
 from graft.tasks.common.core.files import md5, read_json, write_shared_json
 from graft.tasks.common.core.paths import Paths
@@ -28,6 +29,7 @@ from graft.tasks.preprocess.walk import Listing, copy_regular, open_regular, wal
 
 from ..versioning.dvc import dvc, fetch_object, is_cached, raw_hash, raw_listing
 from ..versioning.dvc_config import dvc_remote
+from .archives import is_archive
 from .importing import import_images
 from .joining import holds_images
 
@@ -127,17 +129,26 @@ def _misplaced(files: list[str], table: pd.DataFrame | None, raw: list[str]) -> 
 
 def _not_in_a_class(files: list[str], form: str, tops: set[str]) -> Iterator[tuple[str, str]]:
     """`tops`: the folders of data/raw, in small letters."""
+    around = "" if tops else layout_of(files).wrapper
     for name in files:
         parts = name.split("/")
         split = parts[0].lower() in SPLIT_NAMES
         if not may_be_image(name):
-            yield name, "it is not an image, by its suffix"
+            yield name, "it is an archive: unpack it" if is_archive(Path(name)) else "it is not an image, by its suffix"
+        elif _is_around(parts, tops) or (around and name.startswith(f"{around}/")):
+            yield name, f"{around or parts[0]}/ is a folder around classes: move these to the top of the inbox"
         elif form == "splits" and (len(parts) < 3 or not split):
             yield name, "it is not in train/, val/ or test/ with one folder per class"
         elif len(parts) < 2:
             yield name, "it is not in a folder of a class"
         elif form != "splits" and split and parts[0].lower() not in tops:
             yield name, f"{parts[0]}/ is the name of a split, among folders of classes"
+
+
+def _is_around(parts: list[str], tops: set[str]) -> bool:
+    """Whether a file is in a folder of data/raw that is within a new one, which is not a split."""
+    above = [part.lower() for part in parts[:-1]]
+    return len(above) > 1 and above[1] in tops and above[0] not in {*tops, *SPLIT_NAMES}
 
 
 def _form(names: list[str]) -> str:
@@ -170,7 +181,7 @@ def _digests(inbox: Path, listing: Listing, names: list[str], memory: Path, wait
     kept = _kept(memory)
     stamps = {name: stamp for name in names if (stamp := _stamp(listing.files[name]))}
     fresh = [name for name in names if kept.get(str(inbox / name), ["", ""])[0] != stamps.get(name, "gone")]
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         hashed = dict(zip(fresh, pool.map(lambda name: _md5(listing.files[name], inbox), fresh), strict=True))
     waiting |= {name: f"it cannot be read: {why}" for name, (why, _) in hashed.items() if why}
     found = {name: hashed[name][1] if name in hashed else kept[str(inbox / name)][1] for name in names}

@@ -165,6 +165,37 @@ def test_what_fits_no_class_waits_and_the_rest_is_imported(root: Path, inbox: Pa
     assert "2 waiting: loose.png (it is not in a folder of a class); train/red/1.png (" in taken.words()
 
 
+def test_a_folder_around_known_classes_is_no_class(root: Path, inbox: Path) -> None:
+    for name in ("photos/red/1.png", "orange/red-brown/1.png"):
+        draw(inbox / name, 0, 900 + len(name))
+        age(inbox / name)
+
+    taken = take_over(inbox, root, 60.0)
+
+    why = "photos/ is a folder around classes: move these to the top of the inbox"
+    assert (taken.new, taken.waiting) == (3, {"photos/red/1.png": why})
+
+
+def test_the_first_images_wait_in_a_folder_around_all_classes(tmp_path: Path) -> None:
+    project = make_project(tmp_path / "project")
+    for name in ("photos/red/1.png", "photos/blue/2.png"):
+        draw(tmp_path / "inbox" / name, 0, len(name))
+        age(tmp_path / "inbox" / name)
+
+    taken = take_over(tmp_path / "inbox", project.root, 60.0)
+
+    assert (taken.new, set(taken.waiting)) == (0, {"photos/red/1.png", "photos/blue/2.png"})
+    assert "photos/ is a folder around classes" in taken.words()
+
+
+def test_an_archive_waits_to_be_unpacked(root: Path, inbox: Path) -> None:
+    for name in ("photos.zip", "red/more.tar.gz"):
+        (inbox / name).write_bytes(b"x")
+        age(inbox / name)
+
+    assert set(take_over(inbox, root, 60.0).waiting.values()) == {"it is an archive: unpack it"}
+
+
 def test_names_are_tidied_as_by_an_import_and_what_is_no_image_waits(root: Path, inbox: Path) -> None:
     (inbox / "red").rename(inbox / "red ")
     draw(inbox / "red" / "100.png", 0, 102)
