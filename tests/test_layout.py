@@ -41,6 +41,14 @@ def test_nothing_is_imported_by_a_bare_name_that_a_user_may_have_too(folder: str
     assert [file for file in (ROOT / folder).rglob("*.py") if bare.search(file.read_text(encoding="utf-8"))] == []
 
 
+def test_threads_follow_the_cores_that_a_process_may_use() -> None:
+    """By default a pool, and `os.cpu_count`, go by those of the machine."""
+    machine = re.compile(r"ThreadPoolExecutor\(\)|cpu_count")
+
+    found = [file for file in MODULES if machine.search(file.read_text(encoding="utf-8"))]
+    assert found == [ROOT / "tasks" / "common" / "core" / "cores.py"]
+
+
 def test_flows_is_made_of_rooms_alone() -> None:
     assert [file.name for file in (ROOT / "flows").glob("*.py")] == ["__init__.py"]
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 from mlflow.entities.model_registry import ModelVersion
 
+from graft.tasks.common.core.cores import cores
 from graft.tasks.common.core.errors import DataError, GraftError
 from graft.tasks.common.core.files import md5, read_json, whole_folder, write_json
 from graft.tasks.common.core.paths import Paths
@@ -231,7 +232,7 @@ def _examined(
         except OSError as error:
             return b"", "", f"cannot be read: {error}"
 
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         for start in range(0, len(files), AHEAD):
             yield from pool.map(examine, files[start : start + AHEAD])
 
