@@ -146,6 +146,9 @@ def test_ui_serves_both_pages_and_ends_cleanly(project: Project, prefect_api: di
         )
         with urllib.request.urlopen(query) as reply:
             assert json.load(reply)["experiment"]["name"] == "graft"
+        for foreign in ({"Host": "evil.example.org"}, {"Origin": "http://evil.example.org"}):
+            search = query.full_url.partition("get-by-name")[0] + "search"
+            assert requests.post(search, json={"max_results": 1}, headers=foreign, timeout=10).status_code == 403
         told = [process.stdout.readline() for _ in range(3)]  # type: ignore[union-attr]
         assert str(mlflow_port) in told[0]
         assert str(prefect_port) in told[1]

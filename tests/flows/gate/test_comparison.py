@@ -140,7 +140,9 @@ def test_the_data_are_asked_for_leaks_labels_and_drift(project: Project, champio
     leaked = pd.read_parquet(paths.audit / "leaked.parquet")
     test = pd.read_parquet(paths.report / "predictions.parquet")[["image_id", "path"]].assign(split="test")
     test.astype(leaked.dtypes.to_dict()).to_parquet(paths.audit / "leaked.parquet")
-    assert data_checks(paths, loaded(project, champion))[0].outcome == "failed"
+    leaks = data_checks(paths, loaded(project, champion))[0]
+    assert leaks.outcome == "failed"
+    assert "`graft group-copies` moves them" in leaks.found
 
 
 def test_new_images_whose_labels_look_wrong_are_counted(project: Project, champion: Path) -> None:

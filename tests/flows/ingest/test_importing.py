@@ -269,6 +269,17 @@ def test_the_command_takes_files_from_elsewhere_only_if_asked(
     assert len(scan(empty_project.root / "data" / "raw")) == 2
 
 
+def test_files_and_classes_may_have_any_name(empty_project: Project, classes: Path) -> None:
+    names = ["a\tb/1.png", "a\nb/\u202e1.png", "\"a\" 'b'/-1.png", f"{'x' * 255}/{'y' * 251}.png"]
+    for number, name in enumerate(names):
+        draw(classes / name, 0, 50 + number)
+
+    told = import_images(classes, empty_project.root)
+
+    assert {name.partition("/")[0] for name in names} < {*told["classes"]}  # type: ignore[misc]
+    assert {*names} < {*dvc.raw_listing(empty_project.root)}
+
+
 def test_a_table_without_rows_replaces_nothing(empty_project: Project, table: Path) -> None:
     import_images(table, empty_project.root)
     before = snapshot(empty_project.root / "data" / "raw")

@@ -11,6 +11,7 @@ from projects import Project, Rerun, draw, wait_for
 from graft.flows.lineage.why import Explanation, StageExplanation, explain
 from graft.flows.status.image_diff import ImageChanges
 from graft.flows.versioning.dvc import raw_hash
+from graft.flows.versioning.dvc_config import share_cache
 from graft.tasks.common.core.errors import GraftError
 from graft.tasks.common.core.paths import STAGES
 
@@ -180,6 +181,16 @@ def test_a_project_that_has_got_an_origin_since_is_still_the_same(rerun: Rerun, 
 
     assert of(explain(project.root), "head") == of(second, "head")
     assert of(second, "head").before
+
+
+def test_a_worktree_is_the_same_project(rerun: Rerun, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    project, place = rerun.copy(tmp_path / "project"), tmp_path / "worktree"
+    second = explain(project.root)
+    project.git("worktree", "add", "--quiet", "--detach", str(place))
+    share_cache(project.root, place)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project.root}/mlflow.db")
+
+    assert explain(place, second.run_id) == second
 
 
 def test_the_first_commit_makes_no_other_project(grown: Project, tmp_path: Any) -> None:

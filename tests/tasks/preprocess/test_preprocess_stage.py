@@ -259,6 +259,25 @@ def test_a_broken_link_is_rejected_and_does_not_stop_the_run(fresh, preprocess):
     assert reasons(fresh)["red/gone.png"].startswith("cannot be read")
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a\ttab.png",
+        "a\nline.png",
+        "\u202egnp.png",
+        "\"quoted\", 'too'.png",
+        " spaces .png",
+        "x" * 251 + ".png",
+        "-f.png",
+    ],
+    ids=["tab", "newline", "right to left", "quotes", "spaces", "255 bytes", "like an option"],
+)
+def test_a_file_may_have_any_name(fresh, preprocess, noise, name):
+    noise(seed=99).save(fresh.raw / "red" / name)
+    preprocess(fresh)
+    assert manifest(fresh).loc[f"red/{name}", "label"] == "red"
+
+
 def test_a_second_run_gives_the_same_bytes(fresh, preprocess, tree_bytes):
     preprocess(fresh)
     before = tree_bytes(fresh.manifest), tree_bytes(fresh.plots("preprocess")), fresh.pins.read_bytes()
