@@ -19,12 +19,18 @@ class Format(StrEnum):
     openvino = "openvino"
 
 
+class Precision(StrEnum):
+    f32 = "f32"
+    int8 = "int8"
+
+
 @app.command(
     rich_help_panel=USE,
     epilog=examples(
         {
             "graft export --to onnx --output model.onnx": "the champion",
             "graft export --model 3 --to openvino --output model.xml": "version 3",
+            "graft export --to openvino --output model.xml --precision int8": "in 8 bits",
             "graft export --model ./package --to onnx --output m.onnx --images photos": "a folder, without its project",
         }
     ),
@@ -51,6 +57,18 @@ def export(
             show_default=False,
         ),
     ] = None,
+    precision: Annotated[
+        Precision,
+        typer.Option(help="int8: quantised on training images, for OpenVINO only; needs the extra `int8`."),
+    ] = Precision.f32,
+    max_loss: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            max=100.0,
+            help="With --precision int8: how many points of the metric the model may lose on the validation images.",
+        ),
+    ] = 1.0,
     project: Project = HERE,
     as_json: AsJson = False,
 ) -> None:
@@ -62,5 +80,6 @@ def export(
     from ..runtime.locations import place_of
     from ..serving.export import export_model
 
-    done = export_model(place_of(project), model, to.value, output, images or [])
+    allowed = max_loss if precision is Precision.int8 else None
+    done = export_model(place_of(project), model, to.value, output, images or [], allowed)
     show(done if as_json else {**done, "files": "\n".join(done["files"])}, as_json, "Exported")

@@ -10,10 +10,12 @@ from tempfile import TemporaryDirectory
 from safetensors import SafetensorError
 
 from ..common.core.errors import DataError, GraftError
+from ..common.scoring.paired import Paired
 from .facts import Origin, facts_of
 from .onnx_file import Parts, onnx_model
 from .openvino_file import openvino_model, preparations
-from .proof import Proof, prove
+from .proof import IN_8_BITS, SINGLE, Proof, prove
+from .quantise import Exam, check_enough, check_loss, compared, quantised_package, told
 from .read_me import read_me
 
 SUFFIX = {"onnx": ".onnx", "openvino": ".xml"}
@@ -25,26 +27,48 @@ class Exported:
     """Attributes:
     files: what was written, the file itself first and its README last.
     megabytes: of the files without the README.
+    loss: of a network in 8 bits, against the one before.
     """
 
     files: list[Path]
     megabytes: float
     proof: Proof
+    loss: Paired | None = None
 
 
-def export(package: Path, target: Path, kind: str, images: Sequence[Path], origin: Origin) -> Exported:
+def export(
+    package: Path, target: Path, kind: str, images: Sequence[Path], origin: Origin, exam: Exam | None = None
+) -> Exported:
     """Writes the file and its README beside it, if it answers for all images as the package does.
 
+    Args:
+        exam: for a network in 8 bits, which is compared with the quantised package; None for single precision.
+
     Raises:
-        GraftError: the package cannot be exported, or its export does not agree with it; nothing is written then.
+        GraftError: the package cannot be exported, or its export does not agree with it, or it loses too much in 8
+            bits; nothing is written then.
     """
     check_target(target, kind, package)
-    parts, facts = read_parts(package), facts_of(package, origin, "f32")
+    read_parts(package)
     with TemporaryDirectory(prefix=".graft-export-", dir=target.parent) as folder:
-        part = Path(folder) / target.name
+        source, loss = (package, None) if exam is None else _in_8_bits(package, exam, Path(folder) / "package")
+        parts, facts = read_parts(source), facts_of(source, origin, "f32" if exam is None else "int8")
+        part = Path(folder) / "file" / target.name
+        part.parent.mkdir()
         write_file(parts, part, kind, facts)
-        proof = prove(part, package, images, preparations(parts) if kind == "openvino" else {})
-        return put_in_place(part, target, read_me(target.name, parts, facts, proof, []), proof)
+        prepare, tolerance = preparations(parts) if kind == "openvino" else {}, IN_8_BITS if exam else SINGLE
+        proof = prove(part, source, images, prepare, tolerance)
+        notes = [] if loss is None else [f"Quantised to 8 bits: {told(loss)}."]
+        return put_in_place(part, target, read_me(target.name, parts, facts, proof, notes), proof, loss)
+
+
+def _in_8_bits(package: Path, exam: Exam, folder: Path) -> tuple[Path, Paired]:
+    """The quantised package, and how it compares with the package."""
+    check_enough(package, exam)
+    quantised_package(package, exam.train, folder)
+    loss = compared(package, folder, exam)
+    check_loss(loss, exam)
+    return folder, loss
 
 
 def read_parts(package: Path) -> Parts:
@@ -86,7 +110,7 @@ def write_file(parts: Parts, target: Path, kind: str, facts: dict[str, str]) -> 
     ov.save_model(openvino_model(parts, facts), target, compress_to_fp16=False)
 
 
-def put_in_place(part: Path, target: Path, text: str, proof: Proof) -> Exported:
+def put_in_place(part: Path, target: Path, text: str, proof: Proof, loss: Paired | None) -> Exported:
     """Moves the proven files to where they were wanted, the one that names the others last."""
     megabytes = sum(file.stat().st_size for file in part.parent.iterdir()) / 1e6
     notes = part.with_name(f"{target.name}.README.md")
@@ -94,4 +118,4 @@ def put_in_place(part: Path, target: Path, text: str, proof: Proof) -> Exported:
     files = [part, *([part.with_suffix(".bin")] if part.suffix == ".xml" else []), notes]
     for file in reversed(files):
         file.replace(target.parent / file.name)
-    return Exported([target.parent / file.name for file in files], megabytes, proof)
+    return Exported([target.parent / file.name for file in files], megabytes, proof, loss)

@@ -102,3 +102,33 @@ def test_without_the_extra_its_name_is_told(monkeypatch: pytest.MonkeyPatch) -> 
 
     with pytest.raises(GraftError, match=r"graft\[onnx\]"):
         module.check_installed("onnx")
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [(("--to", "onnx"), "for OpenVINO only"), (("--to", "openvino"), "too few validation images")],
+)
+def test_8_bits_are_refused_for_onnx_and_without_enough_validation_images(
+    finished: Project, tmp_path: Path, words: tuple[str, str], named: str
+) -> None:
+    pytest.importorskip("nncf", reason="needs the extra graft[int8]")
+    output = tmp_path / ("m.onnx" if "onnx" in words else "m.xml")
+
+    assert named in refused(finished, "export", *words, "--output", str(output), "--precision", "int8")
+    assert not output.exists()
+
+
+def test_8_bits_need_the_images_of_a_project(finished: Project, tmp_path: Path) -> None:
+    pytest.importorskip("nncf", reason="needs the extra graft[int8]")
+    shutil.copytree(finished.root / "models" / "package", tmp_path / "package")
+    draw_classes(tmp_path / "photos", 1)
+    words = ("--to", "openvino", "--output", "m.xml", "--precision", "int8", "--images", "photos", "--model", "package")
+
+    assert "need the images of the project" in refused(Project(tmp_path), "export", *words)
+
+
+def test_8_bits_name_their_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "find_spec", lambda name: None if name == "nncf" else name)
+
+    with pytest.raises(GraftError, match=r"nncf(?s:.*)graft\[onnx,int8\]"):
+        module.check_installed("openvino", int8=True)

@@ -21,6 +21,7 @@ from graft.tasks.common.heads.calibration import Calibration
 from graft.tasks.common.heads.load import load_head
 from graft.tasks.export import write
 from graft.tasks.export.facts import Origin
+from graft.tasks.export.proof import SINGLE
 from graft.tasks.export.write import export
 from graft.tasks.register.serving import ImageClassifier
 
@@ -80,7 +81,7 @@ def test_the_file_agrees_with_the_package_and_its_readmes_python_too(made, tmp_p
 def test_several_backbones_are_in_one_file(made, tmp_path, pictures, kind):
     done, _ = made(kind, backbones=("test_efficientnet", "test_resnet"))
 
-    assert done.proof.holds
+    assert done.proof.holds(SINGLE)
     shutil.copyfile(pictures[0], tmp_path / "picture.jpg")
     assert run_python(done.files[-1]).startswith("class ")
 
@@ -161,7 +162,7 @@ def test_a_grey_model_takes_pictures_of_one_channel(tmp_path, linear_head, packa
 
     done = export(package, tmp_path / "model.onnx", "onnx", [tmp_path / "picture.png"], ORIGIN)
 
-    assert done.proof.holds
+    assert done.proof.holds(SINGLE)
     Image.open(tmp_path / "picture.png").save(tmp_path / "picture.jpg", format="PNG")
     assert run_python(done.files[-1]).startswith("class ")
 
@@ -194,7 +195,7 @@ def test_a_finished_project_and_a_fine_tuned_one_can_be_exported(finished_paths,
 
         done = export(paths.package, tmp_path / FORMATS[kind], kind, files, ORIGIN)
 
-        assert done.proof.holds
+        assert done.proof.holds(SINGLE)
         assert done.proof.typicality is not None
 
 
