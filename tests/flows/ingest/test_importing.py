@@ -17,7 +17,7 @@ from projects import Project, draw, draw_classes
 
 from graft.flows.ingest import importing
 from graft.flows.ingest.importing import import_images, import_sample
-from graft.flows.versioning.dvc import raw_hash
+from graft.flows.versioning.dvc import raw_hash, raw_listing
 from graft.tasks.common.core.errors import DataError, GraftError
 from graft.tasks.preprocess.scan import scan
 
@@ -277,7 +277,7 @@ def test_files_and_classes_may_have_any_name(empty_project: Project, classes: Pa
     told = import_images(classes, empty_project.root)
 
     assert {name.partition("/")[0] for name in names} < {*told["classes"]}  # type: ignore[misc]
-    assert {*names} < {*dvc.raw_listing(empty_project.root)}
+    assert {*names} < {*raw_listing(empty_project.root)}
 
 
 def test_a_table_without_rows_replaces_nothing(empty_project: Project, table: Path) -> None:
