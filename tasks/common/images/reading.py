@@ -18,7 +18,7 @@ from .deep import Range
 from .formats import OPAQUE, Cost, cost_of, fit, is_opaque, open_image
 from .limits import DECODING, LARGE, LARGE_FILE, MB, Limits, give_back
 from .sandbox import Share, decode_apart
-from .unreadable import Refused, TooLittle, UnreadableImage, understood
+from .unreadable import Refused, TooLittle, UnreadableImage, WrongForm, understood
 
 NAME = "reading.json"
 """The file in data/manifest and data/features that tells the later stages."""
@@ -187,6 +187,10 @@ def _apart(content: bytes, channels: int, limits: Limits, cost: Cost) -> Iterato
                 decoded = decode_apart(content, channels, limits, Share(cost.bytes, whole.seconds))
             except TooLittle as error:
                 spent = error.seconds
+            except (Refused, WrongForm):
+                raise
+            except UnreadableImage:
+                spent = 0.0  # some libraries say so when they get no memory
             else:
                 yield decoded
                 return

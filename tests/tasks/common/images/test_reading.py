@@ -74,6 +74,18 @@ def test_a_process_is_given_what_is_claimed_and_then_all_that_is_allowed(photo, 
     assert tried == [(MB, MB), (Limits().max_memory_mb * MB, Limits().max_memory_mb * MB)]
 
 
+def test_a_library_that_calls_a_lack_of_memory_damage_gets_more(photo, monkeypatch):
+    honest = module.decode_apart
+
+    def starved(content, channels, limits, share):
+        if share.bytes < limits.max_memory_mb * MB:
+            raise UnreadableImage("a decoder's error")
+        return honest(content, channels, limits, share)
+
+    monkeypatch.setattr(module, "decode_apart", starved)
+    assert read(encoded(photo(90, 80), "JPEG2000"))[0].size == (90, 80)
+
+
 def test_what_needs_more_than_an_image_may_take_is_confined_whatever_its_format():
     content = encoded(Image.new("RGB", (6_000, 6_000)), "PNG")
     with pytest.raises(Refused, match="max_memory_mb"):
