@@ -6,16 +6,17 @@ N images, K classes.
 from __future__ import annotations
 
 import json
-import statistics
+import re
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ..common.core.errors import DataError, GraftError
 from ..common.core.files import read_json
@@ -46,7 +47,35 @@ IN_8_BITS = Tolerance(0.99, 5e-2, 1e-1)
 AT_ONCE = 256
 """Images that the package predicts at a time."""
 
-Answers = list[dict[str, Any]]
+
+@dataclass(frozen=True)
+class Answers:
+    """What a model says about N images, as arrays: as dictionaries, many images of many classes would not fit.
+
+    Attributes:
+        output_NK: float32 probabilities; numbers (N, 1).
+        decided: int64 classes (N, 1), or zeros and ones (N, K); (N, 0) for numbers.
+        typicality_N: NaN without reference images.
+        milliseconds_N: for each image; NaN where it was not measured.
+    """
+
+    output_NK: npt.NDArray[np.float32]
+    decided: npt.NDArray[np.int64]
+    typicality_N: npt.NDArray[np.float32]
+    milliseconds_N: npt.NDArray[np.float32]
+
+    @classmethod
+    def of(cls, rows: Iterable[dict[str, Any]]) -> Answers:
+        """From the outputs of a file, see `answer.py`."""
+        columns: tuple[list[Any], ...] = ([], [], [], [])
+        for row in rows:
+            output, decided = row.get("probabilities", row.get("value")), row.get("label", row.get("labels", []))
+            columns[0].append(np.atleast_1d(np.asarray(output, np.float32)))
+            columns[1].append(np.atleast_1d(np.asarray(decided, np.int64)))
+            columns[2].append(row.get(TYPICALITY, np.nan))
+            columns[3].append(row.get("milliseconds", np.nan))
+        kinds = (np.float32, np.int64, np.float32, np.float32)
+        return cls(*(np.array(column, kind) for column, kind in zip(columns, kinds, strict=True)))
 
 
 @dataclass(frozen=True)
@@ -94,7 +123,7 @@ def prove(
     Raises:
         GraftError: they differ too much, or the file does not run.
     """
-    expected, found = predicted(package, images), list(answered(file, package, images, prepare))
+    expected, found = predicted(package, images), Answers.of(answered(file, package, images, prepare))
     proof = _compared(expected, found, images)
     if not proof.holds(tolerance):
         largest = tolerance.number if proof.same is None else tolerance.probability
@@ -113,16 +142,38 @@ def predicted(package: Path, images: Sequence[Path]) -> Answers:
     Raises:
         DataError: an image cannot be read.
     """
-    model, answers = ImageClassifier(package), []
+    return Answers.of(_predictions(ImageClassifier(package), images))
+
+
+def _predictions(model: ImageClassifier, images: Sequence[Path]) -> Iterator[dict[str, Any]]:
+    """In the form in which a file answers."""
     with progress("export: the package", len(images)) as bar:
         for start in range(0, len(images), AT_ONCE):
             part = images[start : start + AT_ONCE]
             try:
-                answers += model.predict(list(part))
+                answers = model.predict(list(part))
             except ValueError as error:
-                raise DataError("an image of the proof cannot be read", got=str(error), todo="leave it out") from error
+                raise DataError(
+                    "an image of the proof cannot be read", got=_with_name(str(error), part), todo="leave it out"
+                ) from error
+            yield from (_as_file(answer, model.classes) for answer in answers)
             bar.add(len(part))
-    return answers
+
+
+def _with_name(message: str, part: Sequence[Path]) -> str:
+    """The package knows an image by its number alone."""
+    found = re.match(r"input (\d+) ", message)
+    return f"{part[int(found[1])]}: {message}" if found else message
+
+
+def _as_file(answer: dict[str, Any], classes: list[str]) -> dict[str, Any]:
+    """Without names."""
+    row = {key: answer[key] for key in ("value", TYPICALITY) if key in answer}
+    if "label" in answer:
+        row["label"] = classes.index(answer["label"])
+    if "labels" in answer:
+        row["labels"] = [name in answer["labels"] for name in classes]
+    return row | ({"probabilities": list(answer["probabilities"].values())} if "probabilities" in answer else {})
 
 
 def answered(file: Path, package: Path, images: Sequence[Path], prepare: dict[str, str]) -> Iterator[dict[str, Any]]:
@@ -157,31 +208,19 @@ def _failed(said: str) -> GraftError:
 
 
 def _compared(expected: Answers, found: Answers, images: Sequence[Path]) -> Proof:
-    off_N = np.array([_difference(one, other) for one, other in zip(expected, found, strict=True)])
+    off_N = np.abs(expected.output_NK.astype(np.float64) - found.output_NK).max(axis=1)
     same = None
-    if "value" in expected[0]:
-        off_N = off_N / (float(np.std([one["value"] for one in expected])) or 1.0)
+    if expected.decided.shape[1]:
+        same = float((expected.decided == found.decided).all(axis=1).mean())
     else:
-        same = float(np.mean([_same_label(one, other) for one, other in zip(expected, found, strict=True)]))
+        off_N = off_N / (float(expected.output_NK.std()) or 1.0)
     worst = int(np.argmax(np.where(np.isnan(off_N), np.inf, off_N)))
-    milliseconds = statistics.median(one["milliseconds"] for one in found)
-    return Proof(len(found), same, float(off_N[worst]), images[worst].name, milliseconds, _typicality(expected, found))
-
-
-def _typicality(expected: Answers, found: Answers) -> float | None:
-    pairs = zip(expected, found, strict=True)
-    return max((abs(one[TYPICALITY] - other[TYPICALITY]) for one, other in pairs if TYPICALITY in one), default=None)
-
-
-def _difference(one: dict[str, Any], other: dict[str, Any]) -> float:
-    """The largest one of a probability; or that of a number."""
-    if "value" in one:
-        return abs(float(one["value"]) - float(other["value"]))
-    return float(np.abs(np.array(list(one["probabilities"].values())) - other["probabilities"]).max())
-
-
-def _same_label(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    classes = list(one["probabilities"])
-    if "label" in one:
-        return bool(one["label"] == classes[other["label"]])
-    return one["labels"] == [name for name, has in zip(classes, other["labels"], strict=True) if has]
+    further = float(np.abs(expected.typicality_N - found.typicality_N).max())
+    return Proof(
+        images=len(images),
+        same=same,
+        difference=float(off_N[worst]),
+        farthest=images[worst].name,
+        milliseconds=float(np.median(found.milliseconds_N)),
+        typicality=None if np.isnan(further) else further,
+    )

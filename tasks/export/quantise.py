@@ -23,7 +23,7 @@ from ..common.heads.calibration import Calibration
 from ..common.images.transform import EvalTransform, load
 from ..common.scoring.paired import Outcome, Paired, compare, outcome
 from ..register.packaged_eyes import eyes_in, reading_in
-from .proof import Answers, predicted
+from .proof import predicted
 
 IMAGES = 300
 """Training images whose activations set the ranges; NNCF's own default."""
@@ -94,7 +94,7 @@ def compared(package: Path, quantised: Path, exam: Exam) -> Paired:
     target, task = _targets(exam.labels, facts["classes"], facts["task"]), facts["task"]
     metric = METRICS[task][0].key
     output = {
-        folder: calibration.judged(_outputs(predicted(folder, exam.held_out)), metric)
+        folder: calibration.judged(predicted(folder, exam.held_out).output_NK.astype(np.float64), metric)
         for folder in {package, quantised}
     }
     return compare(output[package], output[quantised], target, exam.unit_N, task, metric=metric)
@@ -142,13 +142,6 @@ def told(found: Paired) -> str:
     """Both metrics."""
     name, of = found.metric.title, found.metric.text
     return f"{name} {of(found.second)} in 8 bits, {of(found.first)} before, on {found.images:,} validation images"
-
-
-def _outputs(answers: Answers) -> npt.NDArray[np.float64]:
-    """Probabilities (N, K), or numbers (N, 1)."""
-    if "value" in answers[0]:
-        return np.array([[one["value"]] for one in answers])
-    return np.array([list(one["probabilities"].values()) for one in answers])
 
 
 def _targets(labels: Sequence[Any], classes: list[str], task: Task) -> npt.NDArray[Any]:

@@ -78,7 +78,10 @@ def read_parts(package: Path) -> Parts:
         DataError: the folder is not a package, or is damaged.
     """
     try:
-        return Parts.of(package)
+        parts = Parts.of(package)
+        if any(graph.parent != package or not graph.is_file() for graph in parts.graphs):
+            raise ValueError("package.json names a graph that is not in the folder")
+        return parts
     except (OSError, ValueError, LookupError, TypeError, SafetensorError) as error:
         raise DataError(
             f"{package} is not a package that can be read",

@@ -19,7 +19,7 @@ from PIL import Image
 from graft.tasks.common.core.errors import DataError, GraftError
 from graft.tasks.common.heads.calibration import Calibration
 from graft.tasks.common.heads.load import load_head
-from graft.tasks.export import write
+from graft.tasks.export import proof, write
 from graft.tasks.export.facts import Origin
 from graft.tasks.export.proof import SINGLE
 from graft.tasks.export.write import export
@@ -139,11 +139,12 @@ def test_a_file_that_differs_is_not_written(tmp_path, linear_head, package_of, g
     assert not [file.name for file in tmp_path.iterdir() if file.name.startswith(("model", ".graft"))]
 
 
-def test_a_picture_that_cannot_be_read_is_named_and_nothing_is_written(made, tmp_path, pictures):
+def test_a_picture_that_cannot_be_read_is_named_and_nothing_is_written(made, tmp_path, pictures, monkeypatch):
+    monkeypatch.setattr(proof, "AT_ONCE", 2)
     pictures.append(tmp_path / "text.png")
     pictures[-1].write_text("no picture")
 
-    with pytest.raises(DataError, match="input 5"):
+    with pytest.raises(DataError, match=r"text\.png: input 1 is not an image"):
         made("onnx")
     assert not (tmp_path / "model.onnx").exists()
 
@@ -185,6 +186,18 @@ def test_a_damaged_package_is_refused(made, tmp_path, pictures):
     (package / "head.safetensors").write_bytes(b"damaged")
 
     with pytest.raises(DataError, match="not a package that can be read"):
+        export(package, tmp_path / "again.onnx", "onnx", pictures, ORIGIN)
+
+
+@pytest.mark.parametrize("name", ["../graph", "no-graph"])
+def test_a_package_whose_graph_lies_elsewhere_is_refused(made, tmp_path, pictures, name):
+    _, package = made("onnx")
+    shutil.copyfile(package / "graph.xml", tmp_path / "graph.xml")
+    facts = json.loads((package / "package.json").read_text())
+    eye = {"graph": name, "precision": facts["precision"], "transform": facts["transform"]}
+    (package / "package.json").write_text(json.dumps({**facts, "eyes": [eye]}))
+
+    with pytest.raises(DataError, match="names a graph that is not in the folder"):
         export(package, tmp_path / "again.onnx", "onnx", pictures, ORIGIN)
 
 
