@@ -71,7 +71,8 @@ def stages() -> list[tuple[str, str, str]]:
         outs = [next(iter(out)) if isinstance(out, dict) else out for out in stage["outs"]]
         writes = [out for out in outs if not out.startswith(("runs/", "metrics/", "plots/"))]
         rows.append((f"tasks/{name}", f"{', '.join(reads)} → {', '.join(writes)}", COLOURS["stages"]))
-    return [*rows, ("tasks/studies", purpose(ROOT / "tasks" / "studies"), COLOURS["studies"])]
+    others = [f"tasks/{name}" for name in ("studies", "export")]
+    return [*rows, *((name, purpose(ROOT / name), COLOURS["studies"]) for name in others)]
 
 
 def draw() -> str:
