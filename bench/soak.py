@@ -1,211 +1,175 @@
-"""`graft serve` under load for minutes: pictures of 1 KB to 30 MB, garbage, model swaps, then SIGTERM.
+"""`graft serve` under load for minutes: pictures of all sizes, some garbage, and an alias that moves.
 
-    python -m bench.soak --project FOLDER --photos FOLDER [--minutes 10] [--clients 32]
+    python -m bench.soak --project FOLDER --photos FOLDER --minutes 10
 
-FOLDER is a project with a registered champion. The alias `soak` of its model is moved between its two newest versions
-five times. Prints statuses, what each kind of garbage was answered, memory over time, and what SIGTERM left unanswered;
-the exit code is 1 if an answer was a 5xx other than 503, garbage was answered with anything but 4xx, a good picture was
-refused, memory grew by 5 % or more, or an accepted request got no answer.
+FOLDER is a copy of a project with two registered versions; the alias `champion` goes back and forth between them. Ends
+with 1 if an image got another status than 200 or 503, or garbage than 413, 422 or 503; if a request was lost; or if
+SIGTERM under load lost one.
 """
 
 from __future__ import annotations
 
 import argparse
-import http.client
+import asyncio
 import io
+import json
 import random
 import signal
+import subprocess
 import sys
-import threading
 import time
 from collections import Counter
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import psutil
+from mlflow import MlflowClient
 from PIL import Image
 
-from .doors import serving
+from .processes import ROOT, environment, say
+from .serving import photographs
 
+CLIENTS, SWAPS = 32, 5
 GARBAGE = 0.05
-"""The share of requests that are no pictures."""
-
-SWAPS = 5
-
-WARM = 0.25
-"""Of the time, after which memory must not grow."""
 
 
-@dataclass
-class Tally:
-    good: Counter[int] = field(default_factory=Counter)
-    bad: Counter[tuple[str, int]] = field(default_factory=Counter)
-    lost: Counter[str] = field(default_factory=Counter)
-    after_term: Counter[str] = field(default_factory=Counter)
+def pictures(photos: list[bytes]) -> tuple[list[bytes], list[bytes]]:
+    """(images of 1 KB to 30 MB, bytes that are none); most are photographs of the usual size."""
+    rng = np.random.default_rng(0)
+    sizes = [(24, 16), (600, 400), (1600, 1200), (4000, 2500)]
+    made = [_encoded(rng.integers(0, 256, (height, width, 3), np.uint8), "PNG") for width, height in sizes]
+    garbage = [
+        b"text",
+        bytes(1000),
+        photos[0][: len(photos[0]) // 2],
+        b"\x89PNG\r\n\x1a\n" + rng.bytes(5000),
+        b"GIF89a",
+    ]
+    return [*photos, *made[:3], made[3]], garbage
 
 
-def pictures(photos: Path) -> list[bytes]:
-    """Photographs, and pictures from 1 KB to 30 MB: small, large, deep and flat, as users send them."""
-    files = sorted(photos.rglob("*.jpg"))
-    found = [file.read_bytes() for file in files[:: max(1, len(files) // 60)]]
-    noise = np.random.default_rng(0).integers(0, 256, (3200, 3200, 3), np.uint8)
-    for side, form in ((16, "JPEG"), (64, "PNG"), (300, "WEBP"), (1500, "JPEG"), (3200, "PNG")):
-        stream = io.BytesIO()
-        Image.fromarray(noise[:side, :side]).save(stream, form)
-        found.append(stream.getvalue())
-    return found
+def _encoded(pixels: np.ndarray, kind: str) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, kind)
+    return stream.getvalue()
 
 
-def garbage(good: list[bytes]) -> dict[str, bytes]:
-    bomb = io.BytesIO()
-    Image.new("1", (60_000, 60_000)).save(bomb, "PNG")
-    return {
-        "text": b"no picture at all",
-        "empty": b"",
-        "cut": good[0][: len(good[0]) // 3],
-        "zeros": bytes(100_000),
-        "path": b"/etc/passwd",
-        "url": b"file:///etc/passwd",
-        "bomb": bomb.getvalue(),
-        "too many bytes": good[0] + bytes(40 * 2**20),
-    }
+class Clients:
+    """Attributes:
+    statuses: of all answers, apart for images and garbage.
+    lost: requests without an answer while the server ran.
+    """
 
+    def __init__(self, port: int, images: list[bytes], garbage: list[bytes]) -> None:
+        self.port, self.images, self.garbage = port, images, garbage
+        self.statuses: Counter[str] = Counter()
+        self.versions: Counter[str] = Counter()
+        self.lost: list[str] = []
+        self.ending = False
+        self.accepted_unanswered = 0
 
-class Client(threading.Thread):
-    def __init__(self, port: int, good: list[bytes], bad: dict[str, bytes], seed: int, tally: Tally) -> None:
-        super().__init__(daemon=True)
-        self._port, self._good, self._bad, self._tally = port, good, bad, tally
-        self._draw = random.Random(seed)
-        self.stop = self.term = False
-
-    def run(self) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=120)
-        while not self.stop:
-            name = self._draw.choice(list(self._bad)) if self._draw.random() < GARBAGE else ""
-            body = self._bad[name] if name else self._pick()
-            sent = False
+    async def run(self, number: int) -> None:
+        rng = random.Random(number)
+        while not self.ending:
             try:
-                connection.request("POST", "/predict", body, {"Content-Type": "application/octet-stream"})
-                sent = True
-                answer = connection.getresponse()
-                answer.read()
-                self._count(name, answer.status)
-            except (OSError, http.client.HTTPException) as error:
-                connection.close()
-                self._failed(error, sent)
+                reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+            except OSError as error:
+                if not self.ending:
+                    self.lost.append(f"connect: {error}")
+                return
+            await self._talk(reader, writer, rng)
+            writer.close()
 
-    def _pick(self) -> bytes:
-        """Mostly photographs; the largest of all seldom."""
-        place = self._draw.randrange(len(self._good))
-        return self._good[place] if place < len(self._good) - 2 or self._draw.random() < 0.2 else self._good[0]
+    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, rng: random.Random) -> None:
+        closed = False
+        while not closed and not self.ending:
+            garbage = rng.random() < GARBAGE
+            body = rng.choice(self.garbage if garbage else self.images)
+            head = f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+            try:
+                writer.write(head + body)
+                await writer.drain()
+                status, closed, answer = await _answer(reader)
+            except (OSError, asyncio.IncompleteReadError) as error:
+                self.accepted_unanswered += self.ending
+                if not self.ending:
+                    self.lost.append(repr(error))
+                return
+            self._note(garbage, status, answer)
 
-    def _count(self, name: str, status: int) -> None:
-        if self.term:
-            self._tally.after_term[str(status)] += 1
-        elif name:
-            self._tally.bad[name, status] += 1
-        else:
-            self._tally.good[status] += 1
-
-    def _failed(self, error: Exception, sent: bool) -> None:
-        """A new connection after SIGTERM is refused, which is right; a request on a kept one may race with its end."""
-        kind = f"{type(error).__name__} {'after' if sent else 'before'} it was sent"
-        (self._tally.after_term if self.term else self._tally.lost)[kind] += 1
-        if self.term:
-            self.stop = True
-
-
-def resident(process: psutil.Process) -> int:
-    """Bytes of the server and its processes."""
-    total = 0
-    for each in [process, *process.children(recursive=True)]:
-        try:
-            total += each.memory_info().rss
-        except psutil.NoSuchProcess:
-            continue
-    return total
+    def _note(self, garbage: bool, status: str, answer: dict[str, object]) -> None:
+        self.statuses[f"{'garbage' if garbage else 'image'} {status}"] += 1
+        if status == "200":
+            self.versions[str(answer["model"]["version"])] += 1  # type: ignore[index]
+        elif not isinstance(answer.get("error"), str):
+            self.lost.append(f"{status} without a reason")
 
 
-def main() -> None:
+async def _answer(reader: asyncio.StreamReader) -> tuple[str, bool, dict[str, object]]:
+    head = (await reader.readuntil(b"\r\n\r\n")).lower()
+    length = int(head.partition(b"content-length:")[2].partition(b"\r\n")[0])
+    body = await reader.readexactly(length)
+    return head[9:12].decode(), b"connection: close" in head, json.loads(body)
+
+
+async def swap(project: Path, seconds: float) -> None:
+    client = MlflowClient(f"sqlite:///{project / 'mlflow.db'}")
+    for number in range(SWAPS):
+        await asyncio.sleep(seconds / (SWAPS + 1))
+        version = str(2 - number % 2)
+        await asyncio.to_thread(client.set_registered_model_alias, "graft", "champion", version)
+        say(f"the champion is version {version}")
+
+
+async def watch(process: psutil.Process, seconds: float, sizes: list[float]) -> None:
+    """MiB of the server, ten times a minute."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        sizes.append(process.memory_info().rss / 2**20)
+        await asyncio.sleep(6)
+
+
+async def soak(process: subprocess.Popen[str], clients: Clients, project: Path, seconds: float) -> list[float]:
+    sizes: list[float] = []
+    running = [asyncio.create_task(clients.run(number)) for number in range(CLIENTS)]
+    await asyncio.gather(swap(project, seconds), watch(psutil.Process(process.pid), seconds, sizes))
+    clients.ending = True
+    process.send_signal(signal.SIGTERM)
+    await asyncio.gather(*running)
+    return sizes
+
+
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--project", type=Path, required=True)
     parser.add_argument("--photos", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=10)
-    parser.add_argument("--clients", type=int, default=32)
-    asked = parser.parse_args()
-    good = pictures(asked.photos)
-    bad = garbage(good)
-    versions = newest(asked.project)
-    move(asked.project, versions[0])
-    tally = Tally()
-    with serving(asked.project, "--model", "graft@soak", "--poll", "2") as (port, server):
-        clients = [Client(port, good, bad, seed, tally) for seed in range(asked.clients)]
-        for client in clients:
-            client.start()
-        memory = watch(psutil.Process(server.pid), asked.minutes, asked.project, versions)
-        for client in clients:
-            client.term = True
-        server.send_signal(signal.SIGTERM)
-        code = server.wait(120)
-        for client in clients:
-            client.stop = True
-        for client in clients:
-            client.join(130)
-    sys.exit(verdict(tally, memory, code))
+    parser.add_argument("--minutes", type=float, default=10.0)
+    given = parser.parse_args()
+    project = given.project.resolve()
+    images, garbage = pictures(photographs(given.photos, 60))
+    words = [sys.executable, "-m", "graft.flows.cli", "serve", "--port", "0", "--poll", "2", "--timeout", "60"]
+    more = {"MLFLOW_TRACKING_URI": f"sqlite:///{project / 'mlflow.db'}", "PYTHONPATH": str(ROOT / "src")}
+    process = subprocess.Popen(words, cwd=project, env=environment(**more), stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    clients = Clients(int(process.stdout.readline().split()[0].rpartition(":")[2]), images, garbage)
+    sizes = asyncio.run(soak(process, clients, project, 60 * given.minutes))
+    return verdict(clients, sizes, process.wait(120))
 
 
-def watch(server: psutil.Process, minutes: float, project: Path, versions: list[str]) -> list[int]:
-    """Megabytes every few seconds, while the alias moves."""
-    began, swapped, found = time.monotonic(), 0, []
-    while (passed := time.monotonic() - began) < 60 * minutes:
-        found.append(resident(server) // 10**6)
-        if passed > 60 * minutes * (swapped + 1) / (SWAPS + 1):
-            swapped += 1
-            move(project, versions[swapped % len(versions)])
-        time.sleep(2)
-    return found
-
-
-def _client(project: Path) -> Any:
-    from mlflow import MlflowClient
-
-    return MlflowClient(f"sqlite:///{project.resolve() / 'mlflow.db'}")
-
-
-def newest(project: Path) -> list[str]:
-    found = _client(project).search_model_versions("name = 'graft'")
-    return [str(each.version) for each in found[:2]]
-
-
-def move(project: Path, version: str) -> None:
-    _client(project).set_registered_model_alias("graft", "soak", version)
-
-
-def verdict(tally: Tally, memory: list[int], code: int) -> int:
-    warm = memory[int(WARM * len(memory)) :]
-    third = max(1, len(warm) // 3)
-    before, after = float(np.median(warm[:third])), float(np.median(warm[-third:]))
-    growth = after / before - 1
-    refused = {f"{name} {status}": count for (name, status), count in sorted(tally.bad.items())}
-    print(f"good pictures: {dict(tally.good)}\ngarbage: {refused}\nwithout an answer: {dict(tally.lost)}")
-    print(f"after SIGTERM: {dict(tally.after_term)}, exit code {code}")
-    print(f"memory: {before:.0f} -> {after:.0f} MB ({growth:+.1%}), at most {max(memory)} MB")
-    faults = [
-        any(status not in (200, 503) for status in tally.good),
-        any(not 400 <= status < 500 and status != 503 for _, status in tally.bad),
-        bool(tally.lost),
-        growth >= 0.05,
-        code != 0,
-        any(
-            status.isdecimal() and status not in ("200", "503") and not status.startswith("4")
-            for status in tally.after_term
-        ),
-    ]
-    print("ok" if not any(faults) else f"FAULTS: {faults}")
-    return int(any(faults))
+def verdict(clients: Clients, sizes: list[float], code: int) -> int:
+    third = max(1, len(sizes) // 3)
+    told = {
+        "answers": dict(sorted(clients.statuses.items())),
+        "versions": dict(clients.versions),
+        "lost": clients.lost[:10],
+        "lost_after_sigterm": clients.accepted_unanswered,
+        "exit_code": code,
+        "memory_mib": {"first_third": round(max(sizes[:third])), "last_third": round(max(sizes[-third:]))},
+    }
+    print(json.dumps(told, indent=2))
+    good = {"image 200", "image 503", "garbage 503", *(f"garbage {status}" for status in (413, 422))}
+    return int(bool(clients.lost or clients.accepted_unanswered or code or clients.statuses.keys() - good))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -104,3 +104,34 @@ def test_the_key_is_asked_for_and_used(page: Page, package: Path, tmp_path: Path
 
         assert answered(page)[0] in ("red", "green", "blue")
         assert page.run("document.getElementById('key-form').hidden") is True
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        ('{label: "a", score: 0.9}', "a"),
+        ('{labels: ["a", "b"]}', "a, b"),
+        ("{labels: []}", "None of the classes"),
+        ("{value: 2.5}", "2.5"),
+        ("{value: 2.5, low: 1, high: 3}", "2.5 (between 1 and 3)"),
+    ],
+)
+def test_answers_of_each_task_are_told(page: Page, served: Served, answer: str, told: str) -> None:
+    fresh(page, served)
+
+    assert page.run(f"title({answer})") == told
+
+
+def test_doubts_are_told_plainly(page: Page, served: Served, picture: bytes) -> None:
+    fresh(page, served)
+    page.drop("a.png", "image/png", picture)
+    answered(page)
+    doubtful = '{label: "a", score: 0.6, abstain: true, typicality: 0.01, probabilities: {a: 0.6, b: 0.4}}'
+    page.run(f"fill(document.querySelector('.card'), new File([], 'a.png'), {doubtful})")
+    shown = page.run("[...document.querySelectorAll('.notice:not([hidden])')].map(n => n.textContent)")
+
+    assert page.run("document.querySelector('.label').textContent") == "Not sure"
+    assert [text.split(".")[0] for text in shown] == [
+        "Not sure",
+        "This picture is unlike anything that the model has learned from",
+    ]
