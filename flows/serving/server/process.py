@@ -33,6 +33,9 @@ LOG = logging.getLogger("graft.serve")
 LAST_REQUESTS = 0.5
 """Seconds after the port is closed in which open connections may still send what they were about to send."""
 
+BACKLOG = 2048
+"""Connections that the system keeps until they are accepted."""
+
 SPARE = 2
 """Decoding threads beyond the cores: an image that is decoded in a process of its own only waits."""
 
@@ -84,7 +87,7 @@ def _config(settings: Settings, desk: Desk, metrics: Metrics, journal: Journal |
         access_log=settings.access_log,
         server_header=False,
         proxy_headers=False,
-        backlog=2048,
+        backlog=BACKLOG,
         timeout_keep_alive=settings.keep_alive,
         timeout_graceful_shutdown=max(1, round(settings.drain)),
         h11_max_incomplete_event_size=HEADERS,

@@ -34,7 +34,7 @@ def start(settings: Settings, key_file: Path | None, hosts: list[str], keep: lis
         keep_random=share,
     )
     check(settings, no_key=no_key)
-    from .process import bind, say_where, serve
+    from .process import BACKLOG, bind, say_where, serve
 
     if settings.workers > 1:
         from .workers import supervise
@@ -42,6 +42,7 @@ def start(settings: Settings, key_file: Path | None, hosts: list[str], keep: lis
         supervise(settings)
         return
     bound = bind(settings.host, settings.port)
+    bound.listen(BACKLOG)  # from here on a client waits, and is not turned away
     say_where(settings.host, bound.getsockname()[1])
     serve(settings, bound)
 
