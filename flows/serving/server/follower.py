@@ -41,6 +41,7 @@ class Follower:
     _stop: threading.Event = field(default_factory=threading.Event)
     _wait: int = 0
     _failures: int = 0
+    _failed: str = ""
 
     def start(self) -> None:
         """Raises:
@@ -66,19 +67,29 @@ class Follower:
 
     def look(self) -> None:
         """Swaps the model if the alias has moved. A failure keeps the one that answers."""
-        if self._wait:
-            self._wait -= 1
-            return
+        wanted = None
         try:
-            if (version := self._moved()) is not None:
-                self._serve(version)
+            wanted = self._moved()
+            if wanted is not None and not self._put_off(wanted):
+                self._serve(wanted)
+                self._failed = ""
                 self.metrics.swaps.labels("swapped").inc()
-            self._failures = 0
         except Exception as error:  # noqa: BLE001  (whatever it is, the model before it answers)
-            self._failures += 1
-            self._wait = min(2**self._failures // 2, SLOWEST)
-            self.metrics.swaps.labels("failed").inc()
-            LOG.error("the new version is not served, the one before it still is: %s", str(error).replace("\n", " "))
+            self._fail(wanted, error)
+
+    def _put_off(self, wanted: str) -> bool:
+        """Whether a version that has failed is to be tried later. Another one is tried at once."""
+        if wanted != self._failed:
+            self._failures = 0
+            return False
+        self._wait -= 1
+        return self._wait >= 0
+
+    def _fail(self, wanted: str | None, error: Exception) -> None:
+        self._failed, self._failures = wanted or "", self._failures + 1
+        self._wait = min(2**self._failures // 2, SLOWEST)
+        self.metrics.swaps.labels("failed").inc()
+        LOG.error("the new version is not served, the one before it still is: %s", str(error).replace("\n", " "))
 
     def _serve(self, wanted: str | None) -> None:
         with open_model(wanted, Path(self.settings.project)) as predictor:

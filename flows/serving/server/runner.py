@@ -163,7 +163,9 @@ def _tell(jobs: list[Job], tell: list[Callable[[], None]]) -> None:
         for one in tell:
             one()
 
-    jobs[0].done.get_loop().call_soon_threadsafe(all_of_them)
+    loop = jobs[0].done.get_loop()
+    if not loop.is_closed():  # the server has ended, and nobody waits any more
+        loop.call_soon_threadsafe(all_of_them)
 
 
 def _setter(job: Job, answer: Answer) -> Callable[[], None]:

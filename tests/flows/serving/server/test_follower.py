@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from projects import Project, Rerun, wait_for
 from server_process import Served, serving
+
+from graft.flows.serving.server.desk import Desk
+from graft.flows.serving.server.follower import Follower
+from graft.flows.serving.server.metrics import Metrics
+from graft.flows.serving.server.settings import Settings
+from graft.tasks.common.core.errors import GraftError
 
 
 @pytest.fixture
@@ -66,6 +73,25 @@ def test_a_version_that_cannot_be_verified_is_not_served(two_versions: Project, 
 
         assert served.ask("POST", "/predict", picture).document["model"]["version"] == "1"
     assert "not those that were registered" in (two_versions.root / "serve.log").read_text()
+
+
+def test_a_version_that_failed_is_tried_again_later_and_another_one_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[str | None] = []
+    moved = iter(["graft/2"] * 4 + ["graft/3"])
+
+    def serve(wanted: str | None) -> None:
+        tried.append(wanted)
+        raise GraftError("it fails")
+
+    metrics = Metrics()
+    follower = Follower(Settings(), Desk(8, metrics), metrics, ThreadPoolExecutor(1), lambda: None)
+    monkeypatch.setattr(follower, "_moved", lambda: next(moved))
+    monkeypatch.setattr(follower, "_serve", serve)
+    for _ in range(5):
+        follower.look()
+
+    assert tried == ["graft/2", "graft/2", "graft/3"]
+    assert b'graft_model_swaps_total{outcome="failed"} 3.0' in metrics.page()
 
 
 def _spoil(project: Project, source: str) -> None:
