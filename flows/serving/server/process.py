@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import logging
 import os
 import resource
@@ -26,7 +27,7 @@ from .guard import HEADERS, Guard
 from .journal import Journal
 from .metrics import Metrics
 from .service import Service
-from .settings import MAX_CONNECTIONS, Settings
+from .settings import MAX_CONNECTIONS, MB, Settings
 
 LOG = logging.getLogger("graft.serve")
 
@@ -35,6 +36,9 @@ LAST_REQUESTS = 0.5
 
 BACKLOG = 2048
 """Connections that the system keeps until they are accepted."""
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
+"""The numbers that malloc.h of glibc gives to these settings."""
 
 SPARE = 2
 """Decoding threads beyond the cores: an image that is decoded in a process of its own only waits."""
@@ -55,6 +59,7 @@ def serve(settings: Settings, bound: socket.socket, leash: Callable[[Callable[[]
     log_to_stderr(settings)
     sys.setswitchinterval(SWITCH)
     allow_files()
+    return_memory()
     metrics = Metrics()
     desk = Desk(settings.queue, metrics)
     journal = Journal(settings, metrics) if settings.log else None
@@ -137,6 +142,20 @@ def allow_files() -> None:
     if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < most:
         with suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
+def return_memory() -> None:
+    """Makes glibc give large buffers back at once, and share its pools between threads.
+
+    By itself it raises the size from which it does so with each buffer that is freed, and keeps a pool for each thread:
+    with pictures of 30 MB and a model that is swapped, the process grew by a third in six minutes. Another C library
+    has no such settings, and is left as it is.
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(M_MMAP_THRESHOLD, MB // 2)
+        libc.mallopt(M_TRIM_THRESHOLD, 8 * MB)
+        libc.mallopt(M_ARENA_MAX, 2)
 
 
 def log_to_stderr(settings: Settings) -> None:
