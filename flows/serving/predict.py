@@ -25,6 +25,10 @@ from .sources import Named
 BLOCK = 4096
 """Images that are looked up in the cache together."""
 
+GROUP = 256
+"""Images that are answered together: answering each batch of the network took a third of the speed, because the threads
+of its matrix products compete with those of the network."""
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -79,7 +83,7 @@ class _Block:
         for places, features in self._classifier.eyes.stream(lambda i: self._picture(int(missing[i])), len(missing)):
             self._take(missing[places], features)
             ready = sent + int(np.argmin(np.append(self._ready_B[sent:], False)))
-            if ready > sent:
+            if ready - sent >= GROUP or ready == len(self._files):
                 yield self._answered(sent, ready)
                 sent = ready
 

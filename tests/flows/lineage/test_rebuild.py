@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from importlib.metadata import distributions, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -245,7 +245,9 @@ def test_all_packages_of_an_execution_are_recorded(finished: Project) -> None:
 
     found = environment.recorded(tracker, parent)
 
-    installed = {canonicalize_name(each.name): each.version for each in distributions()}
+    listed = "from importlib.metadata import distributions as d; print(*{f'{one.name}=={one.version}' for one in d()})"
+    told = subprocess.run([sys.executable, "-c", listed], capture_output=True, text=True, check=True).stdout.split()
+    installed = {canonicalize_name(name): number for name, number in (one.split("==") for one in told)}
     assert found == {
         **{name: number for name, number in installed.items() if name != "graft"},
         "python": parent.data.tags["python"],
