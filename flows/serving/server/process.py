@@ -18,6 +18,7 @@ from typing import Any
 import uvicorn
 
 from graft.tasks.common.core.errors import GraftError
+from graft.tasks.common.solvers.blas import one_thread_a_product
 
 from .app import build
 from .connection import Connection
@@ -63,7 +64,8 @@ def serve(settings: Settings, bound: socket.socket, leash: Callable[[Callable[[]
     metrics = Metrics()
     desk = Desk(settings.queue, metrics)
     journal = Journal(settings, metrics) if settings.log else None
-    with ThreadPoolExecutor(settings.streams + SPARE, thread_name_prefix="decode") as decoders:
+    workers = ThreadPoolExecutor(settings.streams + SPARE, thread_name_prefix="decode")
+    with one_thread_a_product(), workers as decoders:  # threads of a product would compete with those of the network
         server = Server(_config(settings, desk, metrics, journal), desk)
         follower = Follower(settings, desk, metrics, decoders, server.end)
         try:
