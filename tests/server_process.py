@@ -85,5 +85,5 @@ def _ready(served: Served) -> bool:
     assert served.process.poll() is None, "the server has ended"
     try:
         return served.ask("GET", "/ready").status == 200
-    except ConnectionRefusedError:
+    except ConnectionError:  # not yet listening, or ending at this moment
         return False
