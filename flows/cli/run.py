@@ -98,7 +98,7 @@ def _record_code(root: Path) -> None:
 
 
 def _require_images(root: Path) -> None:
-    """Refuses a project that never had images, of which DVC would only say that a folder is missing; one that has lost
+    """Refuses a project that never had images, since DVC would only say that a folder is missing; one that has lost
     some, without which DVC would rewrite data/raw.dvc; and one with entries that DVC cannot hash."""
     from graft.tasks.common.core.paths import Paths
 

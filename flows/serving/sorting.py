@@ -13,7 +13,7 @@ from graft.tasks.register.serving import ImageClassifier
 from .predict import Answer
 
 NOT_SURE, NONE = "_not sure", "_none"
-"""The folders of images of which the model is not sure, and of those with none of several labels."""
+"""The folders of images with an uncertain answer, and of those with none of several labels."""
 
 FORBIDDEN = '/\\:*?"<>|\0'
 """In names of folders, on one system or another."""

@@ -77,9 +77,10 @@ def _in_table(table: Path) -> list[Named]:
             allowed="a column path, file, filename or image",
             todo="name the column with the files `path`; they are relative to the table's folder",
         )
-    return [Named(str(cell), table.parent / _spelling(cell, table.parent)) for cell in rows["path"].dropna()]
+    return [Named(str(cell), table.parent / spelling(cell, table.parent)) for cell in rows["path"].dropna()]
 
 
-def _spelling(cell: object, folder: Path) -> str:
+def spelling(cell: object, folder: Path) -> str:
+    """The path in a table's cell, in the spelling of a file that exists below the folder."""
     variants = spellings(cell)
     return next((variant for variant in variants if (folder / variant).is_file()), variants[0])

@@ -10,9 +10,10 @@ import pandas as pd
 from graft.tasks.common.core.errors import DataError
 from graft.tasks.common.core.words import listed
 from graft.tasks.preprocess.scan import hidden, list_files
-from graft.tasks.preprocess.tables import SUFFIXES, load_table, spellings
+from graft.tasks.preprocess.tables import SUFFIXES, load_table
 
 from ..serving.server.kept import kept_at_random
+from ..serving.sources import spelling
 
 NAMED = 10
 """Rows that an error names."""
@@ -46,7 +47,7 @@ def list_source(source: Path) -> pd.DataFrame:
             allowed="a path in every row; rows are counted from 1, without the header",
             todo="fill in the paths, or remove the rows",
         )
-    files = [source.parent / _spelling(name, source.parent) for name in table["path"]]
+    files = [source.parent / spelling(name, source.parent) for name in table["path"]]
     absent = [file for file in files if not file.is_file()]
     if absent:
         raise DataError(
@@ -56,11 +57,6 @@ def list_source(source: Path) -> pd.DataFrame:
         )
     group = table["group"].replace("", None) if "group" in table else None
     return pd.DataFrame({"name": table["path"].astype(str), "file": files, "group": group})
-
-
-def _spelling(name: object, folder: Path) -> str:
-    variants = spellings(name)
-    return next((variant for variant in variants if (folder / variant).is_file()), variants[0])
 
 
 def _read_table(source: Path) -> pd.DataFrame:

@@ -113,9 +113,7 @@ def array_cost(content: bytes, limits: Limits) -> int:
     """
     cost = 4 * len(content)
     if cost > limits.max_memory_mb * MB:
-        raise Refused(
-            f"too large: {len(content) / MB:,.0f} MB, of which four times count, see `preprocess.max_memory_mb`"
-        )
+        raise Refused(f"too large: {len(content) / MB:,.0f} MB, which count four times, see `preprocess.max_memory_mb`")
     return cost
 
 

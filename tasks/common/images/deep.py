@@ -27,7 +27,7 @@ image seldom changes it."""
 
 
 TABLE = 2**17
-"""Integers of which a table is made."""
+"""The integers that make up a table."""
 
 
 def is_deep(image: Image.Image) -> bool:
