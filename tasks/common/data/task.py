@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Task = Literal["classification", "multilabel", "regression"]
-"""The label of an image: one class, any number of classes, or a number."""
+Task = Literal["classification", "multilabel", "regression", "anomaly"]
+"""The label of an image: one class, any number of classes, a number, or `GOOD` and kinds of defect."""
+
+GOOD = "good"
+"""The label of images without a defect, where the task is `anomaly`; every other label is a kind of defect."""
 
 BETWEEN = "|"
 """Separates the classes of one image, if it may have several."""
@@ -55,13 +58,19 @@ METRICS: dict[Task, tuple[Metric, ...]] = {
         Metric("f1_macro", "macro F1", True),
     ),
     "regression": (Metric("r2", "R²", False),),
+    "anomaly": (Metric("auroc", "AUROC", False), Metric("average_precision", "average precision", True)),
 }
 """The metrics by which models of a task may be chosen, compared and gated; the first is the default."""
 
 MAIN: dict[Task, Metric] = {task: metrics[0] for task, metrics in METRICS.items()}
 """The metric by which models of a task are compared and gated unless another one is asked for."""
 
-LOSS: dict[Task, str] = {"classification": "log_loss", "multilabel": "log_loss", "regression": "mse"}
+LOSS: dict[Task, str] = {
+    "classification": "log_loss",
+    "multilabel": "log_loss",
+    "regression": "mse",
+    "anomaly": "false_alarm_rate",
+}
 """The mean loss that is minimised (less is better): it decides if the main metric is equal."""
 
 
