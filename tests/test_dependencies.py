@@ -51,6 +51,7 @@ UNUSED = {
         "heads/mlp",
         "heads/typicality",
         "images/transform",
+        "reporting/heat_map",
         "scoring/paired",
     },
     "finetune": {
@@ -69,6 +70,7 @@ UNUSED = {
         "engines/one_decode",
         "engines/torch",
         "heads/typicality",
+        "reporting/heat_map",
         "scoring/class_bias",
         "scoring/class_thresholds",
         "scoring/conformal",
