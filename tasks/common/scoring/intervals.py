@@ -76,7 +76,7 @@ def interval(
     """Of a metric of `task.METRICS`.
 
     Args:
-        output_NK: (N, K), or (N, 1) for regression.
+        output_NK: (N, K), or (N, 1) for regression and anomaly scores.
         target: as `FeatureSet.targets` gives it.
         unit_N: the unit of each image, see `data/units.py`.
     """
@@ -92,6 +92,8 @@ def estimate(output_NK: Floats, target: npt.NDArray[Any], unit_N: Ints, task: Ta
     everyone = np.ones(len(target), bool)
     if metric == "r2":
         return _estimate(_r2(output_NK[:, 0], target), code_N, units, everyone)
+    if task == "anomaly":
+        return _of_defects(output_NK[:, 0], target > 0, code_N, units, metric)
     predicted_N = output_NK.argmax(axis=1)
     if metric == "accuracy":
         return _estimate(influence.of_mean((predicted_N == target).astype(np.float64)), code_N, units, everyone)
@@ -187,6 +189,15 @@ def _alike(code_M: Ints) -> float:
     """The number of equally large units whose mean would vary as much as that of these (Kish 1965)."""
     size_U = np.bincount(code_M).astype(np.float64)
     return float(size_U.sum() ** 2 / (size_U**2).sum()) if len(code_M) else 1.0
+
+
+def _of_defects(score_N: Floats, defect_N: Bools, code_N: Ints, units: int, metric: str) -> Estimate:
+    """Of anomaly scores; nan without both good images and defects."""
+    if defect_N.all() or not defect_N.any():
+        return Estimate(float("nan"), np.zeros(units), 0.0, 0.0)
+    if metric == "average_precision":
+        return _estimate(influence.of_average_precision(score_N, defect_N), code_N, units, defect_N)
+    return _of_pairs(_estimate(influence.of_auroc(score_N, defect_N), code_N, units, defect_N), code_N)
 
 
 def _of_pairs(of_class: Estimate, code_N: Ints) -> Estimate:

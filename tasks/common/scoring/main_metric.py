@@ -10,7 +10,7 @@ import numpy.typing as npt
 from ..data.task import MAIN, Task
 from .classification import log_loss
 from .multilabel import several_log_loss
-from .ranking import mean_aurocs, mean_average_precisions, rankings_of
+from .ranking import mean_aurocs, mean_average_precisions, of_defects, rankings_of
 from .regression import r2_of_resamples
 from .resampling import Floats
 
@@ -39,8 +39,10 @@ def metrics_of(
     """A metric of `task.METRICS` of resamples, (B,), in which image n occurs `times`.
 
     Means over classes are over the classes that occur; for one class an image, `auroc` and `mean_average_precision`
-    take each class against the rest.
+    take each class against the rest. Of anomaly scores without both good images and defects they are nan.
     """
+    if task == "anomaly":
+        return of_defects(output_NK[:, 0], target > 0, metric, times_BN.astype(np.int32, copy=False))
     if task == "regression":
         return _r2(output_NK[:, 0], target, times_BN)
     if metric in ("auroc", "mean_average_precision"):
@@ -107,7 +109,7 @@ def _r2(predicted_N: Floats, target: npt.NDArray[Any], times_BN: npt.NDArray[Any
 
 
 def loss(output_NK: Floats, target: npt.NDArray[Any], task: Task, weight_N: Floats | None = None) -> float:
-    """The loss of the task, see `task.LOSS`; less is better."""
+    """The loss of the task, see `task.LOSS`; less is better. That of anomaly needs a threshold: see `anomaly.py`."""
     if task == "classification":
         return log_loss(output_NK, target, weight_N)
     if task == "multilabel":

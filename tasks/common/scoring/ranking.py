@@ -113,6 +113,15 @@ def _auroc(ranking: Ranking, times_BN: Counts) -> Floats:
     return np.divide(pairs_B - lost_B, pairs_B, out=np.full(len(pairs_B), np.nan), where=pairs_B > 0)
 
 
+def of_defects(score_N: Floats, defect_N: npt.NDArray[np.bool_], metric: str, times_BN: Counts) -> Floats:
+    """`auroc` or `average_precision` of anomaly scores for each resample, (B,); nan without both good images and
+    defects."""
+    ranking = _ranking(score_N, defect_N)
+    values_B = (_auroc if metric == "auroc" else _average_precision)(ranking, times_BN)
+    both_B = (times_BN[:, defect_N].sum(axis=1) > 0) & (times_BN[:, ~defect_N].sum(axis=1) > 0)
+    return np.where(both_B, values_B, np.nan)
+
+
 def _mean_of_known(values_BK: Floats) -> Floats:
     """The mean of the numbers in each row that are not nan; 0 if there are none."""
     known = ~np.isnan(values_BK)

@@ -150,7 +150,7 @@ def test_numbers_that_are_all_the_same_have_metrics_and_no_warning(same, predict
     assert (scores["r2"], scores["spearman"]) == (expected, None)
 
 
-@pytest.mark.parametrize("task", MAIN)
+@pytest.mark.parametrize("task", [task for task in MAIN if task != "anomaly"])  # its loss needs a threshold
 def test_a_better_model_has_a_larger_main_metric_and_a_smaller_loss(task):
     if task == "classification":
         target = np.array([0, 1, 1])
