@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from projects import Project, Rerun, free_port, made_once, make_project, rerun_head, run_all
+from projects import Project, Rerun, free_port, made_once, make_project, rerun_head, run_all, run_inspector
 
 from graft.tasks.common.images.reading import Reading
 
@@ -77,6 +77,13 @@ def empty_project(tmp_path: Path) -> Project:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A project whose pipeline has run to its end, committed. Not to be changed, nor run anything in: copy it."""
     return Project(made_once(tmp_path_factory, "finished", run_all)[0])
+
+
+@pytest.fixture(scope="session")
+def inspector(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project that detects anomalies, whose pipeline has run to its end, committed. Not to be changed, nor run
+    anything in: copy it."""
+    return Project(made_once(tmp_path_factory, "inspector", run_inspector)[0])
 
 
 @pytest.fixture(scope="session")

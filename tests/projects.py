@@ -110,6 +110,39 @@ def draw_turned(folder: Path, images: int) -> Path:
     return folder
 
 
+def draw_tile(path: Path, number: int, kind: str = "good", size: tuple[int, int] = (48, 48)) -> Image.Image:
+    """A noisy picture, with a bright scratch or a dark hole if its kind says so; returns the mask of the defect."""
+    width, height = size
+    rng = np.random.default_rng([("good", "hole", "scratch").index(kind), number])
+    picture = Image.fromarray(rng.integers(100, 150, (height, width, 3)).astype(np.uint8))
+    mask = Image.new("L", size)
+    x, y = int(rng.integers(6, width - 18)), int(rng.integers(6, height - 18))
+    for image, colour in ((picture, (255,) * 3 if kind == "scratch" else (0,) * 3), (mask, 255)):
+        if kind == "scratch":
+            ImageDraw.Draw(image).line((x, y, x + 12, y + 12), colour, width=3)
+        elif kind == "hole":
+            ImageDraw.Draw(image).ellipse((x, y, x + 9, y + 9), colour)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(path)
+    return mask
+
+
+def draw_tiles(folder: Path, good: int = 48, test_good: int = 14, defects: int = 8) -> Path:
+    """Tiles in the layout of MVTec AD: good ones to learn from; good ones, scratches and holes to test. Masks of all
+    scratches and of half of the holes."""
+    for number in range(good):
+        draw_tile(folder / "train" / "good" / f"{number:03}.png", number)
+    for number in range(test_good):
+        draw_tile(folder / "test" / "good" / f"{number:03}.png", good + number)
+    for kind in ("hole", "scratch"):
+        for number in range(defects):
+            mask = draw_tile(folder / "test" / kind / f"{number:03}.png", number, kind)
+            if kind == "scratch" or number % 2:
+                (folder / "ground_truth" / kind).mkdir(parents=True, exist_ok=True)
+                mask.save(folder / "ground_truth" / kind / f"{number:03}_mask.png")
+    return folder
+
+
 @contextlib.contextmanager
 def dvcs_messages() -> Iterator[None]:
     """DVC's messages go to the standard streams of this moment; afterwards DVC is as silent as it was."""
@@ -307,6 +340,18 @@ def run_all(root: Path) -> None:
     """A project of 42 images whose pipeline runs to its end, committed."""
     project = make_project(root)
     draw_classes(root / "data" / "raw")
+    project.dvc("add", "data/raw")
+    project.repro()
+    wait_for(lambda: not list(project.recorders().iterdir()), seconds=20)
+    project.git("add", "--all")
+    project.git("commit", "--quiet", "--message", "first run")
+
+
+def run_inspector(root: Path) -> None:
+    """A project that detects anomalies, of 62 good tiles and 16 with defects, whose pipeline runs to its end,
+    committed."""
+    project = make_project(root, head={"task": "anomaly"})
+    draw_tiles(root / "data" / "raw")
     project.dvc("add", "data/raw")
     project.repro()
     wait_for(lambda: not list(project.recorders().iterdir()), seconds=20)

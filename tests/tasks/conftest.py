@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from projects import draw_tiles
 
 from graft.tasks.common.backbones.graph import backbone_graph
 from graft.tasks.common.backbones.weights import find_weights
@@ -107,6 +108,18 @@ def finished_paths(tmp_path_factory, tiny_graph, fill_classes, run_stage):
     shutil.copytree(tiny_graph.xml.parent.parent, paths.cache / "graphs")
     for stage in STAGES:
         run_stage(stage, paths)
+    return paths
+
+
+@pytest.fixture(scope="session")
+def inspected_paths(tmp_path_factory, tiny_graph, run_stage):
+    """A project that detects anomalies, on which every stage has run once; validation has no defect. For reading
+    only."""
+    paths = Paths(tmp_path_factory.mktemp("inspected"))
+    draw_tiles(paths.raw)
+    shutil.copytree(tiny_graph.xml.parent.parent, paths.cache / "graphs")
+    for stage in STAGES:
+        run_stage(stage, paths, **({"task": "anomaly"} if stage in ("preprocess", "head") else {}))
     return paths
 
 
