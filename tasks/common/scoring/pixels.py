@@ -32,6 +32,9 @@ CUT = 12
 
 BINS = 2 ** (32 - CUT)
 
+WHOLE = 2**40
+"""The weight of a region, shared among its pixels in whole numbers, so that the order of the images has no effect."""
+
 NEIGHBOURS = np.ones((3, 3), np.int64)
 """Pixels that touch at a corner belong to one region."""
 
@@ -54,25 +57,22 @@ class PixelRanking:
     def __init__(self) -> None:
         self._normal_B = np.zeros(BINS, np.int64)
         self._defect_B = np.zeros(BINS, np.int64)
-        self._region_B = np.zeros(BINS, np.float64)
+        self._region_B = np.zeros(BINS, np.int64)
         self.images = self.regions = 0
 
     def add(self, score_HW: Singles, defect_HW: Bools) -> None:
         """Counts the pixels of one image."""
         bin_HW = _bins(score_HW)
-        weight_R = _region_weights(defect_HW)
-        for counts, place, weights in (
-            (self._normal_B, bin_HW[~defect_HW], None),
-            (self._defect_B, bin_HW[defect_HW], None),
-            (self._region_B, bin_HW[defect_HW], weight_R[0]),
-        ):
-            _count(counts, place, weights)
-        self.regions += weight_R[1]
+        weight_M, regions = _region_weights(defect_HW)
+        _count(self._normal_B, bin_HW[~defect_HW])
+        _count(self._defect_B, bin_HW[defect_HW])
+        _count(self._region_B, bin_HW[defect_HW], weight_M)
+        self.regions += regions
         self.images += 1
 
     def auroc(self) -> Area | None:
         """None without both kinds of pixels; ties count one half."""
-        return _area(self._normal_B, self._defect_B.astype(np.float64), 1.0)
+        return _area(self._normal_B, self._defect_B, 1.0)
 
     def au_pro(self, limit: float = LIMIT) -> Area | None:
         """None without both kinds of pixels."""
@@ -88,22 +88,22 @@ def _bins(score_HW: Singles) -> Ints:
 
 
 def _region_weights(defect_HW: Bools) -> tuple[Floats, int]:
-    """(1 / the pixels of its region, of each defect pixel; the number of regions)."""
+    """(the weight of each of M defect pixels; the number of regions)."""
     from scipy.ndimage import label
 
     region_HW, regions = label(defect_HW, NEIGHBOURS)
     region_M = region_HW[defect_HW]
-    return 1.0 / np.bincount(region_M, minlength=1)[region_M], int(regions)
+    return np.round(WHOLE / np.bincount(region_M, minlength=1)[region_M]), int(regions)
 
 
-def _count(counts: npt.NDArray[np.generic], place: Ints, weights: Floats | None) -> None:
-    if len(place):
-        first = int(place.min())
-        found = np.bincount(place - first, weights)
-        counts[first : first + len(found)] += found  # type: ignore[misc]
+def _count(counts_B: Ints, bin_M: Ints, weight_M: Floats | None = None) -> None:
+    if len(bin_M):
+        first = int(bin_M.min())
+        found = np.bincount(bin_M - first, weight_M).astype(np.int64)
+        counts_B[first : first + len(found)] += found
 
 
-def _area(normal_B: Ints, defect_B: Floats, limit: float) -> Area | None:
+def _area(normal_B: Ints, defect_B: Ints, limit: float) -> Area | None:
     """Under the share of the defects by the share of the pixels without one, the highest scores first, up to `limit`,
     divided by it."""
     if not normal_B.any() or not defect_B.any():
