@@ -41,6 +41,8 @@ UNUSED = {
         "scoring/influence",
         "scoring/intervals",
         "scoring/paired",
+        "scoring/anomaly",
+        "scoring/pixels",
     },
     "audit": {
         "core/torch_threads",
@@ -53,6 +55,8 @@ UNUSED = {
         "images/transform",
         "reporting/heat_map",
         "scoring/paired",
+        "scoring/anomaly",
+        "scoring/pixels",
     },
     "finetune": {
         "backbones/licences",
@@ -61,6 +65,8 @@ UNUSED = {
         "engines/one_decode",
         "feature_cache/thumbnails",
         "heads/typicality",
+        "scoring/anomaly",
+        "scoring/pixels",
     },
     "evaluate": {
         "backbones/layers",
@@ -76,6 +82,8 @@ UNUSED = {
         "scoring/conformal",
         "scoring/paired",
         "scoring/temperature",
+        "scoring/anomaly",
+        "scoring/pixels",
     },
     "register": {
         "backbones/layers",
