@@ -399,6 +399,7 @@ def make_project(root: Path, **sections: dict[str, Any]) -> Project:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / name, root / name)
     (root / "data" / "pins.csv").write_text("seed,key,split\n", encoding="utf-8")
+    (root / "data" / "labels.csv").write_text("image_id,label,who,when,why,replaced\n", encoding="utf-8")
     params = {name: {**values, **sections.get(name, {})} for name, values in TINY.items()}
     (root / "params.yaml").write_text(dump(params), encoding="utf-8")
     project = Project(root)

@@ -169,5 +169,5 @@ def test_what_one_stage_reads_another_writes_or_the_user_brings() -> None:
     deps = {dep for entry in PIPELINE.values() for dep in entry["deps"]}
 
     within = {dep for dep in deps if any(dep.startswith(f"{out}/") for out in outs)}
-    assert deps - outs - within == {"data/raw", "data/pins.csv", "data/weights"}
+    assert deps - outs - within == {"data/raw", "data/labels.csv", "data/pins.csv", "data/weights"}
     assert not [out for out in deps if out.startswith(("runs/", "metrics/"))], "a metric that differs from run to run"

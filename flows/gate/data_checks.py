@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import numpy as np
 import pandas as pd
 
@@ -9,6 +11,7 @@ from graft.tasks.common.core.errors import DataError
 from graft.tasks.common.core.files import read_json
 from graft.tasks.common.core.paths import Paths
 from graft.tasks.common.data.feature_set import read_feature_set
+from graft.tasks.common.data.label_history import given_since, in_words, read_answers
 from graft.tasks.common.feature_cache.segments import ids_of
 from graft.tasks.register.reference_set import Reference
 
@@ -28,9 +31,20 @@ def data_checks(paths: Paths, champion: Champion | None) -> tuple[Check, ...]:
     gate, drift = params.gate, params.drift
     reference = champion.reference if champion is not None else None
     checks = [_leaks(paths, gate), _suspects(paths, reference, gate)]
+    answers = given_since(read_answers(paths.labels), _registered(champion))
+    if answers:
+        since = " since the champion was registered" if champion is not None else ""
+        checks.append(Check("labels by people", "noted", f"{in_words(answers)}{since}", "any: reported only"))
     if gate.drift != "off" and champion is not None:
         checks.append(_drift(paths, champion, gate, drift))
     return tuple(checks)
+
+
+def _registered(champion: Champion | None) -> str:
+    """When the champion was registered, ISO 8601; empty without one."""
+    if champion is None:
+        return ""
+    return datetime.fromtimestamp(champion.version.creation_timestamp / 1000, UTC).isoformat()
 
 
 def _leaks(paths: Paths, params: GateParams) -> Check:

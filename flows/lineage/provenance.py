@@ -17,6 +17,9 @@ from ..tracking.artifacts import fetched_artifacts
 from ..versioning import dvc, git, hashes
 from .executions import RESULT, Execution, Records
 
+PINS, LABELS = "data/pins.csv", "data/labels.csv"
+"""What preprocess reads besides the images."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -27,6 +30,7 @@ class Recipe:
         commit: the full id.
         lock: the stages of the dvc.lock that the run recorded.
         pins: the possible md5s of data/pins.csv: before the run, and after it.
+        labels: the possible md5s of data/labels.csv; none of a run from before there was one.
     """
 
     name: str
@@ -34,6 +38,7 @@ class Recipe:
     commit: str
     lock: dict[str, Any]
     pins: frozenset[str]
+    labels: frozenset[str]
 
     def hashes(self, of: str) -> dict[str, str]:
         """Path -> hash of all `deps` or `outs`."""
@@ -128,7 +133,9 @@ def read_recipe(records: Records, execution: Execution, name: str, result: str =
             todo="`git fetch --all`, or work in the repository where it was made",
         )
     lock = _lock(records, execution, name)
-    return Recipe(name, execution, commit, lock, frozenset(_pins(records, execution, lock)))
+    return Recipe(
+        name, execution, commit, lock, *(frozenset(_hashes(file, execution, lock)) for file in (PINS, LABELS))
+    )
 
 
 def _lock(records: Records, execution: Execution, name: str) -> dict[str, Any]:
@@ -146,9 +153,10 @@ def _lock(records: Records, execution: Execution, name: str) -> dict[str, Any]:
     return stages
 
 
-def _pins(records: Records, execution: Execution, lock: Mapping[str, Any]) -> Iterator[str]:
-    pinned = [dep for dep in lock.get("preprocess", {}).get("deps", []) if dep["path"] == "data/pins.csv"]
-    yield from (str(dep["md5"]) for dep in pinned if "md5" in dep)
+def _hashes(file: str, execution: Execution, lock: Mapping[str, Any]) -> Iterator[str]:
+    """The md5s of a file that preprocess reads, as the run found it and as it left it."""
+    found = [dep for dep in lock.get("preprocess", {}).get("deps", []) if dep["path"] == file]
+    yield from (str(dep["md5"]) for dep in found if "md5" in dep)
     run = execution.stages.get("preprocess")
     tags = {} if run is None else run.data.tags
-    yield from (tags[f"{kind}data/pins.csv"] for kind in ("dvc.dep.", "dvc.found.") if f"{kind}data/pins.csv" in tags)
+    yield from (tags[f"{kind}{file}"] for kind in ("dvc.dep.", "dvc.found.") if f"{kind}{file}" in tags)

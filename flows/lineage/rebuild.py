@@ -34,7 +34,7 @@ from ..versioning.dvc_config import share_cache
 from . import environment as environments
 from . import package_diff
 from .executions import Records
-from .provenance import Recipe, recipe_of
+from .provenance import LABELS, Recipe, recipe_of
 
 Document = dict[str, Any]
 
@@ -132,6 +132,7 @@ def _restore(root: Path, place: Path, recipe: Recipe, raw: str) -> Iterator[str]
     """Restores parameters, pins, images and weights; yields what differed from the commit."""
     yield from _restore_params(Paths(place).params, recipe)
     _restore_pins(root, Paths(place).pins, recipe)
+    _restore_labels(root, Paths(place).labels, recipe)
     share_cache(root, place, LINKS)
     with whole_file(place / "data" / "raw.dvc") as part:
         part.write_text(yaml.safe_dump({"outs": [{"md5": raw, "hash": "md5", "path": "raw"}]}), encoding="utf-8")
@@ -169,6 +170,32 @@ def _restore_pins(root: Path, file: Path, recipe: Recipe) -> None:
             todo="commit data/pins.csv after each run",
         )
     file.write_bytes(found)
+
+
+def _restore_labels(root: Path, file: Path, recipe: Recipe) -> None:
+    """Restores data/labels.csv as the run found it, from a commit, or from the beginning of today's: it only grows.
+
+    Raises:
+        GraftError: neither has it.
+    """
+    if not recipe.labels or (file.is_file() and _md5(file.read_bytes()) in recipe.labels):
+        return
+    versions = [*git.versions_of(root, LABELS), *_beginnings(Paths(root).labels)]
+    found = next((each for each in versions if _md5(each) in recipe.labels), None)
+    if found is None:
+        raise GraftError(
+            f"the labels of {recipe.name} are lost: no commit has its {LABELS}",
+            got=" or ".join(sorted(recipe.labels)),
+            todo=f"commit {LABELS} before each run",
+        )
+    file.write_bytes(found)
+
+
+def _beginnings(file: Path) -> Iterator[bytes]:
+    """The file as it was before each of its rows was appended, the latest first."""
+    lines = file.read_bytes().splitlines(keepends=True) if file.is_file() else []
+    for count in range(len(lines), 0, -1):
+        yield b"".join(lines[:count])
 
 
 def _md5(content: bytes) -> str:

@@ -24,6 +24,9 @@ ROLES = {
 }
 """Split -> what a model did with an image."""
 
+ANSWERS = {"!discard": "discarded", "!unsure": "not sure", "!undo": "taken back"}
+"""Special label in data/labels.csv -> in words."""
+
 DECISIONS = {
     "first": "first champion",
     "promoted": "promoted",
@@ -241,6 +244,16 @@ def _image(document: Document) -> Iterator[Section]:
         "why": [Cell(use["why"]) for use in uses],
     }
     yield _table("Models", columns, f"{_count(had, 'version', 'versions')} of {document['asked_versions']:,} had it.")
+    answers = document["answers"]
+    given = {
+        "when": [Cell(moment(answer["when"]), "name") for answer in answers],
+        "who": [Cell(answer["who"]) for answer in answers],
+        "label": [Cell(ANSWERS.get(answer["label"], answer["label"])) for answer in answers],
+        "replaced": [Cell(answer["replaced"]) for answer in answers],
+        "why": [Cell(answer["why"]) for answer in answers],
+    }
+    if answers:
+        yield _table("Labels", given)
     if document["untold"]:
         yield Section("Unknown", (), note=f"The images of version {', '.join(document['untold'])} are not known.")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from mlflow.entities.model_registry import ModelVersion
 
 from graft.tasks.common.core.errors import GraftError, nearest
 from graft.tasks.common.core.files import md5
+from graft.tasks.common.data.label_history import Answer, read_answers
 
 from ..registry import ledger
 from .composition import composition_of, image_counts, iso_time
@@ -49,6 +51,10 @@ class Lineage:
         self.records = Records(root)
         self._lists = ImageLists(self.records.tracker)
         self._uses = Uses(self.records, self._lists)
+
+    @cached_property
+    def _answers(self) -> list[Answer]:
+        return read_answers(self.records.tracker.paths.labels)
 
     def trace(self, what: str) -> Document:
         """See `trace`."""
@@ -87,7 +93,7 @@ class Lineage:
             yield f"commit {commit}", lambda commit=commit: self._commit(commit, what)  # type: ignore[misc]
         if len(what) == WHOLE and not runs:
             image = self._image(what, [what], [])
-            if image["versions"] or image["runs"]:
+            if image["versions"] or image["runs"] or image["answers"]:
                 yield f"image {what}", lambda: image
             if self._places(f"{what}.dir"):
                 yield f"data {what}.dir", lambda: self._data(f"{what}.dir", what)
@@ -200,6 +206,7 @@ class Lineage:
             "image_ids": image_ids,
             "paths": sorted({use.path for use in found} - {""}),
             **by_kind(found),
+            "answers": [asdict(answer) for answer in self._answers if answer.image_id in image_ids],
             "asked_versions": len(self.records.versions),
             "untold": untold,
         }

@@ -17,7 +17,7 @@ from .template import FOLDER
 
 TRACKED = (
     "dvc.yaml", "dvc.lock", "params.yaml", "graft.lock", ".dvc/config", "data/raw.dvc", "data/pins.csv",
-    "metrics/evaluate.json",
+    "data/labels.csv", "metrics/evaluate.json",
 )  # fmt: skip
 """Files of a project that git must not ignore."""
 

@@ -23,6 +23,7 @@ KEPT: Mapping[str, str] = {
     ".dvc/.gitignore": "/config.local\n/tmp\n/cache\n",
     ".dvc/config": SETTINGS,
     "data/pins.csv": "seed,key,split\n",
+    "data/labels.csv": "image_id,label,who,when,why,replaced\n",
 }
 """Files that are too short for a file in template/."""
 

@@ -24,6 +24,7 @@ from graft.tasks.common.core.errors import GraftError
 from graft.tasks.common.core.files import digest as short_digest
 from graft.tasks.common.core.files import whole_file
 from graft.tasks.common.core.progress import say
+from graft.tasks.common.data.label_history import given_since, read_answers
 from graft.tasks.common.data.task import MAIN
 
 from ..runtime.turns import turn
@@ -68,6 +69,7 @@ class Entry:
         git_commit, data_hash, run_id: the commit, images and run that produced the version.
         flow_run_url: the page of the run that judged the version; empty if none has.
         digest: of the model's files (flows/registry/integrity.py), by which they are checked before they are loaded.
+        labels: the number of answers in data/labels.csv since the last champion.
         test_images, test_sample: the test images that the gate judged it on, see flows/registry/looks.py.
     """
 
@@ -88,6 +90,7 @@ class Entry:
     number: int = 0
     test_images: int = 0
     test_sample: list[str] = field(default_factory=list)
+    labels: int = 0
 
     def key(self) -> integrity.Key:
         return self.model, self.version, self.run_id
@@ -130,7 +133,13 @@ def new_entry(
         number=max((entry.number for entry in known), default=0) + 1,
         test_images=tested.images,
         test_sample=tested.sample,
+        labels=len(given_since(read_answers(tracker.paths.labels), _last_champion(known))),
     )
+
+
+def _last_champion(known: Sequence[Entry]) -> str:
+    """When the last champion became it; empty if there was none."""
+    return next((entry.at for entry in reversed(known) if entry.what in CHAMPIONS), "")
 
 
 def _test_metric(version: ModelVersion) -> dict[str, float]:

@@ -10,7 +10,7 @@ from graft.tasks.common.core.paths import STAGES
 
 from .image_diff import ImageChanges
 
-Kind = Literal["images", "pins", "weights", "params", "code", "never_run", "output"]
+Kind = Literal["images", "labels", "pins", "weights", "params", "code", "never_run", "output"]
 
 NAMED = 3
 """How many keys or files a sentence names."""
@@ -61,7 +61,7 @@ def _is_code(path: str) -> bool:
 
 def _of_file(path: str, gone: bool) -> Reason:
     """A dependency that changed and is neither code nor images."""
-    known: dict[str, Kind] = {"data/pins.csv": "pins", "data/weights": "weights"}
+    known: dict[str, Kind] = {"data/labels.csv": "labels", "data/pins.csv": "pins", "data/weights": "weights"}
     return Reason(known.get(path, "output"), f"{path} {'is missing' if gone else 'changed'}", (path,))
 
 
@@ -87,7 +87,7 @@ def _differing(name: str, before: Mapping[str, Any], now: Mapping[str, Any], pre
     return [] if old == new else [f"{prefix}{name}"]
 
 
-ORDER: tuple[Kind, ...] = ("images", "pins", "weights", "params", "code", "never_run", "output")
+ORDER: tuple[Kind, ...] = ("images", "labels", "pins", "weights", "params", "code", "never_run", "output")
 
 
 def sentence_of(reasons: Mapping[str, tuple[Reason, ...]]) -> str:

@@ -20,12 +20,16 @@ from .splits import torn
 HIDDEN = "hidden file"
 """The reason that does not count against `preprocess.max_rejected`: operating systems leave such files behind."""
 
+DISCARDED = "discarded by "
+"""The beginning of a reason that does not count either: a person decided it."""
+
 FACTS = ["reason", "width", "height", "mode", "pixels", "low", "high"]
 
 
 def check_files(files: pd.DataFrame, params: PreprocessParams, paths: Paths) -> tuple[pd.DataFrame, pd.DataFrame]:
     """(usable images, with their `FACTS`; all other files, with a `reason`)."""
     reasons = pd.Series("", index=files.index)
+    reasons[files["discarded"] != ""] = DISCARDED + files["discarded"]
     reasons[files["image_id"] == ""] = "cannot be read"
     reasons[files["path"].map(hidden)] = HIDDEN
     open_files = files[reasons == ""]
@@ -78,7 +82,8 @@ def stop_if_too_many(rejected: pd.DataFrame, total: int, limit: float, listing: 
     DataError: too many; `listing` then names them.
     """
     allowed = limit * total if limit < 1 else limit
-    counted = rejected[rejected["reason"] != HIDDEN]
+    by_a_person = rejected["reason"].astype(str).str.startswith(DISCARDED)
+    counted = rejected[(rejected["reason"] != HIDDEN) & ~by_a_person]
     if len(counted) <= allowed:
         return
     with whole_file(listing) as part:

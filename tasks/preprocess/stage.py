@@ -19,6 +19,7 @@ from .learnable import stop_if_nothing_to_learn, warn_of_doubtful_labels
 from .params import PreprocessParams
 from .pins import GROUP, lists_classes, read_pins
 from .rejections import check_files, hold_out, stop_if_too_many
+from .relabel import relabel, to_learn_from
 from .scan import TABLE, scan
 from .splits import adopt, assign
 from .summary import balance, record
@@ -40,7 +41,9 @@ def run(
     files = scan(paths.raw, task)
     files = files[files["path"] != TABLE].reset_index(drop=True)
     files["image_id"] = _hashes(files["path"], paths.raw, known_hashes)
+    files = relabel(files, paths.labels, task)
     images, rejected = check_files(files, params, paths)
+    images["split"] = images["split"].mask(to_learn_from(images), "train")
     images, pins = _split(images, params, paths, task)
     images, rejected = hold_out(images, rejected)
     stop_if_too_many(rejected, len(files), params.max_rejected, paths.state / "rejected.csv")

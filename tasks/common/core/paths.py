@@ -30,6 +30,8 @@ class Paths:
     params = _Place("params.yaml")
     raw = _Place("data/raw")
     pins = _Place("data/pins.csv")
+    labels = _Place("data/labels.csv")
+    pool = _Place("data/pool")
     manifest = _Place("data/manifest")
     features = _Place("data/features")
     weights = _Place("data/weights")
