@@ -11,8 +11,8 @@ from graft.tasks.common.core.errors import DataError
 from graft.tasks.common.core.files import read_json
 from graft.tasks.common.core.paths import Paths
 from graft.tasks.common.data.feature_set import read_feature_set
-from graft.tasks.common.data.label_history import given_since, in_words, read_answers
 from graft.tasks.common.feature_cache.segments import ids_of
+from graft.tasks.preprocess.label_history import given_since, in_words, read_answers
 from graft.tasks.register.reference_set import Reference
 
 from ..runtime.params import DriftParams, GateParams, load_params

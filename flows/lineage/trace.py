@@ -14,7 +14,7 @@ from mlflow.entities.model_registry import ModelVersion
 
 from graft.tasks.common.core.errors import GraftError, nearest
 from graft.tasks.common.core.files import md5
-from graft.tasks.common.data.label_history import Answer, read_answers
+from graft.tasks.preprocess.label_history import Answer, read_answers
 
 from ..registry import ledger
 from .composition import composition_of, image_counts, iso_time

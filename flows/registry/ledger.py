@@ -24,8 +24,8 @@ from graft.tasks.common.core.errors import GraftError
 from graft.tasks.common.core.files import digest as short_digest
 from graft.tasks.common.core.files import whole_file
 from graft.tasks.common.core.progress import say
-from graft.tasks.common.data.label_history import given_since, read_answers
 from graft.tasks.common.data.task import MAIN
+from graft.tasks.preprocess.label_history import given_since, read_answers
 
 from ..runtime.turns import turn
 from ..tracking.pages import all_pages

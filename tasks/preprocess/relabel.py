@@ -7,8 +7,8 @@ from pathlib import Path
 import pandas as pd
 
 from ..common.core.errors import DataError
-from ..common.data.label_history import SPECIAL, Standing, read_answers, standings
 from ..common.data.task import Task
+from .label_history import SPECIAL, Standing, read_answers, standings
 from .labels import read_labels
 
 

@@ -4,8 +4,8 @@ import pytest
 from graft.tasks.common.core.errors import DataError
 from graft.tasks.common.core.files import md5
 from graft.tasks.common.core.paths import Paths
-from graft.tasks.common.data.label_history import DISCARD, UNSURE, Answer, append_answers, now
 from graft.tasks.common.data.manifest import read_manifest
+from graft.tasks.preprocess.label_history import DISCARD, UNSURE, Answer, append_answers, now
 from graft.tasks.preprocess.relabel import relabel, to_learn_from
 
 

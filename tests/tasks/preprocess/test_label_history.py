@@ -3,7 +3,7 @@ import hashlib
 import pytest
 
 from graft.tasks.common.core.errors import DataError
-from graft.tasks.common.data.label_history import (
+from graft.tasks.preprocess.label_history import (
     DISCARD,
     HEADER,
     UNDO,

@@ -16,8 +16,8 @@ from dataclasses import astuple, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ..core.errors import DataError
-from ..core.words import listed
+from ..common.core.errors import DataError
+from ..common.core.words import listed
 
 DISCARD, UNSURE, UNDO = "!discard", "!unsure", "!undo"
 """The image does not belong to the data; the person does not know; the person's last answer about it does not count."""
