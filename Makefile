@@ -3,13 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 BENCH := .venv-bench
 TRAINERS := .venv-bench-trainers
+ANOMALY := .venv-bench-anomaly
 TOOLS := .venv-tools
 BIN := $(VENV)/bin
 WORKERS := 3
 export NO_ALBUMENTATIONS_UPDATE := 1
 export DO_NOT_TRACK := 1
 
-.PHONY: help install demo test drill kills lint format bench bench-features bench-memory bench-views bench-eyes bench-backbones bench-head bench-finetune docs lock audit-packages pin-images clean
+.PHONY: help install demo test drill kills lint format bench bench-features bench-memory bench-views bench-eyes bench-backbones bench-head bench-finetune bench-anomaly docs lock audit-packages pin-images clean
 
 help:
 	@echo "make demo     install, run the whole pipeline on the sample images, print a summary"
@@ -23,6 +24,7 @@ help:
 	@echo "              the four files of Fashion-MNIST (or one part: make bench-features, bench-memory, bench-head)"
 	@echo "make bench-backbones  compare the eighteen networks of the Keras table with Keras itself, twenty minutes"
 	@echo "make bench-finetune LABELLED=FOLDER  compare fine-tuning with timm, Hugging Face and fastai, half an hour"
+	@echo "make bench-anomaly DATA=FOLDER SIGNS=FOLDER  compare anomaly detection with anomalib, an hour"
 	@echo "make lock     write deploy/locks (versions and hashes for the containers) after a change of constraints.txt"
 	@echo "make audit-packages   look for known vulnerabilities of all pinned packages; needs a network"
 	@echo "make pin-images       add digests to the images in deploy/.env; needs Docker and a network"
@@ -88,6 +90,10 @@ bench-head: install
 bench-finetune: install $(TRAINERS)/.done
 	@$(BIN)/python -m bench.finetune --labelled "$(LABELLED)" $(or $(ARGS),--publish)
 
+# DATA is in MVTec's layout, SIGNS has small photographs to scratch; most of the hour is one coreset of anomalib.
+bench-anomaly: install $(ANOMALY)/.done
+	@$(BIN)/python -m bench.anomaly --data "$(DATA)" --signs "$(SIGNS)" $(or $(ARGS),--publish)
+
 bench-views: install
 	@$(BIN)/python -m bench.views --photos "$(PHOTOS)" $(or $(ARGS),--publish)
 
@@ -109,6 +115,12 @@ $(TRAINERS)/.done: bench/requirements-trainers.txt | install
 	@$(TRAINERS)/bin/python -m pip install --quiet --disable-pip-version-check --requirement bench/requirements-trainers.txt
 	@touch $@
 
+$(ANOMALY)/.done: bench/requirements-anomaly.txt | install
+	@echo "creating $(ANOMALY) for anomalib: some minutes and 7 GB of disk, once"
+	@test -x $(ANOMALY)/bin/python || $(BIN)/python -m venv $(ANOMALY)
+	@$(ANOMALY)/bin/python -m pip install --quiet --disable-pip-version-check --requirement bench/requirements-anomaly.txt
+	@touch $@
+
 $(TOOLS)/.done: deploy/requirements-tools.txt
 	@test -x $(TOOLS)/bin/python || $(PYTHON) -m venv $(TOOLS)
 	@$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check --requirement deploy/requirements-tools.txt
@@ -128,4 +140,4 @@ pin-images:
 	@$(PYTHON) deploy/pin_images.py deploy/.env
 
 clean:
-	@rm -rf $(VENV) $(BENCH) $(TRAINERS) $(TOOLS)
+	@rm -rf $(VENV) $(BENCH) $(TRAINERS) $(ANOMALY) $(TOOLS)

@@ -81,30 +81,42 @@ def _anonymous(pid: int) -> float:
 def watched_stage(project: Project, stage: str) -> dict[str, Any]:
     """Runs a stage; its peaks in MiB, its seconds and metrics.
 
-    `peak_mib` is the system's own record of the largest process that ended (the stage's; it waits for no larger one).
-
     Raises:
         Failed: the stage failed.
     """
-    log = BUILD / "memory.log"
+    found = watched([sys.executable, "-m", "graft.flows.stage", stage], project.root, BUILD / "memory.log")
+    project.settle()
+    return {**found, "metrics": project.metrics(stage)}
+
+
+def watched(words: list[str], cwd: Path, log: Path, **more: str) -> dict[str, Any]:
+    """Runs a process; its peaks in MiB and its seconds, by the clock and of the processor.
+
+    `peak_mib` is the system's own record of the largest process that ended (this one; it waits for no larger one).
+
+    Args:
+        log: the file for what it prints.
+        more: environment variables.
+
+    Raises:
+        Failed: it ended with another code than 0; with the last that it printed.
+    """
     started = time.perf_counter()
     with log.open("wb") as output:
-        words = [sys.executable, "-m", "graft.flows.stage", stage]
-        child = subprocess.Popen(words, cwd=project.root, env=environment(), stdout=output, stderr=output)
+        child = subprocess.Popen(words, cwd=cwd, env=environment(**more), stdout=output, stderr=output)
         with Watch(psutil.Process(child.pid)) as watch:
             _, status, usage = os.wait4(child.pid, 0)
     child.returncode = os.waitstatus_to_exitcode(status)
     seconds = time.perf_counter() - started
     if child.returncode:
         raise Failed(f"{' '.join(words)}\n{log.read_text(encoding='utf-8')[-4000:]}")
-    project.settle()
     unit = 2**20 if sys.platform == "darwin" else 2**10  # ru_maxrss is in bytes there, in KiB elsewhere
     return {
         "peak_mib": round(usage.ru_maxrss / unit, 1),
         "peak_anonymous_mib": round(watch.peak_anonymous_mib, 1),
         "peak_tree_mib": round(max(watch.peak_tree_mib, usage.ru_maxrss / unit), 1),
         "whole_seconds": round(seconds, 3),
-        "metrics": project.metrics(stage),
+        "processor_seconds": round(usage.ru_utime + usage.ru_stime, 3),
     }
 
 

@@ -321,6 +321,12 @@ def write_head(results: Json, text: str, target: Target) -> str:
     return _write("head", results, text, plot_head, target)
 
 
+def write_anomaly(results: Json, text: str, target: Target) -> str:
+    from .plots import plot_anomaly
+
+    return _write("anomaly", results, text, plot_anomaly, target)
+
+
 def _write(name: str, results: Json, text: str, plot: Any, target: Target) -> str:
     write_text(name, results, text, target)
     target.images.mkdir(parents=True, exist_ok=True)
