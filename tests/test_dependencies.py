@@ -34,6 +34,10 @@ UNUSED = {
         "images/contact_sheet",
     },
     "head": {
+        "heads/anomaly",
+        "heads/patches",
+        "heads/subspace",
+        "solvers/coreset",
         "images/contact_sheet",
         "images/transform",
         "heads/load",
@@ -45,6 +49,10 @@ UNUSED = {
         "scoring/pixels",
     },
     "audit": {
+        "heads/anomaly",
+        "heads/patches",
+        "heads/subspace",
+        "solvers/coreset",
         "core/torch_threads",
         "core/words",
         "heads/knn",
@@ -59,6 +67,7 @@ UNUSED = {
         "scoring/pixels",
     },
     "finetune": {
+        "solvers/coreset",
         "backbones/licences",
         "core/torch_threads",
         "core/words",

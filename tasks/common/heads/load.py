@@ -9,13 +9,18 @@ from safetensors.numpy import load_file
 
 from ..core.errors import DataError
 from ..core.files import read_json
+from .anomaly import AnomalyHead
 from .base import Array, Head
 from .knn import NeighbourHead
 from .linear import LinearHead
 from .mean import MeanHead, tensors_of_part
 from .mlp import MlpHead
+from .patches import PatchesHead
+from .subspace import SubspaceHead
 
-_KINDS: dict[str, Any] = {kind.kind: kind for kind in (LinearHead, MeanHead, MlpHead, NeighbourHead)}
+_KINDS: dict[str, Any] = {
+    kind.kind: kind for kind in (LinearHead, MeanHead, MlpHead, NeighbourHead, PatchesHead, SubspaceHead)
+}
 
 
 _SETTINGS = ("k", "temperature")
@@ -45,7 +50,8 @@ def _head_of(facts: dict[str, Any], tensors: dict[str, Array]) -> Head:
             _head_of({**common, **part}, tensors_of_part(tensors, number)) for number, part in enumerate(facts["parts"])
         ]
         return MeanHead(tuple(parts), **common)
-    settings = {key: facts[key] for key in _SETTINGS if kind is NeighbourHead}
+    named = AnomalyHead.sizes if issubclass(kind, AnomalyHead) else _SETTINGS if kind is NeighbourHead else ()
+    settings = {key: facts[key] for key in named}
     return cast(Head, kind(**tensors, **settings, **common))
 
 
@@ -58,4 +64,21 @@ def load_linear_head(folder: Path, name: str = "head") -> LinearHead:
     head = load_head(folder, name)
     if not isinstance(head, LinearHead):
         raise DataError(f"{folder / name}.json is a head of another kind", got=head.kind, allowed=LinearHead.kind)
+    return head
+
+
+def load_anomaly_head(folder: Path, name: str = "head") -> AnomalyHead:
+    """A saved head that must be one for anomalies.
+
+    Raises:
+        DataError: it is of another kind.
+    """
+    head = load_head(folder, name)
+    if not isinstance(head, AnomalyHead):
+        raise DataError(
+            f"{folder / name}.json is a head of another task",
+            got=head.task,
+            allowed="anomaly",
+            todo="run `graft repro`",
+        )
     return head
