@@ -26,7 +26,7 @@ FILE = "graft.lock"
 
 ROOMS: Mapping[str, tuple[str, ...]] = {
     "preprocess": ("core", "data", "images"),
-    "features": ("augmentation", "backbones", "core", "data", "engines", "feature_cache", "images"),
+    "features": ("augmentation", "backbones", "core", "data", "engines", "feature_cache", "images", "maps"),
     "head": ("core", "data", "heads", "images", "scoring", "solvers"),
     "audit": ("core", "data", "feature_cache", "heads", "images", "reporting", "scoring", "solvers"),
     "finetune": (

@@ -25,13 +25,13 @@ UNUSED = {
         "images/transform",
     },
     "features": {
-        "backbones/layers",
         "core/blocks",
         "core/torch_threads",
         "core/words",
         "data/folds",
         "data/units",
         "images/contact_sheet",
+        "maps/maps",
     },
     "head": {
         "heads/anomaly",

@@ -59,11 +59,12 @@ class Extractor:
     why: str
     build: Callable[[], AnyEngine]
 
-    def fingerprint(self, dtype: str, span: Range | None = None) -> dict[str, Any]:
+    def fingerprint(self, dtype: str, span: Range | None = None, **more: Any) -> dict[str, Any]:
         """Everything that determines the features of an image, and `digest`, its hash.
 
         Args:
             span: the range of grey images of more than 8 bits, if the data have some.
+            more: what else determines them.
         """
         facts = {
             **asdict(self.spec),
@@ -74,6 +75,7 @@ class Extractor:
             "decoder": f"pillow {version('pillow')}",
             "extractor": EXTRACTOR,
             **({"range": span} if span else {}),
+            **more,
         }
         return {**facts, "digest": json_digest(facts)}
 

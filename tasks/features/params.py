@@ -17,6 +17,7 @@ LARGEST_SIDE = 4096
 
 Side = Annotated[int, Field(ge=1, le=LARGEST_SIDE)]
 Size = tuple[Side, Side]
+Depth = Annotated[int, Field(ge=0)] | Annotated[str, Field(min_length=1)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-fA-F]{64}$")]
 
 
@@ -43,6 +44,11 @@ def _sides(value: object) -> tuple[int, int]:
     if len(sides) == 2 and all(_is_side(side) for side in sides):
         return sides[0], sides[1]
     raise _no_size()
+
+
+def _depths(value: object) -> object:
+    """A list of depths, also of one that is not in a list."""
+    return (value,) if type(value) is int or (isinstance(value, str) and value != "auto") else value
 
 
 def _is_side(value: object) -> bool:
@@ -102,6 +108,19 @@ class FeaturesParams(Section):
     crop: Crop = "auto"
     """What the network sees of an image: `auto`, as its weights are tested (usually `center`); `center`, the middle;
     `squash`, all of it, with other proportions; `border`, all of it, with bars of the mean colour."""
+
+    maps: Annotated[Literal["auto"] | Annotated[tuple[Depth, ...], Field(min_length=1)], BeforeValidator(_depths)] = (
+        "auto"
+    )
+    """For the task anomaly: the depths of the network whose feature maps are compared. `auto`: those of stride 8 and
+    16. Or a list of strides (of a transformer, numbers of blocks, from 0), or of names of the network's modules."""
+
+    map_channels: int = Field(128, ge=1)
+    """Maps of more channels than these are projected to so many, in random directions that are the same each time."""
+
+    tiles: int = Field(1, ge=1, le=8)
+    """For maps: n x n tiles a picture, each seen at the network's input size, for defects that are small beside the
+    picture."""
 
     engine: Literal["auto", "openvino", "torch"] = "auto"
     """`openvino` runs on the processor, `torch` on a GPU; `auto` takes torch where there is a GPU (CUDA or MPS)."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +21,20 @@ from ..common.core.progress import progress, say
 from ..common.core.record import DatasetRecord, Record
 from ..common.data.eyes import backbones, eyes_of, join
 from ..common.data.feature_set import INDEX, RowFile
-from ..common.data.manifest import read_manifest, write_table
+from ..common.data.manifest import read_manifest, task_of, write_table
 from ..common.data.matrix import spread
 from ..common.engines.one_decode import Part, stream_all
-from ..common.feature_cache.segments import FeatureCache
+from ..common.engines.openvino import Features
+from ..common.feature_cache.segments import FeatureCache, Ids
 from ..common.feature_cache.thumbnails import thumbnail, thumbnail_cache
 from ..common.images.decode import Picture, Pixels
 from ..common.images.reading import Reading
 from ..common.images.transform import load
+from ..common.maps.form import MapForm, Wanted
+from ..common.maps.graph import MAPS
+from ..common.maps.keep import check_room, finite
 from .extractor import SAMPLE, Extractor, choose_extractor
+from .maps import map_extractor, shown, wanted
 from .params import FeaturesParams
 from .sight import Unseen, cost, unseen
 from .views import Items, augmentation, list_items
@@ -39,24 +44,31 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass
 class Effort:
-    """What was computed: number of images and views, by each backbone, and seconds from the first file to the last
-    segment on disk."""
+    """What was computed: number of images and views, by each backbone; of images whose maps were computed; and seconds
+    from the first file to the last segment on disk."""
 
     computed: int = 0
+    maps: int = 0
     seconds: float = 0.0
 
 
 @dataclass(frozen=True)
 class Eye:
-    """A backbone at one size: how its features are computed, what identifies them, and where they are kept."""
+    """A backbone at one size: how its features are computed, what identifies them, and where they are kept; `form` if
+    they are maps."""
 
     extractor: Extractor
     fingerprint: dict[str, Any]
     cache: FeatureCache
+    form: MapForm | None = None
 
     @property
     def spec(self) -> Spec:
         return self.extractor.spec
+
+    def add(self, ids: Ids, batch_BD: Features) -> None:
+        with finite(self.spec.backbone) if self.form else nullcontext():
+            self.cache.add(ids, batch_BD)
 
 
 @dataclass(frozen=True)
@@ -86,18 +98,20 @@ def run(params: FeaturesParams, paths: Paths) -> Record:
         DataError: an image has been removed, changed or damaged since it was checked.
     """
     manifest = read_manifest(paths.manifest, INDEX)
-    reading = Reading.load(paths.manifest)
+    task, reading = task_of(manifest), Reading.load(paths.manifest)
+    params, maps = shown(params, task), wanted(params, task)
     eyes = [_open(one, reading, manifest, paths) for one in params.eyes]
+    maps_eye = [_open_maps(eyes[0], maps, reading, paths)] if maps else []
     fingerprint = join([eye.fingerprint for eye in eyes])
+    if maps_eye:
+        fingerprint = {**fingerprint, "maps": maps_eye[0].fingerprint}
     _warn_of_licences(eyes)
     hidden = _hidden(eyes, paths)
     items = list_items(manifest, params)
     source = Source(manifest, items, params, paths.raw, reading, thumbnail_cache(paths, reading))
 
     effort = Effort()
-    absent_EM = np.array([~eye.cache.has(items.ids) for eye in eyes])
-    if len(eyes) > 1 and absent_EM.any():
-        _extract(eyes, absent_EM & _is_first(items), source, effort)
+    _extract_together([*eyes, *maps_eye], source, effort, paths)
     dimension = sum(eye.spec.dimension for eye in eyes)
     with whole_folder(paths.features) as folder:
         with (
@@ -109,7 +123,7 @@ def run(params: FeaturesParams, paths: Paths) -> Record:
         write_table(manifest, folder / "index.parquet")
         write_json(folder / "fingerprint.json", fingerprint)
         reading.save(folder)
-    return _record(eyes, source, effort, features, fingerprint["digest"], hidden, paths)
+    return _record(eyes, maps_eye, source, effort, features, fingerprint["digest"], hidden, paths)
 
 
 def _open(params: FeaturesParams, reading: Reading, manifest: pd.DataFrame, paths: Paths) -> Eye:
@@ -125,6 +139,29 @@ def _open(params: FeaturesParams, reading: Reading, manifest: pd.DataFrame, path
     cache = FeatureCache(paths.cache / "features" / fingerprint["digest"], extractor.spec.dimension, params.dtype)
     write_shared_json(cache.folder / "fingerprint.json", fingerprint)  # also says when it was last used
     return Eye(extractor, fingerprint, cache)
+
+
+def _open_maps(eye: Eye, maps: Wanted, reading: Reading, paths: Paths) -> Eye:
+    """Of the backbone of `eye`."""
+    extractor, form = map_extractor(eye.extractor, maps, paths)
+    facts = {**form.as_dict(), "wanted": asdict(maps), "version": MAPS}
+    fingerprint = extractor.fingerprint("float16", reading.span, maps=facts)
+    cache = FeatureCache(paths.cache / "features" / fingerprint["digest"], form.dimension, "float16")
+    write_shared_json(cache.folder / "fingerprint.json", fingerprint)
+    return Eye(extractor, fingerprint, cache, form)
+
+
+def _extract_together(eyes: Sequence[Eye], source: Source, effort: Effort, paths: Paths) -> None:
+    """What several backbones lack, and the maps, in one pass; what one backbone lacks, `_fill` computes."""
+    items = source.items
+    absent_EM = np.array([~eye.cache.has(items.ids) for eye in eyes]) & _is_first(items)
+    for eye, absent_M in zip(eyes, absent_EM, strict=True):
+        if eye.form:
+            absent_M &= items.numbers == 0
+            missing = int(np.count_nonzero(absent_M))
+            check_room(paths, missing * eye.form.bytes, missing)
+    if len(eyes) > 1 and absent_EM.any():
+        _extract(eyes, absent_EM, source, effort)
 
 
 def _hidden(eyes: Sequence[Eye], paths: Paths) -> Unseen:
@@ -176,17 +213,17 @@ def _extract(eyes: Sequence[Eye], wanted_EM: Mask, source: Source, effort: Effor
     item is decoded once for all backbones."""
     items, small = source.items, source.small
     for eye, wanted_M in zip(eyes, wanted_EM, strict=True):
-        what = f"{eye.spec.backbone}, {eye.extractor.engine} {eye.extractor.precision}"
+        what = f"{'maps of ' if eye.form else ''}{eye.spec.backbone}, {eye.extractor.engine} {eye.extractor.precision}"
         say(f"features: {what}; {np.count_nonzero(wanted_M):,} of {len(items):,} are new")
     loader = _Loader([eye.spec for eye in eyes], source)
     parts = [Part(eye.extractor.build(), eye.spec.transform, wanted_M) for eye, wanted_M in zip(eyes, wanted_EM)]
-    count = int(np.count_nonzero(wanted_EM))
+    count, maps = int(np.count_nonzero(wanted_EM)), [bool(eye.form) for eye in eyes]
     started = time.perf_counter()
     with ExitStack() as caches, progress("features: extracting", count) as bar:
         for cache in (small, *(eye.cache for eye in eyes)):
             caches.enter_context(cache)
         for number, places, batch_BD in stream_all(parts, loader.decode, loader.crop, source.params.threads or None):
-            eyes[number].cache.add(items.ids[places], batch_BD)
+            eyes[number].add(items.ids[places], batch_BD)
             ready = [place for place in places.tolist() if place in loader.made]
             if ready:
                 small.add(items.ids[ready], np.stack([loader.made.pop(place) for place in ready]))
@@ -194,7 +231,8 @@ def _extract(eyes: Sequence[Eye], wanted_EM: Mask, source: Source, effort: Effor
     for eye in eyes:
         eye.cache.refresh()
     effort.seconds += time.perf_counter() - started
-    effort.computed += count
+    effort.maps += int(np.count_nonzero(wanted_EM[maps]))
+    effort.computed += count - effort.maps
 
 
 class _Loader:
@@ -228,7 +266,14 @@ class _Loader:
 
 
 def _record(
-    eyes: Sequence[Eye], source: Source, effort: Effort, features: RowFile, digest: str, hidden: Unseen, paths: Paths
+    eyes: Sequence[Eye],
+    maps: Sequence[Eye],
+    source: Source,
+    effort: Effort,
+    features: RowFile,
+    digest: str,
+    hidden: Unseen,
+    paths: Paths,
 ) -> Record:
     images, dimension = source.items.images, sum(eye.spec.dimension for eye in eyes)
     metrics: dict[str, Any] = {
@@ -244,6 +289,10 @@ def _record(
         "unseen": hidden.share,
         "unseen_worst": hidden.worst,
     }
+    for eye in maps:
+        size = eye.form.bytes if eye.form else 0
+        metrics |= {"maps": images, "maps_computed": effort.maps, "map_dimension": eye.spec.dimension}
+        metrics |= {"map_megabytes": size / 1e6}
     facts = {
         "fingerprint": digest,
         "engine": _list(f"{eye.extractor.engine} on {eye.extractor.device}" for eye in eyes),

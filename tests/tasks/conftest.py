@@ -14,6 +14,7 @@ from projects import draw_tiles
 from graft.tasks.common.backbones.graph import backbone_graph
 from graft.tasks.common.backbones.weights import find_weights
 from graft.tasks.common.core.paths import STAGES, Paths
+from graft.tasks.common.data.manifest import read_manifest, write_table
 
 BACKBONE = "test_efficientnet"
 COLOURS = {"blue": (40, 60, 200), "green": (40, 180, 60), "red": (200, 50, 40)}
@@ -175,3 +176,24 @@ def text_file(tmp_path):
 def repository():
     """Where the package `graft` lies, for processes that the tests start."""
     return Path(importlib.import_module("graft").__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def mapped_paths(tmp_path_factory, tiny_graph, fill_classes, run_stage):
+    """The images of the finished project as those of the task anomaly, of which one colour is good, with the features
+    and maps of all. For reading only: a test that changes something takes `map_paths`."""
+    paths = Paths(tmp_path_factory.mktemp("mapped"))
+    fill_classes(paths.raw)
+    shutil.copytree(tiny_graph.xml.parent.parent, paths.cache / "graphs")
+    run_stage("preprocess", paths)
+    table = read_manifest(paths.manifest)
+    labels = table["label"].where(table["label"] != "green", "good")
+    write_table(table.assign(task="anomaly", label=labels), paths.manifest / "manifest.parquet")
+    run_stage("features", paths)
+    return paths
+
+
+@pytest.fixture
+def map_paths(mapped_paths, tmp_path):
+    """A copy of the project with maps, to change."""
+    return Paths(Path(shutil.copytree(mapped_paths.root, tmp_path / "mapped")))

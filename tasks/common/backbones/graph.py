@@ -8,11 +8,12 @@ the cache there is `hashes.json` too: a graph whose files do not match it is con
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..core.errors import WeightsError
 from ..core.files import json_digest, read_json, sha256, shared_folder, write_json, write_shared_json
@@ -115,16 +116,24 @@ def is_whole(folder: Path) -> bool:
     """Whether a cached graph's files are those that were written."""
     try:
         hashes = read_json(folder / HASHES)
-        return set(hashes) == FILES and all(sha256(folder / name) == hashes[name] for name in FILES)
+        return set(hashes) >= FILES and all(sha256(folder / name) == known for name, known in hashes.items())
     except (OSError, ValueError, TypeError):  # missing, or damaged itself
         return False
 
 
-def convert_into_cache(model: torch.nn.Module, spec: Spec, folder: Path) -> None:
-    """`convert`, in place of a damaged graph if there is one."""
+def convert_into_cache(
+    model: torch.nn.Module, spec: Spec, folder: Path, notes: Mapping[str, Any] | None = None
+) -> None:
+    """`convert`, in place of a damaged graph if there is one.
+
+    Args:
+        notes: further files, by name: what they hold as JSON.
+    """
     with shared_folder(folder) as part:
         convert(model, spec, part)
-        write_json(part / HASHES, {name: sha256(part / name) for name in sorted(FILES)})
+        for name, content in (notes or {}).items():
+            write_json(part / name, content)
+        write_json(part / HASHES, {name: sha256(part / name) for name in sorted({*FILES, *(notes or {})})})
         if folder.exists() and not is_whole(folder):
             say(f"{folder} is damaged, or from before graphs were verified; it is replaced")
             shutil.rmtree(folder)

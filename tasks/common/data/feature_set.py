@@ -101,6 +101,11 @@ class FeatureSet:
         return "bf16" if "bf16" in found else "f32"
 
     @property
+    def maps_fingerprint(self) -> Fingerprint | None:
+        """What computed the maps, see `maps.maps.open_maps`; None where the task needs none."""
+        return self.fingerprint.get("maps")
+
+    @property
     def channels(self) -> int:
         """As how many channels the images were read."""
         return int(self.eyes[0].fingerprint["form"]["channels"])

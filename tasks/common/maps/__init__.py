@@ -1,0 +1,1 @@
+"""Feature maps of a frozen network: how they are made, kept and read."""

@@ -1,0 +1,54 @@
+"""The maps that a task's head needs, computed beside the pooled features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..common.backbones.spec import Spec
+from ..common.core.paths import Paths
+from ..common.engines.openvino import Engine
+from ..common.maps.form import NECKS, MapForm, Wanted
+from ..common.maps.graph import MapSource
+from .extractor import AnyEngine, Extractor
+from .params import FeaturesParams
+
+
+def shown(params: FeaturesParams, task: str) -> FeaturesParams:
+    """For tasks whose heads need maps, `features.crop: auto` shows the whole image: a defect may lie at its edge."""
+    return params.model_copy(update={"crop": "squash"}) if task in NECKS and params.crop == "auto" else params
+
+
+def wanted(params: FeaturesParams, task: str) -> Wanted | None:
+    """The maps that the task needs, if it needs any.
+
+    Raises:
+        ParamsError: there are several backbones or sizes.
+    """
+    if task not in NECKS:
+        return None
+    assert params.eye
+    depths = () if params.maps == "auto" else params.maps
+    return Wanted(NECKS[task], depths, params.map_channels, params.tiles)
+
+
+def map_extractor(pooled: Extractor, maps: Wanted, paths: Paths) -> tuple[Extractor, MapForm]:
+    """The same backbone as far as its maps are needed, on the same engine in the same precision.
+
+    Raises:
+        ParamsError: the backbone does not have the maps that are asked for.
+    """
+    source = MapSource(pooled.spec, maps, paths)
+    build: Callable[[], AnyEngine]
+    if pooled.engine == "openvino":
+        graph = source.graph()
+        spec, build = graph.spec, lambda: Engine(graph.xml, pooled.precision)
+    else:
+        spec = source.spec_of(source.form)
+        build = lambda: _torch(source, spec, pooled)  # noqa: E731
+    return Extractor(spec, pooled.engine, pooled.device, pooled.precision, pooled.why, build), source.form
+
+
+def _torch(source: MapSource, spec: Spec, pooled: Extractor) -> AnyEngine:
+    from ..common.engines.torch import TorchEngine
+
+    return TorchEngine(source.network, spec.transform, pooled.device, pooled.precision)
