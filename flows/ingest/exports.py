@@ -119,7 +119,11 @@ def _has_labels(rows: pd.DataFrame) -> bool:
 def _in_split(rows: pd.DataFrame, below: str) -> pd.DataFrame:
     """The table of a split folder states only paths below it."""
     split = rows["split"].fillna(SPLIT_NAMES[below.lower()])
-    return rows.assign(path=[f"{below}/{path}" for path in rows["path"]], split=split.astype(object))
+    paths = {
+        name: rows[name].map(lambda path: f"{below}/{path}", na_action="ignore").astype(object)
+        for name in ("path", "mask")
+    }
+    return rows.assign(**paths, split=split.astype(object))
 
 
 def _one_column(rows: pd.DataFrame, path: Path, task: Task) -> pd.DataFrame:

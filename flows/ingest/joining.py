@@ -47,8 +47,10 @@ def joined(plan: Plan, raw: Path) -> Plan:
             raise DataError("data/raw has another image of this name", got=name, todo="rename the new one")
     if plan.table is None or now.table is None:
         return plan
-    table = pd.concat([now.table.assign(path=[name.removeprefix("images/") for name in now.table["path"]]), plan.table])
-    return replace(plan, rows=table.drop_duplicates("path", keep="last"))
+    before = now.rows.copy()
+    for name in ("path", "mask"):
+        before[name] = before[name].map(lambda place: place.removeprefix("images/"), na_action="ignore").astype(object)
+    return replace(plan, rows=pd.concat([before, plan.rows]).drop_duplicates("path", keep="last"))
 
 
 def _refuse_other_places(now: Plan, raw: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,14 +20,17 @@ from graft.tasks.preprocess.layouts import (
     hidden,
     layout_of,
     may_be_image,
+    refuse_masks,
     refuse_mixed,
 )
+from graft.tasks.preprocess.learnable import refuse_no_good
+from graft.tasks.preprocess.mask_names import masks_in
 from graft.tasks.preprocess.tables import SUFFIXES
 from graft.tasks.preprocess.walk import Listing, refuse_what_was_missed, walk
 
 from .exports import Below, Export, find_export, read_export, refuse_boxes
 from .plan_table import plan_table, refuse_splits
-from .planned import LOOSE, NO_IMAGE, NO_ROW, LeftOut, Plan
+from .planned import LOOSE, NO_IMAGE, NO_OWNER, NO_ROW, LeftOut, Plan
 
 
 def plan_import(
@@ -64,8 +67,10 @@ def plan_import(
     plan = _plan_export(source, export, listing, task, outside, joining) if export else None
     if plan is None:
         refuse_what_was_missed(source, listing)
+        layout = layout_of(files, classes=classes, unwrap=unwrap)
+        refuse_masks(source, layout, task)
         refuse_folders(source, task)
-        plan = _plan_folders(source, listing, layout_of(files, classes=classes, unwrap=unwrap), joining)
+        plan = _plan_folders(source, listing, layout, task, joining)
     return plan
 
 
@@ -99,22 +104,32 @@ def _plan_export(
     return replace(plan, left_out=left_out, notes=(found, *plan.notes))
 
 
-def _plan_folders(source: Path, listing: Listing, layout: Layout, joining: bool) -> Plan:
+def _plan_folders(source: Path, listing: Listing, layout: Layout, task: Task, joining: bool) -> Plan:
     files = [file for file in listing.files if not hidden(file)]
     places = {file: layout.place(file) for file in files if may_be_image(file)}
     _refuse_no_folders(source, layout, files, len(places))
     refuse_mixed(source, layout)
     loose = [file for file, place in places.items() if place is None]
-    taken = {file: place for file, place in places.items() if place is not None}
-    found = {"label": map(layout.label, taken), "split": map(layout.split, taken)}
+    masks = masks_in(files, layout)
+    useless = {} if joining else masks.left  # their images may be there already
+    taken = {file: place for file, place in places.items() if place is not None and file not in useless}
+    images = [file for file in taken if not layout.is_mask(file)]
+    found = {
+        "label": map(layout.label, images),
+        "split": map(layout.split, images),
+        "mask": (masks.of.get(file) for file in images),
+    }
     rows = pd.DataFrame({name: list(values) for name, values in found.items()}, dtype=object)
     if layout.form == "splits":
         _refuse_flat_splits(source, loose, files, layout)
         if not joining:
             _refuse_one_split(source / layout.wrapper, layout, rows)
-            refuse_splits(rows, source, "classification")
+            refuse_splits(rows, source, task)
+    if task == "anomaly" and not joining:
+        refuse_no_good(rows["label"], str(source))
     left_out = LeftOut.of(listing)
     left_out.add(LOOSE, loose)
+    left_out.add(NO_OWNER, useless)
     left_out.add(NO_IMAGE, [file for file in files if not may_be_image(file)])
     return Plan(
         layout.form,
@@ -123,14 +138,23 @@ def _plan_folders(source: Path, listing: Listing, layout: Layout, joining: bool)
         rows,
         left_out=left_out,
         notes=_notes(layout),
-        warnings=_warnings(layout, joining),
+        warnings=(*_warnings(layout, joining), *_warnings_of_masks(useless)),
+        task=task,
     )
 
 
 def _notes(layout: Layout) -> tuple[str, ...]:
     around = (f"{layout.wrapper}/ is a folder around all others",) if layout.wrapper else ()
     below = layout.split_at is not None and layout.split_at > layout.label_at
-    return (*around, *(("the folders of the classes have the splits in them",) if below else ()))
+    masks = (f"{layout.masks}/ has masks of defects (the layout of MVTec AD)",) if layout.masks else ()
+    return (*around, *masks, *(("the folders of the classes have the splits in them",) if below else ()))
+
+
+def _warnings_of_masks(useless: Mapping[str, str]) -> tuple[str, ...]:
+    if not useless:
+        return ()
+    named = "; ".join(f"{mask} ({why})" for mask, why in list(useless.items())[:3])
+    return (f"{len(useless):,} masks are left out: {named}{'; ...' if len(useless) > 3 else ''}",)
 
 
 def _warnings(layout: Layout, joining: bool) -> tuple[str, ...]:

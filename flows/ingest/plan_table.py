@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
+import numpy as np
 import pandas as pd
 
 from graft.tasks.common.data.task import Task
 from graft.tasks.preprocess.layouts import SPLIT_NAMES
-from graft.tasks.preprocess.learnable import refuse_untrained
+from graft.tasks.preprocess.learnable import refuse_no_good, refuse_untrained
 from graft.tasks.preprocess.scan import given_splits
 from graft.tasks.preprocess.tables import Table, refuse_rows
 
@@ -26,6 +27,7 @@ def plan_table(file: Path, folder: Path, table: Table, task: Task, outside: bool
             leave nothing to train or to test on.
     """
     rows, notes = _splits_of_paths(table.rows)
+    masks, masks_at = _masks(file, folder, rows["mask"], outside)
     images = _images(file, folder, list(rows["path"]), outside)
     places = [_inside(name) for name in rows["path"]]
     files: dict[str, Path] = {}
@@ -39,7 +41,32 @@ def plan_table(file: Path, folder: Path, table: Table, task: Task, outside: bool
     )
     if not joining:
         refuse_splits(rows, file, task)
-    return Plan("table", files, folder, rows.assign(path=places), task=task, notes=(*table.notes, *notes))
+        if task == "anomaly":
+            refuse_no_good(rows["label"], str(file))
+    refuse_rows(
+        file,
+        [(row, mask) for row, mask in enumerate(masks_at, 1) if mask is not None and mask in files],
+        "with a mask that would be copied to the place of an image",
+        todo="rename the masks",
+    )
+    rows = rows.assign(path=places, mask=pd.Series(masks_at, rows.index, dtype=object))
+    return Plan("table", files | masks, folder, rows, task=task, notes=(*table.notes, *notes))
+
+
+def _masks(file: Path, folder: Path, named: pd.Series, outside: bool) -> tuple[dict[str, Path], list[str | None]]:
+    """(place -> the file of a mask, the place of each row's mask or None)."""
+    own = named.notna().to_numpy()
+    places = [_inside(mask) if has else None for mask, has in zip(named, own, strict=True)]
+    found = iter(_images(file, folder, list(named[own]), outside, rows=list(np.flatnonzero(own) + 1)))
+    masks: dict[str, Path] = {}
+    twice = []
+    for row, place in enumerate(places, 1):
+        if place is not None:
+            mask = next(found)
+            if masks.setdefault(place, mask) != mask:
+                twice.append((row, place))
+    refuse_rows(file, twice, "with a mask that would be copied to the place of another", todo="rename the masks")
+    return masks, places
 
 
 def refuse_splits(rows: pd.DataFrame, source: Path, task: Task) -> None:
@@ -47,7 +74,7 @@ def refuse_splits(rows: pd.DataFrame, source: Path, task: Task) -> None:
     DataError: the given splits leave nothing to train or to test on, or a class without a training image.
     """
     rows = given_splits(rows)
-    if task != "regression":
+    if task not in ("regression", "anomaly"):
         trained = set(classes_of(rows[rows["split"].isna() | (rows["split"] == "train")], task))
         refuse_untrained(sorted({*classes_of(rows, task)} - trained), str(source))
 
@@ -61,24 +88,25 @@ def _splits_of_paths(rows: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]
     return rows.assign(split=pd.Series(splits, rows.index, dtype=object)), ("splits: the first folder of each path",)
 
 
-def _images(table: Path, folder: Path, names: list[str], outside: bool) -> list[Path]:
-    """The files of all rows, with all links resolved."""
+def _images(table: Path, folder: Path, names: list[str], outside: bool, rows: list[int] | None = None) -> list[Path]:
+    """The files of all rows, or of these, with all links resolved."""
+    numbers = rows or range(1, len(names) + 1)
     real = Path(os.path.realpath(folder))
     images = [Path(os.path.realpath(folder / name)) for name in names]
     refuse_rows(
         table,
-        [] if outside else list(_outside(real, names, images)),
+        [] if outside else list(_outside(real, numbers, names, images)),
         "that name files outside its folder",
         allowed=f"files below {real}",
         todo="correct the rows, or `--allow-outside` if you trust the table",
     )
-    special = [(row, name) for row, (name, image) in enumerate(zip(names, images), 1) if not _is_regular(image)]
+    special = [(row, name) for row, name, image in zip(numbers, names, images) if not _is_regular(image)]
     refuse_rows(table, special, "of folders, FIFOs, sockets or devices", allowed="files", todo="correct the rows")
     return images
 
 
-def _outside(real: Path, names: list[str], images: list[Path]) -> Iterator[tuple[int, str]]:
-    for row, (name, image) in enumerate(zip(names, images, strict=True), 1):
+def _outside(real: Path, rows: Iterable[int], names: list[str], images: list[Path]) -> Iterator[tuple[int, str]]:
+    for row, name, image in zip(rows, names, images, strict=True):
         if not image.is_relative_to(real):
             yield row, name + ("" if image == real / name else f", which is {image}")
 

@@ -10,15 +10,17 @@ from pathlib import Path
 import pandas as pd
 
 from graft.tasks.common.data.manifest import SPLITS, names_in
-from graft.tasks.common.data.task import Task
+from graft.tasks.common.data.task import GOOD, Task
 from graft.tasks.preprocess.class_names import doubtful_names
 from graft.tasks.preprocess.layouts import hidden
+from graft.tasks.preprocess.learnable import LEAST_GOOD
 from graft.tasks.preprocess.tables import SUFFIXES as TABLES
 from graft.tasks.preprocess.walk import Listing
 
 LOOSE = "not in a folder of a class"
 NO_IMAGE = "not an image, by the suffix"
 NO_ROW = "no row in the table"
+NO_OWNER = "a mask that belongs to no image"
 SYSTEM = "hidden file, or left by a system"
 REPEATED = "link to a file that is taken anyway"
 
@@ -59,7 +61,7 @@ class Plan:
         form: `classes`, `splits` or `table`.
         files: the place below data/raw -> the file to take, by a path without links.
         source: the folder that holds `files`.
-        rows: `label` and `split` of each file, or null; for the form `table` all rows of labels.csv.
+        rows: `label`, `split` and `mask` of each image, or null; for the form `table` all rows of labels.csv.
         left_out: the files of the source that are not taken.
         notes: what was recognised, for the user to check.
         warnings: what may be a mistake.
@@ -77,11 +79,15 @@ class Plan:
 
     @property
     def table(self) -> pd.DataFrame | None:
-        """The rows of labels.csv, for the form `table`."""
-        return self.rows if self.form == "table" else None
+        """The rows of labels.csv, for the form `table`; without a column of masks if there are none."""
+        if self.form != "table":
+            return None
+        return self.rows if self.rows["mask"].notna().any() else self.rows.drop(columns="mask")
 
     def summary(self) -> dict[str, object]:
+        masks = int(self.rows["mask"].nunique())
         told: dict[str, object] = {"form": self.form, "files": len(self.files), **self._labels()}
+        told |= {"masks": masks} if masks else {}
         more = {"notes": list(self.notes), "left_out": self.left_out.summary(), "warnings": self.all_warnings()}
         return told | {key: value for key, value in more.items() if value}
 
@@ -117,6 +123,8 @@ class Plan:
 
     def _doubts(self) -> list[str]:
         counts = self.classes()
+        if self.task == "anomaly":
+            return [*_doubts_of_good(counts[GOOD]), *doubtful_names(counts)]
         few = sorted(name for name, count in counts.items() if count < FEW)
         told = [f"classes with fewer than {FEW} images, so not one for each split: {_some(few)}"] if few else []
         if len(counts) == 1:
@@ -128,9 +136,13 @@ class Plan:
         return f"; if a table has the labels, import the table itself: {_some(tables)}" if tables else ""
 
 
+def _doubts_of_good(count: int) -> list[str]:
+    return [f"{count} {GOOD} images: at least {LEAST_GOOD} outside the test are needed"] if count < LEAST_GOOD else []
+
+
 def classes_of(rows: pd.DataFrame, task: Task) -> list[str]:
     """The class of each image, or all classes of each."""
-    if task == "classification":
+    if task in ("classification", "anomaly"):
         return list(rows["label"])
     return [name for label in rows["label"] for name in names_in(label)]
 

@@ -7,7 +7,7 @@ more at least one. It deviates by
 
 The largest units are dealt first (greedy, as the iterative stratification of Sechidis, Tsoumakas and Vlahavas 2011),
 each where its hash puts it or to the nearest split where it lowers the deviation. A unit with more images of a class
-than a split wants of it can only be trained on.
+than a split wants of it can only be trained on, unless none may train.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ def deal(
         adds_2M = np.stack([np.ones(len(of)), images_M])
         rise_S = _rise(adds_2M, have_2CS[:, of], want_2CS[:, of], total_2C[:, of])
         fits_S = (images_M[:, None] <= np.maximum(want_2CS[1, of], 1)).all(axis=0) | (np.array(SPLITS) == "train")
+        fits_S |= share[0] == 0
         rise_S[~fits_S | (share == 0)] = np.inf
         chosen = _nearest(rise_S, SPLITS.index(placed[key]))
         have_2CS[:, of, chosen] += adds_2M

@@ -12,15 +12,16 @@ import pandas as pd
 from ..common.core.errors import DataError
 from ..common.core.words import listed
 from ..common.data.manifest import BETWEEN
-from ..common.data.task import Task
+from ..common.data.task import GOOD, Task
 from .class_names import class_name
-from .layouts import ONE_CLASS, TARGET
+from .layouts import MASK, ONE_CLASS, TARGET
 from .tables import refuse_rows
 
 COLUMNS: dict[Task, str] = {
     "classification": "label",
     "multilabel": f"label (classes with {BETWEEN} between them), or one column `{ONE_CLASS}NAME` of 0 and 1 per class",
     "regression": f"label or {TARGET} (a number)",
+    "anomaly": f"label (`{GOOD}` or a kind of defect), and optionally {MASK}",
 }
 """The columns that a table needs besides `path`."""
 
@@ -80,7 +81,7 @@ def refuse_folders(folder: Path, task: Task) -> None:
     Raises:
         DataError: `task` asks for something else.
     """
-    if task != "classification":
+    if task in ("multilabel", "regression"):
         raise DataError(
             f"{folder} has folders of images and no labels.csv, which `head.task: {task}` needs",
             got="one folder per class",

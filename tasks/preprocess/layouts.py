@@ -5,17 +5,28 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from ..common.core.errors import DataError
+from ..common.core.words import listed
+from ..common.data.task import Task
 from .class_names import class_name
 
 TABLE = "labels.csv"
 
 TARGET = "target"
 """Another name for the column `label`, where labels are numbers."""
+
+MASK = "mask"
+"""Column of the image of an image's defect, where the task is `anomaly`."""
+
+MASKS = "ground_truth"
+"""The folder of masks in the layout of MVTec AD: `ground_truth/KIND/NAME_mask.png`."""
+
+WITH_MASKS: tuple[Task, ...] = ("anomaly",)
+"""The tasks that use masks."""
 
 ONE_CLASS = "label:"
 """Prefix of a column of zeros and ones, where an image may have several classes; the class follows."""
@@ -80,6 +91,7 @@ class Layout:
         label_at, split_at: the part of the path that is the class, or the split.
         tops: the folders that decided.
         alike: folders that several classes have in common, as if the classes were below.
+        masks: the folder of masks of defects; empty if there is none.
     """
 
     form: Form
@@ -88,6 +100,11 @@ class Layout:
     split_at: int | None = None
     tops: tuple[str, ...] = ()
     alike: tuple[str, ...] = ()
+    masks: str = ""
+
+    def is_mask(self, file: str) -> bool:
+        """Whether a file is in the folder of masks."""
+        return bool(self.masks) and file.startswith(f"{self.masks}/")
 
     def label(self, file: str) -> str | None:
         """The class of an image; null if it is in no folder of a class."""
@@ -102,7 +119,10 @@ class Layout:
         return SPLIT_NAMES.get(parts[self.split_at].lower())
 
     def place(self, file: str) -> str | None:
-        """The path without wrapper, with a tidy name of the class, the split first; null if it is in no class."""
+        """The path without wrapper, with a tidy name of the class, the split first; null if it is in no class. That of
+        a mask begins with `MASKS`."""
+        if self.is_mask(file):
+            return "/".join([MASKS, *self._place_of_mask(file.removeprefix(f"{self.masks}/").split("/"))])
         parts, label = self._parts(file), self.label(file)
         if not label:
             return None
@@ -110,8 +130,14 @@ class Layout:
             return "/".join([label, *parts[self.label_at + 1 :]])
         return "/".join([parts[self.split_at], label, *parts[max(self.label_at, self.split_at) + 1 :]])
 
+    def _place_of_mask(self, parts: list[str]) -> list[str]:
+        kind = int(self.form == "splits" and len(parts) > 2 and _is_split(parts[0]))
+        return [*parts[:kind], class_name(parts[kind]), *parts[kind + 1 :]]
+
     def _parts(self, file: str) -> list[str]:
         """The parts of a path below a class; none for other paths."""
+        if self.is_mask(file):
+            return []
         if self.form not in ("classes", "splits") or not file.startswith(self.wrapper and f"{self.wrapper}/"):
             return []
         parts = file.split("/")
@@ -121,7 +147,8 @@ class Layout:
 def layout_of(files: Iterable[str], *, classes: Collection[str] = (), unwrap: bool = True) -> Layout:
     """The layout of the files below a folder, named relative to it, with slashes.
 
-    Folders without an image count for nothing. One folder around all others is a wrapper, which is looked through.
+    Folders without an image count for nothing. One folder around all others is a wrapper, which is looked through. A
+    folder `MASKS` beside others, with images only in its own folders, holds masks.
 
     Args:
         classes: known classes; a folder named after one is neither a wrapper nor a split.
@@ -135,13 +162,42 @@ def layout_of(files: Iterable[str], *, classes: Collection[str] = (), unwrap: bo
         depth += 1
         images = [parts for parts in images if len(parts) > depth and parts[depth - 1] == wrapper[-1]]
         tree = _tree(images, depth)
-    return _judge(tree, depth, "/".join(wrapper), known)
+    masks = _masks_among(tree, known)
+    layout = _judge({top: below for top, below in tree.items() if top != masks}, depth, "/".join(wrapper), known)
+    return replace(layout, masks="/".join([*wrapper, masks])) if masks else layout
+
+
+def _masks_among(tree: dict[str, set[str]], classes: Collection[str]) -> str:
+    """The folder of masks among the highest ones; alone it is one only if it joins images that are there already."""
+    named = [top for top, below in tree.items() if top.lower() == MASKS and "" not in below and top not in classes]
+    return named[0] if named and (len(tree) > 1 or classes) else ""
+
+
+def refuse_masks(folder: Path, layout: Layout, task: Task) -> None:
+    """Raises:
+    DataError: the folder has masks of defects, and the task uses none.
+    """
+    if layout.masks and task not in WITH_MASKS:
+        raise DataError(
+            f"{folder} has masks of defects, which `head.task: {task}` does not use",
+            got=f"{layout.masks}/ beside {', '.join(layout.tops[:5])}: the layout of MVTec AD",
+            allowed="with `head.task: anomaly`: good images, and defects with their masks",
+            todo="set `head.task: anomaly` in params.yaml; or, to classify the kinds of defect, move "
+            f"{layout.masks}/ away",
+        )
 
 
 def refuse_mixed(folder: Path, layout: Layout) -> None:
     """Raises:
     DataError: some folders are splits and others are not, so no rule says what a class is.
     """
+    if layout.form == "mixed" and any(name.rpartition("/")[2].lower() == MASKS for name in layout.tops):
+        raise DataError(
+            f"{folder / layout.wrapper} has several data sets in the layout of MVTec AD",
+            got=listed(sorted({name.partition("/")[0] for name in layout.tops})),
+            allowed="one of them per project",
+            todo="import one of its folders",
+        )
     if layout.form == "mixed":
         raise DataError(
             f"{folder / layout.wrapper} mixes split folders with others",
@@ -169,7 +225,7 @@ def _is_wrapper(tree: dict[str, set[str]], classes: Collection[str]) -> bool:
     if len(tree) != 1:
         return False
     ((top, below),) = tree.items()
-    if _is_split(top) or class_name(top) in classes:
+    if _is_split(top) or class_name(top) in classes or (classes and top.lower() == MASKS):
         return False
     return "" not in below or (len(below) > 2 and not classes)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -9,8 +10,8 @@ import pandas as pd
 from ..common.core.errors import DataError
 from ..common.core.progress import say
 from ..common.core.words import listed
-from ..common.data.manifest import SPLITS, by_class, classes, counts
-from ..common.data.task import Task
+from ..common.data.manifest import SPLITS, by_class, classes, counts, task_of
+from ..common.data.task import GOOD, Task
 from ..common.data.units import units
 from .class_names import doubtful_names
 
@@ -20,9 +21,12 @@ LARGE = 0.2
 
 def stop_if_nothing_to_learn(manifest: pd.DataFrame, raw: Path, task: Task) -> None:
     """Raises:
-    DataError: the labels do not vary, a split has no image, or a class has no training image.
+    DataError: the labels do not vary, a split has no image, or a class has no training image; for anomaly too few
+        images are good.
     """
     _CHECKS[task](manifest, raw)
+    if task == "anomaly":
+        return
     named = task != "regression"
     for split in SPLITS:
         if not (manifest["split"] == split).any():
@@ -87,7 +91,54 @@ def _stop_without_two_numbers(manifest: pd.DataFrame, raw: Path) -> None:
         )
 
 
+LEAST_GOOD = 20
+"""Good images outside the test that anomaly detection needs: of fewer, no threshold of 5 % false alarms is known."""
+
+
+def refuse_no_good(labels: Iterable[str], source: str) -> None:
+    """Raises:
+    DataError: no image is labelled good.
+    """
+    names = sorted(set(labels))
+    if GOOD not in names:
+        raise DataError(
+            f"{source}: no image is labelled {GOOD}, which `head.task: anomaly` learns from",
+            got=f"the labels {listed(names)}" if names else "no image",
+            allowed=f"`{GOOD}` for images without a defect; any other label is a kind of defect",
+            todo=f"name the folder (or the label) of images without a defect `{GOOD}`",
+        )
+
+
+def _stop_without_good_images(manifest: pd.DataFrame, raw: Path) -> None:
+    refuse_no_good(manifest["label"], str(raw))
+    good = manifest[manifest["label"] == GOOD]
+    learned, trained = (int(good["split"].isin(splits).sum()) for splits in (["train", "val"], ["train"]))
+    if learned < LEAST_GOOD or not trained:
+        held = _held_by_defects(manifest)
+        raise DataError(
+            f"{raw}: too few good images to learn from",
+            got=f"{learned} outside the test, {trained} of them for training"
+            + (f"; {held} in a group with a defect, which never trains" if held else ""),
+            allowed=f"at least {LEAST_GOOD} outside the test, and one of them for training",
+            todo="add good images" + (", or put those of defects into groups of their own" if held else ""),
+        )
+    if not (manifest["split"] == "test").any():
+        raise DataError(
+            f"{raw}: no image is left for the test",
+            got=f"{len(manifest)} images",
+            todo="add images, or raise `preprocess.test_fraction`",
+        )
+
+
+def _held_by_defects(manifest: pd.DataFrame) -> int:
+    """Good images that do not train because their group has a defect."""
+    is_good = manifest["label"] == GOOD
+    groups = manifest.loc[~is_good, "group"].dropna().unique()
+    return int((is_good & manifest["group"].isin(groups) & manifest["split"].ne("train")).sum())
+
+
 _CHECKS = {
+    "anomaly": _stop_without_good_images,
     "classification": _stop_without_two_classes,
     "multilabel": _stop_without_a_class,
     "regression": _stop_without_two_numbers,
@@ -97,7 +148,7 @@ _CHECKS = {
 def warn_of_doubtful_labels(manifest: pd.DataFrame) -> None:
     """Prints what may be a mistake in the labels, but does not stop the run."""
     _warn_of_names(manifest)
-    _warn_of_small_classes(manifest)
+    (_warn_of_defects if task_of(manifest) == "anomaly" else _warn_of_small_classes)(manifest)
     _warn_of_torn_groups(manifest)
     _warn_of_large_units(manifest)
 
@@ -111,6 +162,11 @@ def _warn_of_small_classes(manifest: pd.DataFrame) -> None:
     lacking = [name for name, count in counts(manifest).items() if not all(count.values())]
     if lacking:
         say(f"preprocess: classes with too few images to have one in each split: {_some(lacking)}")
+
+
+def _warn_of_defects(manifest: pd.DataFrame) -> None:
+    if not ((manifest["label"] != GOOD) & (manifest["split"] == "test")).any():
+        say("preprocess: no image of a defect is in the test; how many defects the model detects will be unknown")
 
 
 def _warn_of_torn_groups(manifest: pd.DataFrame) -> None:

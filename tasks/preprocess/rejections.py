@@ -28,7 +28,7 @@ FACTS = ["reason", "width", "height", "mode", "pixels", "low", "high"]
 
 def check_files(files: pd.DataFrame, params: PreprocessParams, paths: Paths) -> tuple[pd.DataFrame, pd.DataFrame]:
     """(usable images, with their `FACTS`; all other files, with a `reason`)."""
-    reasons = pd.Series("", index=files.index)
+    reasons = files["fault"].copy()
     reasons[files["discarded"] != ""] = DISCARDED + files["discarded"]
     reasons[files["image_id"] == ""] = "cannot be read"
     reasons[files["path"].map(hidden)] = HIDDEN

@@ -1,8 +1,8 @@
-"""The files of data/raw and what the data state about them: label, split, group, weight.
+"""The files of data/raw and what the data state about them: label, split, group, weight, mask.
 
 data/raw has one of three layouts: one folder per class; the same under train/, val/ and test/ (or two of them); a table
-`labels.csv` with `path`, `label` and optionally `split`, `group`, `weight`. Several classes per image or numbers need
-the table.
+`labels.csv` with `path`, `label` and optionally `split`, `group`, `weight`, `mask`. Several classes per image, and
+numbers, need the table. Beside the folders, `ground_truth/` may hold masks.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from .image_table import COLUMNS, Files, read_table
 from .labels import refuse_folders
 from .layouts import SPLIT_NAMES as SPLIT_NAMES
 from .layouts import TABLE as TABLE
+from .layouts import Layout, layout_of, refuse_masks, refuse_mixed
 from .layouts import hidden as hidden
-from .layouts import layout_of, refuse_mixed
+from .mask_names import masks_in
 from .walk import list_files as list_files
 
 
@@ -29,26 +30,26 @@ def scan(raw: Path, task: Task = "classification") -> pd.DataFrame:
 
     Returns:
         Columns `path` (relative, with slashes), `label` (see `read_labels`), `split` (given by the data, or null),
-        `group` (or null), `weight`. The label is null for a file without one.
+        `group` (or null), `weight`, `mask` (the path of one, or null; masks have no rows), `fault`. The label is null
+        for a file without one; `fault` says why a file is not an image of the data, and is mostly empty.
 
     Raises:
         DataError: there are no files; the table lacks a column, or names a file twice or one that does not exist; split
-            folders have no training images; there is no table, but the labels are not single classes; an entry cannot
-            be listed (see `list_files`).
+            folders have no training images; there is no table, but the labels are not single classes; there are masks,
+            which the task does not use; an entry cannot be listed (see `list_files`).
     """
     files = list_files(raw)
     if not files:
         raise DataError(f"{raw} contains no files", todo="run `graft import PATH`, or `graft sample` for an example")
     if TABLE in files:
         return given_splits(_from_table(raw, files, task))
-    refuse_folders(raw, task)
     layout = layout_of(files)
+    refuse_masks(raw, layout, task)
+    refuse_folders(raw, task)
     refuse_mixed(raw, layout)
     if layout.wrapper:
         say(f"preprocess: {layout.wrapper} is the only folder; the classes are the folders in it")
-    rows = [(file, layout.label(file), layout.split(file)) for file in files]
-    table = pd.DataFrame(rows, columns=["path", "label", "split"], dtype=object)
-    return given_splits(table.assign(group=None, weight=1.0)[COLUMNS])
+    return given_splits(_from_folders(files, layout))
 
 
 class Listed(Files):
@@ -61,13 +62,26 @@ class Listed(Files):
         return name in self._names
 
 
+def _from_folders(files: list[str], layout: Layout) -> pd.DataFrame:
+    masks = masks_in(files, layout)
+    taken = set(masks.of.values())
+    rows = [
+        (file, layout.label(file), layout.split(file), masks.of.get(file), masks.left.get(file, ""))
+        for file in files
+        if file not in taken
+    ]
+    table = pd.DataFrame(rows, columns=["path", "label", "split", "mask", "fault"], dtype=object)
+    return table.assign(group=None, weight=1.0)[[*COLUMNS, "fault"]]
+
+
 def _from_table(raw: Path, files: list[str], task: Task) -> pd.DataFrame:
     table = read_table(raw / TABLE, task, Listed(files)).rows
-    named = set(table["path"])
+    named = {*table["path"], *table["mask"].dropna()}
     unnamed = [file for file in files if file != TABLE and file not in named]
-    rest = pd.DataFrame({"path": unnamed, "label": None, "split": None, "group": None, "weight": 1.0}, dtype=object)
+    rest = pd.DataFrame({**dict.fromkeys(COLUMNS), "path": unnamed, "weight": 1.0}, dtype=object)
     parts = [part for part in (table, rest) if len(part)]
-    return pd.concat(parts).sort_values("path", ignore_index=True)[COLUMNS].astype({"weight": float})
+    whole = pd.concat(parts).sort_values("path", ignore_index=True)[COLUMNS].astype({"weight": float})
+    return whole.assign(fault="")
 
 
 def given_splits(table: pd.DataFrame) -> pd.DataFrame:

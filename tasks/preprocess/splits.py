@@ -10,6 +10,9 @@ A class with an empty split has one unit moved there, and the move is pinned. Wh
 this holds for each of them: an image is moved for one class only if no other class loses its last image in that split.
 Where labels are numbers, all images are one class.
 
+Defects never train, where the task is anomaly: a unit with a defect goes to validation or to the test, in the
+proportion of their shares, by the same hash and pins. Given for training, it is used in validation.
+
 Copies of the same pixels in two groups would tie the groups together, and one group would have to move when the second
 copy arrives. So each group is placed on its own, and copies that lie in different splits are held out.
 """
@@ -24,7 +27,7 @@ import numpy as np
 import pandas as pd
 
 from ..common.data.manifest import SPLITS, names_in
-from ..common.data.task import Task
+from ..common.data.task import GOOD, Task
 from .balance import deal
 from .pins import CLASS, FRACTIONS, GROUP, GROUPS, Pins, State, pins_of, with_rows
 
@@ -48,6 +51,7 @@ class Open:
         wanted: the splits that the data do not bring.
         place_of: the place of each key, see `place`.
         movable: keys that may move to a split that lacks their class.
+        untrained: keys that never train, since they have a defect.
     """
 
     images: pd.DataFrame
@@ -58,6 +62,16 @@ class Open:
     wanted: list[str]
     place_of: dict[str, float]
     movable: set[str]
+    untrained: set[str]
+
+    def by_hash(self, key: str) -> str:
+        """The split that the place of a key alone gives."""
+        return _by_hash(self.place_of[key], *(self.untrained_share if key in self.untrained else (self.val, self.test)))
+
+    @property
+    def untrained_share(self) -> tuple[float, float]:
+        """The shares of validation and test of units that never train."""
+        return _without_training(self.val, self.test)
 
     @property
     def fractions(self) -> str:
@@ -90,8 +104,8 @@ def assign(
     data, known = _open(images, val_fraction, test_fraction, seed, task), pins_of(pins, seed)
     cut_again = known.fractions not in ("", data.fractions)
     if cut_again:
-        data.place_of.update(_places_in(known, data.place_of))
-    pinned = {} if cut_again else known.split_of
+        data.place_of.update(_places_in(known, data))
+    pinned = {} if cut_again else _pinned(known, data)
     states = _states(data, known)
     placed = _placed(data, pinned)
     dealt = _deal(data, states, pinned, placed)
@@ -114,7 +128,7 @@ def adopt(
     every image stays where it was, by its hash or an earlier move. For the arguments see `assign`."""
     data, known = _open(images, val_fraction, test_fraction, seed, task), pins_of(pins, seed)
     states = _states(data, known)
-    placed = _placed(data, known.split_of)
+    placed = _placed(data, _pinned(known, data))
     placed |= _fill(data, placed, known.split_of)
     listed = {key: placed[key] for key in _listed(data, states)}
     return with_rows(pins, seed, {**listed, **states, **({FRACTIONS: data.fractions} if states else {})})
@@ -151,7 +165,9 @@ def _open(images: pd.DataFrame, val_fraction: float, test_fraction: float, seed:
         images = images.assign(label="")
     brings_val, brings_test = (images["split"].eq(name).any() for name in ("val", "test"))
     val, test = 0.0 if brings_val else val_fraction, 0.0 if brings_test else test_fraction
-    given = images["split"].where(images["split"].ne("train") | (val == 0.0))
+    untrained = _with_a_defect(images) if task == "anomaly" else set()
+    cut = images["split"].eq("train") & ((val > 0.0) | images["key"].isin(untrained))
+    given = images["split"].mask(cut, None)
     return Open(
         images=images,
         given=given,
@@ -161,20 +177,43 @@ def _open(images: pd.DataFrame, val_fraction: float, test_fraction: float, seed:
         wanted=[name for name, has in (("train", False), ("test", brings_test), ("val", brings_val)) if not has],
         place_of={key: place(key, seed) for key in images["key"].unique()},
         movable=_movable(images.assign(split=given if brings_test else images["split"])),
+        untrained=untrained,
     )
 
 
-def _places_in(known: Pins, place_of: dict[str, float]) -> dict[str, float]:
+def _with_a_defect(images: pd.DataFrame) -> set[str]:
+    return set(images.loc[images["label"].notna() & images["label"].ne(GOOD), "key"])
+
+
+def _without_training(val: float, test: float) -> tuple[float, float]:
+    """Both shares of what never trains; all of it is for validation where neither split is cut."""
+    return (val / (val + test), test / (val + test)) if val + test else (1.0, 0.0)
+
+
+def _pinned(known: Pins, data: Open) -> dict[str, str]:
+    """The splits that are remembered, without those of units that trained before they were known to have a defect."""
+    return {key: split for key, split in known.split_of.items() if split != "train" or key not in data.untrained}
+
+
+def _places_in(known: Pins, data: Open) -> dict[str, float]:
     """Places inside the split that each pinned unit had, so that a changed share moves as few as a cut by hash does."""
     _, val, _, test = known.fractions.split()
-    low, high = float(test), float(test) + float(val)
-    ends = {"test": (0.0, low), "val": (low, high), "train": (high, 1.0)}
-    within = {key: ends[split] for key, split in known.split_of.items() if key in place_of}
-    return {key: low + (high - low) * place_of[key] for key, (low, high) in within.items()}
+    shares = float(val), float(test)
+    trained, untrained = _ends(*shares), _ends(*_without_training(*shares))
+    within = {
+        key: (untrained if key in data.untrained else trained)[split]
+        for key, split in _pinned(known, data).items()
+        if key in data.place_of
+    }
+    return {key: low + (high - low) * data.place_of[key] for key, (low, high) in within.items()}
+
+
+def _ends(val: float, test: float) -> dict[str, tuple[float, float]]:
+    return {"test": (0.0, test), "val": (test, test + val), "train": (test + val, 1.0)}
 
 
 def _placed(data: Open, pinned: dict[str, str]) -> dict[str, str]:
-    return {key: pinned.get(key) or _by_hash(at, data.val, data.test) for key, at in data.place_of.items()}
+    return {key: pinned.get(key) or data.by_hash(key) for key in data.place_of}
 
 
 def _states(data: Open, known: Pins) -> dict[str, State]:
@@ -209,17 +248,28 @@ def _deal(data: Open, states: dict[str, State], pinned: dict[str, str], placed: 
     new = _listed(data, states) - set(pinned) - set(data.images.loc[fixed, "key"])
     classes = data.classes[data.classes["split"].isna() & data.classes["label"].notna()]
     share = np.array([1 - data.val - data.test, data.val, data.test])
-    return {key: placed[key] for key in new} | deal(classes, new, placed, data.place_of, share)
+    found = {key: placed[key] for key in new}
+    found |= deal(classes, new - data.untrained, placed, data.place_of, share)
+    if untrained := new & data.untrained:
+        defects = classes[classes["label"] != GOOD]
+        found |= deal(defects, untrained, placed, data.place_of, np.array([0.0, *data.untrained_share]))
+    return found
 
 
 def _fill(data: Open, placed: dict[str, str], pinned: dict[str, str]) -> dict[str, str]:
-    return _fill_small_classes(data.classes, placed, data.place_of, data.movable - set(pinned), data.wanted)
+    movable = data.movable - set(pinned)
+    if not data.untrained:
+        return _fill_small_classes(data.classes, placed, data.place_of, movable, data.wanted)
+    is_good, tested = data.classes["label"].eq(GOOD), [split for split in data.wanted if split != "train"]
+    moves = _fill_small_classes(data.classes[is_good], placed, data.place_of, movable - data.untrained, data.wanted)
+    return moves | _fill_small_classes(data.classes[~is_good], placed | moves, data.place_of, movable, tested)
 
 
 def _of_images(data: Open, placed: dict[str, str]) -> pd.Series:
     by_key = data.images["key"].map(placed)
     tested = data.images["split"].eq("train") & by_key.eq("test")  # given for training: never tested
-    return data.given.where(data.given.notna(), by_key.mask(tested, "train")).astype(object)
+    by_key = by_key.mask(tested, "train").mask(tested & data.images["key"].isin(data.untrained), "val")
+    return data.given.where(data.given.notna(), by_key).astype(object)
 
 
 def _by_class(images: pd.DataFrame, task: Task) -> pd.DataFrame:

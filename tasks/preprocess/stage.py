@@ -16,6 +16,7 @@ from ..common.data.manifest import COLUMNS, write_table
 from ..common.data.task import Task
 from ..common.images.reading import Reading
 from .learnable import stop_if_nothing_to_learn, warn_of_doubtful_labels
+from .masks import faults_of_masks
 from .params import PreprocessParams
 from .pins import GROUP, lists_classes, read_pins
 from .rejections import check_files, hold_out, stop_if_too_many
@@ -43,10 +44,11 @@ def run(
     files["image_id"] = _hashes(files["path"], paths.raw, known_hashes)
     files = relabel(files, paths.labels, task)
     images, rejected = check_files(files, params, paths)
+    images, rejected = _check_masks(images, rejected, params, paths, known_hashes)
     images["split"] = images["split"].mask(to_learn_from(images), "train")
     images, pins = _split(images, params, paths, task)
     images, rejected = hold_out(images, rejected)
-    stop_if_too_many(rejected, len(files), params.max_rejected, paths.state / "rejected.csv")
+    stop_if_too_many(rejected, len(files) + files["mask"].nunique(), params.max_rejected, paths.state / "rejected.csv")
     reading = reading_of(images, params)
     images = images.assign(channels=params.channels, task=task)
     manifest = images[list(COLUMNS)].astype(COLUMNS).sort_values("path", ignore_index=True)
@@ -54,6 +56,21 @@ def run(
     warn_of_doubtful_labels(manifest)
     _write(manifest, rejected, pins, reading, paths)
     return record(manifest, rejected, paths)
+
+
+def _check_masks(
+    images: pd.DataFrame, rejected: pd.DataFrame, params: PreprocessParams, paths: Paths, known: Mapping[str, str]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Takes masks that cannot be used from their images, and lists them with what is rejected."""
+    masks = images["mask"].dropna().drop_duplicates()
+    md5_of = dict(zip(masks, _hashes(masks, paths.raw, known)))
+    faults = faults_of_masks(images, md5_of, params, paths)
+    is_bad = images["mask"].isin(set(faults))
+    if not is_bad.any():
+        return images, rejected
+    bad = images[is_bad].drop_duplicates("mask")
+    listed = bad.assign(path=bad["mask"], reason=bad["mask"].map(faults))
+    return images.assign(mask=images["mask"].mask(is_bad, None)), pd.concat([rejected, listed])
 
 
 def _split(

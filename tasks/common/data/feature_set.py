@@ -17,10 +17,10 @@ from ..core.errors import DataError
 from ..core.files import read_json
 from ..images.reading import Reading
 from .eyes import Eye, Fingerprint, eyes_of
-from .manifest import classes, codes, names_in, task_of
+from .manifest import GOOD, classes, codes, names_in, task_of, with_later
 from .task import Task
 
-INDEX = ["image_id", "path", "label", "task", "split", "group", "weight", "pixels"]
+INDEX = ["image_id", "path", "label", "task", "split", "group", "weight", "pixels", "mask"]
 """The columns of the manifest that travel with the features."""
 
 Floats = npt.NDArray[np.float32]
@@ -116,7 +116,7 @@ class FeatureSet:
 
     @cached_property
     def classes(self) -> list[str]:
-        """The K classes; none for regression."""
+        """The K classes; none for regression; for anomaly `GOOD` and the kinds of defect."""
         return classes(self.index)
 
     def rows(self, *splits: str) -> Rows:
@@ -133,10 +133,12 @@ class FeatureSet:
 
     def targets(self, rows: Rows) -> npt.NDArray[Any]:
         """The labels of the given rows: int64 class codes (n,), for several classes per image float64 zeros and ones
-        (n, K), for regression float64 (n,)."""
+        (n, K), for regression float64 (n,), for anomaly float64 (n,): 1 for a defect."""
         if self.task == "classification":
             return self.labels(rows)
         labels = self.index["label"].iloc[rows]
+        if self.task == "anomaly":
+            return labels.ne(GOOD).to_numpy(np.float64)
         if self.task == "regression":
             return labels.to_numpy(np.float64)
         has = {name: k for k, name in enumerate(self.classes)}
@@ -178,7 +180,7 @@ def read_feature_set(folder: Path) -> FeatureSet:
     return FeatureSet(
         stored_ND=np.load(folder / "features.npy", mmap_mode="r"),
         views_VD=_load_views(folder / "views.npy"),
-        index=pd.read_parquet(folder / "index.parquet"),
+        index=with_later(pd.read_parquet(folder / "index.parquet")),
         fingerprint=fingerprint,
         reading=Reading.load(folder),
     )

@@ -8,10 +8,12 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from pyarrow.parquet import read_schema
 
 from ..core.errors import DataError
 from ..core.files import whole_file
 from .task import BETWEEN as BETWEEN
+from .task import GOOD as GOOD
 from .task import Task as Task
 from .task import names_in as names_in
 
@@ -30,11 +32,16 @@ COLUMNS = {
     "mode": "string",
     "channels": "int32",
     "pixels": "string",
+    "mask": "string",
 }
 """Columns and dtypes. `image_id` is the md5 of the file, `path` is relative to data/raw, `label` is a class, several
 classes (sorted, separated by `BETWEEN`; none is the empty text) or a number, by `task` (one for all images),
 `group` may be null, `mode` is PIL's (or `array`), `channels` as how many every image is read (one number for all),
-`pixels` is a hash of the decoded values: the same for a file and its lossless copy."""
+`pixels` is a hash of the decoded values: the same for a file and its lossless copy, `mask` is the path of an image of
+the same size, relative to data/raw, whose pixels above 0 are the defect, or null."""
+
+LATER = ("mask",)
+"""Columns that manifests of earlier versions lack; they are null there."""
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
@@ -52,7 +59,17 @@ def read_manifest(folder: Path, columns: list[str] | None = None) -> pd.DataFram
     path = folder / "manifest.parquet"
     if not path.is_file():
         raise DataError(f"{path} does not exist", todo="run `graft repro`, which makes it in the stage preprocess")
-    return pd.read_parquet(path, engine="pyarrow", columns=columns)
+    stored = read_schema(path).names
+    present = None if columns is None else [name for name in columns if name in stored or name not in LATER]
+    return with_later(pd.read_parquet(path, engine="pyarrow", columns=present), columns)
+
+
+def with_later(table: pd.DataFrame, columns: list[str] | None = None) -> pd.DataFrame:
+    """The table with the columns of `LATER` that it lacks, of those named."""
+    lacking = [name for name in LATER if name not in table and (columns is None or name in columns)]
+    return (
+        table.assign(**{name: pd.Series(pd.NA, table.index, COLUMNS[name]) for name in lacking}) if lacking else table
+    )
 
 
 def task_of(manifest: pd.DataFrame) -> Task:
@@ -61,21 +78,22 @@ def task_of(manifest: pd.DataFrame) -> Task:
 
 
 def classes(manifest: pd.DataFrame) -> list[str]:
-    """The classes, sorted; their order is the order of every matrix's class axis. None for regression."""
+    """The classes, sorted; their order is the order of every matrix's class axis. None for regression; for anomaly
+    `GOOD` and the kinds of defect."""
     task = task_of(manifest)
     if task == "regression":
         return []
     labels = manifest["label"].unique()
-    return sorted(labels) if task == "classification" else sorted({name for text in labels for name in names_in(text)})
+    return sorted({name for text in labels for name in names_in(text)}) if task == "multilabel" else sorted(labels)
 
 
 def by_class(manifest: pd.DataFrame) -> pd.DataFrame:
     """One row per class of each image, with that class as `label`; none for images without one, and for regression."""
     task = task_of(manifest)
-    if task == "classification":
-        return manifest
     if task == "regression":
         return manifest.iloc[:0]
+    if task != "multilabel":
+        return manifest
     several = manifest.assign(label=manifest["label"].map(names_in).astype(object)).explode("label", ignore_index=True)
     return several.dropna(subset=["label"])
 
