@@ -64,8 +64,8 @@ def test_classes_with_the_same_folders_in_them_are_told():
 
 
 def test_a_mixture_is_refused_with_the_folders(tmp_path):
-    with pytest.raises(DataError, match=r"mixes split folders with others[\s\S]*ground_truth, test, train"):
-        refuse_mixed(tmp_path, layout_of(["train/a/1.png", "test/a/2.png", "ground_truth/a/3.png"]))
+    with pytest.raises(DataError, match=r"mixes split folders with others[\s\S]*raw, test, train"):
+        refuse_mixed(tmp_path, layout_of(["train/a/1.png", "test/a/2.png", "raw/a/3.png"]))
 
 
 @pytest.mark.parametrize(
