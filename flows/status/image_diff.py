@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from graft.tasks.common.data.task import Task, names_in
-from graft.tasks.preprocess.layouts import ONE_CLASS, TABLE, hidden, layout_of
+from graft.tasks.preprocess.layouts import MASK, ONE_CLASS, TABLE, WITH_MASKS, hidden, layout_of
+from graft.tasks.preprocess.mask_names import masks_in
 
 from ..versioning.dvc import cached_file, listing_of
 
@@ -22,7 +23,7 @@ NAMED = 3
 class ImageChanges:
     """Files of data/raw that were added, removed or changed, in total and by class.
 
-    An image has changed if its pixels or its label in the table have.
+    An image has changed if its pixels, its label in the table or its mask have.
 
     Attributes:
         known: whether both listings were available; if not, only the fact that something changed is known.
@@ -64,34 +65,54 @@ def images_between(root: Path, before: str, now: str, task: Task = "classificati
 
 def between(root: Path, old: Mapping[str, str], new: Mapping[str, str], task: Task = "classification") -> ImageChanges:
     """What differs between two listings (path -> md5)."""
-    old_label, new_label = _labels(root, old, task), _labels(root, new, task)
-    added = [name for name in new if name not in old and not _is_aside(name)]
-    removed = [name for name in old if name not in new and not _is_aside(name)]
-    changed = [
-        name
-        for name, digest in new.items()
-        if name in old and (digest != old[name] or new_label.get(name) != old_label.get(name)) and not _is_aside(name)
-    ]
+    before, after = _stated(root, old, task), _stated(root, new, task)
+    was, is_now = before.images(old), after.images(new)
+    added = [name for name in is_now if name not in was]
+    removed = [name for name in was if name not in is_now]
+    changed = [name for name, state in is_now.items() if name in was and state != was[name]]
     return ImageChanges(
         len(added),
         len(removed),
         len(changed),
-        _count(added, new_label, _classes_in(new, task)),
-        _count(removed, old_label, _classes_in(old, task)),
-        _count(changed, new_label, _classes_in(new, task)),
+        _count(added, after.labels, _classes_in(new, task)),
+        _count(removed, before.labels, _classes_in(old, task)),
+        _count(changed, after.labels, _classes_in(new, task)),
     )
 
 
-def _is_aside(name: str) -> bool:
-    return name == TABLE or hidden(name)
+@dataclass(frozen=True)
+class Stated:
+    """What the names of files, or a table, say.
+
+    Attributes:
+        labels: path -> label.
+        masks: path -> the mask of its defect.
+        aside: masks, which are no images of their own.
+    """
+
+    labels: dict[str, str]
+    masks: dict[str, str] = field(default_factory=dict)
+    aside: frozenset[str] = frozenset()
+
+    def images(self, listing: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+        """Image -> its hash, its label and the hash of its mask: it has changed if one of them has."""
+        return {
+            name: (digest, self.labels.get(name, ""), listing.get(self.masks.get(name, ""), ""))
+            for name, digest in listing.items()
+            if name != TABLE and not hidden(name) and name not in self.aside
+        }
 
 
-def _labels(root: Path, listing: Mapping[str, str], task: Task) -> dict[str, str]:
-    """Path -> label: from the table if there is one, otherwise the name of the folder."""
+def _stated(root: Path, listing: Mapping[str, str], task: Task) -> Stated:
+    """From the table if there is one, otherwise from the names of the folders."""
     if TABLE in listing:
-        return _labels_of_table(_table(root, listing[TABLE]))
+        text = _table(root, listing[TABLE])
+        masks = _masks_of_table(text) if task in WITH_MASKS else {}
+        return Stated(_labels_of_table(text), masks, frozenset(masks.values()))
     layout = layout_of(listing)
-    return {name: label for name in listing if (label := layout.label(name))}
+    masks_found = masks_in(listing, layout)
+    labels = {name: label for name in listing if (label := layout.label(name))}
+    return Stated(labels, masks_found.of, frozenset(masks_found.names))
 
 
 def _table(root: Path, digest: str) -> str:
@@ -113,6 +134,11 @@ def _labels_of_table(text: str) -> dict[str, str]:
     return {row[path]: "|".join(name for n, name in ones if row[n].lower() in ("1", "1.0", "true")) for row in whole}
 
 
+def _masks_of_table(text: str) -> dict[str, str]:
+    rows = csv.DictReader(io.StringIO(text))
+    return {row["path"]: row[MASK] for row in rows if row.get("path") and row.get(MASK)}
+
+
 def _count(names: Iterable[str], labels: Mapping[str, str], classes_in: Callable[[str], list[str]]) -> dict[str, int]:
     """Class -> number of images, the largest first."""
     found = Counter(one for name in names if name in labels for one in classes_in(labels[name]))
@@ -121,7 +147,7 @@ def _count(names: Iterable[str], labels: Mapping[str, str], classes_in: Callable
 
 def _classes_in(listing: Mapping[str, str], task: Task) -> Callable[[str], list[str]]:
     """The classes in a label: none in a number; the name of a folder is one class for every task."""
-    if TABLE not in listing or task == "classification":
+    if TABLE not in listing or task in ("classification", "anomaly"):
         return lambda label: [label]
     return names_in if task == "multilabel" else lambda _: []
 

@@ -52,7 +52,7 @@ def _faults(
         elif seen.mode in TRANSPARENT:
             yield row.mask, f"it has transparency ({seen.mode}); save it in black and white"
         elif (seen.width, seen.height) != (row.width, row.height):
-            yield row.mask, f"{seen.width} x {seen.height} px, but {row.path} has {row.width} x {row.height}"
+            yield row.mask, f"{seen.width} x {seen.height} px, but {row.path} has {int(row.width)} x {int(row.height)}"
         else:
             marks = not seen.blank or bool(read_mask(paths.raw / row.mask, params.limits).any())
             if marks and row.label == GOOD:

@@ -38,6 +38,7 @@ def record(manifest: pd.DataFrame, rejected: pd.DataFrame, paths: Paths) -> Reco
         "task": task_of(manifest),
         "images": len(manifest),
         **{name: len(value) if name == "classes" else value for name, value in labels.items()},
+        **({"masks": int(manifest["mask"].notna().sum())} if task_of(manifest) == "anomaly" else {}),
         "rejected": len(rejected),
         "duplicates": int(manifest["pixels"].duplicated().sum()),
         "by_split": {split: int((manifest["split"] == split).sum()) for split in SPLITS},

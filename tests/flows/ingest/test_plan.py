@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from projects import draw_tile, draw_tiles
 
 from graft.flows.ingest.plan import plan_import
 from graft.tasks.common.core.errors import DataError
@@ -149,3 +150,69 @@ def test_two_spellings_of_one_file_are_one(table: Path) -> None:
     table.write_text("path,label\npictures/0.png,a\n./pictures\\0.png,b\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"row 2: pictures/0.png for the second time"):
         plan_import(table)
+
+
+@pytest.fixture
+def tiles(tmp_path: Path) -> Path:
+    return draw_tiles(tmp_path / "tile", good=6, test_good=2, defects=2)
+
+
+def test_mvtecs_layout_is_recognised(tiles: Path) -> None:
+    plan = plan_import(tiles.parent, "anomaly")
+
+    summary = plan.summary()
+    assert summary["classes"] == {"good": 8, "hole": 2, "scratch": 2}
+    assert summary["masks"] == 3
+    assert any("layout of MVTec AD" in note for note in plan.notes)
+    assert "ground_truth/scratch/000_mask.png" in plan.files
+    assert plan.all_warnings() == ["8 good images: at least 20 outside the test are needed"]
+
+
+def test_masks_without_an_image_are_left_out_with_a_warning(tiles: Path) -> None:
+    (tiles / "test" / "scratch" / "000.png").unlink()
+
+    plan = plan_import(tiles, "anomaly")
+
+    assert "ground_truth/scratch/000_mask.png" not in plan.files
+    assert "a mask that belongs to no image" in plan.left_out.summary()
+    assert any("1 masks are left out" in warning for warning in plan.all_warnings())
+
+
+def test_mvtecs_layout_needs_anomaly_detection(tiles: Path) -> None:
+    for task in ("classification", "multilabel"):
+        with pytest.raises(DataError, match=rf"{task}[\s\S]*head.task: anomaly"):
+            plan_import(tiles, task)
+
+
+def test_an_import_without_good_images_names_the_labels(tmp_path: Path) -> None:
+    draw_tile(tmp_path / "normal" / "1.png", 1)
+    draw_tile(tmp_path / "hole" / "1.png", 1)
+    with pytest.raises(DataError, match=r"no image is labelled good[\s\S]*hole, normal"):
+        plan_import(tmp_path, "anomaly")
+    assert plan_import(tmp_path, "anomaly", joining=True).classes() == {"normal": 1, "hole": 1}
+
+
+def test_a_table_brings_its_masks(table: Path) -> None:
+    (table.parent / "masks").mkdir()
+    (table.parent / "masks" / "1.png").write_bytes(b"mask")
+    table.write_text("path,label,mask\npictures/0.png,good,\npictures/1.png,hole,./masks/1.png\n", encoding="utf-8")
+
+    plan = plan_import(table, "anomaly")
+
+    assert list(plan.rows["mask"]) == [None, "images/masks/1.png"]
+    assert set(plan.files) == {"images/pictures/0.png", "images/pictures/1.png", "images/masks/1.png"}
+
+
+@pytest.mark.parametrize(
+    ("mask", "expected"),
+    [("masks/9.png", "the mask masks/9.png does not exist"), ("pictures/0.png", "which is an image of row 1")],
+)
+def test_a_wrong_mask_is_named(table: Path, mask: str, expected: str) -> None:
+    table.write_text(f"path,label,mask\npictures/0.png,good,\npictures/1.png,hole,{mask}\n", encoding="utf-8")
+    with pytest.raises(DataError, match=expected):
+        plan_import(table, "anomaly")
+
+
+def test_a_column_called_mask_means_nothing_to_other_tasks(table: Path) -> None:
+    table.write_text("path,label,mask\npictures/0.png,a,yes\npictures/1.png,b,no\n", encoding="utf-8")
+    assert "mask" not in plan_import(table).table

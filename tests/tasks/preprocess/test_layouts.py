@@ -3,7 +3,7 @@
 import pytest
 
 from graft.tasks.common.core.errors import DataError
-from graft.tasks.preprocess.layouts import layout_of, may_be_image, refuse_mixed
+from graft.tasks.preprocess.layouts import layout_of, may_be_image, refuse_masks, refuse_mixed
 
 
 @pytest.mark.parametrize(
@@ -73,3 +73,37 @@ def test_a_mixture_is_refused_with_the_folders(tmp_path):
 )
 def test_suffixes_tell_what_is_never_an_image(name, expected):
     assert may_be_image(name) is expected
+
+
+MVTEC = ("train/good/1.png", "test/good/1.png", "test/crack/1.png", "ground_truth/crack/1_mask.png")
+
+
+@pytest.mark.parametrize("around", ["", "tile/", "a/tile/"])
+def test_mvtecs_masks_are_no_class(around):
+    files = [f"{around}{file}" for file in MVTEC]
+    layout = layout_of(files)
+    assert [layout.label(file) for file in files] == ["good", "good", "crack", None]
+    assert (layout.form, layout.masks) == ("splits", f"{around}ground_truth")
+    assert [layout.place(file) for file in files] == list(MVTEC)
+
+
+def test_a_class_called_as_the_masks_are_stays_one():
+    layout = layout_of(["ground_truth/1.png", "other/1.png"])
+    assert (layout.label("ground_truth/1.png"), layout.masks) == ("ground_truth", "")
+
+
+def test_masks_alone_join_what_is_there():
+    assert layout_of(["ground_truth/crack/1.png"], classes=["crack"]).masks == "ground_truth"
+    assert layout_of(["ground_truth/crack/1.png", "ground_truth/hole/1.png"]).wrapper == "ground_truth"
+
+
+def test_masks_are_refused_where_the_task_uses_none(tmp_path):
+    with pytest.raises(DataError, match=r"head.task: classification[\s\S]*ground_truth/ beside test, train[\s\S]*head.task: anomaly"):
+        refuse_masks(tmp_path, layout_of(MVTEC), "classification")
+    refuse_masks(tmp_path, layout_of(MVTEC), "anomaly")
+
+
+def test_of_several_data_sets_one_is_to_be_imported(tmp_path):
+    files = [f"mvtec/{name}/{file}" for name in ("tile", "wood") for file in MVTEC]
+    with pytest.raises(DataError, match=r"several data sets[\s\S]*tile, wood[\s\S]*import one of its folders"):
+        refuse_mixed(tmp_path, layout_of(files))

@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from projects import draw_tile, draw_tiles
 
 from graft.tasks.common.core.errors import DataError
 from graft.tasks.common.core.files import md5
@@ -608,3 +609,74 @@ def test_a_new_project_has_its_shares_of_each_class(fresh, preprocess):
 
 def write_pins(paths, rows):
     pd.DataFrame(rows, columns=["seed", "key", "split"]).to_csv(paths.pins, index=False)
+
+
+@pytest.fixture
+def tiles(tmp_path):
+    """Tiles in MVTec's layout, with masks of most defects."""
+    paths = Paths(tmp_path)
+    draw_tiles(paths.raw, good=24, test_good=4, defects=4)
+    return paths
+
+
+def test_masks_are_a_column_and_no_images(tiles, preprocess):
+    metrics = preprocess(tiles, task="anomaly").metrics
+    table = manifest(tiles)
+    assert set(table["label"]) == {"good", "hole", "scratch"}
+    assert table.loc["test/scratch/000.png", "mask"] == "ground_truth/scratch/000_mask.png"
+    assert table["mask"].notna().sum() == metrics["masks"] == 6
+    assert set(table.loc[table["split"] != "test", "label"]) == {"good"}
+    assert set(table["split"]) == {"train", "val", "test"}
+
+
+def test_a_mask_without_an_image_and_one_of_another_size_are_rejected(tiles, preprocess):
+    (tiles.raw / "test/scratch/000.png").unlink()
+    Image.new("L", (9, 40), 255).save(tiles.raw / "ground_truth/scratch/001_mask.png")
+    preprocess(tiles, task="anomaly")
+    assert reasons(tiles) == {
+        "ground_truth/scratch/000_mask.png": "a mask without an image",
+        "ground_truth/scratch/001_mask.png": "mask: 9 x 40 px, but test/scratch/001.png has 48 x 48",
+    }
+    assert pd.isna(manifest(tiles).loc["test/scratch/001.png", "mask"])
+
+
+def test_a_table_names_masks(tmp_path, preprocess):
+    paths = Paths(tmp_path)
+    rows = ["path,label,mask"]
+    for n in range(40):
+        kind = "hole" if n % 5 == 0 else "good"
+        mask = draw_tile(paths.raw / f"images/{n}.png", n, kind)
+        mask.save(paths.raw / f"images/{n}-mask.png")
+        rows.append(f"images/{n}.png,{kind},images/{n}-mask.png")
+    (paths.raw / "labels.csv").write_text("\n".join(rows), encoding="utf-8")
+    preprocess(paths, task="anomaly")
+    assert len(manifest(paths)) == 40
+    assert manifest(paths)["mask"].notna().all()
+
+
+def test_anomaly_detection_learns_from_good_images_alone(tmp_path, preprocess):
+    paths = Paths(tmp_path)
+    for n in range(30):
+        draw_tile(paths.raw / f"good/{n}.png", n)
+    assert preprocess(paths, task="anomaly").metrics["classes"] == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "expected"),
+    [
+        ("normal", 30, r"no image is labelled good[\s\S]*the labels hole, normal[\s\S]*name the folder"),
+        ("good", 12, r"too few good images[\s\S]*at least 20 outside the test"),
+    ],
+)
+def test_without_enough_good_images_the_stage_says_what_is_there(tmp_path, preprocess, name, count, expected):
+    paths = Paths(tmp_path)
+    for n in range(count):
+        draw_tile(paths.raw / name / f"{n}.png", n)
+    draw_tile(paths.raw / "hole/1.png", 1, "hole")
+    with pytest.raises(DataError, match=expected):
+        preprocess(paths, task="anomaly")
+
+
+def test_masks_of_a_project_that_classifies_are_refused(tiles, preprocess):
+    with pytest.raises(DataError, match="head.task: anomaly"):
+        preprocess(tiles)

@@ -438,3 +438,86 @@ def test_three_groups_of_numbers_have_one_in_each_split(seed):
     splits, _ = assign(images, 0.15, 0.15, 0, NO_PINS, "regression")
     assert set(splits) == {"train", "val", "test"}
     assert (images.assign(split=splits).groupby("key")["split"].nunique() == 1).all()
+
+
+def inspected(good=60, defects=20, split=None, kinds=2, prefix=""):
+    """Good images, and defects of some kinds."""
+    rows = [(f"{prefix}good{n}", "good", split) for n in range(good)]
+    rows += [(f"{prefix}bad{n}", f"kind{n % kinds}", split) for n in range(defects)]
+    return pd.DataFrame(rows, columns=["key", "label", "split"]).assign(pixels=lambda table: table["key"])
+
+
+def split_of_anomalies(images, pins=NO_PINS, val=0.15, test=0.15):
+    return assign(images, val, test, 0, pins, "anomaly")
+
+
+@pytest.mark.parametrize("defects", [1, 2, 3, 20, 300])
+def test_defects_never_train(defects):
+    images = inspected(defects=defects)
+    splits, _ = split_of_anomalies(images)
+    bad = images["label"] != "good"
+    assert "train" not in set(splits[bad])
+    assert set(splits[~bad]) == {"train", "val", "test"}
+    assert "test" in set(splits[bad])
+
+
+def test_defects_are_shared_in_the_proportion_of_validation_and_test():
+    images = inspected(good=40, defects=600, kinds=1)
+    splits, _ = split_of_anomalies(images, val=0.1, test=0.3)
+    assert 0.7 < (splits[images["label"] != "good"] == "test").mean() < 0.8
+
+
+def test_good_images_are_split_as_if_there_were_no_defects():
+    images = inspected(good=200, defects=0)
+    more = inspected(good=200, defects=50)
+    assert list(split_of_anomalies(images)[0]) == list(split_of_anomalies(more)[0])[:200]
+
+
+def test_defects_stay_where_they_are_when_more_come():
+    few, more = inspected(defects=7), inspected(good=90, defects=90)
+    first, pins = split_of_anomalies(few)
+    later, _ = split_of_anomalies(more, pins)
+    now = by_key(more, later)
+    assert {key: now[key] for key in few["key"]} == by_key(few, first)
+
+
+def test_a_given_test_leaves_good_images_to_validate_on():
+    images = pd.concat([inspected(defects=0, split="train"), inspected(good=10, split="test", prefix="t")])
+    splits, _ = split_of_anomalies(images.reset_index(drop=True))
+    assert set(splits[:60]) == {"train", "val"}
+    assert set(splits[60:]) == {"test"}
+
+
+@pytest.mark.parametrize("others", [["test"], ["val", "test"], ["val"]])
+def test_a_defect_that_is_given_for_training_is_used_in_validation(others):
+    parts = [inspected(good=20, defects=3, split="train")]
+    parts += [inspected(good=20, defects=2, split=split, prefix=split) for split in others]
+    images = pd.concat(parts, ignore_index=True)
+    splits, _ = split_of_anomalies(images)
+    given_to_train = images["split"].eq("train") & images["label"].ne("good")
+    assert set(splits[given_to_train]) == {"val"}
+
+
+def test_a_group_with_a_defect_never_trains():
+    images = inspected(good=40, defects=6)
+    images.loc[[0, 1, 2, 41], "key"] = "group:a"
+    splits, _ = split_of_anomalies(images)
+    assert set(splits[images["key"] == "group:a"]) < {"val", "test"}
+
+
+def test_an_image_that_is_found_to_have_a_defect_leaves_training():
+    images = inspected(good=30, defects=0)
+    splits, pins = split_of_anomalies(images)
+    trained = splits.index[splits == "train"][0]
+    images.loc[trained, "label"] = "crack"
+    later, again = split_of_anomalies(images, pins)
+    assert later[trained] == "test"
+    assert list(later.drop(trained)) == list(splits.drop(trained))
+    assert list(split_of_anomalies(images, again)[0]) == list(later)
+
+
+def test_changed_shares_move_no_defect_to_training():
+    images = inspected(defects=30)
+    _, pins = split_of_anomalies(images)
+    splits, _ = split_of_anomalies(images, pins, val=0.3, test=0.1)
+    assert set(splits[images["label"] != "good"]) == {"val", "test"}
