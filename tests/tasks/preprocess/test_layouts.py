@@ -98,7 +98,9 @@ def test_masks_alone_join_what_is_there():
 
 
 def test_masks_are_refused_where_the_task_uses_none(tmp_path):
-    with pytest.raises(DataError, match=r"head.task: classification[\s\S]*ground_truth/ beside test, train[\s\S]*head.task: anomaly"):
+    with pytest.raises(
+        DataError, match=r"head.task: classification[\s\S]*ground_truth/ beside test, train[\s\S]*head.task: anomaly"
+    ):
         refuse_masks(tmp_path, layout_of(MVTEC), "classification")
     refuse_masks(tmp_path, layout_of(MVTEC), "anomaly")
 

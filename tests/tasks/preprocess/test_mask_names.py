@@ -11,7 +11,9 @@ def found(*files):
     return masks.of, masks.left
 
 
-@pytest.mark.parametrize("mask", ["ground_truth/crack/1_mask.png", "ground_truth/crack/1.bmp", "ground_truth/test/crack/1.png"])
+@pytest.mark.parametrize(
+    "mask", ["ground_truth/crack/1_mask.png", "ground_truth/crack/1.bmp", "ground_truth/test/crack/1.png"]
+)
 def test_a_mask_belongs_to_the_image_of_its_kind_and_name(mask):
     assert found(*TREE, mask) == ({"test/crack/1.png": mask}, {})
 

@@ -1,3 +1,4 @@
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -5,7 +6,6 @@ from graft.tasks.common.core.files import md5
 from graft.tasks.common.core.paths import Paths
 from graft.tasks.preprocess.masks import faults_of_masks
 from graft.tasks.preprocess.params import PreprocessParams
-import pandas as pd
 
 
 @pytest.fixture
@@ -17,7 +17,9 @@ def fault(tmp_path):
         file = paths.raw / "mask.png"
         file.parent.mkdir(parents=True, exist_ok=True)
         content.save(file) if isinstance(content, Image.Image) else file.write_bytes(content)
-        images = pd.DataFrame({"path": ["1.png"], "label": [label], "width": [48], "height": [48], "mask": ["mask.png"]})
+        images = pd.DataFrame(
+            {"path": ["1.png"], "label": [label], "width": [48], "height": [48], "mask": ["mask.png"]}
+        )
         return faults_of_masks(images, {"mask.png": md5(file)}, PreprocessParams(), paths).get("mask.png", "")
 
     return judge

@@ -678,5 +678,5 @@ def test_without_enough_good_images_the_stage_says_what_is_there(tmp_path, prepr
 
 
 def test_masks_of_a_project_that_classifies_are_refused(tiles, preprocess):
-    with pytest.raises(DataError, match="head.task: anomaly"):
+    with pytest.raises(DataError, match=r"head\.task: anomaly"):
         preprocess(tiles)

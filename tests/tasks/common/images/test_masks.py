@@ -11,8 +11,10 @@ from graft.tasks.common.images.unreadable import UnreadableImage
 def test_pixels_above_zero_are_marked_whatever_the_mode(tmp_path, mode):
     marked_HW = np.zeros((20, 30), np.uint8)
     marked_HW[4:6, 7:9] = 1
-    image = Image.fromarray(marked_HW * 255).convert(mode) if mode in ("1", "P") else Image.fromarray(
-        marked_HW.astype(np.uint16 if mode == "I;16" else np.uint8)
+    image = (
+        Image.fromarray(marked_HW * 255).convert(mode)
+        if mode in ("1", "P")
+        else Image.fromarray(marked_HW.astype(np.uint16 if mode == "I;16" else np.uint8))
     )
     image.save(tmp_path / "mask.png")
     np.testing.assert_array_equal(read_mask(tmp_path / "mask.png"), marked_HW > 0)
