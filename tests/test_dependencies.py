@@ -25,6 +25,7 @@ UNUSED = {
         "images/transform",
     },
     "features": {
+        "images/masks",
         "core/blocks",
         "core/torch_threads",
         "core/words",
@@ -34,6 +35,7 @@ UNUSED = {
         "maps/maps",
     },
     "head": {
+        "images/masks",
         "heads/anomaly",
         "heads/patches",
         "heads/subspace",
@@ -49,6 +51,7 @@ UNUSED = {
         "scoring/pixels",
     },
     "audit": {
+        "images/masks",
         "heads/anomaly",
         "heads/patches",
         "heads/subspace",
@@ -67,6 +70,7 @@ UNUSED = {
         "scoring/pixels",
     },
     "finetune": {
+        "images/masks",
         "solvers/coreset",
         "backbones/licences",
         "core/torch_threads",
@@ -78,6 +82,7 @@ UNUSED = {
         "scoring/pixels",
     },
     "evaluate": {
+        "images/masks",
         "backbones/layers",
         "backbones/licences",
         "core/words",
@@ -95,6 +100,7 @@ UNUSED = {
         "scoring/pixels",
     },
     "register": {
+        "images/masks",
         "backbones/layers",
         "backbones/licences",
         "core/torch_threads",
