@@ -81,7 +81,7 @@ def learning_curve(pack: FeatureSet, predict: Predict, unit_N: Rows, seeds: int,
     val = pack.rows("val")
     reason = _unasked(pack, val, unit_N)
     if reason:
-        return _no_curve(reason, {})
+        return no_curve(reason)
     parts, skipped = _parts(pack, unit_N, seeds, seed)
     target, whole = pack.targets(val), len(pack.rows("train"))
     weight_BN = np.vstack([np.ones(len(val)), *resampled_times(_codes(unit_N[val]), RESAMPLES, seed)])
@@ -117,8 +117,9 @@ def _unasked(pack: FeatureSet, val: Rows, unit_N: Rows) -> str:
     return ""
 
 
-def _no_curve(reason: str, skipped: dict[float, str]) -> Curve:
-    return Curve(pd.DataFrame(columns=TABLE), pd.DataFrame(columns=SIZES), skipped, {"reason": reason}, {})
+def no_curve(reason: str, skipped: dict[float, str] | None = None) -> Curve:
+    """The curve of data without one, and why."""
+    return Curve(pd.DataFrame(columns=TABLE), pd.DataFrame(columns=SIZES), skipped or {}, {"reason": reason}, {})
 
 
 def _degenerate(target_N: Floats, weight_BN: Floats) -> npt.NDArray[np.bool_]:
@@ -157,7 +158,7 @@ def _conclude(
     leave out `tail` at each end."""
     known = np.asarray(np.isfinite(np.concatenate(errors_SEB)).all(axis=0))
     if not known[0] or not known[1:].any():
-        return _no_curve("validation has too few labels of each kind", skipped)
+        return no_curve("validation has too few labels of each kind", skipped)
     errors_SEB = [errors_EB[:, known] for errors_EB in errors_SEB]
     rng = np.random.default_rng([seed, 2])
     mean_SB = np.stack([_mean_of_seeds(errors_EB, rng) for errors_EB in errors_SEB])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -21,9 +21,11 @@ from ..common.data.units import joined, units_of
 from ..common.heads.base import unit_length
 from ..common.scoring.intervals import interval
 from ..common.scoring.main_metric import main_metric
+from .anomaly import judge_good_images
 from .confusable import confusable, mixed_up
 from .curve import Curve, learning_curve
 from .embedding import embed
+from .judgement import Judgement
 from .label_issues import by_chance, judged, label_issues, suspected
 from .near_duplicates import NearDuplicates, find_near_duplicates
 from .outliers import far_off, outliers
@@ -67,19 +69,13 @@ class Units:
 class Findings:
     """Attributes:
     task, images, pictures, by_split, classes: of the data; lossless copies are one picture.
-    l2: the strength of the models of the audit.
     units: independent units of training and validation images: groups, pictures, and all that near-copies join.
-    out_of_fold: their main metric on training and validation images held out from training, and both ends of its
-        interval over the units; None without any.
-    unjudged: training and validation images that could not be held out.
-    by_chance: how many of as many correct labels (or marks) would be suspected, see `label_issues.by_chance`.
-    label_issues, outliers, confusable: see the modules of these names.
-    doubted, judged: how many labels (with several classes per image, marks) are suspected, and could be judged.
+    l2, out_of_fold, unjudged, by_chance, label_issues, doubted, judged, confusable, curve, scores: see `Judgement`.
+    outliers: see the module of this name.
     near_duplicates: pairs of images that are the same picture; `leaks` and `conflicts` are its tables.
     leaked: how many validation and test images are also in an earlier split.
     conflicting: how many training and validation images are also there under another label.
     map: `x`, `y`, `path`, `label`, `split`, `label_issue`, `outlier` of at most `MAPPED` images.
-    curve: the learning curve.
     """
 
     task: Task
@@ -87,7 +83,7 @@ class Findings:
     pictures: int
     by_split: dict[str, int]
     classes: int
-    l2: float
+    l2: float | None
     units: int
     out_of_fold: tuple[float, float, float] | None
     unjudged: int
@@ -104,6 +100,7 @@ class Findings:
     confusable: pd.DataFrame
     map: pd.DataFrame
     curve: Curve
+    scores: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @property
     def gain(self) -> str:
@@ -114,8 +111,9 @@ class Findings:
         main = MAIN[self.task]
         scale, digits, unit_of = (100, 1, " points") if main.percent else (1, 3, "")
         gain, low, high = (f"{scale * doubling[key]:.{digits}f}" for key in ("gain", "low", "high"))
+        model = "nearest-neighbour model on the pooled" if self.task == "anomaly" else "linear model on these"
         return (
-            f"Twice the training images would improve a linear model on these features by about {gain}{unit_of} of "
+            f"Twice the training images would improve a {model} features by about {gain}{unit_of} of "
             f"{main.title} ({low} to {high})."
         )
 
@@ -133,36 +131,46 @@ def audit(pack: FeatureSet, params: AuditParams, paths: Paths) -> Findings:
     )
     del small
     units = whole_units(pack, duplicates.picture_N)
-    probe = Probe.of(pack, strength(pack, paths), paths.tmp)
-    learned = pack.rows("train", "val")
-    output = doubted_twice(replace(probe, l2=float(np.clip(probe.l2, *SOBER))), learned, units, params)
-    issues = label_issues(pack, learned, output)
+    if pack.task == "anomaly":
+        judgement = judge_good_images(pack, units.of_row, params, paths)
+    else:
+        judgement = judge_labels(pack, units, params, paths)
     far = outliers(far_off(pack, params.seed), params.outlier_score)
-    pairs = pd.DataFrame() if pack.task == "regression" else mixed_up(pack, learned, output, units.of_row[learned])
-    doubted = suspected(pack, learned, output)
-    known = judged(output)
     return Findings(
         task=pack.task,
         images=len(pack.index),
         pictures=pack.index["pixels"].nunique(),
         by_split={split: int(count) for split, count in pack.index["split"].value_counts().items()},
         classes=len(pack.classes),
-        l2=probe.l2,
-        units=len(np.unique(units.of_row[learned])),
-        out_of_fold=_metric(pack, learned[known], output[known], units),
-        unjudged=int((~known).sum()),
-        by_chance=by_chance(pack, learned, output, params.seed),
-        label_issues=issues,
-        doubted=int(doubted.sum()),
-        judged=int(known.sum()) * doubted.shape[1],
+        units=len(np.unique(units.of_row[pack.rows("train", "val")])),
         near_duplicates=duplicates,
         leaks=duplicates.leaks(pack),
         leaked={split: int(duplicates.leaked_N[pack.rows(split)].sum()) for split in ("val", "test")},
         conflicts=duplicates.conflicts(pack),
         conflicting=int(duplicates.conflicting_N.sum()),
         outliers=far,
+        map=the_map(pack, judgement.label_issues, far, params.seed),
+        **vars(judgement),
+    )
+
+
+def judge_labels(pack: FeatureSet, units: Units, params: AuditParams, paths: Paths) -> Judgement:
+    """What linear models that have not seen an image say about its label."""
+    probe = Probe.of(pack, strength(pack, paths), paths.tmp)
+    learned = pack.rows("train", "val")
+    output = doubted_twice(replace(probe, l2=float(np.clip(probe.l2, *SOBER))), learned, units, params)
+    pairs = pd.DataFrame() if pack.task == "regression" else mixed_up(pack, learned, output, units.of_row[learned])
+    doubted = suspected(pack, learned, output)
+    known = judged(output)
+    return Judgement(
+        l2=probe.l2,
+        out_of_fold=_metric(pack, learned[known], output[known], units),
+        unjudged=int((~known).sum()),
+        by_chance=by_chance(pack, learned, output, params.seed),
+        label_issues=label_issues(pack, learned, output),
+        doubted=int(doubted.sum()),
+        judged=int(known.sum()) * doubted.shape[1],
         confusable=pairs if pairs.empty else confusable(pairs, params.confusable_share),
-        map=the_map(pack, issues, far, params.seed),
         curve=learning_curve(pack, probe, units.of_row, params.curve_seeds, params.seed),
     )
 

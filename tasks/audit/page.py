@@ -69,6 +69,7 @@ def _listings(found: Findings) -> dict[str, Listing]:
         "outliers": _outliers,
         "confusable": _confusable,
     }
+    makers |= {"scores": _scores} if found.task == "anomaly" else {}
     return {name: make(found) for name, make in makers.items() if len(getattr(found, name))} | _curve(found)
 
 
@@ -82,6 +83,13 @@ def _label_issues(found: Findings) -> Listing:
     if found.task == "regression":
         return _listing(table, {**columns, "score": "robust standard deviations"}, 4)
     return _listing(table, {**columns, "p_label": "P(label)", "p_suggested": "P(suggested)"}, 4)
+
+
+def _scores(found: Findings) -> Listing:
+    table = found.scores.assign(
+        score=_decimals(found.scores["score"], 3), deviation=_decimals(found.scores["deviation"], 1)
+    )
+    return _listing(table, {"path": "path", "split": "split", "score": "score", "deviation": "deviations"}, 2)
 
 
 def _outliers(found: Findings) -> Listing:

@@ -49,6 +49,13 @@ def outliers_plot(table: pd.DataFrame, raw: Path, path: Path, reading: Reading) 
     contact_sheet([raw / name for name in table["path"]], captions, "Outliers", path, reading)
 
 
+def scores_plot(table: pd.DataFrame, raw: Path, path: Path, reading: Reading) -> None:
+    """Good images, the most anomalous first."""
+    captions = [f"{row.split}, {row.score:.3g}\n{row.deviation:.1f} deviations" for row in table.itertuples()]
+    title = "Good images with the highest scores when held out"
+    contact_sheet([raw / name for name in table["path"]], captions, title, path, reading)
+
+
 def map_plot(table: pd.DataFrame, path: Path, numbers: bool) -> None:
     """Every image at its place, in the colour of its label (or number), with the name of each label in the middle.
 

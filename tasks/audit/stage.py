@@ -19,7 +19,7 @@ from ..common.reporting.origin import origin
 from .findings import Findings, audit
 from .page import audit_page
 from .params import AuditParams
-from .plots import curve_plot, label_issues_plot, map_plot, outliers_plot, pairs_plot
+from .plots import curve_plot, label_issues_plot, map_plot, outliers_plot, pairs_plot, scores_plot
 from .verdicts import Verdict, failure, warnings
 
 TABLES = ("label_issues", "leaks", "conflicts", "outliers", "confusable")
@@ -41,11 +41,12 @@ def run(params: AuditParams, paths: Paths) -> Record:
 
 
 def judge(found: Findings, params: AuditParams) -> list[Verdict]:
-    """One verdict per check; for regression there are no checks of classes."""
+    """One verdict per check; for regression there are no checks of classes, for anomaly no confusable ones."""
     split = {name: found.by_split.get(name, 0) for name in ("train", "val", "test")}
     learned, tested = split["train"] + split["val"], split["val"] + split["test"]
     copied = found.leaked["val"] + found.leaked["test"]
-    marks = "marks (an image and a class)" if found.task == "multilabel" else "labels"
+    marks = {"multilabel": "marks (an image and a class)", "anomaly": "good images"}.get(found.task, "labels")
+    skipped = {"regression": ("conflicts", "confusable"), "anomaly": ("confusable",)}.get(found.task, ())
     counted = [
         ("label_issues", f"{marks} are suspected", found.doubted, found.judged),
         ("leaks", "validation and test images are also in an earlier split", copied, tested),
@@ -56,7 +57,7 @@ def judge(found: Findings, params: AuditParams) -> list[Verdict]:
     return [
         Verdict(name, what, number, of, getattr(params, f"max_{name}"), getattr(params, f"on_{name}"))
         for name, what, number, of in counted
-        if found.classes or name not in ("conflicts", "confusable")
+        if name not in skipped
     ]
 
 
@@ -67,6 +68,8 @@ def _write(found: Findings, verdicts: Sequence[Verdict], pack: FeatureSet, param
         write_table(found.near_duplicates.leaked(pack), folder / "leaked.parquet")
         write_table(found.map, folder / "map.parquet")
         write_table(found.curve.table, folder / "curve.parquet")
+        if len(found.scores):
+            write_table(found.scores, folder / "scores.parquet")
         write_json(folder / "audit.json", _facts(found, verdicts))
         _draw(found, pack, params.examples, paths.raw, folder)
         page = audit_page(found, verdicts, inlined(folder), origin(pack, paths))
@@ -78,7 +81,9 @@ def _write(found: Findings, verdicts: Sequence[Verdict], pack: FeatureSet, param
 
 def _draw(found: Findings, pack: FeatureSet, examples: int, raw: Path, folder: Path) -> None:
     main, reading = MAIN[found.task], pack.reading
-    if len(found.label_issues):
+    if len(found.scores):
+        scores_plot(found.scores.head(examples), raw, folder / "scores.png", reading)
+    elif len(found.label_issues):
         label_issues_plot(found.label_issues.head(examples), raw, folder / "label_issues.png", reading)
     for name, title in (("leaks", "The same picture in two splits"), ("conflicts", "The same picture, two labels")):
         pairs = getattr(found, name)

@@ -19,10 +19,12 @@ TENTHS = 10
 
 
 def strata(pack: FeatureSet, rows: Rows) -> Ints:
-    """Strata, (N,): the class; with several the rarest; for regression the decile."""
+    """Strata, (N,): the class; with several the rarest; for regression the decile; for anomaly one."""
     target = pack.targets(rows)
     if pack.task == "classification":
         return target
+    if pack.task == "anomaly":
+        return np.zeros(len(rows), np.int64)
     if pack.task == "regression":
         cuts = np.quantile(target, np.linspace(0, 1, TENTHS + 1)[1:-1])
         return np.searchsorted(cuts, target, side="right").astype(np.int64)
@@ -45,7 +47,7 @@ def growing(stratum_N: Ints, unit_N: Ints, shares: Sequence[float], seed: int) -
 
 def lacks_a_class(pack: FeatureSet, whole: Rows, part: Rows) -> bool:
     """Whether a class of the images `whole` is missing in this subset."""
-    if pack.task == "regression":
+    if pack.task in ("regression", "anomaly"):
         return False
     if pack.task == "classification":
         return len(np.unique(pack.labels(part))) < len(np.unique(pack.labels(whole)))
