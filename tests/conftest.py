@@ -14,11 +14,38 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from projects import Project, Rerun, free_port, made_once, make_project, rerun_head, run_all, run_inspector
+from projects import ROOT, Project, Rerun, free_port, made_once, make_project, rerun_head, run_all, run_inspector
 
 from graft.tasks.common.images.reading import Reading
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background, and then by all that tests start
+
+
+LONG = (
+    "flows/retrain/test_flow.py",  # and with it all files that use Prefect's server
+    "flows/stage/test_repro.py",
+    "flows/lineage/test_rebuild.py",
+    "flows/ingest/test_inbox.py",
+    "flows/versioning/test_dvc.py",
+    "flows/lineage/test_trace.py",
+    "flows/registry/test_promotion.py",
+    "flows/status/test_pending.py",
+    "flows/gate/test_comparison.py",
+    "flows/backbones/test_classify.py",
+    "flows/cli/test_history.py",
+    "flows/studies/test_rank.py",
+    "flows/studies/test_drift.py",
+    "tasks/common/backbones/test_keras.py",
+    "tasks/preprocess/test_splits.py",
+)
+"""The files that take longest, longest first: the process that began one of them last would work on it alone."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long files first, then those of most tests."""
+    counts = Counter(item.path for item in items)
+    ranks = {ROOT / "tests" / name: rank for rank, name in enumerate(LONG)}
+    items.sort(key=lambda item: (ranks.get(item.path, len(LONG)), -counts[item.path]))
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -34,6 +61,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             file = super()._split_scope(nodeid)
             return "prefect" if uses_server(config.rootpath / file) else file
 
+    config.option.loadscopereorder = False  # else those of most tests would come first
     return OneServer(config, log)
 
 
