@@ -17,8 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
+import scipy  # loads its parts, up to half a second each, when they are first used
 
 from ..common.core.blocks import blocks
 from ..common.core.progress import progress
@@ -142,8 +141,8 @@ def _links(ends_2P: Rows) -> Rows:
 def _linked(ends_2P: Rows, code_N: Rows) -> Rows:
     """Codes of which those are one that have a pair, directly or through others."""
     size = int(code_N.max(initial=-1)) + 1
-    links = coo_array((np.ones(ends_2P.shape[1]), tuple(ends_2P)), shape=(size, size))
-    return connected_components(links, directed=False)[1][code_N].astype(np.int64)
+    links = scipy.sparse.coo_array((np.ones(ends_2P.shape[1]), tuple(ends_2P)), shape=(size, size))
+    return scipy.sparse.csgraph.connected_components(links, directed=False)[1][code_N].astype(np.int64)
 
 
 def _near(

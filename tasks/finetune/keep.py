@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import stdtr
+import scipy  # loads its parts, up to half a second each, when they are first used
 
 from ..common.data.task import LOSS, Task
 from ..common.scoring.paired import Paired, compare, outcome
@@ -129,7 +129,7 @@ def p_of_less(gain_N: Floats, weight_N: Floats, unit_N: Ints) -> float:
     if spread == 0 or units < 2:
         return 1.0
     t = float(sum_U.sum()) / spread
-    return float(stdtr(units - 1, -t * np.sqrt((units - 1) / max(units - t * t, 1e-12))))
+    return float(scipy.special.stdtr(units - 1, -t * np.sqrt((units - 1) / max(units - t * t, 1e-12))))
 
 
 def simes(first: float, second: float) -> float:

@@ -10,7 +10,7 @@ posterior mean with a uniform prior, so that scores without an error do not need
 from __future__ import annotations
 
 import numpy as np
-from scipy.optimize import minimize
+import scipy  # loads its parts, up to half a second each, when they are first used
 
 from ..common.data.manifest import Task
 from ..common.heads.base import link
@@ -60,7 +60,7 @@ def _minimise(x_SK: Double, wanted_SK: Double, share_S: Double, task: Task) -> t
         loss = float(share_S @ _loss(logits_SK, wanted_SK, task))
         return loss, np.concatenate([by_factor, wrong_SK.sum(axis=0)])
 
-    found = minimize(
+    found = scipy.optimize.minimize(
         loss_and_gradient,
         np.concatenate([np.zeros(factors), start_K]),
         jac=True,

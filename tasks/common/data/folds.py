@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import csr_array
+import scipy  # loads its parts, up to half a second each, when they are first used
 
 from .feature_set import FeatureSet, Rows
 from .manifest import Task
@@ -39,14 +39,15 @@ def assign_units(pack: FeatureSet, rows: Rows, units_of_rows: tuple[Rows, list[s
     return fold_U[unit_of_row]
 
 
-def _count(target: Array, unit_of_row: Rows, shape: tuple[int, int], task: Task) -> csr_array:
+def _count(target: Array, unit_of_row: Rows, shape: tuple[int, int], task: Task) -> scipy.sparse.csr_array:
     """How many rows of each class a unit has (U, K); of numbers, of each of `BINS` equally full bins."""
     row_of_one = np.arange(len(target))
     if task == "multilabel":
         row_of_one, target = np.nonzero(target)
     if task == "regression":
         target = (target.argsort(kind="stable").argsort(kind="stable") * BINS) // len(target)
-    return csr_array((np.ones(len(row_of_one)), (unit_of_row[row_of_one], target)), shape=shape)  # sums what is twice
+    one_N = np.ones(len(row_of_one))
+    return scipy.sparse.csr_array((one_N, (unit_of_row[row_of_one], target)), shape=shape)  # sums what is twice
 
 
 def _chance(unit: str, seed: int) -> int:
@@ -54,7 +55,7 @@ def _chance(unit: str, seed: int) -> int:
     return int.from_bytes(hashlib.blake2b(f"{seed}:{unit}".encode(), digest_size=8).digest(), "big")
 
 
-def _deal(count_UK: csr_array, size_U: Rows, chance_U: list[int], folds: int) -> Rows:
+def _deal(count_UK: scipy.sparse.csr_array, size_U: Rows, chance_U: list[int], folds: int) -> Rows:
     fold_U = np.empty(count_UK.shape[0], np.int64)
     rare_K = 1 / np.maximum(count_UK.sum(axis=0), 1) ** 2
     held_FK, held_F = np.zeros((folds, count_UK.shape[1])), np.zeros(folds)
@@ -69,7 +70,7 @@ def _deal(count_UK: csr_array, size_U: Rows, chance_U: list[int], folds: int) ->
     return fold_U
 
 
-def _keep_every_class(fold_U: Rows, count_UK: csr_array, folds: int) -> Rows:
+def _keep_every_class(fold_U: Rows, count_UK: scipy.sparse.csr_array, folds: int) -> Rows:
     """-1 for units of a class that would be held out whole."""
     kept_U = fold_U.copy()
     total_K = count_UK.sum(axis=0)

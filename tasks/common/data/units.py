@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+import scipy  # loads its parts, up to half a second each, when they are first used
 
 from .feature_set import FeatureSet, Rows
 
@@ -31,15 +32,12 @@ def joined(unit_N: Rows, names: Sequence[str], same_N: Rows) -> tuple[Rows, list
     Args:
         same_N: codes from 0 on: images with the same code belong together.
     """
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
     first = np.unique(same_N, return_index=True)[1]
     other_N = unit_N[first][np.unique(same_N, return_inverse=True)[1]]
     if (other_N == unit_N).all():
         return unit_N, list(names)
-    links = coo_array((np.ones(len(unit_N)), (unit_N, other_N)), shape=(len(names),) * 2)
-    whole_U = connected_components(links, directed=False)[1]
+    links = scipy.sparse.coo_array((np.ones(len(unit_N)), (unit_N, other_N)), shape=(len(names),) * 2)
+    whole_U = scipy.sparse.csgraph.connected_components(links, directed=False)[1]
     joined_N, wholes = pd.factorize(whole_U[unit_N])
     name_of = pd.Series(list(names), dtype=object).groupby(whole_U).min()
     return joined_N.astype(np.int64), [str(name_of[whole]) for whole in wholes]

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize
+import scipy  # loads its parts, up to half a second each, when they are first used
 
 from ..core.blocks import blocks
 from ..heads.base import softmax
@@ -60,7 +60,7 @@ def fit_class_bias(
         slope = np.sum([part[1] for part in parts], axis=0)
         return loss, slope + np.concatenate([[1 - 1 / a], PRIOR * off_K / 4]) / n
 
-    found = minimize(
+    found = scipy.optimize.minimize(
         loss_and_gradient,
         np.concatenate([[1.0], prior_K]),
         jac=True,

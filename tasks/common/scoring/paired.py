@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import bdtr, ndtri, stdtr, stdtrit
+import scipy  # loads its parts, up to half a second each, when they are first used
 
 from ..data.task import Metric, Task, metric_named
 from .intervals import PRIOR, Estimate, ends, estimate
@@ -125,9 +125,9 @@ def more_images(found: Paired, margin: float) -> int:
     margin of 0, with which no number would."""
     if margin <= 0:
         return 0
-    z = -float(ndtri(found.significance))
+    z = -float(scipy.special.ndtri(found.significance))
     error = max(found.difference - found.low, 0.0) / z
-    needed = found.images * (error * (z + float(ndtri(POWER))) / margin) ** 2
+    needed = found.images * (error * (z + float(scipy.special.ndtri(POWER))) / margin) ** 2
     return max(1, int(np.ceil(needed - found.images)))
 
 
@@ -150,7 +150,7 @@ def mid_p(won: float, lost: float) -> float:
     n = won + lost
     if n == 0:
         return 1.0
-    below, at_most = (bdtr(k, n, 0.5) if k >= 0 else 0.0 for k in (won - 1, won))
+    below, at_most = (scipy.special.bdtr(k, n, 0.5) if k >= 0 else 0.0 for k in (won - 1, won))
     return float(1 - at_most + (at_most - below) / 2)
 
 
@@ -159,7 +159,7 @@ def _of_proportions(change_N: Ints, unit_N: Ints, units: int, significance: floa
     n = len(change_N)
     won, lost = int((change_N > 0).sum()), int((change_N < 0).sum())
     if units == n:
-        z = -float(ndtri(significance))
+        z = -float(scipy.special.ndtri(significance))
         return (
             tango(won, lost, n, z, lower=True),
             tango(won, lost, n, z, lower=False),
@@ -167,7 +167,7 @@ def _of_proportions(change_N: Ints, unit_N: Ints, units: int, significance: floa
             mid_p(lost, won),
         )
     effect = design_effect(change_N.astype(np.float64), unit_N, units)
-    z = -float(stdtrit(max(units - 1, 1), significance))
+    z = -float(scipy.special.stdtrit(max(units - 1, 1), significance))
     scaled = won / effect, lost / effect, n / effect
     low, high = (tango(*scaled, z, lower=lower) for lower in (True, False))
     return low, high, *_of_units(change_N, unit_N, units)
@@ -183,7 +183,7 @@ def _of_units(change_N: Ints, unit_N: Ints, units: int) -> tuple[float, float]:
     t = float(sum_U.sum()) / spread
     t = t * np.sqrt((units - 1) / max(units - t * t, 1e-12))  # as in a t test, from the uncentred variance
     least = 0.5 ** int(np.count_nonzero(sum_U))  # the exact test of the signs gives no less, and few units alike would
-    return max(float(stdtr(units - 1, -t)), least), max(float(stdtr(units - 1, t)), least)
+    return max(float(scipy.special.stdtr(units - 1, -t)), least), max(float(scipy.special.stdtr(units - 1, t)), least)
 
 
 def design_effect(value_N: Floats, unit_N: Ints, units: int) -> float:
@@ -248,4 +248,4 @@ def _upper_p(gain: float, gap: Estimate) -> float:
     """One-sided: that a gain of 0 looks as large as this."""
     if gap.variance == 0:
         return 1.0
-    return float(stdtr(len(gap.moved_U) - 1, -gain / gap.variance**0.5))
+    return float(scipy.special.stdtr(len(gap.moved_U) - 1, -gain / gap.variance**0.5))

@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import betainc, betaincinv
+import scipy  # loads its parts, up to half a second each, when they are first used
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -114,7 +114,7 @@ def upper_bound(errors: npt.ArrayLike, images: npt.ArrayLike, chance: float) -> 
     """Of Clopper & Pearson: the error rate that is exceeded with at most this probability; neither number need be
     whole."""
     e, n = np.asarray(errors, np.float64), np.asarray(images, np.float64)
-    return np.where(e < n, betaincinv(e + 1, np.maximum(n - e, 1), 1 - chance), 1.0)
+    return np.where(e < n, scipy.special.betaincinv(e + 1, np.maximum(n - e, 1), 1 - chance), 1.0)
 
 
 def promise(
@@ -142,7 +142,9 @@ def promise(
 
 def _at_most(errors: Floats, images: Floats, rate: float) -> Floats:
     """P(Bin(images, rate) <= errors), also between whole numbers."""
-    return np.where(errors < images, betainc(np.maximum(images - errors, 1e-9), errors + 1, 1 - rate), 1.0)
+    return np.where(
+        errors < images, scipy.special.betainc(np.maximum(images - errors, 1e-9), errors + 1, 1 - rate), 1.0
+    )
 
 
 def _starts(cuts: Cuts) -> list[int]:

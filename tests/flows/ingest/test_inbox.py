@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from projects import Project, draw, draw_classes, make_project
+from projects import Project, draw, draw_classes, made_once, make_project
 
 from graft.flows.ingest import inbox as inbox_module
 from graft.flows.ingest.inbox import take_over
@@ -17,13 +17,17 @@ from graft.tasks.common.core.files import read_json
 from graft.tasks.preprocess.scan import list_files
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """A project with twelve images under DVC."""
-    project = make_project(tmp_path / "project")
-    draw_classes(project.root / "data" / "raw", each=4)
+def twelve_images(root: Path) -> None:
+    project = make_project(root)
+    draw_classes(root / "data" / "raw", each=4)
     project.dvc("add", "data/raw")
-    return project.root
+
+
+@pytest.fixture
+def root(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with twelve images under DVC."""
+    made, _ = made_once(tmp_path_factory, "twelve-images", twelve_images)
+    return Project(made).copy(tmp_path / "project").root
 
 
 @pytest.fixture
