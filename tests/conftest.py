@@ -22,7 +22,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the backg
 
 
 LONG = (
-    "flows/retrain/test_flow.py",  # and with it all files that use Prefect's server
+    "flows/retrain/test_flow.py",  # and with it all files there that use Prefect's server
+    "flows/registry/test_registering.py",  # and with it the other files that use it
     "flows/stage/test_repro.py",
     "flows/lineage/test_rebuild.py",
     "flows/ingest/test_inbox.py",
@@ -50,19 +51,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Files go to the processes one by one, but those that use Prefect's server all go to one: each further server
-    takes seconds to start, and processor time while it waits."""
+    """Files go to the processes one by one, but those that use Prefect's server go to two: each further server takes
+    seconds to start, and processor time while it waits, and one process alone would be the last to end."""
     if config.getvalue("dist") != "loadfile":
         return None
     from xdist.scheduler import LoadFileScheduling
 
-    class OneServer(LoadFileScheduling):
+    class TwoServers(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = super()._split_scope(nodeid)
-            return "prefect" if uses_server(config.rootpath / file) else file
+            if not uses_server(config.rootpath / file):
+                return file
+            return "prefect, retrain" if "/retrain/" in file else "prefect, others"
 
     config.option.loadscopereorder = False  # else those of most tests would come first
-    return OneServer(config, log)
+    return TwoServers(config, log)
 
 
 @cache
