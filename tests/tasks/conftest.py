@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from projects import draw_tiles
+from projects import draw_tiles, made_once
 
 from graft.tasks.common.backbones.graph import backbone_graph
 from graft.tasks.common.backbones.weights import find_weights
@@ -89,8 +89,12 @@ def random_weights():
 
 @pytest.fixture(scope="session")
 def tiny_graph(tmp_path_factory, random_weights):
-    """timm's smallest network with random weights, as a graph."""
-    return backbone_graph(BACKBONE, random_weights, tmp_path_factory.mktemp("cache"))
+    """timm's smallest network with random weights, as a graph. For reading only."""
+
+    def make(cache):
+        backbone_graph(BACKBONE, random_weights, cache)
+
+    return backbone_graph(BACKBONE, random_weights, made_once(tmp_path_factory, "tiny-graph", make)[0])
 
 
 @pytest.fixture(scope="session")

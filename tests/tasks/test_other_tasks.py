@@ -1,5 +1,6 @@
 """The whole pipeline on several classes an image and on numbers, fine-tuning included."""
 
+import shutil
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,11 +33,12 @@ class Project:
 
 
 @pytest.fixture(scope="module", params=DRAW)
-def project(request, tmp_path_factory, run_stage):
+def project(request, tmp_path_factory, run_stage, tiny_graph):
     """One of each task."""
     task = request.param
     paths = Paths(tmp_path_factory.mktemp(task))
     DRAW[task](paths.raw, 48)
+    shutil.copytree(tiny_graph.xml.parent.parent, paths.cache / "graphs")
     changes = {
         "preprocess": {"task": task},
         "finetune": {"mode": "on", "epochs": 2, "batch_size": 8, "precision": "f32", "learning_rate": 1e-3},
