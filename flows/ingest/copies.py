@@ -13,7 +13,7 @@ from scipy.sparse.csgraph import connected_components
 from graft.tasks.common.core.errors import DataError
 from graft.tasks.common.core.files import whole_file
 from graft.tasks.common.core.paths import Paths
-from graft.tasks.common.data.manifest import SPLITS, read_manifest, task_of
+from graft.tasks.common.data.manifest import GOOD, SPLITS, read_manifest, task_of
 from graft.tasks.preprocess.pins import GROUP, read_pins, with_rows
 from graft.tasks.preprocess.scan import scan
 
@@ -35,6 +35,7 @@ def group_copies(root: Path) -> dict[str, Any]:
     params = load_params(paths.params).preprocess
     images = _images(paths)
     wanted = _earliest(_leaks(paths, images), images)
+    wanted = wanted.mask(images["untrained"] & wanted.eq("train"), images["split"])
     moved = images[wanted.ne(images["split"]) & ~images["given"]]
     stay = int((wanted.ne(images["split"]) & images["given"]).sum())
     if stay and moved.empty:
@@ -50,11 +51,14 @@ def group_copies(root: Path) -> dict[str, Any]:
 
 
 def _images(paths: Paths) -> pd.DataFrame:
-    """`path`, `split`, `key` (its unit in the pins) and `given`, whether the data give its split."""
-    found = read_manifest(paths.manifest, ["path", "split", "group", "pixels", "task"])
+    """`path`, `split`, `key` (its unit in the pins), `given`, whether the data give its split, and `untrained`, whether
+    its unit has a defect and never trains."""
+    found = read_manifest(paths.manifest, ["path", "label", "split", "group", "pixels", "task"])
     keys = (GROUP + found["group"].astype("string")).fillna("pixels:" + found["pixels"].astype("string"))
     brought = scan(paths.raw, task_of(found)).dropna(subset=["split"])["path"]
-    return found.assign(key=keys.astype(object), given=found["path"].isin(brought))[["path", "split", "key", "given"]]
+    is_defect = found["label"].ne(GOOD) & (task_of(found) == "anomaly")
+    found = found.assign(key=keys.astype(object), given=found["path"].isin(brought))
+    return found.assign(untrained=is_defect.groupby(found["key"]).transform("any"))
 
 
 def _leaks(paths: Paths, images: pd.DataFrame) -> pd.DataFrame:

@@ -23,14 +23,17 @@ from graft.tasks.common.core.words import listed
 from graft.tasks.common.images.unreadable import Refused
 from graft.tasks.preprocess.check import look
 from graft.tasks.preprocess.layouts import SPLIT_NAMES, layout_of, may_be_image
+from graft.tasks.preprocess.mask_names import Masks
 from graft.tasks.preprocess.scan import TABLE, hidden
 from graft.tasks.preprocess.tables import parse_table, spellings
 from graft.tasks.preprocess.walk import Listing, copy_regular, open_regular, walk
 
+from ..runtime.params import load_params
 from ..versioning.dvc import dvc, fetch_object, is_cached, raw_hash, raw_listing
 from ..versioning.dvc_config import dvc_remote
 from .archives import is_archive
 from .importing import import_images
+from .inbox_masks import apart, masks_of, place_of_mask, with_places
 from .joining import holds_images
 
 UNDER_WAY = (".part", ".partial", ".tmp", ".temp", ".crdownload", ".download", ".filepart", ".swp")
@@ -90,15 +93,30 @@ def take_over(inbox: Path, root: Path, settle_seconds: float) -> Taken:
     except DataError as error:
         return Taken(0, 0, {**waiting, TABLE: _in_a_line(error)})
     files = [name for name in listing.files if not hidden(name) and name != TABLE]
-    waiting |= dict(_misplaced(files, table, list(raw)))
+    masks = masks_of(files, table, load_params(Paths(root).params).head.task)
+    waiting |= masks.left
+    waiting |= dict(_misplaced([name for name in files if name not in masks.names], table, list(raw)))
     whole = [name for name in files if name not in waiting]
     digests = _digests(inbox, listing, whole, Paths(root).cache / "inbox.json", waiting)
-    has = set(raw.values())
-    new = {name: digest for name, digest in digests.items() if digest not in has}
-    known = len(digests) - len(new)
+    known, new = _sorted_out(digests, set(raw.values()), masks, waiting)
     if not new:
         return Taken(0, known, waiting)
-    return Taken(_bring(inbox, listing, root, new, table, waiting), known, waiting)
+    return Taken(_bring(inbox, listing, root, new, table, masks, waiting), known, waiting)
+
+
+def _sorted_out(
+    digests: dict[str, str], has: set[str], masks: Masks, waiting: dict[str, str]
+) -> tuple[int, dict[str, str]]:
+    """(how many images are in the project already, the others and their masks with their md5).
+
+    Args:
+        has: the md5 of every file in data/raw.
+    """
+    known = {name for name, digest in digests.items() if digest in has and name not in masks.names}
+    apart_now = dict(apart(masks, set(digests), known))
+    waiting |= {name: why for name, why in apart_now.items() if digests.get(name) not in has}
+    new = {name: digest for name, digest in digests.items() if name not in known and name not in apart_now}
+    return len(known), new
 
 
 def _known_images(root: Path) -> dict[str, str]:
@@ -232,28 +250,34 @@ def _bring(
     root: Path,
     new: dict[str, str],
     table: pd.DataFrame | None,
+    masks: Masks,
     waiting: dict[str, str],
 ) -> int:
-    """Imports the new files and returns how many. They go through a folder of their own, so that `graft import` sees
-    only new files, under free names."""
+    """Imports the new files and returns how many images they are. They go through a folder of their own, so that
+    `graft import` sees only new files, under free names."""
     staged = Paths(root).tmp / "inbox"
     shutil.rmtree(staged, ignore_errors=True)
     try:
         faults = {name: _stage(listing.files[name], inbox, staged / name, digest) for name, digest in new.items()}
         waiting |= {name: fault for name, fault in faults.items() if fault}
-        whole = {name: digest for name, digest in new.items() if not faults[name]}
-        refusal = _import_staged(staged, root, whole, table) if whole else ""
+        sound = {name for name, fault in faults.items() if not fault}
+        torn = {name: why for name, why in apart(masks, sound, set()) if name in sound}
+        waiting |= torn
+        whole = {name: new[name] for name in new if name in sound and name not in torn}
+        for name in torn:
+            (staged / name).unlink()
+        refusal = _import_staged(staged, root, whole, table, masks) if whole else ""
     finally:
         shutil.rmtree(staged, ignore_errors=True)
     if refusal:
         waiting |= dict.fromkeys(whole, refusal.replace(str(staged), "the inbox"))
-    return 0 if refusal else len(whole)
+    return 0 if refusal else sum(name not in masks.names for name in whole)
 
 
-def _import_staged(staged: Path, root: Path, whole: dict[str, str], table: pd.DataFrame | None) -> str:
+def _import_staged(staged: Path, root: Path, whole: dict[str, str], table: pd.DataFrame | None, masks: Masks) -> str:
     """Why `graft import` refuses the images; empty if it does not."""
     _fetch_images(root)
-    _rename(staged, root, whole, table)
+    _rename(staged, root, whole, table, masks)
     raw = Paths(root).raw
     try:
         import_images(staged, root, "add" if holds_images(raw) else "new", unwrap=False)
@@ -299,16 +323,20 @@ def _fetch_images(root: Path) -> None:
         dvc(root, [verb, "--quiet", "data/raw.dvc"], "restoring the images that new ones are added to")
 
 
-def _rename(staged: Path, root: Path, whole: dict[str, str], table: pd.DataFrame | None) -> None:
+def _rename(staged: Path, root: Path, whole: dict[str, str], table: pd.DataFrame | None, masks: Masks) -> None:
     """Gives the files names that are free in data/raw, and writes the table with their rows."""
     place_of = _free_place(Paths(root).raw, whole, table is not None)
     places = {name: place_of(name, digest) for name, digest in whole.items()}
+    if table is None:
+        layout = layout_of(whole, unwrap=False)
+        pairs = ((image, mask) for image, mask in masks.of.items() if mask in whole)
+        places |= {mask: place_of_mask(mask, image, places[image], layout) for image, mask in pairs}
     for name, place in places.items():
         (staged / place).parent.mkdir(parents=True, exist_ok=True)
         (staged / name).rename(staged / place)
     if table is not None:
         rows = table[table["path"].isin(set(places))]
-        rows.assign(path=rows["path"].map(places)).to_csv(staged / TABLE, index=False)
+        with_places(rows, places, masks).to_csv(staged / TABLE, index=False)
 
 
 def _free_place(raw: Path, names: Collection[str], listed: bool) -> Callable[[str, str], str]:
