@@ -12,6 +12,8 @@ Only ids are held in memory, 24 bytes an image; features are read segment by seg
 from __future__ import annotations
 
 import hashlib
+import json
+import math
 import secrets
 import time
 from collections.abc import Callable, Iterator
@@ -22,14 +24,18 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load, save
+from safetensors.numpy import save
 
+from ..core.blocks import blocks
 from ..core.errors import GraftError
 from ..core.files import digest, write_shared
 from ..core.progress import say
 
 SEGMENT = 1024
 """Images a segment: what a crash can lose at most."""
+
+SEGMENT_BYTES = 32 * 2**20
+"""Of the features of a segment, which is read as a whole: feature maps take 100 KB to some MB an image."""
 
 SEGMENT_SECONDS = 5.0
 """A slow backbone's segment is written after this time, full or not."""
@@ -50,6 +56,8 @@ Ids = npt.NDArray[np.void]
 """Keys of 16 bytes, shape (N,): an image's md5, or the hash of an image and a view."""
 
 _ID = np.dtype("V16")
+
+_DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "U8": np.dtype("u1")}
 
 
 def ids_of(hexadecimal: list[str]) -> Ids:
@@ -112,7 +120,8 @@ class FeatureCache:
             if len(part):
                 features = self._read_segment(self._segments[segment[part[0]]])
                 if features is not None:
-                    yield places[part], features[self._row_of[entry[places[part]]]]
+                    wanted, features = features[self._row_of[entry[places[part]]]], None  # one segment in memory
+                    yield places[part], wanted
 
     def read_all(
         self, ids: Ids, compute: Callable[[npt.NDArray[np.int64]], None]
@@ -162,14 +171,20 @@ class FeatureCache:
                 todo="use `features.dtype: float32` and `features.precision: f32`, or another backbone",
             )
         self._new.append((ids, kept))
-        if sum(len(part) for part, _ in self._new) >= SEGMENT or time.monotonic() - self._written >= SEGMENT_SECONDS:
+        if self._is_full() or time.monotonic() - self._written >= SEGMENT_SECONDS:
             self.flush()
 
+    def _is_full(self) -> bool:
+        images, size = sum(len(ids) for ids, _ in self._new), sum(features.nbytes for _, features in self._new)
+        return images >= SEGMENT or size >= SEGMENT_BYTES
+
     def flush(self) -> None:
-        """Writes what was added since the last flush as one segment."""
+        """Writes what was added since the last flush: as one segment, unless that were too large to be read."""
         if self._new:
-            _write(self.folder, *map(np.concatenate, zip(*self._new, strict=True)))
-        self._new = []
+            ids, features = map(np.concatenate, zip(*self._new, strict=True))
+            self._new = []
+            for part in blocks(len(ids), max(1, SEGMENT_BYTES // max(1, features[:1].nbytes))):
+                _write(self.folder, ids[part], features[part])
         self._written = time.monotonic()
 
     def refresh(self) -> None:
@@ -209,12 +224,12 @@ class FeatureCache:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.flush()
-        if error is None and sum(map(_is_small, _index(self.folder).values())) > MANY:
+        if error is None and sum(_is_small(*one) for one in _index(self.folder).items()) > MANY:
             compact(self.folder)
 
 
 def compact(folder: Path) -> int:
-    """Merges the small segments of a fingerprint's folder into segments of up to `SEGMENT` images.
+    """Merges the small segments of a fingerprint's folder into segments of up to `SEGMENT` images or `SEGMENT_BYTES`.
 
     Safe beside runs and other merges. A segment is removed only when its features are on disk in another one whose name
     has never been used before, so that no process can remove that one because of an older listing. A reader that finds
@@ -223,25 +238,36 @@ def compact(folder: Path) -> int:
     Returns:
         By how many segments there are fewer now.
     """
-    small = {segment: ids for segment, ids in _index(folder).items() if len(ids) and _is_small(ids)}
+    small = {segment: len(ids) for segment, ids in _index(folder).items() if len(ids) and _is_small(segment, ids)}
     return sum(_merge(folder, group) for group in _groups(small) if len(group) > 1)
 
 
-def _is_small(ids: Ids) -> bool:
+def _is_small(segment: Path, ids: Ids) -> bool:
     """Whether a segment is to be merged: two of these fit into one."""
-    return len(ids) <= SEGMENT // 2
+    return len(ids) <= SEGMENT // 2 and _size(segment) <= SEGMENT_BYTES // 2
 
 
-def _groups(small: dict[Path, Ids]) -> list[list[Path]]:
-    """Each as many segments in their order as fit into one."""
+def _size(segment: Path) -> int:
+    try:
+        return segment.stat().st_size
+    except FileNotFoundError:  # another process has merged it
+        return 0
+
+
+def _groups(small: dict[Path, int]) -> list[list[Path]]:
+    """Each as many segments in their order as fit into one.
+
+    Args:
+        small: the images of each.
+    """
     groups: list[list[Path]] = []
-    filled = SEGMENT
-    for segment, ids in small.items():
-        if filled + len(ids) > SEGMENT:
+    images, size = SEGMENT, 0
+    for segment, more in small.items():
+        images, size = images + more, size + _size(segment)
+        if images > SEGMENT or size > SEGMENT_BYTES:
             groups.append([])
-            filled = 0
+            images, size = more, _size(segment)
         groups[-1].append(segment)
-        filled += len(ids)
     return groups
 
 
@@ -300,10 +326,21 @@ def _verified(segment: Path) -> tuple[str, dict[str, npt.NDArray[Any]]]:
     if digest(content) != segment.stem:
         return "its checksum does not agree with its content", {}
     try:
-        tensors = load(content)
-        return "", {"ids": tensors["ids"], "features": tensors["features"]}
-    except (SafetensorError, KeyError) as error:
+        return "", {name: _tensor(content, name) for name in ("ids", "features")}
+    except (ValueError, KeyError, TypeError) as error:
         return f"it is no segment: {error}", {}
+
+
+def _tensor(content: bytes, name: str) -> npt.NDArray[Any]:
+    """A tensor of a safetensors file, not copied: 8 bytes with the length of the header, the header, the values.
+
+    Raises:
+        ValueError, KeyError, TypeError: it is another kind of file, or has no such tensor.
+    """
+    begin = 8 + int.from_bytes(content[:8], "little")
+    about = json.loads(content[8:begin])[name]
+    place = begin + about["data_offsets"][0]
+    return np.frombuffer(content, _DTYPES[about["dtype"]], math.prod(about["shape"]), place).reshape(about["shape"])
 
 
 def _read_ids(segment: Path) -> Ids | None:

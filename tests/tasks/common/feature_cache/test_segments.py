@@ -87,6 +87,23 @@ def test_a_full_segment_is_written_at_once(tmp_path, monkeypatch):
     assert sorted(read(tmp_path, range(4))) == [0, 1, 2]
 
 
+def test_a_segment_of_large_features_holds_fewer_images(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "SEGMENT_BYTES", 3 * D * 4)
+    cache = FeatureCache(tmp_path, D)
+    for n in range(0, 10, 5):
+        cache.add(ids(range(n, n + 5)), features(range(n, n + 5)))
+    assert sorted(read(tmp_path, range(10))) == list(range(10))
+    assert sorted(len(module._read_ids(segment)) for segment in segments(tmp_path)) == [2, 2, 3, 3]
+
+
+def test_segments_of_large_features_are_merged_up_to_the_limit(tmp_path, monkeypatch):
+    for n in range(8):
+        fill(tmp_path, [n])
+    monkeypatch.setattr(module, "SEGMENT_BYTES", 3 * segments(tmp_path)[0].stat().st_size)
+    assert module.compact(tmp_path) == 5
+    assert sorted(read(tmp_path, range(8))) == list(range(8))
+
+
 def test_a_slow_segment_is_written_before_it_is_full(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "SEGMENT_SECONDS", 0.0)
     FeatureCache(tmp_path, D).add(ids([1]), features([1]))
