@@ -63,6 +63,10 @@ class Entry:
     def _content(self) -> str | None:
         if "cut_before" in self.facts:
             return f"maps before {self.facts['cut_before']}"
+        if "maps" in self.facts:
+            levels = self.facts["maps"]["levels"]
+            sizes = ", ".join(f"{one['channels']} x {one['height']} x {one['width']}" for one in levels)
+            return f"maps ({self.facts['maps']['neck']}): {sizes}"
         return "features" if self.facts else None
 
 
@@ -83,7 +87,11 @@ def list_cache(root: Path, aliases: dict[str, str]) -> list[Entry]:
 
 def _current(root: Path) -> dict[str, str]:
     file = Paths(root).features / "fingerprint.json"
-    return {CURRENT: ",".join(eye["digest"] for eye in each(read_json(file)))} if file.is_file() else {}
+    if not file.is_file():
+        return {}
+    fingerprint = read_json(file)
+    maps = [fingerprint["maps"]] if "maps" in fingerprint else []
+    return {CURRENT: ",".join(one["digest"] for one in [*each(fingerprint), *maps])}
 
 
 def _entry(folder: Path, used_by: tuple[str, ...]) -> Entry:

@@ -7,7 +7,6 @@ for each augmented view too, and kept in the feature cache under a fingerprint t
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
 import time
 from collections.abc import Sequence
@@ -20,12 +19,12 @@ import numpy.typing as npt
 import torch
 
 from ..common.augmentation.augment import Augment, described
-from ..common.backbones.graph import CONVERTER, convert_into_cache, is_whole
+from ..common.backbones.graph import CONVERTER, converted
 from ..common.backbones.spec import Spec
 from ..common.core.errors import ParamsError
-from ..common.core.files import json_digest, write_shared_json
+from ..common.core.files import free_bytes, json_digest, write_shared_json
 from ..common.core.paths import Paths
-from ..common.core.progress import progress, say
+from ..common.core.progress import progress
 from ..common.data.feature_set import FeatureSet, Rows
 from ..common.engines.openvino import Engine
 from ..common.engines.torch import TorchEngine, best_device
@@ -34,7 +33,7 @@ from ..common.images.decode import Pixels
 from ..common.images.transform import EvalTransform, load
 from .batches import Array, Feed, Images
 from .lessons import Lesson
-from .pixel_cache import LEFT, Decoded
+from .pixel_cache import Decoded
 from .split_network import Trunk
 
 PROBE = 64
@@ -201,8 +200,7 @@ class FromMaps:
 
     def prepare(self) -> None:
         needed = len(self._ids) * self._dimension * 2
-        self._paths.tmp.mkdir(parents=True, exist_ok=True)
-        free = int(shutil.disk_usage(self._paths.tmp).free * (1 - LEFT))
+        free = free_bytes(self._paths.tmp)
         missing = int(np.count_nonzero(~self._cache.has(self._ids)))
         wanted = needed + missing * self._dimension * 2
         if wanted > free:
@@ -281,11 +279,10 @@ class FromMaps:
     def _engine(self) -> Engine | TorchEngine:
         if best_device() == "cuda":
             return TorchEngine(self._trunk, self._spec.transform, "cuda", self._pack.precision)
-        folder = self._paths.cache / "graphs" / str(self._note["digest"])
-        if not is_whole(folder):
-            say(f"finetune: converting the frozen layers of {self._spec.backbone}; once for this cut")
-            convert_into_cache(self._trunk, replace(self._spec, dimension=self._dimension), folder)
-        return Engine(folder / "graph.xml", self._pack.precision)
+        folder, spec = self._paths.cache / "graphs" / str(self._note["digest"]), self._spec
+        note = f"finetune: converting the frozen layers of {spec.backbone}; once for this cut"
+        graph = converted(lambda: self._trunk, replace(spec, dimension=self._dimension), folder, note)
+        return Engine(graph.xml, self._pack.precision)
 
 
 def normalised(transform: EvalTransform) -> Feed:

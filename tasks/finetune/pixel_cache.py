@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 import threading
 from collections.abc import Callable
@@ -11,10 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ..common.core.files import free_bytes
 from ..common.images.decode import Pixels
-
-LEFT = 1 / 4
-"""Share of the disk's free space that is left to others."""
 
 
 class Decoded:
@@ -28,9 +25,8 @@ class Decoded:
     """
 
     def __init__(self, load: Callable[[int], Pixels], folder: Path, limit: int) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
         self._load = load
-        self._limit = min(limit, int(shutil.disk_usage(folder).free * (1 - LEFT)))
+        self._limit = min(limit, free_bytes(folder))
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  (open as long as this object lives)
         self._places: dict[int, tuple[int, tuple[int, ...]]] = {}
         self._end = 0

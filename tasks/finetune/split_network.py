@@ -9,12 +9,13 @@ are the network is checked.
 from __future__ import annotations
 
 import copy
+from contextlib import suppress
 from typing import Any
 
 import torch
 from torch import nn
 
-from ..common.backbones.layers import layers_of
+from ..common.backbones.layers import Reached, layers_of
 from ..common.core.errors import ParamsError
 
 AGREE = 1e-3
@@ -39,9 +40,11 @@ class Trunk(nn.Module):
 
     def _note(self, _module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
         self._maps = inputs[0]
+        raise Reached
 
     def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
-        self.network(x_BCHW)
+        with suppress(Reached):
+            self.network(x_BCHW)
         assert self._maps is not None
         maps, self._maps = self._maps, None
         return maps.flatten(1)

@@ -8,7 +8,7 @@ the cache there is `hashes.json` too: a graph whose files do not match it is con
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
@@ -119,6 +119,26 @@ def is_whole(folder: Path) -> bool:
         return set(hashes) >= FILES and all(sha256(folder / name) == known for name, known in hashes.items())
     except (OSError, ValueError, TypeError):  # missing, or damaged itself
         return False
+
+
+def converted(
+    model: Callable[[], torch.nn.Module],
+    spec: Spec,
+    folder: Path,
+    note: str,
+    notes: Mapping[str, Any] | None = None,
+) -> Graph:
+    """The graph in a folder of the cache, where it is converted if it is missing or damaged.
+
+    Args:
+        model: gives what `spec` says.
+        note: what is said before.
+        notes: see `convert_into_cache`.
+    """
+    if not is_whole(folder):
+        say(note)
+        convert_into_cache(model(), spec, folder, notes)
+    return read_graph(folder)
 
 
 def convert_into_cache(

@@ -13,6 +13,10 @@ Shape = tuple[int, ...]
 """Of one image's tensor: C x H x W, or tokens x C."""
 
 
+class Reached(Exception):
+    """Raised by a hook when all that is wanted of a network is there: the layers behind need not run."""
+
+
 @dataclass(frozen=True)
 class Layer:
     """Attributes:

@@ -21,6 +21,9 @@ from typing import Any
 ABANDONED = 3600.0
 """Seconds after which a half-written shared file is considered left over from a killed process."""
 
+LEFT = 1 / 4
+"""Share of the disk's free space that is left to others."""
+
 FLUSHED_SINGLY = 64
 """Up to this many files of a folder are flushed one by one (3 to 10 ms each); 60,000 images would take minutes."""
 
@@ -168,6 +171,12 @@ def _shared_part(target: Path) -> Path:
             if time.time() - stale.stat().st_mtime > ABANDONED:
                 shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
     return target.with_name(f".{secrets.token_hex(8)}.shared")
+
+
+def free_bytes(folder: Path) -> int:
+    """What may be written to the disk of `folder`, which is created: all but `LEFT` of its free space."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return int(shutil.disk_usage(folder).free * (1 - LEFT))
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 
-from ..backbones.layers import layers_of
+from ..backbones.layers import layers_of, places_of, trace_outputs
 from ..core.errors import ParamsError
 from .form import Depth, Neck
 
@@ -61,16 +62,32 @@ def modules_for(
 
 
 def stages_of(network: torch.nn.Module, shape: tuple[int, int, int]) -> list[Stage]:
-    """What timm says of the network's stages; where it says nothing, the last layer of each stride."""
+    """What timm says of the network's stages; where it says nothing, the last layer of each stride. Strides of maps are
+    measured: in Keras' variants some are other than timm says."""
     info = getattr(network, "feature_info", None)
     listed: list[dict[str, Any]] = list(getattr(info, "info", info) or [])
     stages = [Stage(str(one["module"]), int(one["reduction"])) for one in listed if "module" in one]
     names = {name for name, _ in network.named_modules()}
     if stages and all(stage.module in names for stage in stages):
-        return stages
+        outputs, _ = trace_outputs(network, partial(network, torch.zeros(1, *shape)))
+        return [replace(stage, stride=_stride(stage, outputs, network, shape)) for stage in stages]
     layers = [layer for layer in layers_of(network, shape) if len(layer.places) == 2 and max(layer.places) > 1]
-    last = {2 ** round(math.log2(shape[1] / layer.places[0])): layer.name for layer in layers}
+    last = {_power(shape[1], layer.places[0]): layer.name for layer in layers}
     return [Stage(name, stride) for stride, name in last.items()]
+
+
+def _stride(
+    stage: Stage, outputs: dict[str, torch.Tensor], network: torch.nn.Module, shape: tuple[int, int, int]
+) -> int:
+    output = outputs.get(stage.module)
+    if not isinstance(output, torch.Tensor) or output.ndim != 4:
+        return stage.stride
+    return _power(shape[1], places_of(network, output)[0])
+
+
+def _power(pixels: int, places: int) -> int:
+    """The power of two nearest to a stride; some networks lose places at the edges."""
+    return int(2 ** round(math.log2(pixels / places)))
 
 
 def _in_blocks(stages: list[Stage], neck: Neck) -> list[str]:

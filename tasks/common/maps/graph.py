@@ -7,12 +7,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..backbones.graph import CONVERTER, Graph, convert_into_cache, is_whole, read_graph
+from ..backbones.graph import CONVERTER, Graph, converted, is_whole
 from ..backbones.spec import Spec, libraries
 from ..backbones.weights import same_weights
 from ..core.files import json_digest, read_json
 from ..core.paths import Paths
-from ..core.progress import say
 from .form import MapForm, Wanted
 
 if TYPE_CHECKING:
@@ -69,11 +68,9 @@ class MapSource:
         Raises:
             as `network`.
         """
-        if not is_whole(self.folder):
-            form = self.network.form
-            say(f"converting {self.pooled.backbone} as far as its maps are needed; once for these maps")
-            convert_into_cache(self.network, self.spec_of(form), self.folder, {NOTE: form.as_dict()})
-        return replace(read_graph(self.folder), spec=self.spec_of(self.form))
+        note = f"converting {self.pooled.backbone} as far as its maps are needed; once for these maps"
+        spec, notes = self.spec_of(self.form), {NOTE: self.form.as_dict()}
+        return replace(converted(lambda: self.network, spec, self.folder, note, notes), spec=spec)
 
     @cached_property
     def form(self) -> MapForm:

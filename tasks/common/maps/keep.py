@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ..core.errors import ParamsError
+from ..core.files import free_bytes
 from ..core.paths import Paths
 from ..core.progress import say
 from ..feature_cache.segments import NotFinite
-
-LEFT = 1 / 4
-"""Share of the disk's free space that is left to others."""
 
 
 def check_room(paths: Paths, size: int, images: int) -> None:
@@ -27,8 +24,7 @@ def check_room(paths: Paths, size: int, images: int) -> None:
     """
     if not images:
         return
-    paths.cache.mkdir(parents=True, exist_ok=True)
-    free = int(shutil.disk_usage(paths.cache).free * (1 - LEFT))
+    free = free_bytes(paths.cache)
     if size > free:
         raise ParamsError(
             "params.yaml: the disk has no room for the feature maps",

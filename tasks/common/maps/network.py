@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ..backbones.layers import is_channels_first
+from ..backbones.layers import Reached, is_channels_first
 from ..backbones.pooling import Pooled, Tokens
 from ..core.errors import ParamsError
 from .depths import modules_for
@@ -23,10 +23,6 @@ SEED = 0
 
 SMOOTH = 3
 """Places a side of the window whose mean a patch is, as in PatchCore (Roth et al. 2022)."""
-
-
-class _Reached(Exception):
-    """All maps are there; the layers behind them need not run."""
 
 
 class MapNetwork(nn.Module):
@@ -61,7 +57,7 @@ class MapNetwork(nn.Module):
             found = output[0] if isinstance(output, tuple | list) else output
             self._found.setdefault(name, found.clone())  # which a later layer may change in place
             if len(self._found) == len(self._modules_used):
-                raise _Reached
+                raise Reached
 
         return note
 
@@ -70,7 +66,7 @@ class MapNetwork(nn.Module):
         self._found = {}
         try:
             self.network(x_BCHW)
-        except _Reached:
+        except Reached:
             found, self._found = self._found, {}
             return [self._placed(found[name], name) for name in self._modules_used]
         missing = [name for name in self._modules_used if name not in self._found]
@@ -82,17 +78,21 @@ class MapNetwork(nn.Module):
             return found if is_channels_first(self.network) else found.permute(0, 3, 1, 2)
         if found.ndim != 3:
             raise self._refused(name, f"its output is of shape {tuple(found.shape[1:])}")
+        tokens = int(found.shape[1])
         prefix = int(getattr(self.network, "num_prefix_tokens", 0))
-        tokens_BTC = found[:, prefix:]
-        height, width = self._grid(int(tokens_BTC.shape[1]), name)
+        prefix = prefix if self._grid(tokens - prefix) else 0  # CaiT's class token joins the last blocks alone
+        grid = self._grid(tokens - prefix)
+        if grid is None:
+            raise self._refused(name, f"{tokens} tokens for {self._shape[1]} x {self._shape[2]} pixels")
+        tokens_BTC, (height, width) = found[:, prefix:], grid
         return tokens_BTC.transpose(1, 2).reshape(-1, tokens_BTC.shape[2], height, width)
 
-    def _grid(self, tokens: int, name: str) -> tuple[int, int]:
-        """Height and width of so many tokens in the picture's proportions."""
+    def _grid(self, tokens: int) -> tuple[int, int] | None:
+        """Height and width of so many tokens in the picture's proportions, if they fill a grid."""
         _, height, width = self._shape
         rows = max(1, round(math.sqrt(tokens * height / width)))
         if tokens % rows or abs(rows * width - tokens // rows * height) > max(height, width):
-            raise self._refused(name, f"its {tokens} tokens are not those of a grid of {height} x {width} pixels")
+            return None
         return rows, tokens // rows
 
     def _projected(self, maps: list[torch.Tensor], number: int) -> torch.Tensor:

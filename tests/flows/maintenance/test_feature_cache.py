@@ -13,8 +13,9 @@ import pytest
 from projects import Project
 from safetensors.numpy import load, save
 
+from graft.flows.maintenance.feature_cache import list_cache
 from graft.flows.runtime.params import load_params
-from graft.tasks.common.core.files import digest
+from graft.tasks.common.core.files import digest, write_shared_json
 from graft.tasks.common.core.paths import Paths
 from graft.tasks.features import stage
 
@@ -61,6 +62,18 @@ def test_ls_says_that_a_killed_run_left_features_without_a_description(project: 
     told = project.graft_here("cache", "ls").stdout
     assert "the run that computed them was interrupted" in told
     assert "?" not in told
+
+
+def test_maps_are_named_by_their_form_and_used_by_the_features_of_the_project(tmp_path: Path) -> None:
+    level = {"name": "blocks.2", "channels": 40, "height": 28, "width": 28}
+    maps = {"digest": "b" * 32, "backbone": "resnet50", "maps": {"neck": "patches", "levels": [level]}}
+    write_shared_json(tmp_path / CACHE / "features" / maps["digest"] / "fingerprint.json", maps)
+    write_shared_json(tmp_path / "data/features/fingerprint.json", {"digest": "a" * 32, "maps": maps})
+
+    (entry,) = list_cache(tmp_path, {})
+
+    assert entry.row()["what"] == "maps (patches): 40 x 28 x 28"
+    assert entry.used_by == ("data/features",)
 
 
 def test_ls_of_a_project_without_a_cache_says_so(empty_project: Project) -> None:

@@ -17,6 +17,12 @@ from graft.tasks.common.maps.maps import open_maps
 
 ROWS = np.arange(30)
 
+KNOWN = {
+    "backbone", "weights", "weights_sha256", "dimension", "parameters", "form", "transform", "libraries", "engine",
+    "device", "precision", "dtype", "decoder", "extractor", "digest",
+}  # fmt: skip
+"""What the digest of features has been made of since before there were maps: more would empty every cache."""
+
 
 def maps_of(paths):
     return open_maps(read_feature_set(paths.features), paths)
@@ -46,6 +52,7 @@ def test_the_pooled_features_are_those_that_a_classification_of_the_whole_images
     after = read_feature_set(map_paths.features)
     assert record.metrics["cache_misses"] == 0
     assert (after.fingerprint["digest"], after.maps_fingerprint) == (digest, None)
+    assert set(after.fingerprint) == KNOWN
     assert np.array_equal(after.stored_ND, stored)
 
 

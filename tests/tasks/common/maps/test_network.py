@@ -105,6 +105,19 @@ def test_tokens_of_an_input_that_is_not_square_have_its_proportions():
     assert (level.height, level.width) == (4, 24)
 
 
+def test_tokens_that_have_no_class_token_among_them_are_all_taken():
+    (level,) = create("cait_xxs24_224", Wanted("patches"), (3, 224, 224), depth=4).form.levels
+    assert (level.height, level.width) == (14, 14)
+
+
+def test_strides_are_those_of_the_maps_where_timm_says_otherwise():
+    network = timm.create_model("test_efficientnet", pretrained=False, num_classes=0).eval()
+    for info in network.feature_info:
+        info["reduction"] *= 2
+    form = MapNetwork(network, "test_efficientnet", Wanted("patches", (8,)), SHAPE).form
+    assert [part.name for part in form.parts] == ["blocks.2"]
+
+
 def test_maps_with_channels_last_are_turned():
     network = create("test_mambaout", Wanted("patches", channels=1000))
     (level,) = network.form.levels
