@@ -26,7 +26,6 @@ UNUSED = {
     },
     "features": {
         "images/masks",
-        "core/blocks",
         "core/torch_threads",
         "core/words",
         "data/folds",
