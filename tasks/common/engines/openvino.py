@@ -31,8 +31,19 @@ Precision = Literal["f32", "bf16"]
 BATCH = 8
 """Images per request. Measured on two cores with lite0: 1 to 16 are within 10 % of each other, more is slower."""
 
+USUAL_SIDE = 768
+"""Pixels a side up to which batches are whole; of larger images, which tiles make, fewer are computed at once."""
+
 PARITY = 0.999
 """The smallest cosine between bf16 and fp32 features at which bf16 is used."""
+
+
+def batch_of(height: int, width: int, most: int) -> int:
+    """How many images of this size are computed at once: `most`, or half, a quarter, ... of it."""
+    batch = most
+    while batch > 1 and batch * height * width > most * USUAL_SIDE**2:
+        batch //= 2
+    return batch
 
 
 def cpu_has_fast_bf16() -> bool:
@@ -129,7 +140,8 @@ class _Ring:
         self._lock = threading.Lock()
         self._cancelled = False
         requests = int(model.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
-        shape = (BATCH, *image_shape)
+        self._batch = batch_of(*image_shape[:2], BATCH)
+        shape = (self._batch, *image_shape)
         self._free = [_Slot(model.create_infer_request(), np.empty(shape, np.uint8)) for _ in range(2 * requests + 1)]
         self._under_way: deque[_Slot] = deque()
 
@@ -137,7 +149,7 @@ class _Ring:
         fed = 0
         while fed < count or self._under_way:
             while self._free and fed < count:
-                fed += self._feed(self._free.pop(), fed, min(BATCH, count - fed))
+                fed += self._feed(self._free.pop(), fed, min(self._batch, count - fed))
             slot = self._under_way.popleft()
             slot.settled.wait()
             if slot.error is not None:

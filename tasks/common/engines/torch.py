@@ -11,10 +11,10 @@ import torch
 from ..core.cores import cores
 from ..images.decode import Pixels
 from ..images.transform import EvalTransform
-from .openvino import Features, Precision
+from .openvino import Features, Precision, batch_of
 
 BATCH = 64
-"""Images per step."""
+"""Images per step; fewer of large ones, see `batch_of`."""
 
 AHEAD = 4
 """Batches that are being decoded while one is computed; with the one in work, all the memory there is."""
@@ -48,6 +48,7 @@ class TorchEngine:
             torch.backends.cudnn.allow_tf32 = False  # its ten bits of mantissa are not fp32
         self.precision, self._device = precision, device
         self._shape = (transform.height, transform.width, transform.channels)
+        self._batch = batch_of(transform.height, transform.width, BATCH)
         self._network = network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._mean, self._std = (
             torch.tensor([255 * value for value in values], device=device).view(1, -1, 1, 1)
@@ -69,13 +70,13 @@ class TorchEngine:
     ) -> Iterator[tuple[int, Features]]:
         """Features of images 0 to count - 1, batch by batch, in order; see `engine.Engine.stream`."""
         buffers = [self._buffer() for _ in range(AHEAD + 1)]
-        starts = list(range(0, count, BATCH))
+        starts = list(range(0, count, self._batch))
         under_way: list[list[Future[None]]] = []
         with ThreadPoolExecutor(threads or cores(), thread_name_prefix="decode") as pool:
 
             def feed(number: int) -> None:
                 start, buffer = starts[number], buffers[number % len(buffers)].numpy()
-                images = range(start, min(start + BATCH, count))
+                images = range(start, min(start + self._batch, count))
                 under_way.append([pool.submit(_fill, buffer, i - start, load, i) for i in images])
 
             try:
@@ -95,7 +96,7 @@ class TorchEngine:
         """Nothing to give back: all networks of a process share what torch keeps to compute."""
 
     def _buffer(self) -> torch.Tensor:
-        return torch.empty((BATCH, *self._shape), dtype=torch.uint8, pin_memory=self._device == "cuda")
+        return torch.empty((self._batch, *self._shape), dtype=torch.uint8, pin_memory=self._device == "cuda")
 
 
 def _fill(buffer: Pixels, place: int, load: Callable[[int], Pixels], number: int) -> None:

@@ -10,7 +10,7 @@ from openvino import opset13 as ops
 from graft.tasks.common.core import cores as cores_module
 from graft.tasks.common.core.cores import cores
 from graft.tasks.common.engines import openvino as module
-from graft.tasks.common.engines.openvino import Engine, choose_precision
+from graft.tasks.common.engines.openvino import Engine, batch_of, choose_precision
 
 
 @pytest.fixture(scope="module")
@@ -237,3 +237,8 @@ def test_a_request_that_fails_is_an_error_and_does_not_hang(engine, pixels, monk
     monkeypatch.setattr(module.ov, "Tensor", lambda pixels, shared_memory: original(wrong, shared_memory=True))
     with pytest.raises(RuntimeError):
         collect(engine.stream(lambda i: pixels[i], 33))
+
+
+@pytest.mark.parametrize(("side", "batch"), [(224, 8), (768, 8), (769, 4), (1536, 2), (4096, 1)])
+def test_fewer_images_are_computed_at_once_if_they_are_large(side, batch):
+    assert batch_of(side, side, 8) == batch
