@@ -10,8 +10,8 @@ import typer
 from graft.tasks.common.core.errors import GraftError
 from graft.tasks.environment import prepare_process
 
-from . import backbones, cache, data, export, history, predict, project, run, serve, studies
-from .options import OPERATE, SETTINGS, Panels
+from . import backbones, cache, data, export, history, label, predict, project, run, serve, studies
+from .options import DATA, OPERATE, SETTINGS, Panels
 
 app = typer.Typer(
     name="graft",
@@ -23,6 +23,7 @@ app = typer.Typer(
 
 for group in (project, data, run, history, studies, predict, serve, export, backbones):
     app.add_typer(group.app)
+app.add_typer(label.app, name="label", rich_help_panel=DATA)
 app.add_typer(cache.app, name="cache", rich_help_panel=OPERATE)
 
 

@@ -35,10 +35,10 @@ from graft.tasks.studies.drift_picture import drift_picture
 
 from ..registry.models import CHAMPION, fetched_package, find_version
 from ..runtime.params import DriftParams, Params, load_params
+from ..serving.image_list import list_source
 from ..tracking.store import has_store
 from ..tracking.tracker import Tracker
 from ..versioning import dvc
-from .drift_source import list_source
 from .study import provenance
 
 LEAST = 20

@@ -119,7 +119,7 @@ def run(params: FeaturesParams, paths: Paths) -> Record:
             RowFile(folder / "views.npy", (items.views, dimension), params.dtype) as views,
         ):
             for eye, part in zip(eyes, eyes_of(fingerprint, dimension), strict=True):
-                _fill((features, views), part.columns, eye, source, effort)
+                fill((features, views), part.columns, eye, source, effort)
         write_table(manifest, folder / "index.parquet")
         write_json(folder / "fingerprint.json", fingerprint)
         reading.save(folder)
@@ -193,7 +193,7 @@ def _is_first(items: Items) -> Mask:
     return first_M
 
 
-def _fill(files: tuple[RowFile, RowFile], columns: slice, eye: Eye, source: Source, effort: Effort) -> None:
+def fill(files: tuple[RowFile, RowFile], columns: slice, eye: Eye, source: Source, effort: Effort) -> None:
     """Copies every item's features from the cache into its columns of the file of the images or that of the views."""
     items = source.items
 

@@ -6,16 +6,21 @@ audit decodes only images whose small version is missing there, so no result dep
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from ..core.cores import cores
 from ..core.paths import Paths
+from ..core.progress import progress
 from ..images.decode import Picture, pixels_of
 from ..images.reading import Reading
-from .segments import FeatureCache
+from .segments import FeatureCache, ids_of
 
 SIDE = 16
 """Pixels."""
@@ -38,3 +43,41 @@ def thumbnail(picture: Picture) -> npt.NDArray[np.float32]:
     pixels = pixels_of(small)
     pixels_PC = pixels.reshape(SIDE * SIDE, -1).astype(np.float32)
     return (pixels_PC - pixels_PC.mean(axis=0)).ravel()
+
+
+def thumbnails_of(
+    files: Sequence[Path], image_ids: Sequence[str], reading: Reading, paths: Paths, what: str
+) -> npt.NDArray[np.float16]:
+    """Of each image, (N, SIDE * SIDE * C). Only images without a stored one are decoded.
+
+    Args:
+        image_ids: the md5 of each file.
+        what: the work, for the progress bar.
+
+    Raises:
+        DataError: an image was removed, changed or damaged after it was checked.
+    """
+    cache, ids = thumbnail_cache(paths, reading), ids_of(list(image_ids))
+
+    def compute(places: npt.NDArray[np.int64]) -> None:
+        with cache, ThreadPoolExecutor(cores()) as pool, progress(what, len(places)) as bar:
+            small = pool.map(lambda place: thumbnail_of(files[place], image_ids[place], reading), places)
+            for place, pixels in zip(places, small, strict=True):
+                cache.add(ids[place : place + 1], pixels[None])
+                bar.add()
+        cache.refresh()
+
+    rows_NV = np.empty((len(ids), cache.dimension), np.float16)
+    for places, block in cache.read_all(ids, compute):
+        rows_NV[places] = block
+    return rows_NV
+
+
+def thumbnail_of(file: Path, image_id: str | None, reading: Reading) -> npt.NDArray[np.float32]:
+    """The thumbnail of a file.
+
+    Raises:
+        DataError: the file was removed, changed or damaged after it was checked.
+    """
+    with reading.file(file, image_id) as picture:
+        return thumbnail(picture)

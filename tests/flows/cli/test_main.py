@@ -19,13 +19,13 @@ from graft.flows.cli.main import app
 from graft.flows.cli.options import COLUMNS, PANELS, examples
 
 GROUPS = {
-    "Data": ["init", "sample", "import", "group-copies"],
+    "Data": ["init", "sample", "import", "group-copies", "label"],
     "Train": ["params", "repro", "run", "rank", "compare", "models"],
     "Use": ["predict", "serve", "export", "classify"],
     "Operate": ["schedule", "doctor", "licences", "promote", "rollback", "rebuild", "cache"],
     "Look": ["status", "ui", "summary", "why", "trace", "ledger", "drift"],
 }
-COMMANDS = [command for group in GROUPS.values() for command in group if command != "cache"]
+COMMANDS = [command for group in GROUPS.values() for command in group if command not in ("cache", "label")]
 
 
 def graft(*words: str, columns: int = 100) -> str:
@@ -47,7 +47,7 @@ def test_help_groups_the_commands_by_what_you_want_to_do() -> None:
     assert list(found.items()) == list(GROUPS.items())
 
 
-@pytest.mark.parametrize("words", [[], ["cache"]])
+@pytest.mark.parametrize("words", [[], ["cache"], ["label"]])
 @pytest.mark.parametrize("columns", [60, 80, 100])
 def test_help_fits_and_cuts_no_sentence_off(words: list[str], columns: int) -> None:
     told = graft(*words, "--help", columns=columns)
@@ -116,6 +116,7 @@ def complete(typed: str, **more: str) -> list[str]:
     [
         ("graft pro", {"promote"}),
         ("graft cache ", {"ls", "verify", "compact", "gc"}),
+        ("graft label ", {"add", "next", "apply"}),
         ("graft ui --ml", {"--mlflow-port"}),
     ],
 )
@@ -167,7 +168,7 @@ def test_help_loads_nothing_large() -> None:
 
 
 def test_every_group_of_commands_is_merged_flat() -> None:
-    assert [group.name for group in app.registered_groups if group.name] == ["cache"]
+    assert [group.name for group in app.registered_groups if group.name] == ["label", "cache"]
 
 
 def test_outside_a_project_there_is_one_clear_error(empty_project: Project, tmp_path) -> None:

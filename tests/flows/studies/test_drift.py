@@ -13,6 +13,7 @@ from PIL import Image
 from projects import draw
 
 from graft.flows.runtime.params import Params, load_params
+from graft.flows.serving.image_list import list_source
 from graft.flows.studies import drift
 from graft.flows.studies.drift import (
     Today,
@@ -22,7 +23,6 @@ from graft.flows.studies.drift import (
     from_source,
     read_reference,
 )
-from graft.flows.studies.drift_source import list_source
 from graft.tasks.common.core.errors import DataError, GraftError
 from graft.tasks.common.core.files import md5, read_json
 from graft.tasks.common.core.paths import Paths

@@ -8,8 +8,9 @@ from PIL import Image
 
 from graft.tasks.audit import near_duplicates as module
 from graft.tasks.audit.near_duplicates import COLUMNS, find_near_duplicates
-from graft.tasks.audit.thumbnails import alike, thumbnail_of
+from graft.tasks.audit.thumbnails import alike
 from graft.tasks.audit.whitening import whitened
+from graft.tasks.common.feature_cache.thumbnails import thumbnail_of
 from graft.tasks.common.heads.base import unit_length
 from graft.tasks.common.images.reading import Reading
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from graft.tasks.audit.thumbnails import thumbnail_of, thumbnails
+from graft.tasks.audit.thumbnails import thumbnails
 from graft.tasks.common.core.errors import DataError
 from graft.tasks.common.data.feature_set import read_feature_set
-from graft.tasks.common.feature_cache.thumbnails import SIDE
+from graft.tasks.common.feature_cache.thumbnails import SIDE, thumbnail_of
 from graft.tasks.common.images.reading import Reading
 
 

@@ -14,11 +14,11 @@ import pytest
 from projects import Project, draw, wait_for
 from server_process import serving
 
+from graft.flows.serving.image_list import list_source
 from graft.flows.serving.server.journal import Journal, is_unsure, prepare, trim
 from graft.flows.serving.server.kept import kept_at_random
 from graft.flows.serving.server.metrics import Metrics
 from graft.flows.serving.server.settings import Settings
-from graft.flows.studies.drift_source import list_source
 from graft.tasks.common.core.errors import DataError, GraftError
 
 ANSWER = {"label": "red", "score": 0.9, "probabilities": {"red": 0.9, "blue": 0.1}, "typicality": 0.4}

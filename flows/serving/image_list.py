@@ -1,4 +1,4 @@
-"""The images that `graft drift` is given: a folder, the folder of a server's log, or a table of their paths."""
+"""What `graft drift` and `graft label add` are given: a folder, that of a server's log, or a table of paths."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from graft.tasks.common.core.words import listed
 from graft.tasks.preprocess.scan import hidden, list_files
 from graft.tasks.preprocess.tables import SUFFIXES, load_table
 
-from ..serving.server.kept import kept_at_random
-from ..serving.sources import spelling
+from .server.kept import kept_at_random
+from .sources import spelling
 
 NAMED = 10
 """Rows that an error names."""

@@ -1,0 +1,133 @@
+"""The commands `graft label add`, `next` and `apply`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from graft.tasks.common.core.files import whole_file
+from graft.tasks.common.core.paths import find_root
+from graft.tasks.common.core.words import NAMED
+
+from .options import HERE, SETTINGS, AsJson, Panels, Project, examples
+from .output import print_json, show
+
+app = typer.Typer(cls=Panels, help="Give images their labels: which to ask about next, and the answers.", **SETTINGS)
+
+
+@app.command(
+    epilog=examples(
+        {
+            "graft label add photos": "a folder of images without labels",
+            "graft label add log": "what `graft serve --log log` has kept",
+        }
+    )
+)
+def add(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="PATH",
+            help="A folder of images, a table with a column path (and group), or the folder of `graft serve --log`.",
+            show_default=False,
+        ),
+    ],
+    project: Project = HERE,
+    as_json: AsJson = False,
+) -> None:
+    """Add images without a label to the pool, data/pool, which DVC keeps.
+
+    Images that the project has already are left out. No stage runs because of the pool.
+    """
+    from ..labelling.pool import add_to_pool
+
+    added = add_to_pool(find_root(project), source)
+    refused = [f"{name}: {why}" for name, why in list(added.refused.items())[:NAMED]]
+    if len(added.refused) > NAMED:
+        refused.append(f"and {len(added.refused) - NAMED:,} more")
+    found = {"new": added.new, "known": added.known, "refused": len(added.refused)}
+    if as_json:
+        print_json({**found, "refused": added.refused})
+        return
+    show({**found, **({"why": "\n".join(refused)} if refused else {})}, False, "data/pool")
+
+
+@app.command(
+    "next",
+    epilog=examples(
+        {
+            "graft label next 40": "the 40 images whose labels would help most",
+            "graft label next 40 --output ask.csv": "as a table to fill in",
+            "graft label next 40 --strategy random": "a fair sample",
+        }
+    ),
+)
+def next_(
+    number: Annotated[int, typer.Argument(metavar="N", min=1, help="How many images.", show_default=False)],
+    strategy: Annotated[
+        Literal["auto", "typical", "margin", "random"],
+        typer.Option(
+            help="typical: one of each kind of image; margin: where the model is least sure; random: a fair sample; "
+            "auto: typical first, then margin. A tenth is always drawn at random."
+        ),
+    ] = "auto",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write a table with an empty column label.")
+    ] = None,
+    project: Project = HERE,
+    as_json: AsJson = False,
+) -> None:
+    """Choose the images of the pool to label next.
+
+    Fill in the column label of the table, then `graft label apply FILE`. Images that were chosen are only trained on:
+    the model is tested on those that were drawn at random.
+    """
+    from ..labelling.choice import next_images, summary
+
+    asked = next_images(find_root(project), number, strategy)
+    if output is not None:
+        with whole_file(output.resolve()) as part:
+            asked.table.to_csv(part, index=False)
+    if as_json:
+        print_json({**summary(asked), "rows": asked.table.to_dict("records")})
+    elif output is not None:
+        show({**summary(asked), "table": str(output)}, False, "to label next")
+    else:
+        for row in asked.table.itertuples():
+            guess = f"  {row.guess} ({row.probability:.0%})?" if row.guess else ""
+            print(f"{row.path}  {row.why}{guess}")
+
+
+@app.command(
+    epilog=examples(
+        {
+            "graft label apply ask.csv": "take the answers of a table",
+            "graft label apply ask.csv --by ann": "given by ann",
+        }
+    )
+)
+def apply(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="A table with image_id or path, and label: a label, !discard or !unsure; empty for later.",
+            show_default=False,
+        ),
+    ],
+    by: Annotated[
+        str, typer.Option("--by", metavar="NAME", help="Who gave the answers, by default git's user.name.")
+    ] = "",
+    project: Project = HERE,
+    as_json: AsJson = False,
+) -> None:
+    """Take answers from a table into data/labels.csv.
+
+    Labels count over those of folders and tables; no file is moved. Images of the pool that have a label now are
+    imported into data/raw.
+    """
+    from ..labelling.apply import apply_labels
+
+    show(apply_labels(find_root(project), file, by), as_json, "data/labels.csv")

@@ -1,0 +1,185 @@
+"""`graft label next`: which images of the pool to ask about."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from graft.tasks.common.core.errors import DataError
+from graft.tasks.common.core.paths import Paths
+from graft.tasks.common.core.progress import say
+from graft.tasks.common.data.feature_set import FeatureSet, read_feature_set
+from graft.tasks.common.feature_cache.thumbnails import thumbnails_of
+from graft.tasks.common.heads.load import load_head
+from graft.tasks.common.images.reading import Reading
+from graft.tasks.features.maps import shown
+from graft.tasks.features.others import features_of
+from graft.tasks.labelling.strategies import Pool, Strategy, choose
+
+from ..runtime.params import Params, load_params
+from .current import Labels, read_labels_now
+
+COLUMNS = ["path", "image_id", "label", "why", "guess", "probability"]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The images to ask about.
+
+    Attributes:
+        table: `COLUMNS`; `label` is empty, to be filled in; `guess` is the model's, empty without one.
+        strategy: what chose those that are not random.
+        waiting: number of images of the pool without an answer.
+    """
+
+    table: pd.DataFrame
+    strategy: str
+    waiting: int
+
+
+@dataclass(frozen=True)
+class Known:
+    """What the project knows about its own images.
+
+    Attributes:
+        features_LD: of all of them.
+        label_L: class codes of training and validation images; -1 for the others.
+        classes: the K classes.
+        digest: of the fingerprint of the features.
+        model: whether there is a head for these features.
+    """
+
+    features_LD: npt.NDArray[np.float32]
+    label_L: npt.NDArray[np.int64]
+    classes: list[str] = field(default_factory=list)
+    digest: str = ""
+    model: bool = False
+
+
+def next_images(root: Path, wanted: int, strategy: Strategy = "auto", seed: int | None = None) -> Asked:
+    """Chooses images of the pool that nobody has answered about.
+
+    Args:
+        seed: of what is drawn; by default the number of answers, so that each batch is another one.
+
+    Raises:
+        DataError: the pool has none.
+    """
+    paths, params, found = Paths(root), load_params(Paths(root).params), read_labels_now(root)
+    waiting = found.waiting.reset_index(drop=True)
+    if not len(waiting):
+        raise DataError(
+            "the pool has no image to ask about",
+            got=f"{len(found.pool):,} images, all of them answered",
+            todo="add images without a label: graft label add FOLDER",
+        )
+    pool = _pool(waiting, found, params, paths, len(found.standing) if seed is None else seed)
+    chosen = choose(pool.at, wanted, strategy)
+    rows = waiting.iloc[chosen.rows]
+    guess = pool.guesses(chosen.rows)
+    table = pd.DataFrame({
+        "path": [f"data/pool/{path}" for path in rows["path"]],
+        "image_id": list(rows["image_id"]),
+        "label": "",
+        "why": chosen.why,
+        "guess": [name for name, _ in guess],
+        "probability": [probability for _, probability in guess],
+    })  # fmt: skip
+    return Asked(table[COLUMNS], chosen.strategy, len(waiting))
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    at: Pool
+    classes: list[str]
+
+    def guesses(self, rows: npt.NDArray[np.int64]) -> list[tuple[str, float | None]]:
+        """The most probable class of each and its probability."""
+        if self.at.p_PK is None:
+            return [("", None)] * len(rows)
+        p_NK = self.at.p_PK[rows]
+        return [(self.classes[k], round(float(p), 4)) for k, p in zip(p_NK.argmax(axis=1), p_NK.max(axis=1))]
+
+
+def _pool(waiting: pd.DataFrame, found: Labels, params: Params, paths: Paths, seed: int) -> _Prepared:
+    reading = reading_of(params, paths)
+    features = shown(params.features, found.task)
+    own = features_of(waiting, paths.pool, features, reading, paths)
+    known = known_images(paths)
+    if known.digest != own.digest:
+        if known.digest:
+            say("label: params.yaml has other features than the last run; images are chosen without its model")
+        known = Known(np.empty((0, own.features_ND.shape[1]), np.float32), np.empty(0, np.int64))
+    asked = found.pool[~found.pool["image_id"].isin(set(waiting["image_id"]))]
+    answered = features_of(asked, paths.pool, features, reading, paths).features_ND if len(asked) else None
+    features_LD = known.features_LD if answered is None else np.concatenate([known.features_LD, answered])
+    label_L = np.concatenate([known.label_L, np.full(len(features_LD) - len(known.label_L), -1)])
+    small_PV, known_small_LV = _thumbnails(waiting, asked, reading, paths, bool(known.digest))
+    p_PK = load_head(paths.head).output(own.features_ND) if known.model and found.task == "classification" else None
+    group = waiting["group"].where(waiting["group"] != "", waiting["image_id"])
+    units_P = pd.factorize(group)[0].astype(np.int64)
+    at = Pool(
+        np.asarray(own.features_ND, np.float32),
+        units_P,
+        p_PK,
+        features_LD,
+        label_L,
+        len(known.classes),
+        seed,
+        small_PV,
+        known_small_LV,
+    )
+    return _Prepared(at, known.classes)
+
+
+def _thumbnails(
+    waiting: pd.DataFrame, asked: pd.DataFrame, reading: Reading, paths: Paths, known: bool
+) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.float16]]:
+    """Of the images to choose from, and of all others: those of the data set, and those that were answered."""
+
+    def of(table: pd.DataFrame, folder: Path) -> npt.NDArray[np.float16]:
+        files = [folder / path for path in table["path"]]
+        return thumbnails_of(files, list(table["image_id"]), reading, paths, "label: looking")
+
+    data = [of(read_feature_set(paths.features).index, paths.raw)] if known else []
+    return of(waiting, paths.pool), np.concatenate([*data, of(asked, paths.pool)])
+
+
+def reading_of(params: Params, paths: Paths) -> Reading:
+    """As the last run read the images; before the first one, as params.yaml says."""
+    if (paths.manifest / "manifest.parquet").is_file():
+        return Reading.load(paths.manifest)
+    return Reading(channels=params.preprocess.channels, limits=params.preprocess.limits)
+
+
+def known_images(paths: Paths) -> Known:
+    """What the last run learned from; nothing before the first one."""
+    if not (paths.features / "fingerprint.json").is_file():
+        return Known(np.empty((0, 0), np.float32), np.empty(0, np.int64))
+    pack = read_feature_set(paths.features)
+    every = np.arange(len(pack.index))
+    label_L = np.full(len(every), -1)
+    if pack.task == "classification":
+        learned = pack.rows("train", "val")
+        label_L[learned] = pack.labels(learned)
+    return Known(pack.features(every), label_L, pack.classes, str(pack.fingerprint["digest"]), _has_head(pack, paths))
+
+
+def _has_head(pack: FeatureSet, paths: Paths) -> bool:
+    return (paths.head / "head.json").is_file() and load_head(paths.head).dimension == pack.stored_ND.shape[1]
+
+
+def summary(asked: Asked) -> dict[str, Any]:
+    """What was chosen, in numbers."""
+    by_reason = asked.table["why"].value_counts()
+    return {
+        "images": len(asked.table),
+        "of_the_pool": asked.waiting,
+        "chosen_by": asked.strategy,
+        "at_random": int(by_reason.get("random", 0)),
+    }
