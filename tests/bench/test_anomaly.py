@@ -71,7 +71,7 @@ def process(build, passes=(), map_passes=(), peak=100.0):
 @pytest.fixture
 def raw():
     predict = [process(0, [9.0, 1.0], [9.0, 2.0]), process(0, [9.0, 3.0], [9.0, 4.0], peak=200.0)]
-    return {"build": [process(10.0), process(20.0)], "predict": predict, "quality": {"auroc": 0.9}}
+    return {"build": [process(10.0), process(20.0)], "predict": predict, "openvino": [], "quality": {"auroc": 0.9}}
 
 
 def test_the_last_pass_of_each_process_counts(raw):
@@ -99,12 +99,18 @@ def test_long_builds_are_made_once_and_who_begins_moves_on(tmp_path, monkeypatch
     assert [len(found[name]["build"]) for name in ("patchcore", "graft")] == [1, 2]
     assert [len(found[name]["predict"]) for name in ("patchcore", "graft")] == [2, 2]
     assert [name for name, what, _ in order if what == "predict"] == ["patchcore", "graft", "graft", "patchcore"]
-    assert order[0] == ("patchcore", "build", 0.1)
+    assert order[:3] == [("patchcore", what, 0.1) for what in ("build", "predict", "openvino")]
+    assert not found["graft"]["openvino"]
 
 
 @pytest.fixture
 def results(raw):
-    peer = {**raw, "build": [process(300.0)], "predict": [process(0, [], [9.0, 10.0])]}
+    peer = {
+        **raw,
+        "build": [process(300.0)],
+        "predict": [process(0, [], [9.0, 10.0])],
+        "openvino": [process(0, [], [9.0, 5.0])],
+    }
     rows = {
         "patchcore": {**medians(peer, 100), "auroc": 0.95, "pixel_auroc": 0.97, "au_pro": 0.91},
         "graft": medians(raw, 100),
@@ -127,7 +133,8 @@ def test_the_text_compares_each_with_graft(results):
     assert "| Tiles: 300 to learn from, 100 to test on |" in told
     assert "| anomalib's PatchCore | 0.950 | 0.970 | 0.910 | 300.0 | 20.0 x | 100.0 | 5.0 x | 100 | 100 |" in told
     assert "| **Graft** | 0.900 |  |  | 15.0 | 1.0 x | 20.0 | 1.0 x | 100 | 200 |" in told
-    assert "Graft takes 30.0 ms an image." in told
+    assert "Graft takes 30.0 ms." in told
+    assert "anomalib's PatchCore, exported to OpenVINO, takes 50.0 ms an image." in told
 
 
 def test_without_graft_nothing_is_compared(results):
