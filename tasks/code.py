@@ -36,7 +36,7 @@ ROOMS: Mapping[str, tuple[str, ...]] = {
     "evaluate": (
         "backbones", "candidates.py", "core", "data", "engines", "heads", "images", "reporting", "scoring",
     ),
-    "register": ("backbones", "candidates.py", "core", "data", "engines", "feature_cache", "heads", "images"),
+    "register": ("backbones", "candidates.py", "core", "data", "engines", "feature_cache", "heads", "images", "maps"),
 }  # fmt: skip
 """Stage -> the rooms of tasks/common that it imports, directly or through others."""
 

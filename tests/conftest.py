@@ -118,6 +118,14 @@ def inspector(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 
 @pytest.fixture(scope="session")
+def anomalies(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a `package` of the task anomaly, and pictures for it in `good` and `defect`. Not to be changed."""
+    from anomaly_package import make_package
+
+    return made_once(tmp_path_factory, "anomalies", make_package)[0]
+
+
+@pytest.fixture(scope="session")
 def rerun(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Rerun:
     """A finished project that has run a second time, with another head: for all that follows from that.
 

@@ -100,12 +100,10 @@ UNUSED = {
     },
     "register": {
         "images/masks",
-        "backbones/layers",
         "backbones/licences",
         "core/torch_threads",
         "core/words",
         "data/folds",
-        "engines/torch",
         "feature_cache/thumbnails",
         "images/contact_sheet",
     },

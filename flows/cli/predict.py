@@ -29,6 +29,7 @@ app = typer.Typer(**SETTINGS)
             "graft predict photos --output answers.csv": "a folder, as a table",
             "graft predict photos --sort-into sorted --link": "links, by class",
             "graft predict cat.jpg --model exported --top 3": "without a project",
+            "graft predict parts --maps where": "anomalies, and where they are",
             "find . -name '*.png' | graft predict - --json": "a list of files",
         }
     ),
@@ -67,9 +68,17 @@ def predict(
             help="Also write each image with the regions that the answer depends on; about eighty predictions each.",
         ),
     ] = None,
+    maps: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Also write each image under its heat map, which shows where it is anomalous."
+        ),
+    ] = None,
     sort_into: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Also copy the images into a folder for each predicted class."),
+        typer.Option(
+            metavar="FOLDER", help="Also copy the images into a folder for each predicted class, or good and anomalous."
+        ),
     ] = None,
     link: Annotated[bool, typer.Option("--link", help="With --sort-into: symbolic links instead of copies.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON for each image.")] = False,
@@ -85,7 +94,7 @@ def predict(
     """
     from graft.tasks.common.core.progress import progress
 
-    from ..serving import columns, known, loading, sorting, sources, writing
+    from ..serving import columns, heat_maps, known, loading, sorting, sources, writing
     from ..serving.predict import predict as predictions
 
     if output is not None:
@@ -96,13 +105,14 @@ def predict(
         chosen = opened.enter_context(loading.open_model(model, project))
         form = columns.Columns(chosen.classifier, top or 1, probabilities)
         sorter = sorting.sorter_for(chosen.classifier, sort_into, link=link)
-        uses = [use.take for use in (sorter, _explainer(chosen.classifier, explain)) if use is not None]
+        drawn = heat_maps.HeatMaps(chosen.classifier, maps) if maps else None
+        uses = [use.take for use in (sorter, drawn, _explainer(chosen.classifier, explain)) if use is not None]
         names = [each.name for each in files]
         writes = writing.json_lines(top) if as_json else writing.writing(output, form, top, names)
         write = writing.report_errors(opened.enter_context(writes))
         kept = None if no_cache else opened.enter_context(known.known_features(chosen))
         bar = opened.enter_context(progress("predicting", len(files)))
-        for answer in predictions(chosen.classifier, files, kept, bar.add):
+        for answer in predictions(chosen.classifier, files, kept, bar.add, maps=maps is not None):
             write(answer)
             failed += bool(answer.error)
             for use in uses:

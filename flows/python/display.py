@@ -45,7 +45,7 @@ def thumbnails(images: Iterable[tuple[str, Path | bytes]]) -> list[Picture]:
 def _thumbnail(image: Path | bytes) -> str:
     file = io.BytesIO()
     try:
-        with _content(image) as content, Reading().image(content) as (picture,):
+        with content(image) as given, Reading().image(given) as (picture,):
             picture.thumbnail((SIDE, SIDE))
             picture.save(file, "PNG")
     except (OSError, UnreadableImage):
@@ -53,5 +53,6 @@ def _thumbnail(image: Path | bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
 
 
-def _content(image: Path | bytes) -> AbstractContextManager[bytes]:
+def content(image: Path | bytes) -> AbstractContextManager[bytes]:
+    """The bytes of an image as `Images` gives it."""
     return nullcontext(image) if isinstance(image, bytes) else content_of(image, Limits())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -9,13 +10,19 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
+from PIL import Image
 
 from graft.tasks.common.core.errors import DataError
-from graft.tasks.register.serving import ImageClassifier
+from graft.tasks.register.serving import ANOMALY, ImageClassifier
 
+from ..serving.columns import verdict
+from ..serving.heat_maps import heat_picture
 from ..serving.loading import open_model
 from . import display
+from .display import content
 from .images import Given, Images
 
 SHOWN = 24
@@ -28,13 +35,18 @@ class Predictions:
 
     Attributes:
         table: one row per image: `image` (its path or number); for one class `label` and `score` (its probability), for
-            several `labels`, for numbers `value`; further columns by the parameters: see "Use the model".
-        probabilities: (N, K) float64, one column per class; without columns for numbers.
+            several `labels`, for numbers `value`, for anomaly `score`, `p_value` and `anomalous`; further columns by
+            the parameters: see "Use the model".
+        probabilities: (N, K) float64, one column per class; without columns for numbers and anomalies.
+        maps: with `maps=True` float32 (N, H, W), the score at each pixel that the network sees; otherwise None.
+        classifier: the model.
     """
 
     table: pd.DataFrame
     probabilities: pd.DataFrame
     images: Images
+    classifier: ImageClassifier
+    maps: npt.NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.table)
@@ -43,19 +55,48 @@ class Predictions:
         """The rows of the table."""
         return iter(self.table.to_dict("records"))
 
+    @property
+    def threshold(self) -> float:
+        """An image with a higher score is anomalous; infinite for tasks other than anomaly."""
+        return self.classifier.threshold
+
+    def heat_map(self, place: int) -> Image.Image:
+        """An image under its heat map.
+
+        Raises:
+            DataError: `predict` was called without maps.
+        """
+        if self.maps is None:
+            raise DataError("these predictions have no maps", todo="call predict with maps=True")
+        with content(self.images[place]) as given, self.classifier.eyes.reading.image(given) as picture:
+            return Image.fromarray(heat_picture(self.classifier, picture, self.maps[place]))
+
     def __repr__(self) -> str:
         return self.table.to_string(max_rows=SHOWN)
 
     def _repr_html_(self) -> str:
-        shown = islice(zip(self._captions(), self.images), SHOWN)
+        shown = islice(zip(self._captions(), self._pictures()), SHOWN)
         columns = [name for name in self.table.columns if name != "abstain" or self.table[name].any()]
         rows = [[_text(value) for value in row] for row in self.table[columns].head(SHOWN).itertuples(index=False)]
         title = f"{len(self):,} predictions" + (f", the first {SHOWN}" if len(self) > SHOWN else "")
         return display.table(title, columns, rows, display.thumbnails(shown))
 
+    def _pictures(self) -> Iterator[Path | bytes]:
+        """What a notebook shows: the images, or their heat maps."""
+        if self.maps is None:
+            yield from self.images
+        else:
+            yield from (_png(self.heat_map(place)) for place in range(len(self)))
+
     def _captions(self) -> Iterator[str]:
-        answer = next(name for name in ("label", "labels", "value") if name in self.table)
-        return map(_text, self.table[answer])
+        answer = next(name for name in ("label", "labels", "value", "anomalous") if name in self.table)
+        return (verdict(row) if answer == "anomalous" else _text(row[answer]) for row in self)
+
+
+def _png(image: Image.Image) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
 
 
 def _with_name(message: str, names: list[str]) -> str:
@@ -81,19 +122,27 @@ class Model:
     classes: list[str]
     classifier: ImageClassifier
 
-    def predict(self, images: Given | Iterable[Given]) -> Predictions:
+    def predict(self, images: Given | Iterable[Given], *, maps: bool = False) -> Predictions:
         """Predicts images, each decoded, resized and cropped as in training.
 
         Args:
             images: a path, a folder, the bytes of a file, a PIL image, an array of uint8 with shape (H, W) or
                 (H, W, C), or several of these.
+            maps: also give `maps`, which say where images are anomalous; for a model for anomaly.
 
         Raises:
-            DataError: there are no images, or one cannot be read.
+            DataError: there are no images, one cannot be read, or the model has no maps.
         """
         given = Images(images)
+        if maps and self.classifier.task != ANOMALY:
+            raise DataError(
+                "this model has no maps",
+                got=f"a model for {self.classifier.task}, and maps=True",
+                allowed="a model for anomaly",
+                todo="call predict without maps",
+            )
         try:
-            answers = self.classifier.predict(given)
+            answers = self.classifier.predict(given, maps)
         except ValueError as error:
             raise DataError(
                 "the images cannot be predicted", got=_with_name(str(error), given.names), todo="leave that image out"
@@ -102,7 +151,9 @@ class Model:
         table = pd.DataFrame(answers, columns=columns)
         table.insert(0, "image", given.names)
         rows = [answer.get("probabilities", {}) for answer in answers]
-        return Predictions(table, pd.DataFrame(rows, index=table["image"], columns=self.classes), given)
+        maps_NHW = np.stack([answer["map"] for answer in answers]) if maps else None
+        by_class = pd.DataFrame(rows, index=table["image"], columns=self.classes)
+        return Predictions(table, by_class, given, self.classifier, maps_NHW)
 
 
 def load_model(root: Path, wanted: str) -> Model:

@@ -94,18 +94,21 @@ class Project:
 
         return load_model(self.root, str(wanted))
 
-    def predict(self, images: Given | Iterable[Given], model: str | int = "package") -> Predictions:
+    def predict(
+        self, images: Given | Iterable[Given], model: str | int = "package", *, maps: bool = False
+    ) -> Predictions:
         """Predicts images with a model, which is loaded for this call: see `model` and `Model.predict`.
 
         Args:
             images: a path, a folder, the bytes of a file, a PIL image, an array of uint8 with shape (H, W) or
                 (H, W, C), or several of these.
             model: as `wanted` of `model`.
+            maps: also give `maps`, which say where images are anomalous; for a model for anomaly.
 
         Raises:
-            GraftError: there are no images, one cannot be read, or there is no such model.
+            GraftError: there are no images, one cannot be read, there is no such model, or it has no maps.
         """
-        return self.model(model).predict(images)
+        return self.model(model).predict(images, maps=maps)
 
     def report(self) -> Report:
         """The results of the last run.

@@ -26,6 +26,8 @@ from .models import EYES, FINGERPRINT
 COLUMNS = {
     "label": ColSpec(DataType.string, "label"),
     "score": ColSpec(DataType.double, "score"),
+    "p_value": ColSpec(DataType.double, "p_value"),
+    "anomalous": ColSpec(DataType.boolean, "anomalous"),
     "labels": ColSpec(Array(DataType.string), "labels"),
     "probabilities": ColSpec(Map(DataType.double), "probabilities"),
     "value": ColSpec(DataType.double, "value"),

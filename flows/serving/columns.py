@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from graft.tasks.common.data.task import BETWEEN
+from graft.tasks.common.data.task import BETWEEN, GOOD
 from graft.tasks.register.serving import ImageClassifier
 
 from .predict import Answer
@@ -54,7 +54,7 @@ class Columns:
     def _best(self, found: dict[str, Any]) -> dict[str, Any]:
         if self._task == "multilabel":
             return {"label": BETWEEN.join(found["labels"]), "score": max(found["probabilities"].values())}
-        if self._task == "regression":
+        if self._task != "classification":
             return {}
         further = enumerate(ranked(found, self._top)[1:], 2)
         return {
@@ -68,6 +68,7 @@ _BEST = {
     "classification": {"label": TEXT, "score": NUMBER},
     "multilabel": {"label": TEXT, "score": NUMBER},
     "regression": {"value": NUMBER},
+    "anomaly": {"score": NUMBER, "p_value": NUMBER, "anomalous": TRUTH},
 }
 """The first columns, by task. With several labels they are joined, and the score is the highest probability."""
 
@@ -103,6 +104,8 @@ def lines(answer: Answer, top: int, width: int) -> Iterator[str]:
     if "value" in found:
         span = f"{found['low']:.4g} to {found['high']:.4g}" if "low" in found else ""
         yield "  ".join([name, f"{found['value']:.4g}", *filter(None, [span]), *notes])
+    elif "anomalous" in found:
+        yield "  ".join([name, verdict(found).ljust(9), f"score {found['score']:.4g}", f"p {found['p_value']:.2g}"])
     elif "labels" in found:
         said = ", ".join(f"{label} {found['probabilities'][label]:.1%}" for label in found["labels"]) or "(none)"
         yield "  ".join([name, said, *notes])
@@ -110,6 +113,11 @@ def lines(answer: Answer, top: int, width: int) -> Iterator[str]:
         best = ranked(found, top)
         yield "  ".join([name, f"{best[0][1]:6.1%}", best[0][0], *(f"({note})" for note in notes)])
         yield from (f"{'':{width}}  {score:6.1%}  {label}" for label, score in best[1:])
+
+
+def verdict(found: dict[str, Any]) -> str:
+    """Of an answer of the task anomaly, in one word."""
+    return "anomalous" if found["anomalous"] else GOOD
 
 
 UNLIKE = 0.05

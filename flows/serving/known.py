@@ -15,7 +15,7 @@ import PIL
 from graft.tasks.common.core.files import json_digest, read_json, sha256, write_shared_json
 from graft.tasks.common.core.paths import Paths
 from graft.tasks.common.engines.openvino import Features
-from graft.tasks.common.feature_cache.segments import FeatureCache, Ids
+from graft.tasks.common.feature_cache.segments import Dtype, FeatureCache, Ids
 from graft.tasks.register.packaged_eyes import eyes_in, reading_in
 
 from .loading import Predictor
@@ -29,10 +29,11 @@ class KnownFeatures:
 
     Args:
         caches: of each backbone, in order.
+        grow: whether what is computed is kept; maps of pictures that are seen once would soon fill the disk.
     """
 
-    def __init__(self, caches: Sequence[FeatureCache]) -> None:
-        self._caches = caches
+    def __init__(self, caches: Sequence[FeatureCache], grow: bool = True) -> None:
+        self._caches, self._grow = caches, grow
         stops = np.cumsum([cache.dimension for cache in caches]).tolist()
         self._columns = [slice(stop - cache.dimension, stop) for stop, cache in zip(stops, caches, strict=True)]
 
@@ -52,23 +53,30 @@ class KnownFeatures:
         return np.logical_and.reduce(read_EB)
 
     def add(self, ids_B: Ids, features_BD: Features) -> None:
-        for cache, columns in zip(self._caches, self._columns, strict=True):
-            cache.add(ids_B, np.ascontiguousarray(features_BD[:, columns]))
+        if self._grow:
+            for cache, columns in zip(self._caches, self._columns, strict=True):
+                cache.add(ids_B, np.ascontiguousarray(features_BD[:, columns]))
 
 
 @contextmanager
 def known_features(model: Predictor) -> Iterator[KnownFeatures | None]:
-    """Of a model in a project; None outside one. A frozen backbone shares the cache of the stage `features`."""
+    """Of a model in a project; None outside one. A frozen backbone shares the cache of the stage `features`; maps are
+    only read from there."""
     if model.root is None:
         yield None
         return
-    cache = Paths(model.root).cache / "features"
+    cache, maps = Paths(model.root).cache / "features", model.classifier.eyes.form is not None
     with ExitStack() as opened:
         caches = [
-            opened.enter_context(FeatureCache(_folder(cache, eye, model), dimension))
+            opened.enter_context(FeatureCache(_folder(cache, eye, model), dimension, _dtype(model)))
             for eye, dimension in zip(eyes_in(model.facts), _dimensions(model), strict=True)
         ]
-        yield KnownFeatures(caches)
+        yield KnownFeatures(caches, grow=not maps)
+
+
+def _dtype(model: Predictor) -> Dtype:
+    """In which features are kept: maps in half precision, to which the package rounds them too."""
+    return "float32" if model.classifier.eyes.form is None else "float16"
 
 
 def _dimensions(model: Predictor) -> list[int]:
@@ -94,7 +102,7 @@ def _of_the_stage(cache: Path, eye: dict[str, Any], model: Predictor) -> Path | 
     folder = cache / str(eye.get("fingerprint", model.facts["fingerprint"]))
     note = folder / "fingerprint.json"
     found = read_json(note) if note.is_file() else {}
-    same = {"dtype": "float32", "engine": "openvino", "decoder": f"pillow {PIL.__version__}"}
+    same = {"dtype": _dtype(model), "engine": "openvino", "decoder": f"pillow {PIL.__version__}"}
     return folder if all(found.get(key) == value for key, value in same.items()) else None
 
 
@@ -108,7 +116,7 @@ def _fingerprint(eye: dict[str, Any], model: Predictor) -> dict[str, Any]:
         "engine": "openvino",
         "device": "cpu",
         "precision": eye["precision"],
-        "dtype": "float32",
+        "dtype": _dtype(model),
         "decoder": f"pillow {PIL.__version__}",
         "packaged": PACKAGED,
     }

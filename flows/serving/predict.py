@@ -10,9 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
+from graft.tasks.common.core.blocks import blocks
 from graft.tasks.common.core.cores import cores
+from graft.tasks.common.engines.openvino import Features
 from graft.tasks.common.feature_cache.segments import ids_of
 from graft.tasks.common.images.decode import Picture
 from graft.tasks.common.images.reading import Reading, content_of
@@ -23,7 +26,7 @@ from .known import KnownFeatures
 from .sources import Named
 
 BLOCK = 4096
-"""Images that are looked up in the cache together."""
+"""Images that are looked up in the cache together, at most."""
 
 GROUP = 256
 """Images that are answered together: answering each batch of the network took a third of the speed, because the threads
@@ -37,11 +40,13 @@ class Answer:
     Attributes:
         found: see `ImageClassifier.predict`; empty if the file could not be read.
         error: why it could not.
+        map_HW: see `ImageClassifier.heat`; None unless asked for.
     """
 
     source: Named
     found: dict[str, Any]
     error: str = ""
+    map_HW: npt.NDArray[np.float32] | None = None
 
 
 def predict(
@@ -49,22 +54,27 @@ def predict(
     files: Sequence[Named],
     known: KnownFeatures | None = None,
     done: Callable[[int], Any] = lambda images: None,
+    *,
+    maps: bool = False,
 ) -> Iterator[Answer]:
     """One answer per file, in order and as soon as it is there; a file that cannot be read does not stop the others.
 
     Args:
         known: features that need not be computed; those that are computed are added.
         done: is told how many more files have been answered.
+        maps: also say where images are anomalous; for the task anomaly alone.
     """
-    for start in range(0, len(files), BLOCK):
-        for answers in _Block(classifier, files[start : start + BLOCK], known).answers():
+    for rows in blocks(len(files), min(BLOCK, classifier.block)):
+        for answers in _Block(classifier, files[rows], known, maps).answers():
             done(len(answers))
             yield from answers
 
 
 class _Block:
-    def __init__(self, classifier: ImageClassifier, files: Sequence[Named], known: KnownFeatures | None) -> None:
-        self._classifier, self._files, self._known = classifier, files, known
+    def __init__(
+        self, classifier: ImageClassifier, files: Sequence[Named], known: KnownFeatures | None, maps: bool
+    ) -> None:
+        self._classifier, self._files, self._known, self._maps = classifier, files, known, maps
         self._reading: Reading = classifier.eyes.reading
         self._features_BD = np.zeros((len(files), classifier.dimension), np.float32)
         self._ready_B = np.zeros(len(files), np.bool_)
@@ -135,8 +145,14 @@ class _Block:
             self._known.add(ids_of([self._md5[int(places[row])] for row in read]), features_BD[read])
 
     def _answered(self, start: int, stop: int) -> list[Answer]:
-        found = self._classifier.answers(self._features_BD[start:stop])
+        features_BD = self._features_BD[start:stop]
+        found, maps = self._classifier.answers(features_BD), self._heat(features_BD)
         return [
-            Answer(self._files[place], {} if place in self._errors else answer, self._errors.get(place, ""))
-            for place, answer in enumerate(found, start)
+            Answer(self._files[place], {}, self._errors[place])
+            if place in self._errors
+            else Answer(self._files[place], answer, "", map_HW)
+            for place, (answer, map_HW) in enumerate(zip(found, maps, strict=True), start)
         ]
+
+    def _heat(self, features_BD: Features) -> Sequence[npt.NDArray[np.float32] | None]:
+        return list(self._classifier.heat(features_BD)) if self._maps else [None] * len(features_BD)

@@ -19,8 +19,9 @@ from graft.tasks.common.images.decode import Pixels
 from graft.tasks.common.images.reading import content_of
 from graft.tasks.common.images.unreadable import UnreadableImage, in_words
 from graft.tasks.evaluate.saliency_plot import overlaid
-from graft.tasks.register.serving import ImageClassifier
+from graft.tasks.register.serving import ANOMALY, ImageClassifier
 
+from .heat_maps import heat_picture
 from .predict import Answer
 
 GRID = 9
@@ -68,7 +69,8 @@ class Explainer:
 
 
 def saliency(classifier: ImageClassifier, content: bytes) -> Image.Image:
-    """The map over what the network sees of an image: the brighter, the more the answer depends on it.
+    """The map over what the network sees of an image: the brighter, the more the answer depends on it. Of the task
+    anomaly the heat map, which is what the answer is made of.
 
     Args:
         content: of a file.
@@ -78,6 +80,9 @@ def saliency(classifier: ImageClassifier, content: bytes) -> Image.Image:
     """
     with classifier.eyes.reading.image(content) as picture:
         pixels_E = classifier.eyes.pixels(picture)
+        if classifier.task == ANOMALY:
+            map_HW = classifier.heat(classifier.eyes.look([pixels[None] for pixels in pixels_E]))[0]
+            return Image.fromarray(heat_picture(classifier, picture, map_HW))
     map_HW = occlusion_map(classifier, pixels_E)
     seen = pixels_E[0] if pixels_E[0].shape[2] == 3 else np.repeat(pixels_E[0][..., :1], 3, axis=2)
     return Image.fromarray(overlaid(seen, map_HW))

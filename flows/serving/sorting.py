@@ -10,6 +10,7 @@ from urllib.parse import quote
 from graft.tasks.common.core.errors import GraftError
 from graft.tasks.register.serving import ImageClassifier
 
+from .columns import verdict
 from .predict import Answer
 
 NOT_SURE, NONE = "_not sure", "_none"
@@ -33,7 +34,7 @@ def sorter_for(classifier: ImageClassifier, folder: Path | None, *, link: bool) 
         raise GraftError(
             "images cannot be sorted by a number",
             got="a model for regression, and --sort-into",
-            allowed="a model with classes",
+            allowed="a model with classes, or one that detects anomalies",
             todo="write a table with --output, which has the numbers",
         )
     return Sorter(folder, link=link)
@@ -92,6 +93,8 @@ def _folders(answer: Answer) -> list[str]:
     found = answer.found
     if found.get("abstain"):
         return [NOT_SURE]
+    if "anomalous" in found:
+        return [verdict(found)]
     labels = found["labels"] if "labels" in found else [found["label"]]
     return [folder_of(label) for label in labels] or [NONE]
 

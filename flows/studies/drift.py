@@ -26,9 +26,10 @@ from graft.tasks.common.engines.openvino import Features
 from graft.tasks.common.feature_cache.segments import FeatureCache, Ids, ids_of
 from graft.tasks.common.images.reading import Reading
 from graft.tasks.common.images.unreadable import Refused
+from graft.tasks.common.maps.form import MapForm
 from graft.tasks.preprocess.check import judge, look
 from graft.tasks.preprocess.params import PreprocessParams
-from graft.tasks.register.packaged_eyes import reading_in
+from graft.tasks.register.packaged_eyes import form_in, reading_in
 from graft.tasks.register.reference_set import Reference, package_features
 from graft.tasks.studies.drift import Comparison, compare
 from graft.tasks.studies.drift_picture import drift_picture
@@ -252,7 +253,7 @@ def _check_enough(count: int, left_out: Mapping[str, int], where: str) -> None:
 
 
 def features_of(today: Today, reference: Reference, package: Path, paths: Paths) -> Features:
-    """Float32 (m, D) from the model's own graphs; cached features are reused."""
+    """Float32 (m, D) from the model's own graphs, of maps their means; cached ones are reused."""
     features_mD = np.empty((len(today.files), reference.features_nD.shape[1]), np.float32)
     missing = np.ones(len(today.files), np.bool_)
     if reference.fingerprint:
@@ -268,6 +269,10 @@ def _read_cached(
     features_mD: Features, ids: Ids, reference: Reference, facts: dict[str, Any], paths: Paths
 ) -> npt.NDArray[np.bool_]:
     """Fills in what the caches of all backbones have; returns which images (m,) lack some."""
+    form = form_in(facts)
+    if form is not None:
+        cache = FeatureCache(paths.cache / "features" / reference.fingerprint, form.dimension, "float16")
+        return _read_means(features_mD, ids, cache, form)
     alone = {"fingerprint": reference.fingerprint, "dimension": features_mD.shape[1]}
     missing, start = np.zeros(len(ids), np.bool_), 0
     for eye in facts.get("eyes", [alone]):
@@ -277,6 +282,14 @@ def _read_cached(
             features_mD[places, start : start + eye["dimension"]], found[places] = block, True
         missing |= ~found
         start += eye["dimension"]
+    return missing
+
+
+def _read_means(means_mC: Features, ids: Ids, cache: FeatureCache, form: MapForm) -> npt.NDArray[np.bool_]:
+    """The same of maps: a segment at a time."""
+    missing = np.ones(len(ids), np.bool_)
+    for places, maps_BD in cache.read(ids):
+        means_mC[places], missing[places] = form.means(maps_BD), False
     return missing
 
 

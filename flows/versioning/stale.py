@@ -3,16 +3,21 @@ run would replace, because DVC hashes what a stage depends on only when the stag
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from graft.tasks.common.core.errors import DataError
 from graft.tasks.common.core.paths import Paths
-from graft.tasks.preprocess.layouts import TABLE
+from graft.tasks.preprocess.layouts import TABLE, layout_of
+from graft.tasks.preprocess.mask_names import masks_in
 from graft.tasks.preprocess.walk import list_files
 
 from .dvc import locked_raw, raw_hash, raw_listing, repro, stages_of
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 State = dict[str, tuple[int, int, int]]
 """Path below data/raw -> size, time of the last change in nanoseconds, inode."""
@@ -59,9 +64,15 @@ def other_images(root: Path) -> str:
     told = {
         "missing": [name for name in seen if name not in listing and not (paths.raw / name).exists()],
         "changed": [name for name, digest in seen.items() if listing.get(name, digest) != digest],
-        "new": sorted({*listing} - {*seen, *rejected["path"], TABLE}),
+        "new": sorted({*listing} - {*seen, *rejected["path"], *_masks(manifest, listing), TABLE}),
     }
     return "; ".join(f"{len(names):,} {word}, such as {names[0]}" for word, names in told.items() if names)
+
+
+def _masks(manifest: pd.DataFrame, listing: Mapping[str, str]) -> frozenset[str]:
+    """Files that say where the defects of images are: by a table, or by their names."""
+    told = frozenset(manifest["mask"].dropna()) if "mask" in manifest else frozenset()
+    return told if TABLE in listing else told | frozenset(masks_in(listing, layout_of(listing)).names)
 
 
 def refuse_other_images(root: Path) -> None:

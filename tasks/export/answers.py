@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from onnx import TensorProto
 
+from ..common.heads.anomaly import AnomalyHead
 from ..common.heads.base import Head
 from ..common.heads.calibration import Calibration
 from ..common.heads.typicality import Typicality
+from .anomalies import image_score, patch_scores
 from .builder import Builder
 from .heads import logits_of, output_of, single, unit_rows
 
@@ -19,18 +22,20 @@ SMALLEST = float(np.finfo(np.float32).tiny)
 
 @dataclass(frozen=True)
 class Answer:
-    """An output of the file: its value, its type, and its length for one image (0: none, one number)."""
+    """An output of the file: its value, its type, and its shape for one image."""
 
     name: str
     value: str
     kind: int
-    length: int = 0
+    shape: tuple[int, ...] = ()
 
 
 def answers_of(
     build: Builder, head: Head, calibration: Calibration, known: Typicality | None, features: str
 ) -> list[Answer]:
-    """All outputs, of shape (B, length) or (B,); see `ImageClassifier.predict`."""
+    """All outputs, their first axis the images; see `ImageClassifier.predict`."""
+    if isinstance(head, AnomalyHead):
+        return _anomaly(build, head, calibration, features)
     found = _numbers if head.task == "regression" else _several if head.task == "multilabel" else _one_class
     answers = found(build, head, calibration, features)
     if known is not None:
@@ -52,8 +57,8 @@ def _several(build: Builder, head: Head, calibration: Calibration, features: str
     p, classes = _calibrated(build, head, calibration, features), len(head.classes)
     found = build.node("GreaterOrEqual", _weighed(build, calibration, p), single(0.5))
     return [
-        Answer("probabilities", p, TensorProto.FLOAT, classes),
-        Answer("labels", found, TensorProto.BOOL, classes),
+        Answer("probabilities", p, TensorProto.FLOAT, (classes,)),
+        Answer("labels", found, TensorProto.BOOL, (classes,)),
     ]
 
 
@@ -64,7 +69,7 @@ def _one_class(build: Builder, head: Head, calibration: Calibration, features: s
     flat = build.integers(1)
     score = build.node("Squeeze", build.node("GatherElements", p, label, axis=1), flat)
     answers = [
-        Answer("probabilities", p, TensorProto.FLOAT, len(head.classes)),
+        Answer("probabilities", p, TensorProto.FLOAT, (len(head.classes),)),
         Answer("label", build.node("Squeeze", label, flat), TensorProto.INT64),
         Answer("score", score, TensorProto.FLOAT),
     ]
@@ -74,8 +79,27 @@ def _one_class(build: Builder, head: Head, calibration: Calibration, features: s
     if calibration.set_least is not None:
         most = build.node("ReduceMax", weighed, build.integers(1), keepdims=1)
         inside = build.node("GreaterOrEqual", weighed, build.node("Min", most, single(calibration.set_least)))
-        answers.append(Answer("set", inside, TensorProto.BOOL, len(head.classes)))
+        answers.append(Answer("set", inside, TensorProto.BOOL, (len(head.classes),)))
     return answers
+
+
+def _anomaly(build: Builder, head: AnomalyHead, calibration: Calibration, features: str) -> list[Answer]:
+    """`map` has the score of each patch, before it is enlarged and smoothed."""
+    flat = patch_scores(build, head, features)
+    score = image_score(build, head, flat)
+    by_image = build.node("Unsqueeze", score, build.integers(1))
+    higher = build.node("Cast", build.node("LessOrEqual", by_image, single(head.good)), to=TensorProto.FLOAT)
+    total = 1 + float(head.share.sum())
+    share = build.node("Squeeze", build.node("MatMul", higher, single(head.share / total)[:, None]), build.integers(1))
+    p = build.node("Min", build.node("Add", share, single(1 / total)), single(1))
+    threshold = math.inf if calibration.threshold is None else calibration.threshold
+    shape = (head.height, head.width)
+    return [
+        Answer("score", score, TensorProto.FLOAT),
+        Answer("p_value", p, TensorProto.FLOAT),
+        Answer("anomalous", build.node("Greater", score, single(threshold)), TensorProto.BOOL),
+        Answer("map", build.node("Reshape", flat, build.integers(-1, *shape)), TensorProto.FLOAT, shape),
+    ]
 
 
 def _calibrated(build: Builder, head: Head, calibration: Calibration, features: str) -> str:

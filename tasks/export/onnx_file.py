@@ -15,6 +15,7 @@ from ..common.heads.load import load_head
 from ..common.heads.typicality import Typicality
 from ..common.images.transform import EvalTransform
 from ..register.packaged_eyes import eyes_in
+from ..register.serving import ANOMALY
 from .answers import Answer, answers_of
 from .builder import Builder
 from .network import features_of
@@ -31,7 +32,7 @@ class Parts:
     Attributes:
         graphs: the .xml file of each backbone, in the order of their features.
         transforms: of each of them.
-        known: None without reference images.
+        known: None without reference images, and of the task anomaly, which has p-values of its own.
     """
 
     graphs: list[Path]
@@ -42,13 +43,13 @@ class Parts:
 
     @classmethod
     def of(cls, package: Path) -> Parts:
-        eyes = eyes_in(read_json(package / "package.json"))
+        eyes, head = eyes_in(read_json(package / "package.json")), load_head(package)
         return cls(
             graphs=[package / f"{eye['graph']}.xml" for eye in eyes],
             transforms=[EvalTransform.from_dict(eye["transform"]) for eye in eyes],
-            head=load_head(package),
+            head=head,
             calibration=Calibration.load(package),
-            known=Typicality.load(package),
+            known=None if head.task == ANOMALY else Typicality.load(package),
         )
 
 
@@ -74,7 +75,7 @@ def onnx_model(parts: Parts, facts: dict[str, str]) -> ModelProto:
 
 def _without_batch(build: Builder, answer: Answer) -> Any:
     build.name(build.node("Squeeze", answer.value, build.integers(0)), answer.name)
-    return helper.make_tensor_value_info(answer.name, answer.kind, [answer.length] if answer.length else [])
+    return helper.make_tensor_value_info(answer.name, answer.kind, answer.shape)
 
 
 def head_model(parts: Parts, dimension: int) -> ModelProto:
@@ -83,7 +84,6 @@ def head_model(parts: Parts, dimension: int) -> ModelProto:
     outputs = []
     for answer in answers_of(build, parts.head, parts.calibration, parts.known, "features"):
         build.name(answer.value, answer.name)
-        shape: list[Any] = ["images", answer.length] if answer.length else ["images"]
-        outputs.append(helper.make_tensor_value_info(answer.name, answer.kind, shape))
+        outputs.append(helper.make_tensor_value_info(answer.name, answer.kind, ["images", *answer.shape]))
     features = helper.make_tensor_value_info("features", TensorProto.FLOAT, ["images", dimension])
     return build.model([features], outputs, {})

@@ -248,6 +248,32 @@ def _pad(build: Builder, operation: Operation, inputs: list[str]) -> str:
     return build.node("Pad", inputs[0], pads, *inputs[3:], mode=mode)
 
 
+_INTERPOLATE = {"nearest": "nearest", "linear": "linear", "linear_onnx": "linear", "cubic": "cubic"}
+
+
+def _interpolate(build: Builder, operation: Operation, inputs: list[str]) -> str:
+    """Of maps of which nothing is added around."""
+    found = operation.get_attributes()
+    mode = str(found["mode"]).lower()
+    if mode not in _INTERPOLATE or any((*found["pads_begin"], *found["pads_end"])):
+        raise refusal(operation, f"{found}")
+    further: dict[str, dict[str, Any]] = {
+        "nearest": {"nearest_mode": str(found["nearest_mode"]).lower()},
+        "cubic": {"cubic_coeff_a": float(found["cube_coeff"])},
+    }
+    return build.node(
+        "Resize",
+        inputs[0],
+        "",
+        "",
+        build.integers(*shape_of(operation)),
+        mode=_INTERPOLATE[mode],
+        coordinate_transformation_mode=str(found["coordinate_transformation_mode"]).lower(),
+        antialias=int(found["antialias"]),
+        **further.get(mode, {}),
+    )
+
+
 def _mvn(build: Builder, operation: Operation, inputs: list[str]) -> str:
     """(x - mean) / sqrt(variance + eps), over the axes given."""
     found, shape = operation.get_attributes(), input_shape(operation)
@@ -292,6 +318,7 @@ TRANSLATIONS: dict[str, Translation] = {
     "Gelu": _gelu,
     "GroupConvolution": _group_convolution,
     "HSigmoid": _hard_sigmoid,
+    "Interpolate": _interpolate,
     "MVN": _mvn,
     "MatMul": _matmul,
     "MaxPool": _pool,

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +21,9 @@ import numpy.typing as npt
 from ..common.core.errors import DataError, GraftError
 from ..common.core.files import read_json
 from ..common.core.progress import progress
+from ..common.heads.calibration import Calibration
 from ..register.packaged_eyes import reading_in
-from ..register.serving import TYPICALITY, ImageClassifier
+from ..register.serving import ANOMALY, TYPICALITY, ImageClassifier
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Tolerance:
     Attributes:
         same: the least share of images with the same label.
         probability: the largest difference of one.
-        number: the same of a predicted number, in standard deviations of these.
+        number: the same of a predicted number, in standard deviations of these; of a score, in thresholds.
     """
 
     same: float
@@ -53,9 +54,10 @@ class Answers:
     """What a model says about N images, as arrays: as dictionaries, many images of many classes would not fit.
 
     Attributes:
-        output_NK: float32 probabilities; numbers (N, 1).
-        decided: int64 classes (N, 1), or zeros and ones (N, K); (N, 0) for numbers.
-        typicality_N: NaN without reference images.
+        output_NK: float32 probabilities; numbers or scores (N, 1).
+        decided: int64 classes (N, 1), or zeros and ones (N, K); (N, 0) for numbers; of scores (N, 1), whether
+            anomalous.
+        typicality_N: or the p-values of scores; NaN without reference images.
         milliseconds_N: for each image; NaN where it was not measured.
     """
 
@@ -69,13 +71,25 @@ class Answers:
         """From the outputs of a file, see `answer.py`."""
         columns: tuple[list[Any], ...] = ([], [], [], [])
         for row in rows:
-            output, decided = row.get("probabilities", row.get("value")), row.get("label", row.get("labels", []))
+            output = _first(row, "probabilities", "value", "score")
+            decided = _first(row, "label", "labels", "anomalous", otherwise=[])
             columns[0].append(np.atleast_1d(np.asarray(output, np.float32)))
             columns[1].append(np.atleast_1d(np.asarray(decided, np.int64)))
-            columns[2].append(row.get(TYPICALITY, np.nan))
+            columns[2].append(_first(row, TYPICALITY, "p_value", otherwise=np.nan))
             columns[3].append(row.get("milliseconds", np.nan))
         kinds = (np.float32, np.int64, np.float32, np.float32)
         return cls(*(np.array(column, kind) for column, kind in zip(columns, kinds, strict=True)))
+
+
+def _first(row: dict[str, Any], *names: str, otherwise: Any = None) -> Any:
+    """The value of the first of these names that there is."""
+    return next((row[name] for name in names if name in row), otherwise)
+
+
+What = Literal["probability", "number", "score"]
+
+UNITS: dict[What, str] = {"probability": "", "number": " standard deviations", "score": " thresholds"}
+"""What a model tells -> the unit of its differences."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +98,8 @@ class Proof:
 
     Attributes:
         images: N.
-        same: the share of images with the same label, or the same labels; None for numbers.
-        difference: the largest one of a probability, or of a number in standard deviations.
+        same: the share of images with the same label, labels or verdict; None for numbers.
+        difference: the largest one, in the unit of `UNITS`.
         farthest: the image with it.
         milliseconds: the median for one image, without decoding.
         typicality: the largest difference of the p-value, which jumps from one reference image to the next; it is only
@@ -98,18 +112,22 @@ class Proof:
     farthest: str
     milliseconds: float
     typicality: float | None = None
+    what: What = "probability"
 
     def holds(self, tolerance: Tolerance) -> bool:
-        if self.same is None:
-            return self.difference <= tolerance.number
-        return self.same >= tolerance.same and self.difference <= tolerance.probability
+        same = self.same is None or self.same >= tolerance.same
+        return same and self.difference <= self.most(tolerance)
+
+    def most(self, tolerance: Tolerance) -> float:
+        """The largest difference that is allowed."""
+        return tolerance.probability if self.what == "probability" else tolerance.number
 
     def text(self) -> str:
-        what = "number" if self.same is None else "probability"
-        unit = " standard deviations" if self.same is None else ""
-        labels = "" if self.same is None else f"the same label for {self.same:.2%} of {self.images:,} images, "
-        further = "" if self.typicality is None else f", of the typicality {self.typicality:.1e}"
-        return f"{labels}largest difference of a {what} {self.difference:.1e}{unit} ({self.farthest}){further}"
+        label, further = ("verdict", "p-value") if self.what == "score" else ("label", "typicality")
+        labels = "" if self.same is None else f"the same {label} for {self.same:.2%} of {self.images:,} images, "
+        found = f"{self.difference:.1e}{UNITS[self.what]} ({self.farthest})"
+        more = "" if self.typicality is None else f", of the {further} {self.typicality:.1e}"
+        return f"{labels}largest difference of a {self.what} {found}{more}"
 
 
 def prove(
@@ -124,13 +142,13 @@ def prove(
         GraftError: they differ too much, or the file does not run.
     """
     expected, found = predicted(package, images), Answers.of(answered(file, package, images, prepare))
-    proof = _compared(expected, found, images)
+    facts, threshold = read_json(package / "package.json"), Calibration.load(package).threshold
+    proof = _compared(expected, found, images, facts["task"], threshold)
     if not proof.holds(tolerance):
-        largest = tolerance.number if proof.same is None else tolerance.probability
         raise GraftError(
             "the exported file does not predict the same as the package; nothing was written",
             got=proof.text(),
-            allowed=f"the same label for {tolerance.same:.1%}, and a difference of at most {largest:g}",
+            allowed=f"the same label for {tolerance.same:.1%}, and a difference of at most {proof.most(tolerance):g}",
             todo="export with --to openvino, whose pictures Pillow resizes, or another backbone",
         )
     return proof
@@ -168,6 +186,8 @@ def _with_name(message: str, part: Sequence[Path]) -> str:
 
 def _as_file(answer: dict[str, Any], classes: list[str]) -> dict[str, Any]:
     """Without names."""
+    if "anomalous" in answer:
+        return answer
     row = {key: answer[key] for key in ("value", TYPICALITY) if key in answer}
     if "label" in answer:
         row["label"] = classes.index(answer["label"])
@@ -207,13 +227,15 @@ def _failed(said: str) -> GraftError:
     )
 
 
-def _compared(expected: Answers, found: Answers, images: Sequence[Path]) -> Proof:
-    off_N = np.abs(expected.output_NK.astype(np.float64) - found.output_NK).max(axis=1)
-    same = None
-    if expected.decided.shape[1]:
-        same = float((expected.decided == found.decided).all(axis=1).mean())
-    else:
-        off_N = off_N / (float(expected.output_NK.std()) or 1.0)
+def _compared(expected: Answers, found: Answers, images: Sequence[Path], task: str, threshold: float | None) -> Proof:
+    """Args:
+    threshold: for the task anomaly.
+    """
+    what: What = "number" if task == "regression" else "score" if task == ANOMALY else "probability"
+    unit = {"probability": 1.0, "number": float(expected.output_NK.std()), "score": threshold}[what]
+    off_N = np.abs(expected.output_NK.astype(np.float64) - found.output_NK).max(axis=1) / (unit or 1.0)
+    decides = expected.decided.shape[1] > 0
+    same = float((expected.decided == found.decided).all(axis=1).mean()) if decides else None
     worst = int(np.argmax(np.where(np.isnan(off_N), np.inf, off_N)))
     further = float(np.abs(expected.typicality_N - found.typicality_N).max())
     return Proof(
@@ -223,4 +245,5 @@ def _compared(expected: Answers, found: Answers, images: Sequence[Path]) -> Proo
         farthest=images[worst].name,
         milliseconds=float(np.median(found.milliseconds_N)),
         typicality=None if np.isnan(further) else further,
+        what=what,
     )

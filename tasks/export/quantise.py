@@ -23,6 +23,7 @@ from ..common.heads.calibration import Calibration
 from ..common.images.transform import EvalTransform, load
 from ..common.scoring.paired import Outcome, Paired, compare, outcome
 from ..register.packaged_eyes import eyes_in, reading_in
+from ..register.serving import ANOMALY
 from .proof import predicted
 
 IMAGES = 300
@@ -104,8 +105,14 @@ def check_enough(package: Path, exam: Exam) -> None:
     """Whether a model that changes no prediction would be accepted: quantising takes longer than this.
 
     Raises:
-        GraftError: there are too few validation images.
+        GraftError: there are too few validation images, or the task is anomaly.
     """
+    if read_json(package / "package.json")["task"] == ANOMALY:
+        raise GraftError(
+            "a model for anomaly is not exported in 8 bits: rounding moves its scores, and with them the false alarms",
+            got="--precision int8",
+            todo="leave --precision out",
+        )
     found = compared(package, package, exam)
     verdict = outcome(found, exam.max_loss / 100)
     if verdict.says == "too few":

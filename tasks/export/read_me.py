@@ -8,6 +8,7 @@ from typing import Any
 
 import jinja2
 
+from ..register.serving import ANOMALY
 from .onnx_file import Parts
 from .openvino_file import preparations
 from .proof import Proof
@@ -59,7 +60,15 @@ def _outputs(parts: Parts) -> list[tuple[str, str, str]]:
             ("labels", f"bool ({count},)", "which classes reach their threshold"),
         ],
         "regression": [("value", "float32", "the number")],
+        "anomaly": [
+            ("score", "float32", "the higher, the less like the good pictures"),
+            ("p_value", "float32", "the share of good pictures with such a score or a higher one"),
+            ("anomalous", "bool", f"whether the score is above the threshold, {calibration.threshold or 0:.6g}"),
+            ("map", "float32 (height, width)", "the score of each part of the picture, in rows from the top"),
+        ],
     }
+    if parts.head.task == ANOMALY:
+        return rows[ANOMALY]
     further: list[tuple[Any, tuple[str, str, str]]] = [
         (calibration.threshold, ("abstain", "bool", "the score is too low: do not use the label as an answer")),
         (calibration.set_least, ("set", f"bool ({count},)", "which classes are in the prediction set")),

@@ -21,6 +21,7 @@ MODULES = (
     "common/engines/__init__.py",
     "common/heads/__init__.py",
     "common/images/__init__.py",
+    "common/maps/__init__.py",
     "common/heads/calibration.py",
     "common/core/blocks.py",
     "common/core/cores.py",
@@ -49,6 +50,7 @@ MODULES = (
     "common/images/strips.py",
     "common/images/transform.py",
     "common/images/unreadable.py",
+    "common/maps/form.py",
     "register/__init__.py",
     "register/packaged_eyes.py",
     "register/serving.py",
@@ -70,8 +72,8 @@ from mlflow.exceptions import INTERNAL_ERROR, INVALID_PARAMETER_VALUE, MlflowExc
 from {code}.register.serving import ImageClassifier
 
 
-NUMBERS = ("score", "value", "low", "high", "typicality")
-TYPES = {{"label": "str", "abstain": "bool", **dict.fromkeys(NUMBERS, "float64")}}
+NUMBERS = ("score", "p_value", "value", "low", "high", "typicality")
+TYPES = {{"label": "str", **dict.fromkeys(("abstain", "anomalous"), "bool"), **dict.fromkeys(NUMBERS, "float64")}}
 """Of the columns that are no objects, which a table without rows cannot tell."""
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ..common.core.errors import GraftError
 from ..common.core.files import read_json
@@ -17,6 +18,7 @@ from ..common.engines.openvino import Engine, Features
 from ..common.images.decode import Picture, Pixels
 from ..common.images.reading import Reading
 from ..common.images.transform import EvalTransform
+from ..common.maps.form import MapForm
 
 
 def eyes_in(facts: dict[str, Any]) -> list[dict[str, Any]]:
@@ -35,17 +37,34 @@ def reading_in(facts: dict[str, Any]) -> Reading:
     return Reading(len(eyes_in(facts)[0]["transform"]["mean"]))  # by an earlier version of Graft
 
 
+def form_in(facts: dict[str, Any]) -> MapForm | None:
+    """What the features of a package are if they are maps."""
+    return MapForm.from_dict(facts["maps"]) if "maps" in facts else None
+
+
+LARGEST = float(np.finfo(np.float16).max)
+
+
+def halved(maps_BD: Features) -> Features:
+    """Maps in float32 with the values that the cache keeps of them, in half precision: a head answers the same by
+    either. Values beyond its range, which no image of the project has, take its ends."""
+    return np.clip(maps_BD, -LARGEST, LARGEST).astype(np.float16).astype(np.float32)
+
+
 class PackagedEyes:
     """The graphs are compiled when they are first needed.
 
     Args:
         folder: of the package.
+
+    Attributes:
+        form: of the features, if they are maps; otherwise None.
     """
 
     def __init__(self, folder: Path) -> None:
         facts = read_json(folder / "package.json")
         self._folder, self._eyes = folder, eyes_in(facts)
-        self.reading = reading_in(facts)
+        self.reading, self.form = reading_in(facts), form_in(facts)
         self._transforms = [EvalTransform.from_dict(eye["transform"]) for eye in self._eyes]
 
     @cached_property
@@ -77,6 +96,11 @@ class PackagedEyes:
         """D, of the features side by side."""
         return self.columns[-1].stop
 
+    @property
+    def transform(self) -> EvalTransform:
+        """Of the first backbone."""
+        return self._transforms[0]
+
     def features(
         self,
         decode: Callable[[int], AbstractContextManager[Picture]],
@@ -97,6 +121,25 @@ class PackagedEyes:
             features_ND[places, self.columns[number]] = batch_BD
             done(len(batch_BD))
         return features_ND
+
+    def summaries(
+        self,
+        decode: Callable[[int], AbstractContextManager[Picture]],
+        count: int,
+        done: Callable[[int], Any] = lambda images: None,
+    ) -> Features:
+        """Features (N, S) that N images are compared by, as `features` otherwise: of maps see `summary`."""
+        if self.form is None:
+            return self.features(decode, count, done)
+        summaries_NS = np.empty((count, self.form.channels), np.float32)
+        for places, maps_BD in self.stream(decode, count):
+            summaries_NS[places] = self.summary(maps_BD)
+            done(len(maps_BD))
+        return summaries_NS
+
+    def summary(self, features_BD: npt.NDArray[Any]) -> Features:
+        """(B, S): of maps the mean over their places; features of another kind as they are."""
+        return features_BD if self.form is None else self.form.means(features_BD)
 
     def stream(
         self, decode: Callable[[int], AbstractContextManager[Picture]], count: int
@@ -120,7 +163,11 @@ class PackagedEyes:
     ) -> Iterator[tuple[int, Places, Features]]:
         every_N = np.ones(count, np.bool_)
         parts = [Part(one, transform, every_N) for one, transform in zip(self._engines, self._transforms, strict=True)]
-        return stream_all(parts, decode, self._crop)
+        for number, places, batch_BD in stream_all(parts, decode, self._crop):
+            yield number, places, self._kept(batch_BD)
+
+    def _kept(self, features_BD: Features) -> Features:
+        return features_BD if self.form is None else halved(features_BD)
 
     def pixels(self, picture: Picture) -> list[Pixels]:
         """What each backbone sees of an image, uint8 (H, W, C)."""
@@ -132,7 +179,7 @@ class PackagedEyes:
         Args:
             pixels_E: for each backbone uint8 (B, H, W, C), see `pixels`.
         """
-        return np.hstack([engine(pixels) for engine, pixels in zip(self._engines, pixels_E, strict=True)])
+        return self._kept(np.hstack([engine(pixels) for engine, pixels in zip(self._engines, pixels_E, strict=True)]))
 
     def _crop(self, picture: Picture, _place: int, number: int) -> Pixels:
         return self._transforms[number](*picture)

@@ -27,7 +27,8 @@ class Reference:
     """n images whose features represent the training data of a model.
 
     Attributes:
-        features_nD: by the graphs of the package, in the stored precision.
+        features_nD: by the graphs of the package, in the stored precision; of maps their means, see
+            `PackagedEyes.summary`.
         groups_n: int64 codes of the units, see `data/units.py`; images of one unit are not independent.
         seen_ids: (S,) keys of all images that the weights were trained on or that are in this sample.
         held_out_ids: (H,) keys of all other images: of test and validation.
@@ -86,7 +87,7 @@ def _as_bytes(ids: Ids) -> npt.NDArray[np.uint8]:
 
 
 def package_features(package: Path, files: Sequence[Path], image_ids: Sequence[str], what: str) -> Features:
-    """Features, float32 (N, D), by the graphs and the transforms of a package.
+    """Features, float32 (N, D), by the graphs and the transforms of a package; of maps their means over the places.
 
     Args:
         image_ids: the md5 of each file.
@@ -101,4 +102,4 @@ def package_features(package: Path, files: Sequence[Path], image_ids: Sequence[s
         return eyes.reading.file(files[i], image_ids[i])
 
     with progress(what, len(files) * len(eyes)) as bar:
-        return eyes.features(decode, len(files), bar.add)
+        return eyes.summaries(decode, len(files), bar.add)

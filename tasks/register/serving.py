@@ -1,5 +1,6 @@
 """The packaged model: from images as bytes or base64 to label, score and probabilities (or several labels and their
-probabilities, or a number with an interval), whether the model abstains, and how typical the image is.
+probabilities, or a number with an interval), whether the model abstains, and how typical the image is; or whether it is
+anomalous, and where.
 
 A string is base64 and never the name of a file, since clients of a server send strings. Callers in Python may also pass
 `Path` objects.
@@ -19,6 +20,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..common.core.blocks import blocks
+from ..common.heads.anomaly import AnomalyHead
 from ..common.heads.calibration import Calibration
 from ..common.heads.load import load_head
 from ..common.heads.typicality import Typicality
@@ -30,8 +33,15 @@ _PREDICTS = {
     "classification": ("label", "score", "probabilities"),
     "multilabel": ("labels", "probabilities"),
     "regression": ("value",),
+    "anomaly": ("score", "p_value", "anomalous"),
 }
 
+
+ANOMALY = "anomaly"
+"""The task whose answers have maps, which say where an image is anomalous."""
+
+BLOCK_BYTES = 64 * 2**20
+"""Of the features that are in memory at a time: a map has a hundred times as many numbers as pooled features."""
 
 TYPICALITY = "typicality"
 """The key of the p-value; only of packages with reference images."""
@@ -39,6 +49,8 @@ TYPICALITY = "typicality"
 
 def predicts(task: str, calibration: Calibration) -> list[str]:
     """The keys of each prediction, without the typicality."""
+    if task == ANOMALY:  # whose p-value says how typical an image is
+        return [*_PREDICTS[task]]
     further = {
         "low": calibration.margin,
         "high": calibration.margin,
@@ -59,7 +71,7 @@ class ImageClassifier:
         self.eyes = PackagedEyes(folder)
         self._head = load_head(folder)
         self._calibration = Calibration.load(folder)
-        self._known = Typicality.load(folder)
+        self._known = None if self._head.task == ANOMALY else Typicality.load(folder)
 
     @property
     def task(self) -> str:
@@ -80,7 +92,18 @@ class ImageClassifier:
         """The keys of each prediction."""
         return [*predicts(self._head.task, self._calibration), *([TYPICALITY] if self._known else [])]
 
-    def predict(self, images: Sequence[Any]) -> list[dict[str, Any]]:
+    @property
+    def block(self) -> int:
+        """How many images' features may be in memory at a time."""
+        return max(1, BLOCK_BYTES // (4 * self.dimension))
+
+    @property
+    def threshold(self) -> float:
+        """An image with a higher score is anomalous; infinite for other tasks."""
+        found = self._calibration.threshold if self.task == ANOMALY else None
+        return float("inf") if found is None else found
+
+    def predict(self, images: Sequence[Any], maps: bool = False) -> list[dict[str, Any]]:
         """One prediction per image, by task:
 
         classification: `label`, `score` (its probability) and `probabilities` (class -> probability); with
@@ -88,6 +111,8 @@ class ImageClassifier:
             first; with a threshold also `abstain`, whether the score is too low
         multilabel: `labels`, those whose probability reaches their threshold, and `probabilities`
         regression: `value`, and `low` and `high`, between which the number is with `head.interval_confidence`
+        anomaly: `score`, the higher, the less like the good images; `p_value`, the share of good images with such a
+            score or a higher one; `anomalous`, whether the score is above the threshold of `head.max_false_alarm`
 
         With reference images in the package also `typicality`: the p-value that the image is of the same kind as these;
         close to 0, it is unlike anything that the model has learned from.
@@ -95,21 +120,43 @@ class ImageClassifier:
         Args:
             images: each the bytes of a file, the same as base64 (also as a data URL), or a `Path`; with the channels
                 that the model was trained on (see `Reading`).
+            maps: also give `map`, see `heat`; for the task anomaly alone.
 
         Raises:
             ValueError: an entry is not an image; names its index.
         """
-        return self.answers(self.features(images)) if len(images) else []
+        answers = []
+        for rows in blocks(len(images), self.block):
+            features_BD = self._features(images, rows)
+            answers += self.answers(features_BD)
+            if maps:
+                found = zip(answers[rows], self.heat(features_BD), strict=True)
+                answers[rows] = [{**answer, "map": map_HW} for answer, map_HW in found]
+        return answers
 
     def features(self, images: Sequence[Any]) -> npt.NDArray[np.float32]:
-        """(N, D), for images as `predict` takes them; each is decoded once for all backbones."""
-        return self.eyes.features(lambda i: self._picture(images[i], i), len(images))
+        """(N, D), for images as `predict` takes them; each is decoded once for all backbones. All are in memory."""
+        return self._features(images, slice(0, len(images)))
+
+    def _features(self, images: Sequence[Any], rows: slice) -> npt.NDArray[np.float32]:
+        """Of images `rows`."""
+        start, count = rows.start, rows.stop - rows.start
+        return self.eyes.features(lambda i: self._picture(images[start + i], start + i), count)
+
+    def heat(self, features_BD: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Where images are anomalous: the score at each pixel that the network sees, (B, H, W), in the unit of `score`.
+
+        Raises:
+            ValueError: the task is not anomaly.
+        """
+        if not isinstance(self._head, AnomalyHead):
+            raise ValueError(f"a model for {self.task} has no maps")
+        return self._head.heat(features_BD, (self.eyes.transform.height, self.eyes.transform.width))
 
     def answers(self, features_ND: npt.NDArray[np.float32]) -> list[dict[str, Any]]:
         """What `predict` returns for images with these features."""
         output_NK = self._calibration.apply(self._head.output(features_ND))
-        answered = {"classification": self._one_class, "multilabel": self._several, "regression": self._number}
-        columns = answered[self._head.task](output_NK)
+        columns = _ANSWERED[self._head.task](self, output_NK)
         if self._known is not None:
             columns[TYPICALITY] = self._known.p_values(features_ND).tolist()
         return [{name: columns[name][n] for name in self.columns} for n in range(len(output_NK))]
@@ -138,6 +185,15 @@ class ImageClassifier:
             columns |= {"low": low_N.tolist(), "high": high_N.tolist()}
         return columns
 
+    def _anomaly(self, output_N1: npt.NDArray[np.float64]) -> dict[str, list[Any]]:
+        assert isinstance(self._head, AnomalyHead)
+        score_N = output_N1[:, 0]
+        return {
+            "score": score_N.tolist(),
+            "p_value": self._head.p_values(score_N).tolist(),
+            "anomalous": (score_N > self.threshold).tolist(),
+        }
+
     def _by_class(self, p_NK: npt.NDArray[np.float64]) -> list[dict[str, float]]:
         return [dict(zip(self.classes, row, strict=True)) for row in p_NK.tolist()]
 
@@ -157,6 +213,14 @@ class ImageClassifier:
             except (OSError, ValueError, TypeError) as error:
                 raise ValueError(f"input {place} is not an image that can be read: {error}") from error
             yield picture
+
+
+_ANSWERED = {
+    "classification": ImageClassifier._one_class,
+    "multilabel": ImageClassifier._several,
+    "regression": ImageClassifier._number,
+    "anomaly": ImageClassifier._anomaly,
+}
 
 
 def _source(image: Any) -> Path | bytes:

@@ -21,16 +21,17 @@ from ..common.core.files import whole_folder
 from ..common.core.paths import Paths
 from ..common.core.progress import say
 from ..common.core.record import Record
-from ..common.data.eyes import backbones
+from ..common.data.eyes import Fingerprint, backbones
 from ..common.data.feature_set import FeatureSet, precision_of, read_feature_set
 from ..common.engines.openvino import Features
 from ..common.heads.base import Head, unit_length
 from ..common.heads.knn import NeighbourHead
 from ..common.heads.mean import MeanHead
+from ..common.maps.maps import open_maps
 from .package import graph_names, write_package
 from .params import RegisterParams
 from .reference_sample import write_reference
-from .serving import TYPICALITY, predicts
+from .serving import ANOMALY, TYPICALITY, predicts
 
 EXACT, ROUNDED, ROUNDED_NUMBER = 1e-4, 2e-2, 1e-1
 """The largest difference of a probability between the package and evaluate: if both used fp32 and OpenVINO (on one
@@ -42,6 +43,9 @@ SAME_EXACT, SAME_ROUNDED, SAME_BF16 = 1e-6, 1e-5, 1e-3
 a head of nearest neighbours, whose output jumps where rounding decides which neighbour is nearer. The engine accepts
 bf16 with the same bound."""
 
+
+TINY = 1e-12
+"""What a threshold of 0 counts as: of images that are all alike, each has the score 0."""
 
 REPEAT = "run `dvc repro --force evaluate register`; if it fails again, report it"
 
@@ -55,27 +59,29 @@ def run(params: RegisterParams, paths: Paths) -> Record:
     """
     pack = read_feature_set(paths.features)
     candidates, chosen = read_candidates(paths)
-    graphs, calibration = candidates[chosen].graphs(pack, paths), candidates[chosen].calibration
+    parts, calibration = _parts(candidates[chosen], pack, paths), candidates[chosen].calibration
+    graphs = [graph for graph, _ in parts]
     backbone = backbones(pack.fingerprint)
     facts: dict[str, Any] = {
         "name": params.name,
         "task": pack.task,
-        "predicts": [*predicts(pack.task, calibration), TYPICALITY],
+        "predicts": [*predicts(pack.task, calibration), *([] if pack.task == ANOMALY else [TYPICALITY])],
         "candidate": chosen,
         "refitted": candidates[chosen].refitted,
-        "classes": pack.classes,
+        "classes": candidates[chosen].head.classes,
         "backbone": backbone,
         "weights": ", ".join(dict.fromkeys(graph.spec.weights for graph in graphs)),
         "weights_sha256": ", ".join(dict.fromkeys(graph.spec.weights_sha256 for graph in graphs)),
-        "fingerprint": pack.fingerprint["digest"],
+        "fingerprint": (pack.maps_fingerprint or pack.fingerprint)["digest"],
         "reading": pack.reading.as_dict(),
-        **_inputs(graphs, pack),
+        **_inputs(parts),
+        **({"maps": pack.maps_fingerprint["maps"]} if pack.maps_fingerprint else {}),
         **calibration.promise(),
     }
     with whole_folder(paths.package) as folder:
         write_package(folder, graphs, candidates[chosen].head, calibration, facts)
         tuned, refitted = candidates[chosen].tuned is not None, candidates[chosen].refitted
-        write_reference(folder, pack, paths.raw, tuned=tuned, refitted=refitted)
+        write_reference(folder, pack, paths, tuned=tuned, refitted=refitted)
         expected = pd.read_parquet(paths.report / "predictions.parquet").head(params.smoke_images)
         files = [str(paths.raw / path) for path in expected["path"]]
         difference = _check(folder, files, expected, candidates[chosen], pack)
@@ -89,13 +95,23 @@ def run(params: RegisterParams, paths: Paths) -> Record:
     )
 
 
-def _inputs(graphs: Sequence[Graph], pack: FeatureSet) -> dict[str, Any]:
+Part = tuple[Graph, Fingerprint]
+"""A graph of the package, and what computed the same features in the feature set."""
+
+
+def _parts(candidate: Candidate, pack: FeatureSet, paths: Paths) -> list[Part]:
+    if pack.maps_fingerprint is not None:
+        return [(open_maps(pack, paths).graph, pack.maps_fingerprint)]
+    return list(zip(candidate.graphs(pack, paths), (eye.fingerprint for eye in pack.eyes), strict=True))
+
+
+def _inputs(parts: Sequence[Part]) -> dict[str, Any]:
     """What the package needs to run its graphs: of one `precision` and `transform`, of several `eyes` with these."""
     each = [
-        {"precision": precision_of(eye.fingerprint), "transform": asdict(graph.spec.transform)}
-        for eye, graph in zip(pack.eyes, graphs, strict=True)
+        {"precision": precision_of(fingerprint), "transform": asdict(graph.spec.transform)}
+        for graph, fingerprint in parts
     ]
-    if len(graphs) == 1:
+    if len(parts) == 1:
         return each[0]
     eyes = [
         {
@@ -104,16 +120,19 @@ def _inputs(graphs: Sequence[Graph], pack: FeatureSet) -> dict[str, Any]:
             "weights": graph.spec.weights,
             "weights_sha256": graph.spec.weights_sha256,
             "dimension": graph.spec.dimension,
-            "fingerprint": eye.fingerprint["digest"],
+            "fingerprint": fingerprint["digest"],
             **one,
         }
-        for name, graph, eye, one in zip(graph_names(len(graphs)), graphs, pack.eyes, each, strict=True)
+        for name, (graph, fingerprint), one in zip(graph_names(len(parts)), parts, each, strict=True)
     ]
     return {"eyes": eyes}
 
 
 def _is_exact(pack: FeatureSet) -> bool:
-    exact = {"engine": "openvino", "precision": "f32", "dtype": "float32"}
+    exact = {"engine": "openvino", "precision": "f32"}
+    if pack.maps_fingerprint is not None:  # the package rounds maps to half precision as the cache does
+        return {key: pack.maps_fingerprint[key] for key in exact} == exact
+    exact |= {"dtype": "float32"}
     return all({key: eye.fingerprint[key] for key in exact} == exact for eye in pack.eyes)
 
 
@@ -141,7 +160,7 @@ def _check(folder: Path, files: list[str], expected: pd.DataFrame, candidate: Ca
     """
     if not _votes(candidate.head):
         predictions, _ = predict_in_fresh_process(folder, files)
-        return _compare(predictions, expected, pack, _tolerance(pack))
+        return _compare(predictions, expected, pack, _tolerance(pack), candidate.calibration.threshold)
     features_ND = pack.features(pack.rows("test")[: len(files)])
     predictions, found_ND = predict_in_fresh_process(folder, files, features_ND)
     _compare_features(found_ND, features_ND, expected, pack)
@@ -190,10 +209,11 @@ def predict_in_fresh_process(
         "sys.modules['graft'] = None\n"  # an editable install would have them found
         f"from {code}.register.serving import ImageClassifier\n"
         "model, asked = ImageClassifier(pathlib.Path(sys.argv[1])), json.load(sys.stdin)\n"
-        "found = model.features([pathlib.Path(name) for name in asked['images']])\n"
-        "given = np.array(asked['features'], np.float32) if asked['features'] else found\n"
-        "features = found.tolist() if asked['features'] else []\n"
-        "print(json.dumps({'predictions': model.answers(given), 'features': features}))\n"
+        "images = [pathlib.Path(name) for name in asked['images']]\n"
+        "given = None if asked['features'] is None else np.array(asked['features'], np.float32)\n"
+        "predictions = model.predict(images) if given is None else model.answers(given)\n"
+        "features = [] if given is None else model.features(images).tolist()\n"
+        "print(json.dumps({'predictions': predictions, 'features': features}))\n"
     )
     asked = {
         "images": [str(Path(image).resolve()) for image in images],
@@ -216,9 +236,14 @@ def predict_in_fresh_process(
     return pd.DataFrame(answered["predictions"]), np.array(answered["features"], np.float32)
 
 
-def _compare(found: pd.DataFrame, expected: pd.DataFrame, pack: FeatureSet, tolerance: float) -> float:
-    """The largest difference of a probability or, in standard deviations, of a number."""
-    if pack.task == "regression":
+def _compare(
+    found: pd.DataFrame, expected: pd.DataFrame, pack: FeatureSet, tolerance: float, threshold: float | None = None
+) -> float:
+    """The largest difference of a probability, of a number in standard deviations, or of a score in thresholds."""
+    if pack.task == ANOMALY:
+        got = "a score that differs by {} of the threshold, for {}"
+        off_NK = (found[["score"]].to_numpy() - expected[["score"]].to_numpy()) / max(threshold or 0.0, TINY)
+    elif pack.task == "regression":
         got, deviation = "a number that differs by {} standard deviations, for {}", _deviation(pack)
         off_NK = (found[["value"]].to_numpy() - expected[["predicted"]].to_numpy()) / deviation
     else:

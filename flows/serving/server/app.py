@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from . import mlflow_form, open_inference
-from .docs import ANY_IMAGE, INFERENCE, INVOCATION, add_pages
+from .docs import ANY_IMAGE, INFERENCE, INVOCATION, PREDICTION, add_pages
 from .explain import Explainer
 from .images import document_of, images_of, several
 from .refusal import Refusal
@@ -71,7 +71,8 @@ def _add_health(app: FastAPI, service: Service) -> None:
     @app.get("/version", tags=["health"], summary="Of Graft and of the model")
     async def versions() -> Response:
         runner = service.desk.current
-        return reply({"graft": GRAFT, "model": model_of(runner) if runner else None})
+        model = {**model_of(runner), "task": runner.classifier.task} if runner else None
+        return reply({"graft": GRAFT, "model": model})
 
     @app.get("/metrics", tags=["health"], summary="For Prometheus")
     async def metrics() -> Response:
@@ -81,12 +82,12 @@ def _add_health(app: FastAPI, service: Service) -> None:
 def _add_predict(app: FastAPI, service: Service) -> None:
     settings = service.settings
 
-    @app.post("/predict", tags=["predict"], summary="Answers to one image or several", openapi_extra=ANY_IMAGE)
+    @app.post("/predict", tags=["predict"], summary="Answers to one image or several", openapi_extra=PREDICTION)
     async def predict(request: Request) -> Response:
         async with service.body(request) as body:
             kind = request.headers.get("content-type", "")
             images, one = await aside(len(body), images_of, body, kind, settings.max_bytes, settings.max_images)
-            runner, outcomes = await service.ask(images)
+            runner, outcomes = await service.ask(images, with_maps=_wants_map(request.query_params.get("map")))
         return reply_to_one(outcomes[0], runner) if one else reply_to_many(outcomes, runner)
 
     explainer = Explainer(settings.timeout)
@@ -101,6 +102,16 @@ def _add_predict(app: FastAPI, service: Service) -> None:
                 return refused(image.of("this"))
             overlay = await explainer.overlay(await service.loaded(), image)
         return Response(overlay, headers={"cache-control": "no-store"}, media_type="image/png")
+
+
+def _wants_map(value: str | None) -> bool:
+    """Raises:
+    Refusal: it is neither yes nor no.
+    """
+    known = {None: False, "false": False, "0": False, "true": True, "1": True}
+    if value not in known:
+        raise Refusal(400, "`map` must be true or false", "malformed")
+    return known[value]
 
 
 def _add_v2(app: FastAPI, service: Service) -> None:

@@ -40,6 +40,18 @@ ANY_IMAGE = _body(
     }
 )  # fmt: skip
 
+PREDICTION = {
+    **ANY_IMAGE,
+    "parameters": [
+        {
+            "name": "map",
+            "in": "query",
+            "description": "Whether each answer of a model for anomaly has `map`: a PNG in base64 that shows where.",
+            "schema": {"type": "boolean", "default": False},
+        }
+    ],
+}
+
 INFERENCE = _body({"application/json": {"schema": {"type": "object", "required": ["inputs"]}}})
 
 INVOCATION = _body(

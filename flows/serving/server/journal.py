@@ -27,7 +27,9 @@ import pyarrow.parquet as pq
 
 from graft.tasks.common.core.errors import GraftError
 from graft.tasks.common.core.files import write_shared, write_shared_json
+from graft.tasks.common.data.task import BETWEEN
 
+from ..columns import verdict
 from .kept import ANSWERS, IMAGES, MARK, RANDOM, UNSURE
 from .metrics import ATYPICAL, Metrics
 from .settings import MB, Settings
@@ -36,6 +38,9 @@ LOG = logging.getLogger("graft.serve")
 
 ROWS, SECONDS = 10_000, 3600.0
 """Of one file of answers."""
+
+NEARLY = 0.1
+"""A picture with a smaller p-value is anomalous, or nearly so."""
 
 WAITING = 5000
 """Answers that may wait for the disk; more are lost, and counted."""
@@ -51,6 +56,7 @@ SCHEMA = pa.schema(
         ("image", pa.string()),
         ("label", pa.string()),
         ("score", pa.float64()),
+        ("p_value", pa.float64()),
         ("probabilities", pa.map_(pa.string(), pa.float32())),
         ("value", pa.float64()),
         ("typicality", pa.float64()),
@@ -59,7 +65,8 @@ SCHEMA = pa.schema(
         ("seconds", pa.float64()),
     ]
 )
-"""`image` is the md5 of the file; `label` of several classes has them separated by `|`."""
+"""`image` is the md5 of the file; `label` of several classes has them separated by `|`, that of the task anomaly is
+`good` or `anomalous`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,8 +195,11 @@ def prepare(folder: Path) -> Path:
 
 
 def is_unsure(answer: dict[str, Any]) -> bool:
-    """It abstains, its set has several classes, its best class is not far ahead, or the picture is atypical."""
-    if answer.get("abstain") or answer.get("typicality", 1.0) < ATYPICAL or len(answer.get("set", ())) > 1:
+    """It abstains, its set has several classes, its best class is not far ahead, or the picture is atypical or nearly
+    anomalous."""
+    if answer.get("abstain") or answer.get("typicality", 1.0) < ATYPICAL or answer.get("p_value", 1.0) < NEARLY:
+        return True
+    if len(answer.get("set", ())) > 1:
         return True
     best = sorted(answer.get("probabilities", {}).values(), reverse=True)[:2] if "label" in answer else []
     return len(best) == 2 and best[0] - best[1] < 0.2
@@ -199,12 +209,18 @@ def _row(content: bytes, answer: dict[str, Any], version: str, seconds: float) -
     return {
         "time": int(time.time() * 1e6),
         "image": hashlib.md5(content, usedforsecurity=False).hexdigest(),
-        "label": answer.get("label", "|".join(answer["labels"]) if "labels" in answer else None),
+        "label": _label(answer),
         "probabilities": list(answer.get("probabilities", {}).items()),
         "model": version,
         "seconds": seconds,
-        **{name: answer.get(name) for name in ("score", "value", "typicality", "abstain")},
+        **{name: answer.get(name) for name in ("score", "p_value", "value", "typicality", "abstain")},
     }
+
+
+def _label(answer: dict[str, Any]) -> str | None:
+    if "anomalous" in answer:
+        return verdict(answer)
+    return answer.get("label", BETWEEN.join(answer["labels"]) if "labels" in answer else None)
 
 
 def _parquet(rows: list[dict[str, Any]]) -> bytes:

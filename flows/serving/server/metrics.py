@@ -13,6 +13,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from graft.tasks.register.serving import TYPICALITY
 
+from ..columns import verdict
 from .refusal import Refusal
 
 SHARED = "PROMETHEUS_MULTIPROC_DIR"
@@ -46,8 +47,8 @@ class Metrics:
         self.batch = Histogram("graft_batch_images", "Images per batch.", buckets=BATCHES, registry=registry)
         self.answers = Counter("graft_predictions", "Answers by class.", ["label"], registry=registry)
         self.abstained = Counter("graft_abstained", "Answers that the model is unsure of.", registry=registry)
-        self.judged = Counter("graft_judged", "Answers with a typicality.", registry=registry)
-        self.atypical = Counter("graft_atypical", f"Pictures with a typicality below {ATYPICAL}.", registry=registry)
+        self.judged = Counter("graft_judged", "Answers with a typicality or p-value.", registry=registry)
+        self.atypical = Counter("graft_atypical", f"Pictures with one below {ATYPICAL}.", registry=registry)
         self.atypical_share = Gauge(
             "graft_atypical_share",
             f"Their share of the latest {LATEST} answers; about {ATYPICAL} without drift.",
@@ -85,8 +86,9 @@ class Metrics:
                 self.answers.labels(label).inc()
             if answer.get("abstain"):
                 self.abstained.inc()
-            if TYPICALITY in answer:
-                self._judge(answer[TYPICALITY] < ATYPICAL)
+            p = answer.get(TYPICALITY, answer.get("p_value"))
+            if p is not None:
+                self._judge(p < ATYPICAL)
 
     def _judge(self, atypical: bool) -> None:
         self.judged.inc()
@@ -108,4 +110,6 @@ class Metrics:
 def _labels(answer: dict[str, Any]) -> list[str]:
     if "label" in answer:
         return [answer["label"]]
+    if "anomalous" in answer:
+        return [verdict(answer)]
     return answer.get("labels", ["number"])

@@ -19,7 +19,8 @@ from .refusal import Refusal
 from .runner import Answer, Runner
 
 INPUT = "image"
-NUMBERS = ("score", "typicality", "value", "low", "high")
+NUMBERS = ("score", "p_value", "typicality", "value", "low", "high")
+TRUTHS = ("abstain", "anomalous")
 LISTS = ("set", "labels")
 TYPES = {"FP64": "<f8", "BOOL": "?"}
 
@@ -133,7 +134,7 @@ def _tensor(name: str, values: list[Any], classes: Sequence[str]) -> dict[str, A
 
 
 def _type(name: str) -> str:
-    return "FP64" if name in NUMBERS else "BOOL" if name == "abstain" else "BYTES"
+    return "FP64" if name in NUMBERS else "BOOL" if name in TRUTHS else "BYTES"
 
 
 def written(inference: Inference, runner: Runner, answers: Sequence[Answer]) -> tuple[bytes, int | None]:

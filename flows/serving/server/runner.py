@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import io
 import re
 import threading
 import time
@@ -17,10 +19,13 @@ import numpy.typing as npt
 from PIL import Image
 
 from graft.tasks.common.core.errors import GraftError
-from graft.tasks.common.engines.openvino import BATCH
+from graft.tasks.common.engines.openvino import BATCH, Features
 from graft.tasks.common.images.decode import Picture, Pixels
 from graft.tasks.common.images.unreadable import Refused, UnreadableImage, in_words
+from graft.tasks.common.reporting.heat_map import overlay
+from graft.tasks.register.serving import ANOMALY
 
+from ..heat_maps import Map, below
 from ..loading import Predictor
 from .metrics import CLASSES, Metrics
 from .refusal import Refusal, busy
@@ -33,11 +38,18 @@ Answer = dict[str, Any]
 
 @dataclass(slots=True)
 class Job:
-    """One image on its way to its answer."""
+    """One image on its way to its answer.
+
+    Attributes:
+        wants_map: whether the answer is to have a heat map.
+        shown: what it is laid over.
+    """
 
     content: bytes
     done: asyncio.Future[Answer]
+    wants_map: bool = False
     pixels: list[Pixels] | None = None
+    shown: Pixels | None = None
 
 
 class Runner:
@@ -62,9 +74,19 @@ class Runner:
         for thread in self._threads:
             thread.start()
 
-    def submit(self, content: bytes, loop: asyncio.AbstractEventLoop) -> asyncio.Future[Answer]:
-        """Raises, when awaited: Refusal, the bytes are not an image that can be read."""
-        job = Job(content, loop.create_future())
+    @property
+    def has_maps(self) -> bool:
+        return self.classifier.task == ANOMALY
+
+    def submit(
+        self, content: bytes, loop: asyncio.AbstractEventLoop, wants_map: bool = False
+    ) -> asyncio.Future[Answer]:
+        """Args:
+            wants_map: whether the answer is to have `map`, a PNG in base64.
+
+        Raises, when awaited: Refusal, the bytes are not an image that can be read.
+        """
+        job = Job(content, loop.create_future(), wants_map)
         with self._lock:
             self._decoding += 1
         self._decoders.submit(self._decode, job)
@@ -79,6 +101,7 @@ class Runner:
         try:
             if not job.done.cancelled():
                 with self.classifier.eyes.reading.image(job.content) as picture:
+                    job.shown = below(self.classifier, picture) if job.wants_map else None
                     job.pixels = self.classifier.eyes.pixels(picture)
         except Exception as error:  # noqa: BLE001  (told to the client)
             _fail([job], refusal_of(error))
@@ -112,17 +135,37 @@ class Runner:
 
     def _answer(self, jobs: list[Job]) -> None:
         try:
-            answers = self._look([job.pixels or [] for job in jobs])
+            features_BD = self._features([job.pixels or [] for job in jobs])
+            answers = self.classifier.answers(features_BD)
+            drawn = self._drawn(jobs, features_BD)
         except Exception as error:  # noqa: BLE001  (raised where the answer is awaited)
             _fail(jobs, error)
             return
         self._metrics.batch.observe(len(jobs))
         self._metrics.answered(answers, self._by_class)
-        _tell(jobs, [_setter(job, answer) for job, answer in zip(jobs, answers, strict=True)])
+        ready = [
+            (job, answer) for place, (job, answer) in enumerate(zip(jobs, answers, strict=True)) if place not in drawn
+        ]
+        _tell(jobs, [_setter(job, answer) for job, answer in ready])
+        for place, map_HW in drawn.items():
+            self._decoders.submit(self._draw, jobs[place], answers[place], map_HW)
 
-    def _look(self, pixels_BE: Sequence[list[Pixels]]) -> list[Answer]:
-        features_BD = self.classifier.eyes.look([np.stack(pixels_B) for pixels_B in zip(*pixels_BE, strict=True)])
-        return self.classifier.answers(features_BD)
+    def _features(self, pixels_BE: Sequence[list[Pixels]]) -> Features:
+        return self.classifier.eyes.look([np.stack(pixels_B) for pixels_B in zip(*pixels_BE, strict=True)])
+
+    def _drawn(self, jobs: list[Job], features_BD: Features) -> dict[int, Map]:
+        """The heat map of each image, by its place, that is to have one."""
+        places = [place for place, job in enumerate(jobs) if job.wants_map]
+        return dict(zip(places, self.classifier.heat(features_BD[places]), strict=True)) if places else {}
+
+    def _draw(self, job: Job, answer: Answer, map_HW: Map) -> None:
+        """Gives an answer with its heat map. Encoding takes longer than the answer, so others do not wait for it."""
+        try:
+            assert job.shown is not None
+            drawn = {**answer, "map": _png(overlay(job.shown, map_HW, self.classifier.threshold))}
+            _tell([job], [_setter(job, drawn)])
+        except Exception as error:  # noqa: BLE001  (raised where the answer is awaited)
+            _fail([job], error)
 
     def _try(self) -> None:
         """Raises:
@@ -130,12 +173,20 @@ class Runner:
         """
         eyes = self.classifier.eyes
         try:
-            answers = self._look([eyes.pixels(picture) for picture in _trial(eyes.reading.channels)])
+            pixels_BE = [eyes.pixels(picture) for picture in _trial(eyes.reading.channels)]
+            answers = self.classifier.answers(self._features(pixels_BE))
         except Exception as error:
             raise GraftError(f"{self.where} fails on a trial image", got=f"{type(error).__name__}: {error}") from error
         odd = [number for answer in answers for number in _numbers(answer) if not np.isfinite(number)]
         if odd or len(answers) != 2:
             raise GraftError(f"{self.where} gives no finite numbers for a trial image", got=odd)
+
+
+def _png(pixels: Pixels) -> str:
+    """In base64."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG", compress_level=3)
+    return base64.b64encode(file.getvalue()).decode("ascii")
 
 
 def refusal_of(error: Exception) -> Exception:

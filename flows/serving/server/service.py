@@ -69,26 +69,32 @@ class Service:
             await asyncio.sleep(LOADING)
         return runner
 
-    async def ask(self, images: Sequence[bytes | Refusal]) -> tuple[Runner, list[Outcome]]:
+    async def ask(self, images: Sequence[bytes | Refusal], *, with_maps: bool = False) -> tuple[Runner, list[Outcome]]:
         """An answer to each image, or why there is none; and the model that gave them.
 
+        Args:
+            with_maps: each answer with `map`, a heat map.
+
         Raises:
-            Refusal: there are too many images waiting, or it took too long.
+            Refusal: there are too many images waiting, it took too long, or the model has no maps.
         """
         contents = [image for image in images if isinstance(image, bytes)]
         await self.loaded()
         runner, began = self.desk.admit(len(contents)), time.perf_counter()
         try:
-            found = iter(await self._answers(runner, contents))
+            if with_maps and not runner.has_maps:
+                raise Refusal(400, "this model has no maps; ask without ?map=true, or ask /saliency", "no_map")
+            found = iter(await self._answers(runner, contents, with_maps))
         finally:
             self.desk.settle(runner, len(contents))
         outcomes = [next(found) if isinstance(image, bytes) else image for image in images]
         self._note(images, outcomes, runner, time.perf_counter() - began)
         return runner, outcomes
 
-    async def _answers(self, runner: Runner, contents: list[bytes]) -> list[Outcome]:
+    async def _answers(self, runner: Runner, contents: list[bytes], with_maps: bool) -> list[Outcome]:
         loop = asyncio.get_running_loop()
-        waiting = asyncio.gather(*(runner.submit(content, loop) for content in contents), return_exceptions=True)
+        jobs = (runner.submit(content, loop, with_maps) for content in contents)
+        waiting = asyncio.gather(*jobs, return_exceptions=True)
         try:
             async with asyncio.timeout(self.settings.timeout):
                 found = await waiting

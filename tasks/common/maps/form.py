@@ -101,6 +101,17 @@ class MapForm:
             for level, stop in zip(self.levels, stops.tolist(), strict=True)
         ]
 
+    @property
+    def channels(self) -> int:
+        """Of all levels together."""
+        return sum(level.channels for level in self.levels)
+
+    def means(self, maps_BD: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """The mean over the places of each level, (B, channels)."""
+        if self.neck == "patches":
+            return self.patches(maps_BD).mean(axis=1, dtype=np.float32)
+        return np.hstack([level_BCHW.mean(axis=(2, 3), dtype=np.float32) for level_BCHW in self.split(maps_BD)])
+
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 

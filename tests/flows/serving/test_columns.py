@@ -21,6 +21,7 @@ ONE = {
     "typicality": 0.5,
 }
 SEVERAL = {"labels": ["ant", "fly"], "probabilities": {"ant": 0.9, "bee": 0.2, "fly": 0.6}}
+ANOMALY = {"score": 3.5, "p_value": 0.0123, "anomalous": True}
 NUMBER = {"value": 3.25, "low": 2.0, "high": 4.5}
 
 
@@ -100,3 +101,11 @@ def test_an_image_unlike_all_that_was_learned_is_said_to_be() -> None:
     assert unlike({"typicality": 0.049})
     assert not unlike({"typicality": 0.05})
     assert not unlike({})
+
+
+def test_an_anomaly_is_a_score_a_p_value_and_a_verdict() -> None:
+    row = columns(ANOMALY, "anomaly", top=3, probabilities=True).row(answer(ANOMALY))
+
+    assert row == {"path": "a.png", **ANOMALY, "error": None}
+    assert list(lines(answer(ANOMALY), 1, 6)) == ["a.png   anomalous  score 3.5  p 0.012"]
+    assert document(answer(ANOMALY), 2) == {"path": "a.png", **ANOMALY}

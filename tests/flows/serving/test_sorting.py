@@ -36,6 +36,15 @@ def test_images_go_into_the_folders_of_their_classes(tmp_path: Path) -> None:
     assert tree(tmp_path / "to") == ["_none/d.png", "_not sure/b.png", "ant/a.png", "ant/c.png", "bee/c.png"]
 
 
+def test_anomalies_are_sorted_from_good_images(tmp_path: Path) -> None:
+    sorter = Sorter(tmp_path / "to", link=False)
+
+    sorter.take(answer(tmp_path / "a.png", score=1.0, p_value=0.5, anomalous=False))
+    sorter.take(answer(tmp_path / "b.png", score=3.0, p_value=0.01, anomalous=True))
+
+    assert tree(tmp_path / "to") == ["anomalous/b.png", "good/a.png"]
+
+
 def test_two_files_of_one_name_are_both_kept(tmp_path: Path) -> None:
     sorter = Sorter(tmp_path / "to", link=True)
 

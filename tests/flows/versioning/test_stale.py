@@ -48,6 +48,20 @@ def test_the_manifest_of_a_finished_project_lists_its_images(finished: Project) 
     assert stale.other_images(finished.root) == ""
 
 
+def test_masks_are_no_images_that_the_manifest_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["train/good/0.png", "test/crack/0.png"]
+    masks = ["ground_truth/crack/0_mask.png", "ground_truth/crack/9_mask.png"]  # the second one is of no image
+    (tmp_path / "data" / "manifest").mkdir(parents=True)
+    manifest = pd.DataFrame({"path": names, "image_id": ["a", "b"], "mask": [None, masks[0]]})
+    manifest.to_parquet(tmp_path / "data" / "manifest" / "manifest.parquet")
+    manifest[:0].to_parquet(tmp_path / "data" / "manifest" / "rejected.parquet")
+    monkeypatch.setattr(stale, "raw_listing", lambda root: dict(zip([*names, *masks], "abcd", strict=True)))
+    for name in ("raw_hash", "locked_raw"):
+        monkeypatch.setattr(stale, name, lambda given: "hash")
+
+    assert stale.other_images(tmp_path) == ""
+
+
 def test_a_manifest_of_other_images_is_told_and_graft_repro_makes_it_again(project: Project) -> None:
     file = project.root / "data" / "manifest" / "manifest.parquet"
     right = file.read_bytes()

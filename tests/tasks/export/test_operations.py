@@ -37,6 +37,11 @@ def average_pool(x, exclude):
     return op.avg_pool(x, [2, 2], [1, 1], [1, 1], [3, 3], exclude)
 
 
+def interpolated(x, mode, padding=None):
+    form = {"coordinate_transformation_mode": "half_pixel", "cube_coeff": -0.75}
+    return op.interpolate(x, op.constant([9, 16]), mode, "sizes", padding, axes=op.constant([2, 3]), **form)
+
+
 HALF = op.constant(np.float32(0.5))
 KEEP = op.constant(np.array([[True] * 5 + [False]] * 6))
 CASES = {
@@ -59,6 +64,9 @@ CASES = {
     "mish": op.mish,
     "normalised over channels": lambda x: op.mvn(x, [1], True, 1e-5, "inside_sqrt"),
     "normalised over the last axes": lambda x: op.mvn(x, [2, 3], True, 1e-5, "inside_sqrt"),
+    "interpolated": lambda x: interpolated(x, "linear_onnx"),
+    "interpolated by cubic curves": lambda x: interpolated(x, "cubic"),
+    "interpolated by the nearest": lambda x: interpolated(x, "nearest"),
     "padded with a number": lambda x: op.pad(x, [0, 0, 1, 2], [0, 0, 0, 1], "constant", HALF),
     "padded with a mirror": lambda x: op.pad(x, [0, 0, 1, 2], [0, 0, 0, 1], "reflect"),
     "prelu": lambda x: op.prelu(x, weights(4)),
@@ -89,6 +97,13 @@ def test_it_computes_what_openvino_computes(tmp_path, run_onnx, make):
     found = run_onnx(build, {"pixels": pixels}, features_of(build, graph, "pixels"), expected)
 
     assert np.allclose(found, expected, atol=1e-4)
+
+
+def test_interpolated_maps_are_not_padded(tmp_path):
+    graph = saved(tmp_path, lambda x: interpolated(x, "linear_onnx", [0, 0, 1, 1]))
+
+    with pytest.raises(GraftError, match="Interpolate"):
+        features_of(Builder(), graph, "pixels")
 
 
 def test_a_form_of_an_operation_that_onnx_does_not_have_is_refused(tmp_path):

@@ -5,6 +5,7 @@ const STRANGE = 0.05;
 const find = (id) => document.getElementById(id);
 let key = sessionStorage.getItem("graft-key") || "";
 let waiting = [];
+let withMaps = false;
 
 const headers = () => (key ? { Authorization: `Bearer ${key}` } : {});
 const percent = (p) => `${(100 * p).toFixed(1)} %`;
@@ -26,6 +27,8 @@ async function learn() {
   if (answer.status === 401) return needKey(key ? "This is not the key of this server." : "");
   find("key-form").hidden = true;
   const { model } = await answer.json();
+  withMaps = Boolean(model) && model.task === "anomaly";
+  if (withMaps) document.title = find("title").textContent = "Is this picture as it should be?";
   find("model").textContent = model ? `Model ${model.name} ${model.version}`.trim() : "The model is being loaded.";
   const before = waiting;
   waiting = [];
@@ -35,7 +38,7 @@ async function learn() {
 async function ask(file) {
   let answer;
   try {
-    answer = await fetch("/predict", {
+    answer = await fetch(withMaps ? "/predict?map=true" : "/predict", {
       method: "POST", body: file, headers: { ...headers(), "Content-Type": "application/octet-stream" },
     });
   } catch {
@@ -73,6 +76,7 @@ function newCard(file) {
 }
 
 function title(told) {
+  if ("anomalous" in told) return told.anomalous ? "Anomalous" : "Good";
   if ("label" in told) return told.label;
   if ("labels" in told) return told.labels.length ? told.labels.join(", ") : "None of the classes";
   const value = told.value.toLocaleString(undefined, { maximumSignificantDigits: 5 });
@@ -111,10 +115,31 @@ function fill(card, file, told) {
     show(card.querySelector(".strange"), "This picture is unlike anything that the model has learned from. Do not rely on the answer.");
   }
   addBars(card, told);
+  if ("anomalous" in told) return showHeat(card, file, told);
   const explain = card.querySelector(".explain");
   explain.hidden = false;
   explain.onclick = () => saliency(card, file, explain);
   say(`${file.name || "Picture"}: ${card.querySelector(".label").textContent}`);
+}
+
+function showHeat(card, file, told) {
+  const score = told.score.toLocaleString(undefined, { maximumSignificantDigits: 4 });
+  show(card.querySelector(".scores"), `Score ${score}. About ${percent(told.p_value)} of good pictures score as high or higher.`);
+  say(`${file.name || "Picture"}: ${title(told)}`);
+  if (!told.map) return;
+  const image = card.querySelector("img");
+  const button = card.querySelector(".explain");
+  const [plain, heat] = [image.src, `data:image/png;base64,${told.map}`];
+  const turn = (on) => {
+    image.src = on ? heat : plain;
+    image.alt = on ? "Your picture; the coloured parts are unlike the good pictures" : "Your picture";
+    button.textContent = on ? "Hide the colours" : "Show where";
+    button.onclick = () => turn(!on);
+  };
+  image.onload = null;
+  card.querySelector(".legend").hidden = false;
+  button.hidden = false;
+  turn(true);
 }
 
 async function saliency(card, file, button) {
