@@ -27,7 +27,10 @@ FILE = "graft.lock"
 ROOMS: Mapping[str, tuple[str, ...]] = {
     "preprocess": ("core", "data", "images"),
     "features": ("augmentation", "backbones", "core", "data", "engines", "feature_cache", "images", "maps"),
-    "head": ("core", "data", "heads", "images", "scoring", "solvers"),
+    "head": (
+        "backbones", "core", "data", "engines", "feature_cache", "heads", "images", "maps", "scoring",
+        "solvers",
+    ),
     "audit": ("core", "data", "feature_cache", "heads", "images", "reporting", "scoring", "solvers"),
     "finetune": (
         "augmentation", "backbones", "core", "data", "engines", "feature_cache", "heads", "images", "scoring",

@@ -70,6 +70,25 @@ def draw_classes(folder: Path, each: int = 14) -> Path:
     return folder
 
 
+def draw_squares(folder: Path, images: int = 30) -> Path:
+    """Noisy pictures of 48 x 40 pixels with a bright square in two of three, their masks, and labels.csv: `square` has
+    a mask, `good` has none."""
+    rng, rows = np.random.default_rng(11), []
+    (folder / "masks").mkdir(parents=True, exist_ok=True)
+    for number in range(images):
+        pixels, mask = rng.integers(40, 120, (40, 48, 3)), np.zeros((40, 48), np.uint8)
+        if number % 3:
+            top, left = rng.integers(2, 24, 2)
+            mask[top : top + 12, left : left + 12] = 255
+            pixels[mask > 0] += 110
+            Image.fromarray(mask).save(folder / "masks" / f"{number:02}.png")
+        Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number:02}.png")
+        named = f"masks/{number:02}.png" if number % 3 else None
+        rows.append({"path": f"{number:02}.png", "label": "square" if named else "good", "mask": named})
+    pd.DataFrame(rows).to_csv(folder / "labels.csv", index=False)
+    return folder
+
+
 SHAPES = {"disc": (220, 60, 50), "square": (60, 200, 70), "bar": (70, 90, 230)}
 
 

@@ -15,7 +15,7 @@ from graft.tasks.common.core.errors import DataError
 from graft.tasks.common.core.words import listed
 from graft.tasks.common.data.task import Task
 from graft.tasks.preprocess.image_table import Files, complete_table
-from graft.tasks.preprocess.layouts import KNOWN, ONE_CLASS, SPLIT_NAMES, TABLE, may_be_image
+from graft.tasks.preprocess.layouts import FURTHER, KNOWN, ONE_CLASS, SPLIT_NAMES, TABLE, may_be_image
 from graft.tasks.preprocess.tables import Table, load_table, refuse_rows
 
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
@@ -121,7 +121,7 @@ def _in_split(rows: pd.DataFrame, below: str) -> pd.DataFrame:
     split = rows["split"].fillna(SPLIT_NAMES[below.lower()])
     paths = {
         name: rows[name].map(lambda path: f"{below}/{path}", na_action="ignore").astype(object)
-        for name in ("path", "mask")
+        for name in ("path", *FURTHER)
     }
     return rows.assign(**paths, split=split.astype(object))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from graft.tasks.common.core.errors import DataError
-from graft.tasks.preprocess.layouts import TABLE, hidden, layout_of
+from graft.tasks.preprocess.layouts import FURTHER, TABLE, hidden, layout_of
 from graft.tasks.preprocess.walk import list_files
 
 from .plan import plan_import
@@ -48,7 +48,7 @@ def joined(plan: Plan, raw: Path) -> Plan:
     if plan.table is None or now.table is None:
         return plan
     before = now.rows.copy()
-    for name in ("path", "mask"):
+    for name in ("path", *FURTHER):
         before[name] = before[name].map(lambda place: place.removeprefix("images/"), na_action="ignore").astype(object)
     return replace(plan, rows=pd.concat([before, plan.rows]).drop_duplicates("path", keep="last"))
 

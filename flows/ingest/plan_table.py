@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from graft.tasks.common.data.task import Task
-from graft.tasks.preprocess.layouts import SPLIT_NAMES
+from graft.tasks.preprocess.layouts import FURTHER, SPLIT_NAMES
 from graft.tasks.preprocess.learnable import refuse_no_good, refuse_untrained
 from graft.tasks.preprocess.scan import given_splits
 from graft.tasks.preprocess.tables import Table, refuse_rows
@@ -27,7 +27,7 @@ def plan_table(file: Path, folder: Path, table: Table, task: Task, outside: bool
             leave nothing to train or to test on.
     """
     rows, notes = _splits_of_paths(table.rows)
-    masks, masks_at = _masks(file, folder, rows["mask"], outside)
+    further = {name: _further(file, folder, rows[name], outside, name) for name in FURTHER}
     images = _images(file, folder, list(rows["path"]), outside)
     places = [_inside(name) for name in rows["path"]]
     files: dict[str, Path] = {}
@@ -43,18 +43,24 @@ def plan_table(file: Path, folder: Path, table: Table, task: Task, outside: bool
         refuse_splits(rows, file, task)
         if task == "anomaly":
             refuse_no_good(rows["label"], str(file))
-    refuse_rows(
-        file,
-        [(row, mask) for row, mask in enumerate(masks_at, 1) if mask is not None and mask in files],
-        "with a mask that would be copied to the place of an image",
-        todo="rename the masks",
-    )
-    rows = rows.assign(path=places, mask=pd.Series(masks_at, rows.index, dtype=object))
-    return Plan("table", files | masks, folder, rows, task=task, notes=(*table.notes, *notes))
+    others: dict[str, Path] = {}
+    for name, (named, places_at) in further.items():
+        taken = [(row, place) for row, place in enumerate(places_at, 1) if place is not None and place in files]
+        refuse_rows(
+            file,
+            taken,
+            f"with a {name} that would be copied to the place of an image",
+            todo=f"rename the {name}s",
+        )
+        others |= named
+        rows = rows.assign(**{name: pd.Series(places_at, rows.index, dtype=object)})
+    return Plan("table", files | others, folder, rows.assign(path=places), task=task, notes=(*table.notes, *notes))
 
 
-def _masks(file: Path, folder: Path, named: pd.Series, outside: bool) -> tuple[dict[str, Path], list[str | None]]:
-    """(place -> the file of a mask, the place of each row's mask or None)."""
+def _further(
+    file: Path, folder: Path, named: pd.Series, outside: bool, column: str
+) -> tuple[dict[str, Path], list[str | None]]:
+    """(place -> the file that a column of `FURTHER` names, the place of each row's or None)."""
     own = named.notna().to_numpy()
     places = [_inside(mask) if has else None for mask, has in zip(named, own, strict=True)]
     found = iter(_images(file, folder, list(named[own]), outside, rows=list(np.flatnonzero(own) + 1)))
@@ -65,7 +71,8 @@ def _masks(file: Path, folder: Path, named: pd.Series, outside: bool) -> tuple[d
             mask = next(found)
             if masks.setdefault(place, mask) != mask:
                 twice.append((row, place))
-    refuse_rows(file, twice, "with a mask that would be copied to the place of another", todo="rename the masks")
+    what = f"with a {column} that would be copied to the place of another"
+    refuse_rows(file, twice, what, todo=f"rename the {column}s")
     return masks, places
 
 
@@ -74,7 +81,7 @@ def refuse_splits(rows: pd.DataFrame, source: Path, task: Task) -> None:
     DataError: the given splits leave nothing to train or to test on, or a class without a training image.
     """
     rows = given_splits(rows)
-    if task not in ("regression", "anomaly"):
+    if task in ("classification", "multilabel"):
         trained = set(classes_of(rows[rows["split"].isna() | (rows["split"] == "train")], task))
         refuse_untrained(sorted({*classes_of(rows, task)} - trained), str(source))
 

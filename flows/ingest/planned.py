@@ -12,7 +12,7 @@ import pandas as pd
 from graft.tasks.common.data.manifest import SPLITS, names_in
 from graft.tasks.common.data.task import GOOD, Task
 from graft.tasks.preprocess.class_names import doubtful_names
-from graft.tasks.preprocess.layouts import hidden
+from graft.tasks.preprocess.layouts import FURTHER, hidden
 from graft.tasks.preprocess.learnable import LEAST_GOOD
 from graft.tasks.preprocess.tables import SUFFIXES as TABLES
 from graft.tasks.preprocess.walk import Listing
@@ -79,10 +79,10 @@ class Plan:
 
     @property
     def table(self) -> pd.DataFrame | None:
-        """The rows of labels.csv, for the form `table`; without a column of masks if there are none."""
+        """The rows of labels.csv, for the form `table`; without columns of masks and targets if there are none."""
         if self.form != "table":
             return None
-        return self.rows if self.rows["mask"].notna().any() else self.rows.drop(columns="mask")
+        return self.rows.drop(columns=[name for name in FURTHER if self.rows[name].isna().all()])
 
     def summary(self) -> dict[str, object]:
         masks = int(self.rows["mask"].nunique())
@@ -117,7 +117,7 @@ class Plan:
     def all_warnings(self) -> list[str]:
         loose = self.left_out.names.get(LOOSE, [])
         told = [f"images that are in no folder of a class: {_some(loose)}"] if loose else []
-        if self.task != "regression":
+        if self.task not in ("regression", "reconstruction"):
             told += self._doubts()
         return [*self.warnings, *told]
 
@@ -142,7 +142,7 @@ def _doubts_of_good(count: int) -> list[str]:
 
 def classes_of(rows: pd.DataFrame, task: Task) -> list[str]:
     """The class of each image, or all classes of each."""
-    if task in ("classification", "anomaly"):
+    if task != "multilabel":
         return list(rows["label"])
     return [name for label in rows["label"] for name in names_in(label)]
 

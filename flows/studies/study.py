@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from graft.tasks.common.core.errors import ParamsError
 from graft.tasks.common.core.paths import Paths
 from graft.tasks.head.selection import deciding_metric
 
@@ -28,8 +29,15 @@ def metric_of_studies(asked: str | None, settings: Params) -> str:
     """The key of the metric: the one that was asked for, otherwise that of `gate.metric`.
 
     Raises:
-        ParamsError: it is not a metric of the task.
+        ParamsError: it is not a metric of the task, or models of the task are not compared by studies.
     """
+    if settings.head.task == "reconstruction":
+        raise ParamsError(
+            "backbones and methods are not compared for this task",
+            got="head.task: reconstruction",
+            allowed="tasks with labels",
+            todo="run the pipeline with one backbone after the other; metrics/evaluate.json has the metrics of each",
+        )
     check_metric(asked or "auto", settings.head, "--metric")
     wanted = asked or settings.gate.metric
     return deciding_metric(settings.head, settings.head.task) if wanted == "auto" else wanted

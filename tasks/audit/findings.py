@@ -23,10 +23,10 @@ from ..common.scoring.intervals import interval
 from ..common.scoring.main_metric import main_metric
 from .anomaly import judge_good_images
 from .confusable import confusable, mixed_up
-from .curve import Curve, learning_curve
+from .curve import Curve, learning_curve, no_curve
 from .embedding import embed
 from .judgement import Judgement
-from .label_issues import by_chance, judged, label_issues, suspected
+from .label_issues import COLUMNS, by_chance, judged, label_issues, suspected
 from .near_duplicates import NearDuplicates, find_near_duplicates
 from .outliers import far_off, outliers
 from .params import AuditParams
@@ -133,6 +133,8 @@ def audit(pack: FeatureSet, params: AuditParams, paths: Paths) -> Findings:
     units = whole_units(pack, duplicates.picture_N)
     if pack.task == "anomaly":
         judgement = judge_good_images(pack, units.of_row, params, paths)
+    elif pack.task == "reconstruction":
+        judgement = no_judgement()
     else:
         judgement = judge_labels(pack, units, params, paths)
     far = outliers(far_off(pack, params.seed), params.outlier_score)
@@ -141,7 +143,7 @@ def audit(pack: FeatureSet, params: AuditParams, paths: Paths) -> Findings:
         images=len(pack.index),
         pictures=pack.index["pixels"].nunique(),
         by_split={split: int(count) for split, count in pack.index["split"].value_counts().items()},
-        classes=len(pack.classes),
+        classes=0 if pack.task == "reconstruction" else len(pack.classes),
         units=len(np.unique(units.of_row[pack.rows("train", "val")])),
         near_duplicates=duplicates,
         leaks=duplicates.leaks(pack),
@@ -173,6 +175,13 @@ def judge_labels(pack: FeatureSet, units: Units, params: AuditParams, paths: Pat
         confusable=pairs if pairs.empty else confusable(pairs, params.confusable_share),
         curve=learning_curve(pack, probe, units.of_row, params.curve_seeds, params.seed),
     )
+
+
+def no_judgement() -> Judgement:
+    """Of labels that no model learns."""
+    reason = "no model learns the labels of images that are to be decoded"
+    issues, pairs = pd.DataFrame(columns=COLUMNS), pd.DataFrame()
+    return Judgement(None, None, 0, 0.0, issues, 0, 0, pairs, no_curve(reason))
 
 
 def whole_units(pack: FeatureSet, picture_N: Rows) -> Units:

@@ -22,6 +22,9 @@ from .params import AuditParams
 from .plots import curve_plot, label_issues_plot, map_plot, outliers_plot, pairs_plot, scores_plot
 from .verdicts import Verdict, failure, warnings
 
+UNJUDGED = {"reconstruction": ("label_issues", "conflicts", "confusable")}
+"""The checks of labels, which a task without labels to learn does not have."""
+
 TABLES = ("label_issues", "leaks", "conflicts", "outliers", "confusable")
 
 
@@ -41,12 +44,13 @@ def run(params: AuditParams, paths: Paths) -> Record:
 
 
 def judge(found: Findings, params: AuditParams) -> list[Verdict]:
-    """One verdict per check; for regression there are no checks of classes, for anomaly no confusable ones."""
+    """One verdict per check; for regression there are no checks of classes, for anomaly no confusable ones, for
+    reconstruction none of labels."""
     split = {name: found.by_split.get(name, 0) for name in ("train", "val", "test")}
     learned, tested = split["train"] + split["val"], split["val"] + split["test"]
     copied = found.leaked["val"] + found.leaked["test"]
     marks = {"multilabel": "marks (an image and a class)", "anomaly": "good images"}.get(found.task, "labels")
-    skipped = {"regression": ("conflicts", "confusable"), "anomaly": ("confusable",)}.get(found.task, ())
+    skipped = {"regression": ("conflicts", "confusable"), "anomaly": ("confusable",), **UNJUDGED}.get(found.task, ())
     counted = [
         ("label_issues", f"{marks} are suspected", found.doubted, found.judged),
         ("leaks", "validation and test images are also in an earlier split", copied, tested),

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
 
 from ..common.backbones.spec import Spec
+from ..common.core.files import md5
 from ..common.core.paths import Paths
 from ..common.engines.openvino import Engine
 from ..common.maps.form import NECKS, MapForm, Wanted
@@ -29,6 +33,12 @@ def wanted(params: FeaturesParams, task: str) -> Wanted | None:
     assert params.eye
     depths = () if params.maps == "auto" else params.maps
     return Wanted(NECKS[task], depths, params.map_channels, params.tiles)
+
+
+def targets_of(manifest: pd.DataFrame, raw: Path) -> dict[str, str]:
+    """The md5 of each mask and target, by its path: the head learns them, and must be trained again if one changes."""
+    named = sorted({name for column in ("mask", "target") for name in manifest[column].dropna()})
+    return {name: md5(raw / name) for name in named}
 
 
 def map_extractor(pooled: Extractor, maps: Wanted, paths: Paths) -> tuple[Extractor, MapForm]:

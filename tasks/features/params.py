@@ -112,8 +112,9 @@ class FeaturesParams(Section):
     maps: Annotated[Literal["auto"] | Annotated[tuple[Depth, ...], Field(min_length=1)], BeforeValidator(_depths)] = (
         "auto"
     )
-    """For the task anomaly: the depths of the network whose feature maps are compared. `auto`: those of stride 8 and
-    16. Or a list of strides (of a transformer, numbers of blocks, from 0), or of names of the network's modules."""
+    """For the tasks anomaly and reconstruction: the depths of the network whose feature maps are compared, or decoded.
+    `auto`: those of stride 8 and 16, or of strides 4 to 32. Or a list of strides (of a transformer, numbers of blocks,
+    from 0), or of names of the network's modules."""
 
     map_channels: int = Field(128, ge=1)
     """Maps of more channels than these are projected to so many, in random directions that are the same each time."""

@@ -34,7 +34,7 @@ from ..common.maps.form import MapForm, Wanted
 from ..common.maps.graph import MAPS
 from ..common.maps.keep import check_room, finite
 from .extractor import SAMPLE, Extractor, choose_extractor
-from .maps import map_extractor, shown, wanted
+from .maps import map_extractor, shown, targets_of, wanted
 from .params import FeaturesParams
 from .sight import Unseen, cost, unseen
 from .views import Items, augmentation, list_items
@@ -122,6 +122,8 @@ def run(params: FeaturesParams, paths: Paths) -> Record:
                 fill((features, views), part.columns, eye, source, effort)
         write_table(manifest, folder / "index.parquet")
         write_json(folder / "fingerprint.json", fingerprint)
+        if task == "reconstruction":
+            write_json(folder / "targets.json", targets_of(manifest, paths.raw))
         reading.save(folder)
     return _record(eyes, maps_eye, source, effort, features, fingerprint["digest"], hidden, paths)
 

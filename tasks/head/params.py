@@ -117,6 +117,23 @@ class HeadParams(Section):
     mlp_patience: int = Field(10, ge=1)
     """For `mlp`: a training ends after this many epochs in a row without a better result."""
 
+    target: Literal["image", "mask", "target"] = "image"
+    """For `reconstruction`: what the decoder gives: `image`, the image itself; `mask` or `target`, the image that the
+    table names in this column. Pixels of a mask above 0 are marked; a target is, for example, a clean version."""
+
+    decoder_width: int = Field(16, ge=4, le=256)
+    """For `reconstruction`: channels of the decoder's finest step; coarser ones have up to four times as many."""
+
+    decoder_epochs: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+    """For `reconstruction`: the most passes over the images. `auto`: 12,000 images in all, in 5 to 60 passes."""
+
+    decoder_patience: int = Field(15, ge=1)
+    """For `reconstruction`: training ends after this many passes in a row without a smaller loss on validation."""
+
+    untrained: bool = True
+    """For `reconstruction`: whether the same decoder is also trained on the network with random weights, to show what
+    the pre-trained ones are worth. It doubles the time."""
+
     seed: int = 0
     """Seed of the folds, and of initial weights, order and dropout of `mlp`."""
 

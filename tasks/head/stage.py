@@ -20,6 +20,7 @@ from ..common.heads.calibration import FILE, Calibration
 from ..common.scoring.conformal import least_units
 from ..common.scoring.main_metric import metric_of
 from ..common.scoring.temperature import calibrate, check_promise, check_task, summary
+from . import reconstruction
 from .combine import choose_combined, retrain, tried_by, way
 from .params import HeadParams
 from .scores import is_metric
@@ -30,6 +31,8 @@ from .selection import Choice, class_weights, deciding_metric, select_of
 def run(params: HeadParams, paths: Paths) -> Record:
     """Tries the candidates, chooses one by held-out images, and trains it again on training and validation images."""
     pack = read_feature_set(paths.features)
+    if pack.task == "reconstruction":
+        return reconstruction.run(params, paths, pack)
     check_task(pack.task, params.max_error, params.set_confidence, params.thresholds)
     choice = choose_combined(pack, params, paths.tmp)
     for part in choice.parts or (choice,):

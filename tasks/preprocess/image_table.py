@@ -1,4 +1,4 @@
-"""A table of images: a path and a label a row, optionally split, group, weight and mask; every bad row is named."""
+"""A table of images: a path and a label a row, optionally split, group, weight, mask, target; bad rows are named."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from ..common.core.words import listed
 from ..common.data.task import Task
 from .labels import COLUMNS as LABEL_COLUMNS
 from .labels import is_list, read_labels, text
-from .layouts import SPLIT_NAMES, WITH_MASKS
+from .layouts import FURTHER, SPLIT_NAMES, TARGET, WITH_MASKS
 from .tables import Table, load_table, refuse_rows, spellings
 
-COLUMNS = ["path", "label", "split", "group", "weight", "mask"]
+COLUMNS = ["path", "label", "split", "group", "weight", *FURTHER]
 
 
 class Files(Container[str]):
@@ -65,8 +65,10 @@ def complete_table(rows: pd.DataFrame, path: Path, task: Task, files: Files = AN
     labels = read_labels(rows, path, task)
     table = pd.DataFrame({name: rows.get(name) for name in COLUMNS}, index=rows.index).assign(label=labels)
     table["path"] = table["path"].map(lambda cell: _path(cell, path, files)).astype(object)
-    masks = table["mask"] if task in WITH_MASKS else pd.Series(None, table.index, dtype=object)
-    table["mask"] = masks.map(lambda cell: _path(cell, path, files)).astype(object)
+    for name in FURTHER:
+        used = task == "reconstruction" or (task in WITH_MASKS and name != TARGET)
+        named = table[name] if used else pd.Series(None, table.index, dtype=object)
+        table[name] = named.map(lambda cell: _path(cell, path, files)).astype(object)
     for name in ("split", "group"):
         table[name] = table[name].map(text).astype(object)
     weights = table["weight"].map(text).fillna("1")
@@ -93,7 +95,7 @@ def _path(cell: Any, table: Path, files: Files) -> str | None:
 
 def _refuse_bad_rows(table: pd.DataFrame, path: Path, bad_weights: pd.Series, files: Files) -> None:
     """All bad rows at once. `bad_weights` is null where a weight is good."""
-    absent = [name for column in ("path", "mask") for name in table[column].dropna() if name not in files]
+    absent = [name for column in ("path", *FURTHER) for name in table[column].dropna() if name not in files]
     alike = files.alike(absent[0]) if absent else ""
     refuse_rows(
         path,
@@ -107,8 +109,8 @@ def _refuse_bad_rows(table: pd.DataFrame, path: Path, bad_weights: pd.Series, fi
 
 def _bad_rows(table: pd.DataFrame, bad_weights: pd.Series, absent: set[str]) -> Iterator[tuple[int, str]]:
     first = {name: row for row, name in reversed(list(enumerate(table["path"], 1)))}
-    columns = (table["path"], table["label"], table["split"], bad_weights, table["mask"])
-    for row, (name, label, split, weight, mask) in enumerate(zip(*columns, strict=True), 1):
+    columns = (table["path"], table["label"], table["split"], bad_weights, *(table[name] for name in FURTHER))
+    for row, (name, label, split, weight, *further) in enumerate(zip(*columns, strict=True), 1):
         if pd.isna(name):
             yield row, "no path"
         elif first[name] != row:
@@ -121,7 +123,8 @@ def _bad_rows(table: pd.DataFrame, bad_weights: pd.Series, absent: set[str]) -> 
             yield row, f"unknown split {split}"
         if not pd.isna(weight):
             yield row, f"weight {weight}, which is not a positive number"
-        if not pd.isna(mask) and mask in absent:
-            yield row, f"the mask {mask} does not exist"
-        elif not pd.isna(mask) and mask in first:
-            yield row, f"the mask {mask}, which is an image of row {first[mask]}"
+        for column, other in zip(FURTHER, further, strict=True):
+            if not pd.isna(other) and other in absent:
+                yield row, f"the {column} {other} does not exist"
+            elif not pd.isna(other) and other in first:
+                yield row, f"the {column} {other}, which is an image of row {first[other]}"

@@ -22,8 +22,12 @@ COLUMNS: dict[Task, str] = {
     "multilabel": f"label (classes with {BETWEEN} between them), or one column `{ONE_CLASS}NAME` of 0 and 1 per class",
     "regression": f"label or {TARGET} (a number)",
     "anomaly": f"label (`{GOOD}` or a kind of defect), and optionally {MASK}",
+    "reconstruction": f"optionally label, {MASK} and {TARGET}",
 }
 """The columns that a table needs besides `path`."""
+
+UNLABELLED = "image"
+"""The label of images whose task needs none."""
 
 LARGEST = 1e100
 """The largest absolute value of a number: squares of larger ones, and their sums, may be infinite."""
@@ -69,9 +73,12 @@ def read_labels(table: pd.DataFrame, path: Path, task: Task) -> pd.Series:
         found = _several(table, path)
     elif task == "regression":
         found = _numbers(table[_number_column(table, path)], path)
+    elif task == "reconstruction" and "label" not in table.columns:
+        return pd.Series(UNLABELLED, table.index, dtype=object)
     else:
         _need(table, "label", path, task)
         found = table["label"].map(lambda cell: _one_class(cell, path))
+        found = found.fillna(UNLABELLED) if task == "reconstruction" else found
     return found.astype(object)
 
 

@@ -17,16 +17,20 @@ from .class_names import class_name
 TABLE = "labels.csv"
 
 TARGET = "target"
-"""Another name for the column `label`, where labels are numbers."""
+"""Another name for the column `label`, where labels are numbers; for the task `reconstruction` the column of the image
+that a decoder learns to give."""
 
 MASK = "mask"
-"""Column of the image of an image's defect, where the task is `anomaly`."""
+"""Column of the image of an image's defect, where the task is one of `WITH_MASKS`."""
 
 MASKS = "ground_truth"
 """The folder of masks in the layout of MVTec AD: `ground_truth/KIND/NAME_mask.png`."""
 
-WITH_MASKS: tuple[Task, ...] = ("anomaly",)
+WITH_MASKS: tuple[Task, ...] = ("anomaly", "reconstruction")
 """The tasks that use masks."""
+
+FURTHER = (MASK, TARGET)
+"""Columns that name another file beside the image."""
 
 ONE_CLASS = "label:"
 """Prefix of a column of zeros and ones, where an image may have several classes; the class follows."""

@@ -27,7 +27,7 @@ def stop_if_nothing_to_learn(manifest: pd.DataFrame, raw: Path, task: Task) -> N
     _CHECKS[task](manifest, raw)
     if task == "anomaly":
         return
-    named = task != "regression"
+    named = task in ("classification", "multilabel")
     for split in SPLITS:
         if not (manifest["split"] == split).any():
             raise DataError(
@@ -36,6 +36,8 @@ def stop_if_nothing_to_learn(manifest: pd.DataFrame, raw: Path, task: Task) -> N
                 allowed="at least three images (or three groups)" + (" of one class" if named else ""),
                 todo="add images" + ("; if the labels are numbers, set `head.task: regression`" if named else ""),
             )
+    if task == "reconstruction":
+        return
     refuse_untrained([name for name, count in counts(manifest).items() if not count["train"]], str(raw))
 
 
@@ -137,10 +139,16 @@ def _held_by_defects(manifest: pd.DataFrame) -> int:
     return int((is_good & manifest["group"].isin(groups) & manifest["split"].ne("train")).sum())
 
 
+def _stop_without_images(manifest: pd.DataFrame, raw: Path) -> None:
+    if not len(manifest):
+        raise DataError(f"{raw} holds no image", todo="add images")
+
+
 _CHECKS = {
     "anomaly": _stop_without_good_images,
     "classification": _stop_without_two_classes,
     "multilabel": _stop_without_a_class,
+    "reconstruction": _stop_without_images,
     "regression": _stop_without_two_numbers,
 }
 

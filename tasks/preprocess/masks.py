@@ -1,4 +1,4 @@
-"""Whether the masks of defects can be used. A mask that cannot is rejected; its image stays, without a mask."""
+"""Whether masks and targets can be used. One that cannot is rejected; its image stays, without it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,28 @@ from ..common.images.masks import read_mask
 from .check import Look, look
 from .check_cache import Memory, NoLook
 from .params import PreprocessParams
+
+
+def faults_of_targets(md5_of: Mapping[str, str], params: PreprocessParams, paths: Paths) -> dict[str, str]:
+    """Target -> why it cannot be used; its size may be another one than that of its image.
+
+    Args:
+        md5_of: target -> md5; empty for a file that cannot be read.
+    """
+    channels = params.channels
+    looks = Memory(paths.cache / "checks", channels).looks(
+        {md5: paths.raw / target for target, md5 in md5_of.items() if md5},
+        lambda md5, path: look(path, channels, params.limits, md5),
+    )
+    faults: dict[str, str] = {}
+    for target, md5 in md5_of.items():
+        seen = looks.get(md5)
+        fault = seen.fault or params.limits.refusal(seen.width, seen.height) if isinstance(seen, Look) else ""
+        if not isinstance(seen, Look):
+            fault = str(seen.strerror if isinstance(seen, OSError) else seen or "cannot be read")
+        faults |= {target: f"target: {fault}"} if fault else {}
+    return faults
+
 
 TRANSPARENT = ("RGBA", "LA", "PA", "RGBa", "La")
 """PIL's modes with transparency: what is below a transparent pixel is not said."""

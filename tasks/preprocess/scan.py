@@ -16,10 +16,10 @@ from ..common.core.errors import DataError
 from ..common.core.progress import say
 from ..common.data.task import Task
 from .image_table import COLUMNS, Files, read_table
-from .labels import refuse_folders
+from .labels import UNLABELLED, refuse_folders
+from .layouts import FURTHER, Layout, layout_of, refuse_masks, refuse_mixed
 from .layouts import SPLIT_NAMES as SPLIT_NAMES
 from .layouts import TABLE as TABLE
-from .layouts import Layout, layout_of, refuse_masks, refuse_mixed
 from .layouts import hidden as hidden
 from .mask_names import masks_in
 from .walk import list_files as list_files
@@ -49,7 +49,10 @@ def scan(raw: Path, task: Task = "classification") -> pd.DataFrame:
     refuse_mixed(raw, layout)
     if layout.wrapper:
         say(f"preprocess: {layout.wrapper} is the only folder; the classes are the folders in it")
-    return given_splits(_from_folders(files, layout))
+    table = _from_folders(files, layout)
+    if task == "reconstruction":
+        table["label"] = table["label"].fillna(UNLABELLED)
+    return given_splits(table)
 
 
 class Listed(Files):
@@ -71,12 +74,12 @@ def _from_folders(files: list[str], layout: Layout) -> pd.DataFrame:
         if file not in taken
     ]
     table = pd.DataFrame(rows, columns=["path", "label", "split", "mask", "fault"], dtype=object)
-    return table.assign(group=None, weight=1.0)[[*COLUMNS, "fault"]]
+    return table.assign(group=None, weight=1.0, target=None)[[*COLUMNS, "fault"]]
 
 
 def _from_table(raw: Path, files: list[str], task: Task) -> pd.DataFrame:
     table = read_table(raw / TABLE, task, Listed(files)).rows
-    named = {*table["path"], *table["mask"].dropna()}
+    named = {*table["path"], *(name for column in FURTHER for name in table[column].dropna())}
     unnamed = [file for file in files if file != TABLE and file not in named]
     rest = pd.DataFrame({**dict.fromkeys(COLUMNS), "path": unnamed, "weight": 1.0}, dtype=object)
     parts = [part for part in (table, rest) if len(part)]

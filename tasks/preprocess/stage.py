@@ -15,8 +15,9 @@ from ..common.core.record import Record
 from ..common.data.manifest import COLUMNS, write_table
 from ..common.data.task import Task
 from ..common.images.reading import Reading
+from .layouts import FURTHER, MASK
 from .learnable import stop_if_nothing_to_learn, warn_of_doubtful_labels
-from .masks import faults_of_masks
+from .masks import faults_of_masks, faults_of_targets
 from .params import PreprocessParams
 from .pins import GROUP, lists_classes, read_pins
 from .rejections import check_files, hold_out, stop_if_too_many
@@ -44,11 +45,16 @@ def run(
     files["image_id"] = _hashes(files["path"], paths.raw, known_hashes)
     files = relabel(files, paths.labels, task)
     images, rejected = check_files(files, params, paths)
-    images, rejected = _check_masks(images, rejected, params, paths, known_hashes)
+    images, rejected = _check_further(images, rejected, params, paths, known_hashes)
     images["split"] = images["split"].mask(to_learn_from(images), "train")
     images, pins = _split(images, params, paths, task)
     images, rejected = hold_out(images, rejected)
-    stop_if_too_many(rejected, len(files) + files["mask"].nunique(), params.max_rejected, paths.state / "rejected.csv")
+    stop_if_too_many(
+        rejected,
+        len(files) + sum(files[name].nunique() for name in FURTHER),
+        params.max_rejected,
+        paths.state / "rejected.csv",
+    )
     reading = reading_of(images, params)
     images = images.assign(channels=params.channels, task=task)
     manifest = images[list(COLUMNS)].astype(COLUMNS).sort_values("path", ignore_index=True)
@@ -58,19 +64,21 @@ def run(
     return record(manifest, rejected, paths)
 
 
-def _check_masks(
+def _check_further(
     images: pd.DataFrame, rejected: pd.DataFrame, params: PreprocessParams, paths: Paths, known: Mapping[str, str]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Takes masks that cannot be used from their images, and lists them with what is rejected."""
-    masks = images["mask"].dropna().drop_duplicates()
-    md5_of = dict(zip(masks, _hashes(masks, paths.raw, known)))
-    faults = faults_of_masks(images, md5_of, params, paths)
-    is_bad = images["mask"].isin(set(faults))
-    if not is_bad.any():
-        return images, rejected
-    bad = images[is_bad].drop_duplicates("mask")
-    listed = bad.assign(path=bad["mask"], reason=bad["mask"].map(faults))
-    return images.assign(mask=images["mask"].mask(is_bad, None)), pd.concat([rejected, listed])
+    """Takes masks and targets that cannot be used from their images, and lists them with what is rejected."""
+    for column in FURTHER:
+        named = images[column].dropna().drop_duplicates()
+        md5_of = dict(zip(named, _hashes(named, paths.raw, known)))
+        is_mask = column == MASK
+        faults = faults_of_masks(images, md5_of, params, paths) if is_mask else faults_of_targets(md5_of, params, paths)
+        is_bad = images[column].isin(set(faults))
+        if is_bad.any():
+            bad = images[is_bad].drop_duplicates(column)
+            rejected = pd.concat([rejected, bad.assign(path=bad[column], reason=bad[column].map(faults))])
+            images = images.assign(**{column: images[column].mask(is_bad, None)})
+    return images, rejected
 
 
 def _split(

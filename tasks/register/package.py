@@ -31,6 +31,7 @@ MODULES = (
     "common/core/files.py",
     "common/heads/anomaly.py",
     "common/heads/base.py",
+    "common/heads/decoder.py",
     "common/heads/knn.py",
     "common/heads/linear.py",
     "common/heads/load.py",

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from projects import draw_tiles, made_once
+from projects import draw_squares, draw_tiles, made_once
 
 from graft.tasks.common.backbones.graph import backbone_graph
 from graft.tasks.common.backbones.weights import find_weights
@@ -125,6 +125,29 @@ def inspected_paths(tmp_path_factory, tiny_graph, run_stage):
     shutil.copytree(tiny_graph.xml.parent.parent, paths.cache / "graphs")
     for stage in STAGES:
         run_stage(stage, paths, **({"task": "anomaly"} if stage in ("preprocess", "head") else {}))
+    return paths
+
+
+@pytest.fixture(scope="session")
+def segmented_paths(tmp_path_factory, random_weights, run_stage):
+    """A project that decodes masks of bright squares on noise, with weights from a file, whose head is trained. For
+    reading only."""
+    from safetensors.torch import save_file
+
+    from graft.tasks.common.backbones import network
+
+    paths = Paths(tmp_path_factory.mktemp("segmented"))
+    draw_squares(paths.raw)
+    paths.weights.mkdir(parents=True)
+    weights = paths.weights / f"{BACKBONE}.safetensors"
+    save_file(network.create(BACKBONE, random_weights, seed=1).state_dict(), weights)
+    changes = {
+        "preprocess": {"task": "reconstruction"},
+        "features": {"weights": str(weights), "image_size": 64},
+        "head": {"task": "reconstruction", "target": "mask", "decoder_width": 8, "decoder_epochs": 25},
+    }
+    for stage in STAGES[:4]:
+        run_stage(stage, paths, **changes.get(stage, {}))
     return paths
 
 

@@ -20,7 +20,7 @@ from .eyes import Eye, Fingerprint, eyes_of
 from .manifest import GOOD, classes, codes, names_in, task_of, with_later
 from .task import Task
 
-INDEX = ["image_id", "path", "label", "task", "split", "group", "weight", "pixels", "mask"]
+INDEX = ["image_id", "path", "label", "task", "split", "group", "weight", "pixels", "mask", "target"]
 """The columns of the manifest that travel with the features."""
 
 Floats = npt.NDArray[np.float32]
@@ -133,10 +133,13 @@ class FeatureSet:
 
     def targets(self, rows: Rows) -> npt.NDArray[Any]:
         """The labels of the given rows: int64 class codes (n,), for several classes per image float64 zeros and ones
-        (n, K), for regression float64 (n,), for anomaly float64 (n,): 1 for a defect."""
+        (n, K), for regression float64 (n,), for anomaly float64 (n,): 1 for a defect; for
+        reconstruction, whose targets are images, zeros (n,)."""
         if self.task == "classification":
             return self.labels(rows)
         labels = self.index["label"].iloc[rows]
+        if self.task == "reconstruction":
+            return np.zeros(len(rows))
         if self.task == "anomaly":
             return labels.ne(GOOD).to_numpy(np.float64)
         if self.task == "regression":

@@ -33,14 +33,16 @@ COLUMNS = {
     "channels": "int32",
     "pixels": "string",
     "mask": "string",
+    "target": "string",
 }
 """Columns and dtypes. `image_id` is the md5 of the file, `path` is relative to data/raw, `label` is a class, several
 classes (sorted, separated by `BETWEEN`; none is the empty text) or a number, by `task` (one for all images),
 `group` may be null, `mode` is PIL's (or `array`), `channels` as how many every image is read (one number for all),
 `pixels` is a hash of the decoded values: the same for a file and its lossless copy, `mask` is the path of an image of
-the same size, relative to data/raw, whose pixels above 0 are the defect, or null."""
+the same size, relative to data/raw, whose pixels above 0 are the defect, or null, and `target` likewise that of
+the image that a decoder learns to give."""
 
-LATER = ("mask",)
+LATER = ("mask", "target")
 """Columns that manifests of earlier versions lack; they are null there."""
 
 

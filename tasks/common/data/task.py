@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Task = Literal["classification", "multilabel", "regression", "anomaly"]
-"""The label of an image: one class, any number of classes, a number, or `GOOD` and kinds of defect."""
+Task = Literal["classification", "multilabel", "regression", "anomaly", "reconstruction"]
+"""The label of an image: one class, any number of classes, a number, or `GOOD` and kinds of defect. For
+`reconstruction`, what is learned is an image, and the label is one class that only describes."""
 
 GOOD = "good"
 """The label of images without a defect, where the task is `anomaly`; every other label is a kind of defect."""
@@ -59,8 +60,16 @@ METRICS: dict[Task, tuple[Metric, ...]] = {
     ),
     "regression": (Metric("r2", "R²", False),),
     "anomaly": (Metric("auroc", "AUROC", False), Metric("average_precision", "average precision", True)),
+    "reconstruction": (
+        Metric("psnr", "PSNR", False),
+        Metric("ssim", "SSIM", False),
+        Metric("dice", "Dice", False),
+        Metric("iou", "IoU", False),
+    ),
 }
-"""The metrics by which models of a task may be chosen, compared and gated; the first is the default."""
+"""The metrics by which models of a task may be chosen, compared and gated; the first is the default.
+Of those of reconstruction, the first two are for images and the others for masks; which of them decides is in
+models/head/head.json."""
 
 MAIN: dict[Task, Metric] = {task: metrics[0] for task, metrics in METRICS.items()}
 """The metric by which models of a task are compared and gated unless another one is asked for."""
@@ -70,6 +79,7 @@ LOSS: dict[Task, str] = {
     "multilabel": "log_loss",
     "regression": "mse",
     "anomaly": "false_alarm_rate",
+    "reconstruction": "val_loss",
 }
 """The mean loss that is minimised (less is better): it decides if the main metric is equal."""
 

@@ -11,6 +11,7 @@ from ..core.errors import DataError
 from ..core.files import read_json
 from .anomaly import AnomalyHead
 from .base import Array, Head
+from .decoder import DecoderHead
 from .knn import NeighbourHead
 from .linear import LinearHead
 from .mean import MeanHead, tensors_of_part
@@ -19,7 +20,7 @@ from .patches import PatchesHead
 from .subspace import SubspaceHead
 
 _KINDS: dict[str, Any] = {
-    kind.kind: kind for kind in (LinearHead, MeanHead, MlpHead, NeighbourHead, PatchesHead, SubspaceHead)
+    kind.kind: kind for kind in (DecoderHead, LinearHead, MeanHead, MlpHead, NeighbourHead, PatchesHead, SubspaceHead)
 }
 
 
@@ -45,6 +46,8 @@ def load_head(folder: Path, name: str = "head") -> Head:
 
 def _head_of(facts: dict[str, Any], tensors: dict[str, Array]) -> Head:
     kind, common = _KINDS[facts["kind"]], {"classes": facts["classes"], "task": facts["task"]}
+    if kind is DecoderHead:
+        return DecoderHead.of(facts, tensors)
     if kind is MeanHead:
         parts = [
             _head_of({**common, **part}, tensors_of_part(tensors, number)) for number, part in enumerate(facts["parts"])

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..data.task import Task, metric_named
-from . import influence
+from . import images, influence
 from .influence import Bools, Floats, Ints, Moved
 from .regression import r2
 
@@ -76,7 +76,7 @@ def interval(
     """Of a metric of `task.METRICS`.
 
     Args:
-        output_NK: (N, K), or (N, 1) for regression and anomaly scores.
+        output_NK: (N, K), or (N, 1) for regression and anomaly scores; for reconstruction the columns of `images.py`.
         target: as `FeatureSet.targets` gives it.
         unit_N: the unit of each image, see `data/units.py`.
     """
@@ -94,6 +94,8 @@ def estimate(output_NK: Floats, target: npt.NDArray[Any], unit_N: Ints, task: Ta
         return _estimate(_r2(output_NK[:, 0], target), code_N, units, everyone)
     if task == "anomaly":
         return _of_defects(output_NK[:, 0], target > 0, code_N, units, metric)
+    if task == "reconstruction":
+        return _estimate(images.moved(output_NK, metric), code_N, units, everyone)
     predicted_N = output_NK.argmax(axis=1)
     if metric == "accuracy":
         return _estimate(influence.of_mean((predicted_N == target).astype(np.float64)), code_N, units, everyone)
@@ -104,7 +106,10 @@ def estimate(output_NK: Floats, target: npt.NDArray[Any], unit_N: Ints, task: Ta
 
 def ends(found: Estimate, metric: str, confidence: float) -> Ends:
     """The interval of a metric of `task.METRICS`: of R² by the logarithm of the unexplained share of the variance, of
-    kappa, which starts at -1, by its place between -1 and 1."""
+    kappa, which starts at -1, by its place between -1 and 1; of PSNR, which is no share, by Student's t."""
+    if metric == "psnr":
+        reach = found.quantile(confidence) * found.variance**0.5
+        return found.value - reach, found.value + reach
     if metric == "r2":
         low, high = _positive_ends(replace(found, value=1 - found.value), confidence)
         return 1 - high, 1 - low

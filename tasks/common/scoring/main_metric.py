@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from ..data.task import MAIN, Task
 from .classification import log_loss
+from .images import of_resamples
 from .multilabel import several_log_loss
 from .ranking import mean_aurocs, mean_average_precisions, of_defects, rankings_of
 from .regression import r2_of_resamples
@@ -45,6 +46,8 @@ def metrics_of(
         return of_defects(output_NK[:, 0], target > 0, metric, times_BN.astype(np.int32, copy=False))
     if task == "regression":
         return _r2(output_NK[:, 0], target, times_BN)
+    if task == "reconstruction":
+        return of_resamples(output_NK, metric, times_BN)
     if metric in ("auroc", "mean_average_precision"):
         of = mean_aurocs if metric == "auroc" else mean_average_precisions
         return of(rankings_of(output_NK, target), times_BN.astype(np.int32, copy=False))

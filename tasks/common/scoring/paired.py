@@ -105,7 +105,11 @@ def compare(
         bounds = _of_proportions(change_N, unit_N, units, significance)
     else:
         one, other = (estimate(output_NK, target, unit_N, task, named.key) for output_NK in (first, second))
-        bounds = _of_estimates(one, other, named.key, significance)
+        bounds = (
+            _of_values(one, other, significance)
+            if task == "reconstruction"
+            else _of_estimates(one, other, named.key, significance)
+        )
     return Paired(named, *values, *bounds, len(target), units, significance)
 
 
@@ -223,11 +227,23 @@ def _score(won: float, lost: float, n: float, difference: float) -> float:
     return float(gap / np.sqrt(variance))
 
 
+def _gap(first: Estimate, second: Estimate) -> Estimate:
+    return Estimate(second.value - first.value, second.moved_U - first.moved_U, first.units, first.images)
+
+
+def _of_values(first: Estimate, second: Estimate, significance: float) -> Bounds:
+    """(low, high, p_better, p_worse) of metrics whose images each have a value: a t test of the influences of the
+    units."""
+    gap = _gap(first, second)
+    reach = gap.quantile(1 - 2 * significance) * gap.variance**0.5
+    return gap.value - reach, gap.value + reach, _upper_p(gap.value, gap), _upper_p(-gap.value, gap)
+
+
 def _of_estimates(first: Estimate, second: Estimate, metric: str, significance: float) -> Bounds:
     """(low, high, p_better, p_worse): a t test of the influences of the units on the difference; the bounds combine the
     intervals of both values by how much these vary together (MOVER: Zou and Donner 2008, Newcombe 1998), so that two
     perfect scores on few images have bounds too."""
-    gap = Estimate(second.value - first.value, second.moved_U - first.moved_U, first.units, first.images)
+    gap = _gap(first, second)
     together = float((first.moved_U * second.moved_U).sum()) / max(_spread(first) * _spread(second), 1e-300)
     (low_1, high_1), (low_2, high_2) = (ends(each, metric, 1 - 2 * significance) for each in (first, second))
     below = _combined(second.value - low_2, high_1 - first.value, together)
