@@ -60,7 +60,7 @@ def test_names_that_are_wrong_are_found() -> None:
     text = (
         "`flows/recorder.py` `tasks/head/` `tasks/<stage>/params.py` `tasks/<stage>/gone.py` "
         "`python -m graft.flows.stage x` `python -m graft.flows.serve` "
-        "`stage.py` `choice.py` https://example.org/docs/x `graft.tasks.head.stage`."
+        "`stage.py` `not_there.py` https://example.org/docs/x `graft.tasks.head.stage`."
     )
 
-    assert unknown(text) == {"flows/recorder.py", "tasks/<stage>/gone.py", "graft.flows.serve", "choice.py"}
+    assert unknown(text) == {"flows/recorder.py", "tasks/<stage>/gone.py", "graft.flows.serve", "not_there.py"}

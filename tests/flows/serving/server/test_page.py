@@ -113,6 +113,8 @@ def test_the_key_is_asked_for_and_used(page: Page, package: Path, tmp_path: Path
         ('{labels: ["a", "b"]}', "a, b"),
         ("{labels: []}", "None of the classes"),
         ("{value: 2.5}", "2.5"),
+        ("{anomalous: true, score: 2.5}", "Anomalous"),
+        ("{anomalous: false, score: 0.5}", "Good"),
         ("{value: 2.5, low: 1, high: 3}", "2.5 (between 1 and 3)"),
     ],
 )
@@ -120,6 +122,24 @@ def test_answers_of_each_task_are_told(page: Page, served: Served, answer: str, 
     fresh(page, served)
 
     assert page.run(f"title({answer})") == told
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_an_anomaly_is_shown_under_its_heat_map_which_can_be_hidden(
+    page: Page, anomalies: Path, tmp_path: Path, width: int
+) -> None:
+    with serving(tmp_path, "--model", str(anomalies / "package")) as detector:
+        fresh(page, detector, width)
+        wait_for(lambda: "graft" in page.run("document.getElementById('model').textContent"), seconds=30)
+        page.drop("a.png", "image/png", (anomalies / "defect" / "00.png").read_bytes())
+
+        assert answered(page) == ["Anomalous"]
+        assert page.run("document.querySelector('.card img').src").startswith("data:image/png")
+        assert "unlike the good pictures" in page.run("document.querySelector('.card img').alt")
+        assert page.run("document.querySelector('.scores').textContent").startswith("Score ")
+        assert page.run("document.documentElement.scrollWidth") == width
+        page.run("document.querySelector('.explain').click()")
+        assert page.run("document.querySelector('.card img').src").startswith("blob:")
 
 
 def test_doubts_are_told_plainly(page: Page, served: Served, picture: bytes) -> None:
