@@ -125,10 +125,8 @@ def maps_text(results: dict[str, Any]) -> str:
 
 def run(sizes: list[int], params: FeaturesParams) -> dict[str, Any]:
     paths = Paths(BUILD / "project-maps")
-    watched_graph = paths.cache / "graphs"
-    if not watched_graph.is_dir():  # converting takes torch, whose memory is none of an ordinary run
-        write_manifest(paths, 1)
-        watched("make", paths, params)
+    write_manifest(paths, 1)
+    watched("make", paths, params)  # converts the network with torch, whose memory is none of an ordinary run
     raw = [measure(paths, images, params) for images in sizes]
     shutil.rmtree(paths.cache / "features")
     facts = {"date": date.today().isoformat(), "machine": machine(), "versions": versions()}

@@ -34,7 +34,7 @@ from ..core.progress import say
 SEGMENT = 1024
 """Images a segment: what a crash can lose at most."""
 
-SEGMENT_BYTES = 32 * 2**20
+SEGMENT_BYTES = 16 * 2**20
 """Of the features of a segment, which is read as a whole: feature maps take 100 KB to some MB an image."""
 
 SEGMENT_SECONDS = 5.0
@@ -280,8 +280,11 @@ def _merge(folder: Path, segments: list[Path]) -> int:
         return 0
     ids = np.concatenate([read[segment]["ids"].reshape(-1).view(_ID) for segment in alike])
     features = np.concatenate([read[segment]["features"] for segment in alike])
+    del read
     first = np.sort(np.unique(ids, return_index=True)[1])
-    _write(folder, ids[first], features[first], merged=secrets.token_hex(16))
+    if len(first) < len(ids):
+        ids, features = ids[first], features[first]
+    _write(folder, ids, features, merged=secrets.token_hex(16))
     for segment in alike:
         segment.unlink(missing_ok=True)
     return len(alike) - 1
