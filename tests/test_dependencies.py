@@ -36,10 +36,6 @@ UNUSED = {
         "maps/untrained",
     },
     "head": {
-        "heads/anomaly",
-        "heads/patches",
-        "heads/subspace",
-        "solvers/coreset",
         "images/contact_sheet",
         "heads/load",
         "heads/typicality",
@@ -51,6 +47,7 @@ UNUSED = {
         "feature_cache/thumbnails",
     },
     "audit": {
+        "scoring/false_alarms",
         "images/masks",
         "heads/anomaly",
         "heads/patches",
@@ -74,6 +71,7 @@ UNUSED = {
         "scoring/judging",
     },
     "finetune": {
+        "scoring/false_alarms",
         "images/masks",
         "solvers/coreset",
         "backbones/licences",
@@ -89,6 +87,7 @@ UNUSED = {
         "scoring/judging",
     },
     "evaluate": {
+        "scoring/false_alarms",
         "images/masks",
         "backbones/layers",
         "backbones/licences",

@@ -31,6 +31,13 @@ def kind_of(params: HeadParams, task: Task) -> Kind:
             allowed="auto | ridge | knn | mlp",
             todo="set `head.kind: auto`",
         )
+    if params.kind == "patches" or params.kind == "subspace":
+        raise ParamsError(
+            "`head.kind`: this kind scores anomalies",
+            got=f"{params.kind}, where `head.task` is {task}",
+            allowed="auto | logistic | ridge | knn | mlp",
+            todo="set `head.kind: auto`, or `head.task: anomaly`",
+        )
     return params.kind
 
 

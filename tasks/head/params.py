@@ -26,6 +26,15 @@ Select = Literal[
 ClassWeight = Literal["none", "balanced"] | dict[str, float]
 
 
+Coreset = Literal["auto"] | float
+
+
+def _coreset(value: Any) -> Coreset:
+    if value == "auto" or (type(value) in (int, float) and (0 < value < 1 or (value >= 1 and value == int(value)))):
+        return value
+    raise PydanticCustomError("coreset", "must be auto, a share between 0 and 1, or a whole number from 1 on")
+
+
 def _folds(value: Any) -> Folds:
     if value == "auto" or (type(value) is int and value >= 0 and value != 1):
         return value
@@ -46,12 +55,14 @@ class HeadParams(Section):
     """What is trained on the frozen features: a classifier or a regression."""
 
     task: Task = "classification"
-    """What an image's label is: one class, any number of classes (`multilabel`), or a number (`regression`). It applies
-    to all stages."""
+    """What an image's label is: one class, any number of classes (`multilabel`), a number (`regression`), or `good` or
+    a kind of defect (`anomaly`, learned from good images alone). It applies to all stages."""
 
-    kind: Literal["auto", "logistic", "knn", "ridge", "mlp"] = "auto"
+    kind: Literal["auto", "logistic", "knn", "ridge", "mlp", "patches", "subspace"] = "auto"
     """`auto` is logistic regression for classes and ridge regression for numbers. `knn`: the nearest training images
-    vote; `mlp`: one hidden layer. Each kind has its own grid of candidates."""
+    vote; `mlp`: one hidden layer. Each kind has its own grid of candidates. For anomalies: `patches`, the distance to
+    the nearest of a bank of good patches, or `subspace`, what the main axes of good patches do not explain; `auto` is
+    `patches`, or with 10 defects in validation the better of both."""
 
     combine: Literal["auto", "side_by_side", "mean"] = "auto"
     """For several backbones or sizes in `features`: `side_by_side` trains one head on all their features; `mean` trains
@@ -147,7 +158,15 @@ class HeadParams(Section):
     others. null: the model answers for every image."""
 
     max_error_confidence: float = Field(0.9, gt=0, lt=1)
-    """The confidence of the guarantee of `max_error`."""
+    """The confidence of the guarantee of `max_error`, and of `max_false_alarm`."""
+
+    max_false_alarm: float = Field(0.05, gt=0, lt=1)
+    """For anomalies: the share of good images that may be taken for anomalous. The threshold guarantees it with
+    `max_error_confidence`, by good images that were held out; 5 % with 90 % takes 45 of them."""
+
+    coreset: Annotated[Coreset, BeforeValidator(_coreset)] = "auto"
+    """For `patches`: how many patches the bank has, as a number, or below 1 as a share of all patches of good images;
+    `auto` is 5000. More find smaller defects, and take more time for every image."""
 
     thresholds: Literal["half", "f1"] = "half"
     """For `multilabel`: from which probability on a class is predicted: `half` is 0.5, `f1` the probability with the

@@ -21,6 +21,7 @@ from ..common.scoring.conformal import least_units
 from ..common.scoring.main_metric import metric_of
 from ..common.scoring.temperature import calibrate, check_promise, check_task, summary
 from . import reconstruction
+from .anomaly import run_anomaly
 from .combine import choose_combined, retrain, tried_by, way
 from .params import HeadParams
 from .scores import is_metric
@@ -34,6 +35,8 @@ def run(params: HeadParams, paths: Paths) -> Record:
     if pack.task == "reconstruction":
         return reconstruction.run(params, paths, pack)
     check_task(pack.task, params.max_error, params.set_confidence, params.thresholds)
+    if pack.task == "anomaly":
+        return run_anomaly(pack, params, paths)
     choice = choose_combined(pack, params, paths.tmp)
     for part in choice.parts or (choice,):
         _warn(part, params)

@@ -74,6 +74,8 @@ class Calibration:
     interval_confidence: float | None = None
     set_least: float | None = None
     set_confidence: float | None = None
+    max_false_alarm: float | None = None
+    guarantee: str | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -159,6 +161,8 @@ class Calibration:
         The guarantees are about the model that was selected on the held-out images, before any refit.
         """
         found: dict[str, Any] = {}
+        if self.max_false_alarm is not None:
+            return self._of_false_alarms()
         if self.threshold is not None:
             text = (
                 f"of the images with a score above {self.threshold:.4g}, at most {self.max_error:.2%} get a wrong "
@@ -172,6 +176,16 @@ class Calibration:
         if self.set_least is not None:
             found["set_confidence"] = self.set_confidence
         return found
+
+    def _of_false_alarms(self) -> dict[str, Any]:
+        if self.threshold is None or self.guarantee == "none":
+            return {}
+        kept = f"with {self.confidence:.0%} confidence" if self.guarantee == "bound" else "on average"
+        text = (
+            f"at most {self.max_false_alarm:.2%} of good images have a score above {self.threshold:.4g}, {kept}, if "
+            "they are like the good images that were held out"
+        )
+        return {"threshold": self.threshold, "promise": text}
 
     def save(self, folder: Path) -> None:
         write_json(folder / FILE, asdict(self))

@@ -131,7 +131,7 @@ def promise(
     starts = _starts(cuts)
     chance = (1 - confidence) / len(starts)
     errors_M = cuts.effective_errors
-    holds = _at_most(errors_M, cuts.effective_M, max_error) <= chance
+    holds = at_most(errors_M, cuts.effective_M, max_error) <= chance
     reached = [start + int(np.argmin(np.append(holds[start:], False))) for start in starts]  # the end of each search
     last = max((end - 1 for start, end in zip(starts, reached, strict=True) if end > start), default=None)
     least = float(upper_bound(errors_M[starts], cuts.effective_M[starts], chance).min())
@@ -140,7 +140,7 @@ def promise(
     return Promise(float(cuts.threshold_M[last]), int(cuts.answered_M[last]), int(cuts.errors_M[last]), least)
 
 
-def _at_most(errors: Floats, images: Floats, rate: float) -> Floats:
+def at_most(errors: Floats, images: Floats, rate: float) -> Floats:
     """P(Bin(images, rate) <= errors), also between whole numbers."""
     return np.where(
         errors < images, scipy.special.betainc(np.maximum(images - errors, 1e-9), errors + 1, 1 - rate), 1.0
