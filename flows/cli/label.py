@@ -1,4 +1,4 @@
-"""The commands `graft label add`, `next` and `apply`."""
+"""`graft label`, the page, and `graft label add`, `next` and `apply`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,49 @@ from graft.tasks.common.core.words import NAMED
 from .options import HERE, SETTINGS, AsJson, Panels, Project, examples
 from .output import print_json, show
 
-app = typer.Typer(cls=Panels, help="Give images their labels: which to ask about next, and the answers.", **SETTINGS)
+app = typer.Typer(cls=Panels, **{**SETTINGS, "no_args_is_help": False})
+
+
+@app.callback(
+    invoke_without_command=True,
+    epilog=examples(
+        {
+            "graft label": "the page, on this machine",
+            "graft label --host 0.0.0.0 --key-file label.key": "for others, who need the key",
+            "graft label --twice 0.1": "ask two people about a tenth",
+        }
+    ),
+)
+def page(
+    context: typer.Context,
+    host: Annotated[str, typer.Option(help="The address to listen on; 0.0.0.0 for all of this machine.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 for a free one.")] = 8001,
+    key_file: Annotated[
+        Path | None,
+        typer.Option(help="A file with the key that others need; or set GRAFT_SERVE_KEY.", show_default=False),
+    ] = None,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option(help="A host name under which others may ask; may be repeated.", show_default=False),
+    ] = None,
+    twice: Annotated[
+        float, typer.Option(min=0, max=1, help="The share of images to ask two people about, to see if they agree.")
+    ] = 0.0,
+    project: Project = HERE,
+) -> None:
+    """Label images on a page; which to label next, and answers from a table.
+
+    Each answer is in data/labels.csv before the next image shows. When the page ends, images of the pool that have a
+    label are imported into data/raw.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from ..labelling.server.start import Settings, label
+
+    settings = Settings(host, port, key_file, tuple(allowed_host or ()), twice)
+    taken = label(find_root(project), settings)
+    if taken:
+        print(f"{taken:,} images with a label imported into data/raw")
 
 
 @app.command(

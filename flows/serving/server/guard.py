@@ -9,6 +9,7 @@ import hmac
 import ipaddress
 import logging
 import time
+from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -46,8 +47,8 @@ class Guard:
     """
 
     def __init__(self, app: ASGIApp, settings: Settings, desk: Desk, metrics: Metrics) -> None:
-        self._app, self._settings, self._desk, self._metrics = app, settings, desk, metrics
-        self._key = _digest(settings.key.encode()) if settings.key else b""
+        self._app, self._desk, self._metrics = app, desk, metrics
+        self._admission = Admission(settings.hosts, settings.key, OPEN, HEALTH)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -59,7 +60,7 @@ class Guard:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = time.perf_counter()
-        exchange = Exchange(scope, receive, self._marked(send))
+        exchange = Exchange(scope, receive, secured(send, self._last))
         try:
             await self._answer(scope, exchange)
         except TimeoutError:
@@ -71,7 +72,7 @@ class Guard:
 
     async def _answer(self, scope: Scope, exchange: Exchange) -> None:
         try:
-            self._check(scope)
+            self._admission.check(scope)
             await self._app(scope, exchange.receive, exchange.send)
         except Refusal as refusal:
             self._metrics.refuse(refusal)
@@ -83,30 +84,43 @@ class Guard:
             self._metrics.refused.labels("fault").inc()
             await exchange.refuse(Refusal(500, "the server failed on this request; its log says why", "fault"))
 
-    def _marked(self, send: Send) -> Send:
-        """Each answer gets the fixed headers, and the last ones of a server that ends say so."""
+    def _last(self) -> list[tuple[bytes, bytes]]:
+        """The last answers of a server that ends say so."""
+        return [(b"connection", b"close")] if self._desk.draining else []
 
-        async def marked(message: dict[str, object]) -> None:
-            if message["type"] == "http.response.start":
-                last = [(b"connection", b"close")] if self._desk.draining else []
-                message = {**message, "headers": [*message["headers"], *FIXED, *last]}  # type: ignore[misc]
-            await send(message)
 
-        return marked  # type: ignore[return-value]
+class Admission:
+    """Who may ask.
 
-    def _check(self, scope: Scope) -> None:
+    Args:
+        hosts: allowed names in the header `Host`; empty for any.
+        key: that is needed; empty for none.
+        open_: paths that need no key.
+        health: paths that need neither.
+    """
+
+    def __init__(
+        self, hosts: tuple[str, ...], key: str, open_: frozenset[str], health: frozenset[str] = frozenset()
+    ) -> None:
+        self._hosts, self._open, self._health = hosts, open_, health
+        self._key = _digest(key.encode()) if key else b""
+
+    def check(self, scope: Scope) -> None:
+        """Raises:
+        Refusal: the request is not let through.
+        """
         headers, path = list(scope["headers"]), scope["path"]
         if sum(len(name) + len(value) for name, value in headers) + len(path) > HEADERS:
             raise Refusal(431, f"the headers of the request have more than {HEADERS:,} bytes", "malformed")
-        if path in HEALTH:
+        if path in self._health:
             return
         self._check_host(headers)
-        if path not in OPEN and self._key:
+        if path not in self._open and self._key:
             self._check_key(headers)
 
     def _check_host(self, headers: list[tuple[bytes, bytes]]) -> None:
         host = _one(headers, b"host")
-        if self._settings.hosts and _name(host) not in self._settings.hosts:
+        if self._hosts and _name(host) not in self._hosts:
             raise Refusal(421, "this server is not known under the host name of the request", "host")
         origin = _one(headers, b"origin")
         if (origin and urlsplit(origin).netloc != host) or _one(headers, b"sec-fetch-site") == "cross-site":
@@ -117,6 +131,17 @@ class Guard:
         right = hmac.compare_digest(_digest(key.strip().encode("latin-1")), self._key)
         if scheme.lower() != "bearer" or not right:
             raise Refusal(401, "a key is needed, in the header `Authorization: Bearer KEY`", "key")
+
+
+def secured(send: Send, more: Callable[[], list[tuple[bytes, bytes]]] = list) -> Send:
+    """Each answer gets the fixed headers, and those of `more`."""
+
+    async def marked(message: dict[str, object]) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message["headers"], *FIXED, *more()]}  # type: ignore[misc]
+        await send(message)
+
+    return marked  # type: ignore[return-value]
 
 
 def allowed_hosts(host: str, given: list[str]) -> tuple[str, ...]:

@@ -51,13 +51,8 @@ def check(settings: Settings, *, no_key: bool) -> None:
     """Raises:
     ParamsError: the settings are not safe, or contradict each other.
     """
-    if not settings.key and not no_key and not is_loopback(settings.host):
-        raise ParamsError(
-            "a server that others can reach needs a key",
-            got=f"--host {settings.host}, and no key",
-            allowed=f"--key-file FILE, or the variable {KEY}; or --no-key if something in front of it checks who asks",
-            todo="python -c 'import secrets; print(secrets.token_urlsafe(32))' > serve.key",
-        )
+    if not no_key:
+        need_key(settings.host, settings.key, "; or --no-key if something in front of it checks who asks")
     if settings.queue < settings.max_images:
         raise ParamsError(
             "--queue must hold the images of one request",
@@ -66,6 +61,19 @@ def check(settings: Settings, *, no_key: bool) -> None:
         )
     if (settings.keep_unsure or settings.keep_random) and not settings.log:
         raise ParamsError("--keep needs a folder", got="no --log", todo="name one with --log FOLDER")
+
+
+def need_key(host: str, key: str, otherwise: str = "") -> None:
+    """Raises:
+    ParamsError: others can reach the server, and need no key.
+    """
+    if not key and not is_loopback(host):
+        raise ParamsError(
+            "a server that others can reach needs a key",
+            got=f"--host {host}, and no key",
+            allowed=f"--key-file FILE, or the variable {KEY}{otherwise}",
+            todo="python -c 'import secrets; print(secrets.token_urlsafe(32))' > serve.key",
+        )
 
 
 def read_key(file: Path | None) -> str:

@@ -27,11 +27,11 @@ def pictures(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def with_a_pool(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """The finished project with 12 images in its pool. Not to be changed: copy it."""
+    """The finished project with 36 images in its pool. Not to be changed: copy it."""
 
     def make(root: Path) -> None:
         project = finished.copy(root)
-        add_to_pool(project.root, fill(root.with_name("pictures")))
+        add_to_pool(project.root, fill(root.with_name("pictures"), each=12))
 
     return Project(made_once(tmp_path_factory, "with-a-pool", make)[0])
 

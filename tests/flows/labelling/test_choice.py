@@ -27,7 +27,7 @@ def test_what_was_answered_is_not_asked_again(pooled, tmp_path):
     first.assign(label="!unsure").to_csv(tmp_path / "a.csv", index=False)
     apply_labels(pooled.root, tmp_path / "a.csv")
     second = next_images(pooled.root, 100).table
-    assert len(second) <= 6
+    assert len(second) <= 30
     assert not set(first["image_id"]) & set(second["image_id"])
 
 

@@ -66,4 +66,4 @@ def test_an_empty_folder_is_refused(project, tmp_path):
 
 def test_a_checkout_without_the_images_gets_them_back(pooled):
     shutil.rmtree(pooled.root / "data" / "pool")
-    assert len(read_pool(pooled.root)) == 12
+    assert len(read_pool(pooled.root)) == 36

@@ -1,0 +1,1 @@
+"""The label page, and what it asks for."""

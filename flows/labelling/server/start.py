@@ -1,0 +1,102 @@
+"""`graft label`: the label page on this machine, or behind a key for others."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from graft.tasks.common.core.progress import say
+
+from ...serving.server.guard import Admission, allowed_hosts, secured
+from ...serving.server.process import bind, say_where
+from ...serving.server.refusal import Refusal
+from ...serving.server.replies import refused
+from ...serving.server.start import need_key, read_key
+from ..take_over import take_over_labelled
+from .app import build
+from .room import Room
+
+OPEN = frozenset({"/", "/static/page.js", "/static/page.css", "/favicon.ico"})
+"""Without a key: they say nothing of the images."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Attributes:
+    twice: the share of images that two people are asked about.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8001
+    key_file: Path | None = None
+    hosts: tuple[str, ...] = ()
+    twice: float = 0.0
+
+
+def label(root: Path, settings: Settings) -> int:
+    """Serves the page until the process is told to end; then images of the pool that have a label are imported.
+
+    Returns:
+        How many images were imported.
+
+    Raises:
+        ParamsError: others could reach it without a key, or the key cannot be used.
+        GraftError: the port is in use, or the project cannot be read.
+    """
+    key = read_key(settings.key_file)
+    need_key(settings.host, key)
+    taken = take_over_labelled(root)  # of a server that was killed
+    if taken:
+        say(f"label: {taken:,} images with a label imported into data/raw")
+    bound = bind(settings.host, settings.port)
+    room = Room(root, settings.twice)
+    bound.listen(128)
+    say_where(settings.host, bound.getsockname()[1])
+    admission = Admission(allowed_hosts(settings.host, list(settings.hosts)), key, OPEN)
+    config = uvicorn.Config(
+        Guarded(build(room, key=bool(key)), admission),
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=5,
+    )
+    Server(config).run(sockets=[bound])
+    return take_over_labelled(root)
+
+
+class Guarded:
+    """Lets through what may ask, and gives each answer the headers that protect it."""
+
+    def __init__(self, app: ASGIApp, admission: Admission) -> None:
+        self._app, self._admission = app, admission
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        try:
+            self._admission.check(scope)
+        except Refusal as refusal:
+            await refused(refusal)(scope, receive, secured(send))
+            return
+        await self._app(scope, receive, secured(send))
+
+
+class Server(uvicorn.Server):
+    """Ends with exit code 0 after a signal."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        before = {one: signal.signal(one, self.handle_exit) for one in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for one, handler in before.items():
+                signal.signal(one, handler)
