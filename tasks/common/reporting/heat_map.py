@@ -6,6 +6,7 @@ it, orange to dark red above it. A line goes round what is above. H x W pixels o
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,9 @@ COLOURS = ((255, 237, 160), (254, 178, 76), (227, 26, 28), (110, 0, 40))
 
 OPACITY = (0.0, 0.45, 0.6, 0.7)
 
+STEPS = 1024
+"""As many colours are told apart."""
+
 LINE = (70, 0, 25)
 
 LINES_PER_SIDE = 250
@@ -39,12 +43,24 @@ def overlay(picture_HW3: Pixels, map_hw: npt.NDArray[Any], threshold: float) -> 
         threshold: the score above which an image is anomalous.
     """
     ratio_HW = enlarged(map_hw, picture_HW3.shape[1], picture_HW3.shape[0]) / max(threshold, 1e-12)
-    colour_HW3 = np.stack([np.interp(ratio_HW, RATIO, band) for band in zip(*COLOURS, strict=True)], axis=2)
-    share_HW1 = np.interp(ratio_HW, RATIO, OPACITY)[..., None]
-    grey_HW1 = picture_HW3.astype(np.float64).mean(axis=2, keepdims=True)
-    found_HW3 = ((1 - share_HW1) * grey_HW1 + share_HW1 * colour_HW3).round().astype(np.uint8)
+    step_HW = np.clip(ratio_HW * (STEPS / RATIO[-1]), 0, STEPS).astype(np.int16)
+    colour_S3, left_S = _table()
+    grey_HW = picture_HW3.mean(axis=2, dtype=np.float32)
+    found_HW3 = colour_S3[step_HW]
+    found_HW3 += (left_S[step_HW] * grey_HW)[..., None]
+    found_HW3 = found_HW3.round().astype(np.uint8)
     found_HW3[_outline(ratio_HW >= 1)] = LINE
     return found_HW3
+
+
+@cache
+def _table() -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """For each of S steps of the ratio, from 0 to the last of `RATIO`: what the map adds to each band, (S, 3), and what
+    share of the picture is left, (S,)."""
+    ratio_S = np.linspace(0, RATIO[-1], STEPS + 1)
+    share_S = np.interp(ratio_S, RATIO, OPACITY)
+    colour_S3 = np.stack([np.interp(ratio_S, RATIO, band) for band in zip(*COLOURS, strict=True)], axis=1)
+    return (share_S[:, None] * colour_S3).astype(np.float32), (1 - share_S).astype(np.float32)
 
 
 def enlarged(map_hw: npt.NDArray[Any], width: int, height: int) -> npt.NDArray[np.float32]:
