@@ -7,7 +7,7 @@ import numpy as np
 from onnx import TensorProto
 
 from ..common.core.errors import GraftError
-from ..common.heads.anomaly import AnomalyHead
+from ..common.heads.anomaly import AnomalyHead, smoothing
 from ..common.heads.patches import PatchesHead
 from ..common.heads.subspace import SubspaceHead
 from ..register.packaged_eyes import LARGEST as HALF
@@ -43,9 +43,13 @@ def _halved(build: Builder, maps: str) -> str:
 
 
 def image_score(build: Builder, head: AnomalyHead, patches: str) -> str:
-    """(B,): the mean of the largest scores of patches (B, P)."""
-    top = min(head.top, head.height * head.width)
-    largest, _ = build.nodes("TopK", 2, patches, build.integers(top), axis=1)
+    """(B,): the mean of the largest smoothed scores of patches (B, P)."""
+    places = head.height * head.width
+    down_HH, across_WW = smoothing(head.height, head.width)
+    map_BHW = build.node("Reshape", patches, build.integers(-1, head.height, head.width))
+    smooth_BHW = build.node("MatMul", build.node("MatMul", down_HH, map_BHW), np.ascontiguousarray(across_WW))
+    smooth = build.node("Reshape", smooth_BHW, build.integers(-1, places))
+    largest, _ = build.nodes("TopK", 2, smooth, build.integers(min(head.top, places)), axis=1)
     return build.node("ReduceMean", largest, build.integers(1), keepdims=0)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from graft.tasks.common.heads.anomaly import enlarged
+from graft.tasks.common.heads.anomaly import enlarged, image_scores
 from graft.tasks.common.heads.load import load_head
 from graft.tasks.common.heads.patches import PatchesHead
 from graft.tasks.common.heads.subspace import SubspaceHead
@@ -48,12 +48,20 @@ def test_a_patch_scores_the_length_of_what_is_outside_the_subspace():
     np.testing.assert_allclose(subspace_head().patch_scores(maps_BD), expected, rtol=1e-5)
 
 
-def test_an_image_scores_the_mean_of_its_most_anomalous_patches():
+def test_an_image_scores_the_mean_of_its_largest_smoothed_scores():
     maps_BD = maps()
-    scores = patches_head().patch_scores(maps_BD).reshape(4, -1)
+    scores = patches_head().heat(maps_BD, (H, W)).reshape(4, -1)
     np.testing.assert_allclose(patches_head().output(maps_BD)[:, 0], scores.max(axis=1), rtol=1e-6)
     expected = np.sort(scores, axis=1)[:, -3:].mean(axis=1)
     np.testing.assert_allclose(patches_head(top=3).output(maps_BD)[:, 0], expected, rtol=1e-6)
+
+
+def test_smoothing_keeps_the_level_and_lowers_a_single_peak():
+    scores_BHW = np.ones((2, 28, 30), np.float32)
+    scores_BHW[1, 10, 10] = 3
+    flat, peak = image_scores(scores_BHW, 1)
+    assert flat == pytest.approx(1, abs=1e-6)
+    assert 1.5 < peak < 2.5
 
 
 def test_the_score_of_an_image_does_not_depend_on_the_others():
