@@ -9,19 +9,18 @@ import pandas as pd
 
 from graft.tasks.common.core.errors import DataError
 from graft.tasks.common.core.words import listed
-from graft.tasks.preprocess.scan import hidden, list_files
 from graft.tasks.preprocess.tables import SUFFIXES, load_table
 
 from .server.kept import kept_at_random
-from .sources import spelling
+from .sources import files_below, spelling
 
 NAMED = 10
 """Rows that an error names."""
 
 
 def list_source(source: Path) -> pd.DataFrame:
-    """Columns `name`, `file` and `group` (or null): every file below a folder except hidden ones, a table's rows, or
-    the pictures that `graft serve` kept at random.
+    """Columns `name`, `file` and `group` (or null): the files below a folder that may be images, a table's rows, or the
+    pictures that `graft serve` kept at random.
 
     Raises:
         DataError: it is none of these, or the table has no column `path`, or a row has no path or that of a missing
@@ -29,7 +28,7 @@ def list_source(source: Path) -> pd.DataFrame:
     """
     source = kept_at_random(source)
     if source.is_dir():
-        names = [name for name in list_files(source) if not hidden(name)]
+        names = files_below(source)
         return pd.DataFrame({"name": names, "file": [source / name for name in names], "group": None})
     table = _read_table(source)
     if "path" not in table:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TextIO
 
 from graft.tasks.common.core.errors import DataError
+from graft.tasks.preprocess.layouts import layout_of
 from graft.tasks.preprocess.scan import hidden, list_files
 from graft.tasks.preprocess.tables import SUFFIXES, load_table, spellings
 
@@ -25,7 +26,7 @@ class Named:
 
 
 def files_in(paths: Sequence[str], lines: TextIO) -> list[Named]:
-    """The files to predict, in the order given; a folder gives all its files that are not hidden.
+    """The files to predict, in the order given; a folder gives all its files that are neither hidden nor masks.
 
     A file that does not exist is among them, and reported when it is read, so that it does not stop the others.
 
@@ -47,12 +48,23 @@ def files_in(paths: Sequence[str], lines: TextIO) -> list[Named]:
     return found
 
 
+def files_below(folder: Path) -> list[str]:
+    """The names of all files that may be images: neither hidden nor, in the layout of MVTec AD, masks of defects.
+
+    Raises:
+        DataError: an entry cannot be listed.
+    """
+    names = [name for name in list_files(folder) if not hidden(name)]
+    layout = layout_of(names)
+    return [name for name in names if not layout.is_mask(name)]
+
+
 def _expanded(path: str, lines: TextIO) -> Iterable[Named]:
     given = Path(path)
     if path == LIST:
         return _listed(lines)
     if given.is_dir():
-        return (Named(str(given / name), given / name) for name in list_files(given) if not hidden(name))
+        return (Named(str(given / name), given / name) for name in files_below(given))
     if given.suffix.lower() in SUFFIXES and given.is_file():
         return _in_table(given)
     if not given.exists() and glob.has_magic(path):

@@ -6,8 +6,9 @@ import io
 from pathlib import Path
 
 import pytest
+from projects import draw_tiles
 
-from graft.flows.serving.sources import files_in
+from graft.flows.serving.sources import files_below, files_in
 from graft.tasks.common.core.errors import DataError
 
 
@@ -67,3 +68,10 @@ def test_nothing_to_predict_is_refused(folder: Path, path: str) -> None:
 
     with pytest.raises(DataError, match="no images to predict"):
         names(path)
+
+
+def test_masks_of_defects_are_no_images_to_predict(tmp_path: Path) -> None:
+    draw_tiles(tmp_path / "tile", good=1, test_good=1, defects=1)
+    assert files_below(tmp_path) == [
+        f"tile/{name}.png" for name in ("test/good/000", "test/hole/000", "test/scratch/000", "train/good/000")
+    ]
