@@ -10,6 +10,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from graft.tasks.common.maps.maps import open_maps
 
 from graft.tasks.common.core.files import read_json
 from graft.tasks.common.core.paths import Paths
@@ -25,7 +26,7 @@ from graft.tasks.register.serving import ImageClassifier
 
 from ..runtime.params import Params
 from .champion import Champion
-from .contest import Contest
+from .contest import BY_CLASS, Contest
 
 Floats = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
@@ -39,8 +40,8 @@ def why_incomparable(champion: Champion, pack: FeatureSet) -> str:
     facts = read_json(champion.package / "package.json")
     if facts["task"] != pack.task:
         return f"the champion is for {facts['task']}, the images are labelled for {pack.task}"
-    theirs = load_head(champion.package).classes
-    if pack.task != "regression" and set(theirs).isdisjoint(pack.classes):
+    theirs = load_head(champion.package).classes if pack.task in BY_CLASS else []
+    if pack.task in BY_CLASS and set(theirs).isdisjoint(pack.classes):
         return f"the champion knows none of the current classes ({listed(pack.classes)}), only {listed(theirs)}"
     if champion.reference is None:
         return "the champion does not record which images it was trained on: it is from an older version of Graft"
@@ -98,12 +99,12 @@ def contest(paths: Paths, champion: Champion, params: Params, looks: int) -> Con
     rows = test[~seen]
     ids = _test_ids(pack)[~seen]
     own, own_weighed = _challenger(paths, pack)
-    theirs, theirs_weighed = _champion(package, pack, rows, paths)
+    theirs, theirs_weighed = (_detector if pack.task == "anomaly" else _champion)(package, pack, rows, paths)
     return Contest(
         task=pack.task,
         metric=gate_metric(paths, params),
-        classes=pack.classes,
-        champion_classes=load_head(package).classes,
+        classes=pack.classes if pack.task in BY_CLASS else [],
+        champion_classes=load_head(package).classes if pack.task in BY_CLASS else [],
         target=pack.targets(rows),
         challenger=own[~seen],
         champion=theirs,
@@ -129,6 +130,8 @@ def _challenger(paths: Paths, pack: FeatureSet) -> tuple[Floats, Floats]:
     """The predictions of the stage evaluate, in the order of the feature set's test rows; and as the decision weighs
     them."""
     seen = pd.read_parquet(paths.report / "predictions.parquet")
+    if pack.task == "anomaly":
+        return seen[["score"]].to_numpy(np.float64), seen[["anomalous"]].to_numpy(np.float64)
     columns = [f"p_{name}" for name in pack.classes] or ["predicted"]
     output = seen[columns].to_numpy(np.float64)
     return output, Calibration.load(paths.package).weighed(output)
@@ -151,6 +154,20 @@ def _champion(package: Path, pack: FeatureSet, rows: Rows, paths: Paths) -> tupl
     both = output, calibration.weighed(output)
     plain, weighed = (_in_columns(each, head.classes, pack.classes) for each in both)
     return plain, weighed
+
+
+def _detector(package: Path, pack: FeatureSet, rows: Rows, paths: Paths) -> tuple[Floats, Floats]:
+    """The same of a champion that detects anomalies: scores, and ones where they are above its threshold. Its maps are
+    recomputed only if the feature set has other ones."""
+    head, score_N1 = load_head(package), np.empty((len(rows), 1))
+    if (pack.maps_fingerprint or {}).get("digest") == read_json(package / "package.json")["fingerprint"]:
+        for places, maps_BD in open_maps(pack, paths).blocks(rows):
+            score_N1[places] = head.output(maps_BD)
+    else:
+        files = [paths.raw / name for name in pack.index["path"].iloc[rows]]
+        score_N1[:, 0] = [one["score"] for one in ImageClassifier(package).predict(files)]
+    threshold = Calibration.load(package).threshold
+    return score_N1, (score_N1 > (np.inf if threshold is None else threshold)).astype(np.float64)
 
 
 def _features_of(facts: dict[str, Any], pack: FeatureSet) -> FeatureSet | None:

@@ -16,6 +16,9 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
+BY_CLASS: tuple[Task, ...] = ("classification", "multilabel")
+"""The tasks whose outputs have a column for each class."""
+
 Outcome = Literal["passed", "failed", "too few images", "noted", "not checked", "cannot be compared"]
 
 
@@ -45,8 +48,8 @@ class Contest:
 
     Attributes:
         metric: a key of `METRICS`, or `auto`.
-        classes: the current classes, which the columns follow; empty for regression.
-        champion_classes: the classes that the champion knows; empty for regression.
+        classes: the current classes, which the columns follow; empty without columns by class.
+        champion_classes: the classes that the champion knows; empty without columns by class.
         target: as `FeatureSet.targets` gives it.
         challenger, champion: calibrated outputs (N, K), or (N, 1).
         unit_N: the independent unit of each image, see `tasks/common/data/units.py`.
@@ -55,7 +58,7 @@ class Contest:
         latency: milliseconds for a single image, of the challenger and of the champion.
         looks: how many models have been judged on these test images before.
         challenger_weighed, champion_weighed: their outputs as their decisions weigh them, see `Calibration.weighed`;
-            None: as they are.
+            for anomaly 1 where the score is above their threshold, else 0. None: as they are.
     """
 
     task: Task
@@ -99,8 +102,13 @@ class Contest:
         """The outputs of challenger and champion that a metric must be given, see `Calibration.judged`."""
         return self.decided() if metric in OF_DECISIONS else (self.challenger, self.champion)
 
+    @property
+    def ranks(self) -> bool:
+        """Whether the metric can be computed: for anomaly, there are both good images and defects."""
+        return self.task != "anomaly" or len(np.unique(self.target)) > 1
+
     def scores(self) -> tuple[float, float]:
-        """The metric of the challenger and of the champion."""
+        """The metric of the challenger and of the champion; nan if it cannot be computed."""
         own, theirs = (
             metric_of(output, self.target, self.named.key, self.task) for output in self.judged(self.named.key)
         )

@@ -17,7 +17,7 @@ from graft.tasks.common.scoring.ranking import average_precisions, mean_average_
 from graft.tasks.common.scoring.resampling import Counts, restored_tail, statistics
 
 from ..runtime.params import GateParams
-from .contest import Bools, Check, Contest, Floats, Ints
+from .contest import BY_CLASS, Bools, Check, Contest, Floats, Ints
 
 BINS = 15
 """Of the calibration error."""
@@ -56,7 +56,7 @@ def losses(contest: Contest, params: GateParams) -> list[Loss]:
     """All of them that these images allow to test."""
     found = [gain(contest, params)] if params.rule == "not_worse" else []
     found += [earlier(contest, params)] if contest.earlier_N.any() else []
-    return found + ([classes(contest, params), calibration(contest, params)] if contest.task != "regression" else [])
+    return found + ([classes(contest, params), calibration(contest, params)] if contest.task in BY_CLASS else [])
 
 
 def paired(contest: Contest, significance: float) -> Paired:

@@ -12,7 +12,8 @@ from graft.tasks.common.scoring.paired import holm
 
 from ..registry.looks import Tested
 from ..runtime.params import GateParams
-from .contest import Check, Contest, Outcome
+from . import false_alarms
+from .contest import BY_CLASS, Check, Contest, Outcome
 from .losses import by_class, class_metric, gain_text, image_counts, losses, paired
 
 CONFIDENCE = 0.95
@@ -62,12 +63,22 @@ class Verdict:
 
 def judge(contest: Contest, data: tuple[Check, ...], params: GateParams) -> Verdict:
     """The verdict from both models' metrics and the checks of the data."""
+    sentence, metrics = _compared(contest)
+    metrics["earlier_looks"] = float(contest.looks)
+    if contest.task == "anomaly":
+        metrics |= false_alarms.rates(contest)
+    fresh, more = _new_images(contest)
+    return _verdict(sentence, (*data, *_models(contest, fresh, params)), metrics | more, params.undecided)
+
+
+def _compared(contest: Contest) -> tuple[str, dict[str, float]]:
+    """The metric of both models, in words and by name."""
+    if not contest.ranks:
+        return false_alarms.sentence(contest), {}
     challenger, champion = contest.scores()
     metric = contest.named
     sentence = f"test {metric.title} {challenger:.4f} against the champion's {champion:.4f} on {contest.size()}"
-    metrics = {metric.key: challenger, f"champion_{metric.key}": champion, "earlier_looks": float(contest.looks)}
-    fresh, more = _new_images(contest)
-    return _verdict(sentence, (*data, *_models(contest, fresh, params)), metrics | more, params.undecided)
+    return sentence, {metric.key: challenger, f"champion_{metric.key}": champion}
 
 
 def unopposed(data: tuple[Check, ...], why: str) -> Verdict:
@@ -94,14 +105,16 @@ def _verdict(
 
 
 def _models(contest: Contest, fresh: Check, params: GateParams) -> Iterator[Check]:
-    tests = losses(contest, params)
+    tests = false_alarms.anomaly_losses(contest, params) if contest.task == "anomaly" else losses(contest, params)
     worse = holm({test.name: test.p for test in tests}, params.significance)
     tested = {test.name: test.check(test.name in worse) for test in tests}
     yield tested["gain"] if "gain" in tested else _better(contest, params)
     yield tested.get("earlier images", _NO_EARLIER)
     yield fresh
     yield _looks(contest)
-    if contest.task != "regression":
+    if contest.task == "anomaly":
+        yield tested.get(false_alarms.FALSE_ALARMS, _NO_GOOD)
+    if contest.task in BY_CLASS:
         yield _class_list(contest, params)
         yield _min_recall(contest, params)
         yield tested["classes"]
@@ -109,11 +122,14 @@ def _models(contest: Contest, fresh: Check, params: GateParams) -> Iterator[Chec
     yield _latency(contest, params)
 
 
+_NO_GOOD = Check(false_alarms.FALSE_ALARMS, "not checked", false_alarms.NO_GOOD)
 _NO_EARLIER = Check("earlier images", "not checked", "none of the champion's own test images is in the test")
 
 
 def _better(contest: Contest, params: GateParams) -> Check:
     """Superiority: the lower bound of the gain is above `gate.min_gain`."""
+    if not contest.ranks:
+        return false_alarms.unknown_gain(contest, params)
     found = paired(contest, params.significance)
     allowed = f"more than {params.min_gain:+g} at {1 - params.significance:.0%} confidence"
     return Check("gain", "passed" if found.low > params.min_gain else "failed", gain_text(found), allowed)
@@ -125,6 +141,9 @@ def _new_images(contest: Contest) -> tuple[Check, dict[str, float]]:
     if contest.earlier_N.all():
         return Check(NEW_IMAGES, "not checked", "none has come since the champion was made", allowed), {}
     part, metric = contest.of(~contest.earlier_N), contest.named
+    if not part.ranks:
+        kind = "have a defect" if part.target.any() else "are good"
+        return Check(NEW_IMAGES, "not checked", f"all {part.size()} that came since {kind}", allowed), {}
     own, theirs = part.scores()
     output, _ = part.judged(metric.key)
     low, high = interval(output, part.target, part.unit_N, part.task, metric=metric.key, confidence=CONFIDENCE)

@@ -321,7 +321,7 @@ def main_metric(test: Mapping[str, float]) -> str:
 
 def metrics_text(test: Mapping[str, float], task: str) -> str:
     """All test metrics, the main one first."""
-    main = {key for known in MAIN.values() for key in known.keys} if task in MAIN else set()
+    main = {*MAIN[task].keys} if task in MAIN else set()
     others = [f"{key.replace('_', ' ')} {value:.4g}" for key, value in test.items() if key not in main]
     return ", ".join([text for text in (main_metric(test), *others) if text])
 

@@ -13,6 +13,9 @@ from graft.tasks.common.data.task import MAIN
 from ..registry.registration import read_registration
 from ..tracking.store import own_store
 
+RATES = ("detection_rate", "false_alarm_rate")
+"""What a test of anomaly detection has besides the main metric, with intervals."""
+
 
 def summarise(root: Path) -> dict[str, Any]:
     """The metrics of the last run of each stage.
@@ -32,6 +35,8 @@ def summarise(root: Path) -> dict[str, Any]:
     return {
         "task": test["task"],
         **{key: test[key] for key in MAIN[test["task"]].keys},
+        **{name: test[name] for key in RATES for name in (key, f"{key}_low", f"{key}_high") if name in test},
+        **{key: test[key] for key in ("detection", "pixel_auroc", "au_pro") if key in test},
         "candidate": test["candidate"],
         "images": data["images"],
         **{key: data[key] for key in ("classes", "target_min", "target_max") if key in data},

@@ -8,7 +8,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from graft.tasks.common.data.task import MAIN
+from graft.tasks.common.data.task import MAIN, Metric
+
+from .summary import RATES
 
 LOOK_NEXT = (
     "graft ui            runs, models, lineage",
@@ -20,10 +22,11 @@ LOOK_NEXT = (
 def rows_of(found: dict[str, Any]) -> list[tuple[str, str]]:
     """The results that `summarise` has found, as names and texts."""
     main = MAIN[found["task"]]
-    value, low, high = (main.text(found[key]) for key in main.keys)
     files = "1 file" if found["rejected"] == 1 else f"{found['rejected']:,} files"
     rows = [
-        (f"test {main.title}", f"{value}  ({low} to {high}, {found['test_images']:,} images)"),
+        (f"test {main.title}", _measured(found, main)),
+        *[(key.replace("_", " "), _rate(found, key)) for key in RATES if key in found],
+        *_of_pixels(found),
         ("images", f"{found['images']:,}  ({files} rejected)"),
         _labels(found),
     ]
@@ -36,6 +39,24 @@ def rows_of(found: dict[str, Any]) -> list[tuple[str, str]]:
         ("model", "\n".join(part for part in (found["model"], found["model_note"]) if part)),
     ]
     return rows
+
+
+def _measured(found: dict[str, Any], main: Metric) -> str:
+    value, low, high = (main.text(found[key]) for key in main.keys)
+    if found[main.key] is None:
+        return f"{value}  ({found['test_images']:,} images, {found['detection']})"
+    return f"{value}  ({low} to {high}, {found['test_images']:,} images)"
+
+
+def _of_pixels(found: dict[str, Any]) -> list[tuple[str, str]]:
+    if "au_pro" not in found:
+        return []
+    return [("pixels", f"AUROC {found['pixel_auroc']:.3f}, AU-PRO {found['au_pro']:.3f}")]
+
+
+def _rate(found: dict[str, Any], key: str) -> str:
+    value, low, high = (found[name] for name in (key, f"{key}_low", f"{key}_high"))
+    return "unknown" if value is None else f"{value:.1%}  ({low:.1%} to {high:.1%})"
 
 
 def _labels(found: dict[str, Any]) -> tuple[str, str]:

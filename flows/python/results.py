@@ -20,7 +20,7 @@ from ..maintenance.summary import summarise
 from ..maintenance.summary_text import rows_of
 from . import display
 
-PICTURES = ("confusion.png", "scatter.png", "reliability.png")
+PICTURES = ("confusion.png", "scatter.png", "reliability.png", "scores.png", "missed.png", "found.png")
 """The pictures of the report that a notebook shows."""
 
 

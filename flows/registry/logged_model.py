@@ -61,6 +61,7 @@ TEST_METRICS: dict[str, tuple[str, ...]] = {
         "classwise_calibration_error",
     ),
     "regression": ("mae", "rmse", "median_absolute_error", "spearman"),
+    "anomaly": ("average_precision", "false_alarm_rate", "detection_rate", "pixel_auroc", "au_pro"),
 }
 """Task -> the test metrics that are linked to a logged model besides the main one."""
 
@@ -135,20 +136,19 @@ def tags_of(tracker: Tracker, run_id: str) -> dict[str, str]:
         **({EYES: ",".join(eye["fingerprint"] for eye in facts["eyes"])} if "eyes" in facts else {}),
         "candidate": facts["candidate"],
         "task": facts["task"],
-        f"test_{main.key}": f"{test[main.key]:.4f}",
+        **({} if test[main.key] is None else {f"test_{main.key}": f"{test[main.key]:.4f}"}),
     }
 
 
 def describe(tracker: Tracker, version: ModelVersion) -> None:
     test, tags = read_json(tracker.paths.metrics("evaluate")), version.tags
     main = MAIN[test["task"]]
-    value, low, high = (f"{test[key]:.4f}" for key in main.keys)
     run_id = str(version.run_id)
     parent = tracker.client.get_run(run_id).data.tags.get("mlflow.parentRunId", run_id)
     tracker.client.update_model_version(
         version.name,
         version.version,
-        f"Test {main.title} {value} ({low} to {high}) on {test['images']} images. "
+        f"Test {main.stated(test)} on {test['images']} images. "
         f"Backbone {tags['backbone']}, candidate {tags['candidate']}.\n\n"
         f"{tracker.link(parent, 'The run of the whole pipeline')}: images `{tags['dvc.raw']}`, "
         f"code `{tags['git.commit'][:12]}`.",

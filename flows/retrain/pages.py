@@ -85,9 +85,7 @@ def _headlines(copy: WorkingCopy, changes: Changes, outcome: Outcome | None, *, 
     evaluate = copy.paths.metrics("evaluate")
     if whole and evaluate.is_file():
         test = read_json(evaluate)
-        main = MAIN[test["task"]]
-        value, low, high = (f"{test[key]:.4f}" for key in main.keys)
-        lines.append(f"**Test {main.title} {value}** ({low} to {high})\n")
+        lines.append(f"**Test {MAIN[test['task']].stated(test)}**\n")
     return [*lines, *_about_the_test(outcome)]
 
 

@@ -77,7 +77,15 @@ class RetrainParams(Section):
 
 
 GateMetric = Literal[
-    "auto", "accuracy", "balanced_accuracy", "f1_macro", "auroc", "mean_average_precision", "kappa", "r2"
+    "auto",
+    "accuracy",
+    "balanced_accuracy",
+    "f1_macro",
+    "auroc",
+    "mean_average_precision",
+    "kappa",
+    "r2",
+    "average_precision",
 ]
 """`auto`, or a metric of any task."""
 
@@ -87,7 +95,7 @@ class GateParams(Section):
 
     metric: GateMetric = "auto"
     """The metric that both are compared by. `auto`: balanced accuracy where the head weights its classes, otherwise
-    accuracy, mean average precision (multi-label) or R2 (regression)."""
+    accuracy, mean average precision (multi-label), R2 (regression) or AUROC (anomaly)."""
 
     rule: Literal["not_worse", "better"] = "not_worse"
     """What must be shown beyond chance: `not_worse`, that the challenger is not worse than the champion by more than

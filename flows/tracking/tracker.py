@@ -210,7 +210,8 @@ class Tracker:
         if tested and status == "FINISHED" and self.paths.metrics("evaluate").is_file():
             test = read_json(self.paths.metrics("evaluate"))
             for name in MAIN[test["task"]].keys:
-                self.client.log_metric(run_id, f"test_{name}", test[name])
+                if test[name] is not None:  # unknown: an anomaly test without defects
+                    self.client.log_metric(run_id, f"test_{name}", test[name])
         self.client.set_terminated(run_id, status)
 
     def settle(self, key: str) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from .params import EvaluateParams
@@ -17,11 +19,20 @@ def without_leaks(folder: Path, predicted: Predictions, report: Report, params: 
     Args:
         folder: data/audit.
     """
-    leaked = pd.read_parquet(folder / "leaked.parquet", columns=["image_id", "split"])
-    kept = ~predicted.index["image_id"].isin(leaked.loc[leaked["split"] == "test", "image_id"]).to_numpy()
+    kept = not_leaked(folder, predicted.index["image_id"])
     if kept.all():
         return {}
     output, decided = predicted.output[kept], predicted.decided[kept]
     of_kept = output, decided, predicted.target[kept], predicted.units[kept]
     left = report.scores(*of_kept, params.confidence) if kept.any() else {}
     return {"without_leaks": {**left, "images": int(kept.sum()), "leaked": int((~kept).sum())}}
+
+
+def not_leaked(folder: Path, image_ids: pd.Series) -> npt.NDArray[np.bool_]:
+    """Which test images, (N,), are in no earlier split.
+
+    Args:
+        folder: data/audit.
+    """
+    leaked = pd.read_parquet(folder / "leaked.parquet", columns=["image_id", "split"])
+    return ~image_ids.isin(leaked.loc[leaked["split"] == "test", "image_id"]).to_numpy()

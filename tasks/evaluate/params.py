@@ -22,3 +22,7 @@ class EvaluateParams(Section):
     saliency: int = Field(12, ge=0, le=100)
     """How many test images are shown with a Grad-CAM map: half of them the most confident errors, the rest correct
     predictions. 0: none, and torch is not needed."""
+
+    heat_maps: int = Field(9, ge=0, le=100)
+    """For anomaly: how many missed defects, detected defects and false alarms each are shown with a heat map. 0:
+    none."""

@@ -8,18 +8,19 @@ from typing import Any
 import pandas as pd
 
 from ..common.candidates import Candidate, read_candidates
-from ..common.core.files import read_json, whole_folder, write_json
+from ..common.core.files import whole_folder
 from ..common.core.paths import Paths
-from ..common.core.record import DatasetRecord, Record
+from ..common.core.record import Record
 from ..common.data.feature_set import FeatureSet, read_feature_set
 from ..common.data.manifest import write_table
-from ..common.data.task import LOSS, MAIN, Task
+from ..common.data.task import MAIN, Task
 from ..common.data.units import units_of
 from ..common.reporting.html import inlined
 from ..common.reporting.origin import origin
-from . import classification, multilabel, regression
+from . import anomaly, classification, multilabel, regression
 from .baseline import baseline, unit_of
 from .leak_free import without_leaks
+from .outputs import decision, plot_tables, record
 from .page import report_page
 from .params import EvaluateParams
 from .predictions import Predictions, Report
@@ -32,24 +33,19 @@ REPORTS: dict[Task, Report] = {
     "regression": regression,
 }
 
-HEADLINE = "metrics/headline.json"
-"""What `dvc metrics show` shows: all metrics of all stages would be 2,500 columns wide."""
-
-TABLES = {
-    "confusion.csv": ["actual", "predicted"],
-    "average_precision.csv": ["label", "average_precision"],
-    "predicted.csv": ["actual", "predicted", "error"],
-    "reliability.csv": ["bin", "images", "confidence", "accuracy"],
-    "reliability_before.csv": ["bin", "images", "confidence", "accuracy"],
-    "risk_coverage.csv": ["coverage", "error", "threshold"],
-}
-"""The tables that the plots of dvc.yaml are drawn from. Those of other tasks have no rows: `dvc plots show` complains
-about a missing file."""
-
 
 def run(params: EvaluateParams, paths: Paths) -> Record:
-    """Scores every candidate on the test images; the report is about the one that was chosen on validation."""
+    """Scores the test images, and reports on them.
+
+    Raises:
+        DataError: an image was removed or damaged after it was checked.
+    """
     pack = read_feature_set(paths.features)
+    return anomaly.run(params, paths, pack) if pack.task == "anomaly" else _compare(params, paths, pack)
+
+
+def _compare(params: EvaluateParams, paths: Paths, pack: FeatureSet) -> Record:
+    """Scores every candidate on the test images; the report is about the one that was chosen on validation."""
     candidates, chosen = read_candidates(paths)
     test = pack.rows("test")
     report, target = REPORTS[pack.task], pack.targets(test)
@@ -83,24 +79,11 @@ def run(params: EvaluateParams, paths: Paths) -> Record:
         "unit": unit_of(unit_names),
         "baseline": baseline(pack, test),
         "candidates": {name: _brief(each, pack.task) for name, each in scores.items()},
-        "decision": _decision(paths),
+        "decision": decision(paths),
         **without_leaks(paths.audit, predicted, report, params),
     }
     _write(predicted, table, metrics, candidates[chosen], pack, params, paths)
-    write_json(paths.root / HEADLINE, _headline(metrics))
-    return Record(
-        metrics=metrics,
-        facts={"candidate": chosen},
-        files=sorted(paths.report.iterdir()),
-        dataset=DatasetRecord("test", {"images": len(test), "split": "test"}),
-    )
-
-
-def _headline(metrics: dict[str, Any]) -> dict[str, Any]:
-    """The few metrics by which runs are compared at a glance."""
-    task: Task = metrics["task"]
-    names = (*MAIN[task].keys, LOSS[task], "mae", "calibration_error", "images")
-    return {name: metrics[name] for name in names if name in metrics}
+    return record(metrics, paths)
 
 
 def _brief(scores: dict[str, Any], task: Task) -> dict[str, Any]:
@@ -108,14 +91,6 @@ def _brief(scores: dict[str, Any], task: Task) -> dict[str, Any]:
     return {
         key: value for key, value in scores.items() if key in MAIN[task].keys or not key.endswith(("_low", "_high"))
     }
-
-
-def _decision(paths: Paths) -> str:
-    """The decision of the stage `finetune`, with its reason."""
-    decision = read_json(paths.finetune / "decision.json")
-    chosen = "The fine-tuned network was chosen" if decision["chosen"] == "finetune" else "The frozen head was chosen"
-    further = f" {decision['more_images'].capitalize()}." if decision["more_images"] else ""
-    return f"{chosen}: {decision['reason']}.{further}"
 
 
 def _write(
@@ -140,7 +115,5 @@ def _write(
         page = report_page(metrics, classes, params.confidence, inlined(folder), origin(pack, paths), saliency)
         (folder / "index.html").write_text(page, encoding="utf-8")
         shutil.copytree(paths.audit, folder / "audit")
-    with whole_folder(paths.plots("evaluate")) as folder:
-        for name, columns in TABLES.items():
-            pd.DataFrame(columns=columns).to_csv(folder / name, index=False)
+    with plot_tables(paths) as folder:
         report.tabulate(predicted, table, folder)

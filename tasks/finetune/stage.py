@@ -46,7 +46,10 @@ def run(params: FinetuneParams, paths: Paths) -> Record:
         DataError: an image has been removed or damaged since it was checked.
         GraftError: not even one image at a time fits into memory.
     """
-    pack, facts = read_feature_set(paths.features), read_json(paths.head / "selected.json")
+    pack = read_feature_set(paths.features)
+    if pack.task == "anomaly":
+        return _without_training(params, paths, pack)
+    facts = read_json(paths.head / "selected.json")
     train, val = pack.rows("train"), pack.rows("val")
     head, metric = load_head(paths.head, "selected"), facts.get("metric", "auto")
     output = head.output(pack.features(val))
@@ -150,6 +153,19 @@ def _stay(
         params.mode, False, "head", reason, len(pack.rows("train")), params.budget_minutes, {"head": frozen},
         _counted(_held(pack, pack.rows("val")), 0), more_images=further,
     )  # fmt: skip
+    return _note(decision, minutes, paths)
+
+
+def _without_training(params: FinetuneParams, paths: Paths, pack: FeatureSet) -> Record:
+    """For anomaly, whatever `finetune.mode` is: good images alone say nothing about what to change in a network."""
+    reason = "the task anomaly has no fine-tuning"
+    say(f"finetune: the frozen head stays: {reason}")
+    counted = _counted(_held(pack, pack.rows("val")), 0)
+    train = len(pack.rows("train"))
+    return _note(Decision(params.mode, False, "head", reason, train, params.budget_minutes, {}, counted), None, paths)
+
+
+def _note(decision: Decision, minutes: float | None, paths: Paths) -> Record:
     with whole_folder(paths.finetune) as folder:
         write_json(folder / "decision.json", decision.to_dict())
     return _record(decision, minutes, None, None, 0.0, paths)

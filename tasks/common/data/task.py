@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 Task = Literal["classification", "multilabel", "regression", "anomaly", "reconstruction"]
 """The label of an image: one class, any number of classes, a number, or `GOOD` and kinds of defect. For
@@ -40,8 +41,16 @@ class Metric:
         """The keys of the value and of both ends of its interval."""
         return self.key, f"{self.key}_low", f"{self.key}_high"
 
-    def text(self, value: float) -> str:
+    def text(self, value: float | None) -> str:
+        """None, of a test that does not allow to compute it, is `unknown`."""
+        if value is None:
+            return "unknown"
         return f"{value:.1%}" if self.percent else f"{value:.3f}"
+
+    def stated(self, found: Mapping[str, Any]) -> str:
+        """The title and value to four digits, with the interval."""
+        value, low, high = (found[key] for key in self.keys)
+        return f"{self.title} unknown" if value is None else f"{self.title} {value:.4f} ({low:.4f} to {high:.4f})"
 
 
 METRICS: dict[Task, tuple[Metric, ...]] = {

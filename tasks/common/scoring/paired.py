@@ -23,6 +23,7 @@ from .main_metric import metric_of
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 
 POWER = 0.8
 """The chance that `Outcome.more` further images would tell, if the models are equal."""
@@ -111,6 +112,16 @@ def compare(
             else _of_estimates(one, other, named.key, significance)
         )
     return Paired(named, *values, *bounds, len(target), units, significance)
+
+
+def rate_rise(first_M: Bools, second_M: Bools, unit_M: Ints) -> float:
+    """One-sided p-value of the test that in M images something is no more frequent by the second model than by the
+    first: the mid-p McNemar test, or a t test of units of several images; 1 if it is not more frequent."""
+    change_M = second_M.astype(np.int64) - first_M
+    if not len(change_M) or change_M.sum() <= 0:
+        return 1.0
+    code_M = np.unique(unit_M, return_inverse=True)[1].astype(np.int64)
+    return _of_proportions(change_M, code_M, int(code_M.max()) + 1, 0.05)[2]
 
 
 def outcome(found: Paired, margin: float) -> Outcome:
