@@ -37,7 +37,8 @@ ROOMS: Mapping[str, tuple[str, ...]] = {
         "solvers",
     ),
     "evaluate": (
-        "backbones", "candidates.py", "core", "data", "engines", "heads", "images", "reporting", "scoring",
+        "backbones", "candidates.py", "core", "data", "engines", "feature_cache", "heads", "images", "maps",
+        "reporting", "scoring",
     ),
     "register": ("backbones", "candidates.py", "core", "data", "engines", "feature_cache", "heads", "images", "maps"),
 }  # fmt: skip

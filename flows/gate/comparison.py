@@ -10,7 +10,6 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from graft.tasks.common.maps.maps import open_maps
 
 from graft.tasks.common.core.files import read_json
 from graft.tasks.common.core.paths import Paths
@@ -20,6 +19,7 @@ from graft.tasks.common.data.units import units_of
 from graft.tasks.common.feature_cache.segments import Ids, ids_of
 from graft.tasks.common.heads.calibration import Calibration
 from graft.tasks.common.heads.load import load_head
+from graft.tasks.common.maps.maps import open_maps
 from graft.tasks.head.selection import deciding_metric
 from graft.tasks.register.reference_set import Reference, package_features
 from graft.tasks.register.serving import ImageClassifier

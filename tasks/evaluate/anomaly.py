@@ -21,9 +21,9 @@ from ..common.core.record import Record
 from ..common.data.feature_set import FeatureSet, Rows
 from ..common.data.manifest import write_table
 from ..common.data.units import units_of
+from ..common.heads.anomaly import AnomalyHead
 from ..common.heads.calibration import Calibration
 from ..common.heads.load import load_anomaly_head
-from ..common.heads.patches import AnomalyHead
 from ..common.maps.maps import Maps, open_maps
 from ..common.reporting.html import inlined
 from ..common.reporting.origin import origin
