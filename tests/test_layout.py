@@ -74,6 +74,6 @@ def test_nine_functions_in_ten_have_at_most_21_lines() -> None:
     assert lengths[int(0.9 * len(lengths))] <= 21
 
 
-def test_a_stage_has_at_most_twelve_code_dependencies_and_dvc_yaml_at_most_220_lines() -> None:
+def test_a_stage_has_at_most_thirteen_code_dependencies_and_dvc_yaml_at_most_220_lines() -> None:
     assert len((ROOT / "dvc.yaml").read_text(encoding="utf-8").splitlines()) <= 220
-    assert {stage: count for stage in STAGES if (count := len(code_of(stage))) > 12} == {}
+    assert {stage: count for stage in STAGES if (count := len(code_of(stage))) > 13} == {}
