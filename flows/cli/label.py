@@ -155,7 +155,8 @@ def apply(
         Path,
         typer.Argument(
             metavar="FILE",
-            help="A table with image_id or path, and label: a label, !discard or !unsure; empty for later.",
+            help="A table with image_id or path, and label: a label, !discard or !unsure; empty for later. Or the "
+            "JSON of Label Studio, or of COCO.",
             show_default=False,
         ),
     ],
@@ -173,3 +174,28 @@ def apply(
     from ..labelling.apply import apply_labels
 
     show(apply_labels(find_root(project), file, by), as_json, "data/labels.csv")
+
+
+@app.command(
+    epilog=examples(
+        {
+            "graft label export tasks.json": "for Label Studio",
+            "graft label export coco.json --format coco": "one category an image",
+        }
+    )
+)
+def export(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write.", show_default=False)],
+    form: Annotated[
+        Literal["label-studio", "coco", "csv"], typer.Option("--format", help="The form of the file.")
+    ] = "label-studio",
+    project: Project = HERE,
+    as_json: AsJson = False,
+) -> None:
+    """Write all images, those of the pool too, with their labels, for another tool.
+
+    `graft label apply FILE` takes back what that tool exports.
+    """
+    from ..labelling.exchange import export_labels
+
+    show(export_labels(find_root(project), file.resolve(), form), as_json, str(file))

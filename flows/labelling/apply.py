@@ -16,15 +16,17 @@ from graft.tasks.common.core.words import listed
 from graft.tasks.common.data.task import Task
 from graft.tasks.preprocess.label_history import DISCARD, SPECIAL, UNSURE, Answer, append_answers, now
 from graft.tasks.preprocess.labels import read_labels, text
-from graft.tasks.preprocess.tables import load_table, refuse_rows, spellings
+from graft.tasks.preprocess.tables import refuse_rows, spellings
 
 from ..versioning.git import try_git
 from .current import Labels, read_labels_now
+from .exchange import read_answers_file
 from .take_over import take_over_labelled
 
 
 def apply_labels(root: Path, file: Path, who: str = "", why: str = "") -> dict[str, Any]:
-    """Appends the answers of a table to data/labels.csv, and takes pool images that have a label now into data/raw.
+    """Appends the answers of a table, or of another tool's JSON, to data/labels.csv, and takes pool images that have a
+    label now into data/raw.
 
     Args:
         file: columns `image_id` or `path` (below data/raw or data/pool, or the name that the image came with), and
@@ -36,8 +38,8 @@ def apply_labels(root: Path, file: Path, who: str = "", why: str = "") -> dict[s
     Raises:
         DataError: the table lacks a column, or rows name unknown images or labels of another task; nothing is changed.
     """
-    paths, table = Paths(root), load_table(file).rows
-    found = read_labels_now(root)
+    paths, found = Paths(root), read_labels_now(root)
+    table = read_answers_file(file, found.task)
     rows = _rows(table, file, found)
     answers = [
         Answer(row.image_id, row.label, row.who or who or person(root), now(), row.why or why, found.of(row.image_id))

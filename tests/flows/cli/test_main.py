@@ -116,7 +116,7 @@ def complete(typed: str, **more: str) -> list[str]:
     [
         ("graft pro", {"promote"}),
         ("graft cache ", {"ls", "verify", "compact", "gc"}),
-        ("graft label ", {"add", "next", "apply"}),
+        ("graft label ", {"add", "next", "apply", "export"}),
         ("graft ui --ml", {"--mlflow-port"}),
     ],
 )
