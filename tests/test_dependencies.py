@@ -88,8 +88,6 @@ UNUSED = {
     },
     "evaluate": {
         "feature_cache/thumbnails",
-        "maps/targets",
-        "maps/untrained",
         "scoring/false_alarms",
         "backbones/licences",
         "data/folds",
@@ -100,9 +98,6 @@ UNUSED = {
         "scoring/conformal",
         "scoring/paired",
         "scoring/temperature",
-        "scoring/decoded",
-        "scoring/pixel_threshold",
-        "scoring/judging",
     },
     "register": {
         "images/masks",

@@ -71,7 +71,8 @@ def predict(
     maps: Annotated[
         Path | None,
         typer.Option(
-            metavar="FOLDER", help="Also write each image under its heat map, which shows where it is anomalous."
+            metavar="FOLDER",
+            help="Also write each image under its heat map, which shows where it is anomalous, or the decoded image.",
         ),
     ] = None,
     sort_into: Annotated[

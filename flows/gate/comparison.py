@@ -25,6 +25,7 @@ from graft.tasks.register.reference_set import Reference, package_features
 from graft.tasks.register.serving import ImageClassifier
 
 from ..runtime.params import Params
+from . import decoders
 from .champion import Champion
 from .contest import BY_CLASS, Contest
 
@@ -96,10 +97,11 @@ def contest(paths: Paths, champion: Champion, params: Params, looks: int) -> Con
     reference = cast(Reference, champion.reference)
     test = pack.rows("test")
     seen = _seen(pack, champion)
+    own, own_weighed = _challenger(paths, pack)
+    left_out, seen = int(seen.sum()), seen | np.isnan(own).any(axis=1)
     rows = test[~seen]
     ids = _test_ids(pack)[~seen]
-    own, own_weighed = _challenger(paths, pack)
-    theirs, theirs_weighed = (_detector if pack.task == "anomaly" else _champion)(package, pack, rows, paths)
+    theirs, theirs_weighed = _OTHERS.get(pack.task, _champion)(package, pack, rows, paths)
     return Contest(
         task=pack.task,
         metric=gate_metric(paths, params),
@@ -110,7 +112,7 @@ def contest(paths: Paths, champion: Champion, params: Params, looks: int) -> Con
         champion=theirs,
         unit_N=units_of(pack, rows)[0],
         earlier_N=np.isin(ids, reference.judged_ids),
-        left_out=int(seen.sum()),
+        left_out=left_out,
         latency=_latency(paths.package, package, [paths.raw / name for name in pack.index["path"].iloc[rows[:TIMED]]]),
         looks=looks,
         challenger_weighed=own_weighed[~seen],
@@ -129,6 +131,9 @@ def gate_metric(paths: Paths, params: Params) -> str:
 def _challenger(paths: Paths, pack: FeatureSet) -> tuple[Floats, Floats]:
     """The predictions of the stage evaluate, in the order of the feature set's test rows; and as the decision weighs
     them."""
+    if pack.task == "reconstruction":
+        columns_NM = decoders.challenger(paths, pack)
+        return columns_NM, columns_NM
     seen = pd.read_parquet(paths.report / "predictions.parquet")
     if pack.task == "anomaly":
         return seen[["score"]].to_numpy(np.float64), seen[["anomalous"]].to_numpy(np.float64)
@@ -168,6 +173,16 @@ def _detector(package: Path, pack: FeatureSet, rows: Rows, paths: Paths) -> tupl
         score_N1[:, 0] = [one["score"] for one in ImageClassifier(package).predict(files)]
     threshold = Calibration.load(package).threshold
     return score_N1, (score_N1 > (np.inf if threshold is None else threshold)).astype(np.float64)
+
+
+def _decoder(package: Path, pack: FeatureSet, rows: Rows, paths: Paths) -> tuple[Floats, Floats]:
+    """Of a champion that decodes images, see `decoders.py`; without a decision."""
+    columns_NM = decoders.champion(package, pack, rows, paths)
+    return columns_NM, columns_NM
+
+
+_OTHERS = {"anomaly": _detector, "reconstruction": _decoder}
+"""Task -> what reads the outputs of its champion."""
 
 
 def _features_of(facts: dict[str, Any], pack: FeatureSet) -> FeatureSet | None:

@@ -22,7 +22,7 @@ from graft.tasks.common.core.files import read_json, whole_file
 from graft.tasks.common.core.paths import STAGES, Paths
 from graft.tasks.common.core.progress import say
 from graft.tasks.common.core.sections import read_params
-from graft.tasks.common.data.task import MAIN
+from graft.tasks.common.data.task import main_in
 
 from ..registry.logged_model import TEST_METRICS
 from ..registry.models import fetched_package, find_version
@@ -259,7 +259,7 @@ def _metrics(recipe: Recipe, place: Path) -> Document:
     test = read_json(Paths(place).metrics("evaluate"))
     run = recipe.execution.stages.get("evaluate")
     then = dict(run.data.metrics) if run is not None else {}
-    keys = [*MAIN[test["task"]].keys, *TEST_METRICS[test["task"]]]
+    keys = [*main_in(test).keys, *TEST_METRICS[test["task"]]]
     known = [key for key in keys if key in then or test.get(key) is not None]  # an earlier version had fewer metrics
     return {key: _compared(then.get(key), test.get(key)) for key in known}
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from graft.tasks.common.data.manifest import SPLITS
-from graft.tasks.common.data.task import MAIN
+from graft.tasks.common.data.task import METRICS, main_in
 
 Document = dict[str, Any]
 
@@ -312,7 +312,7 @@ def code_text(code: Mapping[str, Any]) -> str:
 
 def main_metric(test: Mapping[str, float]) -> str:
     """The main metric of any task, with its interval."""
-    for main in MAIN.values():
+    for main in (metrics for of_task in METRICS.values() for metrics in of_task):
         if main.key in test:
             value, *ends = (main.text(test[key]) for key in main.keys if key in test)
             return f"{main.title} {value}" + (f" ({ends[0]} to {ends[1]})" if len(ends) == 2 else "")
@@ -321,7 +321,7 @@ def main_metric(test: Mapping[str, float]) -> str:
 
 def metrics_text(test: Mapping[str, float], task: str) -> str:
     """All test metrics, the main one first."""
-    main = {*MAIN[task].keys} if task in MAIN else set()
+    main = {*main_in({"task": task, **test}).keys} if task in METRICS else set()
     others = [f"{key.replace('_', ' ')} {value:.4g}" for key, value in test.items() if key not in main]
     return ", ".join([text for text in (main_metric(test), *others) if text])
 

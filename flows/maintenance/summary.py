@@ -8,7 +8,7 @@ from typing import Any
 from graft.tasks.common.core.errors import GraftError
 from graft.tasks.common.core.files import read_json
 from graft.tasks.common.core.paths import STAGES, Paths
-from graft.tasks.common.data.task import MAIN
+from graft.tasks.common.data.task import main_in
 
 from ..registry.registration import read_registration
 from ..tracking.store import own_store
@@ -34,7 +34,7 @@ def summarise(root: Path) -> dict[str, Any]:
     registered = read_registration(paths)
     return {
         "task": test["task"],
-        **{key: test[key] for key in MAIN[test["task"]].keys},
+        **{key: test[key] for key in main_in(test).keys},
         **{name: test[name] for key in RATES for name in (key, f"{key}_low", f"{key}_high") if name in test},
         **{key: test[key] for key in ("detection", "pixel_auroc", "au_pro") if key in test},
         "candidate": test["candidate"],

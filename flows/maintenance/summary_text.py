@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from graft.tasks.common.data.task import MAIN, Metric
+from graft.tasks.common.data.task import Metric, main_in
 
 from .summary import RATES
 
@@ -21,7 +21,7 @@ LOOK_NEXT = (
 
 def rows_of(found: dict[str, Any]) -> list[tuple[str, str]]:
     """The results that `summarise` has found, as names and texts."""
-    main = MAIN[found["task"]]
+    main = main_in(found)
     files = "1 file" if found["rejected"] == 1 else f"{found['rejected']:,} files"
     rows = [
         (f"test {main.title}", _measured(found, main)),

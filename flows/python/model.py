@@ -16,7 +16,7 @@ import pandas as pd
 from PIL import Image
 
 from graft.tasks.common.core.errors import DataError
-from graft.tasks.register.serving import ANOMALY, ImageClassifier
+from graft.tasks.register.serving import WITH_MAPS, ImageClassifier
 
 from ..serving.columns import verdict
 from ..serving.heat_maps import heat_picture
@@ -35,10 +35,11 @@ class Predictions:
 
     Attributes:
         table: one row per image: `image` (its path or number); for one class `label` and `score` (its probability), for
-            several `labels`, for numbers `value`, for anomaly `score`, `p_value` and `anomalous`; further columns by
-            the parameters: see "Use the model".
+            several `labels`, for numbers and reconstruction `value`, for anomaly `score`, `p_value` and `anomalous`;
+            further columns by the parameters: see "Use the model".
         probabilities: (N, K) float64, one column per class; without columns for numbers and anomalies.
-        maps: with `maps=True` float32 (N, H, W), the score at each pixel that the network sees; otherwise None.
+        maps: with `maps=True` float32 (N, H, W), the score at each pixel that the network sees, or (N, H, W, C), the
+            decoded images; otherwise None.
         classifier: the model.
     """
 
@@ -57,7 +58,7 @@ class Predictions:
 
     @property
     def threshold(self) -> float:
-        """An image with a higher score is anomalous; infinite for tasks other than anomaly."""
+        """An image with a higher score is anomalous, a pixel of a mask with this value marked; otherwise infinite."""
         return self.classifier.threshold
 
     def heat_map(self, place: int) -> Image.Image:
@@ -128,17 +129,18 @@ class Model:
         Args:
             images: a path, a folder, the bytes of a file, a PIL image, an array of uint8 with shape (H, W) or
                 (H, W, C), or several of these.
-            maps: also give `maps`, which say where images are anomalous; for a model for anomaly.
+            maps: also give `maps`, which say where images are anomalous, or are the decoded images; for a model for
+                anomaly or reconstruction.
 
         Raises:
             DataError: there are no images, one cannot be read, or the model has no maps.
         """
         given = Images(images)
-        if maps and self.classifier.task != ANOMALY:
+        if maps and self.classifier.task not in WITH_MAPS:
             raise DataError(
                 "this model has no maps",
                 got=f"a model for {self.classifier.task}, and maps=True",
-                allowed="a model for anomaly",
+                allowed="a model for anomaly or reconstruction",
                 todo="call predict without maps",
             )
         try:

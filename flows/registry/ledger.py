@@ -24,7 +24,7 @@ from graft.tasks.common.core.errors import GraftError
 from graft.tasks.common.core.files import digest as short_digest
 from graft.tasks.common.core.files import whole_file
 from graft.tasks.common.core.progress import say
-from graft.tasks.common.data.task import MAIN
+from graft.tasks.common.data.task import METRICS
 from graft.tasks.preprocess.label_history import given_since, read_answers
 
 from ..runtime.turns import turn
@@ -144,8 +144,8 @@ def _last_champion(known: Sequence[Entry]) -> str:
 
 def _test_metric(version: ModelVersion) -> dict[str, float]:
     """The main metric of a version, by its tags."""
-    key = MAIN[version.tags["task"]].key if version.tags.get("task") in MAIN else ""
-    return {key: float(version.tags[f"test_{key}"])} if f"test_{key}" in version.tags else {}
+    known = {name: one.key for metrics in METRICS.values() for one in metrics for name in [f"test_{one.key}"]}
+    return {key: float(version.tags[name]) for name, key in known.items() if name in version.tags}
 
 
 def _user() -> str:

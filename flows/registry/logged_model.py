@@ -17,7 +17,7 @@ from mlflow.types.schema import AnyType, Array, ColSpec, DataType, Map, Schema
 
 from graft.tasks.common.core.files import read_json
 from graft.tasks.common.core.paths import Paths
-from graft.tasks.common.data.task import MAIN
+from graft.tasks.common.data.task import main_in
 
 from ..tracking.tracker import Tracker
 from ..versioning.dvc import raw_hash
@@ -60,6 +60,7 @@ TEST_METRICS: dict[str, tuple[str, ...]] = {
         "calibration_error",
         "classwise_calibration_error",
     ),
+    "reconstruction": ("ssim", "iou"),
     "regression": ("mae", "rmse", "median_absolute_error", "spearman"),
     "anomaly": ("average_precision", "false_alarm_rate", "detection_rate", "pixel_auroc", "au_pro"),
 }
@@ -126,7 +127,7 @@ def tags_of(tracker: Tracker, run_id: str) -> dict[str, str]:
     """The tags of a version: how it was made."""
     facts = read_json(tracker.paths.package / "package.json")
     test = read_json(tracker.paths.metrics("evaluate"))
-    main, run = MAIN[test["task"]], tracker.client.get_run(run_id)
+    main, run = main_in(test), tracker.client.get_run(run_id)
     return {
         "git.commit": run.data.tags.get("git.commit", "none"),
         "dvc.raw": raw_hash(tracker.paths.root) or "not tracked",
@@ -142,7 +143,7 @@ def tags_of(tracker: Tracker, run_id: str) -> dict[str, str]:
 
 def describe(tracker: Tracker, version: ModelVersion) -> None:
     test, tags = read_json(tracker.paths.metrics("evaluate")), version.tags
-    main = MAIN[test["task"]]
+    main = main_in(test)
     run_id = str(version.run_id)
     parent = tracker.client.get_run(run_id).data.tags.get("mlflow.parentRunId", run_id)
     tracker.client.update_model_version(
@@ -160,6 +161,6 @@ def log_test_metrics(tracker: Tracker, run_id: str, model_id: str) -> None:
     test = read_json(tracker.paths.metrics("evaluate"))
     digest = raw_hash(tracker.paths.root)
     data = {"dataset_name": "test", "dataset_digest": digest} if digest else {}
-    for key in (*MAIN[test["task"]].keys, *TEST_METRICS[test["task"]]):
+    for key in (*main_in(test).keys, *TEST_METRICS[test["task"]]):
         if test.get(key) is not None:  # an earlier version had fewer metrics
             tracker.client.log_metric(run_id, f"test_{key}", test[key], model_id=model_id, **data)

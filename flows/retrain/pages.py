@@ -12,7 +12,7 @@ from prefect.settings import PREFECT_UI_URL
 
 from graft.tasks.addresses import without_secrets
 from graft.tasks.common.core.files import read_json
-from graft.tasks.common.data.task import MAIN
+from graft.tasks.common.data.task import main_in
 from graft.tasks.pipeline import STAGE_TASKS
 
 from ..gate.verdict import EARLIER_LOOKS, NEW_IMAGES
@@ -85,7 +85,7 @@ def _headlines(copy: WorkingCopy, changes: Changes, outcome: Outcome | None, *, 
     evaluate = copy.paths.metrics("evaluate")
     if whole and evaluate.is_file():
         test = read_json(evaluate)
-        lines.append(f"**Test {MAIN[test['task']].stated(test)}**\n")
+        lines.append(f"**Test {main_in(test).stated(test)}**\n")
     return [*lines, *_about_the_test(outcome)]
 
 

@@ -115,11 +115,12 @@ def gate(copy: WorkingCopy, champion: Champion | None, data: tuple[Check, ...]) 
     from graft.tasks.common.data.feature_set import read_feature_set
 
     from ..gate.comparison import contest, why_incomparable
+    from ..gate.decoders import why_not
 
     if champion is None:
         return unopposed(data, "there is nothing to compare it with")
     pack, params = read_feature_set(copy.paths.features), load_params(copy.paths.params)
-    why = why_incomparable(champion, pack)
+    why = why_incomparable(champion, pack) or why_not(champion.package, copy.paths)
     if why:
         return incomparable(data, why)
     keys = list(pack.index["image_id"].iloc[pack.rows("test")])

@@ -86,6 +86,10 @@ GateMetric = Literal[
     "kappa",
     "r2",
     "average_precision",
+    "psnr",
+    "ssim",
+    "dice",
+    "iou",
 ]
 """`auto`, or a metric of any task."""
 

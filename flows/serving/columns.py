@@ -68,6 +68,7 @@ _BEST = {
     "classification": {"label": TEXT, "score": NUMBER},
     "multilabel": {"label": TEXT, "score": NUMBER},
     "regression": {"value": NUMBER},
+    "reconstruction": {"value": NUMBER},
     "anomaly": {"score": NUMBER, "p_value": NUMBER, "anomalous": TRUTH},
 }
 """The first columns, by task. With several labels they are joined, and the score is the highest probability."""

@@ -1,4 +1,4 @@
-"""Heat maps: where an image is anomalous, over the picture."""
+"""What answers with maps show: heat maps, which say where an image is anomalous, or decoded images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from graft.tasks.common.images.decode import Picture, Pixels
 from graft.tasks.common.images.reading import content_of
 from graft.tasks.common.images.unreadable import UnreadableImage, in_words
 from graft.tasks.common.reporting.heat_map import overlay, shown
-from graft.tasks.register.serving import ANOMALY, ImageClassifier
+from graft.tasks.register.serving import RECONSTRUCTION, WITH_MAPS, ImageClassifier
 
 from .predict import Answer
 
@@ -21,12 +21,39 @@ Map = npt.NDArray[np.float32]
 
 
 def heat_picture(classifier: ImageClassifier, picture: Picture, map_HW: Map) -> Pixels:
-    """A picture under its heat map, uint8 RGB; if the network sees a part of it, that part.
+    """A picture under its heat map, uint8 RGB; if the network sees a part of it, that part. For reconstruction what was
+    decoded, in the size of the picture.
 
     Args:
         map_HW: see `ImageClassifier.heat`.
     """
-    return overlay(below(classifier, picture), map_HW, classifier.threshold)
+    return drawn(classifier, below(classifier, picture), map_HW)
+
+
+def drawn(classifier: ImageClassifier, pixels_HWC: Pixels, map_HW: Map) -> Pixels:
+    """The same from what `below` gives."""
+    if classifier.task == RECONSTRUCTION:
+        return decoded_picture(map_HW, classifier.threshold, pixels_HWC.shape[:2])
+    return overlay(pixels_HWC, map_HW, classifier.threshold)
+
+
+def decoded_picture(decoded: Map, threshold: float, size: tuple[int, ...]) -> Pixels:
+    """A decoded image as uint8 of this size (h, w): grey (h, w), or of three channels RGB. A mask is white where it is
+    marked.
+
+    Args:
+        decoded: (H, W) of a mask, (H, W, C) of an image; of other than three channels the first is drawn.
+        threshold: of a mask.
+    """
+    bands = [decoded] if decoded.ndim == 2 else list(np.moveaxis(decoded, 2, 0)[: 3 if decoded.shape[2] == 3 else 1])
+    large = [
+        np.asarray(Image.fromarray(np.ascontiguousarray(band)).resize((size[1], size[0]), Image.Resampling.BILINEAR))
+        for band in bands
+    ]
+    if decoded.ndim == 2:
+        return np.where(large[0] >= threshold, 255, 0).astype(np.uint8)
+    pixels = np.clip(np.rint(255 * np.stack(large, axis=2)), 0, 255).astype(np.uint8)
+    return pixels if len(large) == 3 else pixels[:, :, 0]
 
 
 def below(classifier: ImageClassifier, picture: Picture) -> Pixels:
@@ -41,21 +68,21 @@ def below(classifier: ImageClassifier, picture: Picture) -> Pixels:
 
 
 class HeatMaps:
-    """Writes the heat maps of images into a folder, as PNG files under the images' names.
+    """Writes the heat maps of images, or decoded images, into a folder, as PNG files under the images' names.
 
     Args:
         folder: created if it does not exist; earlier maps of the same images are replaced.
 
     Raises:
-        GraftError: the model does not detect anomalies.
+        GraftError: the answers of the model have no maps.
     """
 
     def __init__(self, classifier: ImageClassifier, folder: Path) -> None:
-        if classifier.task != ANOMALY:
+        if classifier.task not in WITH_MAPS:
             raise GraftError(
-                "this model has no heat maps",
+                "this model has no maps",
                 got=f"a model for {classifier.task}, and --maps",
-                allowed="a model for anomaly",
+                allowed="a model for anomaly or reconstruction",
                 todo="leave --maps out; --explain shows on what an answer of any model depends",
             )
         self._classifier, self._folder = classifier, folder
@@ -78,7 +105,7 @@ class HeatMaps:
             Image.fromarray(pixels).save(target)
         except (OSError, UnreadableImage) as error:
             raise DataError(
-                f"the heat map of {answer.source.name} cannot be written",
+                f"the map of {answer.source.name} cannot be written",
                 got=f"{target}: {in_words(error)}",
                 todo="name another folder with --maps, or leave the image out",
             ) from error

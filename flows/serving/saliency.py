@@ -19,7 +19,7 @@ from graft.tasks.common.images.decode import Pixels
 from graft.tasks.common.images.reading import content_of
 from graft.tasks.common.images.unreadable import UnreadableImage, in_words
 from graft.tasks.evaluate.saliency_plot import overlaid
-from graft.tasks.register.serving import ANOMALY, ImageClassifier
+from graft.tasks.register.serving import WITH_MAPS, ImageClassifier
 
 from .heat_maps import heat_picture
 from .predict import Answer
@@ -70,7 +70,7 @@ class Explainer:
 
 def saliency(classifier: ImageClassifier, content: bytes) -> Image.Image:
     """The map over what the network sees of an image: the brighter, the more the answer depends on it. Of the task
-    anomaly the heat map, which is what the answer is made of.
+    anomaly the heat map, which is what the answer is made of; of reconstruction the decoded image.
 
     Args:
         content: of a file.
@@ -80,7 +80,7 @@ def saliency(classifier: ImageClassifier, content: bytes) -> Image.Image:
     """
     with classifier.eyes.reading.image(content) as picture:
         pixels_E = classifier.eyes.pixels(picture)
-        if classifier.task == ANOMALY:
+        if classifier.task in WITH_MAPS:
             map_HW = classifier.heat(classifier.eyes.look([pixels[None] for pixels in pixels_E]))[0]
             return Image.fromarray(heat_picture(classifier, picture, map_HW))
     map_HW = occlusion_map(classifier, pixels_E)

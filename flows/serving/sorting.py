@@ -30,10 +30,10 @@ def sorter_for(classifier: ImageClassifier, folder: Path | None, *, link: bool) 
         if link:
             raise GraftError("--link says how --sort-into sorts", got="no --sort-into", todo="add --sort-into FOLDER")
         return None
-    if classifier.task == "regression":
+    if classifier.task in ("regression", "reconstruction"):
         raise GraftError(
             "images cannot be sorted by a number",
-            got="a model for regression, and --sort-into",
+            got=f"a model for {classifier.task}, and --sort-into",
             allowed="a model with classes, or one that detects anomalies",
             todo="write a table with --output, which has the numbers",
         )

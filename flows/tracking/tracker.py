@@ -26,7 +26,7 @@ from graft.tasks.common.core.errors import GraftError, TransientError
 from graft.tasks.common.core.files import read_json, sha256
 from graft.tasks.common.core.paths import STAGES, Paths
 from graft.tasks.common.core.record import Record
-from graft.tasks.common.data.task import MAIN
+from graft.tasks.common.data.task import main_in
 from graft.tasks.environment import FLOW_RUN, FLOW_RUN_URL, command_words
 
 from ..runtime import processes
@@ -209,7 +209,7 @@ class Tracker:
         self._name_data(run_id)
         if tested and status == "FINISHED" and self.paths.metrics("evaluate").is_file():
             test = read_json(self.paths.metrics("evaluate"))
-            for name in MAIN[test["task"]].keys:
+            for name in main_in(test).keys:
                 if test[name] is not None:  # unknown: an anomaly test without defects
                     self.client.log_metric(run_id, f"test_{name}", test[name])
         self.client.set_terminated(run_id, status)

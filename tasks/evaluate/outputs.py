@@ -12,12 +12,12 @@ import pandas as pd
 from ..common.core.files import read_json, whole_folder, write_json
 from ..common.core.paths import Paths
 from ..common.core.record import DatasetRecord, Record
-from ..common.data.task import LOSS, MAIN, Task
+from ..common.data.task import LOSS, Task, main_in
 
 HEADLINE = "metrics/headline.json"
 """What `dvc metrics show` shows: all metrics of all stages would be 2,500 columns wide."""
 
-FURTHER = ("mae", "calibration_error", "detection_rate", "pixel_auroc", "au_pro", "images")
+FURTHER = ("mae", "calibration_error", "detection_rate", "pixel_auroc", "au_pro", "ssim", "iou", "images")
 """The metrics there besides the main one and the loss."""
 
 TABLES = {
@@ -65,5 +65,5 @@ def record(metrics: dict[str, Any], paths: Paths) -> Record:
 def _headline(metrics: dict[str, Any]) -> dict[str, Any]:
     """The few metrics by which runs are compared at a glance."""
     task: Task = metrics["task"]
-    names = (*MAIN[task].keys, LOSS[task], *FURTHER)
+    names = (*main_in(metrics).keys, LOSS[task], *FURTHER)
     return {name: metrics[name] for name in names if metrics.get(name) is not None}

@@ -17,7 +17,7 @@ from ..common.data.task import MAIN, Task
 from ..common.data.units import units_of
 from ..common.reporting.html import inlined
 from ..common.reporting.origin import origin
-from . import anomaly, classification, multilabel, regression
+from . import anomaly, classification, multilabel, reconstruction, regression
 from .baseline import baseline, unit_of
 from .leak_free import without_leaks
 from .outputs import decision, plot_tables, record
@@ -41,7 +41,8 @@ def run(params: EvaluateParams, paths: Paths) -> Record:
         DataError: an image was removed or damaged after it was checked.
     """
     pack = read_feature_set(paths.features)
-    return anomaly.run(params, paths, pack) if pack.task == "anomaly" else _compare(params, paths, pack)
+    own = {"anomaly": anomaly.run, "reconstruction": reconstruction.run}.get(pack.task, _compare)
+    return own(params, paths, pack)
 
 
 def _compare(params: EvaluateParams, paths: Paths, pack: FeatureSet) -> Record:

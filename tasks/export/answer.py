@@ -1,7 +1,8 @@
 """An exported file asked in a process of its own: `python -m graft.tasks.export.answer FILE`.
 
 Standard input has JSON with `images` (paths), `reading` and, for OpenVINO, `prepare`: the lines that a client resizes
-with. Standard output has one JSON object an image, with `milliseconds` and the outputs of the file by name.
+with. Standard output has one JSON object an image, with `milliseconds` and the outputs of the file by
+name, without images.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ..common.images.decode import Pixels, pixels_of
 from ..common.images.reading import Reading
@@ -30,7 +33,7 @@ def main() -> None:
         begun = time.perf_counter()
         found = ask(pixels)
         answer = {"milliseconds": 1000 * (time.perf_counter() - begun)}
-        answer |= {name: value.tolist() for name, value in found.items()}
+        answer |= {name: value.tolist() for name, value in found.items() if np.ndim(value) < 3}
         print(json.dumps(answer), flush=True)
 
 

@@ -11,10 +11,15 @@ from onnx import TensorProto
 from ..common.heads.anomaly import AnomalyHead
 from ..common.heads.base import Head
 from ..common.heads.calibration import Calibration
+from ..common.heads.decoder import DecoderHead
 from ..common.heads.typicality import Typicality
 from .anomalies import image_score, patch_scores
 from .builder import Builder
+from .decoder import decoded, levels_of, mean_of, means_of
 from .heads import logits_of, output_of, single, unit_rows
+
+IMAGE = "image"
+"""The output of a decoder; the proof of an export compares its mean."""
 
 SMALLEST = float(np.finfo(np.float32).tiny)
 """Probabilities below are taken for it: the package computes in double precision."""
@@ -36,10 +41,24 @@ def answers_of(
     """All outputs, their first axis the images; see `ImageClassifier.predict`."""
     if isinstance(head, AnomalyHead):
         return _anomaly(build, head, calibration, features)
+    if isinstance(head, DecoderHead):
+        return _image(build, head, known, features)
     found = _numbers if head.task == "regression" else _several if head.task == "multilabel" else _one_class
     answers = found(build, head, calibration, features)
     if known is not None:
         answers.append(Answer("typicality", _typicality(build, known, features), TensorProto.FLOAT))
+    return answers
+
+
+def _image(build: Builder, head: DecoderHead, known: Typicality | None, maps: str) -> list[Answer]:
+    levels = levels_of(build, head, maps)
+    image = decoded(build, head, levels)
+    answers = [
+        Answer(IMAGE, image, TensorProto.FLOAT, head.plan.image),
+        Answer("value", mean_of(build, head, image), TensorProto.FLOAT),
+    ]
+    if known is not None:
+        answers.append(Answer("typicality", _typicality(build, known, means_of(build, levels)), TensorProto.FLOAT))
     return answers
 
 

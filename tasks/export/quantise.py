@@ -23,7 +23,7 @@ from ..common.heads.calibration import Calibration
 from ..common.images.transform import EvalTransform, load
 from ..common.scoring.paired import Outcome, Paired, compare, outcome
 from ..register.packaged_eyes import eyes_in, reading_in
-from ..register.serving import ANOMALY
+from ..register.serving import ANOMALY, RECONSTRUCTION
 from .proof import predicted
 
 IMAGES = 300
@@ -105,9 +105,16 @@ def check_enough(package: Path, exam: Exam) -> None:
     """Whether a model that changes no prediction would be accepted: quantising takes longer than this.
 
     Raises:
-        GraftError: there are too few validation images, or the task is anomaly.
+        GraftError: there are too few validation images, or the task is anomaly or reconstruction.
     """
-    if read_json(package / "package.json")["task"] == ANOMALY:
+    task = read_json(package / "package.json")["task"]
+    if task == RECONSTRUCTION:
+        raise GraftError(
+            "a model for reconstruction is not exported in 8 bits",
+            got="--precision int8",
+            todo="leave --precision out",
+        )
+    if task == ANOMALY:
         raise GraftError(
             "a model for anomaly is not exported in 8 bits: rounding moves its scores, and with them the false alarms",
             got="--precision int8",

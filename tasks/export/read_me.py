@@ -8,6 +8,7 @@ from typing import Any
 
 import jinja2
 
+from ..common.heads.decoder import DecoderHead
 from ..register.serving import ANOMALY
 from .onnx_file import Parts
 from .openvino_file import preparations
@@ -49,6 +50,7 @@ def read_me(file: str, parts: Parts, facts: dict[str, str], proof: Proof, notes:
 def _outputs(parts: Parts) -> list[tuple[str, str, str]]:
     """(name, type and shape, meaning) of each output for one picture."""
     calibration, count = parts.calibration, len(parts.head.classes)
+    shape = parts.head.plan.image if isinstance(parts.head, DecoderHead) else ()
     rows: dict[str, list[tuple[str, str, str]]] = {
         "classification": [
             ("probabilities", f"float32 ({count},)", "calibrated, in the order of the classes"),
@@ -60,6 +62,10 @@ def _outputs(parts: Parts) -> list[tuple[str, str, str]]:
             ("labels", f"bool ({count},)", "which classes reach their threshold"),
         ],
         "regression": [("value", "float32", "the number")],
+        "reconstruction": [
+            ("image", f"float32 {shape}", "what is decoded: (channels, height, width), from 0 to 1"),
+            ("value", "float32", "the mean of its pixels; of a mask the share that is marked"),
+        ],
         "anomaly": [
             ("score", "float32", "the higher, the less like the good pictures"),
             ("p_value", "float32", "the share of good pictures with such a score or a higher one"),

@@ -36,6 +36,10 @@ SHEET, SHOWN = "augmentation.png", 6
 """The contact sheet of augmented training images, and how many images it shows."""
 
 
+FROZEN = ("anomaly", "reconstruction")
+"""The tasks without fine-tuning."""
+
+
 def run(params: FinetuneParams, paths: Paths) -> Record:
     """Decides whether to train, trains, and compares the result with the frozen head on held-out images.
 
@@ -47,7 +51,7 @@ def run(params: FinetuneParams, paths: Paths) -> Record:
         GraftError: not even one image at a time fits into memory.
     """
     pack = read_feature_set(paths.features)
-    if pack.task == "anomaly":
+    if pack.task in FROZEN:
         return _without_training(params, paths, pack)
     facts = read_json(paths.head / "selected.json")
     train, val = pack.rows("train"), pack.rows("val")
@@ -157,8 +161,9 @@ def _stay(
 
 
 def _without_training(params: FinetuneParams, paths: Paths, pack: FeatureSet) -> Record:
-    """For anomaly, whatever `finetune.mode` is: good images alone say nothing about what to change in a network."""
-    reason = "the task anomaly has no fine-tuning"
+    """Whatever `finetune.mode` is: good images alone say nothing about what to change in a network, and a decoder takes
+    the maps of a frozen one."""
+    reason = f"the task {pack.task} has no fine-tuning"
     say(f"finetune: the frozen head stays: {reason}")
     counted = _counted(_held(pack, pack.rows("val")), 0)
     train = len(pack.rows("train"))

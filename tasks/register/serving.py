@@ -23,6 +23,7 @@ import numpy.typing as npt
 from ..common.core.blocks import blocks
 from ..common.heads.anomaly import AnomalyHead
 from ..common.heads.calibration import Calibration
+from ..common.heads.decoder import DecoderHead
 from ..common.heads.load import load_head
 from ..common.heads.typicality import Typicality
 from ..common.images.decode import Picture
@@ -34,11 +35,18 @@ _PREDICTS = {
     "multilabel": ("labels", "probabilities"),
     "regression": ("value",),
     "anomaly": ("score", "p_value", "anomalous"),
+    "reconstruction": ("value",),
 }
 
 
 ANOMALY = "anomaly"
-"""The task whose answers have maps, which say where an image is anomalous."""
+"""The task whose heat maps say where an image is anomalous."""
+
+RECONSTRUCTION = "reconstruction"
+"""The task whose answers are images."""
+
+WITH_MAPS = (ANOMALY, RECONSTRUCTION)
+"""The tasks whose answers have maps."""
 
 BLOCK_BYTES = 64 * 2**20
 """Of the features that are in memory at a time: a map has a hundred times as many numbers as pooled features."""
@@ -99,7 +107,9 @@ class ImageClassifier:
 
     @property
     def threshold(self) -> float:
-        """An image with a higher score is anomalous; infinite for other tasks."""
+        """An image with a higher score is anomalous; from this value on a pixel of a mask is marked. Or infinite."""
+        if isinstance(self._head, DecoderHead):
+            return self._head.threshold if self._head.target == "mask" else float("inf")
         found = self._calibration.threshold if self.task == ANOMALY else None
         return float("inf") if found is None else found
 
@@ -111,6 +121,8 @@ class ImageClassifier:
             first; with a threshold also `abstain`, whether the score is too low
         multilabel: `labels`, those whose probability reaches their threshold, and `probabilities`
         regression: `value`, and `low` and `high`, between which the number is with `head.interval_confidence`
+        reconstruction: `value`, the mean of the pixels of the decoded image, from 0 to 1; of a mask the share of the
+            image that is marked
         anomaly: `score`, the higher, the less like the good images; `p_value`, the share of good images with such a
             score or a higher one; `anomalous`, whether the score is above the threshold of `head.max_false_alarm`
 
@@ -120,7 +132,7 @@ class ImageClassifier:
         Args:
             images: each the bytes of a file, the same as base64 (also as a data URL), or a `Path`; with the channels
                 that the model was trained on (see `Reading`).
-            maps: also give `map`, see `heat`; for the task anomaly alone.
+            maps: also give `map`, see `heat`; for the tasks of `WITH_MAPS`.
 
         Raises:
             ValueError: an entry is not an image; names its index.
@@ -145,10 +157,14 @@ class ImageClassifier:
 
     def heat(self, features_BD: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Where images are anomalous: the score at each pixel that the network sees, (B, H, W), in the unit of `score`.
+        For reconstruction the decoded images, from 0 to 1: (B, H, W, C), of masks (B, H, W).
 
         Raises:
-            ValueError: the task is not anomaly.
+            ValueError: it is another task.
         """
+        if isinstance(self._head, DecoderHead):
+            images_BCHW = self._head.images(features_BD)
+            return images_BCHW[:, 0] if self._head.target == "mask" else np.moveaxis(images_BCHW, 1, 3)
         if not isinstance(self._head, AnomalyHead):
             raise ValueError(f"a model for {self.task} has no maps")
         return self._head.heat(features_BD, (self.eyes.transform.height, self.eyes.transform.width))
@@ -158,7 +174,8 @@ class ImageClassifier:
         output_NK = self._calibration.apply(self._head.output(features_ND))
         columns = _ANSWERED[self._head.task](self, output_NK)
         if self._known is not None:
-            columns[TYPICALITY] = self._known.p_values(features_ND).tolist()
+            form = self.eyes.form
+            columns[TYPICALITY] = self._known.p_values(form.means(features_ND) if form else features_ND).tolist()
         return [{name: columns[name][n] for name in self.columns} for n in range(len(output_NK))]
 
     def _one_class(self, p_NK: npt.NDArray[np.float64]) -> dict[str, list[Any]]:
@@ -220,6 +237,7 @@ _ANSWERED = {
     "multilabel": ImageClassifier._several,
     "regression": ImageClassifier._number,
     "anomaly": ImageClassifier._anomaly,
+    "reconstruction": ImageClassifier._number,
 }
 
 

@@ -31,7 +31,7 @@ from ..common.maps.maps import open_maps
 from .package import graph_names, write_package
 from .params import RegisterParams
 from .reference_sample import write_reference
-from .serving import ANOMALY, TYPICALITY, predicts
+from .serving import ANOMALY, RECONSTRUCTION, TYPICALITY, predicts
 
 EXACT, ROUNDED, ROUNDED_NUMBER = 1e-4, 2e-2, 1e-1
 """The largest difference of a probability between the package and evaluate: if both used fp32 and OpenVINO (on one
@@ -243,6 +243,8 @@ def _compare(
     if pack.task == ANOMALY:
         got = "a score that differs by {} of the threshold, for {}"
         off_NK = (found[["score"]].to_numpy() - expected[["score"]].to_numpy()) / max(threshold or 0.0, TINY)
+    elif pack.task == RECONSTRUCTION:
+        got, off_NK = "a mean that differs by {}, for {}", found[["value"]].to_numpy() - expected[["value"]].to_numpy()
     elif pack.task == "regression":
         got, deviation = "a number that differs by {} standard deviations, for {}", _deviation(pack)
         off_NK = (found[["value"]].to_numpy() - expected[["predicted"]].to_numpy()) / deviation

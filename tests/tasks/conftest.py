@@ -130,8 +130,8 @@ def inspected_paths(tmp_path_factory, tiny_graph, run_stage):
 
 @pytest.fixture(scope="session")
 def segmented_paths(tmp_path_factory, random_weights, run_stage):
-    """A project that decodes masks of bright squares on noise, with weights from a file, whose head is trained. For
-    reading only."""
+    """A project that decodes masks of bright squares on noise, with weights from a file, on which every stage has run
+    once. For reading only."""
     from safetensors.torch import save_file
 
     from graft.tasks.common.backbones import network
@@ -146,7 +146,7 @@ def segmented_paths(tmp_path_factory, random_weights, run_stage):
         "features": {"weights": str(weights), "image_size": 64},
         "head": {"task": "reconstruction", "target": "mask", "decoder_width": 8, "decoder_epochs": 25},
     }
-    for stage in STAGES[:4]:
+    for stage in STAGES:
         run_stage(stage, paths, **changes.get(stage, {}))
     return paths
 

@@ -46,7 +46,8 @@ PREDICTION = {
         {
             "name": "map",
             "in": "query",
-            "description": "Whether each answer of a model for anomaly has `map`: a PNG in base64 that shows where.",
+            "description": "Whether each answer of a model for anomaly or reconstruction has `map`, a PNG in base64: "
+            "where it is anomalous, or the decoded image.",
             "schema": {"type": "boolean", "default": False},
         }
     ],

@@ -22,10 +22,9 @@ from graft.tasks.common.core.errors import GraftError
 from graft.tasks.common.engines.openvino import BATCH, Features
 from graft.tasks.common.images.decode import Picture, Pixels
 from graft.tasks.common.images.unreadable import Refused, UnreadableImage, in_words
-from graft.tasks.common.reporting.heat_map import overlay
-from graft.tasks.register.serving import ANOMALY
+from graft.tasks.register.serving import WITH_MAPS
 
-from ..heat_maps import Map, below
+from ..heat_maps import Map, below, drawn
 from ..loading import Predictor
 from .metrics import CLASSES, Metrics
 from .refusal import Refusal, busy
@@ -76,7 +75,7 @@ class Runner:
 
     @property
     def has_maps(self) -> bool:
-        return self.classifier.task == ANOMALY
+        return self.classifier.task in WITH_MAPS
 
     def submit(
         self, content: bytes, loop: asyncio.AbstractEventLoop, wants_map: bool = False
@@ -162,8 +161,8 @@ class Runner:
         """Gives an answer with its heat map. Encoding takes longer than the answer, so others do not wait for it."""
         try:
             assert job.shown is not None
-            drawn = {**answer, "map": _png(overlay(job.shown, map_HW, self.classifier.threshold))}
-            _tell([job], [_setter(job, drawn)])
+            whole = {**answer, "map": _png(drawn(self.classifier, job.shown, map_HW))}
+            _tell([job], [_setter(job, whole)])
         except Exception as error:  # noqa: BLE001  (raised where the answer is awaited)
             _fail([job], error)
 

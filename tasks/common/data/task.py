@@ -93,6 +93,12 @@ LOSS: dict[Task, str] = {
 """The mean loss that is minimised (less is better): it decides if the main metric is equal."""
 
 
+def main_in(found: Mapping[str, Any]) -> Metric:
+    """The main metric of a test, as metrics/evaluate.json has it: the first metric of its task that is there."""
+    task: Task = found["task"]
+    return next((one for one in METRICS[task] if one.key in found), MAIN[task])
+
+
 def metric_named(key: str, task: Task) -> Metric:
     """The metric of the task with this key, or the default for `auto`.
 
