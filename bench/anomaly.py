@@ -185,8 +185,9 @@ def anomaly_text(results: Json) -> str:
     machine = results["machine"]
     told = ", ".join(f"{name} {number}" for name, number in results["versions"].items())
     parts = [
+        "![Seconds to build, milliseconds an image and AUROC, by contestant](../images/bench-anomaly.png)",
         f"{report.machine_text(machine)} Load before the run: {machine['load_before']}.\n"
-        f"{results['date']}; medians of up to {results['turns']} repetitions; {told}."
+        f"{results['date']}; medians of up to {results['turns']} repetitions; {told}.",
     ]
     parts += [_table(found) for found in results["sets"].values()]
     return "\n\n".join(parts)
