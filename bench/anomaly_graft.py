@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from graft.tasks.audit.params import AuditParams
+from graft.tasks.audit.stage import run as audit
 from graft.tasks.common.core.paths import Paths
 from graft.tasks.evaluate.params import EvaluateParams
 from graft.tasks.evaluate.stage import run as evaluate
@@ -43,6 +45,7 @@ def build(job: Job, log: Log) -> None:
     features(FeaturesParams(backbone=job.backbone, weights=job.weights, image_size=job.size), paths)
     head(HeadParams(task="anomaly"), paths)
     log.built()
+    audit(AuditParams(), paths)
     finetune(FinetuneParams(), paths)
     evaluate(EvaluateParams(), paths)
     register(RegisterParams(), paths)
