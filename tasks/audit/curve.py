@@ -1,9 +1,7 @@
 """The learning curve: the error on subsets of the training images, and a power law for twice as many.
 
-    error(n) = a + b * n^-c
-
-(Hestness et al. 2017, "Deep Learning Scaling is Predictable, Empirically"). S shares, E seeds, V validation images, K
-classes, B resamples, C exponents.
+See `solvers/power_law.py`. S shares, E seeds, V validation images, K
+classes, B resamples.
 """
 
 from __future__ import annotations
@@ -20,6 +18,7 @@ from ..common.core.progress import progress
 from ..common.data.feature_set import FeatureSet, Rows
 from ..common.scoring.main_metric import main_metrics
 from ..common.scoring.resampling import expanded_tail, resampled_times
+from ..common.solvers.power_law import power_law
 from .subsets import growing, lacks_a_class, strata
 
 Floats = npt.NDArray[np.float64]
@@ -31,9 +30,6 @@ RESAMPLES = 200
 """Of the validation images, whole groups at a time, and the seeds, for intervals (Efron 1979)."""
 
 CONFIDENCE = 0.95
-
-EXPONENTS = np.linspace(0.05, 1.5, 59)
-"""The exponents that are tried; Hestness et al. found 0.07 to 0.35 for whole networks, and 0.5 is usual in theory."""
 
 SURE = 0.05
 """Of the mean variance, the minimum for each size: a few validation images can all be correct by chance."""
@@ -196,24 +192,3 @@ def _unfit(mean_SB: Floats, tail: float) -> str:
     if np.quantile(fall_B, tail) <= 0:
         return "the error does not clearly fall with more images"
     return ""
-
-
-def power_law(n_S: Floats, error_SB: Floats, weight_S: Floats) -> tuple[Floats, Floats, Floats]:
-    """a, b and c, each (B,), by weighted least squares with a, b >= 0: a straight line in n^-c for each exponent, of
-    which the best is kept."""
-    w = weight_S / weight_S.sum()
-    best = [np.full(error_SB.shape[1], value) for value in (0.0, 0.0, EXPONENTS[0])]
-    least_B = np.full(error_SB.shape[1], np.inf)
-    for c in EXPONENTS:
-        x = n_S**-c
-        x_mean, y_mean_B = w @ x, w @ error_SB
-        b_B = np.maximum((w * (x - x_mean)) @ (error_SB - y_mean_B) / (w @ (x - x_mean) ** 2), 0.0)
-        a_B = y_mean_B - b_B * x_mean
-        through_zero = a_B < 0
-        b_B = np.where(through_zero, (w * x) @ error_SB / (w @ x**2), b_B)
-        a_B = np.maximum(a_B, 0.0)
-        rest_B = w @ (error_SB - a_B - x[:, None] * b_B) ** 2
-        better = rest_B < least_B
-        least_B = np.where(better, rest_B, least_B)
-        best = [np.where(better, new, old) for new, old in zip((a_B, b_B, np.full_like(a_B, c)), best, strict=True)]
-    return best[0], best[1], best[2]

@@ -2,9 +2,10 @@
 
 typical: the densest image of each of the largest clusters that have no label yet (TypiClust, Hacohen et al. 2022), for
     the first labels, where no model can be trusted.
-margin: images whose two most probable classes are close, spread over the pool: the closest are clustered, and one of
-    each cluster is taken (Zhdanov 2019), with equal shares of what the model takes them for.
-auto: typical until there are `FIRST` labels a class, then margin.
+margin: images that the model cannot tell, spread over the pool: those in most doubt are clustered, and of each cluster
+    the image next to its centre is taken (Zhdanov 2019). A class that the model takes images for has a share as large
+    as the errors that are to be expected there. What doubt is depends on the task, see `doubts`.
+auto: typical until there are `FIRST` labels a class, and at least `LEAST`, then margin.
 
 Whatever the strategy, some images are drawn at random: only these are a fair sample. Near-copies of an image that has a
 label, or was asked about before, are not asked again; of images that belong together one is asked first.
@@ -12,7 +13,7 @@ label, or was asked about before, are not asked again; of images that belong tog
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -21,26 +22,31 @@ import numpy.typing as npt
 from sklearn.cluster import KMeans, MiniBatchKMeans
 
 from ..common.core.blocks import blocks
+from ..common.data.task import Task
 from ..common.heads.base import unit_length
 
 Strategy = Literal["auto", "typical", "margin", "random"]
 Single = npt.NDArray[np.float32]
 Double = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
+Turn = Callable[[Single], Single]
 
 RANDOM = "random"
 """Why an image was drawn for no reason of its own."""
 
-FIRST = 10
-"""Labels a class from which on `auto` trusts the model."""
+FIRST = 5
+"""Labels a class from which on `auto` trusts the model; on hand signs, 10 were 3 points worse at 100 labels."""
+
+LEAST = 50
+"""Labels from which on it does; with two classes of insects, 10 were 4 points worse at 25 labels."""
 
 RANDOM_SHARE = 0.1
-"""Of the images asked, how many are drawn at random, rounded up."""
+"""Of the images asked, how many are drawn at random: at least one."""
 
 AXES = 64
 """Principal axes in which images are clustered."""
 
-AHEAD = 10
+AHEAD = 5
 """Candidates for each image wanted, before they are spread."""
 
 NEAR = 0.95
@@ -52,6 +58,9 @@ NEIGHBOURS = 20
 MOST_CLUSTERS = 500
 """As in the paper: clusters of fewer images would have no inside."""
 
+SAMPLE = 2_000
+"""Images by which the axes are found."""
+
 MANY = 20_000
 """Images from which on they are clustered in small batches."""
 
@@ -61,14 +70,16 @@ class Pool:
     """Where to choose from.
 
     Attributes:
-        features_PD: of the images without a label.
+        features_PD: of the images without a label; with up to `AXES` columns, taken to be axes already, see `axes_of`.
         unit_P: codes of the independent units (a patient, a video); images of one unit belong together.
-        p_PK: the model's probabilities of each; None without a model.
+        p_PK: the model's probabilities of each, or (P, 1), numbers; None without a model.
         known_LD: features of images that have a label, or were asked about before.
-        label_L: the class code of each; -1 without a class.
-        classes: K.
+        label_L: the class code of each, any code from 0 on if it has another kind of label; -1 without one.
+        classes: K; 0 for numbers.
         small_PV, known_small_LV: thumbnails of both, by which near-copies are found; None: all images are taken to be
             different.
+        task: what the labels are.
+        unsure_P: how far the models of a regression disagree about each, see `probe.disagreement`.
     """
 
     features_PD: Single
@@ -80,6 +91,8 @@ class Pool:
     seed: int = 0
     small_PV: npt.NDArray[Any] | None = None
     known_small_LV: npt.NDArray[Any] | None = None
+    task: Task = "classification"
+    unsure_P: Double | None = None
 
 
 @dataclass(frozen=True)
@@ -102,7 +115,7 @@ def choose(pool: Pool, wanted: int, strategy: Strategy = "auto") -> Chosen:
     """
     real = settled(pool, strategy)
     rng = np.random.default_rng(pool.seed)
-    drawn = wanted if real == RANDOM else int(np.ceil(RANDOM_SHARE * wanted))
+    drawn = wanted if real == RANDOM else max(1, round(RANDOM_SHARE * wanted))
     taken = _Taken(pool)
     at_random = taken.first(_at_random(pool, rng), drawn)
     of = {"typical": _typical, "margin": _margin}
@@ -115,9 +128,8 @@ def settled(pool: Pool, strategy: Strategy) -> str:
     """What `auto` amounts to; `margin` without a model is `typical`."""
     if strategy == "random":
         return RANDOM
-    labels = np.bincount(pool.label_L[pool.label_L >= 0], minlength=pool.classes)
-    trusted = pool.p_PK is not None and pool.classes > 1
-    enough = trusted and labels.sum() >= FIRST * pool.classes
+    trusted = doubts(pool) is not None
+    enough = np.count_nonzero(pool.label_L >= 0) >= max(FIRST * pool.classes, LEAST)
     return "margin" if trusted and (strategy == "margin" or (strategy == "auto" and enough)) else "typical"
 
 
@@ -200,7 +212,8 @@ def _at_random(pool: Pool, rng: np.random.Generator) -> Iterator[Rows]:
 
 def _typical(pool: Pool, wanted: int, rng: np.random.Generator) -> Iterator[Rows]:
     """One image of each cluster, those without a label first and the largest first; then the second of each."""
-    x_NR = _axes(np.concatenate([pool.features_PD, pool.known_LD[pool.label_L >= 0]]), rng)
+    axes = axes_of(pool.features_PD, rng)
+    x_NR = np.concatenate([axes(pool.features_PD), axes(pool.known_LD[pool.label_L >= 0])])
     count = len(pool.features_PD)
     clusters = min(MOST_CLUSTERS, count, len(x_NR) - count + wanted)
     cluster_N = _clusters(x_NR, clusters, rng)
@@ -230,19 +243,49 @@ def _spread(x_MR: Single) -> Double:
 
 
 def _margin(pool: Pool, wanted: int, rng: np.random.Generator) -> Iterator[Rows]:
-    """One of each cluster of the images with the smallest margins, then those that are left, by their margin."""
-    assert pool.p_PK is not None
-    margin_P = margins(pool.p_PK)
-    candidates = _balanced(pool.p_PK.argmax(axis=1), margin_P, AHEAD * wanted)
-    x_MR = _axes(pool.features_PD[candidates], rng)
-    weight_M = 1 - margin_P[candidates] + 1e-6
-    cluster_M = _clusters(x_MR, min(wanted, len(candidates)), rng, weight_M)
-    ranked = sorted(range(len(candidates)), key=lambda m: margin_P[candidates[m]])
-    seen: set[int] = set()
-    firsts = [m for m in ranked if int(cluster_M[m]) not in seen and not seen.add(int(cluster_M[m]))]  # type: ignore[func-returns-value]
-    yield candidates[firsts]
-    yield candidates[ranked]
-    yield np.argsort(margin_P, kind="stable")
+    """One of each cluster of the images in most doubt, then those that are left, by their doubt."""
+    found = doubts(pool)
+    assert found is not None
+    doubt_P, kind_P = found
+    candidates = _shared(doubt_P, kind_P, AHEAD * wanted)
+    x_MR = axes_of(pool.features_PD, rng)(pool.features_PD[candidates])
+    cluster_M = _clusters(x_MR, min(wanted, len(candidates)), rng, doubt_P[candidates] + 1e-6)
+    yield candidates[_central(x_MR, cluster_M, doubt_P[candidates])]
+    yield candidates[np.argsort(-doubt_P[candidates], kind="stable")]
+    yield np.argsort(-doubt_P, kind="stable")
+
+
+def _central(x_MR: Single, cluster_M: Rows, doubt_M: Double) -> Rows:
+    """The image of each cluster that is next to its centre, weighted by doubt; by the doubt of the cluster."""
+    found: list[tuple[float, int]] = []
+    for cluster in np.unique(cluster_M):
+        rows = np.flatnonzero(cluster_M == cluster)
+        weight = doubt_M[rows] + 1e-6
+        centre = weight @ x_MR[rows] / weight.sum()
+        nearest = rows[((x_MR[rows] - centre) ** 2).sum(axis=1).argmin()]
+        found.append((-float(weight.mean()), int(nearest)))
+    return np.array([row for _, row in sorted(found)], np.int64)
+
+
+def doubts(pool: Pool) -> tuple[Double, Rows] | None:
+    """(how little the model can tell of each, (P,) from 0 to 1; what it takes each for, (P,)); None without a model.
+
+    One class an image: how close the two most probable classes are. Several: how close the probability of any class is
+    to the threshold, 0.5, and which class that is. Numbers: how far models disagree, and the tenth that the number is
+    in.
+    """
+    p_PK = pool.p_PK
+    if p_PK is None or not len(p_PK):
+        return None
+    if pool.task == "classification" and p_PK.shape[1] > 1:
+        return 1 - margins(p_PK), p_PK.argmax(axis=1)
+    if pool.task == "multilabel":
+        close_PK = 1 - 2 * np.abs(p_PK - 0.5)
+        return close_PK.max(axis=1), close_PK.argmax(axis=1)
+    if pool.task == "regression" and pool.unsure_P is not None:
+        tenth_P = np.searchsorted(np.quantile(p_PK[:, 0], np.linspace(0.1, 0.9, 9)), p_PK[:, 0])
+        return pool.unsure_P / max(float(pool.unsure_P.max()), 1e-12), tenth_P
+    return None
 
 
 def margins(p_PK: Double) -> Double:
@@ -251,26 +294,33 @@ def margins(p_PK: Double) -> Double:
     return two[:, 1] - two[:, 0]
 
 
-def _balanced(class_P: Rows, margin_P: Double, count: int) -> Rows:
-    """The images of the smallest margins with equal shares of the predicted classes, as far as there are."""
-    order = np.argsort(margin_P, kind="stable")
-    position = np.empty(len(order), np.int64)
-    for k in np.unique(class_P):
-        own = order[class_P[order] == k]
-        position[own] = np.arange(len(own))
-    return np.lexsort((margin_P, position))[:count]
+def _shared(doubt_P: Double, kind_P: Rows, count: int) -> Rows:
+    """The images in most doubt, each kind in proportion to the doubt about all its images, as far as there are."""
+    order = np.argsort(-doubt_P, kind="stable")
+    position_P = np.empty(len(order))
+    for kind in np.unique(kind_P):
+        own = order[kind_P[order] == kind]
+        position_P[own] = (np.arange(len(own)) + 0.5) / (doubt_P[own].sum() + 1e-12)
+    return np.lexsort((-doubt_P, position_P))[:count]
 
 
-def _axes(features_ND: Single, rng: np.random.Generator) -> Single:
-    """(N, R), in the leading principal axes of a sample."""
-    centred = unit_length(features_ND)
-    sample = centred[rng.permutation(len(centred))[:5000]]
+def axes_of(features_ND: Single, rng: np.random.Generator) -> Turn:
+    """What turns the directions of features (M, D) into the leading principal axes of a sample, (M, R); features of up
+    to `AXES` columns stay as they are."""
+    if features_ND.shape[1] <= AXES:
+        return lambda x_MD: x_MD
+    sample = unit_length(features_ND[np.sort(rng.permutation(len(features_ND))[:SAMPLE])])
     mean_D = sample.mean(axis=0)
     _, _, axes_RD = np.linalg.svd(sample - mean_D, full_matrices=False)
-    x_NR = np.empty((len(centred), min(AXES, len(axes_RD))), np.float32)
-    for part in blocks(len(centred)):
-        x_NR[part] = (centred[part] - mean_D) @ axes_RD[: x_NR.shape[1]].T
-    return x_NR
+    axes_RD = axes_RD[:AXES]
+
+    def turn(x_MD: Single) -> Single:
+        x_MR = np.empty((len(x_MD), len(axes_RD)), np.float32)
+        for part in blocks(len(x_MD)):
+            x_MR[part] = (unit_length(x_MD[part]) - mean_D) @ axes_RD.T
+        return x_MR
+
+    return turn
 
 
 def _clusters(x_NR: Single, count: int, rng: np.random.Generator, weight_N: Double | None = None) -> Rows:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from graft.tasks.audit import curve as module
-from graft.tasks.audit.curve import SHARES, power_law
+from graft.tasks.audit.curve import SHARES
 from graft.tasks.common.data.units import units_of
 
 
@@ -62,20 +62,6 @@ def test_the_penalty_on_the_summed_loss_is_the_same_at_all_sizes(pack_of):
 
     learning_curve(pack, predict, 1, 0)
     assert {n: factor * n for n, factor in factors.items()} == {n: pytest.approx(1000) for n in factors}
-
-
-@pytest.mark.parametrize(("a", "b", "c"), [(0.1, 2.0, 0.5), (0.0, 1.5, 0.4), (0.05, 3.0, 0.75)])
-def test_a_power_law_is_found_again(a, b, c):
-    n_S = np.array([20.0, 50, 100, 200, 500, 1000])
-    found = power_law(n_S, (a + b * n_S**-c)[:, None], np.ones(6))
-    assert [float(value[0]) for value in found] == pytest.approx([a, b, c], abs=1e-6)
-
-
-def test_no_law_goes_below_no_error():
-    n_S = np.array([10.0, 100, 1000])
-    a_B, b_B, _ = power_law(n_S, np.array([[0.9], [0.3], [0.0]]), np.ones(3))
-    assert a_B[0] >= 0
-    assert b_B[0] >= 0
 
 
 def test_the_gain_of_twice_the_images_is_that_of_the_law(pack_of):
