@@ -9,6 +9,7 @@ import typer
 
 from graft.tasks.common.core.files import whole_file
 from graft.tasks.common.core.paths import find_root
+from graft.tasks.common.core.progress import say
 from graft.tasks.common.core.words import NAMED
 
 from .options import HERE, SETTINGS, AsJson, Panels, Project, examples
@@ -112,7 +113,8 @@ def next_(
         Literal["auto", "typical", "margin", "random"],
         typer.Option(
             help="typical: one of each kind of image; margin: where the model is least sure; random: a fair sample; "
-            "auto: typical first, then margin. A tenth is always drawn at random."
+            "auto: typical first, then margin, but random if that was worse on the labels that are there. A tenth is "
+            "always drawn at random."
         ),
     ] = "auto",
     output: Annotated[
@@ -126,7 +128,7 @@ def next_(
     Fill in the column label of the table, then `graft label apply FILE`. Images that were chosen are only trained on:
     the model is tested on those that were drawn at random.
     """
-    from ..labelling.choice import next_images, summary
+    from ..labelling.choice import next_images, remarks, summary
 
     asked = next_images(find_root(project), number, strategy)
     if output is not None:
@@ -134,12 +136,20 @@ def next_(
             asked.table.to_csv(part, index=False)
     if as_json:
         print_json({**summary(asked), "rows": asked.table.to_dict("records")})
-    elif output is not None:
-        show({**summary(asked), "table": str(output)}, False, "to label next")
+        return
+    if output is not None:
+        chosen = {key: value for key, value in summary(asked).items() if key not in ("simulation", "forecast")}
+        show({**chosen, "table": str(output)}, False, "to label next")
     else:
         for row in asked.table.itertuples():
-            guess = f"  {row.guess} ({row.probability:.0%})?" if row.guess else ""
-            print(f"{row.path}  {row.why}{guess}")
+            print(f"{row.path}  {row.why}{_guess(row.guess, row.probability)}")
+    for line in remarks(asked):
+        say(line)
+
+
+def _guess(guess: str, probability: float | None) -> str:
+    sure = "" if probability is None or probability != probability else f" ({probability:.0%})"
+    return f"  {guess}{sure}?" if guess else ""
 
 
 @app.command(

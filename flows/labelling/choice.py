@@ -14,15 +14,25 @@ from graft.tasks.common.core.errors import DataError
 from graft.tasks.common.core.paths import Paths
 from graft.tasks.common.core.progress import say
 from graft.tasks.common.data.feature_set import FeatureSet, read_feature_set
+from graft.tasks.common.data.task import BETWEEN, MAIN
 from graft.tasks.common.feature_cache.thumbnails import thumbnails_of
 from graft.tasks.common.heads.load import load_head
 from graft.tasks.common.images.reading import Reading
 from graft.tasks.features.maps import shown
 from graft.tasks.features.others import features_of
+from graft.tasks.labelling.probe import disagreement, principal
+from graft.tasks.labelling.simulation import Simulation, in_words
 from graft.tasks.labelling.strategies import Pool, Strategy, choose
 
 from ..runtime.params import Params, load_params
 from .current import Labels, read_labels_now
+from .guard import simulated
+
+MODELLED = ("classification", "multilabel", "regression")
+"""The tasks in which what the model is unsure of can be told."""
+
+MOST = 5_000
+"""Images from which the models of a regression learn that may disagree."""
 
 COLUMNS = ["path", "image_id", "label", "why", "guess", "probability"]
 
@@ -35,11 +45,13 @@ class Asked:
         table: `COLUMNS`; `label` is empty, to be filled in; `guess` is the model's, empty without one.
         strategy: what chose those that are not random.
         waiting: number of images of the pool without an answer.
+        simulation: how `auto` did on the labels that are there; None before the first run, or if it was not asked for.
     """
 
     table: pd.DataFrame
     strategy: str
     waiting: int
+    simulation: Simulation | None = None
 
 
 @dataclass(frozen=True)
@@ -48,7 +60,8 @@ class Known:
 
     Attributes:
         features_LD: of all of them.
-        label_L: class codes of training and validation images; -1 for the others.
+        label_L: class codes of training and validation images, 0 for other kinds of label; -1 for the others.
+        target_L: of regression, the number of each.
         classes: the K classes.
         digest: of the fingerprint of the features.
         model: whether there is a head for these features.
@@ -56,6 +69,7 @@ class Known:
 
     features_LD: npt.NDArray[np.float32]
     label_L: npt.NDArray[np.int64]
+    target_L: npt.NDArray[np.float64] | None = None
     classes: list[str] = field(default_factory=list)
     digest: str = ""
     model: bool = False
@@ -63,6 +77,8 @@ class Known:
 
 def next_images(root: Path, wanted: int, strategy: Strategy = "auto", seed: int | None = None) -> Asked:
     """Chooses images of the pool that nobody has answered about.
+
+    Where `auto` was worse than random on the labels that are there, it is random.
 
     Args:
         seed: of what is drawn; by default the number of answers, so that each batch is another one.
@@ -79,7 +95,8 @@ def next_images(root: Path, wanted: int, strategy: Strategy = "auto", seed: int 
             todo="add images without a label: graft label add FOLDER",
         )
     pool = _pool(waiting, found, params, paths, len(found.standing) if seed is None else seed)
-    chosen = choose(pool.at, wanted, strategy)
+    evidence = simulated(root) if strategy == "auto" else None
+    chosen = choose(pool.at, wanted, "random" if evidence is not None and not evidence.better else strategy)
     rows = waiting.iloc[chosen.rows]
     guess = pool.guesses(chosen.rows)
     table = pd.DataFrame({
@@ -90,7 +107,7 @@ def next_images(root: Path, wanted: int, strategy: Strategy = "auto", seed: int 
         "guess": [name for name, _ in guess],
         "probability": [probability for _, probability in guess],
     })  # fmt: skip
-    return Asked(table[COLUMNS], chosen.strategy, len(waiting))
+    return Asked(table[COLUMNS], chosen.strategy, len(waiting), evidence)
 
 
 @dataclass(frozen=True)
@@ -99,10 +116,15 @@ class _Prepared:
     classes: list[str]
 
     def guesses(self, rows: npt.NDArray[np.int64]) -> list[tuple[str, float | None]]:
-        """The most probable class of each and its probability."""
+        """The most probable class of each and its probability; of several classes all, without a probability; or the
+        number."""
         if self.at.p_PK is None:
             return [("", None)] * len(rows)
         p_NK = self.at.p_PK[rows]
+        if self.at.task == "regression":
+            return [(f"{value:.4g}", None) for value in p_NK[:, 0]]
+        if self.at.task == "multilabel":
+            return [(BETWEEN.join(np.array(self.classes)[p_K >= 0.5]), None) for p_K in p_NK]
         return [(self.classes[k], round(float(p), 4)) for k, p in zip(p_NK.argmax(axis=1), p_NK.max(axis=1))]
 
 
@@ -120,7 +142,7 @@ def _pool(waiting: pd.DataFrame, found: Labels, params: Params, paths: Paths, se
     features_LD = known.features_LD if answered is None else np.concatenate([known.features_LD, answered])
     label_L = np.concatenate([known.label_L, np.full(len(features_LD) - len(known.label_L), -1)])
     small_PV, known_small_LV = _thumbnails(waiting, asked, reading, paths, bool(known.digest))
-    p_PK = load_head(paths.head).output(own.features_ND) if known.model and found.task == "classification" else None
+    p_PK = load_head(paths.head).output(own.features_ND) if known.model and found.task in MODELLED else None
     group = waiting["group"].where(waiting["group"] != "", waiting["image_id"])
     units_P = pd.factorize(group)[0].astype(np.int64)
     at = Pool(
@@ -133,8 +155,19 @@ def _pool(waiting: pd.DataFrame, found: Labels, params: Params, paths: Paths, se
         seed,
         small_PV,
         known_small_LV,
+        found.task,
+        _unsure(known, own.features_ND, seed),
     )
     return _Prepared(at, known.classes)
+
+
+def _unsure(known: Known, features_PD: npt.NDArray[Any], seed: int) -> npt.NDArray[np.float64] | None:
+    """How far models of a regression disagree about each image of the pool."""
+    if known.target_L is None:
+        return None
+    learned = np.flatnonzero(known.label_L >= 0)[:MOST]
+    x_NA = principal(np.concatenate([known.features_LD[learned], features_PD]))
+    return disagreement(x_NA[: len(learned)], known.target_L[learned], x_NA[len(learned) :], seed)
 
 
 def _thumbnails(
@@ -164,10 +197,13 @@ def known_images(paths: Paths) -> Known:
     pack = read_feature_set(paths.features)
     every = np.arange(len(pack.index))
     label_L = np.full(len(every), -1)
-    if pack.task == "classification":
-        learned = pack.rows("train", "val")
-        label_L[learned] = pack.labels(learned)
-    return Known(pack.features(every), label_L, pack.classes, str(pack.fingerprint["digest"]), _has_head(pack, paths))
+    learned, target_L = pack.rows("train", "val"), None
+    if pack.task in MODELLED:
+        label_L[learned] = pack.labels(learned) if pack.task == "classification" else 0
+    if pack.task == "regression":
+        target_L = pack.targets(every)
+    has_head = _has_head(pack, paths)
+    return Known(pack.features(every), label_L, target_L, pack.classes, str(pack.fingerprint["digest"]), has_head)
 
 
 def _has_head(pack: FeatureSet, paths: Paths) -> bool:
@@ -182,4 +218,32 @@ def summary(asked: Asked) -> dict[str, Any]:
         "of_the_pool": asked.waiting,
         "chosen_by": asked.strategy,
         "at_random": int(by_reason.get("random", 0)),
+        **_of_simulation(asked),
     }
+
+
+def _of_simulation(asked: Asked) -> dict[str, Any]:
+    found = asked.simulation
+    if found is None or found.reason:
+        return {}
+    curve = [
+        {"labels": size, "auto": round(auto, 4), "random": round(random, 4)}
+        for size, auto, random in zip(found.sizes, found.auto, found.random)
+    ]
+    return {"simulation": curve, "forecast": in_words(found, len(asked.table))}
+
+
+def remarks(asked: Asked) -> list[str]:
+    """What a person should know about the choice."""
+    found = asked.simulation
+    if found is None:
+        return []
+    if found.reason:
+        return [f"auto was not compared with random on the labels that are there: {found.reason}"]
+    metric = MAIN[found.task]
+    mean = [metric.text(float(np.mean(values))) for values in (found.auto, found.random)]
+    sizes = f"{found.sizes[0]:,} to {found.sizes[-1]:,} labels"
+    compared = f"on the labels that are there, with {sizes}, auto has {mean[0]} {metric.title} and random {mean[1]}"
+    if not found.better:
+        compared += "; so auto is random here"
+    return [compared, in_words(found, len(asked.table))]

@@ -81,7 +81,9 @@ def _logistic(x_NA: Single, y_NK: Single, task: Task, l2: float) -> Predict:
         penalty = 0.5 * l2 * float((weight_AK[:-1].astype(np.float64) ** 2).sum())
         return float(-log.sum() / n) + penalty, slope_AK.ravel().astype(np.float64)
 
-    found = minimize(loss, np.zeros((axes + 1) * k), jac=True, method="L-BFGS-B", options={"maxiter": 100, "ftol": 1e-6})
+    found = minimize(
+        loss, np.zeros((axes + 1) * k), jac=True, method="L-BFGS-B", options={"maxiter": 100, "ftol": 1e-6}
+    )
     theta_AK = found.x.reshape(axes + 1, k)
     return lambda x_MA: link(x_MA @ theta_AK[:-1] + theta_AK[-1], task)
 

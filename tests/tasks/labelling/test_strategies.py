@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from graft.tasks.labelling.strategies import Pool, choose, margins
+from graft.tasks.labelling.strategies import Pool, choose, doubts, margins
 
 CENTRES = np.random.default_rng(0).normal(size=(4, 16)) * 6
 
@@ -53,9 +53,10 @@ def test_kinds_without_a_label_come_first():
     assert any(row // 30 == 3 for row, why in zip(chosen.rows, chosen.why) if why == "typical")
 
 
-def test_auto_trusts_the_model_with_ten_labels_a_class():
-    assert choose(pool(labels=9), 5).strategy == "typical"
-    assert choose(pool(labels=10), 5).strategy == "margin"
+def test_auto_trusts_the_model_with_five_labels_a_class_and_fifty_in_all():
+    assert choose(pool(labels=12), 5).strategy == "typical"
+    assert choose(pool(labels=13), 5).strategy == "margin"
+    assert choose(replace(pool(labels=13), classes=11), 5).strategy == "typical"
 
 
 def test_margin_takes_what_the_model_cannot_tell():
@@ -83,3 +84,43 @@ def test_one_image_of_each_unit_comes_first():
     chosen = choose(at, 20, "random")
     assert len({int(row) // 6 for row in chosen.rows}) == 20
     assert len(choose(at, 30, "random").rows) == 30
+
+
+def test_a_kind_in_much_doubt_has_a_larger_share():
+    at = pool(labels=20)
+    p_PK = at.p_PK.copy()
+    p_PK[:60] = [0.97, 0.01, 0.01, 0.01]
+    p_PK[30:60] = [0.01, 0.97, 0.01, 0.01]
+    chosen = choose(replace(at, p_PK=p_PK), 20, "margin")
+    taken = [row // 30 for row, why in zip(chosen.rows, chosen.why) if why == "margin"]
+    assert sum(kind in (2, 3) for kind in taken) > 12
+
+
+def test_with_several_classes_doubt_is_the_closest_to_the_threshold():
+    at = replace(pool(), p_PK=np.array([[0.9, 0.1], [0.9, 0.45], [0.5, 0.0]]), task="multilabel", classes=2)
+    doubt_P, kind_P = doubts(at)
+    assert doubt_P == pytest.approx([0.2, 0.9, 1.0])
+    assert list(kind_P[1:]) == [1, 0]
+
+
+def test_with_numbers_doubt_is_how_far_models_disagree():
+    p_PK, unsure_P = np.arange(120.0)[:, None], np.linspace(0, 3, 120)
+    at = replace(pool(labels=13), p_PK=p_PK, unsure_P=unsure_P, task="regression", classes=0)
+    doubt_P, kind_P = doubts(at)
+    assert doubt_P[[0, -1]] == pytest.approx([0, 1])
+    assert set(kind_P) == set(range(10))
+    assert choose(at, 12).strategy == "margin"
+
+
+def test_a_task_without_a_model_to_ask_is_typical():
+    at = replace(pool(labels=20), task="anomaly", p_PK=np.ones((120, 1)))
+    assert doubts(at) is None
+    assert choose(at, 5, "margin").strategy == "typical"
+
+
+def test_many_features_are_clustered_in_few_axes():
+    at = pool(labels=13)
+    wide = np.random.default_rng(0).normal(size=(16, 300)).astype(np.float32)
+    at = replace(at, features_PD=at.features_PD @ wide, known_LD=at.known_LD @ wide)
+    for strategy in ("typical", "margin"):
+        assert len(choose(at, 20, strategy).rows) == 20
