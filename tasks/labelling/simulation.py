@@ -88,7 +88,7 @@ class Simulation:
         """What so many more labels bring, chosen by `auto` or `random`."""
         if self.reason:
             return None
-        a_B, b_B, c_B = np.array(self.laws[by]).T
+        _, b_B, c_B = np.array(self.laws[by]).T
         gain_B = b_B * (float(self.labels) ** -c_B - float(self.labels + labels) ** -c_B)
         low, high = percentile_ends(gain_B[1:], CONFIDENCE, RESAMPLES)
         return Gain(float(gain_B[0]), low, high)

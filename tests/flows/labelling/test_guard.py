@@ -20,7 +20,7 @@ def test_before_the_first_run_there_is_nothing_to_simulate_with(empty_project):
 
 def test_a_small_project_says_why_there_is_no_simulation(pooled):
     found = simulated(pooled.root)
-    assert "training images" in found.reason
+    assert "validation images" in found.reason
     assert list((pooled.root / ".graft" / "cache" / "labelling").glob("*.json"))
     asked = next_images(pooled.root, 4)
     assert remarks(asked) == [f"auto was not compared with random on the labels that are there: {found.reason}"]
