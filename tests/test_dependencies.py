@@ -36,6 +36,7 @@ UNUSED = {
         "maps/untrained",
     },
     "head": {
+        "solvers/power_law",
         "images/contact_sheet",
         "heads/load",
         "heads/typicality",
@@ -71,6 +72,7 @@ UNUSED = {
         "scoring/judging",
     },
     "finetune": {
+        "solvers/power_law",
         "scoring/false_alarms",
         "images/masks",
         "solvers/coreset",
