@@ -92,7 +92,7 @@ def take_over(inbox: Path, root: Path, settle_seconds: float) -> Taken:
         table = _rows(inbox, listing)
     except DataError as error:
         return Taken(0, 0, {**waiting, TABLE: _in_a_line(error)})
-    files = [name for name in listing.files if not hidden(name) and name != TABLE]
+    files = [name for name in listing.files if not hidden(name) and name != TABLE and not _has_no_label(name)]
     masks = masks_of(files, table, load_params(Paths(root).params).head.task)
     waiting |= masks.left
     waiting |= dict(_misplaced([name for name in files if name not in masks.names], table, list(raw)))
@@ -117,6 +117,14 @@ def _sorted_out(
     waiting |= {name: why for name, why in apart_now.items() if digests.get(name) not in has}
     new = {name: digest for name, digest in digests.items() if name not in known and name not in apart_now}
     return len(known), new
+
+
+UNLABELLED = "unlabelled"
+"""The folder of an inbox whose images go to the pool, see flows/labelling."""
+
+
+def _has_no_label(name: str) -> bool:
+    return name.startswith(f"{UNLABELLED}/")
 
 
 def _known_images(root: Path) -> dict[str, str]:

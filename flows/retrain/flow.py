@@ -36,7 +36,7 @@ from .coalesce import coalesce
 from .deployment import refuse_another_project
 from .idle import is_idle, nothing_to_do
 from .lock import Busy, alone
-from .notices import failures_notified, notify_of_crash, notify_of_outcome
+from .notices import failures_notified, notify_of_crash, notify_of_outcome, send
 from .outcome import Outcome, parent_text
 from .pages import flow_run_page, flow_tags, write_artifacts
 from .run_log import make_brief
@@ -113,8 +113,20 @@ def _work(project: Path, unattended: bool, still_ours: Callable[[], None]) -> An
     copy = _in_time(steps.sync.with_options(**patient), project, unattended, params.time_limit_minutes)
     changes = steps.plan(copy)
     if changes.empty and (unattended or is_idle(copy.root, changes)):
+        if copy.brought:
+            steps.publish_pool.with_options(**patient)(copy, still_ours)
+            _ask_for_labels(copy, params)
         return Completed(message=nothing_to_do(copy.paths))
     return _bring_up_to_date(copy, changes, patient, still_ours)
+
+
+def _ask_for_labels(copy: WorkingCopy, params: RetrainParams) -> None:
+    """If the pool changed, asks people about the images whose labels would help most."""
+    if not copy.brought or not params.ask:
+        return
+    notice = steps.ask(copy)
+    if notice is not None:
+        send(params, notice)
 
 
 def _in_time(step: Any, project: Path, unattended: bool, minutes: float) -> WorkingCopy:
@@ -152,6 +164,7 @@ def _bring_up_to_date(
         if copy.workspace is not None:
             commit = steps.push.with_options(**patient)(copy, changes, outcome, parent, still_ours)
             notify_of_outcome(copy, params, outcome, parent)
+            _ask_for_labels(copy, params)
     except BaseException as error:
         _finish(copy, tracker, parent, results, _status(error), changes, outcome)
         raise

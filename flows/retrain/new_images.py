@@ -20,13 +20,21 @@ def bring_new(workspace: Workspace, params: RetrainParams) -> str:
         GraftError: the source cannot be used.
     """
     if params.source == "inbox":
-        inbox = Path(params.inbox or "")
-        place = inbox if inbox.is_absolute() else workspace.project / inbox
+        place = inbox_of(workspace, params)
+        assert place is not None  # the parameters are checked
         return take_over(place, workspace.root, params.settle_seconds).words()
     if params.source == "import-url":
         return _update(workspace.root)
     _check_tracked(workspace)
     return f"git: {workspace.branch} at {workspace.commit[:12]}"
+
+
+def inbox_of(workspace: Workspace, params: RetrainParams) -> Path | None:
+    """The folder of the inbox; None without one. Its folder `unlabelled` is taken whatever `retrain.source` is."""
+    if not params.inbox:
+        return None
+    inbox = Path(params.inbox)
+    return inbox if inbox.is_absolute() else workspace.project / inbox
 
 
 def _update(root: Path) -> str:

@@ -41,7 +41,9 @@ def publish(workspace: Workspace, message: str, still_ours: Callable[[], None]) 
 
 def _commit(tree: Path, root: Path, message: str) -> str:
     git(tree, "add", "--update", doing="committing")
-    names = [name for name in (FILE, CODE, "dvc.lock", "data/raw.dvc", "metrics") if (root / name).exists()]
+    names = [
+        name for name in (FILE, CODE, "dvc.lock", "data/raw.dvc", "data/pool.dvc", "metrics") if (root / name).exists()
+    ]
     git(root, "add", "--", *names, doing="committing")
     if try_git(tree, "diff", "--cached", "--quiet").returncode:
         git(

@@ -1,4 +1,4 @@
-"""Notifications of a failure, a refusal, a promotion or drift: to webhooks, and to Prefect's notification blocks."""
+"""Notifications of failures, refusals, promotions, drift and images to label: to webhooks and Prefect's blocks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import requests
 from graft.tasks.addresses import host_of
 from graft.tasks.common.core.errors import GraftError
 
-About = Literal["failure", "refusal", "promotion", "drift"]
+About = Literal["failure", "refusal", "promotion", "drift", "labels"]
 
 TIMEOUT = 10.0
 """Seconds within which a webhook must answer."""

@@ -18,6 +18,7 @@ from graft.tasks.pipeline import StageFailed, run_dvc
 from ..gate.champion import Champion
 from ..gate.contest import Check
 from ..gate.verdict import Verdict, incomparable, judge, unopposed
+from ..labelling.night import bring_pool, choose_to_ask, request
 from ..registry import ledger, looks
 from ..registry.models import CHAMPION, aliases_of, fetched_package, find_version
 from ..runtime.params import load_params, model_name
@@ -30,7 +31,7 @@ from ..versioning.entries import refuse_what_dvc_cannot_hash
 from ..versioning.losses import require_no_loss
 from . import send_notice as recipients
 from .apply_verdict import decide
-from .new_images import bring_new
+from .new_images import bring_new, inbox_of
 from .outcome import Outcome, commit_message, describe_version
 from .publish import publish
 from .working_copy import WorkingCopy
@@ -63,7 +64,12 @@ def sync(project: str, unattended: bool, time_limit_minutes: float) -> WorkingCo
         return WorkingCopy(root, root)
     workspace = prepare(root, committed_params(root))
     copy = WorkingCopy(root, workspace.root, workspace)
-    get_run_logger().info("%s", bring_new(workspace, copy.params()[0]))
+    params = copy.params()[0]
+    get_run_logger().info("%s", bring_new(workspace, params))
+    brought = bring_pool(copy.root, inbox_of(workspace, params))
+    if brought or brought.refused:
+        get_run_logger().info("%s", brought.words())
+    copy = replace(copy, brought=brought)
     digest = raw_hash(copy.root)
     if digest and dvc_remote(copy.root) and not is_cached(copy.root, digest):
         fetch_object(copy.root, digest, "the list of the images")  # by which the plan says which are new
@@ -166,3 +172,25 @@ def notify(places: list[str], notice: recipients.Notice) -> None:
     """Sends the notice; a recipient that cannot be reached fails nothing."""
     for problem in recipients.notify(places, notice):
         get_run_logger().error("%s", problem)
+
+
+@_step("pool")
+def publish_pool(copy: WorkingCopy, still_ours: Callable[[], None]) -> str:
+    """Pushes the pool of images without a label, where no stage has changed."""
+    assert copy.workspace is not None
+    commit = publish(copy.workspace, f"Pool: {copy.brought.words()}", still_ours)
+    get_run_logger().info("pushed as %s", commit[:12])
+    return commit
+
+
+@_step("ask")
+def ask(copy: WorkingCopy) -> recipients.Notice | None:
+    """Chooses the images whose labels would help most; None if the pool has none."""
+    params = copy.params()[0]
+    asked = choose_to_ask(copy.root, copy.project, params.ask)
+    if asked is None:
+        return None
+    title, text = request(asked, params.label_page or "")
+    get_run_logger().info("%s", title)
+    links = {"the label page": params.label_page} if params.label_page else {}
+    return recipients.Notice("labels", title, text, links, {"images": len(asked.table), "waiting": asked.waiting})

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from graft.tasks.common.core.files import read_json
 from graft.tasks.common.core.paths import Paths
 
+from ..labelling.night import Brought
 from ..registry.registration import Registration, read_registration
 from ..runtime.params import GateParams, RetrainParams, load_params
 from .worktree import Workspace
@@ -21,11 +22,13 @@ class WorkingCopy:
         project: the user's checkout.
         root: where the stages run: the checkout, or the same folder in the worktree.
         workspace: the worktree; None in the checkout.
+        brought: what changed in the pool of images without a label.
     """
 
     project: Path
     root: Path
     workspace: Workspace | None = None
+    brought: Brought = field(default_factory=Brought)
 
     @property
     def paths(self) -> Paths:

@@ -49,6 +49,13 @@ class RetrainParams(Section):
     branch: str = "main"
     """The branch to retrain and to push results to."""
 
+    ask: int = Field(40, ge=0)
+    """After an unattended run in which the pool of images without a label changed: how many images people are asked to
+    label, see `graft label`; 0 for none."""
+
+    label_page: str | None = None
+    """The address of the label page, for that notification."""
+
     promote: Literal["auto", "manual"] = "auto"
     """Whether a challenger that passes the gate in an unattended run becomes champion at once (`auto`) or waits for
     `graft promote` (`manual`)."""
@@ -57,14 +64,15 @@ class RetrainParams(Section):
     """Where notifications go: webhook URLs, `env:NAME` of a variable that holds one, or Prefect notification blocks as
     `type/name`."""
 
-    notify_on: tuple[Literal["failure", "refusal", "promotion", "drift"], ...] = (
+    notify_on: tuple[Literal["failure", "refusal", "promotion", "drift", "labels"], ...] = (
         "failure",
         "refusal",
         "promotion",
         "drift",
+        "labels",
     )
     """Which events are notified; a challenger that waits for `graft promote` counts as a promotion, one that is
-    undecided as a refusal; drift is what `graft schedule --drift` finds."""
+    undecided as a refusal; drift is what `graft schedule --drift` finds; `labels` asks for labels."""
 
     @model_validator(mode="after")
     def _has_an_inbox(self) -> Self:
