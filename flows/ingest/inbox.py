@@ -4,20 +4,16 @@ and is neither moved nor deleted. Files that cannot be imported are named, and d
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import shutil
-import time
 from collections.abc import Callable, Collection, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from graft.tasks.common.core.cores import cores
 from graft.tasks.common.core.errors import DataError, GraftError
-from graft.tasks.common.core.files import md5, read_json, write_shared_json
+from graft.tasks.common.core.files import md5
 from graft.tasks.common.core.paths import Paths
 from graft.tasks.common.core.words import listed
 from graft.tasks.common.images.unreadable import Refused
@@ -33,11 +29,9 @@ from ..versioning.dvc import dvc, fetch_object, is_cached, raw_hash, raw_listing
 from ..versioning.dvc_config import dvc_remote
 from .archives import is_archive
 from .importing import import_images
+from .inbox_files import UNLABELLED, digests, unsettled
 from .inbox_masks import apart, masks_of, place_of_mask, with_places
 from .joining import holds_images
-
-UNDER_WAY = (".part", ".partial", ".tmp", ".temp", ".crdownload", ".download", ".filepart", ".swp")
-"""Suffixes of files whose copy or download is not finished."""
 
 NAMED = 5
 """How many waiting files a message names."""
@@ -83,52 +77,51 @@ def take_over(inbox: Path, root: Path, settle_seconds: float) -> Taken:
             todo="create it, or mount its disk",
         )
     inbox = Path(os.path.realpath(inbox))
-    listing, raw = walk(inbox), _known_images(root)
+    listing, raw = _with_labels(walk(inbox)), known_images(root)
     waiting = listing.missed()
-    waiting |= dict(_unsettled(listing, settle_seconds))
+    waiting |= dict(unsettled(listing, settle_seconds))
     if TABLE in waiting:
         return Taken(0, 0, waiting)
     try:
         table = _rows(inbox, listing)
     except DataError as error:
         return Taken(0, 0, {**waiting, TABLE: _in_a_line(error)})
-    files = [name for name in listing.files if not hidden(name) and name != TABLE and not _has_no_label(name)]
+    files = [name for name in listing.files if not hidden(name) and name != TABLE]
     masks = masks_of(files, table, load_params(Paths(root).params).head.task)
     waiting |= masks.left
     waiting |= dict(_misplaced([name for name in files if name not in masks.names], table, list(raw)))
     whole = [name for name in files if name not in waiting]
-    digests = _digests(inbox, listing, whole, Paths(root).cache / "inbox.json", waiting)
-    known, new = _sorted_out(digests, set(raw.values()), masks, waiting)
+    hashed = digests(inbox, listing, whole, Paths(root).cache / "inbox.json", waiting)
+    known, new = _sorted_out(hashed, set(raw.values()), masks, waiting)
     if not new:
         return Taken(0, known, waiting)
     return Taken(_bring(inbox, listing, root, new, table, masks, waiting), known, waiting)
 
 
 def _sorted_out(
-    digests: dict[str, str], has: set[str], masks: Masks, waiting: dict[str, str]
+    hashed: dict[str, str], has: set[str], masks: Masks, waiting: dict[str, str]
 ) -> tuple[int, dict[str, str]]:
     """(how many images are in the project already, the others and their masks with their md5).
 
     Args:
         has: the md5 of every file in data/raw.
     """
-    known = {name for name, digest in digests.items() if digest in has and name not in masks.names}
-    apart_now = dict(apart(masks, set(digests), known))
-    waiting |= {name: why for name, why in apart_now.items() if digests.get(name) not in has}
-    new = {name: digest for name, digest in digests.items() if name not in known and name not in apart_now}
+    known = {name for name, digest in hashed.items() if digest in has and name not in masks.names}
+    apart_now = dict(apart(masks, set(hashed), known))
+    waiting |= {name: why for name, why in apart_now.items() if hashed.get(name) not in has}
+    new = {name: digest for name, digest in hashed.items() if name not in known and name not in apart_now}
     return len(known), new
 
 
-UNLABELLED = "unlabelled"
-"""The folder of an inbox whose images go to the pool, see flows/labelling."""
+def _with_labels(listing: Listing) -> Listing:
+    """Without the folder of those that have none."""
+    files = {name: file for name, file in listing.files.items() if not name.startswith(f"{UNLABELLED}/")}
+    left_out = {name: why for name, why in listing.left_out.items() if not f"{name}/".startswith(f"{UNLABELLED}/")}
+    return replace(listing, files=files, left_out=left_out)
 
 
-def _has_no_label(name: str) -> bool:
-    return name.startswith(f"{UNLABELLED}/")
-
-
-def _known_images(root: Path) -> dict[str, str]:
-    """Path below data/raw -> md5."""
+def known_images(root: Path) -> dict[str, str]:
+    """Path below data/raw -> md5; of all that data/raw.dvc lists, whether the images are there or not."""
     digest = raw_hash(root)
     if digest and dvc_remote(root) and not is_cached(root, digest):
         fetch_object(root, digest, "the known images")
@@ -185,68 +178,6 @@ def _form(names: list[str]) -> str:
     return "splits" if layout.form == "splits" else "classes" if layout.tops else ""
 
 
-def _unsettled(listing: Listing, settle_seconds: float) -> Iterator[tuple[str, str]]:
-    now = time.time()
-    for name, file in listing.files.items():
-        if hidden(name):
-            continue
-        try:
-            age = now - file.stat().st_mtime
-        except OSError as error:
-            yield name, f"it cannot be examined: {error.strerror}"
-            continue
-        if name.lower().endswith(UNDER_WAY) or name.endswith("~"):
-            yield name, "its name says that it is still being written"
-        elif age < settle_seconds:
-            yield name, f"changed {max(age, 0):.0f} s ago, less than `retrain.settle_seconds`"
-
-
-def _digests(inbox: Path, listing: Listing, names: list[str], memory: Path, waiting: dict[str, str]) -> dict[str, str]:
-    """md5 of each readable file; the others wait. A file with the same size and time as at the last look is not read
-    again."""
-    kept = _kept(memory)
-    stamps = {name: stamp for name in names if (stamp := _stamp(listing.files[name]))}
-    fresh = [name for name in names if kept.get(str(inbox / name), ["", ""])[0] != stamps.get(name, "gone")]
-    with ThreadPoolExecutor(cores()) as pool:
-        hashed = dict(zip(fresh, pool.map(lambda name: _md5(listing.files[name], inbox), fresh), strict=True))
-    waiting |= {name: f"it cannot be read: {why}" for name, (why, _) in hashed.items() if why}
-    found = {name: hashed[name][1] if name in hashed else kept[str(inbox / name)][1] for name in names}
-    found = {name: digest for name, digest in found.items() if name not in waiting}
-    if listing.files:  # an inbox whose disk is not mounted is empty too
-        here = {str(inbox / name) for name in listing.files}
-        remembered = {path: entry for path, entry in kept.items() if path in here}
-        remembered |= {str(inbox / name): [stamps[name], found[name]] for name in found if name in stamps}
-        if remembered != kept:
-            write_shared_json(memory, remembered)
-    return found
-
-
-def _kept(memory: Path) -> dict[str, list[str]]:
-    """File -> [stamp, md5], for the files that were in the inbox at the last look."""
-    try:
-        return dict(read_json(memory))
-    except (OSError, ValueError, TypeError):  # none yet, or truncated
-        return {}
-
-
-def _stamp(file: Path) -> str:
-    """Size and time of the file; empty if it no longer exists."""
-    try:
-        seen = file.stat()
-    except OSError:
-        return ""
-    return f"{seen.st_size}:{seen.st_mtime_ns}"
-
-
-def _md5(file: Path, inbox: Path) -> tuple[str, str]:
-    """Why the file cannot be read (empty if it can), and its md5."""
-    try:
-        with open_regular(file, inbox) as opened:
-            return "", hashlib.file_digest(opened, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-    except OSError as error:
-        return error.strerror or str(error), ""
-
-
 def _incomplete(fault: str) -> bool:
     """Files with other faults are imported: the stage `preprocess` names and rejects them."""
     return fault == "empty file" or fault.startswith("damaged")
@@ -284,7 +215,7 @@ def _bring(
 
 def _import_staged(staged: Path, root: Path, whole: dict[str, str], table: pd.DataFrame | None, masks: Masks) -> str:
     """Why `graft import` refuses the images; empty if it does not."""
-    _fetch_images(root)
+    fetch_images(root)
     _rename(staged, root, whole, table, masks)
     raw = Paths(root).raw
     try:
@@ -325,10 +256,11 @@ def _stage(file: Path, inbox: Path, place: Path, digest: str) -> str:
     return f"incomplete: {fault}" if _incomplete(fault) else "it changed while it was being read"
 
 
-def _fetch_images(root: Path) -> None:
+def fetch_images(root: Path, *more: str) -> None:
+    """Checks data/raw out, from the remote if there is one."""
     if (root / "data" / "raw.dvc").is_file():
         verb = "pull" if dvc_remote(root) else "checkout"
-        dvc(root, [verb, "--quiet", "data/raw.dvc"], "restoring the images that new ones are added to")
+        dvc(root, [verb, "--quiet", *more, "data/raw.dvc"], "restoring the images that new ones are added to")
 
 
 def _rename(staged: Path, root: Path, whole: dict[str, str], table: pd.DataFrame | None, masks: Masks) -> None:

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from graft.tasks.common.core.errors import DataError
 from graft.tasks.common.core.files import whole_file
 from graft.tasks.common.core.paths import Paths
+from graft.tasks.common.core.words import NAMED
+from graft.tasks.preprocess.label_history import Standing, read_answers, standings
+from graft.tasks.preprocess.scan import hidden
+from graft.tasks.preprocess.walk import walk
 
-from ..ingest.inbox import UNLABELLED
+from ..ingest.inbox import fetch_images, known_images
+from ..ingest.inbox_files import UNLABELLED, digests, unsettled
+from ..versioning.dvc import dvc, fetch_object, is_cached, listing_of, raw_hash
+from ..versioning.dvc_config import dvc_remote
 from .choice import Asked, next_images
-from .pool import add_to_pool
+from .current import read_labels_now
+from .pool import INDEX, TRACKED, Added, File, add_files, fetch_pool
 from .take_over import take_over_labelled
 
 TABLE = "label/next.csv"
@@ -25,53 +36,115 @@ class Brought:
     Attributes:
         new: images that came without a label.
         labelled: images of the pool that have a label now, and were imported into data/raw.
-        refused: files of the inbox that are no usable images.
+        refused: file of the inbox -> why it is no usable image.
+        waiting: file of the inbox -> why it is left for a later run.
     """
 
     new: int = 0
     labelled: int = 0
-    refused: int = 0
+    refused: dict[str, str] = field(default_factory=dict)
+    waiting: dict[str, str] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return bool(self.new or self.labelled)
 
     def words(self) -> str:
-        refused = f", {self.refused:,} files refused" if self.refused else ""
-        return f"{self.new:,} images without a label came, {self.labelled:,} were labelled by people{refused}"
+        """What people read: empty if nothing is to be told."""
+        told = [f"{self.new:,} images without a label came"] if self.new else []
+        told += [f"{self.labelled:,} were labelled by people"] if self.labelled else []
+        for what, files in (("refused", self.refused), ("waiting", self.waiting)):
+            named = [f"{name} ({why})" for name, why in list(files.items())[:NAMED]]
+            named += [f"and {len(files) - NAMED:,} more"] if len(files) > NAMED else []
+            told += [f"{len(files):,} {what}: {'; '.join(named)}"] if files else []
+        return f"pool: {', '.join(told)}" if told else ""
 
 
-def bring_pool(root: Path, inbox: Path | None) -> Brought:
+def bring_pool(root: Path, inbox: Path | None, settle_seconds: float) -> Brought:
     """Adds the inbox's images without a label to the pool, and imports those that got one.
 
+    A second call after a failure does the same again: it starts from data/pool.dvc and data/raw.dvc as they are.
+
     Args:
-        root: of the working copy.
+        root: of the working copy, which nobody else works in: what DVC does not track there is replaced.
         inbox: the folder that people and machines drop files into; its folder `unlabelled` is taken.
+        settle_seconds: a file that changed more recently waits.
 
     Raises:
-        GraftError: the images cannot be copied or imported.
+        GraftError: the images cannot be fetched, copied or imported.
     """
-    new = refused = 0
-    folder = inbox / UNLABELLED if inbox is not None else None
-    if folder is not None and folder.is_dir() and any(file.is_file() for file in folder.rglob("*")):
-        added = add_to_pool(root, folder, "inbox")
-        new, refused = added.new, len(added.refused)
-    labelled = take_over_labelled(root) if (root / "data" / "pool.dvc").is_file() else 0
-    return Brought(new, labelled, refused)
+    known, waiting = _pool_hashes(root), dict[str, str]()
+    files = _unknown(root, inbox / UNLABELLED, settle_seconds, known, waiting) if inbox is not None else []
+    standing = standings(read_answers(Paths(root).labels))
+    labelled = [image_id for image_id in known if _has_label(image_id, standing)]
+    if not files and not labelled:
+        return Brought(waiting=waiting)
+    _check_out(root)
+    added = add_files(root, files) if files else Added()
+    taken = take_over_labelled(root)
+    return Brought(added.new, taken, added.refused, waiting)
+
+
+def _pool_hashes(root: Path) -> set[str]:
+    """The images of the pool as data/pool.dvc has it."""
+    digest = raw_hash(root, TRACKED)
+    if digest and dvc_remote(root) and not is_cached(root, digest):
+        fetch_object(root, digest, "the images without a label")
+    return {digest for name, digest in (listing_of(root, digest) or {}).items() if name != INDEX}
+
+
+def _unknown(root: Path, folder: Path, settle_seconds: float, pool: set[str], waiting: dict[str, str]) -> list[File]:
+    """The complete files of the folder that are neither in the pool nor in data/raw."""
+    if not folder.is_dir():
+        return []
+    folder = Path(os.path.realpath(folder))
+    listing = walk(folder)
+    waiting |= listing.missed()
+    waiting |= dict(unsettled(listing, settle_seconds))
+    names = [name for name in listing.files if not hidden(name) and name not in waiting]
+    found = digests(folder, listing, names, Paths(root).cache / "unlabelled.json", waiting)
+    known = pool | set(known_images(root).values())
+    return [File(name, listing.files[name], "", "inbox") for name, digest in found.items() if digest not in known]
+
+
+def _has_label(image_id: str, standing: Mapping[str, Standing]) -> bool:
+    return image_id in standing and standing[image_id].label is not None
+
+
+def _check_out(root: Path) -> None:
+    """Brings data/raw and data/pool to what their files of DVC say, whatever a killed run has left there."""
+    fetch_images(root, "--force")
+    if (root / TRACKED).is_file():
+        fetch_pool(root, "--force")
+    else:
+        shutil.rmtree(Paths(root).pool, ignore_errors=True)
 
 
 def choose_to_ask(root: Path, project: Path, number: int) -> Asked | None:
-    """The images whose labels would help most, written to `TABLE` of the project; None if the pool has none left."""
-    if not (root / "data" / "pool.dvc").is_file():
+    """The images whose labels would help most, written to `TABLE` of the project; None if the pool has none left.
+
+    Raises:
+        GraftError: they cannot be chosen.
+    """
+    if not (root / TRACKED).is_file() or not len(read_labels_now(root).waiting):
         return None
-    try:
-        asked = next_images(root, number)
-    except DataError:
-        return None
-    file = Paths(project).state / TABLE
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(file) as part:
+    asked = next_images(root, number)
+    with whole_file(Paths(project).state / TABLE) as part:
         asked.table.to_csv(part, index=False)
     return asked
+
+
+def fetch_results(root: Path) -> None:
+    """Checks out the results of the last run, by which images are chosen; nothing before the first one."""
+    if (root / "dvc.lock").is_file():
+        verb = "pull" if dvc_remote(root) else "checkout"
+        names = ["data/raw.dvc", "preprocess", "features", "head"]
+        dvc(root, [verb, "--quiet", "--force", *names], "fetching the results of the last run")
+
+
+def rows_of(asked: Asked) -> list[dict[str, Any]]:
+    """The images, for a page."""
+    table = asked.table.drop(columns="label").astype(object)
+    return list(table.where(table.notna(), "").to_dict("records"))
 
 
 def request(asked: Asked, page: str) -> tuple[str, str]:

@@ -34,6 +34,11 @@ from ..versioning.dvc_config import dvc_remote
 
 INDEX = "index.csv"
 
+TRACKED = "data/pool.dvc"
+
+AT = "pool.at"
+"""The file below .graft that says which data/pool.dvc the pool was last checked out or added for."""
+
 COLUMNS = ["image_id", "path", "name", "group", "why", "added", "pixels"]
 """The md5 of the file; where it is in data/pool; the name that it came with; images that belong together; how it came
 (`folder`, `inbox`, or `unsure` and `random` for what a model server kept); when; the hash of its pixels."""
@@ -61,7 +66,15 @@ class Added:
 
 
 @dataclass(frozen=True)
-class _File:
+class File:
+    """A file that may come into the pool.
+
+    Attributes:
+        name: as the user knows it.
+        group: images that belong together; empty for none.
+        why: how it came.
+    """
+
     name: str
     file: Path
     group: str
@@ -89,10 +102,19 @@ def add_to_pool(root: Path, source: Path, why: str = "folder") -> Added:
         DataError: the source cannot be read, or has no files.
         GraftError: the images cannot be copied or put under DVC; those that were copied are kept.
     """
-    paths, params = Paths(root), load_params(Paths(root).params).preprocess
     files = list(_files(source, why))
     if not files:
         raise DataError(f"{source} has no images", allowed="a folder, a table of paths", todo="name another source")
+    return add_files(root, files)
+
+
+def add_files(root: Path, files: list[File]) -> Added:
+    """The same for files that are known by name.
+
+    Raises:
+        GraftError: as above.
+    """
+    paths, params = Paths(root), load_params(Paths(root).params).preprocess
     with alone(paths):
         index = read_pool(root)
         known = {*index["image_id"], *dvc.raw_hashes(root).values()}
@@ -112,23 +134,48 @@ def remove_from_pool(root: Path, image_ids: Sequence[str]) -> None:
     _write(index[~out], paths)
     for path in index.loc[out, "path"]:
         (paths.pool / path).unlink(missing_ok=True)
-    dvc.dvc_add(root, "data/pool")
+    put_under_dvc(paths)
+
+
+def put_under_dvc(paths: Paths) -> None:
+    """`dvc add data/pool`."""
+    dvc.dvc_add(paths.root, "data/pool")
+    _remember(paths)
 
 
 def _bring_back(paths: Paths) -> None:
-    if (paths.root / "data" / "pool.dvc").is_file() and not paths.pool.is_dir():
-        verb = "pull" if dvc_remote(paths.root) else "checkout"
-        dvc.dvc(paths.root, [verb, "--quiet", "data/pool.dvc"], "restoring the images without a label")
+    """Checks the pool out if it is not here, or if data/pool.dvc has come from another commit since."""
+    kept = dvc.raw_hash(paths.root, TRACKED)
+    if not kept or (paths.pool.is_dir() and _remembered(paths) == kept):
+        return
+    fetch_pool(paths.root)
 
 
-def _files(source: Path, why: str) -> Iterator[_File]:
+def fetch_pool(root: Path, *more: str) -> None:
+    """Checks the pool out, from the remote if there is one."""
+    verb = "pull" if dvc_remote(root) else "checkout"
+    dvc.dvc(root, [verb, "--quiet", *more, TRACKED], "restoring the images without a label")
+    _remember(Paths(root))
+
+
+def _remember(paths: Paths) -> None:
+    with whole_file(paths.state / AT) as part:
+        part.write_text(dvc.raw_hash(paths.root, TRACKED), encoding="utf-8")
+
+
+def _remembered(paths: Paths) -> str:
+    file = paths.state / AT
+    return file.read_text(encoding="utf-8") if file.is_file() else ""
+
+
+def _files(source: Path, why: str) -> Iterator[File]:
     if (source / MARK).is_file():
         for reason in (UNSURE, RANDOM):
             for file in sorted((source / IMAGES / reason).glob("*/*")):
-                yield _File(file.name, file, "", reason)
+                yield File(file.name, file, "", reason)
         return
     for row in list_source(source).itertuples():
-        yield _File(str(row.name), Path(str(row.file)), "" if pd.isna(row.group) else str(row.group), why)
+        yield File(str(row.name), Path(str(row.file)), "" if pd.isna(row.group) else str(row.group), why)
 
 
 def _pixels_of_the_data(paths: Paths) -> set[str]:
@@ -137,7 +184,7 @@ def _pixels_of_the_data(paths: Paths) -> set[str]:
 
 
 def _bring(
-    files: list[_File], index: pd.DataFrame, known: set[str], pixels: set[str], params: PreprocessParams, paths: Paths
+    files: list[File], index: pd.DataFrame, known: set[str], pixels: set[str], params: PreprocessParams, paths: Paths
 ) -> Added:
     added, rows = Added(), list[list[str]]()
     try:
@@ -149,21 +196,25 @@ def _bring(
                 elif image_id in known or hashed in pixels:
                     added.known += 1
                 else:
-                    rows.append([image_id, _copied(one, image_id, paths), one.name, one.group, one.why, now(), hashed])
+                    place = _copied(one, image_id, paths)
+                    if not place:
+                        added.refused[one.name] = "it changed while it was being read"
+                        continue
+                    rows.append([image_id, place, one.name, one.group, one.why, now(), hashed])
                     known.add(image_id)
                     pixels.add(hashed)
     finally:
         if rows:
             _write(pd.concat([index, pd.DataFrame(rows, columns=COLUMNS)], ignore_index=True), paths)
-            dvc.dvc_add(paths.root, "data/pool")
+            put_under_dvc(paths)
     added.new = len(rows)
     return added
 
 
-def _examined(files: list[_File], known: set[str], params: PreprocessParams) -> Iterator[tuple[_File, str, str, str]]:
+def _examined(files: list[File], known: set[str], params: PreprocessParams) -> Iterator[tuple[File, str, str, str]]:
     """(file, md5, hash of the pixels, why it is no usable image) of each, in order."""
 
-    def examine(one: _File) -> tuple[_File, str, str, str]:
+    def examine(one: File) -> tuple[File, str, str, str]:
         image_id = ""
         try:
             image_id = md5(one.file)
@@ -182,8 +233,12 @@ def _examined(files: list[_File], known: set[str], params: PreprocessParams) -> 
             yield from pool.map(examine, files[start : start + AHEAD])
 
 
-def _copied(one: _File, image_id: str, paths: Paths) -> str:
-    """Where the image is in data/pool, once it is there.
+class _Changed(Exception):
+    """A file changed while it was being read."""
+
+
+def _copied(one: File, image_id: str, paths: Paths) -> str:
+    """Where the image is in data/pool, once it is there; empty if it is another image by now.
 
     Raises:
         GraftError: it cannot be written.
@@ -194,6 +249,10 @@ def _copied(one: _File, image_id: str, paths: Paths) -> str:
         target.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(target) as part:
             copy_regular(one.file, one.file.parent, part)
+            if md5(part) != image_id:
+                raise _Changed
+    except _Changed:
+        return ""
     except OSError as error:
         raise GraftError(
             f"{one.file} cannot be copied into the pool",

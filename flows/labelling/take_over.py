@@ -13,6 +13,7 @@ from graft.tasks.preprocess.layouts import layout_of
 from graft.tasks.preprocess.scan import TABLE
 
 from ..ingest.importing import import_images
+from ..ingest.inbox import fetch_images
 from ..ingest.joining import holds_images
 from .current import Labels, read_labels_now
 from .pool import alone, remove_from_pool
@@ -32,6 +33,9 @@ def take_over_labelled(root: Path) -> int:
         ready = _ready(found)
         if not len(ready):
             return 0
+        if not paths.raw.is_dir() and (root / "data" / "raw.dvc").is_file():
+            fetch_images(root)  # without the others the import would begin a new data set
+            found = read_labels_now(root)
         new = ready[~ready["image_id"].isin(set(found.data["image_id"]))]
         if len(new):
             _import(new, found, paths)

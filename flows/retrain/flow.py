@@ -115,16 +115,18 @@ def _work(project: Path, unattended: bool, still_ours: Callable[[], None]) -> An
     if changes.empty and (unattended or is_idle(copy.root, changes)):
         if copy.brought:
             steps.publish_pool.with_options(**patient)(copy, still_ours)
-            _ask_for_labels(copy, params)
-        return Completed(message=nothing_to_do(copy.paths))
+            _ask_for_labels(copy, params, made_here=False)
+        return Completed(
+            message=f"{nothing_to_do(copy.paths)}{'; ' if copy.brought.words() else ''}{copy.brought.words()}"
+        )
     return _bring_up_to_date(copy, changes, patient, still_ours)
 
 
-def _ask_for_labels(copy: WorkingCopy, params: RetrainParams) -> None:
+def _ask_for_labels(copy: WorkingCopy, params: RetrainParams, *, made_here: bool) -> None:
     """If the pool changed, asks people about the images whose labels would help most."""
     if not copy.brought or not params.ask:
         return
-    notice = steps.ask(copy)
+    notice = steps.ask(copy, params, made_here)
     if notice is not None:
         send(params, notice)
 
@@ -164,7 +166,7 @@ def _bring_up_to_date(
         if copy.workspace is not None:
             commit = steps.push.with_options(**patient)(copy, changes, outcome, parent, still_ours)
             notify_of_outcome(copy, params, outcome, parent)
-            _ask_for_labels(copy, params)
+            _ask_for_labels(copy, params, made_here=True)
     except BaseException as error:
         _finish(copy, tracker, parent, results, _status(error), changes, outcome)
         raise

@@ -18,6 +18,9 @@ from .worktree import Workspace
 
 SKIP_CI = "[skip ci]"
 
+RESULTS = (FILE, CODE, "dvc.lock", "data/raw.dvc", "data/pool.dvc", "data/.gitignore", "metrics")
+"""What a run may create; what is committed already is known to git."""
+
 
 def publish(workspace: Workspace, message: str, still_ours: Callable[[], None]) -> str:
     """Pushes the data, then commits and pushes what git tracks; returns the commit. In this order a published commit
@@ -41,9 +44,7 @@ def publish(workspace: Workspace, message: str, still_ours: Callable[[], None]) 
 
 def _commit(tree: Path, root: Path, message: str) -> str:
     git(tree, "add", "--update", doing="committing")
-    names = [
-        name for name in (FILE, CODE, "dvc.lock", "data/raw.dvc", "data/pool.dvc", "metrics") if (root / name).exists()
-    ]
+    names = [name for name in RESULTS if (root / name).exists()]
     git(root, "add", "--", *names, doing="committing")
     if try_git(tree, "diff", "--cached", "--quiet").returncode:
         git(

@@ -9,19 +9,21 @@ from pathlib import Path
 from typing import Any
 
 from prefect import Task, get_run_logger, task
+from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 
-from graft.tasks.common.core.errors import may_pass
+from graft.tasks.common.core.errors import GraftError, may_pass
 from graft.tasks.pipeline import StageFailed, run_dvc
 
 from ..gate.champion import Champion
 from ..gate.contest import Check
 from ..gate.verdict import Verdict, incomparable, judge, unopposed
-from ..labelling.night import bring_pool, choose_to_ask, request
+from ..labelling.night import bring_pool, choose_to_ask, fetch_results, request, rows_of
+from ..labelling.pool import TRACKED as POOL
 from ..registry import ledger, looks
 from ..registry.models import CHAMPION, aliases_of, fetched_package, find_version
-from ..runtime.params import load_params, model_name
+from ..runtime.params import RetrainParams, load_params, model_name
 from ..status.pending import Changes, pending, pending_here
 from ..tracking.patience import server_may_recover
 from ..tracking.tracker import Tracker
@@ -66,8 +68,8 @@ def sync(project: str, unattended: bool, time_limit_minutes: float) -> WorkingCo
     copy = WorkingCopy(root, workspace.root, workspace)
     params = copy.params()[0]
     get_run_logger().info("%s", bring_new(workspace, params))
-    brought = bring_pool(copy.root, inbox_of(workspace, params))
-    if brought or brought.refused:
+    brought = bring_pool(copy.root, inbox_of(workspace, params), params.settle_seconds)
+    if brought.words():
         get_run_logger().info("%s", brought.words())
     copy = replace(copy, brought=brought)
     digest = raw_hash(copy.root)
@@ -87,7 +89,8 @@ def plan(copy: WorkingCopy) -> Changes:
 @_step("fetch")
 def fetch(copy: WorkingCopy) -> None:
     """Brings the images, and weights that are under DVC, into the worktree."""
-    files = [str(file.relative_to(copy.root)) for file in sorted((copy.root / "data").rglob("*.dvc"))]
+    tracked = sorted((copy.root / "data").rglob("*.dvc"))
+    files = [name for file in tracked if (name := str(file.relative_to(copy.root))) != POOL]  # no stage reads the pool
     if files:
         verb = "pull" if dvc_remote(copy.root) else "checkout"
         dvc(copy.root, [verb, "--quiet", "--force", *files], "bringing the images into the worktree")
@@ -178,19 +181,30 @@ def notify(places: list[str], notice: recipients.Notice) -> None:
 def publish_pool(copy: WorkingCopy, still_ours: Callable[[], None]) -> str:
     """Pushes the pool of images without a label, where no stage has changed."""
     assert copy.workspace is not None
-    commit = publish(copy.workspace, f"Pool: {copy.brought.words()}", still_ours)
+    commit = publish(copy.workspace, f"Pool: {copy.brought.new:,} images without a label came", still_ours)
     get_run_logger().info("pushed as %s", commit[:12])
     return commit
 
 
 @_step("ask")
-def ask(copy: WorkingCopy) -> recipients.Notice | None:
-    """Chooses the images whose labels would help most; None if the pool has none."""
-    params = copy.params()[0]
-    asked = choose_to_ask(copy.root, copy.project, params.ask)
+def ask(copy: WorkingCopy, params: RetrainParams, made_here: bool) -> recipients.Notice | None:
+    """Chooses the images whose labels would help most; None if the pool has none. A choice that fails fails nothing:
+    what the run has made is pushed.
+
+    Args:
+        made_here: whether the stages have run in this run; if not, their results are fetched.
+    """
+    try:
+        if not made_here:
+            fetch_results(copy.root)
+        asked = choose_to_ask(copy.root, copy.project, params.ask)
+    except GraftError as error:
+        get_run_logger().error("no images were chosen to be labelled: %s", error)
+        return None
     if asked is None:
         return None
     title, text = request(asked, params.label_page or "")
+    create_table_artifact(table=rows_of(asked), key="to-label", description=title)
     get_run_logger().info("%s", title)
     links = {"the label page": params.label_page} if params.label_page else {}
     return recipients.Notice("labels", title, text, links, {"images": len(asked.table), "waiting": asked.waiting})

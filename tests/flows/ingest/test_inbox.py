@@ -10,6 +10,7 @@ import pytest
 from projects import Project, draw, draw_classes, made_once, make_project
 
 from graft.flows.ingest import inbox as inbox_module
+from graft.flows.ingest import inbox_files as files_module
 from graft.flows.ingest.inbox import take_over
 from graft.flows.versioning.dvc import raw_listing
 from graft.tasks.common.core.errors import DataError, GraftError
@@ -257,7 +258,7 @@ def test_a_file_that_cannot_be_read_waits_alone(root: Path, inbox: Path, monkeyp
             raise PermissionError(13, "Permission denied", str(file))
         return opened(file, within)
 
-    monkeypatch.setattr(inbox_module, "open_regular", refuse)
+    monkeypatch.setattr(files_module, "open_regular", refuse)
     taken = take_over(inbox, root, 60.0)
 
     assert (taken.new, taken.waiting) == (1, {"red/100.png": "it cannot be read: Permission denied"})
