@@ -122,7 +122,8 @@ function draw() {
 }
 
 function drawQueues() {
-  find("queues").replaceChildren(...state.queues.map((one) => {
+  const shown = state.queues.filter((one) => state.left[one.name] || one.name === queue || one.name === "pool");
+  find("queues").replaceChildren(...shown.map((one) => {
     const button = document.createElement("button");
     button.textContent = `${one.title} (${state.left[one.name].toLocaleString()})`;
     button.dataset.queue = one.name;
@@ -179,15 +180,23 @@ function matches() {
   return state.classes.filter((name) => !typed || name.toLowerCase().includes(typed));
 }
 
+/* The class of a digit: the one of this name, otherwise the one at this place. */
+function keyed(digit) {
+  const found = matches();
+  const named = found.some((name) => /^[0-9]$/.test(name));
+  return named ? found.find((name) => name === digit) : found[Number(digit) - 1];
+}
+
 function drawClasses() {
   if (isNumber()) return find("classes").replaceChildren();
   const typed = find("filter").value.trim();
   const found = matches();
-  const buttons = found.map((name, place) => {
+  const buttons = found.map((name) => {
     const button = document.createElement("button");
     const mark = document.createElement("kbd");
-    mark.textContent = place < 9 ? place + 1 : "";
-    button.append(...(place < 9 ? [mark, " "] : []), name);
+    const digit = [..."0123456789"].find((one) => keyed(one) === name);
+    mark.textContent = digit;
+    button.append(...(digit && digit !== name ? [mark, " "] : []), name);
     button.dataset.name = name;
     button.setAttribute("role", "option");
     button.setAttribute("aria-selected", String(isSeveral() ? chosen.has(name) : name === current().label));
@@ -358,8 +367,8 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "Escape") { find("filter").value = ""; drawClasses(); return; }
   if (event.key === "Enter" && document.activeElement?.tagName === "BUTTON") return;
   if (does && (empty || event.key === "Enter")) { event.preventDefault(); act(does); return; }
-  if (/^[1-9]$/.test(event.key) && empty && !isNumber()) {
-    const name = matches()[Number(event.key) - 1];
+  if (/^[0-9]$/.test(event.key) && empty && !isNumber()) {
+    const name = keyed(event.key);
     if (name) { event.preventDefault(); act(() => choose(name)); }
     return;
   }
