@@ -60,6 +60,8 @@ def _rate(found: dict[str, Any], key: str) -> str:
 
 
 def _labels(found: dict[str, Any]) -> tuple[str, str]:
+    if found["task"] == "anomaly":
+        return "kinds", f"{found['classes']:,}, with good"
     if "classes" in found:
         return "classes", f"{found['classes']:,}"
     return "targets", f"{found['target_min']:g} to {found['target_max']:g}"

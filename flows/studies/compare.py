@@ -95,6 +95,7 @@ def compare_methods(
     check(methods, shares, seeds)
     paths = Paths(root)
     settings = load_params(paths.params)
+    metric_of_studies(None, settings)
     pack = read_feature_set(paths.features)
     _refuse_several(pack, methods)
     pack = replace(pack, views_VD=np.empty((0, pack.stored_ND.shape[1]), pack.stored_ND.dtype))

@@ -9,7 +9,7 @@ SHOWN = 5
 """The number of farthest images that are printed."""
 
 MEANING = {
-    "mmd": "There is an overall shift: other light, another camera, or another mix of classes.",
+    "mmd": "There is an overall shift: other light, another camera, or other subjects.",
     "far": "Some images are unlike any training image; the farthest are named above.",
 }
 

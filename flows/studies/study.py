@@ -31,11 +31,11 @@ def metric_of_studies(asked: str | None, settings: Params) -> str:
     Raises:
         ParamsError: it is not a metric of the task, or models of the task are not compared by studies.
     """
-    if settings.head.task == "reconstruction":
+    if settings.head.task in ("anomaly", "reconstruction"):
         raise ParamsError(
             "backbones and methods are not compared for this task",
-            got="head.task: reconstruction",
-            allowed="tasks with labels",
+            got=f"head.task: {settings.head.task}",
+            allowed="head.task: classification | multilabel | regression",
             todo="run the pipeline with one backbone after the other; metrics/evaluate.json has the metrics of each",
         )
     check_metric(asked or "auto", settings.head, "--metric")

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +34,10 @@ Floats = npt.NDArray[np.float64]
 
 COMPARED = 20_000
 """Maximum number of good images that a validation image is compared with."""
+
+BY_CHANCE = 0.5 * 0.5 ** (1.4826 * FAR)
+"""The share of good images without a defect that would be suspected too: the part of an exponential tail that begins at
+the median. Scores are skewed, and a normal tail would be far too short."""
 
 DEFECT = "a defect"
 """What a suspected good image is suggested to be."""
@@ -59,7 +62,7 @@ def judge_good_images(pack: FeatureSet, unit_N: Rows, params: AuditParams, paths
         l2=None,
         out_of_fold=_metric(held, unit_N),
         unjudged=len(learned) - len(good),
-        by_chance=len(good) * (1 - NormalDist().cdf(FAR)),
+        by_chance=len(good) * BY_CHANCE,
         label_issues=_issues(doubted),
         doubted=len(doubted),
         judged=len(good),

@@ -55,6 +55,11 @@ def test_normal_logarithms_have_deviations_of_about_one():
     assert np.std(deviations(usual(20_000))) == pytest.approx(1.0, abs=0.03)
 
 
+def test_of_skewed_scores_about_as_many_are_suspected_as_by_chance(judged):
+    found = judged(np.exp(np.random.default_rng(3).exponential(0.2, 4000)))
+    assert found.doubted == pytest.approx(found.by_chance, rel=0.4)
+
+
 def test_good_images_without_a_score_are_counted(judged):
     assert judged(usual(), missing=4).unjudged == 4
 
