@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from graft.tasks.common.core.paths import Paths
+from graft.tasks.common.data.task import GOOD
 from graft.tasks.preprocess.label_history import Answer, given_since
 
 from .current import Labels
@@ -53,10 +54,16 @@ class Item:
 
 
 def audit_items(root: Path, found: Labels) -> list[Item]:
-    """The images that the audit named, by queue. One that was answered about since the audit is left out."""
+    """The images that the audit named, by queue. One that was answered about since the audit is left out.
+
+    Of a good image that may have a defect the kind of defect is not known, unless there is only one kind.
+    """
     paths = Paths(root)
     known = set(found.data["image_id"])
     items = [item for queue in OF_AUDIT for item in _items(queue, paths) if item.image_id in known]
+    if found.task == "anomaly":
+        kinds = sorted(set(found.data["label"].dropna()) - {GOOD})
+        items = [replace(item, guess=kinds[0] if item.guess and len(kinds) == 1 else "") for item in items]
     return list({(item.queue, item.image_id): item for item in items}.values())
 
 

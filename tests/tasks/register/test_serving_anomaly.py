@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from graft.tasks.common.heads.calibration import Calibration
 from graft.tasks.register import serving
@@ -33,6 +34,18 @@ def test_an_image_is_anomalous_if_its_score_is_above_the_threshold(model, anomal
     assert model.threshold == Calibration.load(anomalies / "package").threshold
     assert [answer["anomalous"] for answer in answers] == [answer["score"] > model.threshold for answer in answers]
     assert not any(answer["anomalous"] for answer in answers[:8]), "the threshold is the largest of these scores"
+
+
+def test_constant_pictures_of_any_size_and_aspect_have_finite_scores_and_maps(model, tmp_path):
+    sizes = [(300, 50), (50, 300), (40, 40), (500, 333)]
+    for number, size in enumerate(sizes):
+        Image.new("RGB", size, (0, 0, 0) if number % 2 else (255, 255, 255)).save(tmp_path / f"{number}.png")
+
+    answers = model.predict(files(tmp_path), maps=True)
+
+    assert np.isfinite([answer["score"] for answer in answers]).all()
+    assert all(np.isfinite(answer["map"]).all() for answer in answers)
+    assert all(0 < answer["p_value"] <= 1 for answer in answers)
 
 
 def test_blocks_do_not_show_and_bound_the_features_in_memory(model, anomalies, monkeypatch):
