@@ -256,8 +256,10 @@ def _write(
 
 
 def _rows(candidates: list[Candidate]) -> list[dict[str, Any]]:
+    """The losses, which these heads do not have, stay empty: dvc.yaml draws them for every task."""
+    losses = {"train_loss": None, "val_loss": None}
     return [
-        {"along": float(number), **one.settings, **({} if one.auroc is None else {"val_auroc": one.auroc})}
+        {"along": float(number), **losses, **one.settings, **({} if one.auroc is None else {"val_auroc": one.auroc})}
         for number, one in enumerate(candidates)
     ]
 

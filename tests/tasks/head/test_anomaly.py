@@ -91,6 +91,11 @@ def test_without_defects_the_default_is_taken_and_no_auroc_is_stated(train):
     assert "val_auroc" not in pd.read_csv(paths.plots("head") / "path.csv")
 
 
+def test_candidates_have_the_columns_that_the_plot_of_dvc_names(train):
+    paths, _ = train(good_and_defects(50, 0), kind="subspace")
+    assert {"along", "train_loss", "val_loss"} <= set(pd.read_csv(paths.plots("head") / "path.csv"))
+
+
 def test_one_defect_chooses_nothing_but_is_scored(train):
     paths, record = train(good_and_defects(50, 1))
     assert record.facts["kind"] == "patches"
