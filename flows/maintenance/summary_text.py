@@ -44,7 +44,7 @@ def rows_of(found: dict[str, Any]) -> list[tuple[str, str]]:
 def _measured(found: dict[str, Any], main: Metric) -> str:
     value, low, high = (main.text(found[key]) for key in main.keys)
     if found[main.key] is None:
-        return f"{value}  ({found['test_images']:,} images, {found['detection']})"
+        return f"{value}  ({found['test_images']:,} images, {found['detection'].removeprefix('unknown: ')})"
     return f"{value}  ({low} to {high}, {found['test_images']:,} images)"
 
 
