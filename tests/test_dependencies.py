@@ -52,6 +52,7 @@ UNUSED = {
         "images/masks",
         "heads/anomaly",
         "heads/patches",
+        "heads/gaussian",
         "heads/subspace",
         "solvers/coreset",
         "core/torch_threads",

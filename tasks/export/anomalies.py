@@ -7,7 +7,8 @@ import numpy as np
 from onnx import TensorProto
 
 from ..common.core.errors import GraftError
-from ..common.heads.anomaly import AnomalyHead, smoothing
+from ..common.heads.anomaly import AnomalyHead, resampling, smoothing
+from ..common.heads.gaussian import GaussianHead
 from ..common.heads.patches import PatchesHead
 from ..common.heads.subspace import SubspaceHead
 from ..register.packaged_eyes import LARGEST as HALF
@@ -24,6 +25,8 @@ def patch_scores(build: Builder, head: AnomalyHead, maps: str) -> str:
     Raises:
         GraftError: the head is of a kind that is not known here, or its bank is too large.
     """
+    if isinstance(head, GaussianHead):
+        return _gaussian(build, head, _halved(build, maps))
     patches = build.node("Reshape", _halved(build, maps), build.integers(-1, head.channels))
     if isinstance(head, PatchesHead):
         _check_size(head)
@@ -32,8 +35,29 @@ def patch_scores(build: Builder, head: AnomalyHead, maps: str) -> str:
         outside = build.node("MatMul", build.node("Sub", patches, head.mean), head.turn)
         squared = _squares(build, outside)
     else:
-        raise GraftError("this head cannot be exported", got=head.kind, allowed="patches or subspace")
+        raise GraftError("this head cannot be exported", got=head.kind, allowed="gaussian, patches or subspace")
     return build.node("Reshape", build.node("Sqrt", squared), build.integers(-1, head.height * head.width))
+
+
+def _gaussian(build: Builder, head: GaussianHead, maps: str) -> str:
+    """See `GaussianHead.distances`; h x w places, E channels."""
+    high, wide, kept = head.mean.shape
+    down_hH, across_wW = resampling(head.height, high), resampling(head.width, wide)
+    rows = build.node("Reshape", maps, build.integers(-1, head.height, head.width * head.channels))
+    fewer = build.node("MatMul", down_hH, rows)
+    columns = build.node("Reshape", fewer, build.integers(-1, head.width, head.channels))
+    chosen_CE = np.eye(head.channels, dtype=np.float32)[:, head.channels - kept :]
+    places = build.node("MatMul", build.node("MatMul", across_wW, columns), np.ascontiguousarray(chosen_CE))
+    x_BPE = build.node("Reshape", places, build.integers(-1, high * wide, kept))
+    x_PBE = build.node("Sub", build.node("Transpose", x_BPE, perm=[1, 0, 2]), head.mean.reshape(-1, 1, kept))
+    turned_PBE = build.node("MatMul", x_PBE, head.turn.reshape(-1, kept, kept))
+    squared_PB = build.node("ReduceSum", build.node("Mul", turned_PBE, turned_PBE), build.integers(2), keepdims=0)
+    distance_BP = build.node("Transpose", build.node("Sqrt", squared_PB), perm=[1, 0])
+    distance_Bhw = build.node("Reshape", distance_BP, build.integers(-1, high, wide))
+    down_Hh, across_Ww = head.enlarging()
+    enlarged = build.node("MatMul", down_Hh, distance_Bhw)
+    scores_BHW = build.node("MatMul", enlarged, np.ascontiguousarray(across_Ww.T))
+    return build.node("Reshape", scores_BHW, build.integers(-1, head.height * head.width))
 
 
 def _halved(build: Builder, maps: str) -> str:

@@ -25,6 +25,7 @@ from ..common.data.task import GOOD
 from ..common.data.units import units_of
 from ..common.heads.anomaly import AnomalyHead, image_scores
 from ..common.heads.calibration import FILE, Calibration
+from ..common.heads.gaussian import GaussianHead
 from ..common.heads.patches import PatchesHead
 from ..common.heads.subspace import SubspaceHead
 from ..common.maps.maps import Maps, open_maps
@@ -32,6 +33,7 @@ from ..common.scoring.false_alarms import false_alarm_limit, least_images
 from ..common.scoring.main_metric import metric_of
 from .good_patches import Pool, Space, coresets, outside, parts_of, plain, read_pool
 from .params import HeadParams
+from .places import Places, read_places, turned
 
 Double = npt.NDArray[np.float64]
 
@@ -91,8 +93,7 @@ def run_anomaly(pack: FeatureSet, params: HeadParams, paths: Paths) -> Record:
     """
     check_kind(params)
     maps, held = open_maps(pack, paths), divided(pack, params)
-    pool = read_pool(maps, held.good, held.part_N, params.seed)
-    candidates = [one for build in _builds(pool, maps, params) for one in fitted(build, maps, held)]
+    candidates = [one for build in _builds(maps, held, params) for one in fitted(build, maps, held)]
     best = chosen(candidates, len(held.defects))
     unit_N = units_of(pack, held.good)[0]
     calibration = _threshold(candidates[best], unit_N, params)
@@ -107,11 +108,11 @@ def check_kind(params: HeadParams) -> None:
     """Raises:
     ParamsError: the kind is for other tasks.
     """
-    if params.kind not in ("auto", "patches", "subspace"):
+    if params.kind not in ("auto", "gaussian", "patches", "subspace"):
         raise ParamsError(
             "params.yaml: `head.kind` is not for `head.task: anomaly`",
             got=params.kind,
-            allowed="auto, patches, subspace",
+            allowed="auto, gaussian, patches, subspace",
             todo="change `head.kind`",
         )
 
@@ -136,13 +137,33 @@ def divided(pack: FeatureSet, params: HeadParams) -> Held:
     return Held(rows[good], rows[defect], part_N)
 
 
-def _builds(pool: Pool, maps: Maps, params: HeadParams) -> list[Build]:
-    """A candidate of each kind that is asked for, the default first."""
-    made: dict[str, Callable[[], Build]] = {
-        "patches": lambda: _patches(pool, maps, params),
-        "subspace": lambda: _subspace(pool, maps),
-    }
-    return [make() for kind, make in made.items() if params.kind in ("auto", kind)]
+def _builds(maps: Maps, held: Held, params: HeadParams) -> list[Build]:
+    """A candidate of each kind that is asked for, the default first. Without defects to choose by, only the default."""
+    places = read_places(maps, held.good, held.part_N) if params.kind in ("auto", "gaussian") else None
+    gaussian = [] if places is None else [_gaussian(places, maps)]
+    if params.kind == "gaussian":
+        return gaussian
+    first = places is not None and places.is_better()
+    if first and len(held.defects) < LEAST_DEFECTS:
+        return gaussian
+    pool = read_pool(maps, held.good, held.part_N, params.seed)
+    if params.kind != "auto":
+        return [_patches(pool, maps, params) if params.kind == "patches" else _subspace(pool, maps)]
+    patches = [_patches(pool, maps, params)]
+    if len(held.defects) < LEAST_DEFECTS:
+        return patches
+    return [*(gaussian + patches if first else patches + gaussian), _subspace(pool, maps)]
+
+
+def _gaussian(places: Places, maps: Maps) -> Build:
+    def build(without: int | None) -> AnomalyHead:
+        mean_PE, covariance_PEE = places.without(without).gaussians()
+        turn_PEE, (high, wide, kept) = turned(covariance_PEE), places.shape
+        mean = mean_PE.reshape(high, wide, kept).astype(np.float32)
+        turn = turn_PEE.reshape(high, wide, kept, kept).astype(np.float32)
+        return GaussianHead(mean, turn, **_shape(maps))
+
+    return build
 
 
 def _shape(maps: Maps) -> dict[str, Any]:

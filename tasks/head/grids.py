@@ -31,7 +31,7 @@ def kind_of(params: HeadParams, task: Task) -> Kind:
             allowed="auto | ridge | knn | mlp",
             todo="set `head.kind: auto`",
         )
-    if params.kind == "patches" or params.kind == "subspace":
+    if params.kind == "gaussian" or params.kind == "patches" or params.kind == "subspace":
         raise ParamsError(
             "`head.kind`: this kind scores anomalies",
             got=f"{params.kind}, where `head.task` is {task}",

@@ -58,11 +58,13 @@ class HeadParams(Section):
     """What an image's label is: one class, any number of classes (`multilabel`), a number (`regression`), or `good` or
     a kind of defect (`anomaly`, learned from good images alone). It applies to all stages."""
 
-    kind: Literal["auto", "logistic", "knn", "ridge", "mlp", "patches", "subspace"] = "auto"
+    kind: Literal["auto", "logistic", "knn", "ridge", "mlp", "gaussian", "patches", "subspace"] = "auto"
     """`auto` is logistic regression for classes and ridge regression for numbers. `knn`: the nearest training images
-    vote; `mlp`: one hidden layer. Each kind has its own grid of candidates. For anomalies: `patches`, the distance to
-    the nearest of a bank of good patches, or `subspace`, what the main axes of good patches do not explain; `auto` is
-    `patches`, or with 10 defects in validation the better of both."""
+    vote; `mlp`: one hidden layer. Each kind has its own grid of candidates. For anomalies: `gaussian`, the
+    distance from a normal distribution of good images at each place of the picture; `patches`, the distance to the
+    nearest of a bank of good patches of any place; or `subspace`, what the main axes of good patches do not explain.
+    `auto` is `gaussian` where held-out good images are more likely by one distribution at each place than by one for
+    all places, otherwise `patches`; with 10 defects in validation, the best of all."""
 
     combine: Literal["auto", "side_by_side", "mean"] = "auto"
     """For several backbones or sizes in `features`: `side_by_side` trains one head on all their features; `mean` trains

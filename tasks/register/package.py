@@ -32,6 +32,7 @@ MODULES = (
     "common/heads/anomaly.py",
     "common/heads/base.py",
     "common/heads/decoder.py",
+    "common/heads/gaussian.py",
     "common/heads/knn.py",
     "common/heads/linear.py",
     "common/heads/load.py",

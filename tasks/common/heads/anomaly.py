@@ -136,6 +136,11 @@ def _none(size: tuple[int, int]) -> Single:
     return np.empty((0, *size), np.float32)
 
 
+def resampling(old: int, new: int, sigma: float = 0.0) -> Single:
+    """(new, old): bilinear, then smoothed by `sigma` of the new places."""
+    return _enlarge(old, new, max(sigma, 1e-9))
+
+
 @lru_cache(maxsize=16)
 def _enlarge(old: int, new: int, sigma: float) -> npt.NDArray[np.float32]:
     """The matrix (new, old) that enlarges one axis and smooths it; its rows sum to 1."""

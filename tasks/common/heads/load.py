@@ -12,6 +12,7 @@ from ..core.files import read_json
 from .anomaly import AnomalyHead
 from .base import Array, Head
 from .decoder import DecoderHead
+from .gaussian import GaussianHead
 from .knn import NeighbourHead
 from .linear import LinearHead
 from .mean import MeanHead, tensors_of_part
@@ -20,7 +21,17 @@ from .patches import PatchesHead
 from .subspace import SubspaceHead
 
 _KINDS: dict[str, Any] = {
-    kind.kind: kind for kind in (DecoderHead, LinearHead, MeanHead, MlpHead, NeighbourHead, PatchesHead, SubspaceHead)
+    kind.kind: kind
+    for kind in (
+        DecoderHead,
+        GaussianHead,
+        LinearHead,
+        MeanHead,
+        MlpHead,
+        NeighbourHead,
+        PatchesHead,
+        SubspaceHead,
+    )
 }
 
 

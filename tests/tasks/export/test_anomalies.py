@@ -15,6 +15,7 @@ pytest.importorskip("onnxruntime", reason="needs the extra graft[onnx]")
 
 from graft.tasks.common.core.errors import GraftError
 from graft.tasks.common.heads.calibration import Calibration
+from graft.tasks.common.heads.gaussian import GaussianHead
 from graft.tasks.common.heads.load import load_head
 from graft.tasks.common.heads.subspace import SubspaceHead
 from graft.tasks.export import anomalies as module
@@ -68,7 +69,17 @@ def subspace(patches):
     return SubspaceHead(turn, good=np.sort(patches.good), classes=[], **named)
 
 
-@pytest.mark.parametrize("kind", ["patches", "subspace"])
+@pytest.fixture(scope="module")
+def gaussian(patches):
+    """At fewer places than the maps', of some of their channels."""
+    shape = (max(1, patches.height // 2), patches.width, max(1, patches.channels // 2))
+    named = {name: getattr(patches, name) for name in ("share", "channels", "height", "width", "top")}
+    mean, turn = np.random.default_rng(0).normal(size=shape), np.random.default_rng(1).normal(size=(*shape, shape[2]))
+    single = (mean.astype(np.float32), turn.astype(np.float32))
+    return GaussianHead(*single, good=np.sort(patches.good), classes=[], **named)
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "patches", "subspace"])
 def test_scores_p_values_and_maps_are_the_heads(kind, request, run_onnx):
     head = request.getfixturevalue(kind)
     maps_ND = halved(np.random.default_rng(1).normal(0, 1, (3, head.dimension)).astype(np.float32))

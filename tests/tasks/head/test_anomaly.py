@@ -31,7 +31,8 @@ class DrawnMaps:
 
     @property
     def form(self):
-        return SimpleNamespace(levels=(SimpleNamespace(channels=C, height=SIDE, width=SIDE),))
+        level, part = SimpleNamespace(channels=C, height=SIDE, width=SIDE), SimpleNamespace(channels=C)
+        return SimpleNamespace(levels=(level,), parts=(part,))
 
     def blocks(self, rows, size=64):
         for places in np.array_split(np.arange(len(rows))[::-1], max(1, len(rows) // 9)):
@@ -72,7 +73,7 @@ def good_and_defects(good: int, defects: int) -> FeatureSet:
     return pack_of(["good"] * good + ["scratch"] * defects, split)
 
 
-@pytest.mark.parametrize("kind", ["patches", "subspace"])
+@pytest.mark.parametrize("kind", ["gaussian", "patches", "subspace"])
 def test_defects_score_higher_than_good_images_though_none_was_learned_from(train, kind):
     pack = good_and_defects(60, 12)
     paths, record = train(pack, kind=kind)
@@ -94,6 +95,13 @@ def test_without_defects_the_default_is_taken_and_no_auroc_is_stated(train):
 def test_candidates_have_the_columns_that_the_plot_of_dvc_names(train):
     paths, _ = train(good_and_defects(50, 0), kind="subspace")
     assert {"along", "train_loss", "val_loss"} <= set(pd.read_csv(paths.plots("head") / "path.csv"))
+
+
+def test_with_the_same_at_the_same_place_the_default_is_a_gaussian_at_each(train):
+    pack = good_and_defects(60, 0)
+    maps_ND = drawn(pack) + np.random.default_rng(2).normal(0, 3, SIDE * SIDE * C).astype(np.float16)
+    _, record = train(pack, maps_ND)
+    assert record.facts["kind"] == "gaussian"
 
 
 def test_one_defect_chooses_nothing_but_is_scored(train):

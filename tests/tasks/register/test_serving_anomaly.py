@@ -104,4 +104,6 @@ def test_the_summary_of_a_map_is_the_mean_over_its_places(model, anomalies):
 def test_the_code_of_a_package_has_what_its_head_needs(tmp_path, anomalies):
     code = tmp_path / copy_code(tmp_path)
 
-    assert {"anomaly.py", "patches.py", "subspace.py"} <= {file.name for file in (code / "common" / "heads").iterdir()}
+    assert {"anomaly.py", "gaussian.py", "patches.py", "subspace.py"} <= {
+        file.name for file in (code / "common" / "heads").iterdir()
+    }

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from graft.tasks.common.heads.anomaly import enlarged, image_scores
+from graft.tasks.common.heads.gaussian import GaussianHead, coarser
 from graft.tasks.common.heads.load import load_head
 from graft.tasks.common.heads.patches import PatchesHead
 from graft.tasks.common.heads.subspace import SubspaceHead
@@ -31,6 +32,14 @@ def subspace_head() -> SubspaceHead:
     return SubspaceHead(turn, np.zeros(C, np.float32), np.arange(3.0), np.ones(3), C, H, W, 1, [])
 
 
+def gaussian_head() -> GaussianHead:
+    """Of the last two channels, at each place."""
+    rng = np.random.default_rng(2)
+    mean, turn = rng.normal(size=(H, W, 2)), rng.normal(size=(H, W, 2, 2))
+    single = (mean.astype(np.float32), turn.astype(np.float32))
+    return GaussianHead(*single, np.arange(3.0), np.ones(3), C, H, W, 1, [])
+
+
 def maps(n: int = 4) -> np.ndarray:
     return np.random.default_rng(1).normal(size=(n, H * W * C)).astype(np.float16)
 
@@ -46,6 +55,20 @@ def test_a_patch_scores_the_length_of_what_is_outside_the_subspace():
     maps_BD = maps()
     expected = 2 * np.abs(maps_BD.astype(np.float32).reshape(-1, H, W, C)[..., 2])
     np.testing.assert_allclose(subspace_head().patch_scores(maps_BD), expected, rtol=1e-5)
+
+
+def test_a_place_scores_its_distance_from_the_gaussian_there():
+    head, maps_BD = gaussian_head(), maps()
+    x_BHW2 = maps_BD.astype(np.float32).reshape(-1, H, W, C)[..., 1:] - head.mean
+    distance_BHW = np.linalg.norm(np.einsum("bhwe,hwef->bhwf", x_BHW2, head.turn), axis=-1)
+    down_HH, across_WW = head.enlarging()
+    np.testing.assert_allclose(head.patch_scores(maps_BD), down_HH @ distance_BHW @ across_WW.T, rtol=1e-4)
+
+
+def test_coarser_places_are_means_of_those_between_which_they_lie():
+    map_BHWC = np.random.default_rng(0).normal(size=(2, 6, 4, 5)).astype(np.float32)
+    expected = map_BHWC[..., 2:].reshape(2, 3, 2, 2, 2, 3).mean(axis=(2, 4))
+    np.testing.assert_allclose(coarser(map_BHWC, (3, 2, 3)), expected, atol=1e-6)
 
 
 def test_an_image_scores_the_mean_of_its_largest_smoothed_scores():
@@ -79,7 +102,7 @@ def test_maps_of_another_shape_are_refused():
         patches_head().output(np.zeros((2, 59), np.float16))
 
 
-@pytest.mark.parametrize("head", [patches_head(), subspace_head()])
+@pytest.mark.parametrize("head", [patches_head(), subspace_head(), gaussian_head()])
 def test_a_saved_head_gives_the_same_scores(head, tmp_path):
     head.save(tmp_path)
     loaded = load_head(tmp_path)
