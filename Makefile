@@ -4,13 +4,14 @@ VENV := .venv
 BENCH := .venv-bench
 TRAINERS := .venv-bench-trainers
 ANOMALY := .venv-bench-anomaly
+LABELLING := .venv-bench-labelling
 TOOLS := .venv-tools
 BIN := $(VENV)/bin
 WORKERS := 3
 export NO_ALBUMENTATIONS_UPDATE := 1
 export DO_NOT_TRACK := 1
 
-.PHONY: help install demo test pytest drill kills lint format bench bench-features bench-memory bench-views bench-eyes bench-backbones bench-head bench-finetune bench-anomaly docs lock audit-packages pin-images clean
+.PHONY: help install demo test pytest drill kills lint format bench bench-features bench-memory bench-views bench-eyes bench-backbones bench-head bench-finetune bench-anomaly bench-labelling docs lock audit-packages pin-images clean
 
 help:
 	@echo "make demo     install, run the whole pipeline on the sample images, print a summary"
@@ -24,6 +25,7 @@ help:
 	@echo "              the four files of Fashion-MNIST (or one part: make bench-features, bench-memory, bench-head)"
 	@echo "make bench-backbones  compare the eighteen networks of the Keras table with Keras itself, twenty minutes"
 	@echo "make bench-finetune LABELLED=FOLDER  compare fine-tuning with timm, Hugging Face and fastai, half an hour"
+	@echo "make bench-labelling DATA=FOLDERS  compare which images to label with scikit-activeml and cleanlab, ten minutes"
 	@echo "make bench-anomaly DATA=FOLDER SIGNS=FOLDER  compare anomaly detection with anomalib, an hour"
 	@echo "make lock     write deploy/locks (versions and hashes for the containers) after a change of constraints.txt"
 	@echo "make audit-packages   look for known vulnerabilities of all pinned packages; needs a network"
@@ -102,6 +104,10 @@ bench-finetune: install $(TRAINERS)/.done
 bench-anomaly: install $(ANOMALY)/.done
 	@$(BIN)/python -m bench.anomaly --data "$(DATA)" --signs "$(SIGNS)" $(or $(ARGS),--publish)
 
+# DATA has folders of images, a folder a class each.
+bench-labelling: install $(LABELLING)/.done
+	@$(BIN)/python -m bench.labelling $(if $(DATA),--data $(DATA)) $(or $(ARGS),--publish)
+
 bench-views: install
 	@$(BIN)/python -m bench.views --photos "$(PHOTOS)" $(or $(ARGS),--publish)
 
@@ -127,6 +133,12 @@ $(ANOMALY)/.done: bench/requirements-anomaly.txt | install
 	@echo "creating $(ANOMALY) for anomalib: some minutes and 7 GB of disk, once"
 	@test -x $(ANOMALY)/bin/python || $(BIN)/python -m venv $(ANOMALY)
 	@$(ANOMALY)/bin/python -m pip install --quiet --disable-pip-version-check --requirement bench/requirements-anomaly.txt
+	@touch $@
+
+$(LABELLING)/.done: bench/requirements-labelling.txt | install
+	@echo "creating $(LABELLING) for scikit-activeml and cleanlab: a minute and 600 MB of disk, once"
+	@test -x $(LABELLING)/bin/python || $(BIN)/python -m venv $(LABELLING)
+	@$(LABELLING)/bin/python -m pip install --quiet --disable-pip-version-check --requirement bench/requirements-labelling.txt
 	@touch $@
 
 $(TOOLS)/.done: deploy/requirements-tools.txt

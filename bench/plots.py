@@ -153,6 +153,24 @@ def plot_anomaly(results: dict[str, Any], target: Path) -> None:
     _save(figure, target)
 
 
+def plot_labelling(results: dict[str, Any], target: Path) -> None:
+    """The accuracy by the number of labels, a panel a set."""
+    colours = {"auto": GREEN, "random": GREY, "skactiveml_margin": "#5d6d7e", "skactiveml_typiclust": "#c9a227"}
+    names = {"skactiveml_margin": "scikit-activeml, margin", "skactiveml_typiclust": "scikit-activeml, TypiClust"}
+    figure, panels = plt.subplots(1, len(results["sets"]), figsize=(13, 3.6), squeeze=False)
+    for panel, (name, found) in zip(panels[0], results["sets"].items(), strict=True):
+        for key, values in found["curves"].items():
+            label = {"auto": "Graft, auto", **names}.get(key, key)
+            panel.plot(found["sizes"], values, "o-" if key == "auto" else "-", color=colours[key], label=label, ms=3)
+        panel.axhline(found["goal"], color=RED, linestyle="--", linewidth=1)
+        panel.set_title(name, loc="left")
+        panel.set_xlabel("labels")
+        panel.spines[["top", "right"]].set_visible(False)
+    panels[0][0].set_ylabel("accuracy on test")
+    panels[0][-1].legend(frameon=False, fontsize="small")
+    _save(figure, target)
+
+
 def _save(figure: Any, target: Path) -> None:
     figure.tight_layout()
     figure.savefig(target, dpi=DPI, metadata={"Software": ""})

@@ -327,6 +327,12 @@ def write_anomaly(results: Json, text: str, target: Target) -> str:
     return _write("anomaly", results, text, plot_anomaly, target)
 
 
+def write_labelling(results: Json, text: str, target: Target) -> str:
+    from .plots import plot_labelling
+
+    return _write("labelling", results, text, plot_labelling, target)
+
+
 def _write(name: str, results: Json, text: str, plot: Any, target: Target) -> str:
     write_text(name, results, text, target)
     target.images.mkdir(parents=True, exist_ok=True)

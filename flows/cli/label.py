@@ -113,12 +113,16 @@ def next_(
         Literal["auto", "typical", "margin", "random"],
         typer.Option(
             help="typical: one of each kind of image; margin: where the model is least sure; random: a fair sample; "
-            "auto: typical first, then margin, but random if that was worse on the labels that are there. A tenth is "
-            "always drawn at random."
+            "auto: typical first, then margin, but random if that was worse on the labels that are there. One "
+            "image in twenty is always drawn at random."
         ),
     ] = "auto",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write a table with an empty column label.")
+    ] = None,
+    curve: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.png", help="Draw how auto and random did on the labels that are there."),
     ] = None,
     project: Project = HERE,
     as_json: AsJson = False,
@@ -128,12 +132,14 @@ def next_(
     Fill in the column label of the table, then `graft label apply FILE`. Images that were chosen are only trained on:
     the model is tested on those that were drawn at random.
     """
-    from ..labelling.choice import next_images, remarks, summary
+    from ..labelling.choice import draw_curve, next_images, remarks, summary
 
     asked = next_images(find_root(project), number, strategy)
     if output is not None:
         with whole_file(output.resolve()) as part:
             asked.table.to_csv(part, index=False)
+    if curve is not None:
+        draw_curve(asked, curve)
     if as_json:
         print_json({**summary(asked), "rows": asked.table.to_dict("records")})
         return

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from graft.tasks.common.core.errors import DataError
+from graft.tasks.common.core.files import whole_file
 from graft.tasks.common.core.paths import Paths
 from graft.tasks.common.core.progress import say
 from graft.tasks.common.data.feature_set import FeatureSet, read_feature_set
@@ -231,6 +232,25 @@ def _of_simulation(asked: Asked) -> dict[str, Any]:
         for size, auto, random in zip(found.sizes, found.auto, found.random)
     ]
     return {"simulation": curve, "forecast": in_words(found, len(asked.table))}
+
+
+def draw_curve(asked: Asked, file: Path) -> None:
+    """Draws the simulation.
+
+    Raises:
+        DataError: there is none.
+    """
+    found = asked.simulation
+    if found is None or found.reason:
+        raise DataError(
+            "there is no curve to draw",
+            got=found.reason if found is not None else "no run of the pipeline yet, or a strategy other than auto",
+            todo="leave out --curve, or use --strategy auto after a run",
+        )
+    from graft.tasks.labelling.plots import simulation_plot
+
+    with whole_file(file.resolve()) as part:
+        simulation_plot(found, part)
 
 
 def remarks(asked: Asked) -> list[str]:

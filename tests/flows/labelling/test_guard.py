@@ -1,8 +1,9 @@
 import pytest
 
 from graft.flows.labelling import choice, guard
-from graft.flows.labelling.choice import next_images, remarks, summary
+from graft.flows.labelling.choice import draw_curve, next_images, remarks, summary
 from graft.flows.labelling.guard import simulated
+from graft.tasks.common.core.errors import DataError
 from graft.tasks.labelling.simulation import Simulation
 
 LAW = [[0.05, 2.0, 0.5]] * 20
@@ -55,3 +56,12 @@ def test_auto_is_random_where_it_was_worse(pooled, monkeypatch, ahead, expected)
 def test_another_strategy_is_not_judged(pooled, monkeypatch):
     monkeypatch.setattr(choice, "simulated", lambda root: pytest.fail("not asked for"))
     assert next_images(pooled.root, 6, "margin").simulation is None
+
+
+def test_the_curve_is_drawn(pooled, monkeypatch, tmp_path):
+    monkeypatch.setattr(choice, "simulated", lambda root: judged(0.1))
+    draw_curve(next_images(pooled.root, 6), tmp_path / "curve.png")
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(DataError, match="no curve"):
+        draw_curve(next_images(pooled.root, 6, "random"), tmp_path / "none.png")
+    assert not (tmp_path / "none.png").exists()

@@ -26,11 +26,11 @@ def test_as_many_different_images_as_wanted_and_there_are(strategy, wanted):
     assert len(set(chosen.rows.tolist())) == len(chosen.rows) == len(chosen.why) == min(wanted, 120)
 
 
-def test_a_tenth_is_drawn_at_random_and_spread_among_the_others():
-    chosen = choose(pool(labels=10), 20, "margin")
+def test_one_in_twenty_is_drawn_at_random_and_spread_among_the_others():
+    chosen = choose(pool(labels=10), 40, "margin")
     places = [place for place, why in enumerate(chosen.why) if why == "random"]
     assert len(places) == 2
-    assert places[0] < 10 <= places[1]
+    assert places[0] < 20 <= places[1]
     assert set(chosen.why) == {"margin", "random"}
 
 
