@@ -3,10 +3,11 @@
     python -m bench.labelling --data FOLDER [FOLDER ...] --publish     folders of images, a folder a class
     python -m bench.labelling --quick                                  a smoke test on the sample
 
-The sample in sample/ is always measured too. Of each of five seeds another fifth of the images is for test; the others
-are the pool, whose labels are given back in rounds. All orders are judged by the same model: logistic regression on the
-leading axes of features of `tf_efficientnet_lite0`. For suspected labels, 5 % are flipped. `make bench-labelling` makes
-the environment of scikit-activeml and cleanlab first; without it, Graft is measured alone.
+The sample in sample/ is always measured too. Of each of ten seeds a fifth of the images is for test, so that each image
+is for test twice; the others are the pool, whose labels are given back in rounds. All orders are judged by the same
+model: logistic regression on the leading axes of features of `tf_efficientnet_lite0`. For suspected labels, 5 % are
+flipped. `make bench-labelling` makes the environment of scikit-activeml and cleanlab first; without it, Graft is
+measured alone.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ import sys
 import tempfile
 import time
 import zipfile
+from concurrent.futures import ProcessPoolExecutor
 from datetime import date
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +34,7 @@ from graft.tasks.audit.params import AuditParams
 from graft.tasks.audit.probe import USUAL_L2, Probe
 from graft.tasks.common.backbones.graph import backbone_graph
 from graft.tasks.common.backbones.weights import find_weights
+from graft.tasks.common.core.cores import cores
 from graft.tasks.common.data.feature_set import FeatureSet
 from graft.tasks.common.engines.openvino import Engine
 from graft.tasks.common.images.reading import Reading
@@ -52,12 +56,14 @@ PEERS = ROOT / ".venv-bench-labelling"
 
 SAMPLE = ROOT / "sample" / "fashion-mnist-2000.zip"
 FORMATS = (".jpg", ".jpeg", ".png")
-SEEDS = 5
+SEEDS, PARTS = 10, 5
 ROUND = 25
 SIZES = (25, 50, 75, 100, 125, 150, 175, 200, 225, 250, 300, 400, 500)
 MANY, FEATURES, WANTED = 100_000, 1_280, 100
 FLIPPED = 0.05
-STRENGTHS, FOLDS = (0.01, 0.03, 0.1, 0.3, 1.0), 3
+STRATEGIES: tuple[Strategy, ...] = ("auto", "random")
+JUDGED_BY = 0.1
+"""The strength of the model that judges: of 0.03 to 0.8, the best for 500 random labels."""
 
 NAMES = {
     "auto": "**Graft, auto**",
@@ -95,9 +101,11 @@ def folders(given: list[Path], build: Path) -> dict[str, Path]:
 # ---------------------------------------------------------------- curves
 
 
-def fifths(count: int) -> Rows:
-    """(N,), the seed by which an image is for test."""
-    return np.random.default_rng(0).permutation(count) % SEEDS
+def held_out(count: int) -> npt.NDArray[np.bool_]:
+    """(seeds, N), which images are for test: with every five seeds, each image once."""
+    rng = np.random.default_rng(0)
+    fifth_TN = [rng.permutation(count) % PARTS for _ in range(SEEDS // PARTS)]
+    return np.array([fifth_TN[seed // PARTS] == seed % PARTS for seed in range(SEEDS)])
 
 
 def graft_order(strategy: Strategy, data: Json, pool: Rows, seed: int) -> Rows:
@@ -121,25 +129,12 @@ def graft_order(strategy: Strategy, data: Json, pool: Rows, seed: int) -> Rows:
     return known
 
 
-def strength(x_NA: Singles, y_N: Rows, classes: int) -> float:
-    """The strength with the lowest log loss on images left out, as the stage `head` chooses it."""
-    fold_N = np.random.default_rng(0).permutation(len(y_N)) % FOLDS
-    loss = dict.fromkeys(STRENGTHS, 0.0)
-    for l2 in STRENGTHS:
-        for fold in range(FOLDS):
-            held = fold_N == fold
-            p_NK = learn(x_NA[~held], y_N[~held], "classification", classes, l2)(x_NA[held])
-            loss[l2] -= float(np.log(np.maximum(p_NK[np.arange(len(p_NK)), y_N[held]], 1e-6)).sum())
-    return min(loss, key=loss.__getitem__)
-
-
 def curve(order: Rows, data: Json, test: Rows) -> list[float]:
     """The accuracy on test with the first 25, 50, ... labels."""
     found = []
     for size in data["sizes"]:
         x_NA, y_N = data["x"][order[:size]], data["y"][order[:size]]
-        l2 = strength(x_NA, y_N, data["classes"])
-        output = learn(x_NA, y_N, "classification", data["classes"], l2)(data["x"][test])
+        output = learn(x_NA, y_N, "classification", data["classes"], JUDGED_BY)(data["x"][test])
         found.append(float((output.argmax(axis=1) == data["y"][test]).mean()))
     return found
 
@@ -152,22 +147,23 @@ def labels_to_reach(sizes: list[int], accuracy_S: npt.NDArray[np.float64], goal:
 
 def measure(name: str, folder: Path, build: Path, quick: bool) -> Json:
     features_ND, y_N = features(folder, build / f"{name}.npy")
-    fold_N = fifths(len(y_N))
-    most = min(100 if quick else SIZES[-1], int((fold_N != 0).sum()) - 1)
+    test_SN = held_out(len(y_N))[: 2 if quick else SEEDS]
+    most = min(100 if quick else SIZES[-1], int((~test_SN).sum(axis=1).min()))
     data: Json = {"x": principal(features_ND), "y": y_N, "classes": int(y_N.max()) + 1, "most": most}
     data["axes"] = axes_of(features_ND, np.random.default_rng(0))(features_ND)
     data["sizes"] = sorted({*(size for size in SIZES if size < most), most})
     data["given"], flipped = flip(y_N, data["classes"])
-    seeds = 2 if quick else SEEDS
     orders: dict[str, list[Any]] = {
-        strategy: [graft_order(strategy, data, np.flatnonzero(fold_N != seed), seed) for seed in range(seeds)]  # type: ignore[arg-type]
-        for strategy in ("auto", "random")
+        strategy: [graft_order(strategy, data, np.flatnonzero(~test_N), seed) for seed, test_N in enumerate(test_SN)]
+        for strategy in STRATEGIES
     }
     say(f"{name}: chosen")
-    asked = peers(data, fold_N, seeds, build / name)
+    asked = peers(data, test_SN, build / name)
     orders |= {key: [np.array(order) for order in found] for key, found in asked.get("orders", {}).items()}
     curves = {
-        key: np.mean([curve(order, data, np.flatnonzero(fold_N == seed)) for seed, order in enumerate(found)], axis=0)
+        key: np.mean(
+            [curve(order, data, np.flatnonzero(test_N)) for order, test_N in zip(found, test_SN, strict=True)], axis=0
+        )
         for key, found in orders.items()
     }
     goal = float(curves["random"][-1])
@@ -193,7 +189,7 @@ def measure(name: str, folder: Path, build: Path, quick: bool) -> Json:
     }
 
 
-def peers(data: Json, fold_N: Rows, seeds: int, folder: Path) -> Json:
+def peers(data: Json, test_SN: npt.NDArray[np.bool_], folder: Path) -> Json:
     """What scikit-activeml and cleanlab choose; nothing without their environment."""
     python = PEERS / "bin" / "python"
     if not python.is_file():
@@ -201,7 +197,7 @@ def peers(data: Json, fold_N: Rows, seeds: int, folder: Path) -> Json:
         return {}
     folder.mkdir(parents=True, exist_ok=True)
     arrays = {key: data[key] for key in ("x", "axes", "y", "given", "most")}
-    np.savez(folder / "task.npz", **arrays, fold=fold_N, seeds=seeds, round=ROUND, l2=L2)
+    np.savez(folder / "task.npz", **arrays, test=test_SN, round=ROUND, l2=L2)
     timed([python, "-m", "bench.peers.choose_labels", folder], ROOT)
     found: Json = json.loads((folder / "chosen.json").read_text(encoding="utf-8"))
     return found
@@ -351,7 +347,10 @@ def main() -> None:
     build = BUILD / "labelling"
     build.mkdir(parents=True, exist_ok=True)
     facts = machine()
-    sets = {name: measure(name, folder, build, options.quick) for name, folder in folders(options.data, build).items()}
+    given = folders(options.data, build)
+    with ProcessPoolExecutor(cores(), get_context("spawn")) as pool:
+        found = [pool.submit(measure, name, folder, build, options.quick) for name, folder in given.items()]
+        sets = {name: one.result() for name, one in zip(given, found, strict=True)}
     many = 5_000 if options.quick else MANY
     both: tuple[Strategy, ...] = ("typical", "margin")
     results = {

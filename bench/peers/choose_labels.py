@@ -86,7 +86,7 @@ def main(folder: Path) -> None:
 
 def _pools(task: Task) -> list[Rows]:
     """The images that are not for test, of each seed."""
-    return [np.flatnonzero(task["fold"] != seed) for seed in range(int(task["seeds"]))]
+    return [np.flatnonzero(~test_N) for test_N in task["test"]]
 
 
 if __name__ == "__main__":

@@ -4,11 +4,11 @@ import pytest
 from bench import report
 from bench.labelling import (
     curve,
-    fifths,
     flip,
     found_first,
     graft_order,
     graft_suspects,
+    held_out,
     labelling_text,
     labels_to_reach,
 )
@@ -24,9 +24,10 @@ def data(count=120, most=60):
     return {"x": x_NA, "axes": x_NA, "y": y_N, "classes": 3, "most": most, "sizes": [25, most]}
 
 
-def test_every_image_is_for_test_once():
-    fold_N = fifths(103)
-    assert set(np.bincount(fold_N)) == {20, 21}
+def test_with_every_five_seeds_each_image_is_for_test_once():
+    test_SN = held_out(103)
+    assert test_SN[:5].sum(axis=0).tolist() == test_SN[5:].sum(axis=0).tolist() == [1] * 103
+    assert set(test_SN.sum(axis=1).tolist()) == {20, 21}
 
 
 @pytest.mark.parametrize("strategy", ["auto", "random"])
