@@ -16,7 +16,7 @@ export DO_NOT_TRACK := 1
 help:
 	@echo "make demo     install, run the whole pipeline on the sample images, print a summary"
 	@echo "make test     install, run the linters and all tests"
-	@echo "make drill    five nights of unattended retraining with real servers and remotes, an outage and a kill"
+	@echo "make drill    six nights of unattended retraining with real servers and remotes, an outage and a kill"
 	@echo "make kills    kill -9 at a hundred moments of every command, and sixty pairs of promotions, about half an hour"
 	@echo "make lint     ruff, mypy and the import contracts"
 	@echo "make docs     generate the reference, build the documentation as a site in build/docs"

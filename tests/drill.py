@@ -1,10 +1,11 @@
-"""Five nights of unattended retraining with real parts: a Prefect server and worker, an MLflow server, git and DVC
-remotes, and colleagues who push images. `make drill`; takes some minutes.
+"""Six nights of unattended retraining with real parts: a Prefect server and worker, an MLflow server, git and DVC
+remotes, colleagues who push images, and a person who labels some by day. `make drill`; takes some minutes.
 
 After every night the champion must be valid and predict, the checkout unchanged, the remotes and the ledger complete,
 and no process left behind. Prints a table of the nights; the exit code is 1 if a check failed.
 
-    python tests/drill.py [--folder FOLDER] [--images 1500] [--source CLASSES] [--backbone NAME] [--one] [--keep]
+    python tests/drill.py [--folder FOLDER] [--images 1500] [--source CLASSES] [--backbone NAME] [--one | --labels]
+        [--keep]
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import psutil
 from hook import Hook, listening
 from projects import Project, ask, free_port, made_repository, make_project, wait_for
@@ -32,6 +34,7 @@ from projects import Project, ask, free_port, made_repository, make_project, wai
 from graft.flows.runtime.login import server_login
 from graft.flows.runtime.servers import mlflow_server, prefect_server, prepare_prefect
 from graft.tasks.audit.params import AuditParams
+from graft.tasks.common.core.files import md5
 from graft.tasks.evaluate.params import EvaluateParams
 from graft.tasks.head.params import HeadParams
 
@@ -46,11 +49,14 @@ PARAMS: dict[str, dict[str, Any]] = {
     "head": HeadParams().model_dump(mode="json"),
     "audit": AuditParams().model_dump(mode="json"),
     "evaluate": EvaluateParams().model_dump(mode="json"),
-    "retrain": {"time_limit_minutes": 10.0, "retries": 0, "retry_seconds": 1.0},
+    "retrain": {"time_limit_minutes": 10.0, "retries": 0, "retry_seconds": 1.0, "settle_seconds": 0.0, "ask": 30},
     "gate": {"max_latency_ratio": 50.0, "margin": 0.1},
 }
 
 POOL = "graft"
+
+UNLABELLED = 40
+"""Images that come without a label."""
 
 SMALL = 100
 """Images of a project so small that its runs take little more than the fixed costs."""
@@ -114,11 +120,7 @@ def found(base: Path, images: int, source: Path | None, prefect: dict[str, str],
 
 def push_images(town: Town, count: int, *, wrong: bool = False) -> None:
     """A colleague pushes new images, equally many per class; if `wrong`, labelled as the next class."""
-    clone = Project(town.base / "colleague")
-    if not clone.root.exists():
-        subprocess.run(["git", "clone", "--quiet", str(town.base / "remote.git"), str(clone.root)], check=True)
-    clone.git("pull", "--quiet", "--rebase")
-    clone.dvc("pull", "--quiet", "data/raw.dvc")
+    clone = colleague(town)
     names = list(town.images)
     for place, name in enumerate(names):
         for file in town.images[name][town.used : town.used + count // len(names)]:
@@ -129,6 +131,16 @@ def push_images(town: Town, count: int, *, wrong: bool = False) -> None:
     clone.git("commit", "--quiet", "--all", "--message", f"{count} images")
     clone.dvc("push", "--quiet", "data/raw.dvc")
     clone.git("push", "--quiet", "origin", "main")
+
+
+def colleague(town: Town) -> Project:
+    """Somebody's clone, at the newest commit, with its images."""
+    clone = Project(town.base / "colleague")
+    if not clone.root.exists():
+        subprocess.run(["git", "clone", "--quiet", str(town.base / "remote.git"), str(clone.root)], check=True)
+    clone.git("pull", "--quiet", "--rebase")
+    clone.dvc("pull", "--quiet", "data/raw.dvc")
+    return clone
 
 
 def start_mlflow(town: Town) -> None:
@@ -309,7 +321,7 @@ def ledger(town: Town) -> Iterator[tuple[str, Any]]:
     decided = {entry["version"] for entry in kept}
     open_versions = versions - decided
     yield f"versions without a decision: {open_versions}", not open_versions or town.nights[-1].state != "Completed"
-    champion = [entry for entry in kept if entry["what"] != "refused"][-1]["version"]
+    champion = [entry for entry in kept if entry["what"] not in ("refused", "undecided")][-1]["version"]
     yield "the ledger's champion is another", champion == champion_version(town)
     pushed = town.project.call("git", "ls-remote", "origin", "refs/heads/main").stdout.split()[0]
     lines = subprocess.run(
@@ -355,6 +367,14 @@ def stop_mlflow(town: Town) -> None:
     town.mlflow.close()
 
 
+def first_run(town: Town) -> tuple[Any, Night]:
+    """Starts the servers of a town; its deployment, and its first run."""
+    start_mlflow(town)
+    deployment = deploy(town)
+    start_worker(town)
+    return deployment, night(town, deployment, "0  the first run of all")
+
+
 def one_night(town: Town, small: Town) -> tuple[Any, Night]:
     """The first run of all, and a night of new images; says what share of the first the night took.
 
@@ -362,10 +382,7 @@ def one_night(town: Town, small: Town) -> tuple[Any, Night]:
         The deployment, and the night.
     """
     startup_first, startup_night = startup(small)
-    start_mlflow(town)
-    deployment = deploy(town)
-    start_worker(town)
-    first = night(town, deployment, "0  the first run of all")
+    deployment, first = first_run(town)
     push_images(town, 20)
     one = night(town, deployment, "1  new images (20)")
     whole, own = first.seconds - startup_first, one.seconds - startup_night
@@ -402,6 +419,52 @@ def other_nights(town: Town, deployment: Any, champion: str) -> None:
     night(town, deployment, "5b the next night, a new worker")
 
 
+def nights_of_labels(town: Town, deployment: Any) -> None:
+    """Images come without a label; a person labels those that the night has chosen; the next night learns from them."""
+    label_of = drop_unlabelled(town)
+    six = night(town, deployment, f"6  {UNLABELLED} images without a label")
+    last = town.hook.got[-1]
+    asked = last["facts"].get("images", 0)
+    require(six, last["about"] == "labels" and 0 < asked <= PARAMS["retrain"]["ask"], f"people were not asked: {last}")
+    require(six, pooled(town) == UNLABELLED, f"the pushed pool has {pooled(town)} images")
+    given = label_by_day(town, label_of)
+    require(six, given["new"] == asked and given["published"].endswith("pushed"), f"the labels are not pushed: {given}")
+    after_day = night(town, deployment, f"6b the next night, {asked} of them have labels")
+    left = UNLABELLED - asked
+    require(after_day, pooled(town) == left, f"the pushed pool has {pooled(town)} images, not {left}")
+    entry = json.loads(town.project.graft("ledger", "--json", **town.environment).stdout)[-1]
+    require(after_day, entry["labels"] == asked, f"the ledger counts {entry['labels']} labels, not {asked}")
+    brought = {name: value for name, value in entry["metrics"].items() if name.endswith("accuracy")}
+    print(f"  what {asked} labels brought: {brought}", flush=True)
+
+
+def drop_unlabelled(town: Town) -> dict[str, str]:
+    """New images, equally many per class, into the inbox; returns md5 -> class, which only the person knows."""
+    folder, label_of = Path(PARAMS["retrain"]["inbox"]) / "unlabelled", dict[str, str]()
+    folder.mkdir(parents=True)
+    each = UNLABELLED // len(town.images)
+    for name, files in town.images.items():
+        for file in files[town.used : town.used + each]:
+            label_of[md5(file)] = name
+            shutil.copy(file, folder / f"{len(label_of)}{file.suffix}")
+    town.used += each
+    return label_of
+
+
+def label_by_day(town: Town, label_of: dict[str, str]) -> dict[str, Any]:
+    """A person fills in the table of the night, in a clone."""
+    clone, table = colleague(town), pd.read_csv(town.project.root / ".graft" / "label" / "next.csv")
+    table["label"] = table["image_id"].map(label_of)
+    table.to_csv(town.base / "answers.csv", index=False)
+    words = ("label", "apply", str(town.base / "answers.csv"), "--by", "ann", "--commit", "--json")
+    return dict(json.loads(clone.graft(*words, **town.environment).stdout))
+
+
+def pooled(town: Town) -> int:
+    """How many images the pool has in the clone that the checks after a night have made."""
+    return len(pd.read_csv(town.base / "stranger" / "data" / "pool" / "index.csv"))
+
+
 def night_of_outage(town: Town, deployment: Any, outage: Callable[[Any], None]) -> None:
     """The checks need MLflow, so it is back before them."""
 
@@ -415,9 +478,7 @@ def night_of_outage(town: Town, deployment: Any, outage: Callable[[Any], None]) 
 
 def undo_last_push(town: Town) -> None:
     """A colleague removes the bad batch."""
-    clone = Project(town.base / "colleague")
-    clone.git("pull", "--quiet", "--rebase")
-    clone.dvc("pull", "--quiet", "data/raw.dvc")
+    clone = colleague(town)
     for file in (clone.root / "data" / "raw").rglob("wrong-*"):
         file.unlink()
     clone.dvc("add", "data/raw")
@@ -450,9 +511,12 @@ def table(nights: list[Night]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, help="a folder to work in, which is kept; its content is deleted first")
-    parser.add_argument("--images", type=int, default=1500, help="in the first run; 460 more come later")
+    parser.add_argument("--images", type=int, default=1500, help="in the first run; 500 more come later")
     parser.add_argument("--source", type=Path, help="a folder of so many images, by classes, instead of clothes")
     parser.add_argument("--backbone", help="another one than EfficientNet-Lite0, with random weights")
+    parser.add_argument(
+        "--labels", action="store_true", help="only the first run and the nights of images without labels"
+    )
     parser.add_argument("--one", action="store_true", help="one night only, and its share of the time of the first run")
     parser.add_argument("--keep", action="store_true", help="leave the servers up until a key is pressed")
     options = parser.parse_args()
@@ -464,17 +528,21 @@ def main() -> int:
         PARAMS["features"] = {"backbone": options.backbone, "weights": "random"}
     prepare_prefect(base)
     with listening() as hook, prefect_server(base, free_port()) as address:
-        PARAMS["retrain"]["notify"] = [hook.address]
+        PARAMS["retrain"] |= {"notify": [hook.address], "inbox": str(base / "inbox")}
         prefect = {"PREFECT_API_URL": f"{address}/api", "PREFECT_HOME": os.environ["PREFECT_HOME"]}
         prefect["PREFECT_API_AUTH_STRING"] = server_login(base)
         small = found(base / "small", SMALL, options.source, prefect, hook)
         town = found(base / "town", options.images, options.source, prefect, hook)
         try:
-            deployment, one = one_night(town, small)
-            if not options.one:
-                other_nights(town, deployment, one.champion)
+            if options.labels:
+                nights_of_labels(town, first_run(town)[0])
+            else:
+                deployment, one = one_night(town, small)
+                if not options.one:
+                    other_nights(town, deployment, one.champion)
+                    nights_of_labels(town, deployment)
             wrong = [f"{this.name}: {each}" for this in town.nights for each in this.wrong]
-            wrong += [] if options.one else traced(town)
+            wrong += [] if options.one or options.labels else traced(town)
             print("\n" + table(town.nights))
             if options.keep:
                 input(f"Prefect {address}, MLflow {town.environment['MLFLOW_TRACKING_URI']}; Enter ends all\n")

@@ -15,6 +15,13 @@ from graft.tasks.common.core.words import NAMED
 from .options import HERE, SETTINGS, AsJson, Panels, Project, examples
 from .output import print_json, show
 
+Commit = Annotated[
+    bool,
+    typer.Option(
+        "--commit", help="Commit and push data/labels.csv, alone; images of the pool are left to the unattended run."
+    ),
+]
+
 app = typer.Typer(cls=Panels, **{**SETTINGS, "no_args_is_help": False})
 
 
@@ -25,6 +32,7 @@ app = typer.Typer(cls=Panels, **{**SETTINGS, "no_args_is_help": False})
             "graft label": "the page, on this machine",
             "graft label --host 0.0.0.0 --key-file label.key": "for others, who need the key",
             "graft label --twice 0.1": "ask two people about a tenth",
+            "graft label --commit": "push the labels at the end, for the next unattended run",
         }
     ),
 )
@@ -43,21 +51,20 @@ def page(
     twice: Annotated[
         float, typer.Option(min=0, max=1, help="The share of images to ask two people about, to see if they agree.")
     ] = 0.0,
+    commit: Commit = False,
     project: Project = HERE,
 ) -> None:
     """Label images on a page; which to label next, and answers from a table.
 
     Each answer is in data/labels.csv before the next image shows. When the page ends, images of the pool that have a
-    label are imported into data/raw.
+    label are imported into data/raw; with --commit, by the next unattended run.
     """
     if context.invoked_subcommand is not None:
         return
     from ..labelling.server.start import Settings, label
 
-    settings = Settings(host, port, key_file, tuple(allowed_host or ()), twice)
-    taken = label(find_root(project), settings)
-    if taken:
-        print(f"{taken:,} images with a label imported into data/raw")
+    settings = Settings(host, port, key_file, tuple(allowed_host or ()), twice, commit)
+    print(label(find_root(project), settings))
 
 
 @app.command(
@@ -179,17 +186,18 @@ def apply(
     by: Annotated[
         str, typer.Option("--by", metavar="NAME", help="Who gave the answers, by default git's user.name.")
     ] = "",
+    commit: Commit = False,
     project: Project = HERE,
     as_json: AsJson = False,
 ) -> None:
     """Take answers from a table into data/labels.csv.
 
     Labels count over those of folders and tables; no file is moved. Images of the pool that have a label now are
-    imported into data/raw.
+    imported into data/raw; with --commit, by the next unattended run.
     """
     from ..labelling.apply import apply_labels
 
-    show(apply_labels(find_root(project), file, by), as_json, "data/labels.csv")
+    show(apply_labels(find_root(project), file, by, commit=commit), as_json, "data/labels.csv")
 
 
 @app.command(

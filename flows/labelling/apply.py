@@ -21,10 +21,11 @@ from graft.tasks.preprocess.tables import refuse_rows, spellings
 from ..versioning.git import try_git
 from .current import Labels, read_labels_now
 from .exchange import read_answers_file
+from .publish import publish_labels
 from .take_over import take_over_labelled
 
 
-def apply_labels(root: Path, file: Path, who: str = "", why: str = "") -> dict[str, Any]:
+def apply_labels(root: Path, file: Path, who: str = "", why: str = "", *, commit: bool = False) -> dict[str, Any]:
     """Appends the answers of a table, or of another tool's JSON, to data/labels.csv, and takes pool images that have a
     label now into data/raw.
 
@@ -34,9 +35,11 @@ def apply_labels(root: Path, file: Path, who: str = "", why: str = "") -> dict[s
             person has given already changes nothing.
         who: the person, where the table names none; by default git's `user.name`.
         why: the reason, where the table gives none.
+        commit: commit and push the answers instead, and leave the images to the next unattended run.
 
     Raises:
         DataError: the table lacks a column, or rows name unknown images or labels of another task; nothing is changed.
+        GraftError: the images cannot be imported, or the answers not be committed; they are in data/labels.csv.
     """
     paths, found = Paths(root), read_labels_now(root)
     table = read_answers_file(file, found.task)
@@ -54,7 +57,7 @@ def apply_labels(root: Path, file: Path, who: str = "", why: str = "") -> dict[s
         **{kind: kinds[kind] for kind in ("new", "changed", "confirmed", "discarded", "unsure")},
         "given_before": unchanged,
         "without_a_label": later,
-        "taken_over": take_over_labelled(root),
+        **({"published": publish_labels(root).sentence()} if commit else {"taken_over": take_over_labelled(root)}),
     }
 
 

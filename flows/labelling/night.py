@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,13 @@ from typing import Any
 from graft.tasks.common.core.files import whole_file
 from graft.tasks.common.core.paths import Paths
 from graft.tasks.common.core.words import NAMED
-from graft.tasks.preprocess.label_history import Standing, read_answers, standings
+from graft.tasks.preprocess.label_history import read_answers, standings
 from graft.tasks.preprocess.scan import hidden
 from graft.tasks.preprocess.walk import walk
 
 from ..ingest.inbox import fetch_images, known_images
 from ..ingest.inbox_files import UNLABELLED, digests, unsettled
-from ..versioning.dvc import dvc, fetch_object, is_cached, listing_of, raw_hash
+from ..versioning.dvc import dvc, fetch_object, is_cached, listing_of, raw_hash, tracked_file
 from ..versioning.dvc_config import dvc_remote
 from .choice import Asked, next_images
 from .current import read_labels_now
@@ -38,15 +37,14 @@ class Brought:
         labelled: images of the pool that have a label now, and were imported into data/raw.
         refused: file of the inbox -> why it is no usable image.
         waiting: file of the inbox -> why it is left for a later run.
+        changed: whether data/pool.dvc is another one.
     """
 
     new: int = 0
     labelled: int = 0
     refused: dict[str, str] = field(default_factory=dict)
     waiting: dict[str, str] = field(default_factory=dict)
-
-    def __bool__(self) -> bool:
-        return bool(self.new or self.labelled)
+    changed: bool = False
 
     def words(self) -> str:
         """What people read: empty if nothing is to be told."""
@@ -74,14 +72,17 @@ def bring_pool(root: Path, inbox: Path | None, settle_seconds: float) -> Brought
     """
     known, waiting = _pool_hashes(root), dict[str, str]()
     files = _unknown(root, inbox / UNLABELLED, settle_seconds, known, waiting) if inbox is not None else []
-    standing = standings(read_answers(Paths(root).labels))
-    labelled = [image_id for image_id in known if _has_label(image_id, standing)]
+    labelled = _labelled(root, known)
+    if labelled and _follows_a_place(root):
+        waiting[f"{len(labelled):,} labelled images"] = "data/raw follows another place: add them there"
+        labelled = []
     if not files and not labelled:
         return Brought(waiting=waiting)
+    before = raw_hash(root, TRACKED)
     _check_out(root)
     added = add_files(root, files) if files else Added()
-    taken = take_over_labelled(root)
-    return Brought(added.new, taken, added.refused, waiting)
+    taken = 0 if _follows_a_place(root) else take_over_labelled(root)
+    return Brought(added.new, taken, added.refused, waiting, raw_hash(root, TRACKED) != before)
 
 
 def _pool_hashes(root: Path) -> set[str]:
@@ -106,8 +107,14 @@ def _unknown(root: Path, folder: Path, settle_seconds: float, pool: set[str], wa
     return [File(name, listing.files[name], "", "inbox") for name, digest in found.items() if digest not in known]
 
 
-def _has_label(image_id: str, standing: Mapping[str, Standing]) -> bool:
-    return image_id in standing and standing[image_id].label is not None
+def _labelled(root: Path, pool: set[str]) -> list[str]:
+    standing = standings(read_answers(Paths(root).labels))
+    return [image_id for image_id in pool if image_id in standing and standing[image_id].label is not None]
+
+
+def _follows_a_place(root: Path) -> bool:
+    """Whether data/raw comes from `dvc import-url`: what is added here would be lost at the next update."""
+    return "deps" in tracked_file(root / "data" / "raw.dvc")
 
 
 def _check_out(root: Path) -> None:
@@ -128,6 +135,8 @@ def choose_to_ask(root: Path, project: Path, number: int) -> Asked | None:
     if not (root / TRACKED).is_file() or not len(read_labels_now(root).waiting):
         return None
     asked = next_images(root, number)
+    if not len(asked.table):  # what is left are near-copies of images that were answered
+        return None
     with whole_file(Paths(project).state / TABLE) as part:
         asked.table.to_csv(part, index=False)
     return asked
@@ -150,9 +159,9 @@ def rows_of(asked: Asked) -> list[dict[str, Any]]:
 def request(asked: Asked, page: str) -> tuple[str, str]:
     """Title and text of the notification that asks people for labels."""
     count = len(asked.table)
-    title = f"{count:,} pictures would help most: give them their labels"
+    title = f"{count:,} pictures would help most"
     at_random = int((asked.table["why"] == "random").sum())
-    where = page or "`git pull` and `graft label`, in the project"
+    where = page or "`git pull` and `graft label --commit`, in the project"
     return title, (
         f"Of {asked.waiting:,} images without a label, {count - at_random:,} were chosen ({asked.strategy}) and "
         f"{at_random:,} drawn at random. Label them: {where}"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from graft.tasks.common.data.task import MAIN
+from graft.tasks.common.data.task import METRICS
 
 
 def print_ledger(kept: list[dict[str, Any]]) -> None:
@@ -22,17 +23,13 @@ def print_ledger(kept: list[dict[str, Any]]) -> None:
 
 
 def _labels(entry: dict[str, Any]) -> str:
-    """How many labels people gave since the last champion, and by how much the main metric changed."""
+    """How many labels people gave since the last champion, and by how much the metric changed."""
     if not entry.get("labels"):
         return ""
-    metrics = entry["metrics"]
-    for main in MAIN.values():
-        before = metrics.get(f"champion_{main.key}")
-        if main.key in metrics and before is not None:
-            gain = metrics[main.key] - before
-            return (
-                f"{entry['labels']:,}: {100 * gain:+.1f} points"
-                if main.percent
-                else f"{entry['labels']:,}: {gain:+.3f}"
-            )
-    return f"{entry['labels']:,}"
+    count, found = f"{entry['labels']:,}", entry["metrics"]
+    for metric in chain.from_iterable(METRICS.values()):
+        now, before = found.get(metric.key), found.get(f"champion_{metric.key}")
+        if now is not None and before is not None:
+            gain = now - before
+            return f"{count}: {100 * gain:+.1f} points" if metric.percent else f"{count}: {gain:+.3f}"
+    return count

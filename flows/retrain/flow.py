@@ -113,7 +113,7 @@ def _work(project: Path, unattended: bool, still_ours: Callable[[], None]) -> An
     copy = _in_time(steps.sync.with_options(**patient), project, unattended, params.time_limit_minutes)
     changes = steps.plan(copy)
     if changes.empty and (unattended or is_idle(copy.root, changes)):
-        if copy.brought:
+        if copy.brought.changed:
             steps.publish_pool.with_options(**patient)(copy, still_ours)
             _ask_for_labels(copy, params, made_here=False)
         return Completed(
@@ -124,7 +124,7 @@ def _work(project: Path, unattended: bool, still_ours: Callable[[], None]) -> An
 
 def _ask_for_labels(copy: WorkingCopy, params: RetrainParams, *, made_here: bool) -> None:
     """If the pool changed, asks people about the images whose labels would help most."""
-    if not copy.brought or not params.ask:
+    if not copy.brought.changed or not params.ask:
         return
     notice = steps.ask(copy, params, made_here)
     if notice is not None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from prefect import Task, get_run_logger, task
+from prefect import Task, get_run_logger, runtime, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
@@ -181,7 +181,7 @@ def notify(places: list[str], notice: recipients.Notice) -> None:
 def publish_pool(copy: WorkingCopy, still_ours: Callable[[], None]) -> str:
     """Pushes the pool of images without a label, where no stage has changed."""
     assert copy.workspace is not None
-    commit = publish(copy.workspace, f"Pool: {copy.brought.new:,} images without a label came", still_ours)
+    commit = publish(copy.workspace, f"Pool: {copy.brought.new:,} new images without a label", still_ours)
     get_run_logger().info("pushed as %s", commit[:12])
     return commit
 
@@ -207,4 +207,5 @@ def ask(copy: WorkingCopy, params: RetrainParams, made_here: bool) -> recipients
     create_table_artifact(table=rows_of(asked), key="to-label", description=title)
     get_run_logger().info("%s", title)
     links = {"the label page": params.label_page} if params.label_page else {}
-    return recipients.Notice("labels", title, text, links, {"images": len(asked.table), "waiting": asked.waiting})
+    facts = {"images": len(asked.table), "waiting": asked.waiting}
+    return recipients.Notice("labels", f"{runtime.flow_run.name}: {title}", text, links, facts)

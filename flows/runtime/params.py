@@ -54,7 +54,7 @@ class RetrainParams(Section):
     label, see `graft label`; 0 for none."""
 
     label_page: str | None = None
-    """The address of the label page, for that notification."""
+    """The address of the label page, for the notification that asks for labels."""
 
     promote: Literal["auto", "manual"] = "auto"
     """Whether a challenger that passes the gate in an unattended run becomes champion at once (`auto`) or waits for

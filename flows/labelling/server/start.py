@@ -18,6 +18,7 @@ from ...serving.server.process import bind, say_where
 from ...serving.server.refusal import Refusal
 from ...serving.server.replies import refused
 from ...serving.server.start import need_key, read_key
+from ..publish import publish_labels
 from ..take_over import take_over_labelled
 from .app import build
 from .room import Room
@@ -30,6 +31,7 @@ OPEN = frozenset({"/", "/static/page.js", "/static/page.css", "/favicon.ico"})
 class Settings:
     """Attributes:
     twice: the share of images that two people are asked about.
+    commit: whether data/labels.csv is committed and pushed at the end, and the images left to the next unattended run.
     """
 
     host: str = "127.0.0.1"
@@ -37,23 +39,25 @@ class Settings:
     key_file: Path | None = None
     hosts: tuple[str, ...] = ()
     twice: float = 0.0
+    commit: bool = False
 
 
-def label(root: Path, settings: Settings) -> int:
-    """Serves the page until the process is told to end; then images of the pool that have a label are imported.
+def label(root: Path, settings: Settings) -> str:
+    """Serves the page until the process is told to end; then images of the pool that have a label are imported, or the
+    answers are published.
 
     Returns:
-        How many images were imported.
+        What became of the answers.
 
     Raises:
         ParamsError: others could reach it without a key, or the key cannot be used.
-        GraftError: the port is in use, or the project cannot be read.
+        GraftError: the port is in use, the project cannot be read, or the answers cannot be committed.
     """
     key = read_key(settings.key_file)
     need_key(settings.host, key)
-    taken = take_over_labelled(root)  # of a server that was killed
+    taken = 0 if settings.commit else take_over_labelled(root)  # of a server that was killed
     if taken:
-        say(f"label: {taken:,} images with a label imported into data/raw")
+        say(f"label: {_imported(taken)}")
     bound = bind(settings.host, settings.port)
     room = Room(root, settings.twice)
     bound.listen(128)
@@ -69,7 +73,11 @@ def label(root: Path, settings: Settings) -> int:
         timeout_graceful_shutdown=5,
     )
     Server(config).run(sockets=[bound])
-    return take_over_labelled(root)
+    return publish_labels(root).sentence() if settings.commit else _imported(take_over_labelled(root))
+
+
+def _imported(count: int) -> str:
+    return f"{count:,} images with a label imported into data/raw"
 
 
 class Guarded:

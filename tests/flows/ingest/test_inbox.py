@@ -59,6 +59,14 @@ def test_new_files_join_the_images_and_the_inbox_stays_as_it_is(root: Path, inbo
     assert {"red/100.png", "red/101.png"} <= set(list_files(root / "data" / "raw"))
 
 
+def test_images_without_a_label_are_left_to_the_pool(root: Path, inbox: Path) -> None:
+    draw(inbox / "unlabelled" / "new.png", 0, 900)
+    taken = take_over(inbox, root, 60.0)
+
+    assert (taken.new, taken.waiting) == (2, {})
+    assert not [name for name in raw_listing(root) if "new.png" in name]
+
+
 def test_a_second_look_finds_nothing_new(root: Path, inbox: Path) -> None:
     take_over(inbox, root, 60.0)
     before = (root / "data" / "raw.dvc").read_bytes()
