@@ -111,7 +111,8 @@ def _planned(source: Path, paths: Paths, how: How, outside: bool, unwrap: bool) 
     classes = known_classes(paths.raw) if joining else set()
     task = _task(paths)
     if not (source.is_file() and is_archive(source)):
-        yield plan_import(source, task, outside=outside, joining=joining, classes=classes, unwrap=unwrap)
+        plan = plan_import(source, task, outside=outside, joining=joining, classes=classes, unwrap=unwrap)
+        yield replace(plan, joining=joining)
         return
     with _unpacked(source, paths) as (folder, left):
         try:
@@ -119,7 +120,7 @@ def _planned(source: Path, paths: Paths, how: How, outside: bool, unwrap: bool) 
         except DataError as error:
             raise _renamed(error, folder, source) from None
         plan.left_out.add(SYSTEM, left)
-        yield plan
+        yield replace(plan, joining=joining)
 
 
 @contextmanager

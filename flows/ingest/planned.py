@@ -66,6 +66,7 @@ class Plan:
         notes: what was recognised, for the user to check.
         warnings: what may be a mistake.
         task: what the labels are.
+        joining: the images are added to others, so few of them are no reason for a warning.
     """
 
     form: str
@@ -76,6 +77,7 @@ class Plan:
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     task: Task = "classification"
+    joining: bool = False
 
     @property
     def table(self) -> pd.DataFrame | None:
@@ -123,6 +125,8 @@ class Plan:
 
     def _doubts(self) -> list[str]:
         counts = self.classes()
+        if self.joining:
+            return doubtful_names(counts)
         if self.task == "anomaly":
             return [*_doubts_of_good(counts[GOOD]), *doubtful_names(counts)]
         few = sorted(name for name, count in counts.items() if count < FEW)

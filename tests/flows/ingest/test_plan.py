@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -190,6 +191,13 @@ def test_an_import_without_good_images_names_the_labels(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no image is labelled good[\s\S]*hole, normal"):
         plan_import(tmp_path, "anomaly")
     assert plan_import(tmp_path, "anomaly", joining=True).classes() == {"normal": 1, "hole": 1}
+
+
+def test_few_images_that_join_others_are_no_reason_for_a_warning(tmp_path: Path) -> None:
+    draw_tile(tmp_path / "good" / "1.png", 1)
+    plan = plan_import(tmp_path, "anomaly", joining=True)
+    assert "at least 20" in plan.all_warnings()[0]
+    assert replace(plan, joining=True).all_warnings() == []
 
 
 def test_a_table_brings_its_masks(table: Path) -> None:
