@@ -109,7 +109,7 @@ def _models(contest: Contest, fresh: Check, params: GateParams) -> Iterator[Chec
     worse = holm({test.name: test.p for test in tests}, params.significance)
     tested = {test.name: test.check(test.name in worse) for test in tests}
     yield tested["gain"] if "gain" in tested else _better(contest, params)
-    yield tested.get("earlier images", _NO_EARLIER)
+    yield tested.get("earlier images", _NO_RANKING if contest.task == "anomaly" else _NO_EARLIER)
     yield fresh
     yield _looks(contest)
     if contest.task == "anomaly":
@@ -123,6 +123,9 @@ def _models(contest: Contest, fresh: Check, params: GateParams) -> Iterator[Chec
 
 
 _NO_GOOD = Check(false_alarms.FALSE_ALARMS, "not checked", false_alarms.NO_GOOD)
+_NO_RANKING = Check(
+    "earlier images", "not checked", "the champion's own test images in the test are not both good images and defects"
+)
 _NO_EARLIER = Check("earlier images", "not checked", "none of the champion's own test images is in the test")
 
 

@@ -82,6 +82,13 @@ def test_without_a_defect_false_alarms_decide_and_detection_is_unknown() -> None
     assert equal.sentence.startswith("false-alarm rate 4.0% against the champion's 4.0%")
 
 
+def test_earlier_test_images_that_are_all_defects_cannot_be_ranked() -> None:
+    earlier = check(judge(contest((3, 4), (3, 4), new=100), (), PARAMS), "earlier images")
+
+    assert earlier.outcome == "not checked"
+    assert "not both good images and defects" in earlier.found
+
+
 def test_without_a_good_image_the_false_alarm_rate_is_unknown() -> None:
     verdict = judge(contest((4, 0), (4, 0), good=0), (), PARAMS)
 
