@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
+import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
-from projects import Project, made_repository, make_project
+from projects import Project, made_repository, make_project, wait_for
 
+from graft.flows.labelling.pool import read_pool
 from graft.flows.labelling.publish import publish_labels
 from graft.tasks.common.core.errors import GraftError
 from graft.tasks.preprocess.label_history import Answer, append_answers, now, read_answers
@@ -142,3 +146,26 @@ def test_without_a_branch_nothing_is_committed(shared: Project) -> None:
     with pytest.raises(GraftError, match=r"they are in data/labels\.csv"):
         publish_labels(shared.root)
     assert shared.git("status", "--porcelain") == f"M {FILE}"
+
+
+def responds(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{address}/") as reply:
+            return bool(reply.status == 200)
+    except OSError:
+        return False
+
+
+def test_when_the_page_ends_the_answers_are_committed_and_the_images_stay_in_the_pool(pooled: Project) -> None:
+    words = [sys.executable, "-m", "graft.flows.cli", "label", "--commit", "--port", "0"]
+    page = subprocess.Popen(words, cwd=pooled.root, env=pooled.environment(), stdout=subprocess.PIPE, text=True)
+    assert page.stdout is not None
+    found = re.search(r"http://127.0.0.1:\d+", page.stdout.readline())
+    assert found
+    wait_for(lambda: responds(found[0]))
+    image_id = read_pool(pooled.root)["image_id"][0]
+    append_answers(pooled.root / FILE, [Answer(image_id, "red", "ann", now(), "margin", "")])
+    page.terminate()
+    assert page.stdout.read().strip().startswith("1 answer committed on main; not pushed: there is no git remote")
+    assert page.wait(60) == 0
+    assert image_id in set(read_pool(pooled.root)["image_id"])
