@@ -7,7 +7,7 @@ from pathlib import Path
 from graft.tasks.common.core.files import digest, json_digest, read_json, write_json
 from graft.tasks.common.core.paths import Paths
 from graft.tasks.common.data.feature_set import FeatureSet, read_feature_set
-from graft.tasks.common.data.units import units_of
+from graft.tasks.common.data.units import units
 from graft.tasks.labelling import probe, simulation, strategies
 from graft.tasks.labelling.simulation import Simulation, simulate
 
@@ -30,7 +30,7 @@ def simulated(root: Path) -> Simulation | None:
     file = paths.cache / "labelling" / f"{_key(pack)}.json"
     if file.is_file():
         return Simulation(**read_json(file))
-    found = simulate(pack, units_of(pack, pack.rows("train", "val", "test"))[0])
+    found = simulate(pack, units(pack.index)[0])
     write_json(file, found.facts())
     return found
 
