@@ -7,7 +7,7 @@ import numpy as np
 from onnx import TensorProto
 
 from ..common.core.errors import GraftError
-from ..common.heads.anomaly import AnomalyHead, resampling, smoothing
+from ..common.heads.anomaly import AnomalyHead, restoring, smoothing
 from ..common.heads.gaussian import GaussianHead
 from ..common.heads.patches import PatchesHead
 from ..common.heads.subspace import SubspaceHead
@@ -42,7 +42,7 @@ def patch_scores(build: Builder, head: AnomalyHead, maps: str) -> str:
 def _gaussian(build: Builder, head: GaussianHead, maps: str) -> str:
     """See `GaussianHead.distances`; h x w places, E channels."""
     high, wide, kept = head.mean.shape
-    down_hH, across_wW = resampling(head.height, high), resampling(head.width, wide)
+    down_hH, across_wW = restoring(head.height, high), restoring(head.width, wide)
     rows = build.node("Reshape", maps, build.integers(-1, head.height, head.width * head.channels))
     fewer = build.node("MatMul", down_hH, rows)
     columns = build.node("Reshape", fewer, build.integers(-1, head.width, head.channels))

@@ -136,9 +136,15 @@ def _none(size: tuple[int, int]) -> Single:
     return np.empty((0, *size), np.float32)
 
 
-def resampling(old: int, new: int, sigma: float = 0.0) -> Single:
-    """(new, old): bilinear, then smoothed by `sigma` of the new places."""
-    return _enlarge(old, new, max(sigma, 1e-9))
+def resampling(old: int, new: int) -> Single:
+    """(new, old): bilinear, without smoothing."""
+    return _enlarge(old, new, 1e-9)
+
+
+@lru_cache(maxsize=16)
+def restoring(old: int, new: int) -> Single:
+    """(new, old): the `new` numbers that bilinear enlarging made `old` ones of; least squares elsewhere."""
+    return np.linalg.pinv(resampling(new, old)).astype(np.float32)
 
 
 @lru_cache(maxsize=16)

@@ -9,7 +9,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from ..data.task import Task
-from .anomaly import AnomalyHead, resampling
+from .anomaly import AnomalyHead, resampling, restoring
 from .base import Double, Single
 
 
@@ -47,19 +47,19 @@ class GaussianHead(AnomalyHead):
         return np.asarray(down_Hh @ distance_Bhw @ across_Ww.T, np.float32).reshape(-1)
 
     def enlarging(self) -> tuple[Single, Single]:
-        """(H, h) and (W, w): scores of the coarser places at all places, smoothed by the width of one."""
+        """(H, h) and (W, w): scores of the coarser places at all places."""
         high, wide = self.mean.shape[:2]
-        return resampling(high, self.height, self.height / high), resampling(wide, self.width, self.width / wide)
+        return resampling(high, self.height), resampling(wide, self.width)
 
 
 def coarser(map_BHWC: Single, shape: tuple[int, ...]) -> Single:
-    """The last channels at fewer places, (B, h, w, E), between the places of the map.
+    """The last channels at the fewer places that they were enlarged from, (B, h, w, E).
 
     Args:
         shape: (h, w, E).
     """
     high, wide, kept = shape
-    down_hH, across_wW = (resampling(old, new) for old, new in zip(map_BHWC.shape[1:3], (high, wide), strict=True))
+    down_hH, across_wW = (restoring(old, new) for old, new in zip(map_BHWC.shape[1:3], (high, wide), strict=True))
     kept_BHWE = map_BHWC[..., map_BHWC.shape[3] - kept :]
     fewer_BhWE = (down_hH @ kept_BHWE.reshape(len(kept_BHWE), len(down_hH.T), -1)).reshape(-1, len(across_wW.T), kept)
     return np.asarray(across_wW @ fewer_BhWE, np.float32).reshape(-1, high, wide, kept)

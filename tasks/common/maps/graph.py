@@ -17,7 +17,7 @@ from .form import MapForm, Wanted
 if TYPE_CHECKING:
     from .network import MapNetwork
 
-MAPS = 1
+MAPS = 2
 """Raised whenever a change in this folder makes other maps of the same image."""
 
 NOTE = "maps.json"

@@ -113,6 +113,8 @@ class MapNetwork(nn.Module):
 
     def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
         maps = self._maps(self._cut(x_BCHW))
+        if self._neck == "patches":
+            maps = [*maps[:-1], _rooted(maps[-1])]
         maps = [self._together(self._projected(maps, number)) for number in range(len(maps))]
         if self._neck == "pyramid":
             return torch.cat([one.flatten(1) for one in maps], dim=1)
@@ -144,6 +146,12 @@ class MapNetwork(nn.Module):
             allowed="modules whose output is (channels, height, width), or tokens on a grid",
             todo="name other depths in `features.maps`, or another network in `features.backbone`",
         )
+
+
+def _rooted(maps: torch.Tensor) -> torch.Tensor:
+    """Signed square roots (Perronnin et al. 2010): nearer to normal distributions, and in distances to other patches
+    the finer depths count for more."""
+    return torch.sqrt(functional.relu(maps)) - torch.sqrt(functional.relu(-maps))
 
 
 def _resized(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:

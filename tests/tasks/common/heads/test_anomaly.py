@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from graft.tasks.common.heads.anomaly import enlarged, image_scores
+from graft.tasks.common.heads.anomaly import enlarged, image_scores, resampling
 from graft.tasks.common.heads.gaussian import GaussianHead, coarser
 from graft.tasks.common.heads.load import load_head
 from graft.tasks.common.heads.patches import PatchesHead
@@ -65,10 +65,11 @@ def test_a_place_scores_its_distance_from_the_gaussian_there():
     np.testing.assert_allclose(head.patch_scores(maps_BD), down_HH @ distance_BHW @ across_WW.T, rtol=1e-4)
 
 
-def test_coarser_places_are_means_of_those_between_which_they_lie():
-    map_BHWC = np.random.default_rng(0).normal(size=(2, 6, 4, 5)).astype(np.float32)
-    expected = map_BHWC[..., 2:].reshape(2, 3, 2, 2, 2, 3).mean(axis=(2, 4))
-    np.testing.assert_allclose(coarser(map_BHWC, (3, 2, 3)), expected, atol=1e-6)
+def test_coarser_places_are_those_that_the_map_was_enlarged_from():
+    places_BhwE = np.random.default_rng(0).normal(size=(2, 3, 2, 3)).astype(np.float32)
+    map_BHWE = np.einsum("Hh,bhwe,Ww->bHWe", resampling(3, 6), places_BhwE, resampling(2, 4))
+    map_BHWC = np.concatenate([np.ones((2, 6, 4, 2), np.float32), map_BHWE], axis=3)
+    np.testing.assert_allclose(coarser(map_BHWC, (3, 2, 3)), places_BhwE, atol=1e-5)
 
 
 def test_an_image_scores_the_mean_of_its_largest_smoothed_scores():

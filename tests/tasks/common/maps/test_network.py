@@ -33,11 +33,15 @@ def stages_of(backbone, network, x_BCHW, *places):
         return plain.forward_intermediates(x_BCHW, indices=list(places), intermediates_only=True)
 
 
-def test_patches_are_smoothed_depths_side_by_side_at_the_finest_places():
+def rooted(maps_BCHW):
+    return maps_BCHW.sign() * maps_BCHW.abs().sqrt()
+
+
+def test_patches_are_smoothed_depths_side_by_side_the_last_of_them_rooted():
     network = create("test_efficientnet", Wanted("patches", channels=1000))
     found = network.form.patches(maps_of(network, pixels()))
     stages = stages_of("test_efficientnet", network, pixels(), 2, 3)
-    fine, coarse = (functional.avg_pool2d(one, 3, 1, 1) for one in stages)
+    fine, coarse = (functional.avg_pool2d(one, 3, 1, 1) for one in (stages[0], rooted(stages[1])))
     coarse = functional.interpolate(coarse, size=fine.shape[2:], mode="bilinear", align_corners=False)
     expected = torch.cat([fine, coarse], dim=1).flatten(2).transpose(1, 2).numpy()
     assert found.shape == (2, 12 * 20, 32 + 48)
@@ -90,7 +94,7 @@ def test_tokens_are_places_of_a_grid_without_the_class_token():
     network = create("test_vit", Wanted("patches", channels=1000), (3, 160, 160))
     found = network.form.patches(maps_of(network, pixels(shape=(3, 160, 160))))
     blocks = stages_of("test_vit", network, pixels(shape=(3, 160, 160)), 2, 3)
-    smooth = [functional.avg_pool2d(one, 3, 1, 1).flatten(2).transpose(1, 2) for one in blocks]
+    smooth = [functional.avg_pool2d(one, 3, 1, 1).flatten(2).transpose(1, 2) for one in (blocks[0], rooted(blocks[1]))]
     assert [part.name for part in network.form.parts] == ["blocks.2", "blocks.3"]
     assert found == pytest.approx(torch.cat(smooth, dim=2).numpy(), rel=1e-3, abs=1e-4)
 
