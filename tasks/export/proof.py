@@ -92,6 +92,10 @@ UNITS: dict[What, str] = {"probability": "", "number": " standard deviations", "
 """What a model tells -> the unit of its differences."""
 
 
+ROUNDING = 1e-5
+"""Of single precision, as a share of a score."""
+
+
 @dataclass(frozen=True)
 class Proof:
     """How a file compares with its package.
@@ -235,7 +239,10 @@ def _compared(expected: Answers, found: Answers, images: Sequence[Path], task: s
     unit = {"probability": 1.0, "number": float(expected.output_NK.std()), "score": threshold}[what]
     off_N = np.abs(expected.output_NK.astype(np.float64) - found.output_NK).max(axis=1) / (unit or 1.0)
     decides = expected.decided.shape[1] > 0
-    same = float((expected.decided == found.decided).all(axis=1).mean()) if decides else None
+    same_N = (expected.decided == found.decided).all(axis=1)
+    if what == "score" and threshold is not None:  # a score on the threshold falls to either side by rounding
+        same_N |= np.abs(expected.output_NK[:, 0] - threshold) <= ROUNDING * abs(threshold)
+    same = float(same_N.mean()) if decides else None
     worst = int(np.argmax(np.where(np.isnan(off_N), np.inf, off_N)))
     further = float(np.abs(expected.typicality_N - found.typicality_N).max())
     return Proof(
