@@ -116,7 +116,7 @@ class FeaturesParams(Section):
     `auto`: those of stride 8 and 16, or of strides 4 to 32. Or a list of strides (of a transformer, numbers of blocks,
     from 0), or of names of the network's modules."""
 
-    map_channels: int = Field(128, ge=1)
+    map_channels: int = Field(160, ge=1)
     """Maps of more channels than these are projected to so many, in random directions that are the same each time."""
 
     tiles: int = Field(1, ge=1, le=8)
