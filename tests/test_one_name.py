@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 NAMES = set(STAGES)
 FLOWS = {"retrain", "gate", "drift"}
 """Sections of params.yaml that belong to no stage."""
-OTHERS = {"common", "export", "studies", "__pycache__"}
+OTHERS = {"common", "export", "labelling", "studies", "__pycache__"}
 """Folders of tasks/ that are no stage."""
 
 
