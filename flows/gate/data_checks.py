@@ -12,7 +12,7 @@ from graft.tasks.common.core.files import read_json
 from graft.tasks.common.core.paths import Paths
 from graft.tasks.common.data.feature_set import read_feature_set
 from graft.tasks.common.feature_cache.segments import ids_of
-from graft.tasks.preprocess.label_history import given_since, in_words, read_answers
+from graft.tasks.preprocess.label_history import given_since, in_words, read_answers, standings
 from graft.tasks.register.reference_set import Reference
 
 from ..runtime.params import DriftParams, GateParams, load_params
@@ -57,13 +57,16 @@ def _leaks(paths: Paths, params: GateParams) -> Check:
 
 
 def _suspects(paths: Paths, reference: Reference | None, params: GateParams) -> Check:
-    """Among the images added since the champion was trained, or among all without a champion."""
+    """Among the images added since the champion was trained, or among all without a champion; not among those whose
+    label a person has given, who saw the image."""
     allowed = f"{params.max_suspect:.1%} or less"
     pack = read_feature_set(paths.features)
     judged = pack.index.iloc[pack.rows("train", "val")].drop_duplicates("pixels")["image_id"]
     if reference is not None:
         known = np.union1d(reference.seen_ids, reference.held_out_ids)
         judged = judged[~np.isin(ids_of(list(judged)), known)]
+    people = {image_id for image_id, one in standings(read_answers(paths.labels)).items() if one.decided is not None}
+    judged = judged[~judged.isin(people)]
     if len(judged) < LEAST:
         return Check("labels of new images", "not checked", f"{len(judged):,} new images, fewer than {LEAST}", allowed)
     issues = pd.read_parquet(paths.audit / "label_issues.parquet", columns=["image_id"])["image_id"]
