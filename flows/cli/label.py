@@ -32,7 +32,7 @@ app = typer.Typer(cls=Panels, **{**SETTINGS, "no_args_is_help": False})
             "graft label": "the page, on this machine",
             "graft label --host 0.0.0.0 --key-file label.key": "for others, who need the key",
             "graft label --twice 0.1": "ask two people about a tenth",
-            "graft label --commit": "push the labels at the end, for the next unattended run",
+            "graft label --commit": "push the labels at the end, for the next night",
         }
     ),
 )
