@@ -277,7 +277,7 @@ def main() -> None:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="a folder in MVTec's layout")
-    parser.add_argument("--signs", type=Path, help="a folder of small photographs, of which some are scratched")
+    parser.add_argument("--signs", type=Path, help="a folder of small photographs; some are scratched")
     parser.add_argument("--names", nargs="+", default=[*NAMES], choices=[*NAMES])
     parser.add_argument("--repetitions", type=int, default=3, help=f"of all but builds of more than {LONG} seconds")
     parser.add_argument("--quick", action="store_true", help="few pictures, one repetition")

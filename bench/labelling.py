@@ -207,7 +207,7 @@ def peers(data: Json, test_SN: npt.NDArray[np.bool_], folder: Path) -> Json:
 
 
 def flip(y_N: Rows, classes: int) -> tuple[Rows, Rows]:
-    """Labels of which 5 % are another class, and the rows of these."""
+    """Labels with 5 % of another class, and the rows of these."""
     rng = np.random.default_rng(1)
     flipped = rng.choice(len(y_N), round(FLIPPED * len(y_N)), replace=False)
     given = y_N.copy()

@@ -1,4 +1,4 @@
-"""Pictures with synthetic scratches in MVTec's layout: good ones to learn from, and a test of which half is scratched.
+"""Pictures with synthetic scratches in MVTec's layout: good ones to learn from, and a test with one half scratched.
 
 python -m bench.scratches FOLDER OUT        FOLDER has photographs in folders of any depth
 

@@ -29,7 +29,7 @@ GOOD_COLOUR = "#7d8a99"
 
 
 def score_bins(found: Inspected) -> Floats:
-    """The edges of the histogram, one of which is the threshold; float64 (M,)."""
+    """The edges of the histogram; the threshold is one of them. float64 (M,)."""
     low, high = float(found.score.min()), float(found.score.max())
     low, high = min(low, found.threshold), max(high, found.threshold)
     if low > 0 and high > FAR * found.threshold:

@@ -252,7 +252,7 @@ _INTERPOLATE = {"nearest": "nearest", "linear": "linear", "linear_onnx": "linear
 
 
 def _interpolate(build: Builder, operation: Operation, inputs: list[str]) -> str:
-    """Of maps of which nothing is added around."""
+    """Of maps as they are, without a border."""
     found = operation.get_attributes()
     mode = str(found["mode"]).lower()
     if mode not in _INTERPOLATE or any((*found["pads_begin"], *found["pads_end"])):

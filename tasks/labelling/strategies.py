@@ -111,7 +111,7 @@ class Chosen:
 def choose(pool: Pool, wanted: int, strategy: Strategy = "auto") -> Chosen:
     """At most `wanted` images; fewer if the pool has fewer that are no near-copies.
 
-    The random ones are spread evenly among the others: whoever stops early leaves a fair share too.
+    The random ones are spread evenly among the others: who stops early leaves a fair share too.
     """
     real = settled(pool, strategy)
     rng = np.random.default_rng(pool.seed)

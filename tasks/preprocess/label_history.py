@@ -2,7 +2,7 @@
 
 An answer is about an image by its id, so no file is moved or renamed to relabel it. `label` is a label of the task, or
 one of `SPECIAL`. Rows count in the order of `when`, not of the file: two branches that are merged line by line
-(`merge=union` in .gitattributes) give the same labels, whichever came first.
+(`merge=union` in .gitattributes) give the same labels in either order.
 """
 
 from __future__ import annotations
@@ -206,7 +206,7 @@ def given_since(answers: Iterable[Answer], moment: str) -> list[Answer]:
 
 
 def in_words(answers: Sequence[Answer]) -> str:
-    """How many answers there are, of which kinds, and by whom."""
+    """The number of answers, by kind and by person."""
     kinds = Counter(_kind(answer) for answer in answers)
     counted = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common())
     people = Counter(answer.who or "nobody named" for answer in answers)
