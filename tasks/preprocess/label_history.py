@@ -85,8 +85,8 @@ class Standing:
 
 
 def now() -> str:
-    """The time of an answer that is given now."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    """The time of an answer that is given now: to the microsecond, so that an answer and its undo keep their order."""
+    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def read_answers(path: Path) -> list[Answer]:
