@@ -60,12 +60,12 @@ def test_a_folder_that_cannot_be_written_is_named(model: ImageClassifier, anomal
     (tmp_path / "file").write_text("", encoding="utf-8")
     (answer,) = predict(model, [Named("a.png", anomalies / "good" / "00.png")], maps=True)
 
-    with pytest.raises(DataError, match=r"the heat map of a\.png cannot be written"):
+    with pytest.raises(DataError, match=r"the map of a\.png cannot be written"):
         HeatMaps(model, tmp_path / "file").take(answer)
 
 
 def test_a_model_for_another_task_has_none(finished: Project, tmp_path: Path) -> None:
-    with open_model("package", finished.root) as other, pytest.raises(GraftError, match="has no heat maps"):
+    with open_model("package", finished.root) as other, pytest.raises(GraftError, match="has no maps"):
         HeatMaps(other.classifier, tmp_path)
 
 
