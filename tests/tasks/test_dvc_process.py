@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
-from projects import hold, release
+from projects import hold, release, wait_for
 
 from graft.tasks.common.core.errors import GraftError
 from graft.tasks.dvc_process import dvc_error, wait_for_dvc
@@ -30,6 +31,7 @@ def running(*words: str) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
         [sys.executable, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
     )
+    wait_for(lambda: psutil.Process(process.pid).cmdline()[1:] == list(words))  # until then it is the parent's copy
     try:
         yield process
     finally:

@@ -1,10 +1,12 @@
+from typing import get_args
+
 import pytest
 
-from graft.tasks.common.data.task import LOSS, MAIN
+from graft.tasks.common.data.task import LOSS, MAIN, Task
 
 
 def test_every_task_has_a_main_metric_and_a_loss():
-    assert set(MAIN) == set(LOSS) == {"classification", "multilabel", "regression"}
+    assert set(MAIN) == set(LOSS) == set(get_args(Task))
 
 
 @pytest.mark.parametrize(
