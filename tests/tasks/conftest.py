@@ -207,7 +207,7 @@ def repository():
 
 @pytest.fixture(scope="session")
 def mapped_paths(tmp_path_factory, tiny_graph, fill_classes, run_stage):
-    """The images of the finished project as those of the task anomaly, of which one colour is good, with the features
+    """The images of the finished project as those of the task anomaly: one colour is good; with the features
     and maps of all. For reading only: a test that changes something takes `map_paths`."""
     paths = Paths(tmp_path_factory.mktemp("mapped"))
     fill_classes(paths.raw)

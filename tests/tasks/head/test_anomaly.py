@@ -1,4 +1,4 @@
-"""Heads that learn good images alone. Maps are drawn: 4 x 4 patches of 6 channels, of which one is about 0 if good."""
+"""Heads that learn good images alone. Maps are drawn: 4 x 4 patches of 6 channels; one is about 0 if good."""
 
 from __future__ import annotations
 

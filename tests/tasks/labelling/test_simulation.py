@@ -13,7 +13,7 @@ SPLITS = np.array(["train", "train", "train", "val", "test"])[np.arange(N) % 5]
 
 
 def pack(task="classification", splits=SPLITS, rare=False):
-    """Four kinds of images, one of which is rare."""
+    """Four kinds of images; one is rare."""
     rng = np.random.default_rng(0)
     code_N = rng.choice(4, N, p=[0.4, 0.35, 0.2, 0.05] if rare else None)
     x_ND = (4 * np.eye(4, 12)[code_N] + rng.normal(size=(N, 12))).astype(np.float32)

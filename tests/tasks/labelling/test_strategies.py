@@ -9,7 +9,7 @@ CENTRES = np.random.default_rng(0).normal(size=(4, 16)) * 6
 
 
 def pool(each=30, labels=0, model=True, **more):
-    """Four kinds of images, of which the first `labels` of each kind have a label."""
+    """Four kinds of images; the first `labels` of each kind have a label."""
     rng = np.random.default_rng(1)
     x = np.concatenate([centre + rng.normal(size=(each + labels, 16)) for centre in CENTRES]).astype(np.float32)
     kind = np.repeat(np.arange(4), each + labels)

@@ -14,7 +14,7 @@ KEYS = {key for metric in METRICS["anomaly"] for key in metric.keys}
 
 
 def scored(n=60, gap=2.0, seed=0):
-    """(scores, whether an image has a defect), a third of which have."""
+    """(scores, whether an image has a defect); a third have one."""
     rng = np.random.default_rng(seed)
     defect_N = np.arange(n) % 3 == 0
     return rng.normal(size=n) + gap * defect_N, defect_N

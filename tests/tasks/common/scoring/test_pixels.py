@@ -12,7 +12,7 @@ SHAPE = (24, 31)
 
 
 def pictures(seed, images=6, levels=None):
-    """(score maps, masks): a few rectangles of defects, two of which may touch at a corner, and good images."""
+    """(score maps, masks): a few rectangles of defects, two may touch at a corner, and good images."""
     rng = np.random.default_rng(seed)
     maps, masks = [], []
     for number in range(images):
