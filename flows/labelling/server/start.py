@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from graft.tasks.common.core.progress import say
 
 from ...serving.server.guard import Admission, allowed_hosts, secured
-from ...serving.server.process import bind, say_where
+from ...serving.server.process import QuietServer, bind, say_where
 from ...serving.server.refusal import Refusal
 from ...serving.server.replies import refused
 from ...serving.server.start import need_key, read_key
@@ -72,7 +69,7 @@ def label(root: Path, settings: Settings) -> str:
         proxy_headers=False,
         timeout_graceful_shutdown=5,
     )
-    Server(config).run(sockets=[bound])
+    QuietServer(config).run(sockets=[bound])
     return publish_labels(root).sentence() if settings.commit else _imported(take_over_labelled(root))
 
 
@@ -95,16 +92,3 @@ class Guarded:
             await refused(refusal)(scope, receive, secured(send))
             return
         await self._app(scope, receive, secured(send))
-
-
-class Server(uvicorn.Server):
-    """Ends with exit code 0 after a signal."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        before = {one: signal.signal(one, self.handle_exit) for one in (signal.SIGTERM, signal.SIGINT)}
-        try:
-            yield
-        finally:
-            for one, handler in before.items():
-                signal.signal(one, handler)

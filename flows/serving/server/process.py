@@ -101,8 +101,22 @@ def _config(settings: Settings, desk: Desk, metrics: Metrics, journal: Journal |
     )
 
 
-class Server(uvicorn.Server):
-    """Ends with exit code 0 after a signal, and answers first what has been accepted."""
+class QuietServer(uvicorn.Server):
+    """Ends with exit code 0 after a signal."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """uvicorn's raises the signal again at the end, which would be the exit code."""
+        before = {one: signal.signal(one, self.handle_exit) for one in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for one, handler in before.items():
+                signal.signal(one, handler)
+
+
+class Server(QuietServer):
+    """Answers first what has been accepted."""
 
     def __init__(self, config: uvicorn.Config, desk: Desk) -> None:
         super().__init__(config)
@@ -119,16 +133,6 @@ class Server(uvicorn.Server):
         if self._desk.current is not None:
             await asyncio.sleep(LAST_REQUESTS)
         await super().shutdown(sockets)
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """uvicorn's raises the signal again at the end, which would be the exit code."""
-        before = {one: signal.signal(one, self.handle_exit) for one in (signal.SIGTERM, signal.SIGINT)}
-        try:
-            yield
-        finally:
-            for one, handler in before.items():
-                signal.signal(one, handler)
 
 
 def say_where(host: str, port: int) -> None:
