@@ -23,6 +23,9 @@ ROOT = HERE.parent
 LOCKS = HERE / "locks"
 
 SERVERS = ["mlflow[auth]", "prefect", "asyncpg", "psycopg2-binary"]
+RAY = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]["ray"]
+"""What Graft's extra `ray` adds."""
+
 REMOTES = ("azure", "gs", "s3", "ssh", "webdav")
 """The remotes of DVC that DVC_REMOTE may name; each has a lock of what it adds."""
 
@@ -40,6 +43,8 @@ def main() -> None:
     write("worker", "the image `worker`", (each for each in worker if not OF_TORCH.fullmatch(each["name"])))
     write("servers", "the image `servers`", resolved_names(SERVERS, [ROOT / "constraints.txt"]))
     known = {each["name"] for each in worker}
+    node = resolved_names(RAY, [ROOT / "constraints.txt", LOCKS / "worker.txt"])
+    write("ray", "what the image `node` adds", (each for each in node if each["name"] not in known))
     for remote in REMOTES:
         more = resolved_names([f"dvc-{remote}"], [ROOT / "constraints.txt", LOCKS / "worker.txt"])
         write(f"dvc-{remote}", f"what dvc-{remote} adds", (each for each in more if each["name"] not in known))

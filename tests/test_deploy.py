@@ -251,11 +251,13 @@ def test_the_images_are_pinned_and_made_of_what_is_in_the_repository() -> None:
     sources = {name for line in re.findall(r"^COPY (.+) \S+$", text, re.MULTILINE) for name in line.split()}
     assert sources == {
         *("pyproject.toml", "README.md", "LICENSE", "flows", "tasks", "src", "sample"),
-        *("deploy/locks", "deploy/locks/servers.txt"),
+        *("deploy/locks", "deploy/locks/servers.txt", "deploy/locks/ray.txt"),
     }
     assert all((ROOT / name).exists() for name in sources)
     sent = (DEPLOY / "Dockerfile.dockerignore").read_text(encoding="utf-8").splitlines()
-    assert {line.removeprefix("!") for line in sent if line.startswith("!")} == sources - {"deploy/locks/servers.txt"}
+    assert {line.removeprefix("!") for line in sent if line.startswith("!")} == {
+        name for name in sources if not name.startswith("deploy/locks/")
+    }
     stages = set(re.findall(r"^FROM \S+ AS (\w+)$", text, re.MULTILINE))
     for service in compose()["services"].values():
         assert re.fullmatch(r"[a-z-]+:\d+(\.\d+)+(-\w+)?", service["image"])
@@ -265,7 +267,7 @@ def test_the_images_are_pinned_and_made_of_what_is_in_the_repository() -> None:
             assert service["build"]["args"]["PYTHON_IMAGE"] == examples()["PYTHON_IMAGE"]
     assert f"ARG PYTHON_IMAGE={examples()['PYTHON_IMAGE']}\nFROM ${{PYTHON_IMAGE}} AS base" in text
     assert examples()["PYTHON_IMAGE"].startswith("python:3.11."), "the Python whose versions constraints.txt holds"
-    assert text.count("\nUSER graft\n") == 2, "neither image runs as root"
+    assert text.count("\nUSER graft\n") == 3, "no image runs as root"
 
 
 # deploy/locks
@@ -301,11 +303,11 @@ def test_the_image_of_the_worker_has_all_that_graft_needs() -> None:
 def test_pip_installs_nothing_without_a_hash_but_graft_itself_and_torch_of_another_index() -> None:
     text = (DEPLOY / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", " ")
     commands = [" ".join(found.split()) for found in re.findall(r"pip install [^;&\n]+", text)]
-    assert len(commands) == 5
+    assert len(commands) == 6
     assert all("--no-deps" in command for command in commands)
     without = [command for command in commands if "--require-hashes" not in command]
     assert [command.split()[-1] for command in without if "TORCH_INDEX" not in command] == ["."]
-    assert text.count("&& pip check") == 2, "a lock that lacks a package is noticed"
+    assert text.count("&& pip check") == 3, "a lock that lacks a package is noticed"
 
 
 def test_each_remote_that_the_example_offers_has_a_lock() -> None:
@@ -449,3 +451,28 @@ def test_the_prefect_server_tells_its_pages_where_it_is_and_answers_only_who_has
             request = urllib.request.Request(url, headers={**login, "Origin": origin})
             with urllib.request.urlopen(request, timeout=30) as reply:
                 assert reply.headers["Access-Control-Allow-Origin"] == allowed
+
+
+# Kubernetes
+
+
+def test_the_ray_cluster_has_the_version_that_is_locked_asks_for_a_token_and_runs_confined() -> None:
+    cluster = yaml.safe_load((DEPLOY / "kuberay.yaml").read_text(encoding="utf-8"))
+    spec = cluster["spec"]
+    assert (cluster["apiVersion"], cluster["kind"]) == ("ray.io/v1", "RayCluster")
+    assert spec["rayVersion"] == lock("ray")["ray"] == constraints()["ray"]
+    assert spec["authOptions"] == {"mode": "token"}
+    groups = [spec["headGroupSpec"], *spec["workerGroupSpecs"]]
+    assert spec["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+    assert all(isinstance(value, str) for group in groups for value in group["rayStartParams"].values())
+    for pod in (group["template"]["spec"] for group in groups):
+        (container,) = pod["containers"]
+        assert container["image"].startswith("graft-node:")
+        assert {"name": "RAY_USAGE_STATS_ENABLED", "value": "0"} in container["env"]
+        assert pod["securityContext"]["runAsNonRoot"]
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert container["resources"]["limits"].keys() == {"cpu", "memory"}
+        assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
