@@ -49,6 +49,8 @@ MODULES = (
     "common/images/reading.py",
     "common/images/sandbox.py",
     "common/images/sandbox_worker.py",
+    "common/images/shard_index.py",
+    "common/images/shards.py",
     "common/images/strips.py",
     "common/images/transform.py",
     "common/images/unreadable.py",

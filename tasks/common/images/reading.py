@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -18,6 +17,7 @@ from .deep import Range
 from .formats import OPAQUE, Cost, cost_of, fit, is_opaque, open_image
 from .limits import DECODING, LARGE, LARGE_FILE, MB, Limits, give_back
 from .sandbox import Share, decode_apart
+from .shards import Member, check_member, opening, opening_member, stored
 from .unreadable import Refused, TooLittle, UnreadableImage, WrongForm, understood
 
 NAME = "reading.json"
@@ -95,7 +95,8 @@ RESTORE = "restore the file (`dvc checkout data/raw`) or take it out, then run `
 
 @contextmanager
 def content_of(path: Path, limits: Limits, image_id: str | None = None) -> Iterator[bytes]:
-    """The bytes of a file. Those of a large file are held until the block ends, one file at a time.
+    """The bytes of a file, or of an image in a shard (see `shards`). Those of a large one are held until the block
+    ends, one at a time.
 
     Args:
         image_id: the md5 that the file is listed with; None compares nothing.
@@ -103,17 +104,39 @@ def content_of(path: Path, limits: Limits, image_id: str | None = None) -> Itera
     Raises:
         OSError: it cannot be read.
         Refused: it is larger than the memory that one image may take, or a device or pipe, which may never end.
-        DataError: it has another md5.
+        DataError: it has another md5, or its shard is damaged.
     """
-    kind = path.stat().st_mode
-    if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
-        raise Refused("not a file, but a device, a pipe or a socket")
-    with path.open("rb") as file, ExitStack() as held:
-        size = os.fstat(file.fileno()).st_size
+    member = _member_of(path)
+    if member is not None and image_id not in (None, member.md5):
+        raise _changed(path, member.md5, image_id)
+    with ExitStack() as held:
+        if member is None:
+            file, size = held.enter_context(opening(path))
+        else:
+            file, size = held.enter_context(opening_member(member)), member.size
         _check_size(size, limits)
         if size > LARGE:
             held.enter_context(LARGE_FILE)
-        yield _checked(file.read(size + 1), path, image_id)  # no more, should it grow meanwhile
+        content = file.read(size + 1)  # no more, should it grow meanwhile
+        if member is None:
+            _check(content, path, image_id)
+        else:
+            check_member(content, member, path)
+        yield content
+
+
+def _member_of(path: Path) -> Member | None:
+    """None for an ordinary file or a folder."""
+    try:
+        kind = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        member = stored(path)
+        if member is None:
+            raise
+        return member
+    if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+        raise Refused("not a file, but a device, a pipe or a socket")
+    return None
 
 
 def _check_size(size: int, limits: Limits) -> None:
@@ -121,16 +144,19 @@ def _check_size(size: int, limits: Limits) -> None:
         raise Refused(f"too large: {size / MB:,.0f} MB, `preprocess.max_memory_mb` allows {limits.max_memory_mb:,}")
 
 
-def _checked(content: bytes, path: Path, image_id: str | None) -> bytes:
+def _check(content: bytes, path: Path, image_id: str | None) -> None:
     found = image_id and hashlib.md5(content, usedforsecurity=False).hexdigest()
     if found != image_id:
-        raise DataError(
-            f"{path} has changed since it was listed",
-            got=f"md5 {found}",
-            allowed=f"md5 {image_id}",
-            todo="run `graft repro` again, which takes the new content, or restore the file (`dvc checkout data/raw`)",
-        )
-    return content
+        raise _changed(path, found, image_id)
+
+
+def _changed(path: Path, found: str | None, image_id: str | None) -> DataError:
+    return DataError(
+        f"{path} has changed since it was listed",
+        got=f"md5 {found}",
+        allowed=f"md5 {image_id}",
+        todo="run `graft repro` again, which takes the new content, or restore the file (`dvc checkout data/raw`)",
+    )
 
 
 @contextmanager

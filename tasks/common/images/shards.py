@@ -1,0 +1,339 @@
+"""Images in shards: tar files, each with its index beside it. They are read by offset, and nothing is unpacked.
+
+A folder with shards means the same tree of files as one without: `folder / name` names an image in both, and `stored`
+says where its bytes are. Beside the shards there may be ordinary files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import stat
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from ..core.errors import DataError
+from ..core.files import md5
+
+if TYPE_CHECKING:
+    from .shard_index import Index
+
+TAR, INDEX = ".tar", ".index.parquet"
+"""How the two files of a shard end."""
+
+HELD = 8
+"""Folders of which the index is kept in memory."""
+
+FRESH = 1.0
+"""Seconds for which a folder that looks unchanged is not listed again to read one image."""
+
+_State = tuple[tuple[str, int, int, int], ...]
+"""Name, size, time of the last change in nanoseconds and inode of the files of all shards."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """An image in a shard: in `file` the `size` bytes from `offset` on, which have this `md5`."""
+
+    file: Path
+    offset: int
+    size: int
+    md5: str
+
+
+class Shards:
+    """The members of all shards of a folder, sorted by name. An image takes 40 bytes and those of its name."""
+
+    def __init__(self, folder: Path, tars: list[str], indexes: list[Index]) -> None:
+        """Args:
+            tars: names of the files.
+            indexes: of each.
+
+        Raises:
+            DataError: a name is in two shards, or twice in one.
+        """
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        from .shard_index import refuse_twice
+
+        names = [index.names for index in indexes]
+        large = sum(part.nbytes for part in names) > 2**31 - 1
+        joined = pa.concat_arrays([part.cast(pa.large_string() if large else pa.string()) for part in names])
+        order_N = pc.sort_indices(joined).to_numpy()
+        self._folder, self._tars = folder, tars
+        self._names = joined.take(pa.array(order_N))
+        same = pc.equal(self._names[1:], self._names[:-1]) if len(joined) > 1 else pa.array([], pa.bool_())
+        refuse_twice(self._names[1:].filter(same).to_pylist() if len(joined) > 1 else [], folder)
+        self._md5_N16 = np.concatenate([index.md5_N16 for index in indexes])[order_N]
+        self._offset_N = np.concatenate([index.offset_N for index in indexes])[order_N]
+        self._size_N = np.concatenate([index.size_N for index in indexes])[order_N]
+        shard_N = np.repeat(np.arange(len(tars), dtype=np.int32), [len(index.offset_N) for index in indexes])
+        self._shard_N: npt.NDArray[np.int32] = shard_N[order_N]
+        _, ends, text = self._names.buffers()
+        self._ends = np.frombuffer(ends, np.int64 if large else np.int32)
+        self._text = memoryview(text or b"").cast("B")
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    @property
+    def files(self) -> frozenset[str]:
+        """The names of the shards and of their indexes, which are no images."""
+        return frozenset(name for tar in self._tars for name in (tar, index_of(tar)))
+
+    def names(self) -> list[str]:
+        """Sorted by their bytes."""
+        names: list[str] = self._names.to_pylist()
+        return names
+
+    def hashes(self) -> dict[str, str]:
+        """Name -> md5."""
+        from .shard_index import in_hex
+
+        return dict(zip(self.names(), in_hex(self._md5_N16), strict=True))
+
+    def find(self, name: str) -> Member | None:
+        sought, low, high = os.fsencode(name), 0, len(self)
+        while low < high:
+            middle = (low + high) // 2
+            if self._text[self._ends[middle] : self._ends[middle + 1]].tobytes() < sought:
+                low = middle + 1
+            else:
+                high = middle
+        if low == len(self) or self._text[self._ends[low] : self._ends[low + 1]] != sought:
+            return None
+        file = self._folder / self._tars[self._shard_N[low]]
+        return Member(file, int(self._offset_N[low]), int(self._size_N[low]), self._md5_N16[low].tobytes().hex())
+
+
+@dataclass
+class _Held:
+    """Folder -> what is known of it; the oldest are forgotten."""
+
+    shards: dict[Path, tuple[_State, Shards]] = field(default_factory=dict)
+    near: dict[str, tuple[tuple[int, int], float, Shards | None]] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @staticmethod
+    def keep(kept: dict[Any, Any], key: object, value: object, most: int) -> None:
+        kept.pop(key, None)
+        while len(kept) >= most:
+            kept.pop(next(iter(kept)))
+        kept[key] = value
+
+
+_HELD = _Held()
+
+
+def shards_of(folder: Path) -> Shards | None:
+    """The shards of a folder; None if it has none. They are read again when their files have changed.
+
+    Raises:
+        DataError: an index is damaged, or describes another tar; a tar lacks its index, or an index its tar; two images
+            have the same name.
+        OSError: the folder or a file in it cannot be read.
+    """
+    with _HELD.lock:
+        state = _state(folder)
+        if not any(name.endswith(INDEX) for name, *_ in state):
+            return None
+        known, shards = _HELD.shards.get(folder, (None, None))
+        if known != state or shards is None:
+            shards = _read(folder, [(name, size) for name, size, *_ in state])
+        _HELD.keep(_HELD.shards, folder, (state, shards), HELD)
+        return shards
+
+
+def _state(folder: Path) -> _State:
+    found = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.endswith((TAR, INDEX)) and not entry.name.startswith("."):
+                try:
+                    seen = entry.stat()
+                except FileNotFoundError:
+                    found.append((entry.name, -1, -1, -1))  # a broken link, named when it is read
+                    continue
+                if stat.S_ISREG(seen.st_mode):
+                    found.append((entry.name, seen.st_size, seen.st_mtime_ns, seen.st_ino))
+    return tuple(sorted(found))
+
+
+def index_of(tar: str) -> str:
+    return tar.removesuffix(TAR) + INDEX
+
+
+def _read(folder: Path, state: list[tuple[str, int]]) -> Shards:
+    from .shard_index import read_index
+
+    tars = [name for name, _ in state if name.endswith(TAR)]
+    _refuse_alone(folder, {*tars}, {name for name, _ in state if name.endswith(INDEX)})
+    sizes = dict(state)
+    return Shards(folder, tars, [read_index(folder / index_of(tar), folder / tar, sizes[tar]) for tar in tars])
+
+
+def _refuse_alone(folder: Path, tars: set[str], indexes: set[str]) -> None:
+    without = [(tar, index_of(tar)) for tar in tars if index_of(tar) not in indexes]
+    without += [(index, tar) for index in indexes if (tar := index.removesuffix(INDEX) + TAR) not in tars]
+    if without:
+        here, lacking = min(without)
+        raise DataError(
+            f"{folder / here} is half of a shard",
+            got=f"no {lacking}",
+            allowed=f"two files for a shard: NAME{TAR} and NAME{INDEX}",
+            todo="restore the other half (`dvc checkout data/raw`, or `dvc pull`), or take this one out of the folder; "
+            "images of a tar from elsewhere come in with `graft import`",
+        )
+
+
+def stored(path: Path) -> Member | None:
+    """The image in a shard that a path means; None if no folder above it has shards, or they do not have it.
+
+    It is meant for a path that is no file itself: of a name that is both, the file counts.
+
+    Raises:
+        DataError: as `shards_of`.
+    """
+    whole = os.path.abspath(path)  # noqa: PTH100  (`resolve` would follow links)
+    folder = os.path.dirname(whole)  # noqa: PTH120
+    while True:
+        shards = _near(folder)
+        if shards is not None:
+            return shards.find(os.path.relpath(whole, folder).replace(os.sep, "/"))
+        above = os.path.dirname(folder)  # noqa: PTH120
+        if above == folder:
+            return None
+        folder = above
+
+
+def _near(folder: str) -> Shards | None:
+    """`shards_of`, without a listing for each image: a folder is listed again if its own time has changed, which a new,
+    renamed or removed file does, and otherwise from time to time."""
+    try:
+        seen = os.stat(folder)  # noqa: PTH116
+    except OSError:
+        return None
+    state, now = (seen.st_mtime_ns, seen.st_ino), time.monotonic()
+    known = _HELD.near.get(folder)
+    if known is not None and known[0] == state and now < known[1]:
+        return known[2]
+    try:
+        shards = shards_of(Path(folder))
+    except (PermissionError, NotADirectoryError, FileNotFoundError):
+        shards = None
+    settled = abs(time.time() - seen.st_mtime) > FRESH  # a clock of files is coarse: more may change in the same tick
+    until = time.monotonic() + max(FRESH, 20 * (time.monotonic() - now)) if settled else 0.0
+    with _HELD.lock:
+        _HELD.keep(_HELD.near, folder, (state, until, shards), 8 * HELD)
+    return shards
+
+
+@contextmanager
+def opening(path: Path) -> Iterator[tuple[BinaryIO, int]]:
+    """An ordinary file, or an image in a shard, opened for reading from its first to its last byte; and its size.
+
+    Each call has its own file, so threads may read at once. The bytes are compared with no hash, see `check_member`.
+
+    Raises:
+        OSError: it cannot be opened.
+        DataError: as `shards_of`.
+    """
+    with ExitStack() as held:
+        try:
+            opened = held.enter_context(path.open("rb"))
+        except (FileNotFoundError, NotADirectoryError):
+            member = stored(path)
+            if member is None:
+                raise
+            yield held.enter_context(opening_member(member)), member.size
+        else:
+            yield opened, os.fstat(opened.fileno()).st_size
+
+
+@contextmanager
+def opening_member(member: Member) -> Iterator[BinaryIO]:
+    """Raises:
+    OSError: the shard cannot be opened.
+    """
+    with member.file.open("rb", buffering=0) as file:
+        yield io.BufferedReader(_Part(file, member))
+
+
+def check_member(content: bytes, member: Member, path: Path) -> None:
+    """Args:
+        path: the name of the image, for the error.
+
+    Raises:
+        DataError: the content is not what the index says.
+    """
+    from .shard_index import AGAIN
+
+    found = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    if found != member.md5:
+        raise DataError(
+            f"{member.file} is damaged, or is not the shard that its index describes",
+            got=f"{path}: md5 {found}",
+            allowed=f"md5 {member.md5}",
+            todo=AGAIN,
+        )
+
+
+class _Part(io.RawIOBase):
+    """The bytes of one member as a file of their own; its end is theirs."""
+
+    def __init__(self, file: io.FileIO, member: Member) -> None:
+        self._file, self._first, self._size, self._at = file, member.offset, member.size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        self._at = max(0, start + offset)
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        count = max(0, min(len(buffer), self._size - self._at))
+        if not count:
+            return 0
+        self._file.seek(self._first + self._at)
+        got = self._file.readinto(memoryview(buffer)[:count]) or 0
+        self._at += got
+        return got
+
+
+def is_stored(path: Path) -> bool:
+    """Whether there is a file or an image in a shard of this name. A link without a target is none."""
+    return path.exists() or stored(path) is not None
+
+
+def hash_of(path: Path) -> str:
+    """The md5 of a file; of an image in a shard the one in its index, which is compared when the image is read.
+
+    Raises:
+        OSError: it cannot be read.
+        DataError: as `shards_of`.
+    """
+    try:
+        return md5(path)
+    except (FileNotFoundError, NotADirectoryError):
+        member = stored(path)
+        if member is None:
+            raise
+        return member.md5
