@@ -49,6 +49,14 @@ def test_threads_follow_the_cores_that_a_process_may_use() -> None:
     assert found == [ROOT / "tasks" / "common" / "core" / "cores.py"]
 
 
+def test_ray_is_imported_only_where_the_parameter_asks_for_it() -> None:
+    """That is, within functions of flows/cluster: the extra `ray` may not be installed."""
+    imports = re.compile(r"^(\s*)(?:from|import) ray\b", re.MULTILINE)
+    found = {(file, indent) for file in MODULES for indent in imports.findall(file.read_text(encoding="utf-8"))}
+
+    assert not [file for file, indent in found if not indent or file.parent != ROOT / "flows" / "cluster"]
+
+
 def test_flows_is_made_of_rooms_alone() -> None:
     assert [file.name for file in (ROOT / "flows").glob("*.py")] == ["__init__.py"]
 

@@ -84,6 +84,27 @@ class RetrainParams(Section):
         return self
 
 
+class ComputeParams(Section):
+    """Where features are computed. No stage's result depends on it: features are the same on every engine."""
+
+    engine: Literal["local", "ray"] = "local"
+    """`local`: by this machine; `ray`: by the nodes of a Ray cluster, which fetch the images from the DVC remote."""
+
+    address: str | None = Field(None, pattern=r"^https?://")
+    """The address of the cluster's job server, such as http://head:8265; null: http://127.0.0.1:8265."""
+
+    exchange: str | None = None
+    """Where this machine and the nodes exchange jobs and results: an address that DVC takes for a remote, such as
+    s3://bucket/folder, ssh://host/folder, remote://NAME/folder, or a folder that all nodes see; null: the folder
+    `graft` in the DVC remote."""
+
+    lease_seconds: float = Field(60.0, ge=3)
+    """A job ends by itself when the machine that submitted it has been silent for this long."""
+
+    node_cache_gb: float = Field(10.0, gt=0)
+    """Disk space of each node for fetched images; those used least recently are removed first."""
+
+
 GateMetric = Literal[
     "auto",
     "accuracy",
@@ -210,6 +231,7 @@ class Params(Section):
     finetune: FinetuneParams = FinetuneParams()
     evaluate: EvaluateParams = EvaluateParams()
     register_: RegisterParams = Field(RegisterParams(), alias="register")
+    compute: ComputeParams = ComputeParams()
     retrain: RetrainParams = RetrainParams()
     gate: GateParams = GateParams()
     drift: DriftParams = DriftParams()

@@ -24,8 +24,9 @@ from ..common.images.reading import Reading
 from ..common.images.transform import load
 from .extractor import SAMPLE, choose_extractor
 from .params import FeaturesParams
-from .stage import Effort, Eye, Source, fill
+from .stage import fill
 from .views import list_items
+from .work import Effort, Eye, Source
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,80 +15,34 @@ from ..common.backbones.licences import is_non_commercial, licence_of, named
 from ..common.backbones.spec import Spec
 from ..common.core.files import whole_folder, write_json, write_shared_json
 from ..common.core.paths import Paths
-from ..common.core.progress import progress, say
+from ..common.core.progress import say
 from ..common.core.record import DatasetRecord, Record
 from ..common.data.eyes import backbones, eyes_of, join
 from ..common.data.feature_set import INDEX, RowFile
 from ..common.data.manifest import read_manifest, task_of, write_table
 from ..common.data.matrix import spread
-from ..common.engines.one_decode import Part, stream_all
-from ..common.engines.openvino import Features
-from ..common.feature_cache.segments import FeatureCache, Ids
-from ..common.feature_cache.thumbnails import thumbnail, thumbnail_cache
-from ..common.images.decode import Picture, Pixels
+from ..common.feature_cache.segments import FeatureCache
+from ..common.feature_cache.thumbnails import thumbnail_cache
+from ..common.images.decode import Pixels
 from ..common.images.reading import Reading
 from ..common.images.transform import load
-from ..common.maps.form import MapForm, Wanted
+from ..common.maps.form import Wanted
 from ..common.maps.graph import MAPS
-from ..common.maps.keep import check_room, finite
-from .extractor import SAMPLE, Extractor, choose_extractor
+from ..common.maps.keep import check_room
+from .extractor import SAMPLE, choose_extractor
 from .maps import map_extractor, shown, targets_of, wanted
 from .params import FeaturesParams
+from .runners.local import extract
 from .sight import Unseen, cost, unseen
-from .views import Items, augmentation, list_items
-
-Mask = npt.NDArray[np.bool_]
-
-
-@dataclass
-class Effort:
-    """What was computed: number of images and views, by each backbone; of images whose maps were computed; and seconds
-    from the first file to the last segment on disk."""
-
-    computed: int = 0
-    maps: int = 0
-    seconds: float = 0.0
+from .views import Items, list_items
+from .work import Effort, Eye, Mask, Runner, Source
 
 
-@dataclass(frozen=True)
-class Eye:
-    """A backbone at one size: how its features are computed, what identifies them, and where they are kept; `form` if
-    they are maps."""
-
-    extractor: Extractor
-    fingerprint: dict[str, Any]
-    cache: FeatureCache
-    form: MapForm | None = None
-
-    @property
-    def spec(self) -> Spec:
-        return self.extractor.spec
-
-    def add(self, ids: Ids, batch_BD: Features) -> None:
-        with finite(self.spec.backbone) if self.form else nullcontext():
-            self.cache.add(ids, batch_BD)
-
-
-@dataclass(frozen=True)
-class Source:
-    """What all backbones see.
-
-    Attributes:
-        manifest: of the images, in order.
-        reading: how images are read.
-        small: the cache of thumbnails for the audit.
-    """
-
-    manifest: pd.DataFrame
-    items: Items
-    params: FeaturesParams
-    raw: Path
-    reading: Reading
-    small: FeatureCache
-
-
-def run(params: FeaturesParams, paths: Paths) -> Record:
+def run(params: FeaturesParams, paths: Paths, runner: Runner = extract) -> Record:
     """Looks up every image in the cache, computes what is missing, and writes one feature set in the manifest's order.
+
+    Args:
+        runner: computes what is missing; by default this process.
 
     Raises:
         ParamsError: a backbone is unknown, or does not take images of this size or number of channels.
@@ -111,7 +63,7 @@ def run(params: FeaturesParams, paths: Paths) -> Record:
     source = Source(manifest, items, params, paths.raw, reading, thumbnail_cache(paths, reading))
 
     effort = Effort()
-    _extract_together([*eyes, *maps_eye], source, effort, paths)
+    _extract_together([*eyes, *maps_eye], source, effort, paths, runner)
     dimension = sum(eye.spec.dimension for eye in eyes)
     with whole_folder(paths.features) as folder:
         with (
@@ -119,7 +71,7 @@ def run(params: FeaturesParams, paths: Paths) -> Record:
             RowFile(folder / "views.npy", (items.views, dimension), params.dtype) as views,
         ):
             for eye, part in zip(eyes, eyes_of(fingerprint, dimension), strict=True):
-                fill((features, views), part.columns, eye, source, effort)
+                fill((features, views), part.columns, eye, source, effort, runner)
         write_table(manifest, folder / "index.parquet")
         write_json(folder / "fingerprint.json", fingerprint)
         if task == "reconstruction":
@@ -153,8 +105,8 @@ def _open_maps(eye: Eye, maps: Wanted, reading: Reading, paths: Paths) -> Eye:
     return Eye(extractor, fingerprint, cache, form)
 
 
-def _extract_together(eyes: Sequence[Eye], source: Source, effort: Effort, paths: Paths) -> None:
-    """What several backbones lack, and the maps, in one pass; what one backbone lacks, `_fill` computes."""
+def _extract_together(eyes: list[Eye], source: Source, effort: Effort, paths: Paths, runner: Runner) -> None:
+    """What several backbones lack, and the maps, in one pass; what one backbone lacks, `fill` computes."""
     items = source.items
     absent_EM = np.array([~eye.cache.has(items.ids) for eye in eyes]) & _is_first(items)
     for eye, absent_M in zip(eyes, absent_EM, strict=True):
@@ -163,7 +115,7 @@ def _extract_together(eyes: Sequence[Eye], source: Source, effort: Effort, paths
             missing = int(np.count_nonzero(absent_M))
             check_room(paths, missing * eye.form.bytes, missing)
     if len(eyes) > 1 and absent_EM.any():
-        _extract(eyes, absent_EM, source, effort)
+        runner(eyes, absent_EM, source, effort)
 
 
 def _hidden(eyes: Sequence[Eye], paths: Paths) -> Unseen:
@@ -195,76 +147,26 @@ def _is_first(items: Items) -> Mask:
     return first_M
 
 
-def fill(files: tuple[RowFile, RowFile], columns: slice, eye: Eye, source: Source, effort: Effort) -> None:
+def fill(
+    files: tuple[RowFile, RowFile],
+    columns: slice,
+    eye: Eye,
+    source: Source,
+    effort: Effort,
+    runner: Runner = extract,
+) -> None:
     """Copies every item's features from the cache into its columns of the file of the images or that of the views."""
     items = source.items
 
     def compute(places: npt.NDArray[np.int64]) -> None:
         wanted_M = np.zeros(len(items), np.bool_)
         wanted_M[places] = True
-        _extract([eye], wanted_M[None], source, effort)
+        runner([eye], wanted_M[None], source, effort)
 
     for places, block in eye.cache.read_all(items.ids, compute):
         is_view = places >= items.images
         files[0].write(places[~is_view], block[~is_view], columns)
         files[1].write(places[is_view] - items.images, block[is_view], columns)
-
-
-def _extract(eyes: Sequence[Eye], wanted_EM: Mask, source: Source, effort: Effort) -> None:
-    """Computes these items and adds them to the caches, and adds the images' thumbnails, for the audit, to theirs. Each
-    item is decoded once for all backbones."""
-    items, small = source.items, source.small
-    for eye, wanted_M in zip(eyes, wanted_EM, strict=True):
-        what = f"{'maps of ' if eye.form else ''}{eye.spec.backbone}, {eye.extractor.engine} {eye.extractor.precision}"
-        say(f"features: {what}; {np.count_nonzero(wanted_M):,} of {len(items):,} are new")
-    loader = _Loader([eye.spec for eye in eyes], source)
-    parts = [Part(eye.extractor.build(), eye.spec.transform, wanted_M) for eye, wanted_M in zip(eyes, wanted_EM)]
-    count, maps = int(np.count_nonzero(wanted_EM)), [bool(eye.form) for eye in eyes]
-    started = time.perf_counter()
-    with ExitStack() as caches, progress("features: extracting", count) as bar:
-        for cache in (small, *(eye.cache for eye in eyes)):
-            caches.enter_context(cache)
-        for number, places, batch_BD in stream_all(parts, loader.decode, loader.crop, source.params.threads or None):
-            eyes[number].add(items.ids[places], batch_BD)
-            ready = [place for place in places.tolist() if place in loader.made]
-            if ready:
-                small.add(items.ids[ready], np.stack([loader.made.pop(place) for place in ready]))
-            bar.add(len(batch_BD))
-    for eye in eyes:
-        eye.cache.refresh()
-    effort.seconds += time.perf_counter() - started
-    effort.maps += int(np.count_nonzero(wanted_EM[maps]))
-    effort.computed += count - effort.maps
-
-
-class _Loader:
-    """Decodes items and crops them for each backbone; `made` has the thumbnails that are not stored yet."""
-
-    def __init__(self, specs: Sequence[Spec], source: Source) -> None:
-        self.made: dict[int, npt.NDArray[np.float32]] = {}
-        self._specs, self._items = specs, source.items
-        self._files = [source.raw / path for path in source.manifest["path"]]
-        self._image_ids = list(source.manifest["image_id"])
-        self._lacks_small = ~source.small.has(source.items.ids)
-        params = source.params
-        self._reading = source.reading
-        views = source.items.views
-        self._augments = [augmentation(params, spec.transform, source.reading) for spec in specs] if views else []
-
-    @contextmanager
-    def decode(self, place: int) -> Iterator[Picture]:
-        row = self._items.rows[place]
-        with self._reading.file(self._files[row], self._image_ids[row]) as picture:
-            if self._lacks_small[place] and self._items.numbers[place] == 0:
-                self.made[place] = thumbnail(picture)
-            yield picture
-
-    def crop(self, picture: Picture, place: int, number: int) -> Pixels:
-        view = int(self._items.numbers[place])
-        if not view:
-            return self._specs[number].transform(*picture)
-        augment = self._augments[number]
-        return augment.view(augment.resize(picture), self._image_ids[self._items.rows[place]], view)
 
 
 def _record(
@@ -285,6 +187,7 @@ def _record(
         "images_per_second": effort.computed / effort.seconds if effort.computed else 0.0,
         "cache_hits": len(eyes) * len(source.items) - effort.computed,
         "cache_misses": effort.computed,
+        "nodes": effort.nodes,
         "mean": features.mean,
         "std": features.std,
         "dead_features": features.constant_columns,

@@ -26,4 +26,4 @@ def test_summary_gives_accuracy_and_seconds_as_text_and_as_json(finished: Projec
 
 
 def test_summary_answers_without_mlflow(finished: Project) -> None:
-    assert not {"mlflow", "torch", "pandas", "dvc"} & finished.loaded_by("summary")
+    assert not {"mlflow", "torch", "pandas", "dvc", "ray"} & finished.loaded_by("summary")
