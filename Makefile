@@ -11,13 +11,14 @@ WORKERS := 3
 export NO_ALBUMENTATIONS_UPDATE := 1
 export DO_NOT_TRACK := 1
 
-.PHONY: help install demo test pytest drill kills lint format bench bench-features bench-memory bench-views bench-eyes bench-backbones bench-head bench-finetune bench-anomaly bench-labelling docs lock audit-packages pin-images clean
+.PHONY: help install demo test pytest drill kills cluster-drill lint format bench bench-features bench-memory bench-views bench-eyes bench-backbones bench-head bench-finetune bench-anomaly bench-labelling docs lock audit-packages pin-images clean
 
 help:
 	@echo "make demo     install, run the whole pipeline on the sample images, print a summary"
 	@echo "make test     install, run the linters and all tests"
 	@echo "make drill    six nights of unattended retraining with real servers and remotes, an outage and a kill"
 	@echo "make kills    kill -9 at a hundred moments of every command, and sixty pairs of promotions, about half an hour"
+	@echo "make cluster-drill  a Ray cluster on machines of network namespaces, and what fails on it; needs Linux and root"
 	@echo "make lint     ruff, mypy and the import contracts"
 	@echo "make docs     generate the reference, build the documentation as a site in build/docs"
 	@echo "make install  create the environment in $(VENV)"
@@ -79,6 +80,9 @@ drill: install
 
 kills: install
 	@PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH=. $(BIN)/python tests/kill_drill.py $(if $(FOLDER),--folder "$(FOLDER)") $(ARGS)
+
+cluster-drill: install
+	@PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH=. $(BIN)/python tests/cluster_drill.py $(if $(FOLDER),--folder "$(FOLDER)") $(ARGS)
 
 format: install
 	@$(BIN)/ruff check --fix .

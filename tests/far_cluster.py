@@ -35,7 +35,13 @@ Subsystem sftp internal-sftp
 LogLevel ERROR
 """
 
-START = "ray start --block --disable-usage-stats --object-store-memory=80000000 --node-ip-address={} --num-cpus={}"
+START = (
+    "ray start --block --disable-usage-stats --object-store-memory=80000000 --include-log-monitor=false"
+    " --dashboard-agent-listen-port=52365 --dashboard-agent-grpc-port=52366 --metrics-export-port=52367"
+    " --runtime-env-agent-port=52368 --node-ip-address={} --num-cpus={}"
+)
+"""With chosen ports: Ray waits at most 15 s for agents to say which they took."""
+
 PORT, DASHBOARD, MIRROR = 6379, 8265, 8080
 
 
