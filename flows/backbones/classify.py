@@ -24,7 +24,8 @@ from graft.tasks.common.images.decode import Pixels
 from graft.tasks.common.images.reading import Reading, content_of
 from graft.tasks.common.images.unreadable import UnreadableImage, in_words
 from graft.tasks.features.params import FeaturesParams
-from graft.tasks.preprocess.scan import hidden, list_files
+from graft.tasks.preprocess.layouts import hidden
+from graft.tasks.preprocess.walk import named_by
 
 from ..runtime.locations import Place
 from ..runtime.params import load_params
@@ -95,15 +96,16 @@ def _loader(files: Sequence[Path], graph: Graph, reading: Reading, errors: dict[
 
 
 def files_of(paths: Sequence[Path]) -> list[Path]:
-    """The given files, and all files below the given folders except hidden ones, as `graft import` finds them.
+    """The given files, and all files below the given folders, or in the given shards, except hidden ones, as `graft
+    import` finds them.
 
     Raises:
         DataError: there are no files.
     """
     files = []
     for path in paths:
-        inside = [path / name for name in list_files(path) if not hidden(name)] if path.is_dir() else [path]
-        files += inside
+        found = named_by(path)
+        files += [path] if found is None else [found[0] / name for name in found[1] if not hidden(name)]
     if not files:
         raise DataError(
             "there are no images to classify",

@@ -6,6 +6,7 @@ data/pool/index.csv    what is known of each, see `COLUMNS`
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -19,6 +20,7 @@ from graft.tasks.common.core.errors import DataError, GraftError
 from graft.tasks.common.core.files import md5, whole_file
 from graft.tasks.common.core.paths import Paths
 from graft.tasks.common.core.progress import progress, say
+from graft.tasks.common.images.shards import hash_of, opening_member, stored
 from graft.tasks.common.images.unreadable import Refused
 from graft.tasks.preprocess.check import judge, look
 from graft.tasks.preprocess.label_history import now
@@ -217,7 +219,7 @@ def _examined(files: list[File], known: set[str], params: PreprocessParams) -> I
     def examine(one: File) -> tuple[File, str, str, str]:
         image_id = ""
         try:
-            image_id = md5(one.file)
+            image_id = hash_of(one.file)
             if image_id in known:
                 return one, image_id, "", ""
             seen = look(one.file, params.channels, params.limits, image_id)
@@ -237,6 +239,15 @@ class _Changed(Exception):
     """A file changed while it was being read."""
 
 
+def _copy(file: Path, place: Path) -> None:
+    member = None if file.is_file() else stored(file)
+    if member is None:
+        copy_regular(file, file.parent, place)
+        return
+    with opening_member(member) as source, place.open("wb") as target:
+        shutil.copyfileobj(source, target, 1 << 20)
+
+
 def _copied(one: File, image_id: str, paths: Paths) -> str:
     """Where the image is in data/pool, once it is there; empty if it is another image by now.
 
@@ -248,7 +259,7 @@ def _copied(one: File, image_id: str, paths: Paths) -> str:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(target) as part:
-            copy_regular(one.file, one.file.parent, part)
+            _copy(one.file, part)
             if md5(part) != image_id:
                 raise _Changed
     except _Changed:

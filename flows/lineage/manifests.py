@@ -136,7 +136,7 @@ class ImageLists:
 
     def _compact(self, images: pd.DataFrame, rejected: pd.DataFrame, raw: str) -> tuple[pd.DataFrame, bool]:
         """`COLUMNS` of both tables, and whether all md5s are known."""
-        listed = dvc.listing_of(self._root, raw) or {}
+        listed = dvc.images_of(self._root, raw) or {}
         task = images["task"].iloc[0] if len(images) else ""
         ids = [listed.get(path, "") for path in rejected["path"]]
         out = rejected.assign(image_id=ids, split=REJECTED, task=task)

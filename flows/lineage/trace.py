@@ -13,7 +13,7 @@ from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 
 from graft.tasks.common.core.errors import GraftError, nearest
-from graft.tasks.common.core.files import md5
+from graft.tasks.common.images.shards import hash_of, is_stored
 from graft.tasks.preprocess.label_history import Answer, read_answers
 
 from ..registry import ledger
@@ -193,8 +193,8 @@ class Lineage:
         if uses:
             return self._image(what, sorted({use.image_id for use in uses} - {""}), [what])
         for file in (Path(what), self._root / what, self._root / "data" / "raw" / what):
-            if file.is_file():
-                return self._image(what, [md5(file)], [])
+            if is_stored(file):
+                return self._image(what, [hash_of(file)], [])
         raise _unknown(what, self.records)
 
     def _image(self, asked_for: str, image_ids: list[str], paths: list[str]) -> Document:

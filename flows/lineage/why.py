@@ -27,7 +27,7 @@ from ..tracking.artifacts import fetched_artifacts
 from ..tracking.pages import all_pages
 from ..tracking.store import has_store
 from ..tracking.tracker import REUSED, Tracker
-from ..versioning.dvc import listing_of
+from ..versioning.dvc import images_of
 
 SHORTEST = 8
 """The minimum number of digits that identify a run."""
@@ -231,7 +231,7 @@ class _Reader:
         commits = [one.data.tags.get("git.commit", "none") for one in (other, run)]
         if theirs and theirs != ours:
             return False
-        before, now = (listing_of(self._root, _deps(one).get("data/raw", "")) for one in (other, run))
+        before, now = (images_of(self._root, _deps(one).get("data/raw", "")) for one in (other, run))
         known = before is not None and now is not None
         shared = known and not {*(before or {}).values()}.isdisjoint((now or {}).values())
         if known and not shared:

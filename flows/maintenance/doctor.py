@@ -14,6 +14,9 @@ from graft.tasks.common.core.cores import cores
 from graft.tasks.common.core.errors import GraftError
 from graft.tasks.common.core.files import sha256
 from graft.tasks.common.core.paths import Paths
+from graft.tasks.common.images.limits import Limits
+from graft.tasks.common.images.reading import content_of
+from graft.tasks.common.images.shards import Shards, shards_of
 from graft.tasks.features.params import FeaturesParams
 
 from ..runtime.params import load_params
@@ -139,7 +142,18 @@ def _images(root: Path) -> Finding:
     digest = dvc.raw_hash(root)
     if not digest:
         return Finding("images", "fail", "data/raw is not under DVC", "dvc add data/raw")
-    return Finding("images", "ok", digest)
+    shards = shards_of(Paths(root).raw)
+    return Finding("images", "ok", f"{digest}{'' if shards is None else _read(shards, Paths(root).raw)}")
+
+
+def _read(shards: Shards, raw: Path) -> str:
+    """Raises:
+    DataError: an index does not describe its shard, by the first and the last image of each.
+    """
+    for name in shards.first_and_last():
+        with content_of(raw / name, Limits()):
+            pass
+    return f", {len(shards):,} images in {len(shards.files) // 2:,} shards"
 
 
 def _params(root: Path) -> Finding:

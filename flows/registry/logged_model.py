@@ -18,6 +18,7 @@ from mlflow.types.schema import AnyType, Array, ColSpec, DataType, Map, Schema
 from graft.tasks.common.core.files import read_json
 from graft.tasks.common.core.paths import Paths
 from graft.tasks.common.data.task import main_in
+from graft.tasks.common.images.shards import opening, size_of
 
 from ..tracking.tracker import Tracker
 from ..versioning.dvc import raw_hash
@@ -119,8 +120,9 @@ def example_of(paths: Paths) -> pd.DataFrame:
     files = [
         paths.raw / path for path in pd.read_parquet(paths.report / "predictions.parquet", columns=["path"])["path"]
     ]
-    smallest = min(files, key=lambda file: (file.stat().st_size, file))
-    return pd.DataFrame({"image": [base64.b64encode(smallest.read_bytes()).decode()]})
+    smallest = min(files, key=lambda file: (size_of(file), file))
+    with opening(smallest) as (opened, _):
+        return pd.DataFrame({"image": [base64.b64encode(opened.read()).decode()]})
 
 
 def tags_of(tracker: Tracker, run_id: str) -> dict[str, str]:

@@ -12,6 +12,7 @@ from graft.tasks.common.core.errors import DataError, GraftError
 from graft.tasks.common.core.paths import Paths
 from graft.tasks.common.data.manifest import read_manifest
 from graft.tasks.common.data.units import units
+from graft.tasks.common.images.shards import is_stored
 from graft.tasks.common.scoring.paired import Paired
 
 from ..backbones.classify import files_of
@@ -118,7 +119,7 @@ def _files(root: Path, paths: Iterable[str], what: str) -> list[Path]:
         DataError: there are none, or some are missing.
     """
     files = [Paths(root).raw / path for path in paths]
-    missing = [file for file in files if not file.is_file()]
+    missing = [file for file in files if not is_stored(file)]
     if missing or not files:
         raise DataError(
             f"the project's {what} images are not here",

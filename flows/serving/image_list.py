@@ -9,10 +9,11 @@ import pandas as pd
 
 from graft.tasks.common.core.errors import DataError
 from graft.tasks.common.core.words import listed
+from graft.tasks.common.images.shards import is_stored
 from graft.tasks.preprocess.tables import SUFFIXES, load_table
 
 from .server.kept import kept_at_random
-from .sources import files_below, spelling
+from .sources import images_below, spelling
 
 NAMED = 10
 """Rows that an error names."""
@@ -27,9 +28,10 @@ def list_source(source: Path) -> pd.DataFrame:
             file.
     """
     source = kept_at_random(source)
-    if source.is_dir():
-        names = files_below(source)
-        return pd.DataFrame({"name": names, "file": [source / name for name in names], "group": None})
+    inside = images_below(source)
+    if inside is not None:
+        folder, names = inside
+        return pd.DataFrame({"name": names, "file": [folder / name for name in names], "group": None})
     table = _read_table(source)
     if "path" not in table:
         raise DataError(
@@ -47,7 +49,7 @@ def list_source(source: Path) -> pd.DataFrame:
             todo="fill in the paths, or remove the rows",
         )
     files = [source.parent / spelling(name, source.parent) for name in table["path"]]
-    absent = [file for file in files if not file.is_file()]
+    absent = [file for file in files if not is_stored(file)]
     if absent:
         raise DataError(
             f"{source} names files that do not exist",

@@ -15,6 +15,7 @@ from PIL import Image
 
 from graft.tasks.common.core.blocks import blocks
 from graft.tasks.common.core.cores import cores
+from graft.tasks.common.core.errors import DataError
 from graft.tasks.common.engines.openvino import Features
 from graft.tasks.common.feature_cache.segments import ids_of
 from graft.tasks.common.images.decode import Picture
@@ -117,6 +118,9 @@ class _Block:
             content = held.enter_context(content_of(self._files[place].file, self._reading.limits))
         except (OSError, UnreadableImage, ValueError) as error:  # ValueError: a null character in a path
             self._errors[place] = in_words(error)
+            return None
+        except DataError as error:
+            self._errors[place] = f"{error.what} ({error.got})"
             return None
         self._md5[place] = hashlib.md5(content, usedforsecurity=False).hexdigest()
         return content

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TextIO
 
 from graft.tasks.common.core.errors import DataError
-from graft.tasks.preprocess.layouts import layout_of
-from graft.tasks.preprocess.scan import hidden, list_files
+from graft.tasks.common.images.shards import is_stored
+from graft.tasks.preprocess.layouts import hidden, layout_of
 from graft.tasks.preprocess.tables import SUFFIXES, load_table, spellings
+from graft.tasks.preprocess.walk import named_by
 
 LIST = "-"
 """Stands for a list of files on standard input."""
@@ -31,7 +32,8 @@ def files_in(paths: Sequence[str], lines: TextIO) -> list[Named]:
     A file that does not exist is among them, and reported when it is read, so that it does not stop the others.
 
     Args:
-        paths: files; folders; tables with a column `path`, relative to the table; patterns such as `day/*.jpg`; `-`.
+        paths: files; folders; shards; tables with a column `path`, relative to the table; patterns such as
+            `day/*.jpg`; `-`.
         lines: standard input, with a path per line.
 
     Raises:
@@ -48,23 +50,29 @@ def files_in(paths: Sequence[str], lines: TextIO) -> list[Named]:
     return found
 
 
-def files_below(folder: Path) -> list[str]:
-    """The names of all files that may be images: neither hidden nor, in the layout of MVTec AD, masks of defects.
+def images_below(path: Path) -> tuple[Path, list[str]] | None:
+    """A folder and the names of all files that may be images, of a folder or a shard: neither hidden nor, in the layout
+    of MVTec AD, masks of defects. None for any other path.
 
     Raises:
-        DataError: an entry cannot be listed.
+        DataError: an entry cannot be listed, or a shard is damaged.
     """
-    names = [name for name in list_files(folder) if not hidden(name)]
+    found = named_by(path)
+    if found is None:
+        return None
+    names = [name for name in found[1] if not hidden(name)]
     layout = layout_of(names)
-    return [name for name in names if not layout.is_mask(name)]
+    return found[0], [name for name in names if not layout.is_mask(name)]
 
 
 def _expanded(path: str, lines: TextIO) -> Iterable[Named]:
     given = Path(path)
     if path == LIST:
         return _listed(lines)
-    if given.is_dir():
-        return (Named(str(given / name), given / name) for name in files_below(given))
+    inside = images_below(given)
+    if inside is not None:
+        folder, names = inside
+        return (Named(str(folder / name), folder / name) for name in names)
     if given.suffix.lower() in SUFFIXES and given.is_file():
         return _in_table(given)
     if not given.exists() and glob.has_magic(path):
@@ -95,4 +103,4 @@ def _in_table(table: Path) -> list[Named]:
 def spelling(cell: object, folder: Path) -> str:
     """The path in a table's cell, in the spelling of a file that exists below the folder."""
     variants = spellings(cell)
-    return next((variant for variant in variants if (folder / variant).is_file()), variants[0])
+    return next((variant for variant in variants if is_stored(folder / variant)), variants[0])

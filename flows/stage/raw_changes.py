@@ -44,7 +44,7 @@ def note(paths: Paths, since: float) -> str:
             "warning: data/raw changed while the stage preprocess ended, so DVC takes its results for those of other "
             "files; run `graft repro --force preprocess`, then `graft repro`"
         )
-    found = _since(dvc.raw_listing(paths.root), paths, since)
+    found = _since(dvc.raw_files(paths.root), paths, since)
     if not found:
         return ""
     return f"warning: data/raw has changed since this run listed it: {found}; the next `graft repro` takes the changes"

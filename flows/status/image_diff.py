@@ -13,7 +13,7 @@ from graft.tasks.common.data.task import Task, names_in
 from graft.tasks.preprocess.layouts import MASK, ONE_CLASS, TABLE, WITH_MASKS, hidden, layout_of
 from graft.tasks.preprocess.mask_names import masks_in
 
-from ..versioning.dvc import cached_file, listing_of
+from ..versioning.dvc import cached_file, images_of
 
 NAMED = 3
 """How many classes a sentence names."""
@@ -59,7 +59,7 @@ def images_between(root: Path, before: str, now: str, task: Task = "classificati
     Args:
         task: the kind of labels that a table has.
     """
-    old, new = (listing_of(root, digest) if digest else {} for digest in (before, now))
+    old, new = (images_of(root, digest) if digest else {} for digest in (before, now))
     return UNKNOWN if old is None or new is None else between(root, old, new, task)
 
 

@@ -16,7 +16,7 @@ from mlflow.entities.model_registry import ModelVersion
 
 from graft.tasks.common.core.cores import cores
 from graft.tasks.common.core.errors import DataError, GraftError
-from graft.tasks.common.core.files import md5, read_json, whole_folder, write_json
+from graft.tasks.common.core.files import read_json, whole_folder, write_json
 from graft.tasks.common.core.paths import Paths
 from graft.tasks.common.core.record import DatasetRecord, Record
 from graft.tasks.common.data.feature_set import Rows
@@ -25,6 +25,7 @@ from graft.tasks.common.data.units import units
 from graft.tasks.common.engines.openvino import Features
 from graft.tasks.common.feature_cache.segments import FeatureCache, Ids, ids_of
 from graft.tasks.common.images.reading import Reading
+from graft.tasks.common.images.shards import hash_of
 from graft.tasks.common.images.unreadable import Refused
 from graft.tasks.common.maps.form import MapForm
 from graft.tasks.preprocess.check import judge, look
@@ -223,7 +224,7 @@ def _examined(
 
     def examine(file: Path) -> tuple[bytes, str, str]:
         try:
-            image_id = bytes.fromhex(md5(file))
+            image_id = bytes.fromhex(hash_of(file))
             if image_id in known:
                 return image_id, "", "seen in training"
             seen = look(file, reading.channels, reading.limits, image_id.hex())

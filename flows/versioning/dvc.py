@@ -25,6 +25,7 @@ from graft.tasks.environment import own_python_first
 from .dvc_config import cache_folder
 from .entries import refuse_what_dvc_cannot_hash
 from .git import try_git
+from .image_listings import images_in
 
 HASH = re.compile(r"[0-9a-f]{32}(\.dir)?")
 """A hash of DVC's. One from MLflow may be no hash, but a path that leads out of the cache."""
@@ -119,7 +120,7 @@ def tracked_file(file: Path) -> dict[str, Any]:
 
 
 def raw_hashes(root: Path) -> dict[str, str]:
-    """Path below data/raw -> md5 of the file as it is now, for all files that DVC has hashed.
+    """Path below data/raw -> md5 of the image as it is now, for all files that DVC has hashed and all images in shards.
 
     DVC remembers a file's hash with its inode, time and size; a file that has changed since is hashed again, to be
     compared with data/raw.dvc.
@@ -132,19 +133,23 @@ def raw_hashes(root: Path) -> dict[str, str]:
     from dvc.fs import LocalFileSystem
     from dvc.repo import Repo
 
-    from graft.tasks.preprocess.scan import list_files
+    from graft.tasks.common.images.shards import shards_of
+    from graft.tasks.preprocess.walk import files_on_disk
 
     raw = root / "data" / "raw"
-    files = {str(raw / name): name for name in list_files(raw)}
+    files = {str(raw / name): name for name in files_on_disk(raw)}
     with Repo(str(root)) as repo:
         found = repo.state.get_many(list(files), LocalFileSystem(), {})
         known = {files[path]: str(info.value) for path, _, info in found if info is not None and info.name == "md5"}
         ignored = repo.dvcignore.is_ignored_file
         there = [name for path, name in files.items() if not ignored(path)]
-    listed = raw_listing(root)
+    listed = raw_files(root)
     known |= _hashed_now(raw, [name for name in there if name in listed and name not in known])
     _refuse_other_files(listed, there, known)
-    return known
+    shards = shards_of(raw) if raw.is_dir() else None
+    if shards is None:
+        return known
+    return shards.hashes() | {name: digest for name, digest in known.items() if name not in shards.files}
 
 
 def _hashed_now(raw: Path, names: Sequence[str]) -> dict[str, str]:
@@ -170,9 +175,26 @@ def _refuse_other_files(listed: dict[str, str], there: list[str], known: dict[st
         )
 
 
-def raw_listing(root: Path) -> dict[str, str]:
-    """Path below data/raw -> md5, for the hash in data/raw.dvc; empty if DVC's cache does not have the listing."""
+def raw_files(root: Path) -> dict[str, str]:
+    """Path below data/raw -> md5 of the file, for the hash in data/raw.dvc, as DVC lists them: shards, and not their
+    images. Empty if DVC's cache does not have the listing."""
     return listing_of(root, raw_hash(root)) or {}
+
+
+def raw_listing(root: Path) -> dict[str, str]:
+    """The same with the images of the shards, and not these."""
+    return images_of(root, raw_hash(root)) or {}
+
+
+def images_of(root: Path, digest: str) -> dict[str, str] | None:
+    """`listing_of` for a state of data/raw, with the images of the shards, and not these; None if DVC's cache does not
+    have the listing or an index.
+
+    Raises:
+        DataError: an index is damaged.
+    """
+    listing = listing_of(root, digest)
+    return None if listing is None else images_in(root, listing)
 
 
 @dataclass(frozen=True)

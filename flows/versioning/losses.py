@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from graft.tasks.common.core.errors import DataError
 from graft.tasks.common.core.paths import Paths
 from graft.tasks.common.core.yaml_files import parse_yaml
+from graft.tasks.common.images.shards import shards_of
 
 from . import dvc
 from .git import try_git
+from .image_listings import images_in, shards_in
 
 TRACKED = "data/raw.dvc"
 LOCK = "dvc.lock"
@@ -33,17 +36,35 @@ def require_no_loss(root: Path) -> None:
     raw = Paths(root).raw
     if not raw.is_dir():
         return
-    now = dvc.raw_listing(root)
-    gone, here = {}, set()
-    for listing in (now, *_earlier(root)):
+    now = dvc.raw_files(root)
+    listings, gone, here = [now, *_earlier(root)], dict[str, str](), set[str]()
+    for listing in listings:
         for name, digest in listing.items():
             if (raw / name).exists():
                 here.add(digest)
             else:
                 gone[name] = digest
-    lost = [name for name, digest in gone.items() if digest not in here and not dvc.is_cached(root, digest)]
-    if lost:
-        raise _loss(lost, listed=now.keys() >= {*lost})
+    lost = {name: digest for name, digest in gone.items() if digest not in here and not dvc.is_cached(root, digest)}
+    if not lost:
+        return
+    with suppress(DataError):  # half a shard is here: the loss says more
+        here |= set() if (shards := shards_of(raw)) is None else {*shards.hashes().values()}
+    images = [name for name, digest in _images(root, lost, listings).items() if digest not in here]
+    if images:
+        raise _loss(images, listed=now.keys() >= {*lost})
+
+
+def _images(root: Path, lost: Mapping[str, str], listings: Iterable[Mapping[str, str]]) -> dict[str, str]:
+    """Path -> md5 of what is lost, with its images in place of each shard whose index is known."""
+    found = dict(lost)
+    for listing in listings:
+        for tar, index in shards_in(listing).items():
+            inside = images_in(root, {tar: listing[tar], index: listing[index]}) if tar in found else None
+            if inside is not None and found[tar] == listing[tar]:
+                del found[tar]
+                found.pop(index, None)
+                found |= inside
+    return found
 
 
 def _loss(lost: list[str], listed: bool) -> DataError:

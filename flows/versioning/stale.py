@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from graft.tasks.common.core.errors import DataError
 from graft.tasks.common.core.paths import Paths
+from graft.tasks.common.images.shards import is_stored
 from graft.tasks.preprocess.layouts import TABLE, layout_of
 from graft.tasks.preprocess.mask_names import masks_in
-from graft.tasks.preprocess.walk import list_files
+from graft.tasks.preprocess.walk import files_on_disk
 
 from .dvc import locked_raw, raw_hash, raw_listing, repro, stages_of
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 State = dict[str, tuple[int, int, int]]
-"""Path below data/raw -> size, time of the last change in nanoseconds, inode."""
+"""Path of a file below data/raw -> size, time of the last change in nanoseconds, inode."""
 
 
 @contextmanager
@@ -41,7 +42,7 @@ def unchanged(raw: Path) -> Iterator[None]:
 
 
 def state_of(raw: Path) -> State:
-    found = {name: (raw / name).stat() for name in list_files(raw) if (raw / name).exists()}
+    found = {name: (raw / name).stat() for name in files_on_disk(raw) if (raw / name).exists()}
     return {name: (seen.st_size, seen.st_mtime_ns, seen.st_ino) for name, seen in found.items()}
 
 
@@ -62,7 +63,7 @@ def other_images(root: Path) -> str:
     manifest, rejected = (pd.read_parquet(file) for file in files)
     seen = dict(zip(manifest["path"], manifest["image_id"], strict=True))
     told = {
-        "missing": [name for name in seen if name not in listing and not (paths.raw / name).exists()],
+        "missing": [name for name in seen if name not in listing and not is_stored(paths.raw / name)],
         "changed": [name for name, digest in seen.items() if listing.get(name, digest) != digest],
         "new": sorted({*listing} - {*seen, *rejected["path"], *_masks(manifest, listing), TABLE}),
     }

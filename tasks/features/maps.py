@@ -8,9 +8,9 @@ from pathlib import Path
 import pandas as pd
 
 from ..common.backbones.spec import Spec
-from ..common.core.files import md5
 from ..common.core.paths import Paths
 from ..common.engines.openvino import Engine
+from ..common.images.shards import hash_of
 from ..common.maps.form import NECKS, MapForm, Wanted
 from ..common.maps.graph import MapSource
 from .extractor import AnyEngine, Extractor
@@ -38,7 +38,7 @@ def wanted(params: FeaturesParams, task: str) -> Wanted | None:
 def targets_of(manifest: pd.DataFrame, raw: Path) -> dict[str, str]:
     """The md5 of each mask and target, by its path: the head learns them, and must be trained again if one changes."""
     named = sorted({name for column in ("mask", "target") for name in manifest[column].dropna()})
-    return {name: md5(raw / name) for name in named}
+    return {name: hash_of(raw / name) for name in named}
 
 
 def map_extractor(pooled: Extractor, maps: Wanted, paths: Paths) -> tuple[Extractor, MapForm]:

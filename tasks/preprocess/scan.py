@@ -15,6 +15,7 @@ import pandas as pd
 from ..common.core.errors import DataError
 from ..common.core.progress import say
 from ..common.data.task import Task
+from ..common.images.shards import INDEX, TAR
 from .image_table import COLUMNS, Files, read_table
 from .labels import UNLABELLED, refuse_folders
 from .layouts import FURTHER, Layout, layout_of, refuse_masks, refuse_mixed
@@ -36,11 +37,12 @@ def scan(raw: Path, task: Task = "classification") -> pd.DataFrame:
     Raises:
         DataError: there are no files; the table lacks a column, or names a file twice or one that does not exist; split
             folders have no training images; there is no table, but the labels are not single classes; there are masks,
-            which the task does not use; an entry cannot be listed (see `list_files`).
+            which the task does not use; an entry cannot be listed (see `list_files`); there are tars without an index.
     """
     files = list_files(raw)
     if not files:
         raise DataError(f"{raw} contains no files", todo="run `graft import PATH`, or `graft sample` for an example")
+    _refuse_half_shards(raw, files)
     if TABLE in files:
         return given_splits(_from_table(raw, files, task))
     layout = layout_of(files)
@@ -53,6 +55,26 @@ def scan(raw: Path, task: Task = "classification") -> pd.DataFrame:
     if task == "reconstruction":
         table["label"] = table["label"].fillna(UNLABELLED)
     return given_splits(table)
+
+
+def _refuse_half_shards(raw: Path, files: list[str]) -> None:
+    """Raises:
+    DataError: there are tars that are no shards, or the table is in one.
+    """
+    other = [name for name in files if name.endswith((TAR, INDEX)) and not hidden(name)]
+    if other:
+        raise DataError(
+            f"{raw} has tar files that are no shards",
+            got=f"{len(other):,}: {', '.join(other[:3])}{', ...' if len(other) > 3 else ''}",
+            allowed=f"images, and shards: NAME{TAR} with NAME{INDEX} beside it, directly in {raw.name}",
+            todo="take the tars out, and bring their images in with `graft import`",
+        )
+    if TABLE in files and not (raw / TABLE).is_file():
+        raise DataError(
+            f"{TABLE} is in a shard of {raw}",
+            allowed=f"a file beside the shards: {raw / TABLE}",
+            todo="import the images again (`graft import`), which puts it there",
+        )
 
 
 class Listed(Files):

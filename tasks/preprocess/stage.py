@@ -8,13 +8,14 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from ..common.core.files import md5, whole_file, whole_folder
+from ..common.core.files import whole_file, whole_folder
 from ..common.core.paths import Paths
 from ..common.core.progress import progress
 from ..common.core.record import Record
 from ..common.data.manifest import COLUMNS, write_table
 from ..common.data.task import Task
 from ..common.images.reading import Reading
+from ..common.images.shards import hash_of
 from .layouts import FURTHER, MASK
 from .learnable import stop_if_nothing_to_learn, warn_of_doubtful_labels
 from .masks import faults_of_masks, faults_of_targets
@@ -114,7 +115,7 @@ def _hashes(files: pd.Series, raw: Path, known: Mapping[str, str]) -> list[str]:
         fresh = {}
         for file in unknown:
             try:
-                fresh[file] = md5(raw / file)
+                fresh[file] = hash_of(raw / file)
             except OSError:
                 fresh[file] = ""
             bar.add()

@@ -16,6 +16,7 @@ from io import BufferedReader
 from pathlib import Path
 
 from ..common.core.errors import DataError
+from ..common.images.shards import below, members_of, refuse_twice, shards_of
 from .layouts import hidden
 
 OUTSIDE = "a link that leads out of the folder"
@@ -63,7 +64,36 @@ def walk(folder: Path, *, outside: bool = False) -> Listing:
 def list_files(folder: Path) -> list[str]:
     """Sorted names, with slashes, of all files below a folder whose content is trusted; links are followed.
 
-    A broken link is listed as well: it stands for an image, which is rejected by name when it is read.
+    Of a folder with shards the images in these are listed, as if they were files, and not the shards. A broken link is
+    listed as well: it stands for an image, which is rejected by name when it is read.
+
+    Raises:
+        DataError: an entry cannot be listed; the error names up to five. A shard is damaged, or a file has the name of
+            an image in one.
+    """
+    files = files_on_disk(folder)
+    shards, stored = shards_of(folder) if folder.is_dir() else None, below(folder)
+    apart = frozenset[str]() if shards is None else shards.files
+    files = [name for name in files if name not in apart]
+    refuse_twice(sorted({*files}.intersection(stored)), folder)
+    return sorted([*files, *stored])
+
+
+def named_by(path: Path) -> tuple[Path, list[str]] | None:
+    """A folder and the names of the files below it that a folder means, or one shard; None for any other path. A folder
+    may be one that only shards have.
+
+    Raises:
+        DataError: as `list_files`.
+    """
+    members = members_of(path)
+    if members is not None:
+        return path.parent, members
+    return (path, list_files(path)) if path.is_dir() or below(path) else None
+
+
+def files_on_disk(folder: Path) -> list[str]:
+    """The same without a look into shards, which are listed themselves.
 
     Raises:
         DataError: an entry cannot be listed; the error names up to five.

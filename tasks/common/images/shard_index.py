@@ -5,7 +5,7 @@ It may come from anywhere, so each claim is checked before anything is opened by
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -149,19 +149,3 @@ def _check_places(index: Index, size: int | None, damaged: _Damaged) -> None:
 def _place(index: Index, wrong: npt.NDArray[np.bool_]) -> str:
     at = int(np.argmax(wrong))
     return f"{index.names[at].as_py()}: {index.size_N[at]:,} bytes at {index.offset_N[at]:,}"
-
-
-def refuse_twice(names: Sequence[str], folder: Path) -> None:
-    """Args:
-    names: those that two images have.
-
-    Raises:
-        DataError: there are some.
-    """
-    if names:
-        raise DataError(
-            f"{folder} has images twice under the same name",
-            got=f"{len(names):,}: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}",
-            allowed="each name once: as a file or in one shard",
-            todo="remove the files that are also in a shard; shards that share names cannot be used together",
-        )

@@ -16,19 +16,16 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
-
-import numpy as np
-import numpy.typing as npt
+from typing import Any, BinaryIO
 
 from ..core.errors import DataError
 from ..core.files import md5
-
-if TYPE_CHECKING:
-    from .shard_index import Index
-
-TAR, INDEX = ".tar", ".index.parquet"
-"""How the two files of a shard end."""
+from .shard_members import INDEX as INDEX
+from .shard_members import TAR as TAR
+from .shard_members import Member as Member
+from .shard_members import Shards as Shards
+from .shard_members import index_of as index_of
+from .shard_members import refuse_twice as refuse_twice
 
 HELD = 8
 """Folders of which the index is kept in memory."""
@@ -38,82 +35,6 @@ FRESH = 1.0
 
 _State = tuple[tuple[str, int, int, int], ...]
 """Name, size, time of the last change in nanoseconds and inode of the files of all shards."""
-
-
-@dataclass(frozen=True, slots=True)
-class Member:
-    """An image in a shard: in `file` the `size` bytes from `offset` on, which have this `md5`."""
-
-    file: Path
-    offset: int
-    size: int
-    md5: str
-
-
-class Shards:
-    """The members of all shards of a folder, sorted by name. An image takes 40 bytes and those of its name."""
-
-    def __init__(self, folder: Path, tars: list[str], indexes: list[Index]) -> None:
-        """Args:
-            tars: names of the files.
-            indexes: of each.
-
-        Raises:
-            DataError: a name is in two shards, or twice in one.
-        """
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
-        from .shard_index import refuse_twice
-
-        names = [index.names for index in indexes]
-        large = sum(part.nbytes for part in names) > 2**31 - 1
-        joined = pa.concat_arrays([part.cast(pa.large_string() if large else pa.string()) for part in names])
-        order_N = pc.sort_indices(joined).to_numpy()
-        self._folder, self._tars = folder, tars
-        self._names = joined.take(pa.array(order_N))
-        same = pc.equal(self._names[1:], self._names[:-1]) if len(joined) > 1 else pa.array([], pa.bool_())
-        refuse_twice(self._names[1:].filter(same).to_pylist() if len(joined) > 1 else [], folder)
-        self._md5_N16 = np.concatenate([index.md5_N16 for index in indexes])[order_N]
-        self._offset_N = np.concatenate([index.offset_N for index in indexes])[order_N]
-        self._size_N = np.concatenate([index.size_N for index in indexes])[order_N]
-        shard_N = np.repeat(np.arange(len(tars), dtype=np.int32), [len(index.offset_N) for index in indexes])
-        self._shard_N: npt.NDArray[np.int32] = shard_N[order_N]
-        _, ends, text = self._names.buffers()
-        self._ends = np.frombuffer(ends, np.int64 if large else np.int32)
-        self._text = memoryview(text or b"").cast("B")
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-    @property
-    def files(self) -> frozenset[str]:
-        """The names of the shards and of their indexes, which are no images."""
-        return frozenset(name for tar in self._tars for name in (tar, index_of(tar)))
-
-    def names(self) -> list[str]:
-        """Sorted by their bytes."""
-        names: list[str] = self._names.to_pylist()
-        return names
-
-    def hashes(self) -> dict[str, str]:
-        """Name -> md5."""
-        from .shard_index import in_hex
-
-        return dict(zip(self.names(), in_hex(self._md5_N16), strict=True))
-
-    def find(self, name: str) -> Member | None:
-        sought, low, high = os.fsencode(name), 0, len(self)
-        while low < high:
-            middle = (low + high) // 2
-            if self._text[self._ends[middle] : self._ends[middle + 1]].tobytes() < sought:
-                low = middle + 1
-            else:
-                high = middle
-        if low == len(self) or self._text[self._ends[low] : self._ends[low + 1]] != sought:
-            return None
-        file = self._folder / self._tars[self._shard_N[low]]
-        return Member(file, int(self._offset_N[low]), int(self._size_N[low]), self._md5_N16[low].tobytes().hex())
 
 
 @dataclass
@@ -169,10 +90,6 @@ def _state(folder: Path) -> _State:
     return tuple(sorted(found))
 
 
-def index_of(tar: str) -> str:
-    return tar.removesuffix(TAR) + INDEX
-
-
 def _read(folder: Path, state: list[tuple[str, int]]) -> Shards:
     from .shard_index import read_index
 
@@ -204,15 +121,50 @@ def stored(path: Path) -> Member | None:
     Raises:
         DataError: as `shards_of`.
     """
-    whole = os.path.abspath(path)  # noqa: PTH100  (`resolve` would follow links)
-    folder = os.path.dirname(whole)  # noqa: PTH120
+    whole = _whole(path)
+    shards, name = _nearest(whole, os.path.dirname(whole))  # noqa: PTH120
+    return None if shards is None else shards.find(name)
+
+
+def below(folder: Path) -> list[str]:
+    """The names, below a folder, of the images in shards that it means; it need not be there.
+
+    Raises:
+        DataError: as `shards_of`.
+    """
+    whole = _whole(folder)
+    shards, name = _nearest(whole, whole)
+    if shards is None:
+        return []
+    above = "" if name == "." else f"{name}/"
+    return [one[len(above) :] for one in shards.names(above)]
+
+
+def members_of(path: Path) -> list[str] | None:
+    """The names of the images in a shard, below its folder; None for a file that is no shard.
+
+    Raises:
+        DataError: as `shards_of`.
+    """
+    if not (path.name.endswith(TAR) and path.with_name(index_of(path.name)).is_file() and path.is_file()):
+        return None
+    shards = shards_of(path.absolute().parent)
+    return None if shards is None or path.name not in shards.files else shards.names_in(path.name)
+
+
+def _whole(path: Path) -> str:
+    return os.path.abspath(path)  # noqa: PTH100  (`resolve` would follow links)
+
+
+def _nearest(whole: str, folder: str) -> tuple[Shards | None, str]:
+    """The shards of a folder, or of the nearest one above that has some, and a path from there."""
     while True:
         shards = _near(folder)
         if shards is not None:
-            return shards.find(os.path.relpath(whole, folder).replace(os.sep, "/"))
+            return shards, os.path.relpath(whole, folder).replace(os.sep, "/")
         above = os.path.dirname(folder)  # noqa: PTH120
         if above == folder:
-            return None
+            return None, ""
         folder = above
 
 
@@ -319,8 +271,24 @@ class _Part(io.RawIOBase):
 
 
 def is_stored(path: Path) -> bool:
-    """Whether there is a file or an image in a shard of this name. A link without a target is none."""
-    return path.exists() or stored(path) is not None
+    """Whether there is a file, or an image in a shard, of this name."""
+    return path.is_file() or stored(path) is not None
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file, or of an image in a shard.
+
+    Raises:
+        OSError: there is none.
+        DataError: as `shards_of`.
+    """
+    try:
+        return path.stat().st_size
+    except (FileNotFoundError, NotADirectoryError):
+        member = stored(path)
+        if member is None:
+            raise
+        return member.size
 
 
 def hash_of(path: Path) -> str:

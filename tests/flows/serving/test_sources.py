@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 from projects import draw_tiles
+from sharded import write_shard
 
-from graft.flows.serving.sources import files_below, files_in
+from graft.flows.backbones.classify import files_of
+from graft.flows.serving.image_list import list_source
+from graft.flows.serving.sources import files_in, images_below
 from graft.tasks.common.core.errors import DataError
 
 
@@ -72,6 +75,23 @@ def test_nothing_to_predict_is_refused(folder: Path, path: str) -> None:
 
 def test_masks_of_defects_are_no_images_to_predict(tmp_path: Path) -> None:
     draw_tiles(tmp_path / "tile", good=1, test_good=1, defects=1)
-    assert files_below(tmp_path) == [
-        f"tile/{name}.png" for name in ("test/good/000", "test/hole/000", "test/scratch/000", "train/good/000")
+    names = ("test/good/000", "test/hole/000", "test/scratch/000", "train/good/000")
+    assert images_below(tmp_path) == (tmp_path, [f"tile/{name}.png" for name in names])
+
+
+def test_shards_are_the_images_in_them(folder: Path) -> None:
+    write_shard(folder, {"in/d.png": b"d", "class/e.png": b"e"})
+    write_shard(folder, {"class/f.png": b"f", ".hidden/g.png": b"g"}, "shard-000001")
+    (folder / "list.csv").write_text("path\nclass\\e.png\n", encoding="utf-8")
+
+    inside = ["class/e.png", "class/f.png", "in/c.png", "in/d.png"]
+    assert names(".") == ["a.png", "b.png", *inside, "list.csv"]
+    assert names("in", "class") == ["in/c.png", "in/d.png", "class/e.png", "class/f.png"]
+    assert names("shard-000000.tar") == ["class/e.png", "in/d.png"]
+    assert [one.file for one in files_in(["in/d.png", "list.csv"], io.StringIO())] == [
+        Path("in/d.png"),
+        Path("class/e.png"),
     ]
+    assert list(list_source(folder / "shard-000001.tar")["file"]) == [folder / "class/f.png"]
+    assert list_source(folder / "list.csv")["name"].tolist() == ["class\\e.png"]
+    assert files_of([folder / "class"]) == [folder / "class/e.png", folder / "class/f.png"]

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 from projects import draw_tile, draw_tiles
+from sharded import shard_files
 
 from graft.tasks.common.core.errors import DataError
 from graft.tasks.common.core.files import md5
@@ -680,3 +681,25 @@ def test_without_enough_good_images_the_stage_says_what_is_there(tmp_path, prepr
 def test_masks_of_a_project_that_classifies_are_refused(tiles, preprocess):
     with pytest.raises(DataError, match=r"head\.task: anomaly"):
         preprocess(tiles)
+
+
+def test_shards_give_the_manifest_of_the_same_images_as_files(tmp_path, preprocess):
+    paths = Paths(tmp_path)
+    draw_tiles(paths.raw, good=30, test_good=4, defects=4)
+    (paths.raw / "train/good/empty.png").touch()
+    (paths.raw / "train/good/notes.txt").write_text("notes")
+
+    def outputs():
+        preprocess(paths, task="anomaly")
+        return [(paths.manifest / name).read_bytes() for name in ("manifest.parquet", "rejected.parquet")]
+
+    before, names = outputs(), list_files(paths.raw)
+    shutil.rmtree(paths.cache)
+    shard_files(paths.raw, names[1::2])
+    shard_files(paths.raw, names[2::2], "shard-000001")
+    assert list_files(paths.raw) == names
+    assert outputs() == before
+
+    (paths.raw / "shard-000002.tar").write_bytes(bytes(1024))
+    with pytest.raises(DataError, match=r"shard-000002\.tar is half of a shard"):
+        preprocess(paths, task="anomaly")

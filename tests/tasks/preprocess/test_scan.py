@@ -1,5 +1,6 @@
 import pandas as pd
 import pytest
+from sharded import write_shard
 
 from graft.tasks.common.core.errors import DataError
 from graft.tasks.preprocess.scan import given_splits, hidden, list_files, scan
@@ -178,3 +179,22 @@ def test_a_table_that_is_not_text_is_refused(raw):
 )
 def test_hidden_files_are_known_by_their_names(file, expected):
     assert hidden(file) is expected
+
+
+@pytest.mark.parametrize(
+    ("members", "files", "told"),
+    [
+        (("cat/1.png",), ("cat/1.png",), r"twice under the same name\n.*1: cat/1\.png"),
+        ((), ("cat/1.png", "old.tar"), r"tar files that are no shards\n.*1: old\.tar\n(.*\n)*.*graft import"),
+        ((), ("cat/1.png", "cat/old.tar"), r"1: cat/old\.tar"),
+        (("labels.csv", "1.png"), (), r"labels\.csv is in a shard of .*\n.*a file beside the shards"),
+        (("cat/1.png",), ("old.tar",), r"old\.tar is half of a shard\n.*no old\.index\.parquet"),
+    ],
+    ids=["twice", "no shard", "elsewhere", "table", "half"],
+)
+def test_shards_and_files_that_do_not_fit_are_refused(tmp_path, raw, members, files, told):
+    folder = raw(*files)
+    if members:
+        write_shard(folder, dict.fromkeys(members, b"x"))
+    with pytest.raises(DataError, match=told):
+        scan(folder)
