@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cluster import Cluster, two_nodes
 from projects import ROOT, Project, Rerun, free_port, made_once, make_project, rerun_head, run_all, run_inspector
 
 from graft.tasks.common.images.reading import Reading
@@ -60,6 +61,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class TwoServers(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = super()._split_scope(nodeid)
+            if "/cluster/" in file:
+                return "ray"
             if not uses_server(config.rootpath / file):
                 return file
             return "prefect, retrain" if "/retrain/" in file else "prefect, others"
@@ -139,6 +142,13 @@ def rerun(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Rerun:
 def project(finished: Project, tmp_path: Path) -> Project:
     """A finished project of the test's own."""
     return finished.copy(tmp_path / "project")
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[Cluster]:
+    """A real Ray cluster of two nodes with one processor each; what asks for it runs in one of pytest's processes."""
+    with two_nodes() as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="session")

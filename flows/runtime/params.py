@@ -98,6 +98,9 @@ class ComputeParams(Section):
     s3://bucket/folder, ssh://host/folder, remote://NAME/folder, or a folder that all nodes see; null: the folder
     `graft` in the DVC remote."""
 
+    block: int = Field(1024, ge=64, multiple_of=64)
+    """Images and views that a node gets at once, a multiple of 64: what is computed again when a node is lost."""
+
     lease_seconds: float = Field(60.0, ge=3)
     """A job ends by itself when the machine that submitted it has been silent for this long."""
 

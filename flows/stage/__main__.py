@@ -73,7 +73,7 @@ def run_stage(stage: str, paths: Paths) -> None:
         begun = time.time()
         if stage == "features":
             stale.refuse_other_images(paths.root)
-        extra = _about_images(paths.root, every) if stage == "preprocess" else []
+        extra = _beside_params(stage, every, paths)
         with stale.unchanged(paths.raw) if stage == "preprocess" else nullcontext():
             record: Record = body.run(params, paths, *extra)
         runs = recorder.runs()
@@ -112,12 +112,18 @@ def _params(stage: str, paths: Paths) -> Params:
         raise
 
 
-def _about_images(root: Path, every: Params) -> list[Any]:
-    """What preprocess gets besides its parameters."""
+def _beside_params(stage: str, every: Params, paths: Paths) -> list[Any]:
+    """What preprocess, and features on a cluster, get besides their parameters and paths."""
+    if stage == "features" and every.compute.engine == "ray":
+        from ..cluster.features import RayRunner
+
+        return [RayRunner(every.compute, paths)]
+    if stage != "preprocess":
+        return []
     from ..versioning import dvc, losses
 
-    losses.require_no_loss(root)
-    return [dvc.raw_hashes(root), every.head.task]
+    losses.require_no_loss(paths.root)
+    return [dvc.raw_hashes(paths.root), every.head.task]
 
 
 def _record(

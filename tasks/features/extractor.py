@@ -50,6 +50,7 @@ class Extractor:
         device: `cpu`, `cuda` or `mps`.
         precision: of the arithmetic, and `why` it was chosen.
         build: starts the engine.
+        xml: the graph that it runs; None with torch.
     """
 
     spec: Spec
@@ -58,6 +59,7 @@ class Extractor:
     precision: Precision
     why: str
     build: Callable[[], AnyEngine]
+    xml: Path | None = None
 
     def fingerprint(self, dtype: str, span: Range | None = None, **more: Any) -> dict[str, Any]:
         """Everything that determines the features of an image, and `digest`, its hash.
@@ -129,7 +131,7 @@ def _with_openvino(
         return Engine(graph.xml, precision)
 
     precision, why = _settle(params, graph.spec, "openvino cpu", build, cpu_has_fast_bf16(), paths, sample)
-    return Extractor(graph.spec, "openvino", "cpu", precision, why, lambda: build(precision))
+    return Extractor(graph.spec, "openvino", "cpu", precision, why, lambda: build(precision), graph.xml)
 
 
 def _with_torch(

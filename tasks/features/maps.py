@@ -49,13 +49,14 @@ def map_extractor(pooled: Extractor, maps: Wanted, paths: Paths) -> tuple[Extrac
     """
     source = MapSource(pooled.spec, maps, paths)
     build: Callable[[], AnyEngine]
+    xml = None
     if pooled.engine == "openvino":
         graph = source.graph()
-        spec, build = graph.spec, lambda: Engine(graph.xml, pooled.precision)
+        spec, xml, build = graph.spec, graph.xml, lambda: Engine(graph.xml, pooled.precision)
     else:
         spec = source.spec_of(source.form)
         build = lambda: _torch(source, spec, pooled)  # noqa: E731
-    return Extractor(spec, pooled.engine, pooled.device, pooled.precision, pooled.why, build), source.form
+    return Extractor(spec, pooled.engine, pooled.device, pooled.precision, pooled.why, build, xml), source.form
 
 
 def _torch(source: MapSource, spec: Spec, pooled: Extractor) -> AnyEngine:

@@ -71,11 +71,12 @@ def fill_classes(noise):
 @pytest.fixture(scope="session")
 def run_stage():
     """run_stage(name, paths, key=value, ...) runs a stage's body with the tests' parameters, changed as told; `task` is
-    for preprocess, which is told it beside its parameters."""
+    for preprocess, and `runner` for features, which are told them beside their parameters."""
 
     def run(stage: str, paths: Paths, **changes):
         module = importlib.import_module(f"graft.tasks.{stage}.params")
         extra = [{}, changes.pop("task", "classification")] if stage == "preprocess" else []
+        extra += [changes.pop("runner")] if "runner" in changes else []
         params = getattr(module, f"{stage.capitalize()}Params")(**{**SECTIONS[stage], **changes})
         return importlib.import_module(f"graft.tasks.{stage}.stage").run(params, paths, *extra)
 

@@ -8,11 +8,15 @@ from pathlib import Path
 
 CGROUPS = Path("/sys/fs/cgroup")
 
+SHARE = "GRAFT_CORES"
+"""The variable with the processors that this process may use at most, where the system does not say so: a worker's
+share of a machine."""
+
 
 def cores() -> int:
     """Processors to start threads for, at least 1: those that the process may run on, or the CPU quota of its control
-    group, rounded up, if that is less."""
-    return max(1, math.ceil(min(_affinity(), quota(CGROUPS, _own_group()))))
+    group, rounded up, or $GRAFT_CORES, if that is less."""
+    return max(1, math.ceil(min(_affinity(), quota(CGROUPS, _own_group()), _share())))
 
 
 def cores_of_quota() -> int | None:
@@ -23,6 +27,13 @@ def cores_of_quota() -> int | None:
 
 def _affinity() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _share() -> float:
+    try:
+        return float(os.environ[SHARE])
+    except (KeyError, ValueError):
+        return math.inf
 
 
 def quota(root: Path, group: str) -> float:

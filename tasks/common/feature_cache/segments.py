@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +39,9 @@ SEGMENT_BYTES = 16 * 2**20
 
 SEGMENT_SECONDS = 5.0
 """A slow backbone's segment is written after this time, full or not."""
+
+LARGEST_HEADER = 2**16
+"""Bytes; that of a segment has some hundred."""
 
 MANY = 16
 """Small segments that a folder may hold before they are merged: some minutes of a slow backbone, or as many runs that
@@ -85,13 +88,14 @@ class FeatureCache:
         folder: of this fingerprint.
         dimension: D, the length of a feature vector.
         dtype: in which features are kept. Half precision takes half the space.
+        every: seconds after which a segment is written, full or not.
 
     Used as a context: what was added is on disk when the block ends, however it ends. Where it ends well and there are
     many small segments, they are merged; call `refresh` before reading.
     """
 
-    def __init__(self, folder: Path, dimension: int, dtype: Dtype = "float32") -> None:
-        self.folder, self.dimension, self.dtype = folder, dimension, np.dtype(dtype)
+    def __init__(self, folder: Path, dimension: int, dtype: Dtype = "float32", every: float = SEGMENT_SECONDS) -> None:
+        self.folder, self.dimension, self.dtype, self._every = folder, dimension, np.dtype(dtype), every
         self._new: list[tuple[Ids, npt.NDArray[Any]]] = []
         self._written = time.monotonic()
         self.refresh()
@@ -171,7 +175,7 @@ class FeatureCache:
                 todo="use `features.dtype: float32` and `features.precision: f32`, or another backbone",
             )
         self._new.append((ids, kept))
-        if self._is_full() or time.monotonic() - self._written >= SEGMENT_SECONDS:
+        if self._is_full() or time.monotonic() - self._written >= self._every:
             self.flush()
 
     def _is_full(self) -> bool:
@@ -344,6 +348,22 @@ def _tensor(content: bytes, name: str) -> npt.NDArray[Any]:
     about = json.loads(content[8:begin])[name]
     place = begin + about["data_offsets"][0]
     return np.frombuffer(content, _DTYPES[about["dtype"]], math.prod(about["shape"]), place).reshape(about["shape"])
+
+
+def ids_in(file: BinaryIO) -> Ids:
+    """The ids of a segment that lies elsewhere, not verified; none if it is cut short, or no segment.
+
+    Args:
+        file: of which only the ids are read, wherever they lie in it.
+    """
+    try:
+        size = int.from_bytes(file.read(8), "little")
+        about = json.loads(file.read(min(size, LARGEST_HEADER)))["ids"]
+        begin, end = about["data_offsets"]
+        file.seek(8 + size + begin)
+        return np.frombuffer(file.read(min(end - begin, SEGMENT_BYTES)), _ID)
+    except (ValueError, KeyError, TypeError):
+        return np.empty(0, _ID)
 
 
 def _read_ids(segment: Path) -> Ids | None:

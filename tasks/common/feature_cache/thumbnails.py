@@ -20,7 +20,7 @@ from ..core.paths import Paths
 from ..core.progress import progress
 from ..images.decode import Picture, pixels_of
 from ..images.reading import Reading
-from .segments import FeatureCache, ids_of
+from .segments import SEGMENT_SECONDS, FeatureCache, ids_of
 
 SIDE = 16
 """Pixels."""
@@ -29,12 +29,12 @@ FORM = 1
 """Raised whenever a change makes another small version of the same image."""
 
 
-def thumbnail_cache(paths: Paths, reading: Reading) -> FeatureCache:
-    """Where small versions are kept: (N, SIDE * SIDE * C) in half precision."""
+def thumbnail_cache(paths: Paths, reading: Reading, every: float = SEGMENT_SECONDS) -> FeatureCache:
+    """Where small versions are kept: (N, SIDE * SIDE * C) in half precision; `every` as for any cache."""
     name = f"{FORM}-channels-{reading.channels}-pillow-{version('pillow')}"
     if reading.span is not None:
         name += "-range-{:g}-{:g}".format(*reading.span)
-    return FeatureCache(paths.cache / "thumbnails" / name, SIDE * SIDE * reading.channels, "float16")
+    return FeatureCache(paths.cache / "thumbnails" / name, SIDE * SIDE * reading.channels, "float16", every)
 
 
 def thumbnail(picture: Picture) -> npt.NDArray[np.float32]:

@@ -8,7 +8,15 @@ import pytest
 
 from graft.tasks.common.core.errors import GraftError
 from graft.tasks.common.feature_cache import segments as module
-from graft.tasks.common.feature_cache.segments import FeatureCache, NotFinite, compact, count_images, damage, ids_of
+from graft.tasks.common.feature_cache.segments import (
+    FeatureCache,
+    NotFinite,
+    compact,
+    count_images,
+    damage,
+    ids_in,
+    ids_of,
+)
 
 D = 6
 
@@ -431,3 +439,16 @@ def test_a_merge_killed_before_it_removes_anything_loses_nothing(tmp_path, repos
     compact(tmp_path)
     assert len(segments(tmp_path)) == 1
     assert all_there(tmp_path, range(4))
+
+
+def test_the_ids_of_a_segment_are_read_without_its_features(tmp_path):
+    ids = ids_of([f"{number:032x}" for number in range(40)])
+    with FeatureCache(tmp_path, 64) as cache:
+        cache.add(ids, np.ones((40, 64), np.float32))
+    (segment,) = tmp_path.glob("*.safetensors")
+    with segment.open("rb") as file:
+        assert (ids_in(file) == ids).all()
+    for content in (b"", segment.read_bytes()[:60], b"no segment" * 20):
+        (tmp_path / "other").write_bytes(content)
+        with (tmp_path / "other").open("rb") as file:
+            assert not len(ids_in(file))

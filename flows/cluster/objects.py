@@ -1,0 +1,88 @@
+"""Where the images lie in the DVC remote, and that they do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from graft.tasks.common.core.errors import DataError, TransientError
+from graft.tasks.common.images.shards import shards_of
+
+from ..versioning.dvc import raw_hash, raw_listing
+from .exchange import patiently
+
+PUSHED = 50_000
+"""Objects whose presence in the remote is looked up at once."""
+
+
+class Objects:
+    """DVC's objects that hold the images of data/raw.
+
+    Raises:
+        DataError: data/raw is not tracked by DVC, which could not push it.
+    """
+
+    def __init__(self, raw: Path, root: Path) -> None:
+        if not raw_hash(root):
+            raise DataError(
+                "data/raw is not tracked by DVC, so nodes cannot fetch its images",
+                todo="run `dvc add data/raw`, or set `compute.engine: local`",
+            )
+        self._shards = shards_of(raw)
+        names = self._shards.files if self._shards else frozenset()
+        self._tars = {name: md5 for name, md5 in raw_listing(root).items() if name in names} if names else {}
+
+    def of(self, manifest: pd.DataFrame) -> dict[str, Any]:
+        """For each image the object that holds it (`stored`), and where in it: `offset`, and `size` or -1 for all.
+
+        Raises:
+            DataError: there are shards that DVC does not know.
+        """
+        own = manifest["image_id"].to_numpy()
+        if self._shards is None:
+            return {"stored": own, "offset": 0, "size": -1}
+        members = [self._shards.find(path) for path in manifest["path"]]
+        unknown = {one.file.name for one in members if one is not None} - self._tars.keys()
+        if unknown:
+            raise DataError(
+                "data/raw is not what data/raw.dvc says",
+                got=f"{len(unknown)} shards that DVC does not know: {min(unknown)}",
+                todo="run `dvc add data/raw`",
+            )
+        return {
+            "stored": [self._tars[one.file.name] if one else itself for one, itself in zip(members, own, strict=True)],
+            "offset": [one.offset if one else 0 for one in members],
+            "size": [one.size if one else -1 for one in members],
+        }
+
+
+def push(root: Path, remote: str, objects: Iterable[str]) -> int:
+    """Pushes those of DVC's objects that the remote lacks; returns how many.
+
+    Raises:
+        TransientError: the remote does not answer.
+    """
+    from dvc.repo import Repo
+    from dvc_data.hashfile.hash_info import HashInfo
+
+    pushed, left = 0, list(dict.fromkeys(objects))
+    with Repo(str(root)) as repo:
+        for start in range(0, len(left), PUSHED):
+            part = [HashInfo("md5", one) for one in left[start : start + PUSHED]]
+            result = patiently(partial(repo.cloud.push, part, remote=remote), f"the DVC remote `{remote}`")
+            pushed += len(result.transferred)
+            if result.failed:
+                raise _unfinished(remote, len(result.failed))
+    return pushed
+
+
+def _unfinished(remote: str, failed: int) -> TransientError:
+    return TransientError(
+        f"images that nodes need could not be pushed to the DVC remote `{remote}`",
+        got=f"{failed:,} files",
+        todo="run `dvc push data/raw` to see more",
+    )
