@@ -16,7 +16,8 @@ from graft.tasks.common.core.files import sha256
 from graft.tasks.common.core.paths import Paths
 from graft.tasks.common.images.limits import Limits
 from graft.tasks.common.images.reading import content_of
-from graft.tasks.common.images.shards import Shards, shards_of
+from graft.tasks.common.images.shard_members import Shards
+from graft.tasks.common.images.shards import shards_of
 from graft.tasks.features.params import FeaturesParams
 
 from ..runtime.params import load_params

@@ -17,7 +17,8 @@ from graft.tasks.common.core.paths import STAGES, Paths
 from graft.tasks.common.core.sections import read_params
 from graft.tasks.common.data.task import Task
 
-from ..versioning.dvc import cached_file, files_now, listing_of, locked_code, names_of, raw_hash, stages_of
+from ..versioning.dvc import cached_file, files_now, images_of, listing_of, locked_code, names_of, raw_hash, stages_of
+from ..versioning.image_listings import images_now
 from .image_diff import UNKNOWN, ImageChanges, between, images_between
 from .reasons import Reason, changed_keys, reasons_of, sentence_of
 
@@ -259,10 +260,10 @@ class Present:
         return inner is not None and all(cached_file(self._root, one) for one in (digest, *inner.values()))
 
     def images(self, before: str, now: str) -> ImageChanges:
-        old = self._listing(before) if before else {}
+        old = images_of(self._root, before) if before else {}
         if old is None:
             return UNKNOWN
-        return between(self._root, old, self._files[RAW], self._pipeline.task())
+        return between(self._root, old, images_now(self._root / RAW, self._files[RAW]), self._pipeline.task())
 
     def note(self) -> str:
         """A hint if data/raw has the last run's images, but data/raw.dvc names others: `dvc repro` would undo that."""

@@ -25,7 +25,7 @@ from graft.tasks.environment import own_python_first
 from .dvc_config import cache_folder
 from .entries import refuse_what_dvc_cannot_hash
 from .git import try_git
-from .image_listings import images_in
+from .image_listings import images_in, images_now
 
 HASH = re.compile(r"[0-9a-f]{32}(\.dir)?")
 """A hash of DVC's. One from MLflow may be no hash, but a path that leads out of the cache."""
@@ -133,7 +133,6 @@ def raw_hashes(root: Path) -> dict[str, str]:
     from dvc.fs import LocalFileSystem
     from dvc.repo import Repo
 
-    from graft.tasks.common.images.shards import shards_of
     from graft.tasks.preprocess.walk import files_on_disk
 
     raw = root / "data" / "raw"
@@ -146,10 +145,7 @@ def raw_hashes(root: Path) -> dict[str, str]:
     listed = raw_files(root)
     known |= _hashed_now(raw, [name for name in there if name in listed and name not in known])
     _refuse_other_files(listed, there, known)
-    shards = shards_of(raw) if raw.is_dir() else None
-    if shards is None:
-        return known
-    return shards.hashes() | {name: digest for name, digest in known.items() if name not in shards.files}
+    return images_now(raw, known)
 
 
 def _hashed_now(raw: Path, names: Sequence[str]) -> dict[str, str]:

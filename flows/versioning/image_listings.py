@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from graft.tasks.common.core.files import md5
-from graft.tasks.common.images.shards import INDEX, TAR
+from graft.tasks.common.images.shards import INDEX, TAR, shards_of
 
 from .dvc_config import cache_folder
 
@@ -40,6 +40,21 @@ def images_in(root: Path, listing: Mapping[str, str]) -> dict[str, str] | None:
             return None
         found |= read_index(file, root / "data" / "raw" / tar, None).hashes()
     return found | {name: digest for name, digest in listing.items() if name not in beside}
+
+
+def images_now(raw: Path, files: Mapping[str, str]) -> dict[str, str]:
+    """Path -> md5 of the files in a folder as they are now, with the members of its shards in place of these.
+
+    Args:
+        files: path -> md5 of the files, those of shards among them.
+
+    Raises:
+        DataError: a shard is damaged.
+    """
+    shards = shards_of(raw) if raw.is_dir() else None
+    if shards is None:
+        return dict(files)
+    return shards.hashes() | {name: digest for name, digest in files.items() if name not in shards.files}
 
 
 def _file(root: Path, index: str, digest: str) -> Path | None:

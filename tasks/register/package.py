@@ -51,6 +51,7 @@ MODULES = (
     "common/images/sandbox_worker.py",
     "common/images/shard_index.py",
     "common/images/shard_members.py",
+    "common/images/shard_names.py",
     "common/images/shards.py",
     "common/images/strips.py",
     "common/images/transform.py",

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from ..core.errors import DataError
 from .limits import MB
+from .shard_names import AGAIN
 
 BLOCK = 512
 """Bytes of a tar's unit: each member begins with one that describes it, and its bytes begin at a multiple."""
@@ -31,8 +32,6 @@ MOST = 1024 * MB
 
 LONGEST = 4096
 """Bytes of a name."""
-
-AGAIN = "restore both files (`dvc checkout data/raw`, or `dvc pull`), or remove both and import the images again"
 
 _ASTRAY = r"(^|/)\.{0,2}(/|$)|\x00"
 """A name that is empty or absolute, or has an empty part, `.` or `..`."""

@@ -3,31 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from ..core.errors import DataError
-
-if TYPE_CHECKING:
-    from .shard_index import Index
-
-TAR, INDEX = ".tar", ".index.parquet"
-"""How the two files of a shard end."""
-
-
-@dataclass(frozen=True, slots=True)
-class Member:
-    """An image in a shard: in `file` the `size` bytes from `offset` on, which have this `md5`."""
-
-    file: Path
-    offset: int
-    size: int
-    md5: str
+from .shard_index import Index, in_hex
+from .shard_names import Member, index_of, refuse_twice
 
 
 class Shards:
@@ -41,9 +25,6 @@ class Shards:
         Raises:
             DataError: a name is in two shards, or twice in one.
         """
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
         names = [index.names for index in indexes]
         large = sum(part.nbytes for part in names) > 2**31 - 1
         joined = pa.concat_arrays([part.cast(pa.large_string() if large else pa.string()) for part in names])
@@ -91,8 +72,6 @@ class Shards:
 
     def hashes(self) -> dict[str, str]:
         """Name -> md5."""
-        from .shard_index import in_hex
-
         return dict(zip(self.names(), in_hex(self._md5_N16), strict=True))
 
     def find(self, name: str) -> Member | None:
@@ -113,23 +92,3 @@ class Shards:
             else:
                 high = middle
         return low
-
-
-def refuse_twice(names: Sequence[str], folder: Path) -> None:
-    """Args:
-    names: those that two images have.
-
-    Raises:
-        DataError: there are some.
-    """
-    if names:
-        raise DataError(
-            f"{folder} has images twice under the same name",
-            got=f"{len(names):,}: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}",
-            allowed="each name once: as a file or in one shard",
-            todo="remove the files that are also in a shard; shards that share names cannot be used together",
-        )
-
-
-def index_of(tar: str) -> str:
-    return tar.removesuffix(TAR) + INDEX

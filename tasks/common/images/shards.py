@@ -16,16 +16,19 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ..core.errors import DataError
 from ..core.files import md5
-from .shard_members import INDEX as INDEX
-from .shard_members import TAR as TAR
-from .shard_members import Member as Member
-from .shard_members import Shards as Shards
-from .shard_members import index_of as index_of
-from .shard_members import refuse_twice as refuse_twice
+from .shard_names import AGAIN
+from .shard_names import INDEX as INDEX
+from .shard_names import TAR as TAR
+from .shard_names import Member as Member
+from .shard_names import index_of as index_of
+from .shard_names import refuse_twice as refuse_twice
+
+if TYPE_CHECKING:
+    from .shard_members import Shards
 
 HELD = 8
 """Folders of which the index is kept in memory."""
@@ -92,6 +95,7 @@ def _state(folder: Path) -> _State:
 
 def _read(folder: Path, state: list[tuple[str, int]]) -> Shards:
     from .shard_index import read_index
+    from .shard_members import Shards
 
     tars = [name for name, _ in state if name.endswith(TAR)]
     _refuse_alone(folder, {*tars}, {name for name, _ in state if name.endswith(INDEX)})
@@ -228,8 +232,6 @@ def check_member(content: bytes, member: Member, path: Path) -> None:
     Raises:
         DataError: the content is not what the index says.
     """
-    from .shard_index import AGAIN
-
     found = hashlib.md5(content, usedforsecurity=False).hexdigest()
     if found != member.md5:
         raise DataError(

@@ -11,7 +11,8 @@ from graft.tasks.common.core.errors import DataError
 from graft.tasks.common.images.limits import Limits
 from graft.tasks.common.images.masks import read_mask
 from graft.tasks.common.images.reading import Reading, content_of
-from graft.tasks.common.images.shards import Shards, hash_of, is_stored, opening, shards_of, stored
+from graft.tasks.common.images.shard_members import Shards
+from graft.tasks.common.images.shards import hash_of, is_stored, opening, shards_of, stored
 
 TWO = {"cat/1.png": b"one" * 400, "dog/2.png": b"two" * 99}
 
