@@ -10,8 +10,9 @@ import typer
 from graft.tasks.common.core.errors import GraftError
 from graft.tasks.common.core.paths import find_root
 from graft.tasks.common.core.words import NAMED, listed
+from graft.tasks.common.images.shard_size import LIMITS_MB, SIZE_MB
 
-from .options import DATA, HERE, SETTINGS, AsJson, Project, examples
+from .options import DATA, HERE, SETTINGS, AsJson, OptionalSize, Project, Shards, examples
 from .output import show
 
 app = typer.Typer(**SETTINGS)
@@ -45,8 +46,10 @@ def sample(project: Project = HERE, replace: Replace = False, force: Force = Fal
             "graft import photos": "a folder with one folder for each class",
             "graft import labels.csv --add": "add the files of a table",
             "graft import photos --replace --link": "hard links instead of copies",
+            "graft import photos --shards": "many images: in tar files",
         }
     ),
+    cls=OptionalSize,
 )
 def import_(
     source: Annotated[
@@ -63,6 +66,7 @@ def import_(
     replace: Replace = False,
     force: Force = False,
     add: Add = False,
+    shards: Shards = None,
     link: Annotated[bool, typer.Option("--link", help="Hard-link the files instead of copying them.")] = False,
     allow_outside: Annotated[
         bool, typer.Option("--allow-outside", help="Also take files outside PATH that links or a table's rows name.")
@@ -75,15 +79,16 @@ def import_(
     """Bring your own images into data/raw and put them under DVC.
 
     PATH is only read. Folders around the images are looked through, and archives of such folders are unpacked. Exports
-    of Roboflow and Hugging Face are recognised by their tables.
+    of Roboflow and Hugging Face are recognised by their tables, WebDataset's tar files and Hugging Face's Parquet files
+    by their content.
     """
     from ..ingest.importing import import_images, preview_images
 
     how, root = _how(replace, add), find_root(project)
     if dry_run:
-        found = preview_images(source, root, how, force=force, outside=allow_outside)
+        found = preview_images(source, root, how, force=force, outside=allow_outside, shards=shards)
     else:
-        found = import_images(source, root, how, link=link, force=force, outside=allow_outside)
+        found = import_images(source, root, how, link=link, force=force, outside=allow_outside, shards=shards)
     show(found if as_json else _in_lines(found), as_json, "would be imported" if dry_run else "data/raw")
 
 
@@ -106,6 +111,37 @@ def _examples(left_out: dict[str, Any]) -> str:
 
 def _counts(classes: Any) -> Any:
     return listed(f"{name} {count:,}" for name, count in classes.items()) if isinstance(classes, dict) else classes
+
+
+Size = Annotated[
+    int,
+    typer.Argument(metavar="[SIZE]", min=LIMITS_MB[0], max=LIMITS_MB[1], help="The largest size of a tar file, in MB."),
+]
+
+
+@app.command(
+    rich_help_panel=DATA,
+    epilog=examples({"graft shard": "tar files of up to 256 MB", "graft shard 1000": "of up to 1,000 MB"}),
+)
+def shard(size: Size = SIZE_MB, project: Project = HERE, as_json: AsJson = False) -> None:
+    """Pack the images of data/raw into tar files, which DVC handles faster.
+
+    Names and bytes of the images stay, and so do splits and cached features. New images get tar files of their own.
+    """
+    from ..ingest.converting import shard_images
+
+    show(shard_images(find_root(project), size), as_json, "data/raw")
+
+
+@app.command(rich_help_panel=DATA, epilog=examples({"graft unshard": "to see and edit the images as files"}))
+def unshard(project: Project = HERE, as_json: AsJson = False) -> None:
+    """Unpack the tar files of data/raw into single image files.
+
+    Names and bytes of the images stay, and so do splits and cached features.
+    """
+    from ..ingest.converting import unshard_images
+
+    show(unshard_images(find_root(project)), as_json, "data/raw")
 
 
 @app.command(

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
+
+from graft.tasks.common.images.shard_size import LIMITS_MB, SIZE_MB
 
 DATA, TRAIN, USE, OPERATE, LOOK = PANELS = ("Data", "Train", "Use", "Operate", "Look")
 """The headings of `graft --help`, by what you want to do."""
@@ -26,6 +28,33 @@ Project = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 HERE = Path()
+
+
+Shards = Annotated[
+    int | None,
+    typer.Option(
+        "--shards",
+        metavar="[SIZE]",
+        min=LIMITS_MB[0],
+        max=LIMITS_MB[1],
+        help=f"Keep the images in tar files of up to SIZE MB (default: {SIZE_MB}).",
+    ),
+]
+
+
+class OptionalSize(TyperCommand):
+    """A command whose `--shards` may stand without a number: an option of typer's takes a value always or never."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        after = [*args[1:], ""]
+        words = ((word, following) for word, following in zip(args, after, strict=True))
+        return super().parse_args(
+            ctx,
+            [
+                f"{word}={SIZE_MB}" if word == "--shards" and not following.isdigit() else word
+                for word, following in words
+            ],
+        )
 
 
 def examples(lines: dict[str, str]) -> str:

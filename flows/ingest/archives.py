@@ -9,9 +9,7 @@ import lzma
 import shutil
 import stat
 import struct
-import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -21,6 +19,8 @@ from typing import IO, Any
 from graft.tasks.common.core.errors import DataError
 from graft.tasks.common.core.progress import say
 from graft.tasks.preprocess.layouts import hidden
+
+from .tar_members import AT_ONCE, DAMAGED, Forwards, is_plain, relative, tar_members
 
 OPENERS: dict[str, Callable[[Path], Any]] = {
     ".tar": io.FileIO,
@@ -47,20 +47,8 @@ ALWAYS = 256 << 20
 SPARE = 1 << 30
 """Bytes of the disk that stay free."""
 
-AT_ONCE = 1 << 20
-"""Bytes that are read at a time."""
-
-HEADER = 16 << 20
-"""The largest piece of a tar archive that its reader may ask for at once: names and attributes of one member."""
-
 DIRECTORY = 128 << 20
 """The largest table of contents of a zip archive, which is read into memory as a whole."""
-
-DAMAGED = (
-    zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, ValueError, struct.error, RuntimeError,
-    OverflowError,
-)  # fmt: skip
-"""What the readers raise for damaged archives. Errors of gzip and bz2 are an `OSError` without a number."""
 
 
 def is_archive(path: Path) -> bool:
@@ -109,16 +97,16 @@ class _Unpacked:
         self.members += 1
         if self.members > MEMBERS:
             raise self.refuse(name, f"it is the member after {MEMBERS:,} others", f"{MEMBERS:,} members")
-        relative = _relative(name)
-        if relative is None:
+        inside = relative(name)
+        if inside is None:
             raise self.refuse(name, "not a name for a file inside the folder")
-        if hidden(relative):
-            self.hidden.append(relative)
+        if hidden(inside):
+            self.hidden.append(inside)
             return None
-        if relative in self.names:
+        if inside in self.names:
             raise self.refuse(name, "two members have this name")
-        self.names.add(relative)
-        return self.folder / relative
+        self.names.add(inside)
+        return self.folder / inside
 
     def write(self, content: IO[bytes], place: Path, name: str) -> None:
         try:
@@ -129,18 +117,6 @@ class _Unpacked:
                     target.write(piece)
         except (FileExistsError, NotADirectoryError) as error:
             raise self.refuse(name, "a file and a folder have this name") from error
-
-
-def _relative(name: str) -> str | None:
-    """The name with slashes; None if it is absolute, leads upwards, is empty or is not UTF-8."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return None
-    parts = [part for part in name.split("/") if part not in ("", ".")]
-    if not parts or any(part == ".." or "\0" in part or len(part.encode()) > 255 for part in parts):
-        return None
-    return None if name.startswith("/") or parts[0].endswith(":") else "/".join(parts)
 
 
 def unpack(archive: Path, folder: Path) -> list[str]:
@@ -161,7 +137,7 @@ def unpack(archive: Path, folder: Path) -> list[str]:
         if error.errno is not None:
             raise
         raise _damaged(unpacked, error) from error
-    except DAMAGED as error:
+    except (zipfile.BadZipFile, *DAMAGED) as error:
         raise _damaged(unpacked, error) from error
     return unpacked.hidden
 
@@ -219,48 +195,23 @@ def _zip_name(member: zipfile.ZipInfo) -> str:
     return name.replace("\\", "/")
 
 
-class _Bounded(io.RawIOBase):
-    """The bytes of a tar archive, read forwards, counted, and never many at a time."""
-
-    def __init__(self, content: IO[bytes], unpacked: _Unpacked) -> None:
-        self._content, self._unpacked, self._limit = content, unpacked, unpacked.limit + ALWAYS
-
-    def read(self, size: int = -1) -> bytes:
-        if not 0 <= size <= HEADER:
-            raise ValueError(f"a part of {size:,} bytes, where {HEADER:,} are allowed")
-        if self._content.tell() > self._limit:
-            raise ValueError(f"more than {self._limit / 1e6:,.0f} MB of content")
-        return self._content.read(size)
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        while (left := offset - self.tell()) > 0:
-            if not self.read(min(left, AT_ONCE)):
-                break
-        return self._content.seek(offset) if left < 0 else self.tell()
-
-    def tell(self) -> int:
-        return self._content.tell()
-
-
 def _untar(unpacked: _Unpacked) -> None:
     name = unpacked.archive.name.lower()
     opened = next(opener for suffix, opener in OPENERS.items() if name.endswith(suffix))
     with opened(unpacked.archive) as content:
-        bounded = _Bounded(content, unpacked)
+        bounded = Forwards(content, unpacked.limit + ALWAYS)
         _take_members(bounded, unpacked)
         while bounded.read(AT_ONCE):  # to the end, where the checksum is
             continue
 
 
-def _take_members(bounded: _Bounded, unpacked: _Unpacked) -> None:
-    with tarfile.open(fileobj=bounded, mode="r:", encoding="utf-8") as archive:
-        while (member := archive.next()) is not None:
-            archive.members.clear()  # type: ignore[attr-defined]  # it would keep them all
-            if member.isdir():
-                continue
-            place = unpacked.place(member.name)
-            if not member.isreg() or member.issparse():
-                raise unpacked.refuse(member.name, "it is a link or a special file")
-            part = archive.extractfile(member)
-            if place is not None and part is not None:
-                unpacked.write(part, place, member.name)
+def _take_members(bounded: Forwards, unpacked: _Unpacked) -> None:
+    for archive, member in tar_members(bounded):
+        if member.isdir():
+            continue
+        place = unpacked.place(member.name)
+        if not is_plain(member):
+            raise unpacked.refuse(member.name, "it is a link or a special file")
+        part = archive.extractfile(member)
+        if place is not None and part is not None:
+            unpacked.write(part, place, member.name)

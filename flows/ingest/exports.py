@@ -14,6 +14,7 @@ import pandas as pd
 from graft.tasks.common.core.errors import DataError
 from graft.tasks.common.core.words import listed
 from graft.tasks.common.data.task import Task
+from graft.tasks.common.images.shards import stored
 from graft.tasks.preprocess.image_table import Files, complete_table
 from graft.tasks.preprocess.layouts import FURTHER, KNOWN, ONE_CLASS, SPLIT_NAMES, TABLE, may_be_image
 from graft.tasks.preprocess.tables import Table, load_table, refuse_rows
@@ -41,7 +42,10 @@ class Below(Files):
     folder: Path
 
     def __contains__(self, name: object) -> bool:
-        return os.path.exists(self.folder / str(name))  # noqa: PTH110  (`Path.exists` fails for names that are too long)
+        place = self.folder / str(name)
+        if os.path.exists(place):  # noqa: PTH110  (`Path.exists` fails for names that are too long)
+            return True
+        return "\0" not in str(name) and stored(place) is not None
 
     def alike(self, name: str) -> str:
         wanted = PurePosixPath(name.replace("\\", "/")).name.lower()

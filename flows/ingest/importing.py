@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Literal
 
 from graft.tasks.common.core.errors import DataError, GraftError
-from graft.tasks.common.core.files import md5, whole_file, whole_folder
+from graft.tasks.common.core.files import md5, whole_file
 from graft.tasks.common.core.paths import Paths
-from graft.tasks.common.core.progress import progress, say
+from graft.tasks.common.core.progress import progress
 from graft.tasks.common.data.task import Task
+from graft.tasks.common.images.shard_size import SIZE_MB
+from graft.tasks.common.images.shard_writer import needed
+from graft.tasks.common.images.shards import shards_of
 from graft.tasks.preprocess.scan import TABLE, hidden, list_files
-from graft.tasks.preprocess.walk import copy_regular
 
 from ..runtime.params import load_params
-from ..runtime.turns import turn
 from ..tracking.create_store import store_made_meanwhile
 from ..versioning import dvc
 from ..versioning.dvc_config import cache_types
@@ -28,8 +29,11 @@ from ..versioning.exclusion import kept_from_dvc
 from ..versioning.losses import require_no_loss
 from .archives import is_archive, unpack
 from .joining import holds_images, joined, known_classes
-from .plan import plan_import
+from .plan import plan_import, plan_sample_tar
 from .planned import SYSTEM, Plan
+from .raw_folder import one_at_a_time, put_back, real_files, refuse_a_link, replacing, same_file
+from .sharding import merge_small, opened, size_for, sizes_of, write_shards
+from .webdataset import is_sample_set
 
 How = Literal["new", "replace", "add"]
 """What to do with images that are already in the project: refuse, replace them, or add to them."""
@@ -39,8 +43,20 @@ SAMPLE = files("graft") / "sample" / "fashion-mnist-2000.zip"
 Take = Callable[[Path, Path, Path], None]
 """Brings a file of a source to a place: file, source, place."""
 
-PATIENCE = 600.0
-"""Seconds for which an import waits for another one of the same project."""
+
+@dataclass(frozen=True)
+class Way:
+    """How images come into data/raw.
+
+    Attributes:
+        take: brings a file that stays one.
+        link: whether hard links are wanted instead of copies.
+        shards: the size of shards in MB, as the user asked for it; None if not.
+    """
+
+    take: Take
+    link: bool = False
+    shards: int | None = None
 
 
 def import_images(
@@ -52,6 +68,7 @@ def import_images(
     force: bool = False,
     outside: bool = False,
     unwrap: bool = True,
+    shards: int | None = None,
 ) -> dict[str, object]:
     """Brings `source` into data/raw and puts it under DVC; `source` itself is only read.
 
@@ -61,6 +78,7 @@ def import_images(
         force: with `replace`, also delete what DVC does not track.
         outside: also take files that links, or a table's rows, name outside the folder.
         unwrap: whether everything may lie in folders around the images.
+        shards: the size of the shards, in MB, that the images become; None for files, or as the images there are.
 
     Raises:
         DataError: the source cannot be imported, or data/raw already holds images; data/raw is unchanged.
@@ -71,12 +89,18 @@ def import_images(
     _refuse_own_images(source, paths)
     if link:
         _refuse_links_that_dvc_would_lock(root, source)
-    with _one_at_a_time(paths), store_made_meanwhile(root), _planned(source, paths, how, outside, unwrap) as plan:
-        return _bring(plan, paths, how, _way(source, link), force)
+    with one_at_a_time(paths), store_made_meanwhile(root), _planned(source, paths, how, outside, unwrap) as plan:
+        return _bring(plan, paths, how, _way(source, link, shards), force)
 
 
 def preview_images(
-    source: Path, root: Path, how: How = "new", *, force: bool = False, outside: bool = False
+    source: Path,
+    root: Path,
+    how: How = "new",
+    *,
+    force: bool = False,
+    outside: bool = False,
+    shards: int | None = None,
 ) -> dict[str, object]:
     """What `import_images` would do; nothing is written. An archive is unpacked into a temporary folder.
 
@@ -85,18 +109,29 @@ def preview_images(
     """
     source, paths = source.resolve(), Paths(root)
     _refuse_own_images(source, paths)
-    alone = _one_at_a_time(paths) if is_archive(source) else nullcontext()
+    alone = one_at_a_time(paths) if is_archive(source) else nullcontext()
     with alone, _planned(source, paths, how, outside, unwrap=True) as plan:
         _refuse_nothing(plan)
-        _refuse_a_link(paths.raw)
+        refuse_a_link(paths.raw)
         there = holds_images(paths.raw)
         _refuse_to_lose(paths, how, force, there)
         if there and how == "add":
-            joined(plan, paths.raw)
+            plan = joined(plan, paths.raw)
         if there and how == "new":
             held = "data/raw already holds images: `--add` adds to them, `--replace` replaces them"
             plan = replace(plan, warnings=(held, *plan.warnings))
-        return plan.summary()
+        return {**plan.summary(), **_shards_needed(plan, paths.raw, how, shards)}
+
+
+def _shards_needed(plan: Plan, raw: Path, how: How, asked: int | None) -> dict[str, object]:
+    """The number of new shards, where images become members of shards."""
+    size_mb = size_for(raw, asked)
+    if plan.content is not None:
+        return {"shards": plan.content.shards(size_mb or SIZE_MB)}
+    if not size_mb:
+        return {}
+    new = _missing(plan.files, raw) if how == "add" else plan.files
+    return {"shards": needed(sizes_of(new), size_mb)}
 
 
 def _refuse_own_images(source: Path, paths: Paths) -> None:
@@ -110,6 +145,9 @@ def _planned(source: Path, paths: Paths, how: How, outside: bool, unwrap: bool) 
     joining = how == "add" and holds_images(paths.raw)
     classes = known_classes(paths.raw) if joining else set()
     task = _task(paths)
+    if source.suffix.lower() == ".tar" and source.is_file() and is_sample_set(source):
+        yield replace(plan_sample_tar(source, task, joining, classes), joining=joining)
+        return
     if not (source.is_file() and is_archive(source)):
         plan = plan_import(source, task, outside=outside, joining=joining, classes=classes, unwrap=unwrap)
         yield replace(plan, joining=joining)
@@ -155,15 +193,6 @@ def _renamed(error: DataError, folder: Path, archive: Path) -> DataError:
     return DataError(name(error.what), got=got, allowed=name(error.allowed), todo=name(error.todo))
 
 
-def _one_at_a_time(paths: Paths) -> AbstractContextManager[None]:
-    """Lets one import at a time work on a project.
-
-    Raises:
-        TransientError: another import takes longer than `PATIENCE`.
-    """
-    return turn(paths.state / "import.lock", "another import", PATIENCE, say)
-
-
 def _refuse_links_that_dvc_would_lock(root: Path, source: Path) -> None:
     """If its cache uses links, DVC makes every file that it tracks read-only: here, the user's own files."""
     kinds = cache_types(root)
@@ -187,18 +216,20 @@ def _task(paths: Paths) -> Task:
     return load_params(paths.params).head.task
 
 
-def _bring(plan: Plan, paths: Paths, how: How, take: Take, force: bool) -> dict[str, object]:
+def _bring(plan: Plan, paths: Paths, how: How, way: Way, force: bool) -> dict[str, object]:
     _refuse_nothing(plan)
     with ExitStack() as alone:
         alone.enter_context(kept_from_dvc(paths.root, "data/raw"))  # a stage may be reading the images
-        plan = _replaced(plan, paths, how, take, force, alone.close)
-    return {**plan.summary(), "dvc": dvc.raw_hash(paths.root)}
+        plan = _replaced(plan, paths, how, way, force, alone.close)
+    shards = shards_of(paths.raw)
+    told = {} if shards is None else {"shards": len(shards.files) // 2}
+    return {**plan.summary(), **told, "dvc": dvc.raw_hash(paths.root)}
 
 
-def _replaced(plan: Plan, paths: Paths, how: How, take: Take, force: bool, let_dvc_in: Callable[[], None]) -> Plan:
+def _replaced(plan: Plan, paths: Paths, how: How, way: Way, force: bool, let_dvc_in: Callable[[], None]) -> Plan:
     """Replaces data/raw and puts it under DVC; returns the plan, with the table of what was there before."""
-    _refuse_a_link(paths.raw)
-    _put_back(paths.raw)
+    refuse_a_link(paths.raw)
+    put_back(paths.raw)
     there = holds_images(paths.raw)
     if there and how == "new":
         raise DataError(
@@ -209,23 +240,24 @@ def _replaced(plan: Plan, paths: Paths, how: How, take: Take, force: bool, let_d
     _refuse_to_lose(paths, how, force, there)
     if there and how == "add":
         plan = joined(plan, paths.raw)
-    try:
-        with _as_before_on_failure(paths.raw) as aside:
-            with whole_folder(paths.raw) as folder:
-                if there and how == "add":
-                    _keep(paths.raw, folder)
-                _fill(folder, plan, take)
-                if paths.raw.exists():
-                    paths.raw.replace(aside)
-            let_dvc_in()
-            dvc.dvc_add(paths.root, "data/raw")
-    except OSError as error:
-        raise GraftError(
-            f"the images could not be copied to {paths.raw}, which is unchanged",
-            got=f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""),
-            todo="free some space or set the missing permissions, then import again",
-        ) from error
-    return plan
+    size_mb = size_for(paths.raw, way.shards)
+    _refuse_links_into_shards(plan, way, size_mb)
+    if there and how == "replace" and size_mb and not way.shards:
+        plan = replace(plan, notes=(*plan.notes, "data/raw was in shards, and is again"))
+    with replacing(paths, let_dvc_in, "the images could not be copied to") as folder:
+        if there and how == "add":
+            _keep(paths.raw, folder)
+        done = _fill(folder, plan, way, size_mb)
+    return done  # noqa: RET504  (the block may not swallow an error, but mypy cannot know)
+
+
+def _refuse_links_into_shards(plan: Plan, way: Way, size_mb: int | None) -> None:
+    if way.link and size_mb and plan.content is None:
+        raise DataError(
+            "`--link` keeps files, and here images become members of shards",
+            got=f"shards of {size_mb} MB",
+            todo="import without `--link`",
+        )
 
 
 def _refuse_nothing(plan: Plan) -> None:
@@ -237,28 +269,31 @@ def _refuse_nothing(plan: Plan) -> None:
         )
 
 
-def _refuse_a_link(raw: Path) -> None:
-    """DVC does not follow links to data that it tracks, and replacing the link would leave the images behind."""
-    real = Path(os.path.realpath(raw))
-    if real != Path(os.path.realpath(raw.parent.parent)) / "data" / "raw":
-        raise DataError(
-            f"{raw} is a link, or is inside one",
-            got=f"it leads to {real}",
-            allowed="a folder of the project itself",
-            todo="remove the link and import again; to keep the images on another disk, set `dvc cache dir` to a "
-            "folder there and `dvc config cache.type symlink`",
-        )
-
-
 def _keep(raw: Path, folder: Path) -> None:
-    """Puts the images that are already there into the new folder."""
-    for name in list_files(raw):
-        place = folder / name
-        place.parent.mkdir(parents=True, exist_ok=True)
-        _same_file(raw / name, place)
+    """Puts the files that are already there into the new folder: images, or shards and their indexes."""
+    for name in real_files(raw):
+        same_file(raw / name, folder / name)
 
 
-def _fill(folder: Path, plan: Plan, take: Take) -> None:
+def _fill(folder: Path, plan: Plan, way: Way, size_mb: int | None) -> Plan:
+    """Brings the images of a plan into the new folder, and the table beside them."""
+    if plan.content is not None:
+        plan = plan.content.fill(folder, plan, size_mb or SIZE_MB, link=way.link)
+    elif size_mb:
+        write_shards(folder, _missing(plan.files, folder), plan.source, size_mb)
+    else:
+        _fill_files(folder, plan, way.take)
+    if size_mb:
+        merge_small(folder, size_mb)
+    if size_mb or plan.content is not None:
+        list_files(folder)  # which refuses shards that cannot be read, and names that stand twice
+    if plan.table is not None:
+        with whole_file(folder / TABLE) as part:  # never through a hard link into the old one
+            plan.table.to_csv(part, index=False)
+    return plan
+
+
+def _fill_files(folder: Path, plan: Plan, take: Take) -> None:
     with progress("import: copying", len(plan.files), "files") as bar:
         for name, file in plan.files.items():
             place = folder / name
@@ -266,9 +301,12 @@ def _fill(folder: Path, plan: Plan, take: Take) -> None:
             place.unlink(missing_ok=True)
             take(file, plan.source, place)
             bar.add()
-    if plan.table is not None:
-        with whole_file(folder / TABLE) as part:  # never through a hard link into the old one
-            plan.table.to_csv(part, index=False)
+
+
+def _missing(files: Mapping[str, Path], folder: Path) -> dict[str, Path]:
+    """Without those that a folder has already, under the same name with the same content."""
+    there = {*list_files(folder)}
+    return {place: file for place, file in files.items() if place not in there}
 
 
 def _refuse_to_lose(paths: Paths, how: How, force: bool, there: bool) -> None:
@@ -280,8 +318,8 @@ def _refuse_to_lose(paths: Paths, how: How, force: bool, there: bool) -> None:
 
 def _refuse_to_delete(paths: Paths) -> None:
     """Every file that would be deleted must be one that DVC can restore."""
-    kept = dvc.raw_listing(paths.root)
-    files = [file for file in list_files(paths.raw) if not hidden(file)]
+    kept = dvc.listing_of(paths.root, dvc.raw_hash(paths.root)) or {}
+    files = [file for file in real_files(paths.raw) if not hidden(file)]
     lost = [file for file in files if kept.get(file) != md5(paths.raw / file)]
     if lost:
         raise DataError(
@@ -291,48 +329,11 @@ def _refuse_to_delete(paths: Paths) -> None:
         )
 
 
-def _aside(raw: Path) -> Path:
-    return raw.with_name(f".{raw.name}.before.part")
-
-
-def _put_back(raw: Path) -> None:
-    """Restores the earlier images if an import was killed before the new ones were in place; else deletes them."""
-    if _aside(raw).exists() and not raw.exists():
-        _aside(raw).replace(raw)
-    shutil.rmtree(_aside(raw), ignore_errors=True)
-
-
-@contextmanager
-def _as_before_on_failure(raw: Path) -> Iterator[Path]:
-    """Yields a place for the earlier images. If the block fails they are restored; if there were none, none remain."""
-    aside, before = _aside(raw), raw.stat().st_ino if raw.exists() else None
-    try:
-        yield aside
-    except BaseException:
-        if raw.exists() and raw.stat().st_ino != before:  # never images that were not set aside
-            failed = raw.with_name(f".{raw.name}.failed.part")
-            shutil.rmtree(failed, ignore_errors=True)  # of an import that was killed during its clean-up
-            raw.replace(failed)
-            shutil.rmtree(failed, ignore_errors=True)
-        if aside.exists():
-            aside.replace(raw)
-        raise
-    shutil.rmtree(aside, ignore_errors=True)
-
-
-def _same_file(old: Path, new: Path) -> None:
-    """Puts the project's own image into the new folder: a hard link costs neither time nor space."""
-    try:
-        os.link(old, new)
-    except OSError:
-        shutil.copy2(old, new)
-
-
-def _way(source: Path, link: bool) -> Take:
+def _way(source: Path, link: bool, shards: int | None) -> Way:
     """How files come to their places. What an archive held is the project's own already."""
     if source.is_file() and is_archive(source):
-        return lambda file, _, place: _same_file(file, place)
-    return _link if link else _copy
+        return Way(lambda file, _, place: same_file(file, place), False, shards)
+    return Way(_link if link else _copy, link, shards)
 
 
 def _link(file: Path, _: Path, place: Path) -> None:
@@ -347,5 +348,5 @@ def _link(file: Path, _: Path, place: Path) -> None:
 
 
 def _copy(file: Path, source: Path, place: Path) -> None:
-    within = Path(os.path.realpath(source))
-    copy_regular(file, within if file.is_relative_to(within) else file.parent, place)
+    with opened(file, source) as (content, _), place.open("wb") as target:
+        shutil.copyfileobj(content, target, 1 << 20)

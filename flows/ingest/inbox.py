@@ -16,6 +16,7 @@ from graft.tasks.common.core.errors import DataError, GraftError
 from graft.tasks.common.core.files import md5
 from graft.tasks.common.core.paths import Paths
 from graft.tasks.common.core.words import listed
+from graft.tasks.common.images.shards import is_stored
 from graft.tasks.common.images.unreadable import Refused
 from graft.tasks.preprocess.check import look
 from graft.tasks.preprocess.layouts import SPLIT_NAMES, layout_of, may_be_image
@@ -286,7 +287,7 @@ def _free_place(raw: Path, names: Collection[str], listed: bool) -> Callable[[st
     def place(name: str, digest: str) -> str:
         path = PurePosixPath(name if listed else layout.place(name) or name)
         taken = raw / "images" / path if listed else raw / path
-        if taken.exists() or (str(path) != name and str(path) in used):
+        if is_stored(taken) or (str(path) != name and str(path) in used):
             path = path.with_name(f"{path.stem}-{digest[:8]}{path.suffix}")
         used.add(str(path))
         return str(path)

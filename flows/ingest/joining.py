@@ -8,11 +8,12 @@ from pathlib import Path
 import pandas as pd
 
 from graft.tasks.common.core.errors import DataError
+from graft.tasks.common.images.shards import hash_of, is_stored
 from graft.tasks.preprocess.layouts import FURTHER, TABLE, hidden, layout_of
 from graft.tasks.preprocess.walk import list_files
 
 from .plan import plan_import
-from .planned import Plan
+from .planned import Plan, another_image
 
 
 def holds_images(raw: Path) -> bool:
@@ -41,10 +42,10 @@ def joined(plan: Plan, raw: Path) -> Plan:
             todo="arrange them in the same layout, or use `--replace`",
         )
     _refuse_other_places(now, raw)
-    for name, file in plan.files.items():
+    for name, file in plan.files.items() if plan.content is None else ():
         old = raw / name
-        if old.is_file() and old.read_bytes() != file.read_bytes():
-            raise DataError("data/raw has another image of this name", got=name, todo="rename the new one")
+        if is_stored(old) and hash_of(old) != hash_of(file):
+            raise another_image(name)
     if plan.table is None or now.table is None:
         return plan
     before = now.rows.copy()
@@ -55,7 +56,7 @@ def joined(plan: Plan, raw: Path) -> Plan:
 
 def _refuse_other_places(now: Plan, raw: Path) -> None:
     """Where data/raw was filled by hand, an import might have put its files elsewhere, and new ones would not fit."""
-    moved = [] if now.table is not None else [place for place in now.files if not (raw / place).exists()]
+    moved = [] if now.table is not None else [place for place in now.files if not is_stored(raw / place)]
     if moved:
         raise DataError(
             "data/raw has its classes in a folder around them, or spaces around their names",

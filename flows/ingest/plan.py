@@ -10,6 +10,7 @@ import pandas as pd
 
 from graft.tasks.common.core.errors import DataError
 from graft.tasks.common.data.task import Task
+from graft.tasks.common.images.shards import shards_of
 from graft.tasks.preprocess.image_table import read_table
 from graft.tasks.preprocess.labels import refuse_folders
 from graft.tasks.preprocess.layouts import (
@@ -29,8 +30,11 @@ from graft.tasks.preprocess.tables import SUFFIXES
 from graft.tasks.preprocess.walk import Listing, refuse_what_was_missed, walk
 
 from .exports import Below, Export, find_export, read_export, refuse_boxes
+from .parquet_set import plan_parquet, tables_among
 from .plan_table import plan_table, refuse_splits
+from .plan_tars import plan_tars
 from .planned import LOOSE, NO_IMAGE, NO_OWNER, NO_ROW, LeftOut, Plan
+from .webdataset import tars_among
 
 
 def plan_import(
@@ -61,20 +65,61 @@ def plan_import(
         )
     if source.is_file():
         return _plan_table_file(source, task, outside, joining)
-    listing = walk(source, outside=outside)
+    listing = _listing(source, outside)
     files = [file for file in listing.files if not hidden(file)]
+    packed = _plan_packed(source, listing, task, joining, classes, unwrap)
+    if packed is not None:
+        return packed
     export = find_export(files if unwrap else [file for file in files if file == TABLE])
     plan = _plan_export(source, export, listing, task, outside, joining) if export else None
     if plan is None:
-        refuse_what_was_missed(source, listing)
-        layout = layout_of(files, classes=classes, unwrap=unwrap)
-        refuse_masks(source, layout, task)
-        refuse_folders(source, task)
-        plan = _plan_folders(source, listing, layout, task, joining)
+        plan = _plan_folders(source, listing, task, joining, classes, unwrap)
     return plan
 
 
+def _plan_packed(
+    source: Path, listing: Listing, task: Task, joining: bool, classes: Collection[str], unwrap: bool
+) -> Plan | None:
+    """The plan for a folder whose images are in tar files or in tables; None for another one."""
+    files = [file for file in listing.files if not hidden(file)]
+    if not unwrap or TABLE in files or layout_of(files).form != "flat":
+        return None
+    tables = tables_among(listing.files)
+    if tables:
+        return plan_parquet(source, tables, task, joining)
+    tars = tars_among(listing.files)
+
+    def folders(within: Path, members: Listing) -> Plan:
+        return _plan_folders(within, members, task, joining, classes, unwrap)
+
+    return plan_tars(source, tars, listing, task, joining, folders) if tars else None
+
+
+def plan_sample_tar(file: Path, task: Task, joining: bool, classes: Collection[str]) -> Plan:
+    """The plan for one tar file in WebDataset's form.
+
+    Raises:
+        DataError: see `plan_tars`.
+    """
+
+    def folders(within: Path, members: Listing) -> Plan:
+        return _plan_folders(within, members, task, joining, classes, True)
+
+    return plan_tars(file.parent, {file.name: file}, Listing(), task, joining, folders)
+
+
+def _listing(source: Path, outside: bool) -> Listing:
+    """The files of a folder; the members of its shards instead of these."""
+    listing, shards = walk(source, outside=outside), shards_of(source)
+    if shards is None:
+        return listing
+    files = {name: file for name, file in listing.files.items() if name not in shards.files}
+    return replace(listing, files=dict(sorted({**files, **{name: source / name for name in shards.names()}}.items())))
+
+
 def _plan_table_file(file: Path, task: Task, outside: bool, joining: bool) -> Plan:
+    if tables_among({file.name: file}):
+        return plan_parquet(file.parent, {file.name: file}, task, joining)
     if file.suffix.lower() not in SUFFIXES:
         raise DataError(
             f"{file} is neither a folder, an archive nor a table",
@@ -104,8 +149,14 @@ def _plan_export(
     return replace(plan, left_out=left_out, notes=(found, *plan.notes))
 
 
-def _plan_folders(source: Path, listing: Listing, layout: Layout, task: Task, joining: bool) -> Plan:
+def _plan_folders(
+    source: Path, listing: Listing, task: Task, joining: bool, classes: Collection[str], unwrap: bool
+) -> Plan:
+    refuse_what_was_missed(source, listing)
     files = [file for file in listing.files if not hidden(file)]
+    layout = layout_of(files, classes=classes, unwrap=unwrap)
+    refuse_masks(source, layout, task)
+    refuse_folders(source, task)
     places = {file: layout.place(file) for file in files if may_be_image(file)}
     _refuse_no_folders(source, layout, files, len(places))
     refuse_mixed(source, layout)

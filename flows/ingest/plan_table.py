@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from graft.tasks.common.data.task import Task
+from graft.tasks.common.images.shards import stored
 from graft.tasks.preprocess.layouts import FURTHER, SPLIT_NAMES
 from graft.tasks.preprocess.learnable import refuse_no_good, refuse_untrained
 from graft.tasks.preprocess.scan import given_splits
@@ -119,7 +120,10 @@ def _outside(real: Path, rows: Iterable[int], names: list[str], images: list[Pat
 
 
 def _is_regular(image: Path) -> bool:
-    return stat.S_ISREG(image.stat().st_mode)
+    try:
+        return stat.S_ISREG(image.stat().st_mode)
+    except OSError:
+        return stored(image) is not None
 
 
 def _inside(name: str) -> str:

@@ -6,9 +6,11 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import pandas as pd
 
+from graft.tasks.common.core.errors import DataError
 from graft.tasks.common.data.manifest import SPLITS, names_in
 from graft.tasks.common.data.task import GOOD, Task
 from graft.tasks.preprocess.class_names import doubtful_names
@@ -53,6 +55,22 @@ class LeftOut:
         return {reason: {"files": len(names), "such_as": names[:EXAMPLES]} for reason, names in self.names.items()}
 
 
+class Content(Protocol):
+    """Images that are in no files of their own, but in tar files or tables."""
+
+    def fill(self, folder: Path, plan: Plan, size_mb: int, *, link: bool) -> Plan:
+        """Brings them into shards of a folder, beside those that are there; returns the plan as it was carried out.
+
+        Raises:
+            DataError: the content is damaged, or the folder has another image of the same name.
+        """
+        ...
+
+    def shards(self, size_mb: int) -> int:
+        """How many shards they will have."""
+        ...
+
+
 @dataclass(frozen=True)
 class Plan:
     """What an import will do.
@@ -67,6 +85,7 @@ class Plan:
         warnings: what may be a mistake.
         task: what the labels are.
         joining: the images are added to others, so few of them are no reason for a warning.
+        content: brings the images of `files`, if they are not files of their own.
     """
 
     form: str
@@ -78,6 +97,7 @@ class Plan:
     warnings: tuple[str, ...] = ()
     task: Task = "classification"
     joining: bool = False
+    content: Content | None = None
 
     @property
     def table(self) -> pd.DataFrame | None:
@@ -142,6 +162,10 @@ class Plan:
 
 def _doubts_of_good(count: int) -> list[str]:
     return [f"{count} {GOOD} images: at least {LEAST_GOOD} outside the test are needed"] if count < LEAST_GOOD else []
+
+
+def another_image(name: str) -> DataError:
+    return DataError("data/raw has another image of this name", got=name, todo="rename the new one")
 
 
 def classes_of(rows: pd.DataFrame, task: Task) -> list[str]:

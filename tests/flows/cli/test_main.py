@@ -19,7 +19,7 @@ from graft.flows.cli.main import app
 from graft.flows.cli.options import COLUMNS, PANELS, examples
 
 GROUPS = {
-    "Data": ["init", "sample", "import", "group-copies", "label"],
+    "Data": ["init", "sample", "import", "shard", "unshard", "group-copies", "label"],
     "Train": ["params", "repro", "run", "rank", "compare", "models"],
     "Use": ["predict", "serve", "export", "classify"],
     "Operate": ["schedule", "doctor", "licences", "promote", "rollback", "rebuild", "cache"],

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from graft.flows.ingest import archives
+from graft.flows.ingest import archives, tar_members
 from graft.flows.ingest.archives import unpack
 from graft.tasks.common.core.errors import DataError
 
@@ -126,7 +126,7 @@ def test_more_members_than_allowed_are_refused(tmp_path: Path, folder: Path, mon
 def test_a_header_that_would_fill_the_memory_is_refused(
     tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(archives, "HEADER", 10_000)
+    monkeypatch.setattr(tar_members, "HEADER", 10_000)
     file = tarred(tmp_path / "long.tar.gz", {f"a/{'x/' * 20_000}1.png": b""}, "w:gz")
 
     with pytest.raises(DataError, match="10,000 are allowed"):

@@ -9,14 +9,16 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 from filelock import FileLock
 from projects import Project, draw, draw_classes
 
-from graft.flows.ingest import importing
+from graft.flows.ingest import importing, raw_folder
 from graft.flows.ingest.importing import import_images, import_sample
+from graft.flows.ingest.planned import Plan
 from graft.flows.versioning.dvc import raw_hash, raw_listing
 from graft.tasks.common.core.errors import DataError, GraftError
 from graft.tasks.preprocess.scan import scan
@@ -346,7 +348,7 @@ def test_a_full_disk_is_one_error_and_leaves_everything_as_before(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(importing, "copy_regular", full)
+    monkeypatch.setattr(importing, "opened", full)
     with pytest.raises(GraftError, match=r"unchanged[\s\S]*No space left on device"):
         import_images(tmp_path / "more", empty_project.root, how)
 
@@ -415,9 +417,9 @@ def test_dvc_does_not_get_the_images_while_an_import_changes_them(
         record = json.loads((empty_project.root / ".dvc" / "tmp" / "rwlock").read_text(encoding="utf-8"))
         used.append(" ".join(record.get("write", {})))
 
-    def filling(*values: object) -> None:
+    def filling(*values: Any) -> Plan:
         in_use()
-        fill(*values)  # type: ignore[arg-type]
+        return fill(*values)
 
     def adding(root: Path, path: str) -> None:
         in_use()
@@ -434,7 +436,7 @@ def test_dvc_does_not_get_the_images_while_an_import_changes_them(
 def test_an_import_does_not_wait_for_ever(
     empty_project: Project, classes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(importing, "PATIENCE", 0.1)
+    monkeypatch.setattr(raw_folder, "PATIENCE", 0.1)
     (empty_project.root / ".graft").mkdir(exist_ok=True)
     with (
         FileLock(empty_project.root / ".graft" / "import.lock"),
