@@ -17,13 +17,13 @@ from graft.tasks.common.images.shard_writer import AT_ONCE
 from graft.tasks.common.images.shards import Member, shards_of
 from graft.tasks.preprocess.layouts import hidden, may_be_image
 from graft.tasks.preprocess.scan import list_files
-from graft.tasks.preprocess.walk import walk
+from graft.tasks.preprocess.walk import files_on_disk, walk
 
 from ..versioning import dvc
 from ..versioning.exclusion import kept_from_dvc
 from ..versioning.losses import require_no_loss
 from .joining import holds_images
-from .raw_folder import one_at_a_time, put_back, real_files, refuse_a_link, refuse_too_large, replacing, same_file
+from .raw_folder import one_at_a_time, put_back, refuse_a_link, refuse_too_large, replacing, same_file
 from .sharding import members_of, our_shards, refuse_damaged, shard_size, write_shards
 
 SAME = "names and bytes, so splits and cached features stay; the next `graft repro` lists the images again"
@@ -63,7 +63,7 @@ def unshard_images(root: Path) -> dict[str, object]:
     with _alone(paths) as let_dvc_in:
         there = shards_of(paths.raw)
         tars = [] if there is None else sorted(name for name in there.files if name.endswith(".tar"))
-        others = [name for name in real_files(paths.raw) if there is None or name not in there.files]
+        others = [name for name in files_on_disk(paths.raw) if there is None or name not in there.files]
         if there is not None:
             with replacing(paths, let_dvc_in, "the images could not be written to") as folder:
                 refuse_too_large(folder, sum((paths.raw / tar).stat().st_size for tar in tars), len(there))
@@ -96,7 +96,7 @@ def _sorted_out(raw: Path, of_shards: frozenset[str]) -> tuple[dict[str, Path], 
     """(image -> its file, without links, or its name if it is a member; the files that stay files)."""
     real = walk(raw, outside=True).files
     images = {name: real.get(name, raw / name) for name in list_files(raw) if may_be_image(name) and not hidden(name)}
-    return images, [name for name in real_files(raw) if name not in of_shards and name not in images]
+    return images, [name for name in files_on_disk(raw) if name not in of_shards and name not in images]
 
 
 def _is_done(raw: Path, images: dict[str, Path], size_mb: int) -> bool:
@@ -159,7 +159,7 @@ def _told(paths: Paths, images: int, others: int) -> dict[str, object]:
     return {
         "images": images or sum(may_be_image(name) for name in list_files(paths.raw)),
         "shards": shards,
-        "files": others if shards else len(real_files(paths.raw)),
+        "files": others if shards else len(files_on_disk(paths.raw)),
         "unchanged": SAME,
         "dvc": dvc.raw_hash(paths.root),
     }

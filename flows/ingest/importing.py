@@ -20,6 +20,7 @@ from graft.tasks.common.images.shard_size import SIZE_MB
 from graft.tasks.common.images.shard_writer import needed
 from graft.tasks.common.images.shards import shards_of
 from graft.tasks.preprocess.scan import TABLE, hidden, list_files
+from graft.tasks.preprocess.walk import files_on_disk
 
 from ..runtime.params import load_params
 from ..tracking.create_store import store_made_meanwhile
@@ -31,7 +32,7 @@ from .archives import is_archive, unpack
 from .joining import holds_images, joined, known_classes
 from .plan import plan_import, plan_sample_tar
 from .planned import SYSTEM, Plan
-from .raw_folder import one_at_a_time, put_back, real_files, refuse_a_link, replacing, same_file
+from .raw_folder import one_at_a_time, put_back, refuse_a_link, replacing, same_file
 from .sharding import merge_small, opened, size_for, sizes_of, write_shards
 from .webdataset import is_sample_set
 
@@ -271,7 +272,7 @@ def _refuse_nothing(plan: Plan) -> None:
 
 def _keep(raw: Path, folder: Path) -> None:
     """Puts the files that are already there into the new folder: images, or shards and their indexes."""
-    for name in real_files(raw):
+    for name in files_on_disk(raw):
         same_file(raw / name, folder / name)
 
 
@@ -318,8 +319,8 @@ def _refuse_to_lose(paths: Paths, how: How, force: bool, there: bool) -> None:
 
 def _refuse_to_delete(paths: Paths) -> None:
     """Every file that would be deleted must be one that DVC can restore."""
-    kept = dvc.listing_of(paths.root, dvc.raw_hash(paths.root)) or {}
-    files = [file for file in real_files(paths.raw) if not hidden(file)]
+    kept = dvc.raw_files(paths.root)
+    files = [file for file in files_on_disk(paths.raw) if not hidden(file)]
     lost = [file for file in files if kept.get(file) != md5(paths.raw / file)]
     if lost:
         raise DataError(

@@ -12,7 +12,6 @@ from graft.tasks.common.core.errors import DataError, GraftError
 from graft.tasks.common.core.files import whole_folder
 from graft.tasks.common.core.paths import Paths
 from graft.tasks.common.core.progress import say
-from graft.tasks.preprocess.walk import BROKEN, walk
 
 from ..runtime.turns import turn
 from ..versioning import dvc
@@ -79,12 +78,6 @@ def put_back(raw: Path) -> None:
     if _aside(raw).exists() and not raw.exists():
         _aside(raw).replace(raw)
     shutil.rmtree(_aside(raw), ignore_errors=True)
-
-
-def real_files(raw: Path) -> list[str]:
-    """The names of the files below data/raw as they lie on the disk: shards and their indexes, not their members."""
-    listing = walk(raw, outside=True)
-    return [*listing.files, *(name for name, why in listing.left_out.items() if why == BROKEN)]
 
 
 def same_file(old: Path, new: Path) -> None:
