@@ -11,6 +11,7 @@ from projects import Project, draw, draw_classes, made_once, make_project
 
 from graft.flows.ingest import inbox as inbox_module
 from graft.flows.ingest import inbox_files as files_module
+from graft.flows.ingest.converting import shard_images
 from graft.flows.ingest.inbox import take_over
 from graft.flows.versioning.dvc import raw_listing
 from graft.tasks.common.core.errors import DataError, GraftError
@@ -74,6 +75,25 @@ def test_a_second_look_finds_nothing_new(root: Path, inbox: Path) -> None:
 
     assert (taken.new, taken.known) == (0, 2)
     assert (root / "data" / "raw.dvc").read_bytes() == before
+
+
+def test_images_in_shards_get_another_shard(root: Path, inbox: Path) -> None:
+    """A file whose name an image in a shard has gets another name; one whose content is in a shard is known."""
+    draw(inbox / "red" / "000.png", 0, 300)
+    draw(inbox / "green" / "known.png", 1, 0)
+    for file in inbox.rglob("*.png"):
+        age(file)
+    shard_images(root)
+    first = (root / "data" / "raw" / "shard-000000.tar").read_bytes()
+
+    taken = take_over(inbox, root, 60.0)
+
+    assert (taken.new, taken.known, taken.waiting) == (3, 1, {})
+    assert len(raw_listing(root)) == 15
+    shards = sorted(file.name for file in (root / "data" / "raw").glob("*.tar"))
+    assert shards == ["shard-000000.tar", "shard-000001.tar"]
+    assert (root / "data" / "raw" / "shard-000000.tar").read_bytes() == first
+    assert take_over(inbox, root, 60.0).known == 4
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,13 @@
 import pandas as pd
 import pytest
 
+from graft.flows.ingest.converting import shard_images
 from graft.flows.labelling.apply import apply_labels
 from graft.flows.labelling.current import read_labels_now
 from graft.flows.labelling.pool import read_pool
 from graft.flows.labelling.take_over import take_over_labelled
 from graft.tasks.common.core.errors import DataError
+from graft.tasks.common.images.shard_writer import shard_name
 from graft.tasks.preprocess.label_history import Answer, append_answers, now, read_answers
 
 
@@ -71,12 +73,14 @@ def test_a_bad_table_changes_nothing(pooled, tmp_path, row, message):
 
 
 def test_taking_over_goes_on_after_a_kill(pooled, colour_of):
-    """The answer is on the disk, and nothing else."""
+    """The answer is on the disk, and nothing else. Images in shards get another shard."""
+    shard_images(pooled.root)
     row = next(read_pool(pooled.root).itertuples())
     append_answers(pooled.root / "data" / "labels.csv", [Answer(row.image_id, colour_of(row.name), "ann", now())])
     assert take_over_labelled(pooled.root) == 1
     assert take_over_labelled(pooled.root) == 0
     assert len(read_pool(pooled.root)) == 35
+    assert sorted(file.name for file in (pooled.root / "data" / "raw").glob("*.tar")) == [shard_name(0), shard_name(1)]
 
 
 def test_a_class_with_a_slash_gets_a_folder_and_keeps_its_name(pooled):
