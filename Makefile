@@ -11,7 +11,7 @@ WORKERS := 3
 export NO_ALBUMENTATIONS_UPDATE := 1
 export DO_NOT_TRACK := 1
 
-.PHONY: help install demo test pytest drill kills cluster-drill lint format bench bench-features bench-memory bench-views bench-eyes bench-backbones bench-head bench-finetune bench-anomaly bench-labelling docs lock audit-packages pin-images clean
+.PHONY: help install demo test pytest drill kills cluster-drill lint format bench bench-features bench-memory bench-views bench-eyes bench-backbones bench-head bench-finetune bench-anomaly bench-labelling bench-scale docs lock audit-packages pin-images clean
 
 help:
 	@echo "make demo     install, run the whole pipeline on the sample images, print a summary"
@@ -27,6 +27,7 @@ help:
 	@echo "make bench-backbones  compare the eighteen networks of the Keras table with Keras itself, twenty minutes"
 	@echo "make bench-finetune LABELLED=FOLDER  compare fine-tuning with timm, Hugging Face and fastai, half an hour"
 	@echo "make bench-labelling DATA=FOLDERS  compare which images to label with scikit-activeml and cleanlab, ten minutes"
+	@echo "make bench-scale  compare images as files and in shards, an hour"
 	@echo "make bench-anomaly DATA=FOLDER SIGNS=FOLDER  compare anomaly detection with anomalib, an hour"
 	@echo "make lock     write deploy/locks (versions and hashes for the containers) after a change of constraints.txt"
 	@echo "make audit-packages   look for known vulnerabilities of all pinned packages; needs a network"
@@ -111,6 +112,9 @@ bench-anomaly: install $(ANOMALY)/.done
 # DATA has folders of images, a folder a class each.
 bench-labelling: install $(LABELLING)/.done
 	@$(BIN)/python -m bench.labelling $(if $(DATA),--data $(DATA)) $(or $(ARGS),--publish)
+
+bench-scale: install
+	@$(BIN)/python -m bench.scale $(or $(ARGS),--publish)
 
 bench-views: install
 	@$(BIN)/python -m bench.views --photos "$(PHOTOS)" $(or $(ARGS),--publish)
