@@ -38,23 +38,24 @@ class Images:
 
 
 def batches(
-    load: Loader, parts: Sequence[Ints], epoch: int, process: int = 0, processes: int = 1
+    load: Loader, steps: Sequence[Ints], epoch: int, mine: Callable[[int], Ints] = np.arange
 ) -> Generator[tuple[Ints, Array], None, None]:
     """(rows of the step, this process's share of their images), in order.
 
     Args:
-        parts: the rows of each step, of all processes together.
+        steps: the rows of each step, of all processes together.
+        mine: which of so many rows are this process's.
     """
     with ThreadPoolExecutor(cores(), thread_name_prefix="load") as pool:
 
         def feed(number: int) -> list[Any]:
-            rows = parts[number]
-            return [pool.submit(load, int(row), epoch) for row in rows[share(len(rows), process, processes)]]
+            rows = steps[number]
+            return [pool.submit(load, int(row), epoch) for row in rows[mine(len(rows))]]
 
-        ahead = [feed(number) for number in range(min(AHEAD, len(parts)))]
-        for number, rows in enumerate(parts):
+        ahead = [feed(number) for number in range(min(AHEAD, len(steps)))]
+        for number, rows in enumerate(steps):
             batch = np.stack([future.result() for future in ahead.pop(0)])
-            if number + AHEAD < len(parts):
+            if number + AHEAD < len(steps):
                 ahead.append(feed(number + AHEAD))
             yield rows, batch
 
@@ -68,3 +69,11 @@ def share(count: int, part: int, parts: int) -> slice:
     """Part number `part` of 0 ... count; it never separates two partners (see `mixing`)."""
     pairs = -(-count // 2)
     return slice(min(2 * (pairs * part // parts), count), min(2 * (pairs * (part + 1) // parts), count))
+
+
+def pieces(count: int, parts: int, process: int = 0, processes: int = 1) -> list[Ints]:
+    """Which of a step's `count` images a process has in each of the parts into which the step is divided: all processes
+    work on the same part at once. There are fewer parts where a process would have no image of one."""
+    parts = max(1, min(parts, -(-count // 2) // processes))
+    every = [np.arange(count)[share(count, part, parts)] for part in range(parts)]
+    return [part[share(len(part), process, processes)] for part in every]

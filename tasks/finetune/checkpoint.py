@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import json
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ..common.core.files import whole_file
 from .schedule import Schedule
 
-VERSION = 2
+VERSION = 3
 """Part of a checkpoint's name, to be raised whenever the same parameters make another training: what an older version
 has left is then not resumed."""
+
+COURSE = "course"
+"""The key of the course in the file's header."""
 
 
 @dataclass
@@ -69,22 +75,52 @@ class Course:
 def save_checkpoint(
     path: Path, network: nn.Module, average: list[torch.Tensor], optimizer: torch.optim.Optimizer, course: Course
 ) -> None:
-    state = {
-        "network": network.state_dict(),
-        "average": average,
-        "optimizer": optimizer.state_dict(),
-        "course": {**vars(course), "schedule": vars(course.schedule)},
-    }
+    """One safetensors file: the tensors, and the course as JSON in its header."""
+    tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
+    tensors |= {f"average.{number}": value for number, value in enumerate(average)}
+    tensors |= {f"best.{name}": value for name, value in course.best_state.items()}
+    for number, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{number}.{name}": value for name, value in state.items()}
+    facts = {**vars(course), "schedule": vars(course.schedule)}
+    del facts["best_state"]
     with whole_file(path) as part:
-        torch.save(state, part)
+        save_file(
+            {name: value.detach().cpu().contiguous() for name, value in tensors.items()},
+            part,
+            {COURSE: json.dumps(facts)},
+        )
 
 
 def load_checkpoint(
-    path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
-) -> tuple[list[torch.Tensor], Course]:
-    """Sets the network and the optimizer; returns (moving averages of the weights, course)."""
-    state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-    network.load_state_dict(state["network"])
-    optimizer.load_state_dict(state["optimizer"])
-    facts = state["course"]
-    return state["average"], Course(**{**facts, "schedule": Schedule(**facts["schedule"])})
+    path: Path, network: nn.Module, average: list[torch.Tensor], optimizer: torch.optim.Optimizer
+) -> Course:
+    """Sets the network, the moving averages of its weights, and the optimizer."""
+    tensors = load_file(path)
+    network.load_state_dict(_below("network.", tensors))
+    for number, mine in enumerate(average):
+        mine.copy_(tensors[f"average.{number}"])
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": _states(optimizer, _below("optimizer.", tensors))})
+    return replace(read_course(path), best_state=_below("best.", tensors))
+
+
+def read_course(path: Path) -> Course:
+    """Where a training stands, without its tensors."""
+    with safe_open(path, framework="np") as file:
+        facts: dict[str, Any] = json.loads(file.metadata()[COURSE])
+    return Course(**{**facts, "schedule": Schedule(**facts["schedule"])})
+
+
+def _below(start: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(start): value for name, value in tensors.items() if name.startswith(start)}
+
+
+def _states(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> dict[int, dict[str, torch.Tensor]]:
+    """What the optimizer keeps of each parameter, in the parameter's order in memory, which a fused step relies on."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    states: dict[int, dict[str, torch.Tensor]] = {}
+    for place, value in tensors.items():
+        number, name = place.split(".", 1)
+        parameter = parameters[int(number)]
+        alike = value.shape == parameter.shape
+        states.setdefault(int(number), {})[name] = torch.empty_like(parameter).copy_(value) if alike else value
+    return states

@@ -26,7 +26,7 @@ class Mix:
     share_B: npt.NDArray[np.float64]
     box_B4: npt.NDArray[np.float64]
 
-    def part(self, rows: slice) -> Mix:
+    def part(self, rows: slice | npt.NDArray[np.int64]) -> Mix:
         return Mix(self.share_B[rows], self.box_B4[rows])
 
 

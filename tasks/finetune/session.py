@@ -191,7 +191,7 @@ class Job:
         digest.update(self._pack.index[["image_id", "label", "task", "split", "weight"]].to_csv(index=False).encode())
         digest.update(self._train.tobytes() + self._inner.tobytes())
         digest.update(self._head.weight.tobytes())
-        return self._paths.checkpoints / f"finetune-{digest.hexdigest()[:32]}.pt"
+        return self._paths.checkpoints / f"finetune-{digest.hexdigest()[:32]}.safetensors"
 
     def _processes(self) -> int:
         """Raises:

@@ -1,16 +1,15 @@
 """Training by gradient descent. B images a step (of all processes together), K classes, D features.
 
 A step gives the same result however often training is interrupted and however many processes share it: the order of
-the images, their views and how they are mixed depend only on the seed, the epoch and the step; each process has a run
-of each step's images; gradients are those of the whole step. Accelerate runs the processes: it needs no package that
-timm does not need already, and leaves the loop to us.
+the images, their views and how they are mixed depend only on the seed, the epoch and the step; each process has a share
+of each step's images; gradients, random numbers and the statistics of batch norm are those of the whole step.
 """
 
 from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from accelerate import Accelerator
-from accelerate.utils import gather_object
 from torch import nn
 
 from ..common.core.errors import GraftError
@@ -27,7 +24,7 @@ from ..common.core.progress import progress, say
 from ..common.heads.linear import LinearHead
 from . import batchnorm_folding, mixing
 from .auto_rules import Plan
-from .batches import Array, Feed, Images, Ints, Loader, batches, share, split
+from .batches import Array, Feed, Images, Ints, batches, split
 from .checkpoint import Course, load_checkpoint, save_checkpoint
 from .clock import Clock
 from .judging import judged as epoch_judged
@@ -39,6 +36,8 @@ from .param_groups import groups, thaw
 from .params import FinetuneParams
 from .scaling import scaled_loss
 from .schedule import Schedule
+from .team import Team
+from .whole_step import WholeStep
 
 TOGETHER = 4
 """Steps after which processes agree whether a checkpoint is due."""
@@ -74,15 +73,16 @@ class Trainer:
     ) -> None:
         torch.manual_seed(params.seed)
         self.params, self.plan, self.goal, self._feed = params, plan, goal, feed
-        self._world = Accelerator(cpu=not (torch.cuda.is_available() or torch.backends.mps.is_available()))
-        self.device = self._world.device
+        self._team = Team()
+        self.device = self._team.device
         self.network = nn.Sequential(body, linear(*last)).to(self.device)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if plan.batch_norm == "frozen" and params.trained != "norm":  # there, weights need no gradient
             batchnorm_folding.fold(self.network, example.to(self.device))
         self._groups = groups(body, self.network[1], layer_decay=plan.layer_decay, weight_decay=params.weight_decay)
         self._optimizer = make_optimizer(params, self._groups)
-        self._wrapped = self._world.prepare_model(self.network)
+        self._wrapped = self._team.share(self.network)
+        self._is_plain = False
         self._average = WeightAverage(self.network, plan.ema)
 
     @property
@@ -92,11 +92,11 @@ class Trainer:
     @property
     def is_main(self) -> bool:
         """Whether this process prints and writes for all."""
-        return self._world.is_main_process
+        return self._team.is_main
 
     @property
     def is_alone(self) -> bool:
-        return bool(self._world.num_processes == 1)
+        return self._team.is_alone
 
     def seconds(self, train: Images, inner: Images) -> tuple[float, float]:
         """How long the choice of the rate and an epoch would take, measured on real steps whose effect is undone."""
@@ -120,7 +120,8 @@ class Trainer:
         size = self.params.batch_size
         order = np.resize(np.arange(len(train)), (WARM + MOST_MEASURED) * size)
         course, clock = self._new_course(), Clock()
-        with self._undone(), closing(self._batches(train.load, split(order, size), epoch=0)) as steps_taken:
+        taken = self._team.batches(train.load, split(order, size), 0, course.parts)
+        with self._undone(), closing(taken) as steps_taken:
             for number, (rows, batch) in enumerate(steps_taken):
                 self._step(rows, batch, train, course, epoch=0, step=number, at=0.0)
                 clock.lap(len(rows) if number >= WARM else 0)
@@ -152,7 +153,7 @@ class Trainer:
         course.trials = [{"rate": rate, "loss": self._trial(rate, train, inner)} for rate in rates]
         best = min(course.trials, key=lambda trial: trial["loss"], default={"rate": self.plan.learning_rate})
         course.rate = best["rate"]
-        course.seconds = course.search = max(self._all(clock.total()))
+        course.seconds = course.search = max(self._team.gather([clock.total()]))
         if course.trials and self.is_main:
             say(f"finetune: {told_of_trials(course)}")
 
@@ -163,8 +164,8 @@ class Trainer:
         course.rate = rate
         with self._undone():
             for epoch in range(-(-steps // each)):
-                parts = self._parts(train, epoch)[: steps - epoch * each]
-                for step, (rows, batch) in enumerate(self._batches(train.load, parts, epoch)):
+                rows_of = self._rows(train, epoch)[: steps - epoch * each]
+                for step, (rows, batch) in enumerate(self._team.batches(train.load, rows_of, epoch, course.parts)):
                     self._step(rows, batch, train, course, epoch, step, (epoch * each + step + 1) / steps)
             loss = scaled_loss(self.output(inner), inner.target, inner.weight_N, self.goal.task)
         return loss if np.isfinite(loss) else float("inf")
@@ -195,6 +196,7 @@ class Trainer:
             if deadline_seconds is not None:
                 left = deadline_seconds - course.seconds
                 course.schedule = course.schedule.replanned(len(course.rows), self.plan.epochs, left, course.last_lap())
+            self._has_ended(course)  # so that the checkpoint says so
             self._save(checkpoint, course)
         batchnorm_folding.unfold(self.network)
         self.network.load_state_dict(course.best_state)
@@ -228,7 +230,9 @@ class Trainer:
         train_loss = course.loss_sum / self._steps(train)
         course.rows.append({"epoch": epoch, "train_loss": train_loss, **judged})
         course.step, course.loss_sum = 0, 0.0
-        course.seconds = max(self._all(clock.total()))  # the same for all processes, as it decides when they end
+        course.seconds = max(
+            self._team.gather([clock.total()])
+        )  # the same for all processes, as it decides when they end
         course.laps.append(course.seconds)
         if self.is_main:
             say(f"finetune: {told(course, self.goal)}")
@@ -236,14 +240,13 @@ class Trainer:
     def output(self, images: Images) -> npt.NDArray[np.float64]:
         """Probabilities (N, K), or numbers (N, 1), in evaluation mode."""
         self.network.eval()
-        mine = np.array_split(np.arange(len(images)), self._world.num_processes)[self._world.process_index]
-        pieces = split(mine, max(1, self.params.batch_size // self._world.num_processes))
+        runs = split(self._team.own(len(images)), max(1, self.params.batch_size // self._team.processes))
         with torch.inference_mode():
             parts = [
                 self.goal.output(self._logits(self.network, self._feed(batch, self.device)).float().cpu()).numpy()
-                for _, batch in batches(images.load, pieces, epoch=-1)
+                for _, batch in batches(images.load, runs, epoch=-1)
             ]
-        return np.concatenate(gather_object(parts)).astype(np.float64)
+        return np.concatenate(self._team.gather(parts)).astype(np.float64)
 
     def head(self, classes: list[str]) -> LinearHead:
         linear: Any = self.network[1]
@@ -252,20 +255,23 @@ class Trainer:
 
     def _epoch(self, course: Course, images: Images, epoch: int, clock: Clock, checkpoint: Path) -> None:
         self._train_mode()
-        steps, saved, parts = self._steps(images), time.monotonic(), self._parts(images, epoch)[course.step :]
+        steps, saved, rows_of = self._steps(images), time.monotonic(), self._rows(images, epoch)[course.step :]
         before, total = course.loss_sum, torch.zeros((), device=self.device)
         with progress(f"finetune: epoch {epoch + 1}", len(images)) if self.is_main else nullcontext() as bar:
-            for rows, batch in self._batches(images.load, parts, epoch):
+            for rows, batch in self._team.batches(images.load, rows_of, epoch, course.parts):
                 at = course.schedule.at(epoch + (course.step + 1) / steps)
                 total += self._step(rows, batch, images, course, epoch, course.step, at)
                 course.step += 1
                 if bar is not None:
                     bar.add(len(rows))
                 if course.step < steps and self._is_due(saved, course.step):
-                    course.loss_sum, course.seconds = before + self._sum(total), max(self._all(clock.total()))
+                    course.loss_sum, course.seconds = (
+                        before + self._team.sum(total),
+                        max(self._team.gather([clock.total()])),
+                    )
                     self._save(checkpoint, course)
                     saved = time.monotonic()
-        course.loss_sum = before + self._sum(total)
+        course.loss_sum = before + self._team.sum(total)
 
     def _step(
         self, rows: Ints, batch: Array, images: Images, course: Course, epoch: int, step: int, at: float
@@ -275,7 +281,7 @@ class Trainer:
         Args:
             at: which share of all steps is done after this one.
         """
-        torch.manual_seed(hash((self.params.seed, epoch, step, self._world.process_index)) % 2**31)
+        torch.manual_seed(hash((self.params.seed, epoch, step, self._team.process)) % 2**31)
         open_groups = thaw(self._groups, at) if self.params.unfreeze == "gradual" else [True] * len(self._groups)
         rate = rate_at(at, course.rate, self.params.warmup)
         for group, scale, trains in zip(self._optimizer.param_groups, self._groups, open_groups, strict=True):
@@ -300,7 +306,8 @@ class Trainer:
     def _gradient(self, rows: Ints, batch: Array, images: Images, parts: int, epoch: int, step: int) -> torch.Tensor:
         """Sets the gradients and returns the loss, as `_step` does."""
         self._optimizer.zero_grad(set_to_none=True)
-        mine = share(len(rows), self._world.process_index, self._world.num_processes)
+        pieces = self._team.pieces(len(rows), parts)
+        mine = np.concatenate(pieces)
         x = self._feed(batch, self.device)
         target = torch.from_numpy(images.target[rows[mine]]).to(self.device)
         weight = images.weight_N[rows]
@@ -312,21 +319,28 @@ class Trainer:
         if how is not None:
             x, share_B = mixing.mix(x, how.part(mine))
         other = torch.from_numpy(mixing.partners(len(batch))).to(self.device)
-        value = torch.zeros((), device=self.device)
-        pieces = [share(len(batch), number, parts) for number in range(parts)]
-        pieces = [piece for piece in pieces if piece.stop > piece.start]
-        for number, piece in enumerate(pieces):
-            waits = self._world.no_sync(self._wrapped) if number + 1 < len(pieces) else nullcontext()
-            with waits:
-                logits = self._logits(self._wrapped, x[piece]).float()
+        value, seed, stop = torch.zeros((), device=self.device), hash((self.params.seed, epoch, step)), 0
+        for number, places in enumerate(pieces):
+            piece, stop = slice(stop, stop + len(places)), stop + len(places)
+            with self._team.apart(self._wrapped, last=number + 1 == len(pieces)):
+                logits = self._training_logits(x[piece], places, len(rows), seed).float()
                 loss_B = self.goal.loss(logits, target[piece])
                 if how is not None:
                     mixed_B = self.goal.loss(logits, target[other[piece]])
                     loss_B = torch.lerp(mixed_B, loss_B, share_B[piece].to(loss_B.dtype))
                 part = (loss_B * weight_B[piece]).sum()
-                (part * self._world.num_processes).backward()  # gradients are the mean of the processes'
+                (part * self._team.processes).backward()  # gradients are the mean of the processes'
             value += part.detach()
         return value
+
+    def _training_logits(self, x: torch.Tensor, places: Ints, count: int, seed: int) -> torch.Tensor:
+        """Those of some images of a step, at these of its `count` places."""
+        if self._is_plain:
+            return self._logits(self._wrapped, x)
+        with WholeStep(places, count, seed % 2**63, self._team.processes, self.device) as step:
+            logits = self._logits(self._wrapped, x)
+        self._is_plain = not step.used
+        return logits
 
     def _divide_steps(self, error: Exception, course: Course, images: int) -> None:
         """Divides steps into twice as many parts if memory has run out; raises any other error again."""
@@ -335,7 +349,7 @@ class Trainer:
         self._optimizer.zero_grad(set_to_none=True)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        if course.parts >= images or self._world.num_processes > 1:  # the other processes would wait for ever
+        if course.parts >= images or not self._team.is_alone:  # the other processes would wait for ever
             raise GraftError(
                 "fine-tuning ran out of memory",
                 got=f"{images} images per step in {course.parts} parts",
@@ -361,37 +375,26 @@ class Trainer:
         """Steps per epoch; images that do not fill a step are seen in another epoch."""
         return max(1, len(images) // self.params.batch_size)
 
-    def _parts(self, images: Images, epoch: int) -> list[Ints]:
+    def _rows(self, images: Images, epoch: int) -> list[Ints]:
         """The rows of each step of an epoch."""
         order = np.random.default_rng([self.params.seed, epoch]).permutation(len(images))
         size = min(self.params.batch_size, len(order))
         return split(order[: self._steps(images) * size], size)
 
-    def _batches(self, load: Loader, parts: Sequence[Ints], epoch: int) -> Generator[tuple[Ints, Array], None, None]:
-        return batches(load, parts, epoch, self._world.process_index, self._world.num_processes)
-
-    def _sum(self, value: torch.Tensor) -> float:
-        """Over all processes."""
-        return float(self._world.reduce(value, "sum"))
-
-    def _all(self, value: Any) -> list[Any]:
-        """The value of each process."""
-        return [value] if self.is_alone else gather_object([value])
-
     def _is_due(self, saved: float, step: int) -> bool:
         """Whether a checkpoint is due: all processes must agree, and asking them costs time."""
         late = time.monotonic() - saved > 60 * self.params.checkpoint_every
-        return late if self.is_alone else step % TOGETHER == 0 and any(self._all(late))
+        return late if self.is_alone else step % TOGETHER == 0 and any(self._team.gather([late]))
 
     def _save(self, path: Path, course: Course) -> None:
         if self.is_main:
             save_checkpoint(path, self.network, self._average.values, self._optimizer, course)
-        self._world.wait_for_everyone()
+        self._team.wait()
 
     def _resume(self, path: Path) -> Course | None:
         if not path.is_file():
             return None
-        self._average.values, course = load_checkpoint(path, self.network, self._optimizer, self.device)
+        course = load_checkpoint(path, self.network, self._average.values, self._optimizer)
         if self.is_main and not course.ended:
             say(f"finetune: resuming after {course.position()}, from the checkpoint of an interrupted run")
         return course
