@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ..common.core.files import whole_file
+from .auto_rules import Plan
 from .schedule import Schedule
 
 VERSION = 3
@@ -65,6 +66,20 @@ class Course:
     def is_best(self, judged: dict[str, float]) -> bool:
         """Whether an epoch with these findings on the inner split is the best so far; without any, the last one is."""
         return not judged or self.best_epoch < 0 or judged["inner_loss"] < self.rows[self.best_epoch]["inner_loss"]
+
+    def has_ended(self, plan: Plan) -> bool:
+        """Sets `ended`. Depends only on what a checkpoint contains, so that a resumed run ends where an uninterrupted
+        one does."""
+        done, self.ended = len(self.rows), ""
+        if done == 0 or self.step:
+            return False
+        if done >= min(plan.epochs, plan.stop or plan.epochs):
+            self.ended = "all epochs done"
+        elif done - 1 - self.best_epoch >= plan.patience:
+            self.ended = f"held-out images have not improved for {plan.patience} epochs"
+        elif done >= self.schedule.epochs:
+            self.ended = "another epoch would pass the time budget"
+        return bool(self.ended)
 
     def last_lap(self) -> float:
         """Seconds of the last epoch."""

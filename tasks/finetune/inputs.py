@@ -33,6 +33,7 @@ from ..common.images.decode import Pixels
 from ..common.images.transform import EvalTransform, load
 from .batches import Array, Feed, Images
 from .lessons import Lesson
+from .order import HERE, FileOf, Maps, Place
 from .pixel_cache import Decoded
 from .split_network import Trunk
 
@@ -86,12 +87,20 @@ class Recipe:
 class FromImages:
     """Args:
     gigabytes: disk space for images that are decoded only once.
+    file_of: where the images are.
     """
 
     def __init__(
-        self, pack: FeatureSet, transform: EvalTransform, recipe: Recipe, paths: Paths, gigabytes: float
+        self,
+        pack: FeatureSet,
+        transform: EvalTransform,
+        recipe: Recipe,
+        paths: Paths,
+        gigabytes: float,
+        file_of: FileOf | None = None,
     ) -> None:
-        self._pack, self._transform, self._augment, self._raw = pack, transform, recipe.augment, paths.raw
+        self._pack, self._transform, self._augment = pack, transform, recipe.augment
+        self._file_of = file_of or in_project(paths)
         self._files, self._ids = list(pack.index["path"]), list(pack.index["image_id"])
         self._decoded = Decoded(self._decode, paths.tmp, int(gigabytes * 1e9))
         self.feed = normalised(transform)
@@ -110,7 +119,8 @@ class FromImages:
 
     def _decode(self, place: int) -> Pixels:
         row, is_view = divmod(place, 2)
-        file, image_id = self._raw / self._files[row], self._ids[row]
+        image_id = self._ids[row]
+        file = self._file_of(self._files[row], image_id)
         if is_view:
             return self._augment.resized(file, image_id)
         return load(file, image_id, self._transform, self._pack.reading)
@@ -125,6 +135,7 @@ class FromMaps:
     """Args:
     trunk: the layers that stay frozen; `before` names the cut, `shape` is that of an image's maps.
     train, plain: rows whose maps are needed: of `views` views per row of `train`, of the plain images for `plain`.
+    place: where the images are, and the maps, if others have made them.
 
     Attributes:
         views: per training image; 0 for the images without augmentation.
@@ -142,9 +153,11 @@ class FromMaps:
         plain: Rows,
         views: int,
         paths: Paths,
+        place: Place = HERE,
     ) -> None:
         self._pack, self._spec, self._trunk, self._shape, self._recipe = pack, spec, trunk, shape, recipe
         self._paths, self.views, self._views = paths, views, max(views, 1)
+        self._file_of = place.file_of or in_project(paths)
         self._dimension = int(np.prod(shape))
         self._before = before
         self._rows = np.concatenate([np.repeat(train, self._views), plain])
@@ -158,8 +171,9 @@ class FromMaps:
         ])  # fmt: skip
         self._train = frozenset(map(int, train))
         self._is_plain = frozenset(map(int, plain))
-        fingerprint = self._fingerprint()
-        self._cache = FeatureCache(paths.cache / "features" / str(fingerprint["digest"]), self._dimension, "float16")
+        fingerprint = place.maps.fingerprint if place.maps else self._fingerprint()
+        folder = place.maps.folder if place.maps else paths.cache / "features" / str(fingerprint["digest"])
+        self._cache = FeatureCache(folder, self._dimension, "float16")
         self._note = fingerprint
         self._maps: npt.NDArray[np.float16] | None = None
         self.feed = as_maps(shape)
@@ -217,6 +231,11 @@ class FromMaps:
             maps[places] = block
         self._maps = maps
 
+    @property
+    def maps(self) -> Maps:
+        """All that training reads."""
+        return Maps(self._cache.folder, self._note, self._ids)
+
     def _describe_cache(self) -> None:
         """Writes what the cached maps are, for `graft cache`."""
         write_shared_json(self._cache.folder / "fingerprint.json", self._note)
@@ -237,13 +256,13 @@ class FromMaps:
 
     def _compute(self, places: npt.NDArray[np.int64], engine: Engine | TorchEngine) -> None:
         files, ids = self._pack.index["path"], self._pack.index["image_id"]
-        transform, augment, raw = self._spec.transform, self._recipe.augment, self._paths.raw
-        resized = Decoded(lambda row: augment.resized(raw / files[row], ids[row]), self._paths.tmp, KEPT)
+        transform, augment, file_of = self._spec.transform, self._recipe.augment, self._file_of
+        resized = Decoded(lambda row: augment.resized(file_of(files[row], ids[row]), ids[row]), self._paths.tmp, KEPT)
 
         def load_item(i: int) -> Pixels:
             row, number = int(self._rows[places[i]]), int(self._numbers[places[i]])
             if number < 0:
-                return load(raw / files[row], ids[row], transform, self._pack.reading)
+                return load(file_of(files[row], ids[row]), ids[row], transform, self._pack.reading)
             return augment.view(resized(row), ids[row], number)
 
         try:
@@ -306,6 +325,11 @@ def as_maps(shape: tuple[int, ...]) -> Feed:
         return maps.contiguous(memory_format=torch.channels_last) if maps.ndim == 4 else maps
 
     return feed
+
+
+def in_project(paths: Paths) -> FileOf:
+    """The images of data/raw."""
+    return lambda path, _: paths.raw / path
 
 
 def room(images: int, dimension: int, gigabytes: float) -> int:

@@ -15,6 +15,7 @@ from ..common.heads.base import Head
 from .checkpoint import Course
 from .decision import whether_it_fits
 from .lessons import Lesson, fold_lessons, folds_of, main_lesson, refit_lesson
+from .order import Elsewhere
 from .params import FinetuneParams
 from .scaling import Floats
 from .session import Job, open_lesson
@@ -40,6 +41,7 @@ class Lecture:
     """Args:
         pack: with the weights of images and classes.
         facts: `selected.json`.
+        elsewhere: trains for this process.
 
     Attributes:
         job: the training of the compared network.
@@ -49,8 +51,16 @@ class Lecture:
         CannotCut, WeightsError: see `Job`.
     """
 
-    def __init__(self, params: FinetuneParams, pack: FeatureSet, facts: dict[str, Any], paths: Paths) -> None:
+    def __init__(
+        self,
+        params: FinetuneParams,
+        pack: FeatureSet,
+        facts: dict[str, Any],
+        paths: Paths,
+        elsewhere: Elsewhere | None = None,
+    ) -> None:
         self._params, self._pack, self._facts, self._paths = params, pack, facts, paths
+        self._elsewhere = elsewhere
         self._main = main_lesson(pack, params.seed)
         self._folds = fold_lessons(pack, folds_of(params, pack), params.seed)
         self._budget: float | None = None
@@ -121,7 +131,8 @@ class Lecture:
         return [refit_lesson(self._pack)] if self._params.refits else []
 
     def _open(self, lesson: Lesson, params: FinetuneParams | None = None, stop: int | None = None) -> Job:
-        return open_lesson(lesson, params or self._params, self._pack, self._facts, self._paths, stop)
+        chosen = params or self._params
+        return open_lesson(lesson, chosen, self._pack, self._facts, self._paths, stop, self._elsewhere)
 
     def _run(self, job: Job, lesson: Lesson, later: list[Lesson]) -> Course:
         """Within this training's share of the time that is left."""

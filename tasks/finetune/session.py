@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from torch import nn
 from ..common.augmentation.augment import Augment, named_recipe
 from ..common.backbones import network
 from ..common.backbones.spec import Spec
-from ..common.backbones.weights import find_weights, same_weights
+from ..common.backbones.weights import WeightsSource, find_weights, same_weights
 from ..common.core.cores import cores
 from ..common.core.errors import GraftError, ParamsError
 from ..common.core.paths import Paths
@@ -29,11 +29,12 @@ from ..common.data.feature_set import FeatureSet, Rows
 from ..common.heads.linear import LinearHead
 from .auto_rules import Architecture, plan
 from .batches import Array
-from .checkpoint import VERSION, Course
+from .checkpoint import VERSION, Course, read_course
 from .decision import Cost
 from .inputs import FromImages, FromMaps, Recipe, Source, room
 from .lessons import MAIN, Lesson
 from .loss import Goal
+from .order import HERE, Elsewhere, FileOf, Order, Place
 from .param_groups import choose, is_transformer
 from .params import FREE, FinetuneParams
 from .split_network import Tail, cut, last_stage
@@ -50,6 +51,7 @@ class Job:
         name: of the training, see `lessons.py`; several processes find their rows by it.
         stop: the epoch after which it ends, though its schedule goes on.
         metric: of the curves, a key of `METRICS`.
+        place: where it runs.
 
     Attributes:
         plan: the values that `auto` stands for.
@@ -73,14 +75,17 @@ class Job:
         name: str = MAIN,
         stop: int | None = None,
         metric: str = "auto",
+        place: Place = HERE,
     ) -> None:
         self._params, self._pack, self._head, self._paths = params, pack, head, paths
+        self._metric, self._place = metric, place
         self._train, self._inner, self._name = train, inner, name
         self._plain = inner if also is None else np.concatenate([inner, also])
         self._spec = Spec.from_dict(pack.fingerprint)
         recipe = named_recipe(params.augment, self._spec.transform, flip=params.flip)
         self.augment = Augment(self._spec.transform, recipe, params.seed, pack.reading)
-        self._network = _network(params, self._spec, paths)
+        self._weights = place.weights or _weights(params, self._spec, paths)
+        self._network = _network(params, self._spec, self._weights)
         architecture: Architecture = "transformer" if is_transformer(self._network) else "convolution"
         self.plan = replace(plan(params, len(train), architecture), stop=stop)
         self._tail: Tail | None = None
@@ -95,7 +100,8 @@ class Job:
     def _make_source(self) -> Source:
         recipe = Recipe.of(self.augment, self._params.seed)
         if self._params.trained != "last_stage":
-            return FromImages(self._pack, self._spec.transform, recipe, self._paths, self._params.cache_gb)
+            room_gb, file_of = self._params.cache_gb, self._place.file_of
+            return FromImages(self._pack, self._spec.transform, recipe, self._paths, room_gb, file_of)
         transform = self._spec.transform
         shape = (transform.channels, transform.height, transform.width)
         before = last_stage(self._network, shape)
@@ -114,6 +120,7 @@ class Job:
             self._plain,
             views,
             self._paths,
+            self._place,
         )
 
     def _start(self) -> tuple[Array, Array]:
@@ -139,21 +146,28 @@ class Job:
         """How long this training would take."""
         return 60 * self.cost().minutes(self.plan.epochs)
 
-    def run(self, checkpoint: Path, deadline_seconds: float | None, share: float = 1.0) -> Course:
+    def run(
+        self,
+        checkpoint: Path,
+        deadline_seconds: float | None,
+        share: float = 1.0,
+        saved: Callable[[Course], None] | None = None,
+    ) -> Course:
         """Trains, or resumes from the checkpoint; afterwards the network is that of the best epoch.
 
         Args:
             deadline_seconds: includes the time for what is computed before training.
             share: of the time after that, for this training.
+            saved: called by one process after each checkpoint.
         """
         started = time.perf_counter()
         self._source.prepare()
         before = time.perf_counter() - started
         left = None if deadline_seconds is None else max(deadline_seconds - before, 0.0) * share
-        processes = self._processes()
-        if processes > 1 and self._trainer.is_alone:
-            self._share(processes, left)
-        course = self._trainer.run(self._source.images(self._train), self._source.images(self._inner), checkpoint, left)
+        if self._trainer.is_alone:
+            self._let_others_train(checkpoint, left)
+        images = self._source.images(self._train), self._source.images(self._inner)
+        course = self._trainer.run(*images, checkpoint, left, saved)
         course.preparation = before
         return course
 
@@ -193,11 +207,34 @@ class Job:
         digest.update(self._head.weight.tobytes())
         return self._paths.checkpoints / f"finetune-{digest.hexdigest()[:32]}.safetensors"
 
+    def _let_others_train(self, checkpoint: Path, deadline_seconds: float | None) -> None:
+        """Other machines, or several processes, if that is asked for: the checkpoint then contains the result."""
+        processes, elsewhere = self._processes(), self._place.elsewhere
+        if elsewhere is None and processes == 1:
+            return
+        if checkpoint.is_file() and read_course(checkpoint).ended:
+            return
+        if elsewhere is None:
+            self._share(processes, deadline_seconds)
+        else:
+            elsewhere(self._order(checkpoint, deadline_seconds))
+
+    def _order(self, checkpoint: Path, seconds: float | None) -> Order:
+        maps = self._source.maps if isinstance(self._source, FromMaps) else None
+        return Order(
+            self._params, self._pack, self._head, self._train, self._inner, self._name, self.plan.stop, self._metric,
+            self._weights, maps, checkpoint, seconds, self._most(),
+        )  # fmt: skip
+
+    def _most(self) -> int:
+        """Processes that have a pair each of a step's images."""
+        return max(1, -(-min(self._params.batch_size, len(self._train)) // 2))
+
     def _processes(self) -> int:
         """Raises:
         ParamsError: too many for each to have a pair of a step's images.
         """
-        most = max(1, -(-min(self._params.batch_size, len(self._train)) // 2))
+        most = self._most()
         asked = self._params.processes or max(1, min(torch.cuda.device_count(), most))
         if asked > most:
             raise ParamsError(
@@ -231,12 +268,31 @@ class Job:
             )
 
 
-def _network(params: FinetuneParams, spec: Spec, paths: Paths) -> nn.Module:
+def _weights(params: FinetuneParams, spec: Spec, paths: Paths) -> WeightsSource:
     if params.init == "scratch":
-        return network.create(
-            spec.backbone, find_weights(spec.backbone, "random", paths.weights), spec.form, params.seed
-        )
-    return network.create_again(spec, same_weights(spec.backbone, spec.weights, spec.weights_sha256, paths.weights))
+        return find_weights(spec.backbone, "random", paths.weights)
+    found = same_weights(spec.backbone, spec.weights, spec.weights_sha256, paths.weights)
+    return network.fetched(spec.backbone, found)
+
+
+def _network(params: FinetuneParams, spec: Spec, weights: WeightsSource) -> nn.Module:
+    if params.init == "scratch":
+        return network.create(spec.backbone, weights, spec.form, params.seed)
+    return network.create_again(spec, weights)
+
+
+def open_order(order: Order, paths: Paths, file_of: FileOf) -> Job:
+    """The training of an order.
+
+    Args:
+        paths: of a folder that stands for the project.
+        file_of: the images.
+    """
+    place = Place(file_of, order.weights, order.maps)
+    return Job(
+        order.params, order.pack, order.head, paths, order.train, order.inner,
+        name=order.name, stop=order.stop, metric=order.metric, place=place,
+    )  # fmt: skip
 
 
 def open_lesson(
@@ -246,15 +302,17 @@ def open_lesson(
     facts: dict[str, Any],
     paths: Paths,
     stop: int | None = None,
+    elsewhere: Elsewhere | None = None,
 ) -> Job:
     """The training of a lesson, from a head of its own.
 
     Args:
         pack: with the weights of images and classes.
         facts: `selected.json`.
+        elsewhere: trains for this process.
     """
     head = start_head(pack, lesson.learned, facts, paths)
     return Job(
         params, pack, head, paths, lesson.learned, lesson.inner, lesson.judged,
-        name=lesson.name, stop=stop, metric=facts.get("metric", "auto"),
+        name=lesson.name, stop=stop, metric=facts.get("metric", "auto"), place=Place(elsewhere=elsewhere),
     )  # fmt: skip

@@ -30,6 +30,7 @@ from .params import FinetuneParams
 
 if TYPE_CHECKING:
     from .checkpoint import Course
+    from .order import Elsewhere
     from .session import Job
 
 SHEET, SHOWN = "augmentation.png", 6
@@ -40,8 +41,11 @@ FROZEN = ("anomaly", "reconstruction")
 """The tasks without fine-tuning."""
 
 
-def run(params: FinetuneParams, paths: Paths) -> Record:
+def run(params: FinetuneParams, paths: Paths, elsewhere: Elsewhere | None = None) -> Record:
     """Decides whether to train, trains, and compares the result with the frozen head on held-out images.
+
+    Args:
+        elsewhere: trains on other machines; none: this one trains.
 
     Raises:
         ParamsError: `mode: on` with several backbones or sizes, with a head that is not linear, or with a backbone that
@@ -77,7 +81,7 @@ def run(params: FinetuneParams, paths: Paths) -> Record:
     from .split_network import CannotCut
 
     try:
-        lecture = Lecture(params, own, facts, paths)
+        lecture = Lecture(params, own, facts, paths, elsewhere)
     except CannotCut as error:
         if params.mode == "on":
             raise

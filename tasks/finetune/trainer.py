@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -83,6 +83,7 @@ class Trainer:
         self._optimizer = make_optimizer(params, self._groups)
         self._wrapped = self._team.share(self.network)
         self._is_plain = False
+        self._saved: Callable[[Course], None] | None = None
         self._average = WeightAverage(self.network, plan.ema)
 
     @property
@@ -173,7 +174,14 @@ class Trainer:
     def _new_course(self) -> Course:
         return Course(parts=self.params.accumulate, schedule=Schedule(self.plan.epochs), rate=self.plan.learning_rate)
 
-    def run(self, train: Images, inner: Images, checkpoint: Path, deadline_seconds: float | None) -> Course:
+    def run(
+        self,
+        train: Images,
+        inner: Images,
+        checkpoint: Path,
+        deadline_seconds: float | None,
+        saved: Callable[[Course], None] | None = None,
+    ) -> Course:
         """Trains until the epochs are done, the inner split stops improving, or the time is over; the network is then
         that of the best epoch, or of the last if there are no inner images. Each epoch's end plans the epochs that are
         left anew, so that they fit and the rate falls to zero within them.
@@ -181,42 +189,30 @@ class Trainer:
         Args:
             inner: held out from training; choose the rate and the epoch.
             checkpoint: written every few minutes and after each epoch; training resumes from it if it exists.
+            saved: called by one process after each.
 
         Raises:
             GraftError: not even one image at a time fits into memory.
         """
+        self._saved = saved
+        if deadline_seconds is not None:
+            deadline_seconds = min(self._team.gather([deadline_seconds]))  # each has prepared for as long as it took
         course = self._resume(checkpoint)
         if course is None:
             course = self._new_course()
             self._choose_rate(course, train, inner)
             if course.trials:
                 self._save(checkpoint, course)
-        while not self._has_ended(course):
+        while not course.has_ended(self.plan):
             self._one_epoch(course, train, inner, checkpoint)
             if deadline_seconds is not None:
                 left = deadline_seconds - course.seconds
                 course.schedule = course.schedule.replanned(len(course.rows), self.plan.epochs, left, course.last_lap())
-            self._has_ended(course)  # so that the checkpoint says so
+            course.has_ended(self.plan)  # so that the checkpoint says so
             self._save(checkpoint, course)
         batchnorm_folding.unfold(self.network)
         self.network.load_state_dict(course.best_state)
         return course
-
-    def _has_ended(self, course: Course) -> bool:
-        """Depends only on what a checkpoint contains, so that a resumed run ends where an uninterrupted one does."""
-        done = len(course.rows)
-        patience = self.plan.patience
-        if done == 0 or course.step:
-            return False
-        if done >= min(self.plan.epochs, self.plan.stop or self.plan.epochs):
-            course.ended = "all epochs done"
-        elif done - 1 - course.best_epoch >= patience:
-            course.ended = f"held-out images have not improved for {patience} epochs"
-        elif done >= course.schedule.epochs:
-            course.ended = "another epoch would pass the time budget"
-        else:
-            return False
-        return True
 
     def _one_epoch(self, course: Course, train: Images, inner: Images, checkpoint: Path) -> None:
         clock, epoch = Clock(course.seconds), len(course.rows)
@@ -329,7 +325,7 @@ class Trainer:
                     mixed_B = self.goal.loss(logits, target[other[piece]])
                     loss_B = torch.lerp(mixed_B, loss_B, share_B[piece].to(loss_B.dtype))
                 part = (loss_B * weight_B[piece]).sum()
-                (part * self._team.processes).backward()  # gradients are the mean of the processes'
+                (part * self._team.processes).backward()  # type: ignore[no-untyped-call]  # gradients are the processes' mean
             value += part.detach()
         return value
 
@@ -389,6 +385,8 @@ class Trainer:
     def _save(self, path: Path, course: Course) -> None:
         if self.is_main:
             save_checkpoint(path, self.network, self._average.values, self._optimizer, course)
+            if self._saved is not None:
+                self._saved(course)
         self._team.wait()
 
     def _resume(self, path: Path) -> Course | None:

@@ -95,11 +95,11 @@ class WholeStep(TorchFunctionMode):
         self.used = True
         x, wide = input.float(), (1, -1, *[1] * (input.ndim - 2))
         axes = [0, *range(2, x.ndim)]
-        sums = all_reduce(torch.cat([x.sum(axes), x.new_tensor([x.numel() / x.shape[1]])]))
+        sums = _over_processes(torch.cat([x.sum(axes), x.new_tensor([x.numel() / x.shape[1]])]))
         values = sums[-1].detach()
         mean_C = sums[:-1] / values
         x = x - mean_C.view(wide)
-        var_C = all_reduce(x.square().sum(axes)) / values
+        var_C = _over_processes(x.square().sum(axes)) / values
         if running_mean is not None and running_var is not None:
             with torch.no_grad():
                 running_mean.lerp_(mean_C.to(running_mean.dtype), momentum)
@@ -110,3 +110,9 @@ class WholeStep(TorchFunctionMode):
         if bias is not None:
             x = x + bias.view(wide)
         return x.to(input.dtype)
+
+
+def _over_processes(value: torch.Tensor) -> torch.Tensor:
+    """The sum of the processes' values; gradients are summed likewise."""
+    total: torch.Tensor = all_reduce(value)  # type: ignore[no-untyped-call]
+    return total

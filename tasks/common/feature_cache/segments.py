@@ -108,6 +108,11 @@ class FeatureCache:
         """Which of `ids` (N,) are on disk."""
         return self._find(ids)[0]
 
+    def segments_of(self, ids: Ids) -> list[Path]:
+        """The segments that hold those of `ids` (N,) that are there."""
+        found, entry = self._find(ids)
+        return [self._segments[number] for number in np.unique(self._segment_of[entry[found]])]
+
     def read(self, ids: Ids) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[Any]]]:
         """Features of those of `ids` (N,) that are there, segment by segment.
 
