@@ -105,8 +105,8 @@ class Embedder:
 
 
 def _wanted(block: pd.DataFrame) -> list[Wanted]:
-    columns = (block[name] for name in ("image_id", "stored", "offset", "size"))
-    return [Wanted(md5, stored, int(offset), int(size)) for md5, stored, offset, size in zip(*columns, strict=True)]
+    columns = (block[name] for name in ("image_id", "size", "stored", "offset"))
+    return [Wanted(md5, int(size), stored, int(offset)) for md5, size, stored, offset in zip(*columns, strict=True)]
 
 
 def _files(eye: Mapping[str, Any], exchange: Folder, folder: Path) -> list[Path]:

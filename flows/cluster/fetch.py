@@ -6,6 +6,7 @@ fails is tried again; what is not there, or is damaged there, is named with its 
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import hashlib
 import os
@@ -18,26 +19,28 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from itertools import groupby
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from graft.tasks.common.core.errors import GraftError
-from graft.tasks.common.core.files import ABANDONED
+from graft.tasks.common.core.files import ABANDONED, md5
 
-from .exchange import Folder, patiently
+from .exchange import Folder
 
 OBJECTS = "files/md5"
 """The folder of DVC's objects, in a remote."""
 
-THREADS = 16
-"""Files that are fetched at once: each waits for the network most of the time."""
+THREADS = 8
+"""Threads that fetch: they wait for the network most of the time."""
+
+BATCH, BATCH_BYTES = 32, 4 * 2**20
+"""Images that are asked for at once, and their size together: each call of a file system costs a millisecond."""
+
+GAP = 2**16
+"""Bytes between two members of a shard that are read and left out, rather than asked for in two calls."""
 
 PIECE = 2**20
-"""Bytes that are read at once."""
-
-RUN = 64
-"""Members of a shard that one thread reads one after the other, through one open file."""
+"""Bytes of a larger image that are read at once."""
 
 
 class NoRoom(GraftError):
@@ -50,15 +53,23 @@ class Wanted:
 
     Attributes:
         md5: of its bytes.
+        size: of its bytes.
         stored: the md5 of DVC's object that has it: its own, or that of a shard.
         offset: of its bytes in the shard.
-        size: of its bytes; -1: the whole object.
     """
 
     md5: str
+    size: int
     stored: str
     offset: int = 0
-    size: int = -1
+
+    @property
+    def end(self) -> int:
+        return self.offset + self.size
+
+    @property
+    def is_member(self) -> bool:
+        return self.stored != self.md5
 
 
 class NodeCache:
@@ -72,31 +83,41 @@ class NodeCache:
         self.folder, self.limit = folder, limit
         self._added = limit  # by others, before this process
         self._lock = threading.Lock()
+        self._made: set[Path] = set()
 
-    def link(self, md5: str, target: Path) -> bool:
-        """Puts the image at `target`, where it stays even if the cache removes its own; False if it is not here."""
-        file = self._file(md5)
+    def link(self, digest: str, target: Path) -> bool:
+        """Puts the image at `target`, where it stays even if the cache removes its own; False if it is not here, or is
+        damaged."""
+        file = self.folder / digest[:2] / digest[2:]
         try:
             os.utime(file)
             _link(file, target)
         except FileNotFoundError:
             return False
-        return True
+        if md5(target) == digest:
+            return True
+        for damaged in (file, target):
+            damaged.unlink(missing_ok=True)
+        return False
 
     def part(self) -> Path:
         """A new name for a file that is being fetched."""
-        folder = self.folder / "parts"
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder / secrets.token_hex(8)
+        return self._folder("parts") / secrets.token_hex(8)
 
-    def keep(self, part: Path, md5: str) -> None:
+    def keep(self, part: Path, digest: str) -> None:
         """Takes a verified file that was fetched to `part`."""
-        file = self._file(md5)
-        file.parent.mkdir(parents=True, exist_ok=True)
         size = part.stat().st_size
-        part.replace(file)
+        part.replace(self._folder(digest[:2]) / digest[2:])
         with self._lock:
             self._added += size
+
+    def _folder(self, name: str) -> Path:
+        """Made once by each process: asking again takes as long as reading an image."""
+        folder = self.folder / name
+        if folder not in self._made:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._made.add(folder)
+        return folder
 
     def trim(self) -> None:
         """Removes the least recently used files beyond the limit, or beyond three quarters of the disk's room, and what
@@ -118,9 +139,6 @@ class NodeCache:
                 if time.time() - part.stat().st_mtime > ABANDONED:
                     part.unlink()
 
-    def _file(self, md5: str) -> Path:
-        return self.folder / md5[:2] / md5[2:]
-
     def _files(self) -> Iterator[tuple[float, int, Path]]:
         """(time of the last use, size, file)."""
         for file in self.folder.glob("[0-9a-f][0-9a-f]/*"):
@@ -140,7 +158,7 @@ class Fetcher:
         self._objects, self._cache, self._threads = remote.below(OBJECTS), cache, threads
 
     def bring(self, wanted: Iterable[Wanted], folder: Path) -> dict[str, str]:
-        """Puts each image into `folder`, under its md5.
+        """Puts each image into `folder`, under its md5, which has been compared.
 
         Returns:
             md5 -> why it is not available, of those that are missing or damaged in the remote.
@@ -151,113 +169,127 @@ class Fetcher:
         """
         folder.mkdir(parents=True, exist_ok=True)
         absent = [one for one in dict.fromkeys(wanted) if not self._cache.link(one.md5, folder / one.md5)]
-        jobs = [[one] for one in absent if one.size < 0] + list(_runs([one for one in absent if one.size >= 0]))
         missing: dict[str, str] = {}
-        with _room(self._cache.folder), ThreadPoolExecutor(min(self._threads, len(jobs)) or 1, "fetch") as pool:
-            for found in pool.map(lambda job: self._bring(job, folder), jobs):
+        with _room(self._cache.folder), ThreadPoolExecutor(self._threads, "fetch") as pool:
+            for found in pool.map(lambda batch: self._bring(batch, folder), list(_batches(absent))):
                 missing.update(found)
             self._cache.trim()
         return missing
 
-    def _bring(self, run: Sequence[Wanted], folder: Path) -> dict[str, str]:
+    def _bring(self, batch: Sequence[Wanted], folder: Path) -> dict[str, str]:
         missing = {}
-        for one, fetched in zip(run, self._fetched(run), strict=True):
-            if isinstance(fetched, str):
-                missing[one.md5] = fetched
-                continue
-            _link(fetched, folder / one.md5)
-            self._cache.keep(fetched, one.md5)
+        for one, content in zip(batch, self._contents(batch), strict=True):
+            part = self._cache.part()
+            try:
+                why = self._fetch(one, content, part)
+            except BaseException:
+                part.unlink(missing_ok=True)
+                raise
+            if why:
+                part.unlink(missing_ok=True)
+                missing[one.md5] = why
+            else:
+                _link(part, folder / one.md5)
+                self._cache.keep(part, one.md5)
         return missing
 
-    def _fetched(self, run: Sequence[Wanted]) -> Iterator[Path | str]:
-        """The verified file of each, or why there is none."""
-        if run[0].size < 0:
-            yield self._attempts(run[0], lambda part: self._objects.get_file(_name(run[0].stored), part))
-            return
-        with _Reader(self._objects, _name(run[0].stored)) as shard:
-            for one in run:
-                yield self._attempts(one, partial(shard.copy, one.offset, one.size))
+    def _contents(self, batch: Sequence[Wanted]) -> Sequence[bytes | None]:
+        """Of all images of a batch, by one call; None for those that must be fetched alone: large ones, and whatever
+        failed."""
+        if sum(one.size for one in batch) > BATCH_BYTES:
+            return [None] * len(batch)
+        if batch[0].is_member:
+            return _slices(self._objects, batch)
+        return read_all(self._objects.fs, [self._objects.path(_name(one.stored)) for one in batch])
 
-    def _attempts(self, one: Wanted, fetch: Callable[[Path], None]) -> Path | str:
-        """Twice if what came was not what was asked for: the remote's copy may be sound."""
-        part = self._cache.part()
+    def _fetch(self, one: Wanted, content: bytes | None, part: Path) -> str:
+        """Writes a verified image to `part`; returns why it is not available. A copy that is damaged is fetched
+        once more: the remote's may be sound."""
+        if content is not None and hashlib.md5(content, usedforsecurity=False).hexdigest() == one.md5:
+            part.write_bytes(content)
+            return ""
         found = ""
-        try:
-            for _ in range(2):
-                fetch(part)
-                found = _md5(part)
-                if found == one.md5:
-                    return part
-            part.unlink(missing_ok=True)
-            return f"damaged in the DVC remote: its md5 is {found} there"
-        except FileNotFoundError:
-            part.unlink(missing_ok=True)
-            return "missing in the DVC remote: run `dvc push`"
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
-
-
-class _Reader:
-    """An object that is read in ranges; opened again after an error."""
-
-    def __init__(self, objects: Folder, name: str) -> None:
-        self._objects, self._name = objects, name
-        self._file: BinaryIO | None = None
-
-    def __enter__(self) -> _Reader:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._close()
-
-    def copy(self, offset: int, size: int, target: Path) -> None:
-        """Raises:
-        FileNotFoundError: the object does not exist.
-        TransientError: the remote does not answer.
-        """
-
-        def attempt() -> None:
+        for _ in range(2):
             try:
-                self._copy(offset, size, target)
-            except BaseException:
-                self._close()
-                raise
-
-        patiently(attempt, self._objects.path(self._name))
-
-    def _copy(self, offset: int, size: int, target: Path) -> None:
-        if self._file is None:
-            self._file = self._objects.fs.open(self._objects.path(self._name), "rb")
-        self._file.seek(offset)
-        with target.open("wb") as file:
-            left = size
-            while left > 0 and (piece := self._file.read(min(PIECE, left))):
-                file.write(piece)
-                left -= len(piece)
-
-    def _close(self) -> None:
-        file, self._file = self._file, None
-        if file is not None:
-            with suppress(Exception):
-                file.close()
+                self._objects.read(_name(one.stored), partial(_copy, one, part))
+            except FileNotFoundError:
+                return "missing in the DVC remote: run `dvc push`"
+            found = md5(part)
+            if found == one.md5:
+                return ""
+        return f"damaged in the DVC remote: its md5 is {found} there"
 
 
-def _runs(members: list[Wanted]) -> Iterator[list[Wanted]]:
-    """Members of one shard, in the order in which they lie in it, at most `RUN` at once."""
-    members.sort(key=lambda one: (one.stored, one.offset))
-    for _, group in groupby(members, key=lambda one: one.stored):
-        same = list(group)
-        yield from (same[start : start + RUN] for start in range(0, len(same), RUN))
+def _batches(wanted: list[Wanted]) -> Iterator[list[Wanted]]:
+    """Files together, and members of one shard that lie close to each other."""
+    wanted = sorted(wanted, key=lambda one: (one.is_member, one.stored if one.is_member else "", one.offset))
+    batch: list[Wanted] = []
+    size = 0
+    for one in wanted:
+        last = batch[-1] if batch else one
+        apart = one.is_member != last.is_member or (
+            one.is_member and (one.stored != last.stored or one.offset - last.end > GAP)
+        )
+        if batch and (apart or len(batch) == BATCH or size + one.size > BATCH_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(one)
+        size += one.size
+    if batch:
+        yield batch
 
 
-def _name(md5: str) -> str:
-    return f"{md5[:2]}/{md5[2:]}"
+def read_all(fs: Any, paths: Sequence[str]) -> list[bytes | None]:
+    """The contents of small files; None for what cannot be read. Asynchronous file systems read them together."""
+    if getattr(fs, "async_impl", False):
+        from fsspec.asyn import sync
+
+        async def every() -> list[Any]:
+            return await asyncio.gather(*(fs._cat_file(path) for path in paths), return_exceptions=True)
+
+        found = sync(fs.loop, every)
+    else:
+        found = [_attempt(fs.cat_file, path) for path in paths]
+    return [content if isinstance(content, bytes) else None for content in found]
 
 
-def _md5(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+def _slices(objects: Folder, batch: Sequence[Wanted]) -> list[bytes | None]:
+    """Members of one shard, from one read."""
+    begin, end = batch[0].offset, max(one.end for one in batch)
+
+    def read(file: BinaryIO) -> bytes:
+        file.seek(begin)
+        return b"".join(_pieces(file, end - begin))
+
+    content = _attempt(lambda name: objects.read(name, read), _name(batch[0].stored))
+    if not isinstance(content, bytes):
+        return [None] * len(batch)
+    return [content[one.offset - begin : one.end - begin] for one in batch]
+
+
+def _attempt(read: Callable[[str], bytes], name: str) -> bytes | None:
+    """None if it fails: it is tried again alone."""
+    try:
+        return read(name)
+    except Exception:  # noqa: BLE001  (each remote has errors of its own)
+        return None
+
+
+def _copy(one: Wanted, part: Path, file: BinaryIO) -> None:
+    file.seek(one.offset)
+    with part.open("wb") as target:
+        target.writelines(_pieces(file, one.size))
+
+
+def _pieces(file: BinaryIO, size: int) -> Iterator[bytes]:
+    """The next bytes; fewer if the file ends."""
+    while size > 0 and (piece := file.read(min(PIECE, size))):
+        size -= len(piece)
+        yield piece
+
+
+def _name(digest: str) -> str:
+    return f"{digest[:2]}/{digest[2:]}"
 
 
 def _link(file: Path, target: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from graft.tasks.common.core.errors import DataError, TransientError
+from graft.tasks.common.images.reading import RESTORE
 from graft.tasks.common.images.shards import shards_of
 
 from ..versioning.dvc import raw_hash, raw_listing
@@ -32,19 +33,23 @@ class Objects:
                 "data/raw is not tracked by DVC, so nodes cannot fetch its images",
                 todo="run `dvc add data/raw`, or set `compute.engine: local`",
             )
-        self._shards = shards_of(raw)
+        self._raw, self._shards = raw, shards_of(raw)
         names = self._shards.files if self._shards else frozenset()
         self._tars = {name: md5 for name, md5 in raw_listing(root).items() if name in names} if names else {}
 
     def of(self, manifest: pd.DataFrame) -> dict[str, Any]:
-        """For each image the object that holds it (`stored`), and where in it: `offset`, and `size` or -1 for all.
+        """For each image its `size`, the object that holds it (`stored`), and its `offset` there.
 
         Raises:
             DataError: there are shards that DVC does not know.
         """
         own = manifest["image_id"].to_numpy()
         if self._shards is None:
-            return {"stored": own, "offset": 0, "size": -1}
+            return {
+                "stored": own,
+                "offset": 0,
+                "size": [self._size(path) for path in manifest["path"]],
+            }
         members = [self._shards.find(path) for path in manifest["path"]]
         unknown = {one.file.name for one in members if one is not None} - self._tars.keys()
         if unknown:
@@ -56,8 +61,19 @@ class Objects:
         return {
             "stored": [self._tars[one.file.name] if one else itself for one, itself in zip(members, own, strict=True)],
             "offset": [one.offset if one else 0 for one in members],
-            "size": [one.size if one else -1 for one in members],
+            "size": [
+                one.size if one else self._size(path) for one, path in zip(members, manifest["path"], strict=True)
+            ],
         }
+
+    def _size(self, path: str) -> int:
+        """Raises:
+        DataError: the file has been removed since it was checked.
+        """
+        try:
+            return (self._raw / path).stat().st_size
+        except OSError as error:
+            raise DataError(f"{self._raw / path} cannot be read", got=str(error), todo=RESTORE) from error
 
 
 def push(root: Path, remote: str, objects: Iterable[str]) -> int:

@@ -62,7 +62,7 @@ class BlockRunner:
         Args:
             block: columns `id` and `image_id` (hexadecimal), `path` (the image's name), `number` (of the view), and
                 `wanted_0`, ... for each backbone.
-            images: the folder with the files, named by `image_id`.
+            images: the folder with the files, named by `image_id`, with which their content has been compared.
             missing: image_id -> why its file is not there.
 
         Returns:
@@ -107,10 +107,11 @@ class BlockRunner:
 
 
 class _Noting(Loader):
-    """Notes the rows whose image cannot be read."""
+    """Notes the rows whose image cannot be read; the md5 of each has been compared when it was fetched."""
 
     def __init__(self, specs: Any, source: Source, bad: dict[int, str]) -> None:
         super().__init__(specs, source)
+        self._expected = [None] * len(self._expected)
         self._bad = bad
 
     @contextmanager

@@ -58,6 +58,7 @@ class Loader:
         self._specs, self._items = specs, source.items
         self._files = [source.raw / path for path in source.manifest["path"]]
         self._image_ids = list(source.manifest["image_id"])
+        self._expected: list[str | None] = [*self._image_ids]
         self._lacks_small = ~source.small.has(source.items.ids)
         params = source.params
         self._reading = source.reading
@@ -67,7 +68,7 @@ class Loader:
     @contextmanager
     def decode(self, place: int) -> Iterator[Picture]:
         row = self._items.rows[place]
-        with self._reading.file(self._files[row], self._image_ids[row]) as picture:
+        with self._reading.file(self._files[row], self._expected[row]) as picture:
             if self._lacks_small[place] and self._items.numbers[place] == 0:
                 self.made[place] = thumbnail(picture)
             yield picture

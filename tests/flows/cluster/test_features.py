@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from cluster import Cluster
 from projects import Project, wait_for
+from sharded import shard_files
 
 from graft.flows.cluster import features
 from graft.flows.cluster.exchange import Folder
@@ -143,8 +144,12 @@ def test_nodes_with_other_versions_are_left_out_and_without_any_node_there_is_on
     assert not jobs(place)
 
 
-def test_a_killed_worker_costs_its_blocks_and_nothing_else(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_worker_costs_its_blocks_and_nothing_else_and_images_may_lie_in_shards(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before, killed = packed(place.paths), []
+    shard_files(place.paths.raw, [path for path in raw_listing(place.project.root) if path.startswith("red/")])
+    place.project.dvc("add", "data/raw")
     place.forget()
 
     def kill_one(*words: Any) -> None:
