@@ -84,7 +84,7 @@ class FarCluster:
         self.start_head()
         for number, node in enumerate(self.nodes):
             self.start_node(node)
-            wait_for(lambda number=number: self.alive() >= number + 2, seconds=300)
+            wait_for(lambda number=number: self.alive() >= number + 2, seconds=900)
         self.wait_until_ready()
 
     def _make_keys(self) -> None:
@@ -113,13 +113,15 @@ class FarCluster:
 
     def start_head(self) -> None:
         words = START.format(self.head.address, 0)
-        self.head.boot(f"{words} --head --port={PORT} --dashboard-host={self.head.address}")
-        wait_for(lambda: self.alive() >= 1, seconds=300)
+        self._boot(self.head, f"{words} --head --port={PORT} --dashboard-host={self.head.address}")
+        wait_for(lambda: self.alive() >= 1, seconds=900)
 
     def start_node(self, node: Machine) -> None:
-        """Ray gives up after 30 s, which are not enough for a busy machine."""
-        words = f"{START.format(node.address, 1)} --address={self.head.address}:{PORT}"
-        node.boot(f"for try in 1 2 3 4 5; do {words}; done")
+        self._boot(node, f"{START.format(node.address, 1)} --address={self.head.address}:{PORT}")
+
+    def _boot(self, machine: Machine, words: str) -> None:
+        """Ray gives up after 30 s, which are not enough for a busy machine, and leaves processes that hold its ports."""
+        machine.boot(f"for try in 1 2 3 4 5 6 7 8; do {words}; kill -9 -1; done")
 
     def alive(self) -> int:
         """Nodes that Ray knows to be alive, the head among them."""
@@ -131,8 +133,8 @@ class FarCluster:
 
     def wait_until_ready(self) -> None:
         """All nodes are there, and a job runs to its end."""
-        wait_for(lambda: self.alive() == 1 + len(self.nodes), seconds=300)
-        wait_for(lambda: self.job("true") == "SUCCEEDED", seconds=300)
+        wait_for(lambda: self.alive() == 1 + len(self.nodes), seconds=900)
+        wait_for(lambda: self.job("true") == "SUCCEEDED", seconds=900)
 
     def job(self, command: str) -> str:
         """How a small job ended: Ray's word, or the error of submitting it."""
@@ -144,7 +146,7 @@ class FarCluster:
         except (RuntimeError, ConnectionError) as error:
             return str(error)
         ends = ("SUCCEEDED", "FAILED", "STOPPED")
-        return str(wait_for(lambda: next((one for one in ends if client.get_job_status(job) == one), ""), seconds=300))
+        return str(wait_for(lambda: next((one for one in ends if client.get_job_status(job) == one), ""), seconds=900))
 
     def jobs(self) -> list[str]:
         """Ids of jobs that have not ended."""
