@@ -120,7 +120,7 @@ class FarCluster:
         self._boot(node, f"{START.format(node.address, 1)} --address={self.head.address}:{PORT}")
 
     def _boot(self, machine: Machine, words: str) -> None:
-        """Ray gives up after 30 s, which are not enough for a busy machine, and leaves processes that hold its ports."""
+        """Ray gives up after 30 s, too few for a busy machine, and leaves processes that hold its ports."""
         machine.boot(f"for try in 1 2 3 4 5 6 7 8; do {words}; kill -9 -1; done")
 
     def alive(self) -> int:
