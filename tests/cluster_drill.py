@@ -45,6 +45,9 @@ PARAMS = {
 IN_FLIGHT = 4
 """Blocks: two a node, one that is computed and one that is fetched."""
 
+CANCELLED = (-signal.SIGTERM, 128 + signal.SIGTERM)
+"""Exit codes of a run that the user has ended, who needs no error."""
+
 SECONDS = 900.0
 """For one run, however busy this machine is."""
 
@@ -227,7 +230,7 @@ def ends_clearly(run: Run, one: Outcome, may_fail: bool) -> None:
     if code:
         errors = [line for line in text.splitlines() if line.lower().startswith("error")]
         one.outcome += f": {errors[0][:100]}" if errors else ""
-        one.require(errors, f"no error is named: {text[-400:]}")
+        one.require(errors or code in CANCELLED, f"no error is named: {text[-400:]}")
 
 
 def leaves_nothing(world: World, one: Outcome) -> None:
