@@ -290,8 +290,11 @@ def ground(world: World) -> Iterator[Outcome]:
 
 def node_killed(world: World) -> Iterator[Outcome]:
     node = world.cluster.nodes[1]
-    yield from disturbed(world, "kill -9 of a node", lambda run: node.kill())
-    world.cluster.restart(node)
+    try:
+        yield from disturbed(world, "kill -9 of a node", lambda run: node.kill())
+    finally:
+        if node.process is None:
+            world.cluster.restart(node)
 
 
 def driver_killed(world: World) -> Iterator[Outcome]:
@@ -334,8 +337,10 @@ def cancelled(world: World) -> Iterator[Outcome]:
 
 def disk_full(world: World) -> Iterator[Outcome]:
     node = world.cluster.nodes[0]
-    yield from disturbed(world, "a full disk on a node", lambda run: node.fill_disk(), may_fail=True)
-    node.free_disk()
+    try:
+        yield from disturbed(world, "a full disk on a node", lambda run: node.fill_disk(), may_fail=True)
+    finally:
+        node.free_disk()
 
 
 def reads_fail(world: World) -> Iterator[Outcome]:
@@ -411,7 +416,8 @@ def rates(world: World, rounds: int) -> Outcome:
     one.seconds = ray.wall
     one.outcome = (
         f"{ray.rate / local.rate:.2f} of the local rate ({ray.rate:.0f} of {local.rate:.0f} images/s), "
-        f"{ray.processor / local.processor:.2f} of its processor seconds ({ray.processor:.0f} of {local.processor:.0f})"
+        f"{ray.processor / local.processor:.2f} of its processor seconds ({ray.processor:.0f}, {local.processor:.0f}), "
+        f"{(ray.processor - local.processor) * world.block / world.images:.2f} s more a block"
     )
     return one
 
