@@ -5,6 +5,7 @@ What takes long is made once for all tests, and once for all of pytest's process
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from collections import Counter
@@ -13,12 +14,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import one_thread  # noqa: F401  (before what loads numpy)
 import pytest
 from cluster import Cluster, two_nodes
 from projects import ROOT, Project, Rerun, free_port, made_once, make_project, rerun_head, run_all, run_inspector
 
 from graft.tasks.common.images.reading import Reading
 
+gc.disable()  # until all tests are collected: nothing that is loaded goes away, and looking for it takes a fifth longer
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background, and then by all that tests start
 
 
@@ -48,6 +51,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     counts = Counter(item.path for item in items)
     ranks = {ROOT / "tests" / name: rank for rank, name in enumerate(LONG)}
     items.sort(key=lambda item: (ranks.get(item.path, len(LONG)), -counts[item.path]))
+
+
+def pytest_collection_finish() -> None:
+    """From now on garbage is collected, but not looked for among the modules and tests that stay."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.hookimpl(optionalhook=True)
