@@ -6,7 +6,7 @@ import os
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from graft.tasks.common.core.files import whole_file
 from graft.tasks.common.core.paths import Paths
@@ -19,10 +19,12 @@ from ..ingest.inbox import fetch_images, known_images
 from ..ingest.inbox_files import UNLABELLED, digests, unsettled
 from ..versioning.dvc import dvc, fetch_object, is_cached, listing_of, raw_hash, tracked_file
 from ..versioning.dvc_config import dvc_remote
-from .choice import Asked, next_images
 from .current import read_labels_now
 from .pool import INDEX, TRACKED, Added, File, add_files, fetch_pool
 from .take_over import take_over_labelled
+
+if TYPE_CHECKING:
+    from .choice import Asked
 
 TABLE = "label/next.csv"
 """The images to ask about, below .graft of the project."""
@@ -134,6 +136,8 @@ def choose_to_ask(root: Path, project: Path, number: int) -> Asked | None:
     """
     if not (root / TRACKED).is_file() or not len(read_labels_now(root).waiting):
         return None
+    from .choice import next_images  # it loads scikit-learn, which few runs need
+
     asked = next_images(root, number)
     if not len(asked.table):  # what is left are near-copies of images that were answered
         return None

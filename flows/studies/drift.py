@@ -33,7 +33,6 @@ from graft.tasks.preprocess.params import PreprocessParams
 from graft.tasks.register.packaged_eyes import form_in, reading_in
 from graft.tasks.register.reference_set import Reference, package_features
 from graft.tasks.studies.drift import Comparison, compare
-from graft.tasks.studies.drift_picture import drift_picture
 
 from ..registry.models import CHAMPION, fetched_package, find_version
 from ..runtime.params import DriftParams, Params, load_params
@@ -345,6 +344,8 @@ def _document(
 
 
 def _write(found: Comparison, document: dict[str, Any], paths: Paths) -> None:
+    from graft.tasks.studies.drift_picture import drift_picture  # matplotlib is not needed to compare
+
     with whole_folder(paths.state / "drift") as folder:
         write_json(folder / "drift.json", document)
         drift_picture(found, f"{document['model']} version {document['version']}", folder / "drift.png")

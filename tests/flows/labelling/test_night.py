@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from projects import Project
 
+from graft.flows.labelling import choice
 from graft.flows.labelling import night as module
 from graft.flows.labelling.choice import COLUMNS, Asked
 from graft.flows.labelling.night import TABLE, Brought, bring_pool, choose_to_ask, request, rows_of
@@ -157,7 +158,7 @@ def test_nobody_is_asked_if_only_near_copies_are_left(
     pooled: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     none = Asked(pd.DataFrame({name: [] for name in COLUMNS}), "margin", 3)
-    monkeypatch.setattr(module, "next_images", lambda root, number: none)
+    monkeypatch.setattr(choice, "next_images", lambda root, number: none)
     assert choose_to_ask(pooled.root, tmp_path, 5) is None
 
 
