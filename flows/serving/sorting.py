@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from graft.tasks.common.core.errors import GraftError
+from graft.tasks.common.images.shards import opening
 from graft.tasks.register.serving import ImageClassifier
 
 from .columns import verdict
@@ -75,10 +76,17 @@ class Sorter:
 
     def _put(self, file: Path, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
-        if self._link:
+        if not self._link:
+            with opening(file) as (source, _), target.open("wb") as copy:
+                shutil.copyfileobj(source, copy, 1 << 20)
+        elif file.is_file():
             target.symlink_to(file.resolve())
         else:
-            shutil.copyfile(file, target)
+            raise GraftError(
+                "an image in a shard has no file that a link could lead to",
+                got=f"{file} with --link",
+                todo="leave --link out, which copies the images",
+            )
 
     def _free(self, target: Path) -> Path:
         """The name, with a number if it is taken: files of several folders may have the same."""

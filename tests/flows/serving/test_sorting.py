@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from sharded import write_shard
 
 from graft.flows.serving.predict import Answer
 from graft.flows.serving.sorting import Sorter, folder_of, sorter_for
@@ -74,3 +75,14 @@ def test_a_folder_with_files_is_refused(tmp_path: Path) -> None:
 def test_what_makes_no_sense_is_refused(tmp_path: Path, task: str, folder: str | None, link: bool) -> None:
     with pytest.raises(GraftError):
         sorter_for(SimpleNamespace(task=task), tmp_path / folder if folder else None, link=link)  # type: ignore[arg-type]
+
+
+def test_images_in_shards_are_copied_and_cannot_be_links(tmp_path: Path) -> None:
+    write_shard(tmp_path / "raw", {"x/a.png": b"content"})
+    member = tmp_path / "raw" / "x" / "a.png"
+    one = Answer(Named(str(member), member), {"label": "ant"}, "")
+
+    Sorter(tmp_path / "to", link=False).take(one)
+    assert (tmp_path / "to" / "ant" / "a.png").read_bytes() == b"content"
+    with pytest.raises(GraftError, match=r"no file that a link could lead to\n.*--link"):
+        Sorter(tmp_path / "links", link=True).take(one)
