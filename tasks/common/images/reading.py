@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import stat
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from .deep import Range
 from .formats import OPAQUE, Cost, cost_of, fit, is_opaque, open_image
 from .limits import DECODING, LARGE, LARGE_FILE, MB, Limits, give_back
 from .sandbox import Share, decode_apart
-from .shards import Member, check_member, opening, opening_member, stored
+from .shards import Member, bytes_of, opening, stored
 from .unreadable import Refused, TooLittle, UnreadableImage, WrongForm, understood
 
 NAME = "reading.json"
@@ -107,22 +107,21 @@ def content_of(path: Path, limits: Limits, image_id: str | None = None) -> Itera
         DataError: it has another md5, or its shard is damaged.
     """
     member = _member_of(path)
-    if member is not None and image_id not in (None, member.md5):
-        raise _changed(path, member.md5, image_id)
-    with ExitStack() as held:
-        if member is None:
-            file, size = held.enter_context(opening(path))
-        else:
-            file, size = held.enter_context(opening_member(member)), member.size
-        _check_size(size, limits)
-        if size > LARGE:
-            held.enter_context(LARGE_FILE)
-        content = file.read(size + 1)  # no more, should it grow meanwhile
-        if member is None:
+    if member is None:
+        with opening(path) as (file, size), _room(size, limits):
+            content = file.read(size + 1)  # no more, should it grow meanwhile
             _check(content, path, image_id)
-        else:
-            check_member(content, member, path)
-        yield content
+            yield content
+        return
+    if image_id not in (None, member.md5):
+        raise _changed(path, member.md5, image_id)
+    with _room(member.size, limits):
+        yield bytes_of(member, path)
+
+
+def _room(size: int, limits: Limits) -> AbstractContextManager[Any]:
+    _check_size(size, limits)
+    return LARGE_FILE if size > LARGE else nullcontext()
 
 
 def _member_of(path: Path) -> Member | None:

@@ -140,7 +140,7 @@ def below(folder: Path) -> list[str]:
     shards, name = _nearest(whole, whole)
     if shards is None:
         return []
-    above = "" if name == "." else f"{name}/"
+    above = f"{name}/" if name else ""
     return [one[len(above) :] for one in shards.names(above)]
 
 
@@ -165,7 +165,7 @@ def _nearest(whole: str, folder: str) -> tuple[Shards | None, str]:
     while True:
         shards = _near(folder)
         if shards is not None:
-            return shards, os.path.relpath(whole, folder).replace(os.sep, "/")
+            return shards, whole[len(folder) :].lstrip(os.sep).replace(os.sep, "/")
         above = os.path.dirname(folder)  # noqa: PTH120
         if above == folder:
             return None, ""
@@ -214,6 +214,23 @@ def opening(path: Path) -> Iterator[tuple[BinaryIO, int]]:
             yield held.enter_context(opening_member(member)), member.size
         else:
             yield opened, os.fstat(opened.fileno()).st_size
+
+
+def bytes_of(member: Member, path: Path) -> bytes:
+    """Args:
+        path: the name of the image, for the error.
+
+    Raises:
+        OSError: the shard cannot be read.
+        DataError: the bytes are not those that the index describes.
+    """
+    with open(member.file, "rb", buffering=0) as file:  # noqa: PTH123  (Path.open takes twice as long)
+        file.seek(member.offset)
+        content = file.read(member.size)
+        while len(content) < member.size and (more := file.read(member.size - len(content))):
+            content += more
+    check_member(content, member, path)
+    return content
 
 
 @contextmanager
