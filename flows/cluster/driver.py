@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,16 @@ JOB, ITEMS = "job.json", "items.parquet"
 """What a job's folder holds: what to do; and the images, one row group a block."""
 
 
+Work = Callable[[Folder, dict[str, Any], Reporter], None]
+"""(the job's folder, what the driver was told, where to report) -> done."""
+
+
 def main() -> int:
-    """0 when all blocks have been reported; 3 when the lease has lapsed."""
+    return drive(work)
+
+
+def drive(work: Work) -> int:
+    """Does the work of a job as long as the lease lasts, and reports its end, or why it cannot be done; returns 0."""
     told = json.loads(os.environ[VARIABLE])
     folder = open_place(Place(**told["exchange"])).below(told["folder"])
     lease.watch(folder, told["lease_seconds"], lambda: _abandon(folder))

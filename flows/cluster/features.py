@@ -82,7 +82,7 @@ class RayRunner:
         """
         started = time.perf_counter()
         config = configuration(self.paths.root)
-        remote = self._remote(config)
+        remote = remote_of(self.paths.root)
         place = place_of_exchange(config, remote, self.compute.exchange)
         exchange = open_place(place, config)
         found = collect(exchange, eyes, wanted_EM, source, self.paths)
@@ -101,16 +101,6 @@ class RayRunner:
         effort.nodes = max(effort.nodes, len(heard.nodes))
         _judge(heard)
 
-    def _remote(self, config: Any) -> str:
-        name = dvc_remote(self.paths.root)
-        if not name:
-            raise GraftError(
-                "`compute.engine: ray` needs a DVC remote, from which the nodes fetch the images",
-                got="no default remote",
-                todo="add one that the nodes reach: `dvc remote add --default NAME ADDRESS`",
-            )
-        return name
-
     def _run(
         self,
         told: dict[str, Any],
@@ -124,13 +114,13 @@ class RayRunner:
         client = connect(self.compute.address)
         name = job_name("features")
         folder = exchange.below(f"jobs/{name}")
-        _remove_old(exchange.below("jobs"))
+        remove_old(exchange.below("jobs"))
         try:
             self._write(folder, exchange, told, remote, eyes, wanted_EM, source)
             variables = {"exchange": told["exchange"], "folder": f"jobs/{name}"}
             variables |= {"lease_seconds": self.compute.lease_seconds}
             with (
-                _ended_by_signals(),
+                ended_by_signals(),
                 lease.renewed(folder, self.compute.lease_seconds),
                 submitted(client, name, DRIVER, {VARIABLE: json.dumps(variables)}) as job,
                 progress("features: extracting", int(np.count_nonzero(wanted_EM))) as bar,
@@ -202,6 +192,22 @@ class RayRunner:
             heard.rejected |= report["rejected"]
             for name in report["segments"]:
                 fetch_segment(exchange, name, self.paths)
+
+
+def remote_of(root: Path) -> str:
+    """The DVC remote of a project.
+
+    Raises:
+        GraftError: there is none.
+    """
+    name = dvc_remote(root)
+    if not name:
+        raise GraftError(
+            "`compute.engine: ray` needs a DVC remote, from which the nodes fetch the images",
+            got="no default remote",
+            todo="add one that the nodes reach: `dvc remote add --default NAME ADDRESS`",
+        )
+    return name
 
 
 def _eye(eye: Eye, exchange: Folder, paths: Paths) -> dict[str, Any]:
@@ -290,7 +296,7 @@ def _judge(heard: Heard) -> None:
 
 
 @contextmanager
-def _ended_by_signals() -> Iterator[None]:
+def ended_by_signals() -> Iterator[None]:
     """SIGTERM ends the block as an exception, so that the job is stopped; otherwise Python ends at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -302,7 +308,7 @@ def _ended_by_signals() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _remove_old(jobs: Folder) -> None:
+def remove_old(jobs: Folder) -> None:
     """Folders of jobs whose submitter and driver were killed."""
     oldest = time.strftime("%Y%m%d-%H%M%S", time.gmtime(time.time() - OLD))
     for name in jobs.names():

@@ -24,6 +24,9 @@ ASK = 4
 END = "end"
 """The key of the last report."""
 
+LINES = "lines"
+"""The key of a report with lines for the user."""
+
 Report = dict[str, Any]
 
 

@@ -113,11 +113,15 @@ def _params(stage: str, paths: Paths) -> Params:
 
 
 def _beside_params(stage: str, every: Params, paths: Paths) -> list[Any]:
-    """What preprocess, and features on a cluster, get besides their parameters and paths."""
+    """What preprocess, and features and finetune on a cluster, get besides their parameters and paths."""
     if stage == "features" and every.compute.engine == "ray":
         from ..cluster.features import RayRunner
 
         return [RayRunner(every.compute, paths)]
+    if stage == "finetune" and every.compute.engine == "ray":
+        from ..cluster.training import RayTraining
+
+        return [RayTraining(every.compute, paths)]
     if stage != "preprocess":
         return []
     from ..versioning import dvc, losses
