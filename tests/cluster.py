@@ -103,8 +103,15 @@ class Cluster:
 
     def workers(self) -> list[psutil.Process]:
         """The processes that compute."""
+        return self._running("ray::Embedder")
+
+    def drivers(self) -> list[psutil.Process]:
+        """The processes of jobs that hand out work."""
+        return self._running("-m graft.flows.cluster.driver")
+
+    def _running(self, words: str) -> list[psutil.Process]:
         found = (process for node in self.nodes for process in children(node))
-        return [process for process in found if name_of(process).startswith("ray::Embedder")]
+        return [process for process in found if words in name_of(process)]
 
     def stop(self) -> None:
         for node in self.nodes:

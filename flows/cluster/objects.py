@@ -13,7 +13,7 @@ from graft.tasks.common.core.errors import DataError, TransientError
 from graft.tasks.common.images.reading import RESTORE
 from graft.tasks.common.images.shards import shards_of
 
-from ..versioning.dvc import raw_hash, raw_listing
+from ..versioning.dvc import listing_of, raw_hash
 from .exchange import patiently
 
 PUSHED = 50_000
@@ -28,14 +28,17 @@ class Objects:
     """
 
     def __init__(self, raw: Path, root: Path) -> None:
-        if not raw_hash(root):
+        tracked = raw_hash(root)
+        if not tracked:
             raise DataError(
                 "data/raw is not tracked by DVC, so nodes cannot fetch its images",
                 todo="run `dvc add data/raw`, or set `compute.engine: local`",
             )
         self._raw, self._shards = raw, shards_of(raw)
         names = self._shards.files if self._shards else frozenset()
-        self._tars = {name: md5 for name, md5 in raw_listing(root).items() if name in names} if names else {}
+        self._tars = (
+            {name: md5 for name, md5 in (listing_of(root, tracked) or {}).items() if name in names} if names else {}
+        )
 
     def of(self, manifest: pd.DataFrame) -> dict[str, Any]:
         """For each image its `size`, the object that holds it (`stored`), and its `offset` there.

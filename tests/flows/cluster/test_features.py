@@ -18,8 +18,9 @@ from graft.flows.cluster.features import RayRunner, fetch_segment
 from graft.flows.cluster.submit import Job
 from graft.flows.runtime.params import ComputeParams, load_params
 from graft.flows.versioning.dvc import raw_listing
-from graft.tasks.common.core.errors import DataError, GraftError
+from graft.tasks.common.core.errors import DataError, GraftError, TransientError
 from graft.tasks.common.core.paths import Paths
+from graft.tasks.common.data.manifest import read_manifest
 from graft.tasks.common.feature_cache.segments import FeatureCache
 from graft.tasks.features import stage
 
@@ -171,26 +172,37 @@ class PowerFailure(BaseException):
     """The submitter is no more."""
 
 
-def test_a_job_whose_submitter_is_silent_ends_by_itself_and_the_next_run_takes_over_what_it_left(
+def test_a_killed_driver_or_submitter_ends_the_job_and_the_next_run_takes_over_what_it_left(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before, left = packed(place.paths), []
+    before, left = packed(place.paths)["features.npy"], []
     place.forget()
-    runner = place.runner(block=2, lease_seconds=2.0)
+    items = 42 + 30 * int((read_manifest(place.paths.manifest)["split"] == "train").sum())
+
+    def kill_driver(*words: Any) -> None:
+        for process in place.cluster.drivers():
+            process.kill()
+        fetch_segment(*words)
 
     def fail(*_words: Any) -> None:
         raise PowerFailure
 
     with monkeypatch.context() as patch:
-        patch.setattr(features, "fetch_segment", fail)
+        patch.setattr(features, "fetch_segment", kill_driver)
+        with pytest.raises(TransientError, match=r"ended before its work was done[\s\S]*run again"):
+            place.run(place.runner(block=1), views=30)
+    wait_for(lambda: not place.cluster.workers(), seconds=60)
+    assert not jobs(place)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RayRunner, "_hear", fail)
         patch.setattr(Job, "stop", lambda job: left.append(job))
         patch.setattr(Folder, "remove", lambda folder: None)
         with pytest.raises(PowerFailure):
-            place.run(runner)
-    (job,) = left
-    wait_for(lambda: job.status() == "FAILED" and not place.cluster.workers(), seconds=120)
+            place.run(place.runner(block=1, lease_seconds=2.0), views=30)
+    wait_for(lambda: left[0].status() == "FAILED" and not place.cluster.workers(), seconds=120)
     assert not jobs(place), "the driver removes what a job needed"
 
-    metrics = place.run(runner)
-    assert metrics["cache_misses"] < 42
-    assert packed(place.paths) == before
+    metrics = place.run(place.runner(block=64), views=30)
+    assert metrics["cache_misses"] < items == metrics["cache_hits"] + metrics["cache_misses"]
+    assert packed(place.paths)["features.npy"] == before
