@@ -177,8 +177,7 @@ def _thumbnails(
     """Of the images to choose from, and of all others: those of the data set, and those that were answered."""
 
     def of(table: pd.DataFrame, folder: Path) -> npt.NDArray[np.float16]:
-        files = [folder / path for path in table["path"]]
-        return thumbnails_of(files, list(table["image_id"]), reading, paths, "label: looking")
+        return thumbnails_of(folder, list(table["path"]), list(table["image_id"]), reading, paths, "label: looking")
 
     data = [of(read_feature_set(paths.features).index, paths.raw)] if known else []
     return of(waiting, paths.pool), np.concatenate([*data, of(asked, paths.pool)])

@@ -123,8 +123,8 @@ def audit(pack: FeatureSet, params: AuditParams, paths: Paths) -> Findings:
     small = thumbnails(pack, paths)
     duplicates = find_near_duplicates(
         pack,
-        whitened(small),
-        whitened(pack.stored_ND),
+        whitened(small, paths.tmp),
+        whitened(pack.stored_ND, paths.tmp),
         params.near_pixels,
         params.near_features,
         partial(alike, small),

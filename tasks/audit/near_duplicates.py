@@ -5,14 +5,19 @@ Two cosines decide, each of whitened rows (see `whitened`):
 - of thumbnails (see `thumbnails`): finds JPEG of quality 50 to 95 and 0.75 to 1.25 times the size;
 - of features: also finds mirrored and cropped photographs; only if the thumbnails are not dissimilar.
 
+Up to some ten thousand images, all are compared with all; above, an index proposes pairs (`solvers/neighbours.py`), and
+the cosines of all that it proposes are computed from the rows themselves: what is reported is exact, and the
+documentation says how much may be missed.
+
 The documentation has the measurements. A threshold for the features alone does not work: for images of 28 or 100 pixels
 a side, a copy in JPEG 50 has features farther from those of its original than other images have.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +28,7 @@ from ..common.core.blocks import blocks
 from ..common.core.progress import progress
 from ..common.data.feature_set import FeatureSet, Floats, Rows
 from ..common.data.manifest import SPLITS
+from ..common.solvers.neighbours import Index, at_once, is_large
 
 DOWN, ACROSS = 1024, 8192
 """Rows and columns of the cosines in memory at a time."""
@@ -63,7 +69,7 @@ class NearDuplicates:
 
     def leaked(self, pack: FeatureSet) -> pd.DataFrame:
         """All images of val and test that are also in an earlier split: `image_id`, `path`, `split`."""
-        return pack.index[["image_id", "path", "split"]].astype(str)[self.leaked_N].reset_index(drop=True)
+        return pack.index[["image_id", "path", "split"]][self.leaked_N].astype(str).reset_index(drop=True)
 
     def conflicts(self, pack: FeatureSet) -> pd.DataFrame:
         """Pairs of training and validation images under different labels: `COLUMNS`."""
@@ -73,14 +79,14 @@ class NearDuplicates:
 
     def _both(self, pack: FeatureSet, column: str) -> npt.NDArray[np.object_]:
         """(2, pairs): the values of the first and of the second image."""
-        values = pack.index[column].astype(str).to_numpy(object)
-        return np.stack([values[self.pairs[side]] for side in ("first", "second")])
+        values = pack.index[column]
+        return np.stack([values.iloc[self.pairs[side]].astype(str).to_numpy(object) for side in ("first", "second")])
 
     def _table(self, pack: FeatureSet, chosen: npt.NDArray[np.bool_]) -> pd.DataFrame:
         pairs = self.pairs[chosen]
-        facts = pack.index[["image_id", "path", "split", "label"]].astype(str)
-        first = facts.iloc[pairs["first"]].reset_index(drop=True)
-        second = facts.iloc[pairs["second"]].reset_index(drop=True).add_prefix("other_")
+        facts = pack.index[["image_id", "path", "split", "label"]]
+        first = facts.iloc[pairs["first"]].astype(str).reset_index(drop=True)
+        second = facts.iloc[pairs["second"]].astype(str).reset_index(drop=True).add_prefix("other_")
         cosines = pairs[["cosine_pixels", "cosine_features"]].reset_index(drop=True)
         return pd.concat([first, second, cosines], axis=1)[COLUMNS]
 
@@ -107,12 +113,11 @@ def find_near_duplicates(
     across_splits: list[pd.DataFrame] = []
     picture_N, links = np.arange(n), [np.empty((2, 0), np.int64)]
     count = 0
+    rows = Both(pixels_NR, features_NR, near_pixels, near_features)
+    compare = _proposed if is_large(n, "audit") else _all
     with progress("audit: comparing", n) as bar:
-        for down in blocks(n, DOWN):
-            for across in blocks(n, ACROSS):
-                if across.stop <= down.start:
-                    continue  # each pair once
-                pairs = _near(pixels_NR, features_NR, down, across, near_pixels, near_features)
+        for found in compare(rows, n):
+            for pairs in found:
                 pairs = pairs[_believed(pairs, near_pixels, believed)]
                 pairs = _earlier_first(pairs, rank_N)
                 first, second = pairs["first"].to_numpy(), pairs["second"].to_numpy()
@@ -125,7 +130,7 @@ def find_near_duplicates(
                 within = _most_alike([*within, pairs[~leak]])
                 across_splits = _most_alike([*across_splits, pairs[leak]])
             picture_N, links = _linked(picture_N[np.concatenate(links, axis=1)], picture_N), links[:1]
-            bar.add(down.stop - down.start)
+            bar.add(min(DOWN, n - bar.done))
     pairs = pd.concat([*within, *across_splits])
     order = np.lexsort((pairs["second"], pairs["first"], -_likeness(pairs)))
     return NearDuplicates(pairs.iloc[order].reset_index(drop=True), count, leaked, conflicting, picture_N)
@@ -145,25 +150,78 @@ def _linked(ends_2P: Rows, code_N: Rows) -> Rows:
     return scipy.sparse.csgraph.connected_components(links, directed=False)[1][code_N].astype(np.int64)
 
 
-def _near(
-    pixels_NR: Floats, features_NR: Floats, down: slice, across: slice, near_pixels: float, near_features: float
-) -> pd.DataFrame:
-    by_pixels = pixels_NR[down] @ pixels_NR[across].T
-    by_features = features_NR[down] @ features_NR[across].T
-    reach = 0.1**PLACES  # only what may be near is rounded
-    i, j = np.nonzero((by_pixels >= near_pixels - reach) | (by_features >= near_features - reach))
-    pixels, features = by_pixels[i, j].round(PLACES), by_features[i, j].round(PLACES)
-    near = (pixels >= near_pixels) | (features >= near_features)
-    chosen = near & (down.start + i < across.start + j)
-    i, j, pixels, features = i[chosen], j[chosen], pixels[chosen], features[chosen]
-    return pd.DataFrame(
-        {
-            "first": down.start + i,
-            "second": across.start + j,
-            "cosine_pixels": pixels,
-            "cosine_features": features,
-        }
-    )
+@dataclass(frozen=True)
+class Both:
+    """Thumbnails and features of all images, whitened, and from which cosines on two are near."""
+
+    pixels_NR: Floats
+    features_NR: Floats
+    near_pixels: float
+    near_features: float
+
+    def near(self, down: slice, across: slice) -> pd.DataFrame:
+        """The near ones among all pairs of these rows, each once."""
+        by_pixels = self.pixels_NR[down] @ self.pixels_NR[across].T
+        by_features = self.features_NR[down] @ self.features_NR[across].T
+        reach = 0.1**PLACES  # only what may be near is rounded
+        i, j = np.nonzero((by_pixels >= self.near_pixels - reach) | (by_features >= self.near_features - reach))
+        once = down.start + i < across.start + j
+        i, j = i[once], j[once]
+        return self._listed(down.start + i, across.start + j, by_pixels[i, j], by_features[i, j])
+
+    def check(self, first: Rows, second: Rows) -> pd.DataFrame:
+        """The near ones among these pairs."""
+        cosines = [np.empty(len(first), np.float32) for _ in range(2)]
+        for part in blocks(len(first)):
+            for rows_NR, found in zip((self.pixels_NR, self.features_NR), cosines, strict=True):
+                found[part] = np.einsum("pr,pr->p", rows_NR[first[part]], rows_NR[second[part]])
+        return self._listed(first, second, *cosines)
+
+    def _listed(self, first: Rows, second: Rows, by_pixels: Floats, by_features: Floats) -> pd.DataFrame:
+        pixels, features = by_pixels.round(PLACES), by_features.round(PLACES)
+        near = (pixels >= self.near_pixels) | (features >= self.near_features)
+        columns = {"first": first, "second": second, "cosine_pixels": pixels, "cosine_features": features}
+        return pd.DataFrame({name: values[near] for name, values in columns.items()})
+
+
+def _all(rows: Both, n: int) -> Iterator[Iterator[pd.DataFrame]]:
+    """The near pairs of each block of `DOWN` rows with itself and with the later ones."""
+    for down in blocks(n, DOWN):
+        yield (rows.near(down, across) for across in blocks(n, ACROSS) if across.stop > down.start)
+
+
+def _proposed(rows: Both, n: int) -> Iterator[Iterator[pd.DataFrame]]:
+    """The near pairs of each block of `DOWN` rows with itself, and those with the earlier ones that the indexes
+    propose."""
+    indexes = [(rows.pixels_NR, rows.near_pixels), (rows.features_NR, rows.near_features)]
+    made = [(rows_NR, Index(rows_NR), near) for rows_NR, near in indexes]
+
+    for down in blocks(n, DOWN):
+        yield chain((rows.near(down, down),), (rows.check(*pairs) for pairs in _earlier(made, down)))
+        for rows_NR, index, _ in made:
+            index.add(rows_NR[down])
+
+
+def _earlier(made: list[tuple[Floats, Index, float]], down: slice) -> Iterator[tuple[Rows, Rows]]:
+    """(earlier rows, rows of `down`), each pair once, that any of the indexes proposes; at most some `MOST` at a time.
+
+    Args:
+        made: rows, the index of the earlier ones, and from which cosine on they are near.
+    """
+    held, n = [np.empty(0, np.int64)], max(1, down.start)
+    for part in blocks(down.stop - down.start, at_once(n)):
+        first = down.start + part.start
+        found = (index.near(rows_NR[first : down.start + part.stop], near) for rows_NR, index, near in made)
+        held.append(np.unique(np.concatenate([(first + place_P) * n + row_P for place_P, row_P in found])))
+        if sum(map(len, held)) > MOST:
+            yield _pairs(held, n)
+            held = held[:1]
+    yield _pairs(held, n)
+
+
+def _pairs(codes: list[Rows], n: int) -> tuple[Rows, Rows]:
+    second, first = np.divmod(np.concatenate(codes), n)
+    return first, second
 
 
 def _believed(

@@ -25,8 +25,8 @@ def thumbnails(pack: FeatureSet, paths: Paths) -> npt.NDArray[np.float16]:
     Raises:
         DataError: an image was removed, changed or damaged after it was checked.
     """
-    files, image_ids = [paths.raw / path for path in pack.index["path"]], list(pack.index["image_id"])
-    return thumbnails_of(files, image_ids, pack.reading, paths, "audit: looking")
+    names, image_ids = list(pack.index["path"]), list(pack.index["image_id"])
+    return thumbnails_of(paths.raw, names, image_ids, pack.reading, paths, "audit: looking")
 
 
 def alike(small_NV: npt.NDArray[Any], first: Rows, second: Rows) -> npt.NDArray[np.bool_]:

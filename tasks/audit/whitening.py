@@ -6,13 +6,16 @@ image counts much.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from ..common.core.blocks import blocks
+from ..common.core.scratch import scratch_array
 from ..common.data.feature_set import Floats
+from ..common.data.matrix import Matrix
 from ..common.heads.base import unit_length
 from ..common.solvers.blas import one_thread_a_product
 
@@ -25,11 +28,10 @@ BLOCK = 4096
 SAME = 1e-5
 """Of the length of a row: a row that is nearer to the mean counts as the mean."""
 
-Matrix = npt.NDArray[Any]
 Doubles = npt.NDArray[np.float64]
 
 
-def whitened(rows_ND: Matrix) -> Floats:
+def whitened(rows_ND: Matrix, scratch: Path | None = None) -> Floats:
     """float32 (N, R), each row of length 1; rows_ND may be on the disk. Rows that equal the mean have no direction but
     are all the same, so they get an axis of their own, and a cosine of 1 with each other.
 
@@ -37,41 +39,53 @@ def whitened(rows_ND: Matrix) -> Floats:
     weigh less than the others; s is the variance of the axis at a quarter of those kept. The mean variance would be too
     much if a few axes have nearly all of it (images of one colour per class were then all copies), and the median too
     little for few images (of 60, copies in JPEG 50 had cosines down to 0.95 instead of 0.98).
+
+    Args:
+        scratch: a folder for the result if it is large, see `core.scratch`.
     """
+    n, d = rows_ND.shape
     centre_D = _mean(rows_ND)
-    turned = unit_length(_few(rows_ND, centre_D) if len(rows_ND) <= rows_ND.shape[1] else _many(rows_ND, centre_D))
     central_N = _central(rows_ND, centre_D)
-    if not central_N.any():
-        return turned
-    turned[central_N] = 0
-    return np.column_stack([turned, central_N.astype(np.float32)])
+    axes, turned = _few(rows_ND, centre_D) if n <= d else _many(rows_ND, centre_D)
+    found_NR = scratch_array((n, axes + int(central_N.any())), np.float32, scratch)
+    for block in blocks(n, BLOCK):
+        found_NR[block, :axes] = np.where(central_N[block, None], 0, unit_length(turned(block)))
+        found_NR[block, axes:] = central_N[block, None]
+    return found_NR
 
 
 def _mean(rows_ND: Matrix) -> Floats:
-    total_D = np.zeros(rows_ND.shape[1])
-    for block in blocks(len(rows_ND), BLOCK):
+    n, d = rows_ND.shape
+    total_D = np.zeros(d)
+    for block in blocks(n, BLOCK):
         total_D += rows_ND[block].sum(axis=0, dtype=np.float64)
-    return (total_D / len(rows_ND)).astype(np.float32)
+    return (total_D / n).astype(np.float32)
 
 
 def _central(rows_ND: Matrix, centre_D: Floats) -> npt.NDArray[np.bool_]:
     """Which rows equal the mean, up to rounding."""
-    central_N = np.empty(len(rows_ND), np.bool_)
-    for block in blocks(len(rows_ND), BLOCK):
+    n = rows_ND.shape[0]
+    central_N = np.empty(n, np.bool_)
+    for block in blocks(n, BLOCK):
         rows = rows_ND[block].astype(np.float32)
         away = np.linalg.norm(rows - centre_D, axis=1)
         central_N[block] = away <= SAME * np.linalg.norm(rows, axis=1)
     return central_N
 
 
-def _few(rows_ND: Matrix, centre_D: Floats) -> Floats:
+Turned = tuple[int, Callable[[slice], Floats]]
+"""The number of axes, and what gives rows along them."""
+
+
+def _few(rows_ND: Matrix, centre_D: Floats) -> Turned:
     """By the N x N products, which are fewer than D x D: their eigenvectors are the rotated rows."""
-    centred_ND = rows_ND.astype(np.float32) - centre_D
-    squared_R, turned_NR = _axes((centred_ND @ centred_ND.T).astype(np.float64), len(rows_ND) - 1)
-    return (turned_NR * np.sqrt(squared_R) / _width(squared_R)).astype(np.float32)
+    centred_ND = rows_ND[:].astype(np.float32) - centre_D
+    squared_R, turned_NR = _axes((centred_ND @ centred_ND.T).astype(np.float64), len(centred_ND) - 1)
+    turned_NR = (turned_NR * np.sqrt(squared_R) / _width(squared_R)).astype(np.float32)
+    return turned_NR.shape[1], lambda block: turned_NR[block]
 
 
-def _many(rows_ND: Matrix, centre_D: Floats) -> Floats:
+def _many(rows_ND: Matrix, centre_D: Floats) -> Turned:
     n, d = rows_ND.shape
     covariance_DD = np.zeros((d, d))
     for block in blocks(n, BLOCK):
@@ -79,10 +93,7 @@ def _many(rows_ND: Matrix, centre_D: Floats) -> Floats:
         covariance_DD += centred.T @ centred
     squared_R, axes_DR = _axes(covariance_DD, d)
     turn_DR = (axes_DR / _width(squared_R)).astype(np.float32)
-    turned_NR = np.empty((n, turn_DR.shape[1]), np.float32)
-    for block in blocks(n, BLOCK):
-        turned_NR[block] = (rows_ND[block].astype(np.float32) - centre_D) @ turn_DR
-    return turned_NR
+    return turn_DR.shape[1], lambda block: (rows_ND[block].astype(np.float32) - centre_D) @ turn_DR
 
 
 def _axes(symmetric: Doubles, most: int) -> tuple[Doubles, Doubles]:

@@ -17,6 +17,7 @@ from ..common.core.paths import Paths
 from ..common.data.eyes import eyes_of, join
 from ..common.data.feature_set import RowFile
 from ..common.data.matrix import spread
+from ..common.data.parts import load_rows
 from ..common.feature_cache.segments import FeatureCache
 from ..common.feature_cache.thumbnails import thumbnail_cache
 from ..common.images.decode import Pixels
@@ -62,13 +63,11 @@ def features_of(
     paths.tmp.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=paths.tmp) as place:
         file = Path(place) / "features.npy"
-        with (
-            RowFile(file, (len(manifest), dimension), params.dtype) as features,
-            RowFile(Path(place) / "views.npy", (0, dimension), params.dtype) as views,
-        ):
-            for eye, part in zip(eyes, eyes_of(fingerprint, dimension), strict=True):
-                fill((features, views), part.columns, eye, source, Effort())
-        stored = np.load(file, mmap_mode="r") if len(manifest) else np.load(file)
+        features = RowFile(file, (len(manifest), dimension), params.dtype)
+        views = RowFile(Path(place) / "views.npy", (0, dimension), params.dtype)
+        for eye, part in zip(eyes, eyes_of(fingerprint, dimension), strict=True):
+            fill((features, views), part.columns, eye, source, Effort())
+        stored = load_rows(file)
     return OtherFeatures(stored, str(fingerprint["digest"]))  # the file is removed, and its map lasts
 
 

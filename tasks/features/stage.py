@@ -19,7 +19,7 @@ from ..common.core.progress import say
 from ..common.core.record import DatasetRecord, Record
 from ..common.data.eyes import backbones, eyes_of, join
 from ..common.data.feature_set import INDEX, RowFile
-from ..common.data.manifest import read_manifest, task_of, write_table
+from ..common.data.manifest import read_manifest, task_of
 from ..common.data.matrix import spread
 from ..common.feature_cache.segments import FeatureCache
 from ..common.feature_cache.thumbnails import thumbnail_cache
@@ -31,6 +31,7 @@ from ..common.maps.graph import MAPS
 from ..common.maps.keep import check_room
 from .extractor import SAMPLE, choose_extractor
 from .maps import map_extractor, shown, targets_of, wanted
+from .pack import create_files
 from .params import FeaturesParams
 from .runners.local import extract
 from .sight import Unseen, cost, unseen
@@ -66,18 +67,14 @@ def run(params: FeaturesParams, paths: Paths, runner: Runner = extract) -> Recor
     _extract_together([*eyes, *maps_eye], source, effort, paths, runner)
     dimension = sum(eye.spec.dimension for eye in eyes)
     with whole_folder(paths.features) as folder:
-        with (
-            RowFile(folder / "features.npy", (len(manifest), dimension), params.dtype) as features,
-            RowFile(folder / "views.npy", (items.views, dimension), params.dtype) as views,
-        ):
-            for eye, part in zip(eyes, eyes_of(fingerprint, dimension), strict=True):
-                fill((features, views), part.columns, eye, source, effort, runner)
-        write_table(manifest, folder / "index.parquet")
+        files = create_files(folder, manifest, items, dimension, params.dtype)
+        for eye, part in zip(eyes, eyes_of(fingerprint, dimension), strict=True):
+            fill(files, part.columns, eye, source, effort, runner)
         write_json(folder / "fingerprint.json", fingerprint)
         if task == "reconstruction":
             write_json(folder / "targets.json", targets_of(manifest, paths.raw))
         reading.save(folder)
-    return _record(eyes, maps_eye, source, effort, features, fingerprint["digest"], hidden, paths)
+    return _record(eyes, maps_eye, source, effort, files[0], fingerprint["digest"], hidden, paths)
 
 
 def _open(params: FeaturesParams, reading: Reading, manifest: pd.DataFrame, paths: Paths) -> Eye:

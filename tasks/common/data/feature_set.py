@@ -6,7 +6,6 @@ import os
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal
 
 import numpy as np
@@ -18,10 +17,14 @@ from ..core.files import read_json
 from ..images.reading import Reading
 from .eyes import Eye, Fingerprint, eyes_of
 from .manifest import GOOD, classes, codes, names_in, task_of, with_later
+from .parts import Layout, PartOf, Parts, Stored, load_rows, part_file, views_part
 from .task import Task
 
 INDEX = ["image_id", "path", "label", "task", "split", "group", "weight", "pixels", "mask", "target"]
 """The columns of the manifest that travel with the features."""
+
+PART_COLUMN = "part"
+"""One more column of index.parquet, if the features are in parts: the number of each row's part."""
 
 Floats = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
@@ -38,7 +41,7 @@ class Learnable:
         parts: arrays (.., D), and the rows of each, concatenated.
     """
 
-    parts: tuple[tuple[npt.NDArray[Any], Rows], ...]
+    parts: tuple[tuple[Stored, Rows], ...]
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -67,15 +70,15 @@ class FeatureSet:
     """Features and their images. N images, T of them for training, V = views * T, D features.
 
     Attributes:
-        stored_ND: memory-mapped, float32 or float16, in the manifest's order.
+        stored_ND: memory-mapped, float32 or float16, in the manifest's order; many rows are in several files.
         views_VD: augmented views: the first of every training image in order, then the second, and so on.
         index: the columns `INDEX`, one row per image.
         fingerprint: what computed the features; of several backbones or sizes, see `eyes.join`.
         reading: how the images are read.
     """
 
-    stored_ND: npt.NDArray[Any]
-    views_VD: npt.NDArray[Any]
+    stored_ND: Stored
+    views_VD: Stored
     index: pd.DataFrame
     fingerprint: dict[str, Any]
     reading: Reading = field(default_factory=Reading)
@@ -179,37 +182,53 @@ def read_feature_set(folder: Path) -> FeatureSet:
     """
     if not (folder / "fingerprint.json").is_file():
         raise DataError(f"{folder} holds no features", todo="run `graft repro`, which makes them in the stage features")
-    fingerprint = read_json(folder / "fingerprint.json")
+    fingerprint, index = read_json(folder / "fingerprint.json"), pd.read_parquet(folder / "index.parquet")
+    features, views = _stored(folder, index)
     return FeatureSet(
-        stored_ND=np.load(folder / "features.npy", mmap_mode="r"),
-        views_VD=_load_views(folder / "views.npy"),
-        index=with_later(pd.read_parquet(folder / "index.parquet")),
+        stored_ND=features,
+        views_VD=views,
+        index=with_later(index.drop(columns=PART_COLUMN, errors="ignore")),
         fingerprint=fingerprint,
         reading=Reading.load(folder),
     )
 
 
-def _load_views(path: Path) -> npt.NDArray[Any]:
-    try:
-        return np.load(path, mmap_mode="r")
-    except ValueError:  # a file without rows cannot be mapped
-        return np.load(path)
+def _stored(folder: Path, index: pd.DataFrame) -> tuple[Stored, Stored]:
+    """Features and views."""
+    files = folder / "features.npy", folder / "views.npy"
+    if PART_COLUMN not in index:
+        return load_rows(files[0]), load_rows(files[1])
+    part_N, train = index[PART_COLUMN].to_numpy(np.int32), np.flatnonzero(index["split"] == "train")
+    features = Parts.load(files[0], part_N)
+    rows = sum(len(load_rows(part_file(files[1], number))) for number in range(len(features.files)))
+    return features, Parts.load(files[1], views_part(part_N, train, rows // max(len(train), 1)))
 
 
 class RowFile:
-    """A .npy file of a known shape, written in any order of rows, with statistics; nothing is held in memory.
+    """A .npy file of a known shape, or its parts, written in any order of rows, with statistics; nothing is held in
+    memory.
+
+    Args:
+        path: of the file; parts have a number in their name, see `parts.part_file`.
+        part_N: of each row, see `parts.parts_of`; None: one file.
+        parts: their number.
 
     Attributes:
         mean, std, constant_columns: of the written rows (std over all values; columns that never vary).
     """
 
-    def __init__(self, path: Path, shape: tuple[int, int], dtype: npt.DTypeLike) -> None:
+    def __init__(
+        self,
+        path: Path,
+        shape: tuple[int, int],
+        dtype: npt.DTypeLike,
+        part_N: PartOf | None = None,
+        parts: int = 1,
+    ) -> None:
         self._shape, self._dtype = shape, np.dtype(dtype)
-        self._file = path.open("wb")
-        header = {"descr": np.lib.format.dtype_to_descr(self._dtype), "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(self._file, header)
-        self._begin = self._file.tell()
-        self._file.truncate(self._begin + shape[0] * shape[1] * self._dtype.itemsize)
+        self._layout = Layout((shape[0],)) if part_N is None else Layout.of(part_N, parts)
+        names = [path] if part_N is None else [part_file(path, number) for number in range(parts)]
+        self._files = [self._create(name, rows) for name, rows in zip(names, self._layout.sizes, strict=True)]
         self._sum = self._squares = 0.0
         self._values = 0
         self._least, self._most = np.full(shape[1], np.inf), np.full(shape[1], -np.inf)
@@ -222,11 +241,28 @@ class RowFile:
         rows, block = rows[order], np.ascontiguousarray(block[order], self._dtype)
         start, stop, _ = columns.indices(self._shape[1])
         self._count(block, slice(start, stop))
-        whole = stop - start == self._shape[1]
+        for part, mine, within in self._layout.where(rows):
+            self._write(self._files[part], within, block if len(mine) == len(block) else block[mine], start)
+
+    def _create(self, path: Path, rows: int) -> tuple[Path, int]:
+        """A file of zeros, and where they begin."""
+        shape = rows, self._shape[1]
+        header = {"descr": np.lib.format.dtype_to_descr(self._dtype), "fortran_order": False, "shape": shape}
+        with path.open("wb") as file:
+            np.lib.format.write_array_header_1_0(file, header)
+            begin = file.tell()
+            file.truncate(begin + shape[0] * shape[1] * self._dtype.itemsize)
+        return path, begin
+
+    def _write(self, file: tuple[Path, int], rows: Rows, block: npt.NDArray[Any], start: int) -> None:
+        """Rows in order, from column `start` on. A file is opened for each write: there may be more than a process may hold."""
+        path, begin = file
+        whole = block.shape[1] == self._shape[1]
         apart = np.diff(rows) != 1 if whole else np.ones(len(rows) - 1, np.bool_)
-        for run in np.split(np.arange(len(rows)), np.flatnonzero(apart) + 1):
-            place = self._begin + (int(rows[run[0]]) * self._shape[1] + start) * self._dtype.itemsize
-            _write_whole(self._file.fileno(), block[run[0] : run[-1] + 1].tobytes(), place)
+        with path.open("r+b") as opened:
+            for run in np.split(np.arange(len(rows)), np.flatnonzero(apart) + 1):
+                place = begin + (int(rows[run[0]]) * self._shape[1] + start) * self._dtype.itemsize
+                _write_whole(opened.fileno(), block[run[0] : run[-1] + 1].tobytes(), place)
 
     def _count(self, block: npt.NDArray[Any], columns: slice) -> None:
         values = block.astype(np.float64)
@@ -247,14 +283,6 @@ class RowFile:
     @property
     def constant_columns(self) -> int:
         return int(np.count_nonzero(self._least == self._most))
-
-    def __enter__(self) -> RowFile:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._file.close()
 
 
 def _write_whole(file: int, content: bytes, place: int) -> None:

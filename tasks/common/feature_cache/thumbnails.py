@@ -18,6 +18,7 @@ from PIL import Image
 from ..core.cores import cores
 from ..core.paths import Paths
 from ..core.progress import progress
+from ..core.scratch import scratch_array
 from ..images.decode import Picture, pixels_of
 from ..images.reading import Reading
 from .segments import SEGMENT_SECONDS, FeatureCache, ids_of
@@ -46,11 +47,12 @@ def thumbnail(picture: Picture) -> npt.NDArray[np.float32]:
 
 
 def thumbnails_of(
-    files: Sequence[Path], image_ids: Sequence[str], reading: Reading, paths: Paths, what: str
+    folder: Path, names: Sequence[str], image_ids: Sequence[str], reading: Reading, paths: Paths, what: str
 ) -> npt.NDArray[np.float16]:
     """Of each image, (N, SIDE * SIDE * C). Only images without a stored one are decoded.
 
     Args:
+        names: of the files, below `folder`.
         image_ids: the md5 of each file.
         what: the work, for the progress bar.
 
@@ -61,13 +63,13 @@ def thumbnails_of(
 
     def compute(places: npt.NDArray[np.int64]) -> None:
         with cache, ThreadPoolExecutor(cores()) as pool, progress(what, len(places)) as bar:
-            small = pool.map(lambda place: thumbnail_of(files[place], image_ids[place], reading), places)
+            small = pool.map(lambda place: thumbnail_of(folder / names[place], image_ids[place], reading), places)
             for place, pixels in zip(places, small, strict=True):
                 cache.add(ids[place : place + 1], pixels[None])
                 bar.add()
         cache.refresh()
 
-    rows_NV = np.empty((len(ids), cache.dimension), np.float16)
+    rows_NV = scratch_array((len(ids), cache.dimension), np.float16, paths.tmp)
     for places, block in cache.read_all(ids, compute):
         rows_NV[places] = block
     return rows_NV

@@ -85,7 +85,7 @@ def path(
         tolerance: the largest entry of the gradient, for standardised features, at which a strength ends; at one below
             `WEAK` so much less as it is weaker.
         max_iterations: steps for one strength at most.
-        scratch: a folder for the rotated rows if they are more than memory should hold (`basis.IN_MEMORY`).
+        scratch: a folder for the rotated rows if they are more than memory should hold (`core.scratch.IN_MEMORY`).
     """
     with _problem(features_ND, target, weight_N, k, link, scratch) as problem:
         for point in _walk(problem, strengths, tolerance, max_iterations, problem.guess()):

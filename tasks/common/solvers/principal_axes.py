@@ -5,19 +5,16 @@ Weights have two forms: with z = axes' ((x - mean) / scale), W z + b are the sam
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from weakref import WeakValueDictionary
 
 import numpy as np
 import numpy.typing as npt
 
 from ..core.blocks import blocks
-from ..core.errors import GraftError
+from ..core.scratch import scratch_array
 from ..data.matrix import Matrix
 
 Floats = npt.NDArray[np.float64]
@@ -26,16 +23,9 @@ Singles = npt.NDArray[np.float32]
 BLOCK = 2048
 """Rows that a thread holds in memory at a time, besides the result."""
 
-IN_MEMORY = 2 * 2**30
-"""Bytes of rotated rows in memory, of all problems solved at the same time; more go into a file, if a folder for it is
-given."""
-
 SAMPLE, BLOCKS = 8, 8
 """Rows for each feature from which the axes are found, and blocks that they come from at least. The axes order the work
 and make the first guess of the Hessian: they change how fast a solution is found, but not which."""
-
-_IN_USE: WeakValueDictionary[int, Singles] = WeakValueDictionary()
-"""Rotated rows in memory that somebody still holds."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +68,7 @@ def rotate(
     if n < d:
         return _rotate_few(features_ND, share_N, mean_D, scale_D)
     variance_R, axes_DR = np.linalg.eigh((covariance_DD / scale_D / scale_D[:, None]).astype(np.float32))
-    rows_NR = _room((n, d), scratch)
+    rows_NR = scratch_array((n, d), np.float32, scratch)
     turn_DR = (axes_DR / scale_D[:, None]).astype(np.float32)
 
     def turn(rows: slice) -> None:
@@ -91,7 +81,7 @@ def rotate(
 
 def take(rows_NR: Singles, places: npt.NDArray[np.int64], scratch: Path | None) -> Singles:
     """Some of the rotated rows, kept as `rotate` keeps them."""
-    taken = _room((len(places), rows_NR.shape[1]), scratch)
+    taken = scratch_array((len(places), rows_NR.shape[1]), np.float32, scratch)
     for rows in blocks(len(places), BLOCK):
         taken[rows] = rows_NR[places[rows]]
     return taken
@@ -141,27 +131,3 @@ def _moments(
 
 def _centred(features_ND: Matrix, rows: slice, mean_D: Floats) -> Singles:
     return features_ND[rows].astype(np.float32, copy=False) - mean_D.astype(np.float32)
-
-
-def _room(shape: tuple[int, int], scratch: Path | None) -> Singles:
-    """Raises:
-    GraftError: the disk has no room for the rows.
-    """
-    size = 4 * shape[0] * shape[1]
-    if scratch is None or size + sum(rows_NR.nbytes for rows_NR in list(_IN_USE.values())) <= IN_MEMORY:
-        rows_NR = np.empty(shape, np.float32)
-        _IN_USE[id(rows_NR)] = rows_NR
-        return rows_NR
-    try:
-        scratch.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=scratch) as file:  # has no name, and vanishes with the process
-            if hasattr(os, "posix_fallocate"):  # or writing to the map would kill the process where the disk is full
-                os.posix_fallocate(file.fileno(), 0, size)
-            return np.memmap(file, np.float32, "w+", shape=shape)
-    except OSError as error:
-        raise GraftError(
-            f"{scratch} cannot hold the features while a head is trained",
-            got=error.strerror or error,
-            allowed=f"{size / 2**30:.1f} GiB of free space",
-            todo="make room on that disk, and run it again",
-        ) from error

@@ -13,6 +13,15 @@ from graft.tasks.audit.whitening import whitened
 from graft.tasks.common.feature_cache.thumbnails import thumbnail_of
 from graft.tasks.common.heads.base import unit_length
 from graft.tasks.common.images.reading import Reading
+from graft.tasks.common.solvers import neighbours
+
+
+@pytest.fixture(params=[False, True], ids=["all", "index"])
+def by_index(request, monkeypatch):
+    """Once with all pairs, once with those that an index of every 7 rows before proposes."""
+    if request.param:
+        monkeypatch.setattr(neighbours, "EXACT", 1)
+        monkeypatch.setattr(module, "DOWN", 7)
 
 
 @pytest.fixture
@@ -109,6 +118,7 @@ def test_numbers_do_not_conflict(pack_of, far_apart):
     assert found.conflicts(pack).empty
 
 
+@pytest.mark.usefixtures("by_index")
 def test_every_pair_is_found_once_whatever_the_blocks(pack_of, far_apart, monkeypatch):
     pixels = far_apart(40)
     pixels[::4] = pixels[0]
@@ -119,6 +129,7 @@ def test_every_pair_is_found_once_whatever_the_blocks(pack_of, far_apart, monkey
     assert sorted(zip(pairs["first"], pairs["second"], strict=True)) == list(combinations(range(0, 40, 4), 2))
 
 
+@pytest.mark.usefixtures("by_index")
 def test_of_too_many_pairs_the_most_alike_are_listed_and_all_are_counted(pack_of, far_apart, monkeypatch):
     rows = far_apart(2)[[0] * 10]
     rows[5:] += 0.01 * far_apart(5, 2)
@@ -133,6 +144,7 @@ def test_of_too_many_pairs_the_most_alike_are_listed_and_all_are_counted(pack_of
     assert list(np.flatnonzero(found.leaked_N)) == [5, 6, 7, 8, 9]
 
 
+@pytest.mark.usefixtures("by_index")
 def test_very_many_pairs_within_train_hide_no_leak(pack_of, far_apart, monkeypatch):
     monkeypatch.setattr(module, "MOST", 10)
     rows = far_apart(12)
@@ -161,6 +173,7 @@ def test_the_most_alike_by_either_cosine_come_first(pack_of, far_apart):
     assert pairs_of(find(pack, pixels, features).leaks(pack)) == [(2, 3), (0, 1)]
 
 
+@pytest.mark.usefixtures("by_index")
 def test_cosines_are_rounded_before_they_are_compared(pack_of, far_apart):
     rows = far_apart(6)
     rows[3:] = unit_length(rows[:3] + 0.1 * far_apart(3, 5))
@@ -199,6 +212,7 @@ def test_pictures_saved_again_are_found_and_no_others(tmp_path, pack_of, far_apa
     assert found.count == 20
 
 
+@pytest.mark.usefixtures("by_index")
 def test_images_that_are_the_same_picture_through_others_are_known_across_blocks(pack_of, far_apart, monkeypatch):
     monkeypatch.setattr(module, "DOWN", 4)
     monkeypatch.setattr(module, "ACROSS", 8)

@@ -48,9 +48,9 @@ def test_a_row_file_is_the_array_whatever_the_order_in_which_it_was_written(tmp_
     values = np.random.default_rng(0).normal(size=(50, 7)).astype(dtype)
     values[:, 3] = 2
     order = np.random.default_rng(1).permutation(50)
-    with RowFile(tmp_path / "a.npy", values.shape, dtype) as file:
-        for part in np.array_split(order, 6):
-            file.write(part, values[part])
+    file = RowFile(tmp_path / "a.npy", values.shape, dtype)
+    for part in np.array_split(order, 6):
+        file.write(part, values[part])
     assert np.array_equal(np.load(tmp_path / "a.npy"), values)
     assert file.mean == pytest.approx(values.astype(np.float64).mean())
     assert file.std == pytest.approx(values.astype(np.float64).std())
@@ -58,8 +58,7 @@ def test_a_row_file_is_the_array_whatever_the_order_in_which_it_was_written(tmp_
 
 
 def test_a_row_file_without_rows_is_an_empty_array(tmp_path):
-    with RowFile(tmp_path / "a.npy", (0, 7), "float32"):
-        pass
+    RowFile(tmp_path / "a.npy", (0, 7), "float32")
     assert np.load(tmp_path / "a.npy").shape == (0, 7)
 
 

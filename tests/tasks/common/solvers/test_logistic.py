@@ -4,6 +4,7 @@ from scipy.optimize import check_grad
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_info, threadpool_limits
 
+from graft.tasks.common.core import scratch
 from graft.tasks.common.heads.base import softmax
 from graft.tasks.common.solvers import lbfgs, logistic, objective, principal_axes
 from graft.tasks.common.solvers.logistic import Parts, fit, path
@@ -242,7 +243,7 @@ def test_rows_from_a_file_are_learned_like_rows_in_memory(data, tmp_path, monkey
     x_ND, y_N, weight_N = data
     np.save(tmp_path / "x.npy", x_ND)
     in_memory = solve(x_ND, y_N, weight_N)
-    monkeypatch.setattr(principal_axes, "IN_MEMORY", 0)
+    monkeypatch.setattr(scratch, "IN_MEMORY", 0)
 
     mapped = solve(np.load(tmp_path / "x.npy", mmap_mode="r"), y_N, weight_N, scratch=tmp_path / "scratch")
 
@@ -335,7 +336,7 @@ def test_parts_on_the_disk_are_those_in_memory(data, tmp_path, monkeypatch):
     x_ND, y_N, weight_N = data
     part = np.arange(0, 300, 3)
     solved = [Parts(x_ND, weight_N, "softmax", tmp_path).fit(part, y_N[part], weight_N[part], K, 0.02)]
-    monkeypatch.setattr(principal_axes, "IN_MEMORY", 0)
+    monkeypatch.setattr(scratch, "IN_MEMORY", 0)
     mapped = Parts(x_ND, weight_N, "softmax", tmp_path)
     assert isinstance(mapped.rows(part), np.memmap)
     solved.append(mapped.fit(part, y_N[part], weight_N[part], K, 0.02))

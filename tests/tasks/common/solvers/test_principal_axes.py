@@ -4,6 +4,7 @@ import os
 import numpy as np
 import pytest
 
+from graft.tasks.common.core import scratch
 from graft.tasks.common.core.errors import GraftError
 from graft.tasks.common.solvers import principal_axes
 from graft.tasks.common.solvers.principal_axes import rotate
@@ -56,7 +57,7 @@ def test_weights_have_one_meaning_in_both_forms(raw_ND, n):
 
 def test_many_rows_lie_in_a_file_that_nobody_need_remove(raw_ND, tmp_path, monkeypatch):
     _, in_memory = rotate(raw_ND, np.ones(500), tmp_path)
-    monkeypatch.setattr(principal_axes, "IN_MEMORY", 100)
+    monkeypatch.setattr(scratch, "IN_MEMORY", 100)
 
     _, mapped = rotate(raw_ND, np.ones(500), tmp_path / "scratch")
 
@@ -68,7 +69,7 @@ def test_many_rows_lie_in_a_file_that_nobody_need_remove(raw_ND, tmp_path, monke
 
 def test_what_problems_hold_at_once_is_counted_together(raw_ND, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        principal_axes, "IN_MEMORY", sum(rows.nbytes for rows in principal_axes._IN_USE.values()) + raw_ND.nbytes
+        scratch, "IN_MEMORY", sum(rows.nbytes for rows in scratch._IN_USE.values()) + raw_ND.nbytes
     )
 
     _, first = rotate(raw_ND, np.ones(500), tmp_path)
@@ -89,7 +90,7 @@ def test_a_full_disk_is_told_before_anything_is_written(raw_ND, tmp_path, monkey
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(principal_axes, "IN_MEMORY", 100)
+    monkeypatch.setattr(scratch, "IN_MEMORY", 100)
     monkeypatch.setattr(os, "posix_fallocate", full)
 
     with pytest.raises(GraftError, match=r"scratch cannot hold(.|\n)*No space(.|\n)*GiB"):
@@ -97,7 +98,7 @@ def test_a_full_disk_is_told_before_anything_is_written(raw_ND, tmp_path, monkey
 
 
 def test_the_room_in_a_file_is_set_aside(raw_ND, tmp_path, monkeypatch):
-    monkeypatch.setattr(principal_axes, "IN_MEMORY", 100)
+    monkeypatch.setattr(scratch, "IN_MEMORY", 100)
     asked = []
     monkeypatch.setattr(os, "posix_fallocate", lambda _, *span: asked.append(span), raising=False)
 
