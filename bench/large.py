@@ -87,7 +87,9 @@ def block_of(number: int, rows: int, d: int) -> npt.NDArray[np.float16]:
     spread_D = np.geomspace(1, 0.05, d, dtype=np.float32)
     centre_KD = np.random.default_rng(0).standard_normal((K, d), np.float32) * spread_D
     rng = np.random.default_rng([7, number])
-    x_BD = 0.3 * centre_KD[(number * rows + np.arange(rows)) % K] + rng.standard_normal((rows, d), np.float32) * spread_D
+    x_BD = (
+        0.3 * centre_KD[(number * rows + np.arange(rows)) % K] + rng.standard_normal((rows, d), np.float32) * spread_D
+    )
     copies = np.arange(COPIES - 1, rows, COPIES)
     x_BD[copies] = x_BD[copies - 1] + 0.1 * rng.standard_normal((len(copies), d), np.float32) * spread_D
     return x_BD.astype(np.float16)

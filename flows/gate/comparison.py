@@ -15,6 +15,7 @@ from graft.tasks.common.core.files import read_json
 from graft.tasks.common.core.paths import Paths
 from graft.tasks.common.core.words import listed
 from graft.tasks.common.data.feature_set import FeatureSet, read_feature_set
+from graft.tasks.common.data.matrix import Matrix
 from graft.tasks.common.data.units import units_of
 from graft.tasks.common.feature_cache.segments import Ids, ids_of
 from graft.tasks.common.heads.calibration import Calibration
@@ -147,8 +148,9 @@ def _champion(package: Path, pack: FeatureSet, rows: Rows, paths: Paths) -> tupl
     facts = read_json(package / "package.json")
     head, calibration = load_head(package), Calibration.load(package)
     same = _features_of(facts, pack)
+    features: Matrix
     if same is not None:
-        features = same.features(rows)
+        features = same.matrix(rows)
     else:
         files = [paths.raw / name for name in pack.index["path"].iloc[rows]]
         image_ids = list(pack.index["image_id"].iloc[rows])

@@ -53,7 +53,7 @@ class Features:
             raise GraftError("no such split", got=split, allowed=", ".join(SPLITS), todo="name one, or none for all")
         rows = everything if split is None else pack.rows(split)
         table = pack.index.drop(columns=["task", "pixels"]).iloc[rows].reset_index(drop=True)
-        values = pack.stored_ND if split is None else pack.stored_ND[rows]
+        values = np.asarray(pack.stored_ND) if split is None else pack.stored_ND[rows]
         return cls(values, pack.targets(rows), table, pack.classes, pack.task)
 
     def __len__(self) -> int:

@@ -220,7 +220,7 @@ def _cell(
     started = time.perf_counter()
     selected, final = _head(mine, settings.head, paths)
     if method == "head":
-        output = final.output(pack.features(judged))
+        output = final.output(pack.matrix(judged))
         return Cell(method, part.share, part.seed, len(part.rows), 0, 0, time.perf_counter() - started, output)
     if not isinstance(selected, LinearHead):
         raise GraftError(

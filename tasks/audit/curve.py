@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,9 @@ import pandas as pd
 
 from ..common.core.progress import progress
 from ..common.data.feature_set import FeatureSet, Rows
+from ..common.data.task import Task
 from ..common.scoring.main_metric import main_metrics
-from ..common.scoring.resampling import expanded_tail, resampled_times
+from ..common.scoring.resampling import Counts, expanded_tail, resampled_times
 from ..common.solvers.power_law import power_law
 from .subsets import growing, lacks_a_class, strata
 
@@ -79,15 +81,20 @@ def learning_curve(pack: FeatureSet, predict: Predict, unit_N: Rows, seeds: int,
     if reason:
         return no_curve(reason)
     parts, skipped = _parts(pack, unit_N, seeds, seed)
-    target, whole = pack.targets(val), len(pack.rows("train"))
-    weight_BN = np.vstack([np.ones(len(val)), *resampled_times(_codes(unit_N[val]), RESAMPLES, seed)])
-    degenerate_B = _degenerate(target, weight_BN) if pack.task == "regression" else np.zeros(len(weight_BN), np.bool_)
+    target, whole, unit_V = pack.targets(val), len(pack.rows("train")), _codes(unit_N[val])
+
+    def of_resamples(of_times: Callable[[Counts], npt.NDArray[Any]]) -> npt.NDArray[Any]:
+        """(B + 1,), the first of all images once; resamples are drawn again each time, and never held together."""
+        once = np.ones((1, len(val)), np.int32)
+        return np.concatenate([of_times(once), *map(of_times, resampled_times(unit_V, RESAMPLES, seed))])
+
+    degenerate_B = of_resamples(lambda times_BN: _degenerate(pack.task, target, times_BN))
     errors: dict[float, list[Floats]] = {}
     rows: list[dict[str, float]] = []
     with progress("audit: learning curve", len(parts), "parts") as bar:
         for share, number, learned in parts:
             output = predict(learned, val, whole / len(learned))
-            error_B = 1 - main_metrics(output, target, pack.task, weight_BN)
+            error_B = 1 - of_resamples(partial(main_metrics, output, target, pack.task))
             errors.setdefault(share, []).append(np.where(degenerate_B, np.nan, error_B))
             held = {"share": len(learned) / whole, "images": len(learned), "seed": number}
             rows.append({"asked": share, **held, "value": 1 - error_B[0]})
@@ -118,7 +125,10 @@ def no_curve(reason: str, skipped: dict[float, str] | None = None) -> Curve:
     return Curve(pd.DataFrame(columns=TABLE), pd.DataFrame(columns=SIZES), skipped or {}, {"reason": reason}, {})
 
 
-def _degenerate(target_N: Floats, weight_BN: Floats) -> npt.NDArray[np.bool_]:
+def _degenerate(task: Task, target_N: Floats, weight_BN: Counts) -> npt.NDArray[np.bool_]:
+    """Which resamples (B,) have only one distinct number."""
+    if task != "regression":
+        return np.zeros(len(weight_BN), np.bool_)
     centred_N, total_B = target_N - target_N.mean(), weight_BN.sum(axis=1)
     variance_B = weight_BN @ centred_N**2 / total_B - (weight_BN @ centred_N / total_B) ** 2
     return np.asarray(variance_B <= CONSTANT * target_N.var())

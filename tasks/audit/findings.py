@@ -137,7 +137,7 @@ def audit(pack: FeatureSet, params: AuditParams, paths: Paths) -> Findings:
         judgement = no_judgement()
     else:
         judgement = judge_labels(pack, units, params, paths)
-    far = outliers(far_off(pack, params.seed), params.outlier_score)
+    far = outliers(far_off(pack, params.seed, params.outlier_score), params.outlier_score)
     return Findings(
         task=pack.task,
         images=len(pack.index),

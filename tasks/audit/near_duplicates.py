@@ -193,8 +193,10 @@ def _all(rows: Both, n: int) -> Iterator[Iterator[pd.DataFrame]]:
 def _proposed(rows: Both, n: int) -> Iterator[Iterator[pd.DataFrame]]:
     """The near pairs of each block of `DOWN` rows with itself, and those with the earlier ones that the indexes
     propose."""
-    indexes = [(rows.pixels_NR, rows.near_pixels), (rows.features_NR, rows.near_features)]
-    made = [(rows_NR, Index(rows_NR), near) for rows_NR, near in indexes]
+    made = [
+        (rows.pixels_NR, Index(rows.pixels_NR), rows.near_pixels),
+        (rows.features_NR, Index(rows.features_NR), rows.near_features),
+    ]
 
     for down in blocks(n, DOWN):
         yield chain((rows.near(down, down),), (rows.check(*pairs) for pairs in _earlier(made, down)))

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from ..common.core.blocks import blocks
 from ..common.data.feature_set import FeatureSet, Rows
+from ..common.data.matrix import Matrix
 from ..common.heads.linear import LinearHead
 from ..common.solvers.blas import one_thread_a_product
 from ..common.solvers.logistic import Parts
@@ -22,7 +23,6 @@ from ..common.solvers.objective import Link
 from .whitening import BLOCK
 
 Floats = npt.NDArray[np.float64]
-Singles = npt.NDArray[np.float32]
 
 USUAL_L2 = 0.01
 """Used if the head has no such strength; from 0.002 to 0.05, much the same labels of hand signs were suspected."""
@@ -67,9 +67,9 @@ class Probe:
         # Decompositions on two threads took up to nine times as long as on one when the cores had other work; the
         # products inside have their own threads.
         with one_thread_a_product():
-            return train(places, self.l2 * factor)(self.pack.features(asked))
+            return train(places, self.l2 * factor)(self.pack.matrix(asked))
 
-    def _logistic(self, places: Rows, l2: float) -> Callable[[Singles], Floats]:
+    def _logistic(self, places: Rows, l2: float) -> Callable[[Matrix], Floats]:
         """Softmax, or sigmoids for several classes per image; a class of all images or of none is not fitted."""
         pack, rows = self.pack, self.row_of_part[places]
         target, k = pack.targets(rows), len(pack.classes)
@@ -77,7 +77,7 @@ class Probe:
         share_K = target.mean(axis=0) if several else np.bincount(target, minlength=k) / len(target)
         fitted = np.flatnonzero((share_K > 0) & (share_K < 1))
         if not len(fitted):
-            return lambda asked_MD: np.tile(share_K, (len(asked_MD), 1))
+            return lambda asked_MD: np.tile(share_K, (asked_MD.shape[0], 1))
         step = self.parts.fit(
             places,
             target[:, fitted] if several else np.searchsorted(fitted, target),
@@ -88,14 +88,14 @@ class Probe:
         )
         head = LinearHead(step.weight_KD, step.bias_K, [pack.classes[place] for place in fitted], pack.task)
 
-        def ask(asked_MD: Singles) -> Floats:
-            output_MK = np.tile(np.where(share_K == 1, 1.0, 0.0), (len(asked_MD), 1))
+        def ask(asked_MD: Matrix) -> Floats:
+            output_MK = np.tile(np.where(share_K == 1, 1.0, 0.0), (asked_MD.shape[0], 1))
             output_MK[:, fitted] = head.output(asked_MD)
             return output_MK
 
         return ask
 
-    def _ridge(self, places: Rows, l2: float) -> Callable[[Singles], Floats]:
+    def _ridge(self, places: Rows, l2: float) -> Callable[[Matrix], Floats]:
         """(C + l2) w = c in the principal axes, with C the covariance of the features and c that with the target."""
         turned, rows = self.parts.rows(places), self.row_of_part[places]
         weight, target = weights_of(self.pack, rows), self.pack.targets(rows)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -73,7 +74,7 @@ def _central(rows_ND: Matrix, centre_D: Floats) -> npt.NDArray[np.bool_]:
     return central_N
 
 
-Turned = tuple[int, Callable[[slice], Floats]]
+Turned = tuple[int, Callable[[slice], npt.NDArray[Any]]]
 """The number of axes, and what gives rows along them."""
 
 

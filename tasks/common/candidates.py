@@ -66,7 +66,7 @@ class Candidate:
         """Probabilities (len(rows), K) before calibration, or numbers (len(rows), 1), for images of the feature set.
         Features of a frozen backbone are not computed again."""
         if self.tuned is None:
-            return self.head.output(pack.features(rows))
+            return self.head.output(pack.matrix(rows))
         files = [paths.raw / path for path in pack.index["path"].iloc[rows]]
         image_ids = list(pack.index["image_id"].iloc[rows])
         transform = self.tuned.spec.transform

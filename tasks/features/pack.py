@@ -18,7 +18,10 @@ def create_files(
 ) -> tuple[RowFile, RowFile]:
     """Writes index.parquet, and makes room for the features (N, D) and for those of the views (V, D); many are in
     parts."""
-    files, shapes = (folder / "features.npy", folder / "views.npy"), ((items.images, dimension), (items.views, dimension))
+    files, shapes = (
+        (folder / "features.npy", folder / "views.npy"),
+        ((items.images, dimension), (items.views, dimension)),
+    )
     part_N = parts_of(np.zeros(len(manifest), np.int8))
     if part_N is None:
         write_table(manifest, folder / "index.parquet")

@@ -97,7 +97,7 @@ class Lecture:
         """
         if not self._folds:
             val = self._main.judged
-            return HeldOut(val, head.output(self._pack.features(val)), self.job.output(val), 0)
+            return HeldOut(val, head.output(self._pack.matrix(val)), self.job.output(val), 0)
         parts = [self._fold(number, lesson) for number, lesson in enumerate(self._folds)]
         rows, of_head, tuned = (np.concatenate(column) for column in zip(*parts, strict=True))
         order = np.argsort(rows)
@@ -109,7 +109,7 @@ class Lecture:
         job = self._open(lesson)
         self._run(job, lesson, [*self._folds[number + 1 :], *self._refit()])
         head = start_head(self._pack, lesson.known, self._facts, self._paths)
-        return lesson.judged, head.output(self._pack.features(lesson.judged)), job.output(lesson.judged)
+        return lesson.judged, head.output(self._pack.matrix(lesson.judged)), job.output(lesson.judged)
 
     def refit(self, course: Course) -> Job:
         """Trains again on training and validation images: the epochs and the rate of `course`."""

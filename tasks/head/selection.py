@@ -9,7 +9,7 @@ import numpy as np
 
 from ..common.core.errors import DataError, ParamsError
 from ..common.core.progress import progress
-from ..common.data.feature_set import FeatureSet, Learnable, Rows
+from ..common.data.feature_set import FeatureSet, Rows
 from ..common.data.folds import assign
 from ..common.data.task import MAIN, METRICS, Task
 from ..common.data.units import units_of
@@ -57,8 +57,7 @@ def choose(pack: FeatureSet, params: HeadParams, scratch: Path | None = None) ->
     held, fold_M, learned = hold_out(pack, params)
     _check_images(pack, params)
     folds = [
-        Fold(examples_of(pack, rows, params), Learnable(((pack.stored_ND, held[fold_M == fold]),)))
-        for fold, rows in enumerate(learned)
+        Fold(examples_of(pack, rows, params), pack.matrix(held[fold_M == fold])) for fold, rows in enumerate(learned)
     ]
     walks, most, patience = walks_of(params, kind, pack.classes, pack.task, scratch)
     with progress("head: training", most, "candidates") as bar:

@@ -130,6 +130,10 @@ class FeatureSet:
         """Float32 (len(rows), D)."""
         return self.stored_ND[rows].astype(np.float32, copy=False)
 
+    def matrix(self, rows: Rows) -> Learnable:
+        """The same, read block by block."""
+        return Learnable(((self.stored_ND, rows),))
+
     def labels(self, rows: Rows) -> npt.NDArray[np.int64]:
         """Class codes of the given rows, shape (len(rows),)."""
         return codes(self.index["label"].iloc[rows], self.classes)
@@ -162,7 +166,7 @@ class FeatureSet:
         own = np.flatnonzero(np.isin(train, rows))
         views = len(self.views_VD) // max(len(train), 1)
         if not views or not len(own):
-            return Learnable(((self.stored_ND, rows),)), rows
+            return self.matrix(rows), rows
         places = (np.arange(views)[:, None] * len(train) + own).ravel()
         return Learnable(((self.stored_ND, rows), (self.views_VD, places))), np.concatenate(
             [rows, np.tile(train[own], views)]

@@ -96,7 +96,7 @@ class Index:
         if not len(self):
             return np.empty(0, np.int64), np.empty(0, np.int64)
         limit_B, _, row_P = self._index.range_search(np.ascontiguousarray(asked_BR, np.float32), least - SLACK)
-        place_P = np.repeat(np.arange(len(asked_BR)), np.diff(limit_B.astype(np.int64)))
+        place_P = np.repeat(np.arange(len(asked_BR)), limit_B[1:].astype(np.int64) - limit_B[:-1].astype(np.int64))
         return place_P, row_P.astype(np.int64, copy=False)
 
     def nearest(self, asked_BR: Singles, k: int) -> Rows:

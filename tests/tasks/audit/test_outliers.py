@@ -1,9 +1,11 @@
 import numpy as np
+import pandas as pd
 import pytest
 
 from graft.tasks.audit import outliers as module
 from graft.tasks.audit.outliers import COLUMNS, far_off, neighbour, outliers
 from graft.tasks.audit.page import _nearest
+from graft.tasks.common.solvers import neighbours
 
 
 def around(direction, count, spread, seed=0):
@@ -92,3 +94,17 @@ def test_lossless_copies_do_not_vouch_for_each_other(pack_of):
     twice.index["pixels"] = np.repeat(once.index["pixels"].to_numpy(), 2)
     assert list(outliers(far_off(twice, 0), 3.5)["path"]) == ["0120.png", "0121.png"]
     assert np.allclose(far_off(twice, 0)["distance"][::2], far_off(once, 0)["distance"])
+
+
+def test_what_an_index_finds_is_what_all_comparisons_find(pack_of, monkeypatch):
+    x_ND = np.concatenate([around(0, 300, 0.05), around(5, 300, 0.05), around(1, 9, 0.05), around(3, 2, 0.01)])
+    pack = pack_of(x_ND, ["a"] * len(x_ND))
+    exact = far_off(pack, 0, 3.5)
+    monkeypatch.setattr(neighbours, "EXACT", 100)
+    monkeypatch.setattr(neighbours, "PROBES", 2)
+    found = far_off(pack, 0, 3.5)
+
+    assert (found["distance"] >= exact["distance"]).all()
+    columns = ["path", "distance", "nearest", "cosine"]
+    pd.testing.assert_frame_equal(outliers(found, 3.5)[columns], outliers(exact, 3.5)[columns])
+    pd.testing.assert_frame_equal(found, far_off(pack, 0, 3.5))

@@ -6,7 +6,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from graft.tasks.common.core import scratch
 from graft.tasks.common.heads.base import softmax
-from graft.tasks.common.solvers import lbfgs, logistic, objective, principal_axes
+from graft.tasks.common.solvers import lbfgs, logistic, objective
 from graft.tasks.common.solvers.logistic import Parts, fit, path
 from graft.tasks.common.solvers.principal_axes import rotate
 

@@ -68,9 +68,7 @@ def test_many_rows_lie_in_a_file_that_nobody_need_remove(raw_ND, tmp_path, monke
 
 
 def test_what_problems_hold_at_once_is_counted_together(raw_ND, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        scratch, "IN_MEMORY", sum(rows.nbytes for rows in scratch._IN_USE.values()) + raw_ND.nbytes
-    )
+    monkeypatch.setattr(scratch, "IN_MEMORY", sum(rows.nbytes for rows in scratch._IN_USE.values()) + raw_ND.nbytes)
 
     _, first = rotate(raw_ND, np.ones(500), tmp_path)
     _, second = rotate(raw_ND, np.ones(500), tmp_path)
