@@ -11,7 +11,7 @@ WORKERS := 3
 export NO_ALBUMENTATIONS_UPDATE := 1
 export DO_NOT_TRACK := 1
 
-.PHONY: help install demo test pytest drill kills cluster-drill lint format bench bench-features bench-memory bench-views bench-eyes bench-backbones bench-head bench-finetune bench-anomaly bench-labelling bench-scale docs lock audit-packages pin-images clean
+.PHONY: help install demo test pytest drill kills cluster-drill lint format bench bench-features bench-memory bench-large bench-neighbours bench-views bench-eyes bench-backbones bench-head bench-finetune bench-anomaly bench-labelling bench-scale docs lock audit-packages pin-images clean
 
 help:
 	@echo "make demo     install, run the whole pipeline on the sample images, print a summary"
@@ -24,6 +24,8 @@ help:
 	@echo "make install  create the environment in $(VENV)"
 	@echo "make bench    benchmark against other frameworks, about an hour; PHOTOS=FOLDER names photographs, FASHION=FOLDER"
 	@echo "              the four files of Fashion-MNIST (or one part: make bench-features, bench-memory, bench-head)"
+	@echo "make bench-large  memory of every stage for 10,000 and 100,000 images, and of a head of a million rows, an hour"
+	@echo "make bench-neighbours PHOTOS=FOLDER  what the index of near-copies finds, and how fast, ten minutes"
 	@echo "make bench-backbones  compare the eighteen networks of the Keras table with Keras itself, twenty minutes"
 	@echo "make bench-finetune LABELLED=FOLDER  compare fine-tuning with timm, Hugging Face and fastai, half an hour"
 	@echo "make bench-labelling DATA=FOLDERS  compare which images to label with scikit-activeml and cleanlab, ten minutes"
@@ -97,6 +99,13 @@ bench-features: install $(BENCH)/.done
 
 bench-memory: install
 	@$(BIN)/python -m bench.memory $(if $(ARGS),$(findstring --quick,$(ARGS)),--publish)
+
+# Half an hour on two cores; five gigabytes of disk.
+bench-large: install
+	@$(BIN)/python -m bench.large $(or $(ARGS),--publish)
+
+bench-neighbours: install
+	@$(BIN)/python -m bench.neighbours $(if $(PHOTOS),--photos "$(PHOTOS)") $(or $(ARGS),--publish)
 
 bench-head: install
 	@$(BIN)/python -m bench.head $(if $(FASHION),--data "$(FASHION)") $(or $(ARGS),--publish)

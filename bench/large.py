@@ -31,11 +31,12 @@ from PIL import Image
 
 from graft.tasks.audit.params import AuditParams
 from graft.tasks.audit.stage import run as audit
+from graft.tasks.common.core.blocks import blocks
 from graft.tasks.common.core.files import read_json
 from graft.tasks.common.core.paths import Paths
 from graft.tasks.common.data.feature_set import RowFile
 from graft.tasks.common.data.manifest import read_manifest, write_table
-from graft.tasks.common.feature_cache.segments import FeatureCache, ids_of
+from graft.tasks.common.feature_cache.segments import SEGMENT, FeatureCache, ids_of
 from graft.tasks.evaluate.params import EvaluateParams
 from graft.tasks.evaluate.stage import run as evaluate
 from graft.tasks.features.params import FeaturesParams
@@ -87,9 +88,8 @@ def block_of(number: int, rows: int, d: int) -> npt.NDArray[np.float16]:
     spread_D = np.geomspace(1, 0.05, d, dtype=np.float32)
     centre_KD = np.random.default_rng(0).standard_normal((K, d), np.float32) * spread_D
     rng = np.random.default_rng([7, number])
-    x_BD = (
-        0.3 * centre_KD[(number * rows + np.arange(rows)) % K] + rng.standard_normal((rows, d), np.float32) * spread_D
-    )
+    x_BD = rng.standard_normal((rows, d), np.float32) * spread_D
+    x_BD += 0.3 * centre_KD[(number * rows + np.arange(rows)) % K]
     copies = np.arange(COPIES - 1, rows, COPIES)
     x_BD[copies] = x_BD[copies - 1] + 0.1 * rng.standard_normal((len(copies), d), np.float32) * spread_D
     return x_BD.astype(np.float16)
@@ -110,8 +110,9 @@ def fill_cache(paths: Paths) -> None:
     with cache:
         for place in range(0, len(ids), BLOCK):
             part = ids[place : place + BLOCK]
-            cache.add(part, block_of(place // BLOCK, BLOCK, cache.dimension)[: len(part)].astype(np.float32))
-            cache.flush()
+            block_BD = block_of(place // BLOCK, BLOCK, cache.dimension)
+            for few in blocks(len(part), SEGMENT):
+                cache.add(part[few], block_BD[few].astype(np.float32))
 
 
 def million(paths: Paths, rows: int, d: int) -> None:

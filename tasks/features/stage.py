@@ -67,7 +67,7 @@ def run(params: FeaturesParams, paths: Paths, runner: Runner = extract) -> Recor
     _extract_together([*eyes, *maps_eye], source, effort, paths, runner)
     dimension = sum(eye.spec.dimension for eye in eyes)
     with whole_folder(paths.features) as folder:
-        files = create_files(folder, manifest, items, dimension, params.dtype)
+        files = create_files(folder, manifest, items, dimension, params.dtype, paths.raw)
         for eye, part in zip(eyes, eyes_of(fingerprint, dimension), strict=True):
             fill(files, part.columns, eye, source, effort, runner)
         write_json(folder / "fingerprint.json", fingerprint)

@@ -259,7 +259,8 @@ class RowFile:
         return path, begin
 
     def _write(self, file: tuple[Path, int], rows: Rows, block: npt.NDArray[Any], start: int) -> None:
-        """Rows in order, from column `start` on. A file is opened for each write: there may be more than a process may hold."""
+        """Rows in order, from column `start` on. A file is opened for each write: there may be more of them than a
+        process may hold open."""
         path, begin = file
         whole = block.shape[1] == self._shape[1]
         apart = np.diff(rows) != 1 if whole else np.ones(len(rows) - 1, np.bool_)

@@ -1,10 +1,10 @@
 """Rows in several files, which are read as one array. N rows, D features, T rows of training images, V = views * T.
 
-A file of all features of 10^8 images has 256 GB, and DVC would keep a whole new one for each image added. So from `PART`
-rows on there are parts, each a whole .npy file; within one, rows are in the order of the manifest. Rows of images in
-shards (`images/shards.py`) are in the order of the shards, and a part has whole shards as far as they fit: new images
-are new shards, and so new parts, while the old ones stay as they are. Images in ordinary files, of which nothing says
-when they came, are cut in the order of the manifest behind them.
+A file of all features of 10^8 images has 256 GB, and DVC would keep a whole new one for each image added. So above
+`PART` rows there are parts, each a whole .npy file; within one, rows are in the order of the manifest. Images in shards
+(`images/shards.py`) are in the order of the shards, and a part has whole shards as far as they fit: new images are new
+shards, and so new parts, while the old ones stay as they are. Behind them, images in ordinary files, which do not say
+when they were added, are in the order of the manifest.
 """
 
 from __future__ import annotations

@@ -75,6 +75,14 @@ class Shards:
         """Name -> md5."""
         return dict(zip(self.names(), in_hex(self._md5_N16), strict=True))
 
+    def numbers(self, names: Sequence[str]) -> npt.NDArray[np.int64]:
+        """(N,), the place of each name's shard among all shards; their number for a name that no shard has."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        place_N = pc.index_in(pa.array(names, self._names.type), self._names).fill_null(-1).to_numpy()
+        return np.where(place_N < 0, len(self._tars), self._shard_N[place_N])
+
     def find(self, name: str) -> Member | None:
         sought = os.fsencode(name)
         at = self._first(sought)

@@ -2,7 +2,7 @@
 
 To compare all rows with all takes N^2 R products: a minute for 60,000 rows on two cores, three hours for a million. An
 inverted file (Sivic and Zisserman 2003) sorts rows into cells around sqrt(N) centres, and compares a row with those of
-the nearest cells alone. It may miss a pair that lies in two distant cells; it proposes, and whoever asks computes the
+the nearest cells alone. It may miss a pair that lies in two distant cells; it proposes, and the caller computes the
 cosines of what it proposes from the rows themselves, so that all that is reported is exact. Rows are kept in a byte a
 column, which moves cosines by less than `SLACK`: so much more is proposed.
 

@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from sharded import shard_files
 
 from graft.tasks.common.core.errors import DataError, ParamsError, WeightsError
 from graft.tasks.common.core.files import read_json
 from graft.tasks.common.core.paths import Paths
+from graft.tasks.common.data import parts
 from graft.tasks.common.data.feature_set import read_feature_set
 from graft.tasks.common.data.manifest import read_manifest, write_table
 from graft.tasks.common.engines.openvino import BATCH, Engine
@@ -285,6 +287,32 @@ def test_views_are_cached_and_more_of_them_cost_only_the_new_ones(paths, run_sta
     assert run_stage("features", paths, views=1).metrics["cache_misses"] == 0
     assert run_stage("features", paths, views=3).metrics["cache_misses"] == 2 * train
     assert np.array_equal(read_feature_set(paths.features).views_VD[:train], first)
+
+
+def test_many_rows_are_in_parts_by_shard_and_are_learned_from_as_from_one_file(
+    paths, run_stage, tree_bytes, monkeypatch
+):
+    run_stage("features", paths, views=2)
+    run_stage("head", paths)
+    whole, head = read_feature_set(paths.features), tree_bytes(paths.head)
+    names, values, views = list(whole.index["path"]), np.array(whole.stored_ND), np.array(whole.views_VD)
+    shard_files(paths.raw, names[::2], "shard-000000")
+    shard_files(paths.raw, names[1:21:2], "shard-000001")
+    monkeypatch.setattr(parts, "PART", 12)
+    assert run_stage("features", paths, views=2).metrics["cache_misses"] == 0
+    run_stage("head", paths)
+
+    pack = read_feature_set(paths.features)
+    assert np.bincount(pd.read_parquet(paths.features / "index.parquet")["part"]).tolist() == [12, 3, 10, 5]
+    assert np.array_equal(np.load(paths.features / "features-00002.npy"), values[1:21:2])
+    assert np.array_equal(pack.stored_ND, values)
+    assert np.array_equal(pack.views_VD, views)
+    pd.testing.assert_frame_equal(pack.index, whole.index)
+    assert tree_bytes(paths.head) == head
+    before = {file.name: file.read_bytes() for file in paths.features.glob("*-0000[012].npy")}
+    shard_files(paths.raw, names[21::2], "shard-000002")
+    run_stage("features", paths, views=2)
+    assert {file.name: file.read_bytes() for file in paths.features.glob("*-0000[012].npy")} == before
 
 
 @pytest.mark.parametrize("change", [{"view_seed": 1}, {"view_crop_scale": 0.9}, {"view_flip": False}])
