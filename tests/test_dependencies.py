@@ -20,7 +20,7 @@ WRITERS = {"images/shard_size", "images/shard_writer"}
 
 UNUSED = {
     "preprocess": {
-        "core/blocks",
+        "core/scratch",
         "core/torch_threads",
         "data/folds",
         "data/matrix",
@@ -39,6 +39,7 @@ UNUSED = {
         "maps/untrained",
     },
     "head": {
+        "solvers/neighbours",
         "solvers/power_law",
         "images/contact_sheet",
         "heads/load",
@@ -76,6 +77,7 @@ UNUSED = {
         "scoring/judging",
     },
     "finetune": {
+        "solvers/neighbours",
         "solvers/power_law",
         "scoring/false_alarms",
         "images/masks",
@@ -93,6 +95,7 @@ UNUSED = {
         "scoring/judging",
     },
     "evaluate": {
+        "core/scratch",
         "feature_cache/thumbnails",
         "scoring/false_alarms",
         "backbones/licences",
@@ -106,6 +109,7 @@ UNUSED = {
         "scoring/temperature",
     },
     "register": {
+        "core/scratch",
         "images/masks",
         "backbones/licences",
         "core/torch_threads",
