@@ -15,6 +15,7 @@ from graft.tasks.common.core.files import whole_file
 from graft.tasks.common.core.paths import Paths
 from graft.tasks.common.core.progress import say
 from graft.tasks.common.data.feature_set import FeatureSet, read_feature_set
+from graft.tasks.common.data.matrix import Matrix
 from graft.tasks.common.data.task import BETWEEN, MAIN
 from graft.tasks.common.feature_cache.thumbnails import thumbnails_of
 from graft.tasks.common.heads.load import load_head
@@ -60,15 +61,15 @@ class Known:
     """What the project knows about its own images.
 
     Attributes:
-        features_LD: of all of them.
-        label_L: class codes of training and validation images, 0 for other kinds of label; -1 for the others.
+        features_LD: of the training and validation images, if what a model is unsure of can be told.
+        label_L: their class codes, 0 for other kinds of label.
         target_L: of regression, the number of each.
         classes: the K classes.
         digest: of the fingerprint of the features.
         model: whether there is a head for these features.
     """
 
-    features_LD: npt.NDArray[np.float32]
+    features_LD: Matrix
     label_L: npt.NDArray[np.int64]
     target_L: npt.NDArray[np.float64] | None = None
     classes: list[str] = field(default_factory=list)
@@ -139,9 +140,6 @@ def _pool(waiting: pd.DataFrame, found: Labels, params: Params, paths: Paths, se
             say("label: params.yaml has other features than the last run; images are chosen without its model")
         known = Known(np.empty((0, own.features_ND.shape[1]), np.float32), np.empty(0, np.int64))
     asked = found.pool[~found.pool["image_id"].isin(set(waiting["image_id"]))]
-    answered = features_of(asked, paths.pool, features, reading, paths).features_ND if len(asked) else None
-    features_LD = known.features_LD if answered is None else np.concatenate([known.features_LD, answered])
-    label_L = np.concatenate([known.label_L, np.full(len(features_LD) - len(known.label_L), -1)])
     small_PV, known_small_LV = _thumbnails(waiting, asked, reading, paths, bool(known.digest))
     p_PK = load_head(paths.head).output(own.features_ND) if known.model and found.task in MODELLED else None
     group = waiting["group"].where(waiting["group"] != "", waiting["image_id"])
@@ -150,8 +148,8 @@ def _pool(waiting: pd.DataFrame, found: Labels, params: Params, paths: Paths, se
         np.asarray(own.features_ND, np.float32),
         units_P,
         p_PK,
-        features_LD,
-        label_L,
+        known.features_LD,
+        known.label_L,
         len(known.classes),
         seed,
         small_PV,
@@ -166,9 +164,9 @@ def _unsure(known: Known, features_PD: npt.NDArray[Any], seed: int) -> npt.NDArr
     """How far models of a regression disagree about each image of the pool."""
     if known.target_L is None:
         return None
-    learned = np.flatnonzero(known.label_L >= 0)[:MOST]
-    x_NA = principal(np.concatenate([known.features_LD[learned], features_PD]))
-    return disagreement(x_NA[: len(learned)], known.target_L[learned], x_NA[len(learned) :], seed)
+    target_L = known.target_L[:MOST]
+    x_NA = principal(np.concatenate([known.features_LD[:MOST], features_PD]))
+    return disagreement(x_NA[: len(target_L)], target_L, x_NA[len(target_L) :], seed)
 
 
 def _thumbnails(
@@ -195,15 +193,11 @@ def known_images(paths: Paths) -> Known:
     if not (paths.features / "fingerprint.json").is_file():
         return Known(np.empty((0, 0), np.float32), np.empty(0, np.int64))
     pack = read_feature_set(paths.features)
-    every = np.arange(len(pack.index))
-    label_L = np.full(len(every), -1)
-    learned, target_L = pack.rows("train", "val"), None
-    if pack.task in MODELLED:
-        label_L[learned] = pack.labels(learned) if pack.task == "classification" else 0
-    if pack.task == "regression":
-        target_L = pack.targets(every)
+    learned = pack.rows("train", "val") if pack.task in MODELLED else np.empty(0, np.int64)
+    label_L = pack.labels(learned) if pack.task == "classification" else np.zeros(len(learned), np.int64)
+    target_L = pack.targets(learned) if pack.task == "regression" else None
     has_head = _has_head(pack, paths)
-    return Known(pack.features(every), label_L, target_L, pack.classes, str(pack.fingerprint["digest"]), has_head)
+    return Known(pack.matrix(learned), label_L, target_L, pack.classes, str(pack.fingerprint["digest"]), has_head)
 
 
 def _has_head(pack: FeatureSet, paths: Paths) -> bool:

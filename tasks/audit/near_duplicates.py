@@ -171,17 +171,23 @@ class Both:
 
     def check(self, first: Rows, second: Rows) -> pd.DataFrame:
         """The near ones among these pairs."""
-        cosines = [np.empty(len(first), np.float32) for _ in range(2)]
-        for part in blocks(len(first)):
-            for rows_NR, found in zip((self.pixels_NR, self.features_NR), cosines, strict=True):
-                found[part] = np.einsum("pr,pr->p", rows_NR[first[part]], rows_NR[second[part]])
-        return self._listed(first, second, *cosines)
+        return self._listed(
+            first, second, _cosines(self.pixels_NR, first, second), _cosines(self.features_NR, first, second)
+        )
 
     def _listed(self, first: Rows, second: Rows, by_pixels: Floats, by_features: Floats) -> pd.DataFrame:
         pixels, features = by_pixels.round(PLACES), by_features.round(PLACES)
         near = (pixels >= self.near_pixels) | (features >= self.near_features)
         columns = {"first": first, "second": second, "cosine_pixels": pixels, "cosine_features": features}
         return pd.DataFrame({name: values[near] for name, values in columns.items()})
+
+
+def _cosines(rows_NR: Floats, first: Rows, second: Rows) -> Floats:
+    """Of pairs of rows, (P,)."""
+    cosine_P = np.empty(len(first), np.float32)
+    for part in blocks(len(first)):
+        cosine_P[part] = np.einsum("pr,pr->p", rows_NR[first[part]], rows_NR[second[part]])
+    return cosine_P
 
 
 def _all(rows: Both, n: int) -> Iterator[Iterator[pd.DataFrame]]:

@@ -22,6 +22,7 @@ import numpy.typing as npt
 from sklearn.cluster import KMeans, MiniBatchKMeans
 
 from ..common.core.blocks import blocks
+from ..common.data.matrix import Matrix
 from ..common.data.task import Task
 from ..common.heads.base import unit_length
 
@@ -29,7 +30,7 @@ Strategy = Literal["auto", "typical", "margin", "random"]
 Single = npt.NDArray[np.float32]
 Double = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
-Turn = Callable[[Single], Single]
+Turn = Callable[[Matrix], Single]
 
 RANDOM = "random"
 """Why an image was drawn for no reason of its own."""
@@ -73,8 +74,8 @@ class Pool:
         features_PD: of the images without a label; with up to `AXES` columns, taken to be axes already, see `axes_of`.
         unit_P: codes of the independent units (a patient, a video); images of one unit belong together.
         p_PK: the model's probabilities of each, or (P, 1), numbers; None without a model.
-        known_LD: features of images that have a label, or were asked about before.
-        label_L: the class code of each, any code from 0 on if it has another kind of label; -1 without one.
+        known_LD: features of images that have a label.
+        label_L: the class code of each, any code from 0 on if it has another kind of label.
         classes: K; 0 for numbers.
         small_PV, known_small_LV: thumbnails of both, by which near-copies are found; None: all images are taken to be
             different.
@@ -85,7 +86,7 @@ class Pool:
     features_PD: Single
     unit_P: Rows
     p_PK: Double | None
-    known_LD: Single
+    known_LD: Matrix
     label_L: Rows
     classes: int
     seed: int = 0
@@ -129,7 +130,7 @@ def settled(pool: Pool, strategy: Strategy) -> str:
     if strategy == "random":
         return RANDOM
     trusted = doubts(pool) is not None
-    enough = np.count_nonzero(pool.label_L >= 0) >= max(FIRST * pool.classes, LEAST)
+    enough = len(pool.label_L) >= max(FIRST * pool.classes, LEAST)
     return "margin" if trusted and (strategy == "margin" or (strategy == "auto" and enough)) else "typical"
 
 
@@ -213,7 +214,7 @@ def _at_random(pool: Pool, rng: np.random.Generator) -> Iterator[Rows]:
 def _typical(pool: Pool, wanted: int, rng: np.random.Generator) -> Iterator[Rows]:
     """One image of each cluster, those without a label first and the largest first; then the second of each."""
     axes = axes_of(pool.features_PD, rng)
-    x_NR = np.concatenate([axes(pool.features_PD), axes(pool.known_LD[pool.label_L >= 0])])
+    x_NR = np.concatenate([axes(pool.features_PD), axes(pool.known_LD)])
     count = len(pool.features_PD)
     clusters = min(MOST_CLUSTERS, count, len(x_NR) - count + wanted)
     cluster_N = _clusters(x_NR, clusters, rng)
@@ -308,15 +309,15 @@ def axes_of(features_ND: Single, rng: np.random.Generator) -> Turn:
     """What turns the directions of features (M, D) into the leading principal axes of a sample, (M, R); features of up
     to `AXES` columns stay as they are."""
     if features_ND.shape[1] <= AXES:
-        return lambda x_MD: x_MD
+        return lambda x_MD: x_MD[:]
     sample = unit_length(features_ND[np.sort(rng.permutation(len(features_ND))[:SAMPLE])])
     mean_D = sample.mean(axis=0)
     _, _, axes_RD = np.linalg.svd(sample - mean_D, full_matrices=False)
     axes_RD = axes_RD[:AXES]
 
-    def turn(x_MD: Single) -> Single:
-        x_MR = np.empty((len(x_MD), len(axes_RD)), np.float32)
-        for part in blocks(len(x_MD)):
+    def turn(x_MD: Matrix) -> Single:
+        x_MR = np.empty((x_MD.shape[0], len(axes_RD)), np.float32)
+        for part in blocks(len(x_MR)):
             x_MR[part] = (unit_length(x_MD[part]) - mean_D) @ axes_RD.T
         return x_MR
 
