@@ -15,6 +15,7 @@ from graft.tasks.common.core.files import read_json
 from graft.tasks.common.core.paths import STAGES, Paths
 from graft.tasks.common.data.feature_set import FeatureSet, Rows
 from graft.tasks.common.data.manifest import SPLITS
+from graft.tasks.common.data.parts import Stored
 
 from ..maintenance.summary import summarise
 from ..maintenance.summary_text import rows_of
@@ -39,7 +40,7 @@ class Features:
         task: `classification`, `multilabel` or `regression`.
     """
 
-    values: npt.NDArray[Any]
+    values: Stored
     labels: npt.NDArray[Any]
     table: pd.DataFrame
     classes: list[str]
@@ -53,7 +54,7 @@ class Features:
             raise GraftError("no such split", got=split, allowed=", ".join(SPLITS), todo="name one, or none for all")
         rows = everything if split is None else pack.rows(split)
         table = pack.index.drop(columns=["task", "pixels"]).iloc[rows].reset_index(drop=True)
-        values = np.asarray(pack.stored_ND) if split is None else pack.stored_ND[rows]
+        values = pack.stored_ND if split is None else pack.stored_ND[rows]
         return cls(values, pack.targets(rows), table, pack.classes, pack.task)
 
     def __len__(self) -> int:

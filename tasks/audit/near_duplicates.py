@@ -28,7 +28,7 @@ from ..common.core.blocks import blocks
 from ..common.core.progress import progress
 from ..common.data.feature_set import FeatureSet, Floats, Rows
 from ..common.data.manifest import SPLITS
-from ..common.solvers.neighbours import Index, at_once, is_large
+from ..common.solvers.neighbours import Index, at_once, is_large, recommend
 
 DOWN, ACROSS = 1024, 8192
 """Rows and columns of the cosines in memory at a time."""
@@ -114,7 +114,8 @@ def find_near_duplicates(
     picture_N, links = np.arange(n), [np.empty((2, 0), np.int64)]
     count = 0
     rows = Both(pixels_NR, features_NR, near_pixels, near_features)
-    compare = _proposed if is_large(n, "audit") else _all
+    recommend(n, "audit")
+    compare = _proposed if is_large(n) else _all
     with progress("audit: comparing", n) as bar:
         for found in compare(rows, n):
             for pairs in found:
@@ -179,7 +180,7 @@ class Both:
         pixels, features = by_pixels.round(PLACES), by_features.round(PLACES)
         near = (pixels >= self.near_pixels) | (features >= self.near_features)
         columns = {"first": first, "second": second, "cosine_pixels": pixels, "cosine_features": features}
-        return pd.DataFrame({name: values[near] for name, values in columns.items()})
+        return pd.DataFrame(columns)[near].reset_index(drop=True)
 
 
 def _cosines(rows_NR: Floats, first: Rows, second: Rows) -> Floats:

@@ -51,7 +51,7 @@ def far_off(pack: FeatureSet, seed: int, limit: float = 0.0) -> pd.DataFrame:
     first = np.flatnonzero(~pack.index["pixels"].duplicated().to_numpy())
     chosen = first[np.sort(np.random.default_rng(seed).permutation(len(pictures))[:COMPARED])]
     search = _Search(pack, picture_N, chosen, neighbour(len(pictures)))
-    if is_large(n, "audit"):
+    if is_large(n):
         search.measure(np.arange(n), search.proposed)
         again = np.flatnonzero(search.score() > limit)
         search.measure(again, search.all)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -77,9 +78,6 @@ class Shards:
 
     def numbers(self, names: Sequence[str]) -> npt.NDArray[np.int64]:
         """(N,), the place of each name's shard among all shards; their number for a name that no shard has."""
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
         place_N = pc.index_in(pa.array(names, self._names.type), self._names).fill_null(-1).to_numpy()
         return np.where(place_N < 0, len(self._tars), self._shard_N[place_N])
 

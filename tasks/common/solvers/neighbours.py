@@ -44,19 +44,20 @@ PROPOSED = 2**24
 """Pairs that an index may propose at a time: all of a million rows may be close to each that is asked about."""
 
 
-def is_large(n: int, what: str) -> bool:
-    """Whether an index is worth it, and there is one; says so if there is none.
+def is_large(n: int) -> bool:
+    """Whether an index is worth it, and faiss is installed."""
+    return n > EXACT and find_spec("faiss") is not None
+
+
+def recommend(n: int, what: str) -> None:
+    """Says what an index would bring, if it is worth it and there is none.
 
     Args:
         what: the work, for the message.
     """
-    if n <= EXACT:
-        return False
-    if find_spec("faiss") is None:
+    if n > EXACT and not is_large(n):
         say(f"{what}: comparing {n:,} images with each other takes minutes or hours; "
             "an index takes a small part of it: pip install 'graft[neighbours]'")  # fmt: skip
-        return False
-    return True
 
 
 def at_once(n: int) -> int:

@@ -3,7 +3,7 @@ import pytest
 
 from graft.tasks.common.heads.base import unit_length
 from graft.tasks.common.solvers import neighbours
-from graft.tasks.common.solvers.neighbours import SLACK, Index, at_once, is_large
+from graft.tasks.common.solvers.neighbours import SLACK, Index, at_once, is_large, recommend
 
 
 @pytest.fixture(scope="module")
@@ -54,9 +54,12 @@ def test_of_more_rows_fewer_are_asked_about_at_a_time():
 
 
 def test_without_faiss_all_is_compared_and_a_line_says_what_would_help(monkeypatch, capsys):
-    assert not is_large(neighbours.EXACT, "audit")
-    assert is_large(neighbours.EXACT + 1, "audit")
-    assert not capsys.readouterr().err
+    few, many = neighbours.EXACT, neighbours.EXACT + 1
+    assert (is_large(few), is_large(many)) == (False, True)
+    recommend(many, "audit")
     monkeypatch.setattr(neighbours, "find_spec", lambda name: None)
-    assert not is_large(neighbours.EXACT + 1, "audit")
+    recommend(few, "audit")
+    assert not capsys.readouterr().err
+    recommend(many, "audit")
+    assert not is_large(many)
     assert "graft[neighbours]" in capsys.readouterr().err
