@@ -82,7 +82,8 @@ def opened(file: Path, within: Path) -> Iterator[tuple[BinaryIO, int]]:
         DataError: it cannot be opened.
     """
     try:
-        content: BinaryIO = open_regular(file, within if file.is_relative_to(within) else file.parent)
+        inside = os.fspath(file).startswith(f"{os.fspath(within)}/")
+        content: BinaryIO = open_regular(file, within if inside else file.parent)
     except OSError as error:
         member = stored(file)
         if member is None:

@@ -135,20 +135,27 @@ def open_regular(file: Path, within: Path) -> BufferedReader:
     Raises:
         OSError: it cannot be opened, or is not a regular file.
     """
+    *folders, name = _inside(os.fspath(file), os.path.join(within, "")).split("/")  # noqa: PTH118  (thrice as fast)
     parent = os.open(within, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        for part in file.relative_to(within).parent.parts:
+        for part in folders:
             below = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
             os.close(parent)
             parent = below
         flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
-        opened = os.open(file.name, flags, dir_fd=parent)
+        opened = os.open(name, flags, dir_fd=parent)
     finally:
         os.close(parent)
     if not stat.S_ISREG(os.fstat(opened).st_mode):
         os.close(opened)
         raise OSError(errno.EINVAL, "not a regular file", str(file))
     return os.fdopen(opened, "rb")
+
+
+def _inside(file: str, within: str) -> str:
+    if not file.startswith(within):
+        raise ValueError(f"{file} is not below {within}")
+    return file[len(within) :]
 
 
 def copy_regular(file: Path, within: Path, place: Path) -> None:

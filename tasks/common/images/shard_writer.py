@@ -6,6 +6,7 @@ A shard and its index depend on nothing but the names and bytes of their members
 from __future__ import annotations
 
 import hashlib
+import re
 import tarfile
 from array import array
 from collections.abc import Iterable
@@ -31,6 +32,9 @@ SIZE_KEY = b"graft.shard_mb"
 AT_ONCE = 1 << 20
 """Bytes that are read at a time."""
 
+_ASTRAY = re.compile(r"(^|/)\.{0,2}(/|$)|\0")
+"""A name that is empty or absolute, or has an empty part, `.` or `..`."""
+
 LARGE = 8**11
 """Bytes whose number does not fit into a plain header."""
 
@@ -45,8 +49,7 @@ def shard_name(number: int) -> str:
 def is_member_name(name: str) -> bool:
     """Whether a member may have this name: relative, with slashes, in UTF-8, and leading nowhere else."""
     with suppress(UnicodeEncodeError):
-        parts = name.encode().split(b"/")
-        return not any(part in (b"", b".", b"..") or b"\0" in part or len(part) > 255 for part in parts)
+        return not _ASTRAY.search(name) and max(map(len, name.encode().split(b"/"))) <= 255
     return False
 
 
