@@ -10,7 +10,7 @@ import typer
 from graft.tasks.common.core.errors import GraftError
 from graft.tasks.environment import prepare_process
 
-from . import backbones, cache, data, export, history, label, predict, project, run, serve, studies
+from . import backbones, cache, data, export, history, label, packet, predict, project, run, serve, studies
 from .options import DATA, OPERATE, SETTINGS, Panels
 
 app = typer.Typer(
@@ -21,7 +21,7 @@ app = typer.Typer(
     **SETTINGS,
 )
 
-for group in (project, data, run, history, studies, predict, serve, export, backbones):
+for group in (project, data, run, history, packet, studies, predict, serve, export, backbones):
     app.add_typer(group.app)
 app.add_typer(label.app, name="label", rich_help_panel=DATA)
 app.add_typer(cache.app, name="cache", rich_help_panel=OPERATE)

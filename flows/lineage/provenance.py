@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from mlflow.entities.model_registry import ModelVersion
 
 from graft.tasks.code import code_of
 from graft.tasks.common.core.errors import GraftError
-from graft.tasks.common.core.paths import STAGES
+from graft.tasks.common.core.paths import STAGES, Paths
 
 from ..tracking.artifacts import fetched_artifacts
 from ..versioning import dvc, git, hashes
@@ -136,6 +137,24 @@ def read_recipe(records: Records, execution: Execution, name: str, result: str =
     return Recipe(
         name, execution, commit, lock, *(frozenset(_hashes(file, execution, lock)) for file in (PINS, LABELS))
     )
+
+
+def labels_as_found(root: Path, recipe: Recipe) -> bytes | None:
+    """data/labels.csv as the run found it, from a commit, or from the beginning of today's: it only grows. None if
+    neither has it."""
+    versions = [*git.versions_of(root, LABELS), *_beginnings(Paths(root).labels)]
+    return next((each for each in versions if md5_of(each) in recipe.labels), None)
+
+
+def _beginnings(file: Path) -> Iterator[bytes]:
+    """The file as it was before each of its rows was appended, the latest first."""
+    lines = file.read_bytes().splitlines(keepends=True) if file.is_file() else []
+    for count in range(len(lines), 0, -1):
+        yield b"".join(lines[:count])
+
+
+def md5_of(content: bytes) -> str:
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
 def _lock(records: Records, execution: Execution, name: str) -> dict[str, Any]:

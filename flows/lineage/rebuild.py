@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import subprocess
@@ -34,7 +33,7 @@ from ..versioning.dvc_config import share_cache
 from . import environment as environments
 from . import package_diff
 from .executions import Records
-from .provenance import LABELS, Recipe, recipe_of
+from .provenance import LABELS, Recipe, labels_as_found, md5_of, recipe_of
 
 Document = dict[str, Any]
 
@@ -160,9 +159,9 @@ def _restore_pins(root: Path, file: Path, recipe: Recipe) -> None:
     Raises:
         GraftError: no commit has it.
     """
-    if not recipe.pins or (file.is_file() and _md5(file.read_bytes()) in recipe.pins):
+    if not recipe.pins or (file.is_file() and md5_of(file.read_bytes()) in recipe.pins):
         return
-    found = next((each for each in git.versions_of(root, "data/pins.csv") if _md5(each) in recipe.pins), None)
+    found = next((each for each in git.versions_of(root, "data/pins.csv") if md5_of(each) in recipe.pins), None)
     if found is None:
         raise GraftError(
             f"the splits of {recipe.name} are lost: no commit has its data/pins.csv",
@@ -178,10 +177,9 @@ def _restore_labels(root: Path, file: Path, recipe: Recipe) -> None:
     Raises:
         GraftError: neither has it.
     """
-    if not recipe.labels or (file.is_file() and _md5(file.read_bytes()) in recipe.labels):
+    if not recipe.labels or (file.is_file() and md5_of(file.read_bytes()) in recipe.labels):
         return
-    versions = [*git.versions_of(root, LABELS), *_beginnings(Paths(root).labels)]
-    found = next((each for each in versions if _md5(each) in recipe.labels), None)
+    found = labels_as_found(root, recipe)
     if found is None:
         raise GraftError(
             f"the labels of {recipe.name} are lost: no commit has its {LABELS}",
@@ -189,17 +187,6 @@ def _restore_labels(root: Path, file: Path, recipe: Recipe) -> None:
             todo=f"commit {LABELS} before each run",
         )
     file.write_bytes(found)
-
-
-def _beginnings(file: Path) -> Iterator[bytes]:
-    """The file as it was before each of its rows was appended, the latest first."""
-    lines = file.read_bytes().splitlines(keepends=True) if file.is_file() else []
-    for count in range(len(lines), 0, -1):
-        yield b"".join(lines[:count])
-
-
-def _md5(content: bytes) -> str:
-    return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
 def _restore_weights(root: Path, place: Path, recipe: Recipe) -> Iterator[str]:

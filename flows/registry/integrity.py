@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +34,22 @@ Key = tuple[str, str, str]
 
 
 def digest(folder: Path) -> str:
-    """The SHA-256 of a logged model: of the sorted list of its files' paths and SHA-256s. A link counts as itself."""
-    files = {
+    """The SHA-256 of a logged model: of the sorted list of its files' paths and SHA-256s."""
+    return f"sha256:{hashlib.sha256(listed(listing(folder)).encode()).hexdigest()}"
+
+
+def listing(folder: Path) -> dict[str, str]:
+    """File of a logged model -> its SHA-256. A link counts as itself."""
+    return {
         file.relative_to(folder).as_posix(): f"link to {file.readlink()}" if file.is_symlink() else sha256(file)
         for file in folder.rglob("*")
         if file.is_symlink() or not file.is_dir()
     }
-    listing = json.dumps(sorted(files.items()))
-    return f"sha256:{hashlib.sha256(listing.encode()).hexdigest()}"
+
+
+def listed(files: Mapping[str, str]) -> str:
+    """The text whose SHA-256 is the digest."""
+    return json.dumps(sorted(files.items()))
 
 
 def remove_by_products(folder: Path) -> None:

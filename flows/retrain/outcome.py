@@ -10,6 +10,7 @@ from typing import Any, Literal
 from mlflow.entities.model_registry import ModelVersion
 
 from ..gate.verdict import Verdict
+from ..registry.description import with_gate
 from ..status.pending import Changes
 from ..tracking.tracker import Tracker
 from ..versioning.dvc import raw_hash
@@ -99,12 +100,9 @@ def parent_text(tracker: Tracker, root: Path, changes: Changes, outcome: Outcome
     return text
 
 
-GATE_HEAD = "\n\n### The gate\n\n"
-
-
 def describe_version(tracker: Tracker, version: ModelVersion, outcome: Outcome) -> None:
     """Puts the gate's table below the text that the stage `register` wrote about the version."""
     before = tracker.client.get_model_version(version.name, version.version).description or ""
     compared = f"Compared with version {outcome.previous}.\n\n" if outcome.previous else ""
     text = f"{outcome.sentence()}\n\n{compared}{checks_table(outcome.verdict)}"
-    tracker.client.update_model_version(version.name, version.version, before.split(GATE_HEAD)[0] + GATE_HEAD + text)
+    tracker.client.update_model_version(version.name, version.version, with_gate(before, text))

@@ -224,6 +224,50 @@ class DriftParams(Section):
         return self
 
 
+class CardParams(Section):
+    """What only people know about the model, for the model card of `graft packet`. No stage's result depends on it, and
+    a text that is null is named as missing in the card."""
+
+    provider: str | None = None
+    """The person or organisation that answers for the model."""
+
+    contact: str | None = None
+    """How to reach them: an address for questions and complaints."""
+
+    license: str | None = None
+    """The licence of the model, as an SPDX identifier (`apache-2.0`), or in words."""
+
+    data_license: str | None = None
+    """The licence of the images, as an SPDX identifier or in words."""
+
+    data_source: str | None = None
+    """Where the images come from, who collected and selected them, and how."""
+
+    intended_use: str | None = None
+    """What the model is for, by whom and on which images it may be used."""
+
+    out_of_scope: str | None = None
+    """What the model must not be used for."""
+
+    limits: str | None = None
+    """Known limits: conditions under which it fails, groups that it serves worse, foreseeable unintended outcomes."""
+
+    oversight: str | None = None
+    """How people oversee it: who sees its answers, and can stop or override it."""
+
+    risk_management: str | None = None
+    """The risk management system (Article 9 of the EU AI Act), or where it is described."""
+
+    standards: str | None = None
+    """The harmonised standards and other specifications that are applied."""
+
+    declaration: str | None = None
+    """Where the EU declaration of conformity is."""
+
+    monitoring: str | None = None
+    """How its performance is monitored in use, and the post-market monitoring plan (Article 72)."""
+
+
 class Params(Section):
     """Graft's params.yaml."""
 
@@ -238,6 +282,7 @@ class Params(Section):
     retrain: RetrainParams = RetrainParams()
     gate: GateParams = GateParams()
     drift: DriftParams = DriftParams()
+    card: CardParams = CardParams()
 
     def sections(self) -> dict[str, Section]:
         """Section -> its parameters, by the names and in the order of the file."""

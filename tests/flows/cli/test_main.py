@@ -22,7 +22,7 @@ GROUPS = {
     "Data": ["init", "sample", "import", "shard", "unshard", "group-copies", "label"],
     "Train": ["params", "repro", "run", "rank", "compare", "models"],
     "Use": ["predict", "serve", "export", "classify"],
-    "Operate": ["schedule", "doctor", "licences", "promote", "rollback", "rebuild", "cache"],
+    "Operate": ["schedule", "doctor", "licences", "promote", "rollback", "rebuild", "packet", "verify", "cache"],
     "Look": ["status", "ui", "summary", "why", "trace", "ledger", "drift"],
 }
 COMMANDS = [command for group in GROUPS.values() for command in group if command not in ("cache", "label")]
