@@ -15,6 +15,7 @@ socket.socket.connect = refuse
 socket.create_connection = refuse
 import graft.tasks.common.engines.openvino, graft.tasks.common.backbones.graph, graft.flows.tracking.dataset
 import graft.tasks.common.augmentation.augment, graft.flows.tracking.tracker, graft.flows.retrain.flow, dvc.repo
+import graft.flows.packet.make, graft.flows.packet.verify, securesystemslib.dsse
 from openvino.tools.ovc import telemetry
 from mlflow.telemetry.utils import is_telemetry_disabled
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from importlib.metadata import Distribution, PackageNotFoundError, distribution, distributions
+from importlib.metadata import Distribution, PackageMetadata, PackageNotFoundError, distribution, distributions
 from typing import Literal
 
 from packaging.requirements import Requirement
@@ -89,14 +89,14 @@ def _requirements(package: Distribution, extra: str) -> Iterator[tuple[str, str]
 
 
 def licence_of(package: Distribution) -> Licence:
-    name = canonicalize_name(package.metadata["Name"])
-    licence, reason = STATED.get(name) or (_stated_by(package), "")
-    return Licence(name, package.version, licence, kind_of(licence), reason)
+    metadata = package.metadata  # parsed once more at each access
+    name = canonicalize_name(metadata["Name"])
+    licence, reason = STATED.get(name) or (_stated_by(metadata), "")
+    return Licence(name, metadata["Version"], licence, kind_of(licence), reason)
 
 
-def _stated_by(package: Distribution) -> str:
+def _stated_by(metadata: PackageMetadata) -> str:
     """The expression, else the field if it is a name and not a text, else the classifiers."""
-    metadata = package.metadata
     expression, field = (next(iter(metadata.get_all(name) or []), "") for name in ("License-Expression", "License"))
     classifiers = [
         line.split(" :: ")[-1] for line in metadata.get_all("Classifier") or [] if line.startswith("License")

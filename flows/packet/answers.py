@@ -60,7 +60,8 @@ def _labels(facts: Facts) -> Reply:
     text = "The folders or the table of data/raw; nobody has changed a label in Graft."
     if people:
         images = len({answer.image_id for answer in facts.answers})
-        text = f"{', '.join(people)}: {len(facts.answers):,} answers about {images:,} images; the other labels are those of data/raw."
+        text = f"{', '.join(people)}: {len(facts.answers):,} answers about {images:,} images; "
+        text += "the other labels are those of data/raw."
     if facts.card.provider:
         text += f" The provider of the model is {facts.card.provider}."
     return Reply("Who labelled the images?", text, (("every answer", "labels.csv"), ("by image", "images.html")))
@@ -85,7 +86,9 @@ def _made(facts: Facts) -> Reply:
 
 
 def _compared(facts: Facts) -> Reply:
-    judged = next((entry for entry in reversed(facts.entries) if entry.version == _number_of(facts) and entry.previous), None)
+    judged = next(
+        (entry for entry in reversed(facts.entries) if entry.version == _number_of(facts) and entry.previous), None
+    )
     links = (("the gate", "#gate"), ("the report", "report/index.html"))
     question = "What was it compared with?"
     if judged is None:
@@ -133,17 +136,22 @@ def _seen(facts: Facts) -> Reply:
     question, links = "Has it seen a certain image, and who labelled that?", (("search the images", "images.html"),)
     if facts.images is None:
         return Reply(question, "The list of images is lost.", (), unknown=True)
-    text = f"Search {len(facts.images):,} images by path or md5: the page says whether the model was trained or tested on it."
+    text = f"Search {len(facts.images):,} images by path or md5: "
+    text += "the page says whether the model was trained or tested on it."
     return Reply(question, text, links)
 
 
 def _again(facts: Facts) -> Reply:
     lacks = [*_lacks(facts)]
-    text = "Commit, images, parameters, weights and packages are on record. `graft verify PACKET --rebuild`, in the project, makes it "
-    text += "again from these, and says whether it is equal."
+    text = "Commit, images, parameters, weights and packages are on record. In the project, "
+    text += "`graft verify PACKET --rebuild` makes it again from these, and says whether it is equal."
     if lacks:
         text = f"Perhaps not: {'; '.join(lacks)}."
-    links = (("provenance", "provenance.intoto.json"), ("DVC's record", "run/dvc.lock"), ("packages", "run/environment.txt"))
+    links = (
+        ("provenance", "provenance.intoto.json"),
+        ("DVC's record", "run/dvc.lock"),
+        ("packages", "run/environment.txt"),
+    )
     return Reply("Can it be made again?", text, links, bool(lacks))
 
 

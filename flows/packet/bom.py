@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution, version
 from typing import Any
 
@@ -126,7 +127,9 @@ def _metrics(facts: Facts) -> Iterator[Document]:
     for metric, value, ends in measured(facts):
         yield _metric(metric.title, value, ends)
     table = class_table(facts)
-    columns = [name for name in ("recall", "precision", "average_precision", "auroc") if table is not None and name in table]
+    columns = [
+        name for name in ("recall", "precision", "average_precision", "auroc") if table is not None and name in table
+    ]
     for row in table.to_dict("records") if table is not None else []:
         for name in columns:
             ends = row.get(f"{name}_low"), row.get(f"{name}_high")
@@ -210,10 +213,11 @@ def _names(facts: Facts) -> Iterator[str]:
             continue
 
 
+@cache
 def _licence(name: str, number: str) -> str:
     """Of a package; empty if this version of it is not installed here."""
     try:
-        found = distribution(name)
+        found = licence_of(distribution(name))
     except PackageNotFoundError:
         return ""
-    return licence_of(found).licence if found.version == number else ""
+    return found.licence if found.version == number else ""

@@ -165,13 +165,14 @@ def _control(facts: Facts) -> Iterator[str]:
     predicts = facts.package["predicts"]
     yield f"**Answers.** For each image: {', '.join(f'`{name}`' for name in predicts)}."
     if facts.package.get("max_error") is not None:
-        yield f"**Abstention.** The model abstains so that at most {facts.package['max_error']:.1%} of its answers are wrong."
+        share = facts.package["max_error"]
+        yield f"**Abstention.** The model abstains so that at most {share:.1%} of its answers are wrong."
 
 
 def _metrics(facts: Facts) -> Iterator[str]:
     images = facts.trace["data"].get("splits", {}).get("test")
     on = f"{images:,} test images" if images is not None else "the test images"
-    yield f"Measured on {on}, by which nothing was fitted or chosen in this run. The report says how the intervals are made."
+    yield f"Measured on {on}, by which nothing was fitted or chosen in this run. The report explains the intervals."
     found = [
         [metric.title, f"{value:.4f}", f"{ends[0]:.4f} to {ends[1]:.4f}" if ends else ""]
         for metric, value, ends in measured(facts)
@@ -203,11 +204,19 @@ def _changes(facts: Facts) -> Iterator[str]:
     if not facts.entries:
         yield f"The ledger has no decision about this version (`{LEDGER}`)."
     rows = [
-        [moment(entry.at), f"version {entry.version}: {entry.what.replace('_', ' ')}", entry.previous, entry.by, entry.why]
+        [
+            moment(entry.at),
+            f"version {entry.version}: {entry.what.replace('_', ' ')}",
+            entry.previous,
+            entry.by,
+            entry.why,
+        ]
         for entry in facts.entries
     ]
     if rows:
-        yield _table(["when", "decision", "champion before", "by", "why"], [[_escaped(cell) for cell in row] for row in rows])
+        yield _table(
+            ["when", "decision", "champion before", "by", "why"], [[_escaped(cell) for cell in row] for row in rows]
+        )
     yield f"The gate's checks are in `{GATE}`." if facts.gate else "No gate has judged this version."
 
 

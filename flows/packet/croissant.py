@@ -16,16 +16,17 @@ from .facts import Document, Facts
 
 NAME = "croissant.json"
 
+OWN = (
+    *("citeAs", "column", "equivalentProperty", "extract", "field", "fileProperty", "fileObject", "fileSet", "format"),
+    *("includes", "isLiveDataset", "jsonPath", "key", "md5", "parentField", "path", "recordSet", "references", "regex"),
+    *("repeated", "replace", "samplingRate", "separator", "source", "subField", "transform"),
+)
+"""The names that Croissant adds to those of schema.org."""
+
 CONTEXT: Document = {
     "@language": "en",
     "@vocab": "https://schema.org/",
-    **{
-        name: f"cr:{name}"
-        for name in (
-            "citeAs column extract field fileProperty fileObject fileSet format includes isLiveDataset jsonPath key "
-            "md5 parentField path recordSet references regex repeated replace separator source subField transform"
-        ).split()
-    },
+    **{name: f"cr:{name}" for name in OWN},
     "conformsTo": "dct:conformsTo",
     "cr": "http://mlcommons.org/croissant/",
     "data": {"@id": "cr:data", "@type": "@json"},
@@ -81,7 +82,9 @@ def _description(facts: Facts) -> str:
     data = facts.trace["data"]
     images = f"{data['images']:,} images" if "images" in data else "Images"
     source = f" {facts.card.data_source}" if facts.card.data_source else ""
-    return f"{images} from which {facts.title} was made; DVC's hash of data/raw is {data['raw'] or 'not known'}.{source}"
+    return (
+        f"{images} from which {facts.title} was made; DVC's hash of data/raw is {data['raw'] or 'not known'}.{source}"
+    )
 
 
 def _version(raw: str) -> str:

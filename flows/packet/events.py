@@ -9,6 +9,7 @@ import json
 import uuid
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -50,7 +51,9 @@ def _about(facts: Facts, execution: Execution, stage: str, run: Run) -> Document
     parent = tags.get("mlflow.parentRunId", execution.parent.info.run_id)
     facets = {
         "parent": _facet(PARENT, run={"runId": _uuid(parent)}, job={"namespace": _space(facts), "name": name}),
-        "graft_parameters": _facet(RUN_FACET, parameters={key: run.data.params[key] for key in sorted(run.data.params)}),
+        "graft_parameters": _facet(
+            RUN_FACET, parameters={key: run.data.params[key] for key in sorted(run.data.params)}
+        ),
         "graft_stage": _facet(RUN_FACET, state="reused" if stage in execution.reused else "ran"),
     }
     return {
@@ -58,9 +61,14 @@ def _about(facts: Facts, execution: Execution, stage: str, run: Run) -> Document
         "job": {"namespace": _space(facts), "name": f"{name}.{stage}", "facets": _code(facts, tags)},
         "inputs": [*_datasets(facts, tags, "dvc.dep.")],
         "outputs": [*_datasets(facts, tags, "dvc.out.")],
-        "producer": f"{GRAFT}:{version('graft')}",
+        "producer": _producer(),
         "schemaURL": EVENT,
     }
+
+
+@cache
+def _producer() -> str:
+    return f"{GRAFT}:{version('graft')}"
 
 
 def _space(facts: Facts) -> str:
@@ -89,7 +97,7 @@ def _datasets(facts: Facts, tags: Mapping[str, str], before: str) -> Iterator[Do
 
 
 def _facet(schema: str, **content: Any) -> Document:
-    return {"_producer": f"{GRAFT}:{version('graft')}", "_schemaURL": schema, **content}
+    return {"_producer": _producer(), "_schemaURL": schema, **content}
 
 
 def _uuid(run_id: str) -> str:

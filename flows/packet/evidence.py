@@ -185,4 +185,3 @@ def _write_decisions(facts: Facts) -> None:
     facts.write(GATE, f"# The gate: {facts.title}\n\n{facts.gate or 'No gate has judged this version.'}\n")
     if not facts.gate:
         facts.missing[GATE] = "no gate has judged the version: it was made by `graft repro`, or was the first champion"
-

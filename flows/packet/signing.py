@@ -17,7 +17,7 @@ from typing import Any
 
 from graft.tasks.common.core.errors import GraftError
 
-from .contents import SIGNATURE, Contents, Document, read_bytes, read_document, text_of
+from .contents import SIGNATURE, Contents, read_bytes, read_document, text_of
 from .facts import GRAFT
 from .statement import STATEMENT
 
@@ -204,4 +204,3 @@ def _checked(contents: Contents, given: Any) -> Verified:
     trusted = None if given is None else given.keyid == key.keyid
     files = {each["name"]: each["digest"]["sha256"] for each in content["subject"]}
     return Verified("valid", key.keyid, trusted, "" if trusted is not False else "another key has signed", files)
-

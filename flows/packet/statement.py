@@ -11,8 +11,8 @@ from typing import Any
 
 from packaging.utils import canonicalize_name
 
-from .evidence import MODEL
 from .events import moment
+from .evidence import MODEL
 from .facts import GRAFT, Document, Facts
 
 NAME = "provenance.intoto.json"

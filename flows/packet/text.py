@@ -32,7 +32,8 @@ def print_verified(found: Document) -> None:
 
 
 def _verified(found: Document) -> Iterator[str]:
-    yield f"{found['model']} version {found['version']}, commit {found['commit'][:12] or 'none'}, data {found['data'] or 'unknown'}"
+    code, data = found["commit"][:12] or "none", found["data"] or "unknown"
+    yield f"{found['model']} version {found['version']}, commit {code}, data {data}"
     for kind in ("changed", "missing", "added"):
         if found[kind]:
             yield f"{kind:<12}{_names(found[kind])}"
@@ -65,4 +66,6 @@ def _signature(signature: Document) -> str:
 
 def _rebuilt(rebuilt: Document) -> str:
     same = "with identical files" if rebuilt["identical"] else "with files that are not identical"
-    return f"{'equal test metrics' if rebuilt['equal'] else 'other test metrics'}, {same}, in {rebuilt['seconds']:.0f} s"
+    return (
+        f"{'equal test metrics' if rebuilt['equal'] else 'other test metrics'}, {same}, in {rebuilt['seconds']:.0f} s"
+    )

@@ -12,7 +12,18 @@ from graft.tasks.common.core.paths import find_root
 from ..lineage.rebuild import rebuild
 from ..registry import ledger
 from . import signing
-from .contents import INDEX, SIGNATURE, Contents, Document, digest_of, opened, read_bytes, read_index, sha256_in, text_of
+from .contents import (
+    INDEX,
+    SIGNATURE,
+    Contents,
+    Document,
+    digest_of,
+    opened,
+    read_bytes,
+    read_index,
+    sha256_in,
+    text_of,
+)
 from .evidence import MODEL
 
 
@@ -117,4 +128,8 @@ def _rebuilt(project: Path, index: Document, registry: Document) -> Document:
         )
     document = rebuild(find_root(project), f"{index['model']}/{index['version']}")
     same = all(each["identical"] for each in document["files"].values())
-    return {"equal": document["equal"], "identical": same, **{key: document[key] for key in ("metrics", "seconds", "notes")}}
+    return {
+        "equal": document["equal"],
+        "identical": same,
+        **{key: document[key] for key in ("metrics", "seconds", "notes")},
+    }
