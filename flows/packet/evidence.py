@@ -113,7 +113,10 @@ def _copy_report(records: Records, execution: Execution, folder: Path, missing: 
     except GraftError as error:
         reason = error.got
     run, names = execution.stages.get("evaluate"), {name: f"report/{name}" for name in PAGE}
-    if run is not None and _copy_artifacts(records.tracker, run.info.run_id, names, folder):
+    page = {PAGE[0]: names[PAGE[0]]}  # all that some tasks have
+    if run is not None and any(
+        _copy_artifacts(records.tracker, run.info.run_id, each, folder) for each in (names, page)
+    ):
         missing["report/audit"] = f"DVC no longer has the report ({reason}); its page is the copy in MLflow"
     else:
         missing["report"] = f"the report is neither in DVC nor in MLflow: {reason}"

@@ -119,9 +119,10 @@ def measured(facts: Facts) -> list[tuple[Metric, float, tuple[float, float] | No
 
 
 def class_table(facts: Facts) -> pd.DataFrame | None:
-    """report/classes.csv; None if the report is lost."""
+    """report/classes.csv; None if the report is lost, or the task has no classes."""
     file = facts.folder / "report" / "classes.csv"
-    return pd.read_csv(file) if file.is_file() else None
+    table = pd.read_csv(file) if file.is_file() else None
+    return table if table is not None and "class" in table else None
 
 
 def images_in_words(data: Document) -> str:
