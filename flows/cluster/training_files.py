@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pandas as pd
 
@@ -17,6 +21,9 @@ from .fetch import Wanted
 
 KEPT = 2
 """Checkpoints that are kept: one that is being read must not be removed by the next."""
+
+OLD = 7 * 24 * 3600.0
+"""Seconds for which a node keeps maps that it does not use."""
 
 SEGMENTS, IMAGES = "segments.json", "images.parquet"
 
@@ -79,9 +86,10 @@ class TrainingFiles:
         weights, maps = facts["weights"][2], facts["maps"]
         file = self._take_once("blobs", weights, node / "blobs") if weights else None
         cache = node / "maps" / maps["digest"] if maps else node
+        _forget_old(node / "maps", cache)
         for name in read_json(folder / SEGMENTS):
             self._take_once(f"features/{maps['digest']}", name, cache)
-        return Order.load(folder, file, project / "checkpoints", cache), _images(folder / IMAGES)
+        return Order.load(folder, file, project / "checkpoints", cache), images_in(folder / IMAGES)
 
     def _take_once(self, place: str, name: str, folder: Path) -> Path:
         """Names are hashes of contents, so a file that is there is the right one."""
@@ -109,8 +117,17 @@ class TrainingFiles:
         self._folder.remove()
 
 
-def _images(file: Path) -> list[Wanted]:
+def _forget_old(maps: Path, used: Path) -> None:
+    """Maps that no training of this node has used for long."""
+    used.mkdir(parents=True, exist_ok=True)
+    os.utime(used)
+    for folder in maps.glob("*"):
+        if time.time() - folder.stat().st_mtime > OLD:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def images_in(file: Path) -> list[Wanted]:
     if not file.is_file():
         return []
-    columns = (pd.read_parquet(file)[name].tolist() for name in ("md5", "stored", "offset", "size"))
-    return [Wanted(*values) for values in zip(*columns, strict=True)]
+    rows: list[dict[str, Any]] = pd.read_parquet(file).to_dict("records")
+    return [Wanted(**row) for row in rows]

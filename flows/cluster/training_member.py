@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 
-from graft.tasks.common.core.errors import DataError
+from graft.tasks.common.core.errors import DataError, TransientError
 from graft.tasks.common.core.paths import Paths
 from graft.tasks.common.images.reading import RESTORE
 from graft.tasks.finetune.checkpoint import Course
@@ -93,9 +93,12 @@ class NodeImages:
     def __call__(self, path: str, image_id: str) -> Path:
         """Raises:
         DataError: the DVC remote does not have it, or has it damaged.
+        TransientError: it should not be needed, because the training reads maps.
         """
         file = self._folder / image_id
         if not file.is_file():
+            if image_id not in self._wanted:
+                raise TransientError(f"the exchange gave no sound map of {path}", todo="run again")
             missing = self._fetcher.bring([self._wanted[image_id]], self._folder)
             if missing:
                 raise DataError(f"{path} cannot be read on a node", got=missing[image_id], todo=RESTORE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,14 @@ import pytest
 from cluster import Cluster, end
 from projects import Project, wait_for
 
+from graft.flows.cluster import training_member
 from graft.flows.cluster.exchange import Folder, open_place
 from graft.flows.cluster.exchange import Place as Reached
+from graft.flows.cluster.fetch import Fetcher, NodeCache
 from graft.flows.cluster.training import RayTraining
-from graft.flows.cluster.training_files import TrainingFiles
+from graft.flows.cluster.training_files import TrainingFiles, images_in
 from graft.flows.runtime.params import ComputeParams, load_params
+from graft.tasks.common.core.errors import DataError, TransientError
 from graft.tasks.common.core.paths import Paths
 from graft.tasks.finetune import stage
 from graft.tasks.finetune.order import Order
@@ -112,3 +116,27 @@ def test_an_order_has_all_that_a_node_needs_to_train_on_maps(project: Project, t
         files.take_checkpoint(files.checkpoints()[-1], order.checkpoint)
 
     agree(tuned(project.root, elsewhere, views=2), alone)
+
+
+def test_a_node_fetches_an_image_when_it_is_read_and_has_few_of_them_near(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contents = [f"{number}".encode() for number in range(4)]
+    ids = [hashlib.md5(content).hexdigest() for content in contents]
+    for name, content in zip(ids[:3], contents, strict=False):
+        file = tmp_path / "remote" / "files" / "md5" / name[:2] / name[2:]
+        file.parent.mkdir(parents=True)
+        file.write_bytes(content)
+    remote = open_place(Reached("", {"url": str(tmp_path / "remote")}), {})
+    monkeypatch.setattr(training_member, "NEAR", 2)
+    fetcher = Fetcher(remote, NodeCache(tmp_path / "cache", 10**6))
+    places = {"md5": ids, "size": 1, "stored": ids, "offset": 0}  # as `Objects.of` names them
+    pd.DataFrame(places).to_parquet(tmp_path / "images.parquet")
+    file_of = training_member.NodeImages(images_in(tmp_path / "images.parquet"), fetcher, tmp_path / "near")
+
+    assert [file_of("cat.png", name).read_bytes() for name in [*ids[:3], ids[0]]] == [*contents[:3], contents[0]]
+    assert {file.name for file in (tmp_path / "near").iterdir()} == {ids[2], ids[0]}
+    with pytest.raises(DataError, match=r"dog\.png cannot be read on a node[\s\S]*missing in the DVC remote"):
+        file_of("dog.png", ids[3])
+    with pytest.raises(TransientError, match=r"no sound map of dog\.png"):
+        file_of("dog.png", "0" * 32)
