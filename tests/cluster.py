@@ -89,6 +89,7 @@ class Cluster:
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         return {
             "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_worker_niceness": "0",  # by default 15: beside other tests they would wait for minutes
             "PATH": path,
             "GRAFT_NODE_CACHE": str(self.folder / f"cache-{number}"),
         }

@@ -95,7 +95,7 @@ def predict(
     """
     from graft.tasks.common.core.progress import progress
 
-    from ..serving import columns, heat_maps, known, loading, sorting, sources, writing
+    from ..serving import ahead, columns, heat_maps, known, loading, sorting, sources, writing
     from ..serving.predict import predict as predictions
 
     if output is not None:
@@ -112,6 +112,7 @@ def predict(
         writes = writing.json_lines(top) if as_json else writing.writing(output, form, top, names)
         write = writing.report_errors(opened.enter_context(writes))
         kept = None if no_cache else opened.enter_context(known.known_features(chosen))
+        ahead.compute_ahead(chosen, files, kept)
         bar = opened.enter_context(progress("predicting", len(files)))
         for answer in predictions(chosen.classifier, files, kept, bar.add, maps=maps is not None):
             write(answer)

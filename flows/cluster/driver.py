@@ -10,7 +10,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from graft.tasks.common.core.errors import GraftError
 from graft.tasks.common.core.progress import say
@@ -19,6 +19,9 @@ from . import lease
 from .exchange import Folder, Place, open_place
 from .follow import END, Reporter
 from .pool import FATAL, Block, Pool, Worker
+
+if TYPE_CHECKING:
+    from .embedder import Node
 
 VARIABLE = "GRAFT_JOB"
 """The variable with the job, as JSON: `exchange`, `folder` and `lease_seconds`."""
@@ -71,10 +74,8 @@ def start(worker: Worker, job: dict[str, Any]) -> Any:
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    from .embedder import Embedder
-
     return (
-        ray.remote(Embedder)
+        ray.remote(_kind(job["kind"]))
         .options(
             num_cpus=worker.cores,
             num_gpus=worker.gpus,
@@ -84,6 +85,16 @@ def start(worker: Worker, job: dict[str, Any]) -> Any:
         )
         .remote(job)
     )
+
+
+def _kind(name: str) -> type[Node]:
+    if name == "predict":
+        from .package_embedder import PackageEmbedder
+
+        return PackageEmbedder
+    from .embedder import Embedder
+
+    return Embedder
 
 
 def _blocks(items: Path) -> Iterator[Block]:

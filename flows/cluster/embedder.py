@@ -1,5 +1,5 @@
-"""The worker of a node: fetches the images of a block, computes their features as the stage does, and leaves them as
-segments in the exchange."""
+"""The workers of a node: they fetch the images of a block, compute their features, and leave them as segments in the
+exchange."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def node_folder() -> Path:
     )
 
 
-class Embedder:
+class Node:
     """A Ray actor; its methods may run at the same time, but one block is computed at once.
 
     Args:
-        job: what the submitter has written, see `features.Job`.
+        job: what the submitter has written.
     """
 
     def __init__(self, job: dict[str, Any]) -> None:
@@ -53,31 +53,31 @@ class Embedder:
 
         prepare_process()
         try:
-            self._open()
+            self._open_node()
+            self._open(node_folder())
         except TransientError as error:
             return {AGAIN: _in_one_line(error)}
         except (GraftError, ImportError, OSError) as error:
             return {REFUSED: _in_one_line(error)}
         return {}
 
-    def _open(self) -> None:
-        from graft.tasks.features.runners.blocks import BlockRunner
+    def _open_node(self) -> None:
         from graft.tasks.features.runners.pinned import require_versions
 
         require_versions(self._job["versions"])
         folder = node_folder()
         self._exchange = open_place(Place(**self._job["exchange"]))
-        cache = NodeCache(folder / "images", int(self._job["node_cache_gb"] * 1e9))
-        self._fetcher = Fetcher(open_place(Place(**self._job["remote"])), cache)
+        self._images = NodeCache(folder / "images", int(self._job["node_cache_gb"] * 1e9))
+        self._remote = open_place(Place(**self._job["remote"]))
+        self._fetcher = Fetcher(self._remote, self._images)
         self._scratch = folder / "scratch"
         self._scratch.mkdir(parents=True, exist_ok=True)
-        files = [_files(eye, self._exchange, folder / "blobs") for eye in self._job["eyes"]]
-        self._runner = BlockRunner(self._job["params"], self._job["reading"], self._job["eyes"], files)
 
     def work(self, number: int, block: pa.Table) -> Answer:
         """The report of a block: `segments` (names in the exchange), `rejected` (path -> reason) and `computed`."""
         try:
-            return self._work(number, block)
+            with tempfile.TemporaryDirectory(dir=self._scratch, prefix=f"{number}-") as name:
+                return self._work(block.to_pandas(), Path(name))
         except NoRoom as error:
             return {REFUSED: _in_one_line(error)}
         except TransientError as error:
@@ -88,28 +88,51 @@ class Embedder:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             return {REFUSED if full else AGAIN: _in_one_line(error)}
 
-    def _work(self, number: int, block: pa.Table) -> Answer:
-        with tempfile.TemporaryDirectory(dir=self._scratch, prefix=f"{number}-") as name:
-            place = Path(name)
-            table = block.to_pandas()
-            missing = self._fetcher.bring(_wanted(table), place / "images")
-            with self._computing:
-                rejected = self._runner.compute(table, place / "images", missing, place)
-            cache = Paths(place).cache
-            segments = [file.relative_to(cache).as_posix() for file in sorted(cache.glob("*/*/*.safetensors"))]
-            kept = [name for name in segments if self._job["small"] or not name.startswith("thumbnails/")]
-            for name in kept:
-                self._exchange.put_file(cache / name, name)
-        computed = int(table.filter(like="wanted_").to_numpy(bool).sum()) - len(rejected)
-        return {"segments": kept, "rejected": rejected, "computed": computed}
+    def _open(self, folder: Path) -> None:
+        """Args:
+        folder: that this node keeps.
+        """
+        raise NotImplementedError
+
+    def _work(self, block: pd.DataFrame, place: Path) -> Answer:
+        """Args:
+        place: an empty folder.
+        """
+        raise NotImplementedError
+
+    def _put(self, cache: Path) -> list[str]:
+        """Puts the segments of a project's cache into the exchange; their names there."""
+        segments = [file.relative_to(cache).as_posix() for file in sorted(cache.glob("*/*/*.safetensors"))]
+        kept = [name for name in segments if self._job["small"] or not name.startswith("thumbnails/")]
+        for name in kept:
+            self._exchange.put_file(cache / name, name)
+        return kept
 
 
-def _wanted(block: pd.DataFrame) -> list[Wanted]:
+class Embedder(Node):
+    """Of the stage `features`."""
+
+    def _open(self, folder: Path) -> None:
+        from graft.tasks.features.runners.blocks import BlockRunner
+
+        files = [files_of(eye, self._exchange, folder / "blobs") for eye in self._job["eyes"]]
+        self._runner = BlockRunner(self._job["params"], self._job["reading"], self._job["eyes"], files)
+
+    def _work(self, block: pd.DataFrame, place: Path) -> Answer:
+        missing = self._fetcher.bring(wanted_in(block), place / "images")
+        with self._computing:
+            rejected = self._runner.compute(block, place / "images", missing, place)
+        segments = self._put(Paths(place).cache)
+        computed = int(block.filter(like="wanted_").to_numpy(bool).sum()) - len(rejected)
+        return {"segments": segments, "rejected": rejected, "computed": computed}
+
+
+def wanted_in(block: pd.DataFrame) -> list[Wanted]:
     columns = (block[name] for name in ("image_id", "size", "stored", "offset"))
     return [Wanted(md5, int(size), stored, int(offset)) for md5, size, stored, offset in zip(*columns, strict=True)]
 
 
-def _files(eye: Mapping[str, Any], exchange: Folder, folder: Path) -> list[Path]:
+def files_of(eye: Mapping[str, Any], exchange: Folder, folder: Path) -> list[Path]:
     """The files of a backbone, from the exchange unless they are here already; verified.
 
     Raises:

@@ -8,13 +8,10 @@ nodes were working on.
 from __future__ import annotations
 
 import json
-import signal
-import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +21,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from graft.tasks.common.core.errors import DataError, GraftError, TransientError
-from graft.tasks.common.core.files import digest, sha256, write_shared
+from graft.tasks.common.core.files import digest, write_shared
 from graft.tasks.common.core.paths import Paths
 from graft.tasks.common.core.progress import progress, say
 from graft.tasks.common.feature_cache.segments import FeatureCache, Ids, ids_in
@@ -33,22 +30,15 @@ from graft.tasks.features.runners.pinned import describe, versions
 from graft.tasks.features.work import Effort, Eye, Mask, Source, account, announce
 
 from ..runtime.params import ComputeParams
-from ..versioning.dvc_config import configuration, dvc_remote
-from . import lease
-from .driver import ITEMS, JOB, VARIABLE
-from .exchange import Folder, open_place, place_of_exchange, place_of_remote
-from .follow import END, Report, reports
+from .driver import ITEMS, JOB
+from .exchange import Folder
+from .follow import END, Report
+from .jobs import Prepared, Shared, prepared, put_blobs, share
 from .objects import Objects, push
 from .pool import FAILED, FATAL, REFUSED
-from .submit import connect, job_name, submitted
 
 NAMED = 5
 """Images that an error names."""
-
-OLD = 7 * 24 * 3600.0
-"""Seconds after which the folder of a job whose submitter was killed is removed."""
-
-DRIVER = "graft.flows.cluster.driver"
 
 
 @dataclass
@@ -81,10 +71,8 @@ class RayRunner:
             DataError: images cannot be read; all others have been computed.
         """
         started = time.perf_counter()
-        config = configuration(self.paths.root)
-        remote = remote_of(self.paths.root)
-        place = place_of_exchange(config, remote, self.compute.exchange)
-        exchange = open_place(place, config)
+        shared = share(self.compute, self.paths.root)
+        exchange = shared.exchange
         found = collect(exchange, eyes, wanted_EM, source, self.paths)
         if found:
             say(f"features: {found:,} computed by an earlier job, collected from the exchange")
@@ -93,58 +81,28 @@ class RayRunner:
         if left_EM.any():
             for line in announce(eyes, left_EM):
                 say(line)
-            told = {"exchange": place.as_dict(), "remote": place_of_remote(config, remote).as_dict()}
-            self._run(told, exchange, remote, eyes, left_EM, source, heard)
+            self._run(shared, eyes, left_EM, source, heard)
         account(eyes, left_EM, effort)
         source.small.refresh()
         effort.seconds += time.perf_counter() - started
         effort.nodes = max(effort.nodes, len(heard.nodes))
         _judge(heard)
 
-    def _run(
-        self,
-        told: dict[str, Any],
-        exchange: Folder,
-        remote: str,
-        eyes: list[Eye],
-        wanted_EM: Mask,
-        source: Source,
-        heard: Heard,
-    ) -> None:
-        client = connect(self.compute.address)
-        name = job_name("features")
-        folder = exchange.below(f"jobs/{name}")
-        remove_old(exchange.below("jobs"))
-        try:
-            self._write(folder, exchange, told, remote, eyes, wanted_EM, source)
-            variables = {"exchange": told["exchange"], "folder": f"jobs/{name}"}
-            variables |= {"lease_seconds": self.compute.lease_seconds}
-            with (
-                ended_by_signals(),
-                lease.renewed(folder, self.compute.lease_seconds),
-                submitted(client, name, DRIVER, {VARIABLE: json.dumps(variables)}) as job,
-                progress("features: extracting", int(np.count_nonzero(wanted_EM))) as bar,
-            ):
-                say(f"features: blocks of {self.compute.block:,}, job {name} at {client.get_address()}")
-                for report in reports(job, folder):
-                    self._hear(report, exchange, source, heard)
+    def _run(self, shared: Shared, eyes: list[Eye], wanted_EM: Mask, source: Source, heard: Heard) -> None:
+        with prepared(shared, "features") as job:
+            self._write(job, eyes, wanted_EM, source)
+            with job.reports() as reports, progress("features: extracting", int(np.count_nonzero(wanted_EM))) as bar:
+                say(f"features: blocks of {self.compute.block:,}, job {job.name} at {job.client.get_address()}")
+                for report in reports:
+                    self._hear(report, shared.exchange, source, heard)
                     bar.add(int(report.get("computed", 0)))
-        finally:
-            folder.remove()
 
-    def _write(
-        self,
-        folder: Folder,
-        exchange: Folder,
-        told: dict[str, Any],
-        remote: str,
-        eyes: list[Eye],
-        wanted_EM: Mask,
-        source: Source,
-    ) -> None:
+    def _write(self, prepared: Prepared, eyes: list[Eye], wanted_EM: Mask, source: Source) -> None:
         """What the job needs, also in the remote."""
+        exchange = prepared.shared.exchange
         job = {
-            **told,
+            **prepared.shared.told,
+            "kind": "features",
             "versions": versions(source.items.views > 0),
             "params": source.params.model_dump(mode="json"),
             "reading": source.reading.as_dict(),
@@ -156,11 +114,11 @@ class RayRunner:
         with tempfile.TemporaryDirectory() as place:
             items = Path(place) / ITEMS
             stored = self._list(items, wanted_EM, source)
-            pushed = push(self.paths.root, remote, stored)
-            folder.put_file(items, ITEMS)
+            pushed = push(self.paths.root, prepared.shared.remote, stored)
+            prepared.folder.put_file(items, ITEMS)
         if pushed:
             say(f"features: pushed {pushed:,} files of data/raw to the DVC remote, for the nodes")
-        folder.put(JOB, json.dumps(job).encode())
+        prepared.folder.put(JOB, json.dumps(job).encode())
 
     def _list(self, file: Path, wanted_EM: Mask, source: Source) -> dict[str, None]:
         """Writes the items that any backbone wants, in their order, a row group a block: what `BlockRunner.compute`
@@ -194,30 +152,10 @@ class RayRunner:
                 fetch_segment(exchange, name, self.paths)
 
 
-def remote_of(root: Path) -> str:
-    """The DVC remote of a project.
-
-    Raises:
-        GraftError: there is none.
-    """
-    name = dvc_remote(root)
-    if not name:
-        raise GraftError(
-            "`compute.engine: ray` needs a DVC remote, from which the nodes fetch the images",
-            got="no default remote",
-            todo="add one that the nodes reach: `dvc remote add --default NAME ADDRESS`",
-        )
-    return name
-
-
 def _eye(eye: Eye, exchange: Folder, paths: Paths) -> dict[str, Any]:
-    """A backbone as told to nodes; its files are put into the exchange, under their hashes."""
+    """A backbone as told to nodes; its files are put into the exchange."""
     facts, files = describe(eye, paths)
-    blobs = [sha256(file) for file in files]
-    for file, blob in zip(files, blobs, strict=True):
-        if not exchange.has(f"blobs/{blob}"):
-            exchange.put_file(file, f"blobs/{blob}")
-    return facts | {"blobs": blobs}
+    return facts | {"blobs": put_blobs(exchange, files)}
 
 
 def _table(places: npt.NDArray[np.int64], wanted_EM: Mask, source: Source, objects: Objects) -> pd.DataFrame:
@@ -293,25 +231,3 @@ def _judge(heard: Heard) -> None:
             got="; ".join(list(dict.fromkeys(heard.failed))[:NAMED]),
             todo="see what failed, then run again: all other features are kept",
         )
-
-
-@contextmanager
-def ended_by_signals() -> Iterator[None]:
-    """SIGTERM ends the block as an exception, so that the job is stopped; otherwise Python ends at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def remove_old(jobs: Folder) -> None:
-    """Folders of jobs whose submitter and driver were killed."""
-    oldest = time.strftime("%Y%m%d-%H%M%S", time.gmtime(time.time() - OLD))
-    for name in jobs.names():
-        stamp = "-".join(name.split("-")[-3:-1])
-        if len(stamp) == len(oldest) and stamp < oldest:
-            jobs.below(name).remove()

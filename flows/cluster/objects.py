@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from graft.tasks.common.images.reading import RESTORE
 from graft.tasks.common.images.shards import shards_of
 
 from ..versioning.dvc import listing_of, raw_hash
-from .exchange import patiently
+from .exchange import open_place, patiently, place_of_remote
+from .fetch import OBJECTS, THREADS
+from .jobs import Shared
 
 PUSHED = 50_000
 """Objects whose presence in the remote is looked up at once."""
@@ -105,3 +108,15 @@ def _unfinished(remote: str, failed: int) -> TransientError:
         got=f"{failed:,} files",
         todo="run `dvc push data/raw` to see more",
     )
+
+
+def in_remote(shared: Shared, names: Sequence[str]) -> set[str]:
+    """Those of DVC's objects, by their md5, that the remote holds.
+
+    Raises:
+        TransientError: it does not answer.
+    """
+    objects = open_place(place_of_remote(shared.config, shared.remote), shared.config).below(OBJECTS)
+    with ThreadPoolExecutor(THREADS, "look up") as pool:
+        found = pool.map(lambda md5: objects.has(f"{md5[:2]}/{md5[2:]}"), names)
+        return {md5 for md5, there in zip(names, found, strict=True) if there}

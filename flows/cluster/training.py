@@ -20,15 +20,11 @@ from graft.tasks.common.core.progress import PROTOCOL, say
 from graft.tasks.features.runners.pinned import versions
 
 from ..runtime.params import ComputeParams
-from ..versioning.dvc_config import configuration
-from . import lease
-from .driver import JOB, VARIABLE
-from .exchange import Folder, Place, open_place, place_of_exchange, place_of_remote
-from .features import ended_by_signals, remote_of, remove_old
-from .follow import LINES, reports
+from .driver import JOB
+from .follow import LINES
+from .jobs import Shared, prepared, share
 from .objects import Objects, push
 from .pool import FATAL
-from .submit import connect, job_name, submitted
 
 if TYPE_CHECKING:
     from graft.tasks.finetune.order import Order
@@ -49,14 +45,11 @@ class RayTraining:
         """
         from .training_files import TrainingFiles  # loads torch, which the stage may not need
 
-        config = configuration(self.paths.root)
-        remote = remote_of(self.paths.root)
-        place = place_of_exchange(config, remote, self.compute.exchange)
-        exchange = open_place(place, config)
-        files = TrainingFiles(exchange, order.checkpoint.stem)
-        images = self._images(order, remote) if order.maps is None else None
+        shared = share(self.compute, self.paths.root)
+        files = TrainingFiles(shared.exchange, order.checkpoint.stem)
+        images = self._images(order, shared.remote) if order.maps is None else None
         files.give(order, images)
-        self._run(exchange, place, place_of_remote(config, remote), order)
+        self._run(shared, order)
         last = files.checkpoints()
         if not last:
             raise GraftError("the exchange has lost the result of the training", todo="run again")
@@ -72,32 +65,21 @@ class RayTraining:
             say(f"finetune: pushed {pushed:,} files of data/raw to the DVC remote, for the nodes")
         return found
 
-    def _run(self, exchange: Folder, place: Place, remote: Place, order: Order) -> None:
-        client, name = connect(self.compute.address), job_name("finetune")
-        folder, seconds = exchange.below(f"jobs/{name}"), self.compute.lease_seconds
-        remove_old(exchange.below("jobs"))
-        told = {"exchange": place.as_dict(), "folder": f"jobs/{name}", "lease_seconds": seconds}
-        variables = {VARIABLE: json.dumps(told), PROTOCOL: os.environ.get(PROTOCOL, "")}
-        try:
-            folder.put(JOB, json.dumps(self._job(remote, order)).encode())
-            with (
-                ended_by_signals(),
-                lease.renewed(folder, seconds),
-                submitted(client, name, DRIVER, variables) as job,
-            ):
-                say(f"finetune: job {name} at {client.get_address()}")
-                for report in reports(job, folder):
+    def _run(self, shared: Shared, order: Order) -> None:
+        with prepared(shared, "finetune") as job:
+            job.folder.put(JOB, json.dumps(self._job(shared, order)).encode())
+            with job.reports(DRIVER, **{PROTOCOL: os.environ.get(PROTOCOL, "")}) as reports:
+                say(f"finetune: job {job.name} at {job.client.get_address()}")
+                for report in reports:
                     for line in report.get(LINES, []):
                         say(line)
                     if FATAL in report:
                         raise GraftError(report[FATAL])
-        finally:
-            folder.remove()
 
-    def _job(self, remote: Place, order: Order) -> dict[str, object]:
+    def _job(self, shared: Shared, order: Order) -> dict[str, object]:
         return {
             "training": order.checkpoint.stem,
-            "remote": remote.as_dict(),
+            "remote": shared.told["remote"],
             "versions": versions(True),
             "most": order.params.processes or order.most,
             "node_cache_gb": self.compute.node_cache_gb,

@@ -317,6 +317,15 @@ def load_params(path: Path) -> Params:
     return found
 
 
+def compute_params(path: Path) -> ComputeParams:
+    """The section `compute` alone.
+
+    Raises:
+        ParamsError: an unknown key in it, or a value out of range.
+    """
+    return parse_section(ComputeParams, read_params(path).get("compute"), "compute", path.name)
+
+
 def check_metric(metric: str, head: HeadParams, name: str) -> None:
     """Raises:
     ParamsError: it is neither `auto` nor a metric of `head.task`.

@@ -43,7 +43,7 @@ class KnownFeatures:
 
     def fill(self, features_BD: Features, ids_B: Ids) -> npt.NDArray[np.bool_]:
         """Copies what is known into `features_BD`; returns which images (B,) it is known of."""
-        known_B = np.logical_and.reduce([cache.has(ids_B) for cache in self._caches])
+        known_B = self.has(ids_B)
         wanted = np.flatnonzero(known_B)
         read_EB = np.zeros((len(self._caches), len(ids_B)), np.bool_)
         for number, (cache, columns) in enumerate(zip(self._caches, self._columns, strict=True)):
@@ -51,6 +51,27 @@ class KnownFeatures:
                 features_BD[wanted[places], columns] = block
                 read_EB[number, wanted[places]] = True
         return np.logical_and.reduce(read_EB)
+
+    def has(self, ids_B: Ids) -> npt.NDArray[np.bool_]:
+        """Of which images (B,) all features are known."""
+        return np.logical_and.reduce([cache.has(ids_B) for cache in self._caches])
+
+    @property
+    def grows(self) -> bool:
+        """Whether what is computed is kept."""
+        return self._grow
+
+    def refresh(self) -> None:
+        """Looks for what other processes have added."""
+        for cache in self._caches:
+            cache.refresh()
+
+    def caches(self) -> list[dict[str, Any]]:
+        """For each backbone `folder` (the name of its cache), `dimension` and `dtype`."""
+        return [
+            {"folder": cache.folder.name, "dimension": cache.dimension, "dtype": str(cache.dtype)}
+            for cache in self._caches
+        ]
 
     def add(self, ids_B: Ids, features_BD: Features) -> None:
         if self._grow:

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from graft.tasks.common.core.blocks import blocks
 from graft.tasks.common.core.cores import cores
@@ -131,16 +130,11 @@ class _Block:
         with ExitStack() as held:
             content = self._content(place, held)
             try:
-                picture = self._black() if content is None else held.enter_context(self._reading.image(content))
+                picture = self._reading.black() if content is None else held.enter_context(self._reading.image(content))
             except UnreadableImage as error:
                 self._errors[place] = in_words(error)
-                picture = self._black()
+                picture = self._reading.black()
             yield picture
-
-    def _black(self) -> Picture:
-        if self._reading.channels == 3:
-            return (Image.new("RGB", (8, 8)),)
-        return tuple(Image.new("L", (8, 8)) for _ in range(self._reading.channels))
 
     def _take(self, places: Any, features_BD: Any) -> None:
         self._features_BD[places], self._ready_B[places] = features_BD, True

@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from ..core.errors import DataError
 from ..core.files import read_json, write_json
 from .decode import Decoded, Picture, array_cost, decode_array, decode_image, is_array
@@ -69,6 +71,12 @@ class Reading:
                 content = held.enter_context(content_of(path, self.limits, image_id))
                 picture = held.enter_context(self.image(content))
             yield picture
+
+    def black(self) -> Picture:
+        """What stands for an image that cannot be read: a black one of 8 x 8 pixels."""
+        if self.channels == 3:
+            return (Image.new("RGB", (8, 8)),)
+        return tuple(Image.new("L", (8, 8)) for _ in range(self.channels))
 
     def as_dict(self) -> dict[str, Any]:
         return {"channels": self.channels, "range": self.span, **asdict(self.limits)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,12 +54,7 @@ def restore(facts: Mapping[str, Any], files: list[Path]) -> tuple[Extractor, Map
     form = MapForm.from_dict(facts["form"]) if facts["form"] else None
     spec = Spec.from_dict(pinned)
     _check_device(pinned["engine"], pinned["device"])
-    if pinned["precision"] == "bf16" and _is_fast(pinned["engine"], pinned["device"]) != facts["fast"]:
-        raise Unable(
-            "this machine computes bf16 in another way than the one that pinned it",
-            allowed="a processor with AMX, or a GPU with bf16",
-            todo="set `features.precision: f32`, or use machines of one kind",
-        )
+    _require_same({pinned["precision"]}, _is_fast(pinned["engine"], pinned["device"]), facts["fast"])
     build = _builder(facts, spec, files)
     extractor = Extractor(spec, pinned["engine"], pinned["device"], pinned["precision"], facts["why"], build)
     maps = {"maps": pinned["maps"]} if "maps" in pinned else {}
@@ -72,6 +67,26 @@ def restore(facts: Mapping[str, Any], files: list[Path]) -> tuple[Extractor, Map
             todo="install the versions of the machine that submits the job",
         )
     return extractor, form
+
+
+def require_precision(precisions: Collection[str], fast: bool) -> None:
+    """Args:
+        precisions: in which OpenVINO is to compute.
+        fast: whether the machine that pinned them has fast bf16.
+
+    Raises:
+        Unable: this machine computes bf16 in another way.
+    """
+    _require_same(precisions, cpu_has_fast_bf16(), fast)
+
+
+def _require_same(precisions: Collection[str], fast_here: bool, fast_there: bool) -> None:
+    if "bf16" in precisions and fast_here != fast_there:
+        raise Unable(
+            "this machine computes bf16 in another way than the one that pinned it",
+            allowed="a processor with AMX, or a GPU with bf16",
+            todo="set `features.precision: f32`, or use machines of one kind",
+        )
 
 
 def _is_fast(engine: str, device: str) -> bool:
