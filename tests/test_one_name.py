@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = set(STAGES)
-FLOWS = {"compute", "retrain", "gate", "drift"}
+FLOWS = {"card", "compute", "retrain", "gate", "drift"}
 """Sections of params.yaml that belong to no stage."""
 OTHERS = {"common", "export", "labelling", "studies", "__pycache__"}
 """Folders of tasks/ that are no stage."""
