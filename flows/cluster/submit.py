@@ -34,6 +34,9 @@ PATIENCE = 30.0
 LINES = 15
 """Of a failed job's log, in the error."""
 
+STARTING = "No available agent"
+"""In the answer of a job server whose cluster has just been started."""
+
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 
 
@@ -120,20 +123,32 @@ def submitted(client: Any, name: str, module: str, variables: Mapping[str, str])
     with tempfile.TemporaryDirectory() as place:
         code = Path(place) / "graft.zip"
         code.write_bytes(package_code())
-        try:
-            client.submit_job(
-                entrypoint=f"python -m {module}",
-                submission_id=name,
-                runtime_env={"working_dir": str(code), "env_vars": {**QUIET, **variables}},
-                metadata={"graft": name},
-            )
-        except Exception as error:
-            raise _silent(client.get_address(), error) from error
+        _submit(
+            client,
+            entrypoint=f"python -m {module}",
+            submission_id=name,
+            runtime_env={"working_dir": str(code), "env_vars": {**QUIET, **variables}},
+            metadata={"graft": name},
+        )
     job = Job(client, name)
     try:
         yield job
     finally:
         job.stop()
+
+
+def _submit(client: Any, **job: Any) -> None:
+    """Tried again while the cluster says that it is starting."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            client.submit_job(**job)
+        except Exception as error:
+            if STARTING not in str(error) or time.monotonic() > deadline:
+                raise _silent(client.get_address(), error) from error
+            time.sleep(1.0)
+        else:
+            return
 
 
 def package_code() -> bytes:

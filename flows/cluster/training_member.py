@@ -63,8 +63,11 @@ def _remove_left(scratch: Path) -> None:
     """The folders of processes that were killed."""
     for folder in scratch.glob(f"{SCRATCH}*"):
         owner = folder.name.removeprefix(SCRATCH).rpartition("-")[0]
-        pid = int(owner.partition("-")[0])
-        if not (psutil.pid_exists(pid) and me(pid) == owner):
+        try:
+            is_left = me(int(owner.partition("-")[0])) != owner
+        except psutil.NoSuchProcess:
+            is_left = True
+        if is_left:
             shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -8,7 +8,7 @@ import zipfile
 import pytest
 from projects import free_port
 
-from graft.flows.cluster.submit import connect, package_code
+from graft.flows.cluster.submit import _submit, connect, package_code
 from graft.tasks.common.core.errors import TransientError
 
 
@@ -30,3 +30,24 @@ def test_a_job_server_that_does_not_answer_is_named_and_ray_reports_no_use() -> 
     from ray._common.usage import usage_lib
 
     assert not usage_lib.usage_stats_enabled()
+
+
+class Starting:
+    """A job server whose cluster is starting."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def submit_job(self, **_job: object) -> None:
+        self.asked += 1
+        if self.asked < 3:
+            raise RuntimeError("Request failed with status code 500: No available agent to submit job")
+
+
+def test_a_job_waits_for_a_cluster_that_is_starting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("graft.flows.cluster.submit.time.sleep", lambda seconds: None)
+    server = Starting()
+
+    _submit(server, entrypoint="true")
+
+    assert server.asked == 3
