@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from graft.tasks.common.core.errors import DataError, GraftError
-from graft.tasks.common.core.files import whole_folder
+from graft.tasks.common.core.files import flush_tree, whole_folder
 from graft.tasks.common.core.paths import Paths
 from graft.tasks.common.core.progress import say
 
@@ -61,6 +61,7 @@ def replacing(paths: Paths, let_dvc_in: Callable[[], None], what: str) -> Iterat
         with _as_before_on_failure(paths.raw) as aside:
             with whole_folder(paths.raw) as folder:
                 yield folder
+                flush_tree(folder)  # now, so that data/raw is missing for no longer than two renames take
                 if paths.raw.exists():
                     paths.raw.replace(aside)
             let_dvc_in()

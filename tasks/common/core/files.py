@@ -57,7 +57,7 @@ def whole_folder(target: Path) -> Iterator[Path]:
     part.mkdir()
     try:
         yield part
-        _flush_tree(part)
+        flush_tree(part)
         _exchange(target, part)
     finally:
         shutil.rmtree(part, ignore_errors=True)
@@ -85,7 +85,7 @@ def _into_place(part: Path, target: Path) -> None:
     _flush(target.parent)
 
 
-def _flush_tree(folder: Path) -> None:
+def flush_tree(folder: Path) -> None:
     """Every file below `folder`, then the folders that name them; all that the machine has written if they are many,
     because each flush waits for the disk."""
     tree = [(Path(parent), names) for parent, _, names in os.walk(folder, topdown=False)]
@@ -153,7 +153,7 @@ def shared_folder(target: Path) -> Iterator[Path]:
     part.mkdir()
     try:
         yield part
-        _flush_tree(part)
+        flush_tree(part)
         try:
             part.rename(target)
         except OSError:
