@@ -212,7 +212,7 @@ def test_hashes_that_are_known_are_used_and_not_computed_again(fresh, monkeypatc
     known = {file.relative_to(fresh.raw).as_posix(): md5(file) for file in fresh.raw.rglob("*.png")}
     own = known.pop("red/003.png")
     computed = []
-    monkeypatch.setattr(stage, "md5", lambda path: computed.append(path.name) or own)
+    monkeypatch.setattr(stage, "hash_of", lambda path: computed.append(path.name) or own)
     stage.run(PreprocessParams(), fresh, known)
     assert computed == ["003.png"]
     assert manifest(fresh).loc["green/007.png", "image_id"] == known["green/007.png"]

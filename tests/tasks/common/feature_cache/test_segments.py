@@ -112,9 +112,8 @@ def test_segments_of_large_features_are_merged_up_to_the_limit(tmp_path, monkeyp
     assert sorted(read(tmp_path, range(8))) == list(range(8))
 
 
-def test_a_slow_segment_is_written_before_it_is_full(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "SEGMENT_SECONDS", 0.0)
-    FeatureCache(tmp_path, D).add(ids([1]), features([1]))
+def test_a_slow_segment_is_written_before_it_is_full(tmp_path):
+    FeatureCache(tmp_path, D, every=0.0).add(ids([1]), features([1]))
     assert list(read(tmp_path, [1])) == [1]
 
 
