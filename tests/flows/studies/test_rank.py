@@ -165,6 +165,8 @@ def test_each_file_is_decoded_once_and_none_of_the_test_split(here: Project, dec
 
 
 def test_what_the_stage_features_has_computed_is_not_computed_again(here: Project) -> None:
+    here.set("features", precision="auto")  # as the stage has chosen it, by the processor
+
     found = rank_backbones(here.root, ["test_efficientnet"], None)
 
     assert found["candidates"][0]["measured"].startswith("a sample of ")
