@@ -85,6 +85,7 @@ kills: install
 	@PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH=. $(BIN)/python tests/kill_drill.py $(if $(FOLDER),--folder "$(FOLDER)") $(ARGS)
 
 cluster-drill: install
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m drill
 	@PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH=. $(BIN)/python tests/cluster_drill.py $(if $(FOLDER),--folder "$(FOLDER)") $(ARGS)
 
 format: install

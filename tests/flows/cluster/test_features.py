@@ -172,6 +172,7 @@ class PowerFailure(BaseException):
     """The submitter is no more."""
 
 
+@pytest.mark.drill
 def test_a_killed_driver_or_submitter_ends_the_job_and_the_next_run_takes_over_what_it_left(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -72,6 +72,7 @@ def when_saved(store: Path, act: Callable[[], None], monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(Folder, "get", look)
 
 
+@pytest.mark.drill
 def test_a_node_that_is_killed_in_the_middle_changes_no_loss(
     project: Project, whole: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
