@@ -17,10 +17,14 @@ from graft.tasks.features.runners.local import extract
 
 
 class Elsewhere:
-    """A runner that sends everything through JSON and files named by their hash, in blocks of 8, as a cluster does."""
+    """A runner that sends everything through JSON and files named by their hash, in blocks, as a cluster does.
 
-    def __init__(self, paths, folder, damaged=()):
-        self.paths, self.folder, self.damaged = paths, folder, damaged
+    Args:
+        block: torch rounds by the size of its batches, 64 at most, and a cluster's blocks are multiples of that.
+    """
+
+    def __init__(self, paths, folder, damaged=(), block=8):
+        self.paths, self.folder, self.damaged, self.block = paths, folder, damaged, block
         self.rejected = {}
 
     def __call__(self, eyes, wanted_EM, source, effort):
@@ -42,9 +46,9 @@ class Elsewhere:
                 **{f"wanted_{number}": wanted_M for number, wanted_M in enumerate(wanted_EM)},
             }
         )
-        for start in range(0, len(table), 8):
+        for start in range(0, len(table), self.block):
             place = self.folder / str(start)
-            self.rejected |= runner.compute(table[start : start + 8].reset_index(drop=True), images, {}, place)
+            self.rejected |= runner.compute(table[start : start + self.block].reset_index(drop=True), images, {}, place)
             shutil.copytree(Paths(place).cache, self.paths.cache, dirs_exist_ok=True)
         for eye in eyes:
             eye.cache.refresh()
@@ -64,7 +68,9 @@ def test_blocks_on_another_machine_give_the_same_bytes(paths, run_stage, tmp_pat
     shutil.rmtree(paths.cache / "features")
     shutil.rmtree(paths.cache / "thumbnails")
 
-    run_stage("features", paths, runner=Elsewhere(paths, tmp_path / "away"), **changes)
+    away = Elsewhere(paths, tmp_path / "away", block=64 if "engine" in changes else 8)
+
+    run_stage("features", paths, runner=away, **changes)
 
     assert packed(paths) == here
     assert local["cache_misses"] > 0
@@ -78,7 +84,9 @@ def test_maps_are_the_same_too(map_paths, run_stage, tmp_path, engine):
     here, kept = packed(map_paths), cached(map_paths)
     shutil.rmtree(map_paths.cache / "features")
 
-    run_stage("features", map_paths, runner=Elsewhere(map_paths, tmp_path / "away"), engine=engine)
+    away = Elsewhere(map_paths, tmp_path / "away", block=64 if engine == "torch" else 8)
+
+    run_stage("features", map_paths, runner=away, engine=engine)
 
     assert packed(map_paths) == here
     assert {name: kept[name] for name in cached(map_paths)} == cached(map_paths)
