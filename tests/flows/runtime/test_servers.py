@@ -175,9 +175,16 @@ def test_no_server_outlives_a_killed_command(project: Project, prefect_api: dict
 
 def listening(pid: int, servers: int) -> bool:
     """Whether so many of the process' children, with theirs, have a port."""
-    children = psutil.Process(pid).children()
-    families = [[child, *child.children(recursive=True)] for child in children]
-    return sum(any(has_port(member) for member in family) for family in families) >= servers
+    families = map(family, psutil.Process(pid).children())
+    return sum(any(map(has_port, each)) for each in families) >= servers
+
+
+def family(process: psutil.Process) -> list[psutil.Process]:
+    """A process with its children and theirs; none if it has ended meanwhile."""
+    try:
+        return [process, *process.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
 
 
 def has_port(process: psutil.Process) -> bool:
