@@ -5,7 +5,7 @@
 
 Of each photograph there are two copies, saved again as JPEG of quality 50 and cropped by a tenth; rows are the whitened
 features of `tf_efficientnet_lite0`, as the audit compares them. The index is used however few rows there are; with a
-cell for every two rows, of which it then asks as small a share as of a million rows.
+cell for every two rows, and then asks as small a share of them as of a million rows.
 Generated rows lie in 256 directions at random, which is harder for an index than images; one in ten is a copy at a
 cosine of 0.9 to 1. Found is what the index proposes of the pairs that all comparisons find.
 """

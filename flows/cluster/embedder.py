@@ -8,6 +8,7 @@ import os
 import shutil
 import tempfile
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,7 +37,7 @@ def node_folder() -> Path:
     )
 
 
-class Node:
+class Node(ABC):
     """A Ray actor; its methods may run at the same time, but one block is computed at once.
 
     Args:
@@ -88,17 +89,17 @@ class Node:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             return {REFUSED if full else AGAIN: _in_one_line(error)}
 
+    @abstractmethod
     def _open(self, folder: Path) -> None:
         """Args:
         folder: that this node keeps.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def _work(self, block: pd.DataFrame, place: Path) -> Answer:
         """Args:
         place: an empty folder.
         """
-        raise NotImplementedError
 
     def _put(self, cache: Path) -> list[str]:
         """Puts the segments of a project's cache into the exchange; their names there."""

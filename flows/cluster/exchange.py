@@ -158,7 +158,7 @@ class Folder:
             return []
 
     def read(self, name: str, how: Callable[[BinaryIO], T]) -> T:
-        """What `how` finds in a file, of which it may read parts.
+        """What `how` finds in a file; it may read parts of it.
 
         Raises:
             FileNotFoundError: there is none.

@@ -116,7 +116,7 @@ def _present(versions: Mapping[str, str]) -> tuple[str, str]:
 
 
 class Lines(io.StringIO):
-    """Standard error of a process, of which the lines for the user are kept until they are asked for."""
+    """Standard error of a process; its lines for the user are kept until they are asked for."""
 
     def __init__(self) -> None:
         super().__init__()

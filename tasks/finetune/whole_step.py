@@ -1,4 +1,4 @@
-"""What the images of a step have in common, whichever process and part of the step they are in: random numbers and the
+"""What the images of a step have in common, in every process and part of the step: random numbers and the
 statistics of batch norm. B images a step, b of them in a part; C channels.
 
 Without it each part would draw its own dropout and stochastic depth, and each process would normalise by its own
@@ -57,7 +57,7 @@ class WholeStep(TorchFunctionMode):
         return func(*args, **kwargs)
 
     def _kept(self, shape: torch.Size, like: torch.Tensor, p: float = 0.5) -> torch.Tensor:
-        """Ones with probability p, otherwise zeros: drawn for the whole step, of which this part takes its rows."""
+        """Ones with probability p, otherwise zeros: drawn for the whole step; this part takes its rows."""
         self.used = True
         each, rest = divmod(shape[0], max(len(self._rows_b), 1))  # of an image: windows of tokens, for example
         if rest or not each:

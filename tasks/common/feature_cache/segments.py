@@ -359,7 +359,7 @@ def ids_in(file: BinaryIO) -> Ids:
     """The ids of a segment that lies elsewhere, not verified; none if it is cut short, or no segment.
 
     Args:
-        file: of which only the ids are read, wherever they lie in it.
+        file: only its ids are read, wherever they lie in it.
     """
     try:
         size = int.from_bytes(file.read(8), "little")

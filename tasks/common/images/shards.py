@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from .shard_members import Shards
 
 HELD = 8
-"""Folders of which the index is kept in memory."""
+"""Folders whose index is kept in memory."""
 
 FRESH = 1.0
 """Seconds for which a folder that looks unchanged is not listed again to read one image."""

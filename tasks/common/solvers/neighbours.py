@@ -69,7 +69,7 @@ class Index:
     """Rows of length one, numbered in the order in which they are added.
 
     Args:
-        rows_NR: from a sample of which the centres are found; none of them is in the index yet.
+        rows_NR: the centres are found from a sample of them; none of them is in the index yet.
     """
 
     def __init__(self, rows_NR: Matrix) -> None:
